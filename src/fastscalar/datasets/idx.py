@@ -1,0 +1,168 @@
+"""The IDX format, in which MNIST and its relatives are published.
+
+A file is: two zero bytes, one byte for the type of the numbers, one byte for the number of dimensions, the
+size of each dimension as a big-endian unsigned 32-bit integer, then the numbers themselves, big-endian, last
+dimension fastest. (Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits",
+section "the IDX file format".) Nothing follows the numbers, so a file's size is known from its header, and
+both must agree here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+
+StrPath = str | os.PathLike[str]
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+_CODES = {dtype.newbyteorder("="): code for code, dtype in _DTYPES.items()}
+_CHUNK = 1 << 20
+
+# Deflate cannot do better than 1032 to 1 (a match of 258 bytes in two bits), so a compressed file of n bytes
+# holds at most that many times n. (Source: zlib's technical note, "Maximum compression factor".)
+_MAX_RATIO = 1032
+
+_GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+def open_raw(path: StrPath) -> IO[bytes]:
+    """Open `path` for reading its uncompressed content.
+
+    Gzip is recognised by the first two bytes, not by the name: browsers like to strip or to keep `.gz` at
+    will.
+    """
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path, "rb")) if packed else open(path, "rb")
+
+
+def load_idx(path: StrPath) -> np.ndarray[Any, Any]:
+    """Read one IDX file, gzipped or not.
+
+    Parameters
+    ----------
+    path : path of the file; whether it is compressed is seen from its content.
+
+    Returns
+    -------
+    ndarray, writable, native byte order, of the file's shape (any number of dimensions that NumPy can hold)
+    and of its type: uint8, int8, int16, int32, float32 or float64.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It is not a whole and sound IDX file. The message names the file, what was expected and what was
+        found.
+
+    Memory is taken as content arrives, never because a header promises it.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "labels-idx1-ubyte")
+    ...     _ = file.write_bytes(bytes([0, 0, 8, 1,  0, 0, 0, 3,  5, 0, 4]))
+    ...     load_idx(file)
+    array([5, 0, 4], dtype=uint8)
+    """
+    path = Path(path)
+    with open_raw(path) as stream:
+        packed = isinstance(stream, gzip.GzipFile)
+        try:
+            dtype, shape = _header(path, stream)
+            size = math.prod(shape) * dtype.itemsize
+            said = f"{size:,} bytes after the header, for {dtype.name} of shape {shape}"
+            _check_plausible(path, packed, size, len(shape), said)
+            content = bytearray()
+            while len(content) < size and (chunk := stream.read(min(_CHUNK, size - len(content)))):
+                content += chunk
+            if len(content) < size:
+                raise ValueError(
+                    f"{path}: expected {said}; found only {len(content):,}: the file is truncated"
+                )
+            # For a compressed file this read also makes gzip compare its checksum.
+            if extra := len(stream.read(_CHUNK)):
+                more = " or more" if extra == _CHUNK else ""
+                raise ValueError(f"{path}: expected {said}; found {extra:,}{more} bytes too many")
+        except _GZIP_ERRORS as error:
+            raise ValueError(f"{path}: expected a whole gzip file; found a damaged one ({error})") from error
+    try:
+        array = np.frombuffer(content, dtype).reshape(shape)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a shape that NumPy can hold; found {shape} ({error})") from error
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def save_idx(path: StrPath, array: np.ndarray[Any, Any]) -> None:
+    """Write `array` as an IDX file, gzipped when the name ends in `.gz`. The same array gives the same bytes.
+
+    Raises
+    ------
+    TypeError
+        IDX has no code for this dtype; it has uint8, int8, int16, int32, float32 and float64.
+
+    >>> import tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_idx(os.path.join(folder, "x.gz"), np.array([[1.5, -2.0]], dtype=np.float32))
+    ...     load_idx(os.path.join(folder, "x.gz"))
+    array([[ 1.5, -2. ]], dtype=float32)
+    """
+    code = _CODES.get(array.dtype.newbyteorder("="))
+    if code is None:
+        raise TypeError(f"IDX cannot hold {array.dtype}; it holds {', '.join(d.name for d in _CODES)}")
+    content = header(code, array.shape) + array.astype(_DTYPES[code], copy=False).tobytes()
+    if os.fspath(path).endswith(".gz"):
+        content = gzip.compress(content, mtime=0)
+    Path(path).write_bytes(content)
+
+
+def header(code: int, shape: tuple[int, ...]) -> bytes:
+    """The first bytes of an IDX file: `code` is the type (0x08 for uint8), `shape` the dimensions.
+
+    >>> header(0x08, (60000,)).hex(" ")
+    '00 00 08 01 00 00 ea 60'
+    """
+    return bytes([0, 0, code, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+
+
+def _header(path: Path, stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    magic = stream.read(4)
+    if len(magic) < 4:
+        raise ValueError(f"{path}: expected an IDX file; found only {len(magic)} bytes")
+    if magic[:2] != b"\0\0":
+        raise ValueError(f"{path}: expected an IDX file, which begins with 00 00; found {magic.hex(' ')}")
+    if magic[2] not in _DTYPES:
+        codes = ", ".join(f"{code:#04x} ({dtype.name})" for code, dtype in _DTYPES.items())
+        raise ValueError(f"{path}: expected one of the IDX types {codes}; found {magic[2]:#04x}")
+    sizes = stream.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise ValueError(
+            f"{path}: expected the sizes of {magic[3]} dimensions; found only {len(sizes)} bytes of them"
+        )
+    shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
+    return _DTYPES[magic[2]], shape
+
+
+def _check_plausible(path: Path, packed: bool, size: int, ndim: int, said: str) -> None:
+    """Refuse a header that promises more than the file can possibly hold, before reading on."""
+    on_disk = os.stat(path).st_size
+    if packed and size > on_disk * _MAX_RATIO:
+        raise ValueError(
+            f"{path}: expected {said}; found a gzip file of {on_disk:,}, which cannot hold as many"
+        )
+    if not packed and size > on_disk - 4 - 4 * ndim:
+        found = on_disk - 4 - 4 * ndim
+        raise ValueError(f"{path}: expected {said}; found only {found:,}: the file is truncated")
