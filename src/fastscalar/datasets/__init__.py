@@ -1,0 +1,41 @@
+"""Data sets: MNIST and its relatives in the IDX format, and digits that the package draws itself.
+
+>>> (X, y), (X_test, y_test) = synthetic_digits(n_train=100, n_test=10)
+>>> X.shape, X.dtype, y.shape, X_test.shape
+((100, 28, 28), dtype('uint8'), (100,), (10, 28, 28))
+
+`mnist()` and `fashion_mnist()` return the same structure; they look on this machine first and download
+otherwise. Their pixels are integers from 0 to 255: train on `X.reshape(-1, 784) / 255`.
+
+This subpackage uses the standard library and NumPy, and pooch while it downloads; it knows nothing of the
+engine.
+"""
+
+from .idx import load_idx, save_idx
+from .mnist import (
+    DatasetUnavailable,
+    cache_dir,
+    fashion_mnist,
+    fetch,
+    load_folder,
+    locate,
+    mnist,
+    search_folders,
+    verify,
+)
+from .synthetic import synthetic_digits
+
+__all__ = [
+    "DatasetUnavailable",
+    "cache_dir",
+    "fashion_mnist",
+    "fetch",
+    "load_folder",
+    "load_idx",
+    "locate",
+    "mnist",
+    "save_idx",
+    "search_folders",
+    "synthetic_digits",
+    "verify",
+]
