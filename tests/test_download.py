@@ -159,6 +159,15 @@ class Handler(BaseHTTPRequestHandler):
         if "images" in file:
             self.wait()
 
+    def dripping_later(self, file: str, body: bytes) -> None:
+        """Labels are right; an image file comes by the byte from its middle on, so that no read times out."""
+        half = len(body) // 2 if "images" in file else len(body)
+        self.send(body[:half], len(body))
+        for i in range(half, len(body)):
+            self.wfile.write(body[i : i + 1])
+            if self.server.closing.wait(0.02):
+                break
+
     def dropped(self, file: str, body: bytes) -> None:
         self.send(body[: len(body) // 2], len(body))
         time.sleep(0.05)
@@ -266,7 +275,7 @@ VICES = {
     "corrupt": "unreadable|wrong content",
     "wrong": "expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}",
     "login": "bytes uncompressed, found 73",
-    "bomb": "bytes uncompressed, found .* or more",
+    "bomb": "bytes uncompressed, found 262,144 or more",
     "endless": "longer than",
     "missing": "HTTP status 404",
     "failing": "HTTP status 500",
@@ -274,6 +283,7 @@ VICES = {
     "hanging": "no answer within 1 s",
     "dripping": "no answer within 1 s",
     "dropped": "reset by peer",
+    "dripping_later": "stalled after [0-9,]+ bytes",
     "stalling": "stalled after [0-9,]+ bytes|timed out",
 }
 
@@ -284,7 +294,7 @@ def test_bad_mirror(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FASTSCALAR_MIRRORS", server.url(vice))
     with pytest.raises(DatasetUnavailable, match=VICES[vice]) as caught:
         datasets.mnist()
-    good = [f + ".gz" for f in FILES if "labels" in f] if vice == "stalling" else []
+    good = [f + ".gz" for f in FILES if "labels" in f] if vice in ("stalling", "dripping_later") else []
     assert names(cache) == sorted(good)
     assert "\n" not in str(caught.value)
 
