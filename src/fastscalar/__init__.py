@@ -1,0 +1,58 @@
+"""Scalar automatic differentiation at C-tape speed.
+
+A `Tensor` is one number that remembers how it was computed; `backward()` leaves the derivative of a result with
+respect to every number behind it.  The graph lives on a tape in the extension module `_core`; everything else is thin
+Python.  `fastscalar.reference` has the same names in about 300 lines of pure Python, and gives the same numbers.
+
+What may assume what (imports point one way, each part knows those to its right):
+
+    cli -> training -> nn, optim, datasets -> _core -> formulas (_scalar.pxd) and kernels (_kernels.c)
+
+>>> import fastscalar as fs
+>>> a, b = fs.Tensor(2), fs.Tensor(3)
+>>> x = a * b
+>>> z = x + x
+>>> z.backward()
+>>> a.grad, b.grad, x.grad, z.grad
+(6.0, 4.0, 2.0, 1.0)
+"""
+
+from fastscalar import datasets, reference
+from fastscalar._core import (
+    Tensor,
+    TensorArray,
+    cross_entropy,
+    no_grad,
+    squared_loss,
+    tape_info,
+    to_tensor,
+)
+from fastscalar.nn import MLP, Linear, Module, load, relu
+from fastscalar.optim import SGD, Adam, sgd
+from fastscalar.training import History, evaluate, fit, predict
+from fastscalar.version import __version__
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "Adam",
+    "History",
+    "Linear",
+    "Module",
+    "Tensor",
+    "TensorArray",
+    "__version__",
+    "cross_entropy",
+    "datasets",
+    "evaluate",
+    "fit",
+    "load",
+    "no_grad",
+    "predict",
+    "reference",
+    "relu",
+    "sgd",
+    "squared_loss",
+    "tape_info",
+    "to_tensor",
+]

@@ -1,0 +1,177 @@
+# The data sheet of the engine: every field, its owner and its invariant.  Private, not an API.
+#
+# "node" is an index into the columns of the tape, "slot" an index into the table of wide instructions.
+
+cdef extern from "_kernels.h":
+    ctypedef struct fs_kernels:
+        const char *name
+        int (*compress)(int *row, double *value, const double *x, Py_ssize_t stride, int n) noexcept nogil
+        void (*affine)(double *out, const double *b, const double *w, int n,
+                       const int *row, const double *x, int nnz) noexcept nogil
+        void (*add_outer)(double *a, const int *row, const double *x, int nnz, const double *g, int n) noexcept nogil
+        void (*step_outer)(double *w, double lr, const int *row, const double *x, int nnz,
+                           const double *g, int n) noexcept nogil
+        void (*add_input_gradient)(double *dx, const double *w, const double *g, int m, int n) noexcept nogil
+        void (*add)(double *y, const double *x, Py_ssize_t n) noexcept nogil
+        void (*step)(double *w, double lr, const double *g, Py_ssize_t n) noexcept nogil
+        void (*relu)(double *y, const double *x, Py_ssize_t n) noexcept nogil
+        void (*add_relu_gradient)(double *dx, const double *x, const double *g, Py_ssize_t n) noexcept nogil
+    const fs_kernels *fs_kernels_select(const char *name) noexcept nogil
+
+
+# What made a scalar node.  The order of the first four is used: code <= WIDE has no scalar operands.
+cdef enum Code:
+    LEAF                    # made by the user
+    CONST                   # a number in an expression: a leaf that the user never named
+    WIDE                    # one of the run of a wide instruction
+    ADD                     # from here on: rows of the operation table, ADD is the first
+    SUB
+    MUL
+    DIV
+    POW
+    NEG
+    RELU
+    EXP
+    LOG
+    N_CODES
+
+
+# What a wide instruction does; 0 is a free slot.
+cdef enum WideCode:
+    W_FREE
+    W_LEAF                  # an array made by the user, or a result under no_grad
+    W_AFFINE                # out = z + x @ y: x inputs, y weights (in, out), z bias
+    W_MAP1                  # one unary row of the operation table for every element
+    W_MAP2                  # one binary row; an operand of one element goes with every element of the other
+    W_SUM                   # ((0.0 + x[0]) + x[1]) + ...
+    W_SQUARED               # squared_loss(x, y)
+    W_XENT                  # cross_entropy(x, labels)
+
+
+cdef enum OperandKind:
+    NOTHING
+    RUN                     # consecutive nodes of one instruction
+    INDEX                   # any nodes
+    CONSTANT                # numbers
+    SPARSE                  # numbers, the non-zero ones of each row
+
+
+ctypedef struct Record:     # 12 bytes a node
+    unsigned char op        # Code
+    int a                   # scalar: first operand (node; 0 is nobody); wide: slot of the instruction
+    int b                   # scalar: second operand (node; 0 is nobody); wide: offset in the run
+
+
+ctypedef struct Operand:
+    int kind                # OperandKind
+    int count               # elements in it
+    int start               # RUN: first node
+    int *index              # INDEX: nodes; SPARSE: columns; owned
+    double *value           # CONSTANT, SPARSE: numbers; owned
+    int *row                # SPARSE: where each row begins in index and value, and the end; owned
+
+
+ctypedef struct Wide:
+    int op                  # WideCode
+    int slot                # its own place in the table
+    int code                # W_MAP1, W_MAP2: Code
+    int start               # first node of its run
+    int count               # nodes in its run
+    int handles             # live Tensors of its nodes  }  with either it stays
+    int arrays              # live TensorArrays of it    }
+    int rows                # W_LEAF, W_AFFINE, W_XENT, W_SQUARED: rows ...
+    int cols                # ... and columns of the run, of the outputs, of the logits
+    int inner               # W_AFFINE: inputs of one sample
+    Operand x
+    Operand y
+    Operand z
+    int *labels             # W_XENT: one a row; owned
+    size_t bytes            # owned by it outside the columns
+    # collection
+    bint alive              # reached by the mark phase; false outside a collection
+    int new_start           # where it will lie
+    # backward
+    bint whole              # every element of the run is reached and reset; false outside a backward
+    bint listed             # in the list of instructions to tidy up after this backward
+    int partial             # elements reached one by one
+    int next_listed         # that list: the next slot, -1 at the end
+    # W_LEAF only: gradients.  A row that is not touched has gradient exactly 0.0 in memory.
+    unsigned char *touched  # one byte a row; owned
+    int *touched_rows       # the touched ones in the order of touching; owned
+    int n_touched
+    int factored            # >= 0: no row is touched and the gradient is the outer product of this many f_x with f_g
+    int *f_row              # room for `rows`, or NULL while no Linear has used the array; owned
+    double *f_x             # the same
+    double *f_g             # room for `cols`
+
+
+ctypedef struct Pin:        # attributes that a user set on a node
+    void *tensor            # its Tensor (owned): alive as long as the node is
+    void *attributes        # dict (owned)
+
+
+ctypedef struct Tape:
+    # columns, indexed by node; node 0 is nobody (value NaN), so that every operand index is valid
+    double *value
+    double *grad            # zero from `fresh` on
+    void **handle           # the one live Tensor of a node, not owned, or NULL; zero from `fresh` on
+    Record *record
+    unsigned char *mark     # backward, collection: reached; zero outside them
+    unsigned char *mark64   # summary levels of `mark`: one byte for 64 nodes,
+    unsigned char *mark4k   # for 4,096
+    unsigned char *mark256k  # and for 262,144; used by backward only
+    Py_ssize_t n            # nodes on the tape
+    Py_ssize_t limit        # a scalar operation that finds n >= limit goes through the safepoint
+    Py_ssize_t capacity     # nodes that the columns have room for; limit + 2 <= capacity
+    Py_ssize_t fresh        # grad and handle were never written from here on
+    Py_ssize_t young        # where the nursery begins
+    # collection
+    Py_ssize_t promoted     # nodes that left the nursery since the last full collection
+    Py_ssize_t old_alive    # scalar and computed nodes that it left in the old part
+    size_t young_bytes      # owned by wide instructions made since the last collection
+    size_t old_bytes        # owned by those that have left the nursery since the last full collection
+    size_t old_bytes_alive  # owned by those that the last full collection left
+    int locked              # > 0: no collection (somebody holds indices while Python may run)
+    int *scratch            # new places of scalar nodes during a collection
+    Py_ssize_t scratch_size
+    long long collections   # counters, for tests and `tape_info`
+    long long full_collections
+    # wide instructions
+    Wide **wide             # by slot; the structs never move
+    int *free_slots
+    int n_wide              # slots in use or free
+    int n_free
+    int wide_capacity
+    # attributes
+    Pin *pins               # by Tensor.pin - 1
+    int *free_pins
+    int *young_pins         # of nodes in the nursery
+    int *grave              # pins of dead nodes, to release when the tape is consistent
+    int n_pins
+    int n_free_pins
+    int n_young_pins
+    int n_grave
+    int pin_capacity
+    # backward
+    bint sweeping           # in a backward
+    bint accumulate         # the gradients of leaves are kept
+    unsigned long owner     # thread that is in it
+    int first_listed        # instructions to tidy up: a slot, -1 is none
+    int at                  # where the sweep stands while Python may run; 0 when it is done
+    # modes
+    int quiet               # threads in no_grad
+    bint stress             # every safepoint collects and moves everything
+    Py_ssize_t max_nodes    # 2**31 - 1, less in a test
+
+
+cdef class Tensor:          # 24 bytes
+    cdef int index          # its node; 0: none
+    cdef int pin            # its place in the table of attributes + 1; 0: none
+
+
+cdef class TensorArray:
+    cdef int slot           # the wide instruction that it lies in; -1: none
+    cdef int ndim
+    cdef Py_ssize_t offset  # of its first element in the run
+    cdef Py_ssize_t[8] shape_
+    cdef Py_ssize_t[8] strides_   # in nodes

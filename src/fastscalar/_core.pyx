@@ -1,0 +1,2963 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""The engine: a tape of scalar nodes, its collection, Tensor and TensorArray, operators, and the backward pass.
+
+The boundary: this module knows numbers, nodes and arrays of nodes.  Layers, losses' names, optimisers, data sets and
+files are Python above it.  Arithmetic on plain arrays is below it in `_kernels.c`, formulas in `_scalar.pxd`.
+
+Contract
+1. One tape, protected by the GIL; every function here is called with it and none releases it.
+2. A node is younger than its operands, so creation order is a topological order: nothing recurses or sorts.
+3. `Tensor` and `TensorArray` are handles.  A node stays as long as a live handle, or a live handle of something
+   computed from it, can reach it; collection slides the living down and rewrites the handles.
+4. THE SAFEPOINT RULE.  Convert operands and exhaust iterables first; then call `safepoint`, which may collect, grow the
+   columns and run destructors; then read indices and pointers.  From there to their last use nothing may run Python:
+   no __float__, no generator, no allocation that Python's collector tracks, no DECREF of a user's object.  `Tensor` and
+   `TensorArray` are @no_gc, so that making one is allowed.  Nothing may fail after the node is published.
+"""
+
+cimport cython
+from cpython.buffer cimport (Py_buffer, PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer,
+                             PyObject_GetBuffer)
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.object cimport (Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_GenericGetAttr,
+                             PyObject_GenericSetAttr)
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT
+from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
+from libc.math cimport NAN, exp, isinf, isnan, log
+from libc.string cimport memcpy, memmove, memset
+
+from fastscalar._scalar cimport *
+
+import numbers
+import os
+import time
+
+import numpy as np
+
+from fastscalar._views import ArrayView
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        PyObject *tp_dict
+    void PyType_Modified(PyTypeObject *)
+
+cdef enum:
+    NURSERY = 32768              # nodes; see docs/design/0002
+    SLACK = 2                    # nodes that may be emitted after one `n < limit` test: a constant and a result
+    BIG_LEAF = 65536             # a leaf array of this many nodes is not moved for less room than its own size
+    GROUP = 64                   # nodes in one byte of the first summary level
+    PAGE = 4096
+
+cdef size_t YOUNG_BYTES = 4 << 20    # numbers held by young instructions that make a collection due
+cdef size_t OLD_BYTES = 32 << 20     # and by promoted ones, at least, that make a full one due
+
+cdef Tape T
+cdef const fs_kernels *K
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+#
+# All memory of the engine comes through here.  `_fail_after(k)` lets the k-th request from now fail: the tests use
+# it to show that a refused allocation is a MemoryError which leaves everything as it was.
+
+cdef long long requests_left = -1
+
+
+cdef bint refused() noexcept nogil:
+    global requests_left
+    if requests_left < 0:
+        return False
+    requests_left -= 1
+    return requests_left < 0
+
+
+cdef void *allocate(size_t size) noexcept nogil:
+    return NULL if refused() else PyMem_RawMalloc(size)
+
+
+cdef void *allocate_zeroed(size_t count, size_t size) noexcept nogil:
+    return NULL if refused() else PyMem_RawCalloc(count, size)
+
+
+cdef void *reallocate(void *block, size_t size) noexcept nogil:
+    return NULL if refused() else PyMem_RawRealloc(block, size)
+
+
+cdef int out_of_memory(what, size_t count) except -1:
+    raise MemoryError(f"{what}: no memory for {count:,}")
+
+
+# --- columns -------------------------------------------------------------------------------------------------------
+
+cdef void copy_written(char *to, const char *source, size_t size) noexcept nogil:
+    """Copy into zeroed memory without touching pages of the target that would stay zero."""
+    cdef size_t at = 0, step
+    while at < size:
+        step = min(<size_t>PAGE, size - at)
+        if any_byte(source + at, step):
+            memcpy(to + at, source + at, step)
+        at += step
+
+
+cdef bint any_byte(const char *p, size_t size) noexcept nogil:
+    """Whether a byte is not zero."""
+    cdef size_t i
+    cdef unsigned long long word
+    for i in range(size // 8):
+        memcpy(&word, p + 8 * i, 8)
+        if word:
+            return True
+    for i in range(size // 8 * 8, size):
+        if p[i]:
+            return True
+    return False
+
+
+cdef int resize_zeroed(void **column, size_t count, size_t new_count, size_t size) except -1:
+    """Give a column that is zero beyond `count` new room, which is zero too.  On failure nothing has changed."""
+    cdef void *block = allocate_zeroed(new_count, size)
+    if block == NULL:
+        out_of_memory("the tape", new_count)
+    if column[0] != NULL:
+        copy_written(<char *>block, <char *>column[0], count * size)
+        if T.stress:
+            memset(column[0], 0xFB, count * size)
+        PyMem_RawFree(column[0])
+    column[0] = block
+    return 0
+
+
+cdef int resize_plain(void **column, size_t count, size_t new_count, size_t size) except -1:
+    cdef void *block
+    if T.stress:                                 # a new place every time, and the old one poisoned
+        block = allocate(new_count * size)
+        if block != NULL and column[0] != NULL:
+            memcpy(block, column[0], count * size)
+            memset(column[0], 0xFB, count * size)
+            PyMem_RawFree(column[0])
+    else:
+        block = reallocate(column[0], new_count * size)
+    if block == NULL:
+        out_of_memory("the tape", new_count)
+    column[0] = block
+    return 0
+
+
+cdef int resize(Py_ssize_t capacity) except -1:
+    """Room for `capacity` nodes in every column.  A column that got its room keeps it when a later one is refused."""
+    cdef size_t used = T.n
+    if capacity < T.capacity:
+        T.capacity = capacity
+    resize_plain(<void **>&T.value, used, capacity, sizeof(double))
+    resize_plain(<void **>&T.record, used, capacity, sizeof(Record))
+    resize_zeroed(<void **>&T.grad, used, capacity, sizeof(double))
+    resize_zeroed(<void **>&T.handle, used, capacity, sizeof(void *))
+    T.fresh = used
+    resize_zeroed(<void **>&T.mark, used, capacity, 1)
+    resize_zeroed(<void **>&T.mark64, (used >> 6) + 1, (capacity >> 6) + 1, 1)
+    resize_zeroed(<void **>&T.mark4k, (used >> 12) + 1, (capacity >> 12) + 1, 1)
+    resize_zeroed(<void **>&T.mark256k, (used >> 18) + 1, (capacity >> 18) + 1, 1)
+    T.capacity = capacity
+    return 0
+
+
+cdef void set_limit() noexcept nogil:
+    if T.stress or T.quiet:
+        T.limit = 0
+    elif T.locked:
+        T.limit = T.capacity - SLACK
+    else:
+        T.limit = min(T.young + NURSERY, T.capacity - SLACK)
+    T.fresh = max(T.fresh, max(T.limit, T.n + SLACK))    # scalar operations write there without saying so
+
+
+cdef int safepoint(Py_ssize_t need) except -1:
+    """Room for `need` more nodes.  Collects if that is due: indices and pointers from before are void."""
+    if T.stress:
+        stress()
+    elif T.n + need > T.young + NURSERY or T.young_bytes > YOUNG_BYTES:
+        if not T.locked:
+            collect()
+            if need > NURSERY // 2:
+                promote()                        # nothing that can die lies between this run and the old part
+    while T.n + need + SLACK > T.capacity:       # a loop: what `collect` released may have emitted nodes
+        if T.n + need + SLACK > T.max_nodes:
+            raise MemoryError(f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
+        resize(min(max(2 * T.capacity, T.n + need + SLACK), T.max_nodes))
+    set_limit()
+    return 0
+
+
+# --- wide instructions: table ----------------------------------------------------------------------------------------
+
+cdef Wide *new_wide(int op, int count) except NULL:
+    """A slot for an instruction that is not on the tape yet: `publish` puts it there, `free_wide` gives it back."""
+    cdef Wide *q
+    cdef int capacity
+    cdef void *block
+    if T.n_free == 0:
+        if T.n_wide == T.wide_capacity:
+            capacity = max(64, 2 * T.wide_capacity)
+            block = reallocate(T.wide, capacity * sizeof(Wide *))
+            if block == NULL:
+                out_of_memory("the table of wide instructions", capacity)
+            T.wide = <Wide **>block
+            block = reallocate(T.free_slots, capacity * sizeof(int))
+            if block == NULL:
+                out_of_memory("the table of wide instructions", capacity)
+            T.free_slots = <int *>block
+            T.wide_capacity = capacity
+        q = <Wide *>allocate_zeroed(1, sizeof(Wide))
+        if q == NULL:
+            out_of_memory("a wide instruction", 1)
+        q.slot = T.n_wide
+        T.wide[q.slot] = q
+        T.n_wide += 1
+    else:
+        T.n_free -= 1
+        q = T.wide[T.free_slots[T.n_free]]
+    q.op = op
+    q.count = count
+    q.factored = -1
+    return q
+
+
+cdef void free_operand(Operand *o) noexcept nogil:
+    PyMem_RawFree(o.index)
+    PyMem_RawFree(o.value)
+    PyMem_RawFree(o.row)
+
+
+cdef void free_wide(Wide *q) noexcept nogil:
+    cdef int slot = q.slot
+    free_operand(&q.x)
+    free_operand(&q.y)
+    free_operand(&q.z)
+    PyMem_RawFree(q.labels)
+    PyMem_RawFree(q.touched)
+    PyMem_RawFree(q.touched_rows)
+    PyMem_RawFree(q.f_row)
+    PyMem_RawFree(q.f_x)
+    PyMem_RawFree(q.f_g)
+    memset(q, 0, sizeof(Wide))
+    q.slot = slot
+    T.free_slots[T.n_free] = slot
+    T.n_free += 1
+
+
+cdef size_t operand_bytes(Operand *o) noexcept nogil:
+    if o.kind == INDEX:
+        return o.count * sizeof(int)
+    if o.kind == CONSTANT:
+        return o.count * sizeof(double)
+    if o.kind == SPARSE:
+        return o.count * (sizeof(int) + sizeof(double))
+    return 0
+
+
+cdef void publish(Wide *q) noexcept nogil:
+    """Put an instruction on the tape whose values already stand in value[n:n + count]."""
+    cdef Py_ssize_t i, written
+    cdef Record r
+    q.start = <int>T.n
+    r.op = WIDE
+    r.a = q.slot
+    for i in range(q.count):
+        r.b = <int>i
+        T.record[T.n + i] = r
+    if T.n < T.fresh:
+        written = min(<Py_ssize_t>q.count, T.fresh - T.n)
+        memset(T.grad + T.n, 0, written * sizeof(double))
+        memset(T.handle + T.n, 0, written * sizeof(void *))
+    T.n += q.count
+    if T.fresh < T.n:
+        T.fresh = T.n
+    q.bytes = operand_bytes(&q.x) + operand_bytes(&q.y) + operand_bytes(&q.z)
+    if q.labels != NULL:
+        q.bytes += q.rows * sizeof(int)
+    T.young_bytes += q.bytes
+
+
+cdef int make_leaf(Wide *q, int rows) except -1:
+    """The part of an instruction that only arrays of leaves have.  The caller frees `q` if this fails."""
+    q.op = W_LEAF
+    q.rows = rows
+    q.cols = q.count // rows
+    q.touched = <unsigned char *>allocate_zeroed(rows, 1)
+    q.touched_rows = <int *>allocate(rows * sizeof(int))
+    if q.touched == NULL or q.touched_rows == NULL:
+        out_of_memory("an array of leaves", rows)
+    return 0
+
+
+# --- collection ------------------------------------------------------------------------------------------------------
+#
+# Mark: from young to old, a node is alive if it has a handle or something alive refers to it.  Place: from old to
+# young, everything alive gets its new index and operands are rewritten, while all records are where they were.  Slide.
+# A young collection does this from T.young on: nothing older can refer into the nursery, so no write barrier.
+#
+# Wide instructions are visited once, whatever their length; `alive` and `new_start` stand in their struct, and a
+# reference into a run is translated through the run's record.  So a collection beside 47 million pixels costs nothing.
+
+cdef inline void keep(int p, Py_ssize_t base) noexcept nogil:
+    if p >= base:
+        if T.record[p].op == WIDE:
+            T.wide[T.record[p].a].alive = True
+        else:
+            T.mark[p] = 1
+
+
+cdef void keep_operand(Operand *o, Py_ssize_t base) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        keep(o.start, base)
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            keep(o.index[k], base)
+
+
+cdef Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
+    cdef Py_ssize_t i = T.n - 1, alive = 0
+    cdef Wide *q
+    while i >= base:
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            i = q.start
+            if q.alive or q.handles or q.arrays:
+                q.alive = True
+                alive += q.count
+                keep_operand(&q.x, base)
+                keep_operand(&q.y, base)
+                keep_operand(&q.z, base)
+        elif T.mark[i] or T.handle[i] != NULL:
+            T.mark[i] = 1
+            alive += 1
+            keep(T.record[i].a, base)
+            keep(T.record[i].b, base)
+        i -= 1
+    return alive
+
+
+cdef inline int place(int p, Py_ssize_t base) noexcept nogil:
+    if p < base:
+        return p
+    if T.record[p].op == WIDE:
+        return T.wide[T.record[p].a].new_start + T.record[p].b
+    return T.scratch[p - base]
+
+
+cdef void place_operand(Operand *o, Py_ssize_t base) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        o.start = place(o.start, base)
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            o.index[k] = place(o.index[k], base)
+
+
+cdef Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
+    cdef Py_ssize_t i = base, to = base
+    cdef Wide *q
+    while i < T.n:
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            if q.alive:
+                if q.op == W_LEAF and q.count >= BIG_LEAF and i - to < q.count:
+                    to = i                       # moving it costs more than the gap: `slide` fills that with leaves
+                q.new_start = <int>to
+                place_operand(&q.x, base)
+                place_operand(&q.y, base)
+                place_operand(&q.z, base)
+                to += q.count
+            i += q.count
+        else:
+            if T.mark[i]:
+                T.scratch[i - base] = <int>to
+                T.record[i].a = place(T.record[i].a, base)
+                T.record[i].b = place(T.record[i].b, base)
+                to += 1
+            i += 1
+    return to
+
+
+cdef void slide(Py_ssize_t base) noexcept nogil:
+    cdef Py_ssize_t i = base, to = base, k, count
+    cdef Wide *q
+    while i < T.n:
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            count = q.count
+            if not q.alive:
+                free_wide(q)
+            else:
+                q.alive = False
+                while to < q.new_start:
+                    memset(&T.record[to], 0, sizeof(Record))
+                    T.value[to] = T.grad[to] = 0.0
+                    T.handle[to] = NULL
+                    to += 1
+                if to != i:
+                    memmove(T.value + to, T.value + i, count * sizeof(double))
+                    memmove(T.grad + to, T.grad + i, count * sizeof(double))
+                    memmove(T.record + to, T.record + i, count * sizeof(Record))
+                    memmove(T.handle + to, T.handle + i, count * sizeof(void *))
+                    q.start = <int>to
+                    if q.handles:
+                        for k in range(to, to + count):
+                            if T.handle[k] != NULL:
+                                (<Tensor>T.handle[k]).index = <int>k
+                to += count
+            i += count
+        else:
+            if T.mark[i]:
+                T.mark[i] = 0
+                if to != i:
+                    T.value[to] = T.value[i]
+                    T.grad[to] = T.grad[i]
+                    T.record[to] = T.record[i]
+                    T.handle[to] = T.handle[i]
+                    if T.handle[to] != NULL:
+                        (<Tensor>T.handle[to]).index = <int>to
+                to += 1
+            i += 1
+    T.n = to
+
+
+cdef void hide_pins(Py_ssize_t base) noexcept nogil:
+    """Take the handles that only the table of attributes holds out of sight, so that they keep nothing alive."""
+    cdef int k, count = T.n_young_pins if base == T.young else T.n_pins
+    cdef int p
+    cdef void *t
+    for k in range(count):
+        p = T.young_pins[k] if base == T.young else k
+        t = T.pins[p].tensor
+        if t != NULL and (<Tensor>t).index and (<PyObject *>t).ob_refcnt == 1:
+            T.handle[(<Tensor>t).index] = NULL
+            if T.record[(<Tensor>t).index].op == WIDE:
+                T.wide[T.record[(<Tensor>t).index].a].handles -= 1
+
+
+cdef void show_pins(Py_ssize_t base) noexcept nogil:
+    """Put those of living nodes back; the others, and what the user had set on them, go to the grave."""
+    cdef int k, kept = 0, count = T.n_young_pins if base == T.young else T.n_pins
+    cdef int p, i
+    cdef bint alive
+    cdef void *t
+    cdef Wide *q
+    for k in range(count):
+        p = T.young_pins[k] if base == T.young else k
+        t = T.pins[p].tensor
+        if t == NULL or (<Tensor>t).index == 0:
+            continue
+        i = (<Tensor>t).index
+        q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
+        alive = T.mark[i] != 0 if q == NULL else q.alive != 0
+        if alive:
+            if T.handle[i] == NULL:
+                T.handle[i] = t
+                if q != NULL:
+                    q.handles += 1
+            if base == T.young:
+                T.young_pins[kept] = p
+                kept += 1
+        else:
+            T.grave[T.n_grave] = p
+            T.n_grave += 1
+            (<Tensor>t).index = 0
+    if base == T.young:
+        T.n_young_pins = kept
+
+
+cdef bint compact(Py_ssize_t base) noexcept nogil:
+    """Forget what is dead from `base` on.  False, and nothing has changed, if there was no memory for it."""
+    cdef Py_ssize_t size = T.n - base, end = T.n, alive, i
+    cdef void *block
+    if size > T.scratch_size:
+        block = reallocate(T.scratch, size * sizeof(int))
+        if block == NULL:
+            return False
+        T.scratch = <int *>block
+        T.scratch_size = size
+    hide_pins(base)
+    alive = mark_alive(base)
+    show_pins(base)
+    if alive != size:
+        place_alive(base)
+        slide(base)
+    else:
+        i = base
+        while i < end:
+            if T.record[i].op == WIDE:
+                T.wide[T.record[i].a].alive = False
+                i += T.wide[T.record[i].a].count
+            else:
+                T.mark[i] = 0
+                i += 1
+    return True
+
+
+cdef void promote() noexcept nogil:
+    """Everything in the nursery becomes old."""
+    T.promoted += T.n - T.young
+    T.old_bytes += T.young_bytes
+    T.young_bytes = 0
+    T.young = T.n
+    T.n_young_pins = 0
+
+
+cdef void count_alive(Py_ssize_t base, Py_ssize_t *nodes, size_t *held) noexcept nogil:
+    """Nodes that are not in arrays of leaves, and what wide instructions own, from `base` on."""
+    cdef Py_ssize_t i = base
+    cdef Wide *q
+    nodes[0] = 0
+    held[0] = 0
+    while i < T.n:
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            held[0] += q.bytes
+            if q.op != W_LEAF:
+                nodes[0] += q.count
+            i += q.count
+        else:
+            nodes[0] += 1
+            i += 1
+
+
+cdef int collect() except -1:
+    """A young collection, and a full one when as much was promoted since the last as that one left alive."""
+    cdef Py_ssize_t nodes
+    T.collections += 1
+    if compact(T.young):
+        count_alive(T.young, &nodes, &T.young_bytes)
+    if T.n - T.young > NURSERY // 2 or T.young_bytes > YOUNG_BYTES // 2:
+        promote()
+        if (T.promoted > max(T.old_alive, <Py_ssize_t>(4 * NURSERY))
+                or T.old_bytes > max(T.old_bytes_alive, OLD_BYTES)):
+            collect_old()
+    release_dead()
+    return 0
+
+
+cdef int collect_old() except -1:
+    promote()
+    T.full_collections += 1
+    if compact(1):
+        count_alive(1, &T.old_alive, &T.old_bytes_alive)
+    T.young = T.n
+    T.promoted = 0
+    T.old_bytes = 0
+    if T.capacity > 4 * T.n + 8 * NURSERY:
+        try:
+            resize(2 * T.n + 4 * NURSERY)
+        except MemoryError:
+            pass                                 # the larger columns serve as well
+    return 0
+
+
+cdef int release_dead() except -1:
+    """Run the destructors that a collection put off.  They may use the engine, and collect."""
+    cdef void *tensor
+    cdef void *attributes
+    cdef int p
+    while T.n_grave:
+        T.n_grave -= 1
+        p = T.grave[T.n_grave]
+        tensor = T.pins[p].tensor
+        attributes = T.pins[p].attributes
+        T.pins[p].tensor = T.pins[p].attributes = NULL
+        T.free_pins[T.n_free_pins] = p
+        T.n_free_pins += 1
+        (<Tensor>tensor).pin = 0
+        Py_DECREF(<object>tensor)
+        Py_DECREF(<object>attributes)
+    return 0
+
+
+cdef int stress() except -1:
+    """Collect, move all columns, and leave a dead node, so that next time every younger index changes."""
+    if not T.locked:
+        collect_old()
+        release_dead()
+    resize(max(T.capacity, T.n + 1024))
+    emit(LEAF, 0, 0, NAN, NULL)
+    return 0
+
+
+# --- making nodes ----------------------------------------------------------------------------------------------------
+
+cdef inline int emit(int op, int a, int b, double v, void *handle) noexcept nogil:
+    """The next node.  The caller has room for it and cannot fail any more."""
+    cdef int i = <int>T.n
+    T.value[i] = v
+    T.grad[i] = 0.0
+    T.handle[i] = handle
+    T.record[i].op = <unsigned char>op
+    T.record[i].a = a
+    T.record[i].b = b
+    T.n = i + 1
+    return i
+
+
+cdef inline Tensor result(int op, int a, int b, double v):
+    """The private door: a new node and its Tensor, nothing checked."""
+    cdef Tensor t = Tensor.__new__(Tensor)
+    t.index = emit(op, a, b, v, <void *>t)
+    return t
+
+
+cdef Tensor handle_of(int i):
+    """The Tensor of a node: the same object as long as somebody holds it."""
+    cdef Tensor t
+    cdef void *h = T.handle[i]
+    if h != NULL:
+        return <Tensor>h
+    t = Tensor.__new__(Tensor)
+    t.index = i
+    T.handle[i] = <void *>t
+    if T.record[i].op == WIDE:
+        T.wide[T.record[i].a].handles += 1
+    return t
+
+
+# --- no_grad ---------------------------------------------------------------------------------------------------------
+
+cdef dict quiet_depth = {}       # thread -> how many no_grad blocks it is in
+
+
+cdef inline bint recording():
+    return T.quiet == 0 or PyThread_get_thread_ident() not in quiet_depth
+
+
+class no_grad:
+    """Context in which operations are not recorded: their results are leaves.  Counts for this thread only.
+
+    >>> import fastscalar as fs
+    >>> w = fs.Tensor(3.0)
+    >>> with fs.no_grad():
+    ...     y = w * w
+    >>> y._parents
+    ()
+    """
+
+    def __enter__(self):
+        me = PyThread_get_thread_ident()
+        quiet_depth[me] = quiet_depth.get(me, 0) + 1
+        T.quiet = <int>len(quiet_depth)
+        set_limit()
+        return self
+
+    def __exit__(self, *exc):
+        me = PyThread_get_thread_ident()
+        depth = quiet_depth[me] - 1
+        if depth:
+            quiet_depth[me] = depth
+        else:
+            del quiet_depth[me]
+        T.quiet = <int>len(quiet_depth)
+        set_limit()
+
+
+# --- the operation table ---------------------------------------------------------------------------------------------
+#
+# One row registers an operation: its name, what it does, its derivatives.  Methods, arrays, tests and drawing read it.
+# `errors` says what a result that is not finite means when the operand was: for Python's `math` an infinity is either
+# a pole (ValueError) or an overflow (OverflowError); NaN is always a ValueError.
+
+ctypedef double (*Unary)(double) noexcept nogil
+ctypedef double (*Slope1)(double, double) noexcept nogil
+ctypedef double (*Binary)(double, double) noexcept nogil
+ctypedef double (*Slope2)(double, double, double) noexcept nogil
+
+cdef enum InfinityMeans:
+    NO_ERROR
+    POLE
+    TOO_LARGE
+
+ctypedef struct Row:
+    const char *name
+    int arity
+    int infinity            # InfinityMeans
+    bint method             # is a method of Tensor and TensorArray of this name
+    Unary f
+    Slope1 d
+    Binary f2
+    Slope2 da
+    Slope2 db
+
+cdef Row[N_CODES] TABLE
+
+
+cdef void leaf_row(int code, const char *name) noexcept:
+    TABLE[code].name = name
+
+
+cdef void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity, bint method) noexcept:
+    TABLE[code].name = name
+    TABLE[code].arity = 1
+    TABLE[code].f = f
+    TABLE[code].d = d
+    TABLE[code].infinity = infinity
+    TABLE[code].method = method
+
+
+cdef void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db) noexcept:
+    TABLE[code].name = name
+    TABLE[code].arity = 2
+    TABLE[code].f2 = f
+    TABLE[code].da = da
+    TABLE[code].db = db
+
+
+leaf_row(LEAF, b"")
+leaf_row(CONST, b"const")
+leaf_row(WIDE, b"wide")
+binary_row(ADD, b"+", f_add, d_add_a, d_add_b)
+binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b)
+binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b)
+binary_row(DIV, b"/", f_div, d_div_a, d_div_b)
+binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b)
+unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False)
+unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True)
+unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True)
+unary_row(LOG, b"log", f_log, d_log, POLE, True)
+
+cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "squared_loss", "cross_entropy")
+
+
+cdef str op_name(int code):
+    return TABLE[code].name.decode()
+
+
+cdef int raise_unary(int code, double a, double v) except -1:
+    """The result is not finite: raise what Python's `math` raises, or nothing."""
+    if isnan(v) and not isnan(a):
+        raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
+    if isinf(v) and not isinf(a) and not isnan(a):
+        if TABLE[code].infinity == POLE:
+            raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
+        if TABLE[code].infinity == TOO_LARGE:
+            raise OverflowError(f"{op_name(code)}({a!r}): the result is too large for a float")
+    return 0
+
+
+cdef int raise_power(double a, double b, double v) except -1:
+    """The result is not finite: raise what Python's `**` of floats raises, or nothing."""
+    if a == 0.0 and b < 0.0:
+        raise ZeroDivisionError(f"{a!r} ** {b!r}: zero to a negative power")
+    if isnan(v) and not isnan(a) and not isnan(b):
+        raise ValueError(f"{a!r} ** {b!r}: the result is complex (a negative base needs an integer exponent)")
+    if isinf(v) and not isinf(a) and not isinf(b):
+        raise OverflowError(f"{a!r} ** {b!r}: the result is too large for a float")
+    return 0
+
+
+cdef inline double evaluate(int code, double a, double b) except? -1.0:
+    """A binary operation as Python's floats do it."""
+    cdef double v
+    if code == ADD:
+        return f_add(a, b)
+    if code == SUB:
+        return f_sub(a, b)
+    if code == MUL:
+        return f_mul(a, b)
+    if code == DIV:
+        if b == 0.0:
+            raise ZeroDivisionError(f"{a!r} / {b!r}: division by zero")
+        return f_div(a, b)
+    v = TABLE[code].f2(a, b)
+    if v - v != 0.0:
+        raise_power(a, b, v)
+    return v
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+cdef tuple REAL = (numbers.Real, np.bool_)
+
+
+cdef int as_number(object x, double *v) except -1:
+    """1 and the value if x is a real number (int, float, bool, Fraction, NumPy's scalars ...), else 0."""
+    if PyFloat_Check(x):
+        v[0] = PyFloat_AS_DOUBLE(x)
+        return 1
+    if PyLong_Check(x):
+        v[0] = PyLong_AsDouble(x)                # OverflowError beyond 1.8e308
+        return 1
+    if isinstance(x, REAL):
+        v[0] = float(x)
+        return 1
+    return 0
+
+
+cdef object binary_slow(int code, object left, object right):
+    """A binary operation when an operand is a number, a collection is due, or this thread is in no_grad."""
+    cdef double x = 0.0, y = 0.0, v
+    cdef bint left_is_node = type(left) is Tensor, right_is_node = type(right) is Tensor
+    cdef int a = 0, b = 0
+    cdef Tensor t
+    if not left_is_node and not as_number(left, &x):
+        return NotImplemented
+    if not right_is_node and not as_number(right, &y):
+        return NotImplemented
+    if T.n >= T.limit:
+        safepoint(SLACK)
+    if left_is_node:
+        a = (<Tensor>left).index
+        x = T.value[a]
+    if right_is_node:
+        b = (<Tensor>right).index
+        y = T.value[b]
+    v = evaluate(code, x, y)
+    if T.quiet and not recording():
+        return result(LEAF, 0, 0, v)
+    t = Tensor.__new__(Tensor)
+    if not left_is_node:
+        a = emit(CONST, 0, 0, x, NULL)
+    if not right_is_node:
+        b = emit(CONST, 0, 0, y, NULL)
+    t.index = emit(code, a, b, v, <void *>t)
+    return t
+
+
+cdef inline object binary(int code, object left, object right):
+    cdef int a, b
+    cdef double v
+    if type(left) is Tensor and type(right) is Tensor and T.n < T.limit:
+        a = (<Tensor>left).index
+        b = (<Tensor>right).index
+        v = evaluate(code, T.value[a], T.value[b])
+        return result(code, a, b, v)
+    return binary_slow(code, left, right)
+
+
+cdef object unary(int code, Tensor self):
+    cdef int a
+    cdef double x, v
+    if T.n >= T.limit:
+        safepoint(SLACK)
+    a = self.index
+    x = T.value[a]
+    v = TABLE[code].f(x)
+    if v - v != 0.0:
+        raise_unary(code, x, v)
+    if T.quiet and not recording():
+        return result(LEAF, 0, 0, v)
+    return result(code, a, 0, v)
+
+
+# --- Tensor ----------------------------------------------------------------------------------------------------------
+#
+# 24 bytes: a node's index and, if the user set attributes on it, where they are.  No __dict__ (Cython would make one
+# for every object: 30 -> 45 ns an operation); attributes live in a table of the tape, and so does the Tensor that
+# carries them: it comes back as the same object while its node lives.
+
+@cython.final
+@cython.no_gc
+@cython.freelist(4096)
+@cython.c_api_binop_methods(True)
+cdef class Tensor:
+    """One float64 number that remembers how it was computed.
+
+    Arithmetic with other Tensors and with real numbers (int, float, bool, Fraction, NumPy scalars) records a graph;
+    `backward()` leaves the derivative of its result with respect to every number it was made of in their `.grad`.
+
+    Errors are Python's own: operators raise what `float` raises, functions what `math` raises, and operands of any
+    other type are a TypeError.
+
+    >>> from fastscalar import Tensor
+    >>> a, b = Tensor(2), Tensor(3)
+    >>> x = a * b
+    >>> z = x + x
+    >>> z.backward()
+    >>> a.grad, b.grad, x.grad, z.grad
+    (6.0, 4.0, 2.0, 1.0)
+    """
+
+    def __init__(self, data):
+        cdef double v = 0.0
+        if self.index:
+            raise TypeError("Tensor.__init__ called a second time")
+        if not as_number(data, &v):
+            if type(data) is not Tensor and not hasattr(type(data), "__float__"):
+                raise TypeError(f"Tensor(data): expected a real number, got {type(data).__name__}")
+            v = float(data)
+        if T.n >= T.limit:
+            safepoint(SLACK)
+        self.index = emit(LEAF, 0, 0, v, <void *>self)
+
+    def __dealloc__(self):
+        cdef int i = self.index
+        if i:
+            T.handle[i] = NULL
+            if T.record[i].op == WIDE:
+                T.wide[T.record[i].a].handles -= 1
+
+    def __repr__(self):
+        return f"Tensor(data={T.value[self.index]!r})"
+
+    # --- number protocol ---
+
+    def __float__(self):
+        return T.value[self.index]
+
+    def __bool__(self):
+        return T.value[self.index] != 0.0
+
+    def __hash__(self):
+        return <Py_hash_t>(<size_t><void *>self >> 4)
+
+    def __richcmp__(self, other, int op):
+        cdef double x, y = 0.0
+        if type(other) is Tensor:
+            y = T.value[(<Tensor>other).index]
+        elif not as_number(other, &y):
+            return NotImplemented
+        x = T.value[self.index]
+        if op == Py_LT:
+            return x < y
+        if op == Py_LE:
+            return x <= y
+        if op == Py_GT:
+            return x > y
+        if op == Py_GE:
+            return x >= y
+        return (x == y) if op == Py_EQ else (x != y)
+
+    # --- operators: left or right is a Tensor ---
+
+    def __add__(left, right):
+        return binary(ADD, left, right)
+
+    def __sub__(left, right):
+        return binary(SUB, left, right)
+
+    def __mul__(left, right):
+        return binary(MUL, left, right)
+
+    def __truediv__(left, right):
+        return binary(DIV, left, right)
+
+    def __pow__(left, right, modulus):
+        if modulus is not None:
+            raise TypeError("pow() of Tensors takes no modulus")
+        return binary(POW, left, right)
+
+    def __neg__(self):
+        return unary(NEG, self)
+
+    def __pos__(self):
+        return self
+
+    # --- value and gradient ---
+
+    @property
+    def data(self):
+        """The value, a Python float.  Assigning changes it in place; results computed from it stay as they are."""
+        return T.value[self.index]
+
+    @data.setter
+    def data(self, value):
+        cdef double v = number_for(value, "data")
+        bound(self)
+        T.value[self.index] = v
+
+    @property
+    def grad(self):
+        """The gradient that the last `backward` which reached this number left, a Python float; 0.0 before."""
+        read_gradient(self.index)
+        return T.grad[self.index]
+
+    @grad.setter
+    def grad(self, value):
+        cdef double v = number_for(value, "grad")
+        bound(self)
+        write_gradient(self.index)
+        T.grad[self.index] = v
+
+    def item(self):
+        """The value, a Python float."""
+        return T.value[self.index]
+
+    def detach(self):
+        """A new leaf with this value."""
+        return new_leaf(self.index)
+
+    # --- graph ---
+
+    @property
+    def _parents(self):
+        """The Tensors that this one was computed from; () for a leaf."""
+        return tuple(parents(self))
+
+    @property
+    def _op(self):
+        """The operation that made it; "" for a leaf, "const" for a number in an expression."""
+        cdef int i = self.index
+        cdef Wide *q
+        if T.record[i].op != WIDE:
+            return op_name(T.record[i].op)
+        q = T.wide[T.record[i].a]
+        return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
+
+    def backward(self, *, bint accumulate=False):
+        """Leave d self / d node in `.grad` of every node that self was computed from, for the values they have now.
+
+        Gradients of those nodes are reset first, so calling it twice gives the same; nodes that self does not depend
+        on keep theirs.  With `accumulate=True` those of the leaves are added to instead.  Cost: what it reaches.
+
+        Raises RuntimeError inside another backward pass, KeyboardInterrupt if it was interrupted (gradients are then
+        unspecified).
+        """
+        bound(self)
+        start_sweep()
+        try:
+            sweep(self, accumulate)
+        finally:
+            end_sweep()
+
+    def _backward(self):
+        """The local step of this node alone: its gradient times each derivative is added to its parents' `.grad`."""
+        cdef int i = self.index
+        if T.sweeping:
+            raise RuntimeError("_backward() inside a backward pass")
+        if T.record[i].op == WIDE:
+            wide_step(T.wide[T.record[i].a], T.record[i].b)
+        else:
+            scalar_step(i)
+
+    # --- attributes that users set ---
+
+    def __getattr__(self, name):
+        if self.pin:
+            attributes = <dict>T.pins[self.pin - 1].attributes
+            if name in attributes:
+                return attributes[name]
+        raise AttributeError(f"'Tensor' object has no attribute {name!r}")
+
+    def __setattr__(self, name, value):
+        if hasattr(Tensor, name):
+            PyObject_GenericSetAttr(self, name, value)
+            return
+        bound(self)
+        if not self.pin:
+            pin(self)
+        (<dict>T.pins[self.pin - 1].attributes)[name] = value
+
+    def __delattr__(self, name):
+        if self.pin and not hasattr(Tensor, name):
+            attributes = <dict>T.pins[self.pin - 1].attributes
+            if name in attributes:
+                del attributes[name]
+                return
+        raise AttributeError(f"'Tensor' object has no attribute {name!r} that can be deleted")
+
+    def __reduce__(self):
+        if T.record[self.index].op > CONST and parents(self):
+            raise TypeError("only a leaf can be copied or pickled: use detach() for a Tensor that was computed")
+        return Tensor, (T.value[self.index],)
+
+
+cdef int bound(Tensor t) except -1:
+    if t.index == 0:
+        raise ValueError("this Tensor was never initialised")
+    return 0
+
+
+cdef double number_for(object value, str name) except? -1.0:
+    cdef double v = 0.0
+    if not as_number(value, &v):
+        raise TypeError(f"Tensor.{name}: expected a real number, got {type(value).__name__}")
+    return v
+
+
+cdef Tensor new_leaf(int i):
+    """A leaf with the value of node `i`."""
+    cdef double v = T.value[i]
+    if T.n >= T.limit:
+        safepoint(SLACK)
+    return result(LEAF, 0, 0, v)
+
+
+cdef int pin(Tensor t) except -1:
+    """A place for attributes; from now on the table holds the Tensor, and the node the table's entry."""
+    cdef int p, capacity
+    cdef void *block
+    cdef dict attributes = {}
+    if T.n_free_pins == 0:
+        if T.n_pins == T.pin_capacity:
+            capacity = max(64, 2 * T.pin_capacity)
+            block = reallocate(T.pins, capacity * sizeof(Pin))
+            if block == NULL:
+                out_of_memory("attributes of Tensors", capacity)
+            T.pins = <Pin *>block
+            block = reallocate(T.free_pins, capacity * sizeof(int))
+            if block == NULL:
+                out_of_memory("attributes of Tensors", capacity)
+            T.free_pins = <int *>block
+            block = reallocate(T.young_pins, capacity * sizeof(int))
+            if block == NULL:
+                out_of_memory("attributes of Tensors", capacity)
+            T.young_pins = <int *>block
+            block = reallocate(T.grave, capacity * sizeof(int))
+            if block == NULL:
+                out_of_memory("attributes of Tensors", capacity)
+            T.grave = <int *>block
+            T.pin_capacity = capacity
+        p = T.n_pins
+        T.n_pins += 1
+    else:
+        T.n_free_pins -= 1
+        p = T.free_pins[T.n_free_pins]
+    Py_INCREF(t)
+    Py_INCREF(attributes)
+    T.pins[p].tensor = <void *>t
+    T.pins[p].attributes = <void *>attributes
+    t.pin = p + 1
+    if t.index >= T.young:
+        T.young_pins[T.n_young_pins] = p
+        T.n_young_pins += 1
+    return 0
+
+
+def _method(int code):
+    """A method of Tensor for one row of the operation table."""
+    def method(Tensor self not None):
+        return unary(code, self)
+    method.__name__ = op_name(code)
+    method.__qualname__ = f"Tensor.{method.__name__}"
+    return method
+
+
+def _array_method(int code):
+    def method(TensorArray self not None):
+        return map1(code, self)
+    method.__name__ = op_name(code)
+    method.__qualname__ = f"TensorArray.{method.__name__}"
+    return method
+
+
+# --- operands of wide instructions -----------------------------------------------------------------------------------
+#
+# A Source is an operand before the safepoint: converted, and holding on to the objects that it came from.  After the
+# safepoint `resolve` turns it into indices; it allocates, but runs no Python.
+
+cdef enum:
+    MAX_DIMS = 8
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(8)
+cdef class Source:
+    cdef TensorArray array      # one of: an array,
+    cdef list tensors           # Tensors in row-major order,
+    cdef double *number         # numbers in row-major order (owned),
+    cdef int *column            # with `row`: only the non-zero ones (owned)
+    cdef int *row
+    cdef int ndim
+    cdef Py_ssize_t[MAX_DIMS] shape
+    cdef Py_ssize_t count
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.number)
+        PyMem_RawFree(self.column)
+        PyMem_RawFree(self.row)
+
+
+cdef int set_shape(Source s, shape, str what) except -1:
+    cdef int d
+    if len(shape) > MAX_DIMS:
+        raise ValueError(f"{what}: at most {MAX_DIMS} dimensions, got {len(shape)}")
+    s.ndim = <int>len(shape)
+    s.count = 1
+    for d in range(s.ndim):
+        s.shape[d] = shape[d]
+        s.count *= s.shape[d]
+    if s.count == 0:
+        raise ValueError(f"{what}: is empty (shape {tuple(shape)})")
+    return 0
+
+
+cdef list nested_shape(object x):
+    """The shape of nested lists, read off the first elements."""
+    cdef list shape = []
+    while isinstance(x, (list, tuple, TensorArray, np.ndarray)) and len(shape) <= MAX_DIMS:
+        length = len(x)
+        shape.append(length)
+        if not length:
+            break
+        x = x[0]
+    return shape
+
+
+cdef int fill(object x, Source s, int level, Py_ssize_t *at, str what) except -1:
+    """Write nested lists of numbers to s.number.  1 if there is a Tensor among them."""
+    cdef double v = 0.0
+    if level == s.ndim:
+        if PyFloat_CheckExact(x):
+            v = PyFloat_AS_DOUBLE(x)
+        elif type(x) is Tensor or type(x) is TensorArray:
+            return 1
+        elif isinstance(x, (list, tuple)):
+            raise ValueError(f"{what}: the nested lists are ragged")
+        elif not as_number(x, &v):
+            raise TypeError(f"{what}: expected real numbers or Tensors, got {type(x).__name__}")
+        s.number[at[0]] = v
+        at[0] += 1
+        return 0
+    if type(x) is TensorArray or type(x) is Tensor:
+        return 1
+    if isinstance(x, np.ndarray):
+        x = x.tolist()
+    if not isinstance(x, (list, tuple)) or len(x) != s.shape[level]:
+        raise ValueError(f"{what}: the nested lists are ragged")
+    for e in tuple(x):                           # a tuple: a __float__ may change the list
+        if fill(e, s, level + 1, at, what):
+            return 1
+    return 0
+
+
+cdef int flatten(object x, Source s, int level, str what) except -1:
+    """Append nested lists of Tensors and numbers to s.tensors; the numbers become constants on the tape."""
+    cdef double v = 0.0
+    if level == s.ndim:
+        if type(x) is Tensor:
+            s.tensors.append(x)
+        elif as_number(x, &v):
+            if T.n >= T.limit:
+                safepoint(SLACK)
+            s.tensors.append(result(CONST, 0, 0, v))
+        elif isinstance(x, (list, tuple, TensorArray)):
+            raise ValueError(f"{what}: the nested lists are ragged")
+        else:
+            raise TypeError(f"{what}: expected real numbers or Tensors, got {type(x).__name__}")
+        return 0
+    if isinstance(x, np.ndarray):
+        x = x.tolist()
+    if not isinstance(x, (list, tuple, TensorArray)) or len(x) != s.shape[level]:
+        raise ValueError(f"{what}: the nested lists are ragged")
+    for e in tuple(x):
+        flatten(e, s, level + 1, what)
+    return 0
+
+
+cdef Source source(object x, str what):
+    """Anything that stands for numbers or Tensors, as an operand."""
+    cdef Source s = Source.__new__(Source)
+    cdef double v = 0.0
+    cdef Py_ssize_t at = 0
+    cdef Py_buffer view
+    if type(x) is TensorArray:
+        s.array = x
+        set_shape(s, s.array.shape, what)
+        return s
+    if type(x) is Tensor:
+        s.tensors = [x]
+        s.count = 1
+        return s
+    if isinstance(x, ArrayView):
+        x = np.asarray(x)
+    if as_number(x, &v):
+        s.number = <double *>allocate(sizeof(double))
+        if s.number == NULL:
+            out_of_memory(what, 1)
+        s.number[0] = v
+        s.count = 1
+        return s
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
+        set_shape(s, x.shape, what)
+        s.number = <double *>allocate(s.count * sizeof(double))
+        if s.number == NULL:
+            out_of_memory(what, s.count)
+        x = np.ascontiguousarray(x, dtype=np.float64)
+        PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
+        memcpy(s.number, view.buf, s.count * sizeof(double))
+        PyBuffer_Release(&view)
+        return s
+    if isinstance(x, np.ndarray) and x.dtype.kind == "O":
+        x = x.tolist()
+    elif not isinstance(x, (list, tuple)):
+        if isinstance(x, (str, bytes, dict, set, np.ndarray)) or not hasattr(type(x), "__iter__"):
+            kind = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise TypeError(f"{what}: expected numbers, Tensors, a list of them or an array, got {kind}")
+        x = list(x)
+    set_shape(s, nested_shape(x), what)
+    s.number = <double *>allocate(s.count * sizeof(double))
+    if s.number == NULL:
+        out_of_memory(what, s.count)
+    if fill(x, s, 0, &at, what):
+        PyMem_RawFree(s.number)
+        s.number = NULL
+        s.tensors = []
+        flatten(x, s, 0, what)
+    return s
+
+
+cdef bint same_shape(Source s, Source t) noexcept:
+    cdef int d
+    if s.ndim != t.ndim:
+        return False
+    for d in range(s.ndim):
+        if s.shape[d] != t.shape[d]:
+            return False
+    return True
+
+
+cdef tuple shape_of(Source s):
+    return tuple([s.shape[d] for d in range(s.ndim)])
+
+
+cdef Source sparse_source(object x, str what):
+    """The input of a Linear.  Numbers keep only what is not zero; whole-number arrays are refused: images need / 255."""
+    cdef Source s
+    cdef Py_buffer view
+    cdef Py_ssize_t r, rows, cols, stride
+    cdef bint direct
+    cdef char *base
+    if type(x) is TensorArray:
+        return source(x, what)
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind in "iub":
+            raise ValueError(f"{what}: got an array of {x.dtype}; images need scaling to 0..1 first: X / 255")
+        if x.ndim in (1, 2) and x.size and x.dtype.kind == "f":
+            if x.dtype != np.float64 or not x.dtype.isnative or x.strides[x.ndim - 1] % 8:
+                x = x.astype(np.float64)
+            s = Source.__new__(Source)
+            PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
+            s.ndim = view.ndim
+            rows = view.shape[0] if view.ndim == 2 else 1
+            cols = view.shape[view.ndim - 1]
+            s.shape[0] = view.shape[0]
+            s.shape[1] = cols
+            stride = view.strides[0] if view.ndim == 2 else 0
+            try:
+                compress_rows(s, <char *>view.buf, stride, view.strides[view.ndim - 1] // 8, rows, cols, what)
+            finally:
+                PyBuffer_Release(&view)
+            return s
+    s = source(x, what)
+    if s.number != NULL and s.ndim in (1, 2):
+        rows = s.shape[0] if s.ndim == 2 else 1
+        cols = s.shape[s.ndim - 1]
+        compress_rows(s, <char *>s.number, cols * 8, 1, rows, cols, what)
+    return s
+
+
+cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t stride, Py_ssize_t rows,
+                       Py_ssize_t cols, str what) except -1:
+    """Fill s with the non-zero entries of `rows` rows; s.number, if it is the source, is replaced."""
+    cdef Py_ssize_t r, n = 0, room = 0
+    cdef int *column = NULL
+    cdef double *value = NULL
+    cdef int *row = <int *>allocate((rows + 1) * sizeof(int))
+    cdef void *block
+    if row == NULL or rows * cols > 0x7fffffff:
+        PyMem_RawFree(row)
+        out_of_memory(what, rows * cols)
+    reserve_work(cols, cols, what)
+    for r in range(rows):
+        row[r] = <int>n
+        if rows == 1:
+            n = K.compress(work_int, work, <double *>base, stride, <int>cols)
+            room = max(n, <Py_ssize_t>1)
+            column = <int *>allocate(room * sizeof(int))
+            value = <double *>allocate(room * sizeof(double))
+            if column == NULL or value == NULL:
+                break
+            memcpy(column, work_int, n * sizeof(int))
+            memcpy(value, work, n * sizeof(double))
+        else:
+            if n + cols > room:                  # `compress` may write all columns before it knows better
+                room = max(2 * room, n + cols)
+                block = reallocate(column, room * sizeof(int))
+                if block != NULL:
+                    column = <int *>block
+                    block = reallocate(value, room * sizeof(double))
+                if block == NULL:
+                    break
+                value = <double *>block
+            n += K.compress(column + n, value + n, <double *>(base + r * row_stride), stride, <int>cols)
+    else:
+        row[rows] = <int>n
+        if rows > 1 and room > n:                # giving back is best effort
+            block = PyMem_RawRealloc(column, max(n, <Py_ssize_t>1) * sizeof(int))
+            column = <int *>block if block != NULL else column
+            block = PyMem_RawRealloc(value, max(n, <Py_ssize_t>1) * sizeof(double))
+            value = <double *>block if block != NULL else value
+        PyMem_RawFree(s.number)
+        s.number = value
+        s.column = column
+        s.row = row
+        s.count = n
+        return 0
+    PyMem_RawFree(column)
+    PyMem_RawFree(value)
+    PyMem_RawFree(row)
+    out_of_memory(what, rows * cols)
+
+
+cdef int resolve(Source s, Operand *o, str what) except -1:
+    """After the safepoint: the operand in indices.  Takes the numbers out of the Source."""
+    cdef Py_ssize_t k
+    cdef TensorArray array
+    o.count = <int>s.count
+    if s.array is not None:
+        array = s.array
+        if is_contiguous(array):
+            o.kind = RUN
+            o.start = <int>(T.wide[array.slot].start + array.offset)
+            return 0
+    elif s.tensors is None:
+        o.kind = SPARSE if s.row != NULL else CONSTANT
+        o.value, o.index, o.row = s.number, s.column, s.row
+        s.number = NULL
+        s.column = s.row = NULL
+        return 0
+    o.index = <int *>allocate(max(s.count, <Py_ssize_t>1) * sizeof(int))
+    if o.index == NULL:
+        out_of_memory(what, s.count)
+    o.kind = INDEX
+    if s.array is not None:
+        list_nodes(s.array, o.index)
+    else:
+        for k in range(s.count):
+            o.index[k] = (<Tensor>s.tensors[k]).index
+    return 0
+
+
+cdef inline double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    if o.count == 1:
+        k = 0                                    # one element goes with every element of the other operand
+    if o.kind == RUN:
+        return T.value[o.start + k]
+    if o.kind == INDEX:
+        return T.value[o.index[k]]
+    return o.value[k]
+
+
+cdef inline int node_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    """The node of an element; 0 for a number."""
+    if o.count == 1:
+        k = 0
+    if o.kind == RUN:
+        return <int>(o.start + k)
+    return o.index[k] if o.kind == INDEX else 0
+
+
+# Scratch memory of the kernels.  Whoever emits an instruction reserves what its backward step needs: it never shrinks,
+# so that nothing can fail in the middle of a backward pass.
+
+cdef double *work = NULL
+cdef int *work_int = NULL
+cdef size_t work_size = 0, work_int_size = 0
+
+
+cdef int reserve_work(size_t doubles, size_t ints, str what) except -1:
+    global work, work_int, work_size, work_int_size
+    cdef void *block
+    if doubles > work_size:
+        block = reallocate(work, doubles * sizeof(double))
+        if block == NULL:
+            out_of_memory(what, doubles)
+        work = <double *>block
+        work_size = doubles
+    if ints > work_int_size:
+        block = reallocate(work_int, ints * sizeof(int))
+        if block == NULL:
+            out_of_memory(what, ints)
+        work_int = <int *>block
+        work_int_size = ints
+    return 0
+
+
+# --- emitting wide instructions ----------------------------------------------------------------------------------------
+#
+# begin: after the safepoint, everything that can fail.  Then the values are computed into value[n:n + count].
+# end: publish, and drop the operands if this thread does not record.
+
+cdef Wide *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str what) except NULL:
+    cdef Wide *q = new_wide(op, <int>count)
+    try:
+        if x is not None:
+            resolve(x, &q.x, what)
+        if y is not None:
+            resolve(y, &q.y, what)
+        if z is not None:
+            resolve(z, &q.z, what)
+        if T.quiet and not recording():
+            make_leaf(q, 1)
+            q.op = op
+    except:
+        free_wide(q)
+        raise
+    return q
+
+
+cdef void end(Wide *q) noexcept:
+    if q.touched != NULL:                        # no_grad: `begin` made it a leaf
+        free_operand(&q.x)
+        free_operand(&q.y)
+        free_operand(&q.z)
+        memset(&q.x, 0, 3 * sizeof(Operand))
+        PyMem_RawFree(q.labels)
+        q.labels = NULL
+        q.op = W_LEAF
+        q.rows = 1
+        q.cols = q.count
+    publish(q)
+
+
+cdef TensorArray end_array(Wide *q, TensorArray array, int ndim, const Py_ssize_t *shape):
+    cdef Py_ssize_t stride = 1
+    cdef int d
+    end(q)
+    array.slot = q.slot
+    array.offset = 0
+    array.ndim = ndim
+    for d in range(ndim - 1, -1, -1):
+        array.shape_[d] = shape[d]
+        array.strides_[d] = stride
+        stride *= shape[d]
+    q.arrays += 1
+    return array
+
+
+cdef Tensor end_scalar(Wide *q, Tensor t):
+    end(q)
+    t.index = q.start
+    T.handle[q.start] = <void *>t
+    q.handles = 1
+    return t
+
+
+cdef TensorArray map1(int code, TensorArray x):
+    """A unary row of the table for every element; follows IEEE 754."""
+    cdef Source s = source(x, op_name(code))
+    cdef TensorArray array
+    cdef double *out
+    cdef Wide *q
+    cdef Py_ssize_t k
+    safepoint(s.count)
+    array = TensorArray.__new__(TensorArray)
+    q = begin(W_MAP1, s.count, s, None, None, op_name(code))
+    q.code = code
+    out = T.value + T.n
+    if code == RELU and q.x.kind == RUN:
+        K.relu(out, T.value + q.x.start, q.count)
+    else:
+        for k in range(q.count):
+            out[k] = TABLE[code].f(value_of(&q.x, k))
+    return end_array(q, array, s.ndim, s.shape)
+
+
+cdef object map2(int code, object left, object right):
+    """A binary row of the table, element by element; an operand of no dimensions goes with every element."""
+    cdef Source x, y
+    cdef TensorArray array
+    cdef double *out
+    cdef Wide *q
+    cdef Py_ssize_t k
+    cdef Source shape
+    for other in (left, right):
+        if not isinstance(other, (TensorArray, Tensor, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)):
+            return NotImplemented
+    x = source(left, op_name(code))
+    y = source(right, op_name(code))
+    shape = y if x.ndim == 0 else x
+    if x.ndim and y.ndim and not same_shape(x, y):
+        raise ValueError(f"{op_name(code)}: shapes {shape_of(x)} and {shape_of(y)} differ (there is no broadcasting)")
+    safepoint(shape.count)
+    array = TensorArray.__new__(TensorArray)
+    q = begin(W_MAP2, shape.count, x, y, None, op_name(code))
+    q.code = code
+    out = T.value + T.n
+    for k in range(q.count):
+        out[k] = TABLE[code].f2(value_of(&q.x, k), value_of(&q.y, k))
+    return end_array(q, array, shape.ndim, shape.shape)
+
+
+cdef Tensor array_sum(TensorArray x):
+    cdef Source s = source(x, "sum")
+    cdef double total = 0.0
+    cdef Py_ssize_t k
+    cdef Tensor t
+    cdef Wide *q
+    safepoint(1)
+    t = Tensor.__new__(Tensor)
+    q = begin(W_SUM, 1, s, None, None, "sum")
+    for k in range(q.x.count):
+        total = total + value_of(&q.x, k)
+    T.value[T.n] = total
+    return end_scalar(q, t)
+
+
+def affine(x, w, b):
+    """x @ w + b for x of shape (in,) or (n, in), w (in, out), b (out,): a TensorArray of shape (out,) or (n, out).
+
+    Output i starts at 0.0 + b[i]; x[j] * w[j][i] is added input by input.  Entries of x that are exactly zero are
+    skipped: with an infinite or NaN weight, 0 * it counts as 0.  Numbers and NumPy arrays of floats are constants;
+    Tensors get gradients.
+
+    Raises ValueError if lengths do not fit or x is an array of whole numbers (images: divide by 255).
+    """
+    cdef Source sx = sparse_source(x, "Linear"), sw = source(w, "Linear: weights"), sb = source(b, "Linear: bias")
+    cdef Py_ssize_t rows, inner, cols
+    cdef TensorArray array
+    cdef Wide *q
+    cdef Wide *leaf
+    if sw.ndim != 2 or sb.ndim != 1 or sb.shape[0] != sw.shape[1]:
+        raise ValueError(f"Linear: weights of shape {shape_of(sw)} and bias of shape {shape_of(sb)} do not go together")
+    inner, cols = sw.shape[0], sw.shape[1]
+    if sx.ndim not in (1, 2) or sx.shape[sx.ndim - 1] != inner:
+        raise ValueError(f"Linear({inner}, {cols}): expected {inner} inputs, got shape {shape_of(sx)}")
+    rows = sx.shape[0] if sx.ndim == 2 else 1
+    if rows * cols > 0x7fffffff:
+        raise MemoryError(f"Linear({inner}, {cols}): {rows} samples at once need {rows * cols:,} nodes")
+    safepoint(rows * cols)
+    array = TensorArray.__new__(TensorArray)
+    q = begin(W_AFFINE, rows * cols, sx, sw, sb, "Linear")
+    try:
+        reserve_work(3 * inner + cols + inner * cols * (q.y.kind != RUN), inner, "Linear")
+        leaf = whole_leaf(&q.y, cols)
+        if leaf != NULL and leaf.f_row == NULL and q.touched == NULL:
+            leaf.f_row = <int *>allocate(inner * sizeof(int))
+            leaf.f_x = <double *>allocate(inner * sizeof(double))
+            leaf.f_g = <double *>allocate(cols * sizeof(double))
+            if leaf.f_row == NULL or leaf.f_x == NULL or leaf.f_g == NULL:
+                PyMem_RawFree(leaf.f_row)
+                PyMem_RawFree(leaf.f_x)
+                PyMem_RawFree(leaf.f_g)
+                leaf.f_row = NULL
+                leaf.f_x = leaf.f_g = NULL
+                out_of_memory("Linear", inner + cols)
+    except:
+        free_wide(q)
+        raise
+    q.rows, q.cols, q.inner = <int>rows, <int>cols, <int>inner
+    affine_forward(q, T.value + T.n)
+    if sx.ndim == 1:
+        return end_array(q, array, 1, &sw.shape[1])
+    sx.shape[1] = cols
+    return end_array(q, array, 2, sx.shape)
+
+
+cdef Wide *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil:
+    """The array of leaves that an operand is all of, row for row; else NULL."""
+    cdef Wide *q
+    if o.kind != RUN or T.record[o.start].op != WIDE:
+        return NULL
+    q = T.wide[T.record[o.start].a]
+    return q if q.op == W_LEAF and q.count == o.count and q.cols == cols else NULL
+
+
+cdef const double *operand_values(Operand *o, double *room) noexcept nogil:
+    """The numbers of an operand, consecutive: in place, or gathered into `room`."""
+    cdef Py_ssize_t k
+    if o.kind == RUN:
+        return T.value + o.start
+    if o.kind == CONSTANT:
+        return o.value
+    for k in range(o.count):
+        room[k] = T.value[o.index[k]]
+    return room
+
+
+cdef int affine_input(Wide *q, int r, int **row, double **value) noexcept nogil:
+    """The non-zero inputs of sample r, with the values that they have now; how many."""
+    cdef int k
+    cdef const double *x
+    if q.x.kind == SPARSE:
+        row[0] = q.x.index + q.x.row[r]
+        value[0] = q.x.value + q.x.row[r]
+        return q.x.row[r + 1] - q.x.row[r]
+    if q.x.kind == RUN:
+        x = T.value + q.x.start + <Py_ssize_t>r * q.inner
+    else:
+        for k in range(q.inner):
+            work[k] = T.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
+        x = work
+    row[0] = work_int
+    value[0] = work + q.inner
+    return K.compress(work_int, work + q.inner, x, 1, q.inner)
+
+
+cdef void affine_forward(Wide *q, double *out) noexcept nogil:
+    cdef const double *w = operand_values(&q.y, work + 3 * q.inner + q.cols)
+    cdef const double *b = operand_values(&q.z, work + 3 * q.inner)
+    cdef int r, nnz
+    cdef int *row
+    cdef double *x
+    for r in range(q.rows):
+        nnz = affine_input(q, r, &row, &x)
+        K.affine(out + <Py_ssize_t>r * q.cols, b, w, q.cols, row, x, nnz)
+
+
+def squared_loss(y_hat, y):
+    """The sum of (y_hat[i] - y[i])**2, a Tensor.  For two dimensions the mean over the rows of that sum.
+
+    y holds numbers or Tensors; a y of shape (n,) goes with a y_hat of shape (n, 1).
+    Raises ValueError if the lengths differ.
+
+    >>> import fastscalar as fs
+    >>> fs.squared_loss(fs.to_tensor([1.0, 2.0]), [0.0, 4.0])
+    Tensor(data=5.0)
+    """
+    cdef Source sx = source(y_hat, "squared_loss"), sy = source(y, "squared_loss")
+    cdef Py_ssize_t rows, cols, r, k
+    cdef double total = 0.0, part, d
+    cdef Tensor t
+    cdef Wide *q
+    if sx.ndim > 2 or sx.count != sy.count or not (
+            same_shape(sx, sy) or sx.ndim + sy.ndim == 1 or (sx.ndim == 2 and sx.shape[1] == 1 and sy.ndim == 1)):
+        raise ValueError(f"squared_loss: {describe(sx)} predictions but {describe(sy)} targets")
+    rows = sx.shape[0] if sx.ndim == 2 else 1
+    cols = sx.count // rows
+    safepoint(1)
+    t = Tensor.__new__(Tensor)
+    q = begin(W_SQUARED, 1, sx, sy, None, "squared_loss")
+    q.rows = <int>rows if sx.ndim == 2 else 0
+    q.cols = <int>cols
+    for r in range(rows):
+        part = 0.0
+        for k in range(r * cols, r * cols + cols):
+            d = value_of(&q.x, k) - value_of(&q.y, k)
+            part = part + d * d
+        total = total + part
+    T.value[T.n] = total / rows if q.rows else total
+    return end_scalar(q, t)
+
+
+cdef str describe(Source s):
+    return "1" if s.ndim == 0 else str(s.shape[0]) if s.ndim == 1 else f"{shape_of(s)}"
+
+
+cdef int label_number(object label, Py_ssize_t classes) except -1:
+    cdef double v = 0.0
+    if type(label) is Tensor:
+        v = T.value[(<Tensor>label).index]
+    elif not as_number(label, &v):
+        raise TypeError(f"cross_entropy: expected a label (a whole number), got {type(label).__name__}")
+    if not 0.0 <= v < classes or v != <int>v:
+        raise ValueError(f"cross_entropy: expected a label in 0..{classes - 1}, got {label!r}")
+    return <int>v
+
+
+def cross_entropy(logits, label):
+    """-log(softmax(logits)[label]), a Tensor; for logits of shape (n, C) and labels (n,) the mean over the rows.
+
+    Labels are whole numbers from 0 to C - 1, or Tensors of such; they get no gradient.  Follows IEEE 754.
+    Raises ValueError for a label out of range or a number of labels that does not fit.
+
+    >>> import fastscalar as fs
+    >>> fs.cross_entropy(fs.to_tensor([0.0, 0.0]), 1)
+    Tensor(data=0.6931471805599453)
+    """
+    cdef Source s = source(logits, "cross_entropy")
+    cdef Py_ssize_t rows = 1, classes, r
+    cdef double total = 0.0
+    cdef double *unused = NULL
+    cdef int one = 0
+    cdef int *labels
+    cdef Tensor t
+    cdef Wide *q
+    if s.ndim not in (1, 2):
+        raise ValueError(f"cross_entropy: expected logits of shape (C,) or (n, C), got {shape_of(s)}")
+    classes = s.shape[s.ndim - 1]
+    if s.ndim == 2:
+        rows = s.shape[0]
+        label = label.tolist() if isinstance(label, np.ndarray) else list(label)
+        if len(label) != rows:
+            raise ValueError(f"cross_entropy: {rows} rows of logits but {len(label)} labels")
+    else:
+        if isinstance(label, TensorArray) and len(label) == 1:
+            label = label[0]
+        one = label_number(label, classes)
+    labels = <int *>allocate(rows * sizeof(int))
+    if labels == NULL:
+        out_of_memory("cross_entropy", rows)
+    try:
+        for r in range(rows):
+            labels[r] = label_number(label[r], classes) if s.ndim == 2 else one
+        reserve_work(classes, 0, "cross_entropy")
+        safepoint(1)
+        t = Tensor.__new__(Tensor)
+        q = begin(W_XENT, 1, s, None, None, "cross_entropy")
+    except:
+        PyMem_RawFree(labels)
+        raise
+    q.labels = labels
+    q.rows = <int>rows if s.ndim == 2 else 0
+    q.cols = <int>classes
+    for r in range(rows):
+        total = total + xent_forward(q, r)
+    T.value[T.n] = total / rows if q.rows else total
+    return end_scalar(q, t)
+
+
+cdef double xent_forward(Wide *q, Py_ssize_t r) noexcept nogil:
+    """The loss of one row; exp(logit - largest) of its logits stay in `work`."""
+    cdef Py_ssize_t k, first = r * q.cols
+    cdef double shift = value_of(&q.x, first), total = 0.0, z
+    for k in range(1, q.cols):
+        z = value_of(&q.x, first + k)
+        if z > shift:
+            shift = z
+    for k in range(q.cols):
+        work[k] = exp(value_of(&q.x, first + k) - shift)
+        total = total + work[k]
+    z = log(total) + shift - value_of(&q.x, first + q.labels[r])
+    for k in range(q.cols):
+        work[k] = work[k] / total
+    return z
+
+
+cdef TensorArray leaf_array(Source s, str what):
+    """A new array of leaves with the numbers of a Source."""
+    cdef TensorArray array
+    cdef Wide *q
+    cdef Py_ssize_t rows = s.shape[0] if s.ndim > 1 else 1
+    if s.count > T.max_nodes:
+        raise MemoryError(f"the tape holds at most {T.max_nodes:,} nodes: {s.count:,} asked for")
+    safepoint(s.count)
+    array = TensorArray.__new__(TensorArray)
+    q = new_wide(W_LEAF, <int>s.count)
+    try:
+        make_leaf(q, <int>rows)
+    except:
+        free_wide(q)
+        raise
+    memcpy(T.value + T.n, s.number, s.count * sizeof(double))
+    return end_leaf(q, array, s)
+
+
+cdef TensorArray end_leaf(Wide *q, TensorArray array, Source s):
+    cdef unsigned char *touched = q.touched
+    cdef TensorArray a
+    q.touched = NULL                             # `end` would take it for a result under no_grad
+    a = end_array(q, array, s.ndim, s.shape)
+    q.touched = touched
+    return a
+
+
+def to_tensor(data):
+    """Numbers become leaves: a number a Tensor, nested lists or an array a TensorArray of the same shape.
+
+    Tensors stay what they are; a list with Tensors in it stays a list.
+    Raises ValueError for ragged or empty lists, TypeError for anything that is not a number.
+
+    >>> import fastscalar as fs
+    >>> fs.to_tensor([[1, 2, 3], [4, 5, 6]]).shape
+    (2, 3)
+    >>> fs.to_tensor(2)
+    Tensor(data=2.0)
+    """
+    cdef Source s
+    cdef double v = 0.0
+    if isinstance(data, (Tensor, TensorArray)):
+        return data
+    if as_number(data, &v) or (isinstance(data, np.ndarray) and data.ndim == 0):
+        return Tensor(data if not isinstance(data, np.ndarray) else data.item())
+    s = source(data, "to_tensor")
+    if s.number != NULL:
+        return leaf_array(s, "to_tensor")
+    return [to_tensor(x) for x in data]
+
+
+# --- gradients of array leaves: touched rows, factored gradients -----------------------------------------------------
+#
+# A row that is not in `touched` has gradient exactly 0.0 in memory, so that reset and SGD pass over it.  Every writer
+# enters its row first.  `factored >= 0`: nothing is touched, and the gradient is f_x (at rows f_row) times f_g; this is
+# what one Linear leaves in its weights, so that an SGD step reads and writes each weight once.  Whoever wants to see
+# such a gradient, or add to it, calls `materialise` first.
+
+cdef void enter_row(Wide *q, int row) noexcept nogil:
+    if not q.touched[row]:
+        q.touched[row] = 1
+        q.touched_rows[q.n_touched] = row
+        q.n_touched += 1
+
+
+cdef void materialise(Wide *q) noexcept nogil:
+    cdef int k, count = q.factored
+    if count < 0:
+        return
+    q.factored = -1
+    for k in range(count):
+        enter_row(q, q.f_row[k])
+    K.add_outer(T.grad + q.start, q.f_row, q.f_x, count, q.f_g, q.cols)
+
+
+cdef void reset_leaf(Wide *q) noexcept nogil:
+    """Gradient zero everywhere."""
+    cdef int k
+    q.factored = -1
+    for k in range(q.n_touched):
+        q.touched[q.touched_rows[k]] = 0
+        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
+    q.n_touched = 0
+
+
+cdef inline void read_gradient(int i) noexcept nogil:
+    if T.record[i].op == WIDE:
+        materialise(T.wide[T.record[i].a])
+
+
+cdef void write_gradient(int i) noexcept nogil:
+    """Before somebody outside a backward pass writes grad[i]."""
+    cdef Wide *q
+    if T.record[i].op == WIDE:
+        q = T.wide[T.record[i].a]
+        if q.op == W_LEAF:
+            materialise(q)
+            enter_row(q, T.record[i].b // q.cols)
+
+
+# --- backward --------------------------------------------------------------------------------------------------------
+#
+# One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
+# gradient 0.0 at that moment; all its contributions come from younger nodes, so when the sweep arrives its gradient is
+# complete.  (Two passes, reset then add, cost 1.4x: docs/design/0003.)  Structure decides what is reached, never the
+# value of a gradient: 0 * inf matters.
+#
+#        older                                   younger
+#   ... p ....... q ....... [i] ........ root        invariant at node i: everything younger has been processed and has
+#       ^         ^          |                       no mark; everything marked is older and reached from the root;
+#       +---------+----------+ contributions         the summary bytes of every marked node are set
+#
+# The next marked node is found by looking one node down, else 8 at a time, else through summaries of 64, 4,096 and
+# 262,144 nodes: what lies on the tape between two reached nodes costs nothing.
+#
+# A wide instruction is processed once, at its youngest marked output.  `whole`: all its outputs were reached at once
+# (by another wide instruction); else each reached element has its mark, and its step is done one by one.
+
+cdef inline void mark_node(int p) noexcept nogil:
+    T.mark[p] = 1
+    if not T.mark64[p >> 6]:
+        mark_summaries(p)
+
+
+cdef void mark_summaries(int p) noexcept nogil:
+    T.mark64[p >> 6] = 1
+    T.mark4k[p >> 12] = 1
+    T.mark256k[p >> 18] = 1
+
+
+cdef inline Py_ssize_t last_set(const unsigned char *byte, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    """The last index in low..high - 1 whose byte is not zero, else -1."""
+    cdef unsigned long long word
+    while high - 8 >= low:
+        memcpy(&word, byte + high - 8, 8)
+        if word:
+            break
+        high -= 8
+    while high > low:
+        high -= 1
+        if byte[high]:
+            return high
+    return -1
+
+
+cdef int previous(int i) noexcept nogil:
+    """The next marked node below i, 0 if there is none; clears the summaries of the groups that it leaves."""
+    cdef Py_ssize_t g = i >> 6, h = i >> 12, k = i >> 18, p
+    p = last_set(T.mark, g << 6, i)
+    if p >= 0:
+        return <int>p
+    T.mark64[g] = 0
+    p = last_set(T.mark64, h << 6, g)
+    if p < 0:
+        T.mark4k[h] = 0
+        p = last_set(T.mark4k, k << 6, h)
+        if p < 0:
+            T.mark256k[k] = 0
+            p = last_set(T.mark256k, 0, k)
+            if p < 0:
+                return 0
+            p = last_set(T.mark4k, p << 6, (p + 1) << 6)
+        p = last_set(T.mark64, p << 6, (p + 1) << 6)
+    return <int>last_set(T.mark, p << 6, (p + 1) << 6)
+
+
+cdef void list_wide(Wide *q) noexcept nogil:
+    if not q.listed:
+        q.listed = True
+        q.next_listed = T.first_listed
+        T.first_listed = q.slot
+
+
+cdef void first_touch(int p) noexcept nogil:
+    """Node p is reached for the first time in this sweep, or touched by a single step outside one."""
+    cdef Wide *q
+    cdef bint leaf = T.record[p].op <= CONST
+    if T.record[p].op == WIDE:
+        q = T.wide[T.record[p].a]
+        leaf = q.op == W_LEAF
+        if leaf:
+            materialise(q)
+            enter_row(q, T.record[p].b // q.cols)
+        if q.whole or not T.sweeping:
+            return
+        q.partial += 1
+        list_wide(q)
+    elif not T.sweeping:
+        return
+    mark_node(p)
+    if not (leaf and T.accumulate):
+        T.grad[p] = 0.0
+
+
+cdef inline void touch(int p) noexcept nogil:
+    if not T.mark[p]:
+        first_touch(p)
+
+
+cdef void touch_run(int start, int count, bint enter) noexcept nogil:
+    """Touch consecutive nodes of one instruction.  `enter`: the caller writes every row of an array of leaves."""
+    cdef Wide *q = T.wide[T.record[start].a]
+    cdef int offset = T.record[start].b, k, row
+    cdef bint leaf = q.op == W_LEAF
+    if T.sweeping and not q.whole and count != q.count:
+        for k in range(start, start + count):
+            touch(k)
+        return
+    if leaf and (q.whole or T.accumulate or not T.sweeping):
+        materialise(q)
+    if T.sweeping and not q.whole:
+        if leaf and not T.accumulate:
+            if q.partial == 0:
+                reset_leaf(q)
+            else:
+                for k in range(q.n_touched):
+                    row = q.start + q.touched_rows[k] * q.cols
+                    reset_unmarked(row, row + q.cols)
+        elif not leaf:
+            reset_unmarked(start, start + count)
+            mark_node(start + count - 1)         # where the sweep will find it
+        q.whole = True
+        list_wide(q)
+    if leaf and enter:
+        for row in range(offset // q.cols, (offset + count - 1) // q.cols + 1):
+            enter_row(q, row)
+
+
+cdef void reset_unmarked(int start, int stop) noexcept nogil:
+    cdef int k
+    for k in range(start, stop):
+        if not T.mark[k]:
+            T.grad[k] = 0.0
+
+
+cdef void touch_operand(Operand *o) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        touch_run(o.start, o.count, True)
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            touch(o.index[k])
+
+
+cdef inline void add_to(Operand *o, Py_ssize_t k, double g) noexcept nogil:
+    """Add to the gradient of an element that was touched; numbers have none."""
+    cdef int p = node_of(o, k)
+    if p:
+        T.grad[p] += g
+
+
+cdef inline void contribute(int p, double g) noexcept nogil:
+    touch(p)
+    T.grad[p] += g
+
+
+cdef void scalar_step(int i) noexcept nogil:
+    """The local step of a scalar node: its gradient times each derivative goes to its operands, left then right."""
+    cdef int op = T.record[i].op, a = T.record[i].a, b = T.record[i].b
+    cdef double g = T.grad[i], v = T.value[i], x = T.value[a], y = T.value[b]
+    if op == ADD:
+        contribute(a, g)
+        contribute(b, g)
+    elif op == MUL:
+        contribute(a, g * y)
+        contribute(b, g * x)
+    elif op == SUB:
+        contribute(a, g)
+        contribute(b, -g)
+    elif op <= WIDE:
+        return
+    elif TABLE[op].arity == 1:
+        contribute(a, g * TABLE[op].d(x, v))
+    else:
+        contribute(a, g * TABLE[op].da(x, y, v))
+        if op == POW and T.record[b].op == CONST:
+            touch(b)                             # a number as exponent is a constant: its gradient stays 0.0
+        else:
+            contribute(b, g * TABLE[op].db(x, y, v))
+
+
+cdef int sweep(Tensor root, bint accumulate) except -1:
+    """Process everything that the root reaches.  Holds an index, not pointers, while a signal handler may run."""
+    T.accumulate = accumulate
+    T.at = root.index
+    touch(T.at)
+    T.grad[T.at] += 1.0
+    T.at = sweep_some(T.at)
+    while T.at > 0:
+        PyErr_CheckSignals()
+        T.at = sweep_some(T.at)
+    return 0
+
+
+cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark64, double *grad,
+                       const Record *record, bint plain) noexcept nogil:
+    """`contribute` for the common case: a scalar node, gradients not accumulated."""
+    if mark[p]:
+        grad[p] += g
+    elif plain and record[p].op != WIDE:
+        mark[p] = 1
+        if not mark64[p >> 6]:
+            mark_summaries(p)
+        grad[p] = 0.0 + g
+    else:
+        contribute(p, g)
+
+
+cdef int sweep_some(int i) noexcept nogil:
+    """Process reached nodes from i down for some milliseconds; the node to go on with, 0 if all is done.
+
+    Columns in local variables: a store to a `mark` could alias T itself, so the compiler would load them again.
+    """
+    cdef unsigned char *mark = T.mark
+    cdef unsigned char *mark64 = T.mark64
+    cdef double *grad = T.grad
+    cdef const double *value = T.value
+    cdef const Record *record = T.record
+    cdef Record r
+    cdef double g
+    cdef long budget = 1 << 20
+    cdef bint plain = not T.accumulate
+    cdef Wide *q
+    while budget > 0:
+        r = record[i]
+        mark[i] = 0
+        if r.op == MUL:
+            g = grad[i]
+            reach(r.a, g * value[r.b], mark, mark64, grad, record, plain)
+            reach(r.b, g * value[r.a], mark, mark64, grad, record, plain)
+        elif r.op == ADD:
+            g = grad[i]
+            reach(r.a, g, mark, mark64, grad, record, plain)
+            reach(r.b, g, mark, mark64, grad, record, plain)
+        elif r.op == WIDE:
+            q = T.wide[r.a]
+            if q.op != W_LEAF:
+                budget -= wide_backward(q, i)
+                i = leave(q, i)
+        elif r.op > WIDE:
+            scalar_step(i)
+        if i & 63 and mark[i - 1]:
+            i -= 1
+        else:
+            i = previous(i)
+            if i == 0:
+                return 0
+        budget -= 1
+    return i
+
+
+cdef int leave(Wide *q, int i) noexcept nogil:
+    """Clear the marks of a run and the summaries that lie wholly in it; its first node."""
+    cdef int k
+    memset(T.mark + q.start, 0, i - q.start + 1)
+    for k in range((q.start >> 6) + 1, (i >> 6) + 1):
+        T.mark64[k] = 0
+    for k in range((q.start >> 12) + 1, (i >> 12) + 1):
+        T.mark4k[k] = 0
+    for k in range((q.start >> 18) + 1, (i >> 18) + 1):
+        T.mark256k[k] = 0
+    return q.start
+
+
+cdef int start_sweep() except -1:
+    """Enter the backward pass; another thread that is in one (it can be inside a signal handler) is waited for."""
+    while T.sweeping:
+        if T.owner == PyThread_get_thread_ident():
+            raise RuntimeError("backward() inside a backward pass")
+        time.sleep(0.0005)
+    T.sweeping = True
+    T.owner = PyThread_get_thread_ident()
+    T.first_listed = -1
+    T.at = 0
+    T.locked += 1
+    return 0
+
+
+cdef void end_sweep() noexcept:
+    """Leave it; after an interruption also clear what is still marked."""
+    cdef Wide *q
+    cdef int i = T.at
+    while i > 0:
+        T.mark[i] = 0
+        i = previous(i)
+    while T.first_listed >= 0:
+        q = T.wide[T.first_listed]
+        T.first_listed = q.next_listed
+        q.listed = q.whole = False
+        q.partial = 0
+    T.sweeping = False
+    T.locked -= 1
+    set_limit()
+
+
+# --- backward of wide instructions ---------------------------------------------------------------------------------------
+
+cdef long wide_backward(Wide *q, int i) noexcept nogil:
+    """All reached outputs of an instruction; an estimate of the work."""
+    cdef int k
+    cdef long work_done = q.count
+    if q.whole or q.count == 1:
+        if q.op == W_AFFINE:
+            affine_backward(q)
+            work_done = <long>q.count * q.inner // 16
+        else:
+            touch_operand(&q.x)
+            touch_operand(&q.y)
+            if q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
+                K.add_relu_gradient(T.grad + q.x.start, T.value + q.x.start, T.grad + q.start, q.count)
+            else:
+                for k in range(q.count - 1, -1, -1):
+                    element_backward(q, k)
+    else:
+        for k in range(i - q.start, -1, -1):
+            if T.mark[q.start + k] or q.start + k == i:
+                wide_step(q, k)
+                work_done += q.inner
+    return work_done
+
+
+cdef void wide_step(Wide *q, int k) noexcept nogil:
+    """The local step of one output, with its operands touched element by element."""
+    cdef int j
+    if q.op == W_AFFINE:
+        affine_step(q, k)
+    elif q.op == W_MAP1 or q.op == W_MAP2:
+        j = node_of(&q.x, k)
+        if j:
+            touch(j)
+        j = node_of(&q.y, k)
+        if j:
+            touch(j)
+        element_backward(q, k)
+    elif q.op != W_LEAF:
+        touch_operand(&q.x)
+        touch_operand(&q.y)
+        element_backward(q, k)
+
+
+cdef void element_backward(Wide *q, int k) noexcept nogil:
+    """One output of any instruction but W_AFFINE; its operands are touched."""
+    cdef double g = T.grad[q.start + k], x, y, v
+    cdef Py_ssize_t r, j
+    cdef int p
+    if q.op == W_MAP1:
+        x = value_of(&q.x, k)
+        add_to(&q.x, k, g * TABLE[q.code].d(x, T.value[q.start + k]))
+    elif q.op == W_MAP2:
+        x = value_of(&q.x, k)
+        y = value_of(&q.y, k)
+        v = T.value[q.start + k]
+        add_to(&q.x, k, g * TABLE[q.code].da(x, y, v))
+        if node_of(&q.y, k):
+            add_to(&q.y, k, g * TABLE[q.code].db(x, y, v))
+    elif q.op == W_SUM:
+        for j in range(q.x.count):
+            add_to(&q.x, j, g)
+    elif q.op == W_SQUARED:
+        if q.rows:
+            g = g / q.rows
+        for j in range(q.x.count):
+            x = g * 2.0 * (value_of(&q.x, j) - value_of(&q.y, j))
+            add_to(&q.x, j, x)
+            add_to(&q.y, j, -x)
+    elif q.op == W_XENT:
+        if q.rows:
+            g = g / q.rows
+        for r in range(max(q.rows, 1)):
+            xent_forward(q, r)
+            for j in range(q.cols):
+                add_to(&q.x, r * q.cols + j, g * (work[j] - (1.0 if j == q.labels[r] else 0.0)))
+
+
+cdef void affine_backward(Wide *q) noexcept nogil:
+    """All outputs of a Linear: bias, weights, inputs."""
+    cdef const double *g = T.grad + q.start
+    cdef Py_ssize_t r, j, i, n = q.cols
+    cdef Wide *leaf = whole_leaf(&q.y, n)
+    cdef const double *w
+    cdef int *row
+    cdef double *x
+    cdef double *dx
+    cdef int nnz, k
+
+    touch_operand(&q.z)
+    for r in range(q.rows):
+        if q.z.kind == RUN:
+            K.add(T.grad + q.z.start, g + r * n, n)
+        elif q.z.kind == INDEX:
+            for i in range(n):
+                T.grad[q.z.index[i]] += g[r * n + i]
+
+    if leaf != NULL and q.rows == 1 and leaf.f_row != NULL and not leaf.whole and leaf.partial == 0 and (
+            not T.accumulate or (leaf.n_touched == 0 and leaf.factored < 0)):
+        reset_leaf(leaf)
+        leaf.whole = True
+        list_wide(leaf)
+        leaf.factored = affine_input(q, 0, &row, &x)
+        memcpy(leaf.f_row, row, leaf.factored * sizeof(int))
+        memcpy(leaf.f_x, x, leaf.factored * sizeof(double))
+        memcpy(leaf.f_g, g, n * sizeof(double))
+    elif q.y.kind == RUN:
+        touch_run(q.y.start, q.y.count, leaf == NULL)
+        for r in range(q.rows):
+            nnz = affine_input(q, <int>r, &row, &x)
+            if leaf != NULL:
+                for k in range(nnz):
+                    enter_row(leaf, row[k])
+            K.add_outer(T.grad + q.y.start, row, x, nnz, g + r * n, q.cols)
+    elif q.y.kind == INDEX:
+        touch_operand(&q.y)
+        for r in range(q.rows):
+            nnz = affine_input(q, <int>r, &row, &x)
+            for k in range(nnz):
+                for i in range(n):
+                    T.grad[q.y.index[row[k] * n + i]] += x[k] * g[r * n + i]
+
+    if q.x.kind == RUN or q.x.kind == INDEX:
+        touch_operand(&q.x)
+        w = operand_values(&q.y, work + 3 * q.inner + n)
+        for r in range(q.rows):
+            if q.x.kind == RUN:
+                K.add_input_gradient(T.grad + q.x.start + r * q.inner, w, g + r * n, q.inner, q.cols)
+            else:
+                dx = work + 2 * q.inner
+                memset(dx, 0, q.inner * sizeof(double))
+                K.add_input_gradient(dx, w, g + r * n, q.inner, q.cols)
+                for j in range(q.inner):
+                    T.grad[q.x.index[r * q.inner + j]] += dx[j]
+
+
+cdef void affine_step(Wide *q, int k) noexcept nogil:
+    """One output of a Linear: what it reaches is one column of the weights, its bias, and the inputs of its row."""
+    cdef Py_ssize_t r = k // q.cols, i = k % q.cols, j
+    cdef double g = T.grad[q.start + k], x
+    cdef int *row
+    cdef double *value
+    cdef int p, nnz, at = 0
+    p = node_of_exact(&q.z, i)
+    if p:
+        contribute(p, g)
+    nnz = affine_input(q, <int>r, &row, &value)
+    for j in range(q.inner):
+        x = 0.0
+        if at < nnz and row[at] == j:
+            x = value[at]
+            at += 1
+        p = node_of_exact(&q.y, j * q.cols + i)
+        if p:
+            touch(p)
+            if x != 0.0:
+                T.grad[p] += x * g
+        if q.x.kind != SPARSE:
+            p = node_of_exact(&q.x, r * q.inner + j)
+            contribute(p, value_of_exact(&q.y, j * q.cols + i) * g)
+
+
+cdef inline int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
+    """As node_of, without the rule that one element goes with every element."""
+    return <int>(o.start + k) if o.kind == RUN else o.index[k] if o.kind == INDEX else 0
+
+
+cdef inline double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
+    return T.value[o.start + k] if o.kind == RUN else T.value[o.index[k]] if o.kind == INDEX else o.value[k]
+
+
+# --- parents -----------------------------------------------------------------------------------------------------------
+
+cdef int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, list out) except -1:
+    cdef Py_ssize_t k
+    if o.kind == RUN or o.kind == INDEX:
+        for k in range(count):
+            out.append(handle_of(node_of_exact(o, first + k * step)))
+    return 0
+
+
+cdef list parent_tensors(int i):
+    """Tensors of the nodes that node i refers to; collection is locked out by the caller."""
+    cdef list out = []
+    cdef Wide *q
+    cdef Py_ssize_t k
+    if T.record[i].op != WIDE:
+        if T.record[i].op > WIDE:
+            out.append(handle_of(T.record[i].a))
+            if TABLE[T.record[i].op].arity == 2:
+                out.append(handle_of(T.record[i].b))
+        return out
+    q = T.wide[T.record[i].a]
+    k = T.record[i].b
+    if q.op == W_AFFINE:
+        list_operand(&q.x, (k // q.cols) * q.inner, 1, q.inner, out)
+        list_operand(&q.y, k % q.cols, q.cols, q.inner, out)
+        list_operand(&q.z, k % q.cols, 1, 1, out)
+    elif q.op == W_MAP1 or q.op == W_MAP2:
+        list_operand(&q.x, k if q.x.count > 1 else 0, 1, 1, out)
+        list_operand(&q.y, k if q.y.count > 1 else 0, 1, 1, out)
+    else:
+        list_operand(&q.x, 0, 1, q.x.count, out)
+        list_operand(&q.y, 0, 1, q.y.count, out)
+    return out
+
+
+cdef list parents(Tensor t):
+    T.locked += 1                                # making a list may run Python's collector, and that anything
+    try:
+        return parent_tensors(t.index)
+    finally:
+        T.locked -= 1
+        set_limit()
+
+
+# --- TensorArray -------------------------------------------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+@cython.c_api_binop_methods(True)
+cdef class TensorArray:
+    """A run of nodes with a shape: a weight matrix, a layer's output.  Reads like a nested list of Tensors.
+
+    `a[j]` is a row (a view of the same nodes) or, in one dimension, a Tensor.  Element-wise `+ - * /`, negation, `**`
+    and the functions of the operation table take an equal shape or a single number or Tensor; they follow IEEE 754.
+    Made by `to_tensor`, by layers and by arithmetic.
+
+    >>> import fastscalar as fs
+    >>> a = fs.to_tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> s = (a * a).sum()
+    >>> s.backward()
+    >>> a.grad
+    array([[2., 4.],
+           [6., 8.]])
+    >>> a[1][0]
+    Tensor(data=3.0)
+    """
+
+    def __cinit__(self):
+        self.slot = -1
+
+    def __init__(self):
+        raise TypeError("use fastscalar.to_tensor to make a TensorArray")
+
+    def __dealloc__(self):
+        if self.slot >= 0:
+            T.wide[self.slot].arrays -= 1
+
+    def __repr__(self):
+        return f"TensorArray(shape={self.shape}, data={np.array2string(self.numpy(), threshold=20, prefix='    ')})"
+
+    # --- shape, elements ---
+
+    @property
+    def shape(self):
+        return tuple([self.shape_[d] for d in range(self.ndim)])
+
+    @property
+    def ndim(self):
+        return self.ndim
+
+    @property
+    def size(self):
+        return element_count(self)
+
+    def __len__(self):
+        return self.shape_[0]
+
+    def __getitem__(self, key):
+        cdef Py_ssize_t offset = self.offset, i, start, stop, step
+        cdef Py_ssize_t[MAX_DIMS] shape
+        cdef Py_ssize_t[MAX_DIMS] strides
+        cdef int d = 0, ndim = 0
+        cdef tuple keys = key if isinstance(key, tuple) else (key,)
+        if len(keys) > self.ndim:
+            raise IndexError(f"TensorArray of shape {self.shape}: too many indices, {len(keys)}")
+        for k in keys:
+            if isinstance(k, slice):
+                PySlice_Unpack(k, &start, &stop, &step)
+                shape[ndim] = PySlice_AdjustIndices(self.shape_[d], &start, &stop, step)
+                if shape[ndim] == 0:
+                    raise IndexError(f"TensorArray of shape {self.shape}: the slice {k} is empty")
+                strides[ndim] = self.strides_[d] * step
+                offset += start * self.strides_[d]
+                ndim += 1
+            else:
+                i = k.__index__() if hasattr(type(k), "__index__") else bad_index(k)
+                if i < 0:
+                    i += self.shape_[d]
+                if not 0 <= i < self.shape_[d]:
+                    raise IndexError(f"TensorArray of shape {self.shape}: index {k} is out of range")
+                offset += i * self.strides_[d]
+            d += 1
+        while d < self.ndim:
+            shape[ndim] = self.shape_[d]
+            strides[ndim] = self.strides_[d]
+            d += 1
+            ndim += 1
+        if ndim == 0:
+            return handle_of(<int>(T.wide[self.slot].start + offset))
+        return view_of(self, offset, ndim, shape, strides)
+
+    def __setitem__(self, key, value):
+        raise TypeError("elements of a TensorArray cannot be replaced; to change a number write array.data[i] = number")
+
+    # --- operators: left or right is a TensorArray ---
+
+    def __add__(left, right):
+        return map2(ADD, left, right)
+
+    def __sub__(left, right):
+        return map2(SUB, left, right)
+
+    def __mul__(left, right):
+        return map2(MUL, left, right)
+
+    def __truediv__(left, right):
+        return map2(DIV, left, right)
+
+    def __pow__(left, right, modulus):
+        if modulus is not None:
+            raise TypeError("pow() of TensorArrays takes no modulus")
+        return map2(POW, left, right)
+
+    def __neg__(self):
+        return map1(NEG, self)
+
+    def __pos__(self):
+        return self
+
+    __array_ufunc__ = None       # so that ndarray + TensorArray comes to us; a TensorArray is not an operand of ufuncs
+
+    def sum(self):
+        """The sum of all elements, added in order, a Tensor."""
+        return array_sum(self)
+
+    # --- values and gradients ---
+
+    @property
+    def data(self):
+        """The values: a live view that behaves like a NumPy array.  Assigning writes all of them."""
+        return ArrayView(self, "data")
+
+    @data.setter
+    def data(self, value):
+        self._write("data", value)
+
+    @property
+    def grad(self):
+        """The gradients: a live view, as `data`."""
+        return ArrayView(self, "grad")
+
+    @grad.setter
+    def grad(self, value):
+        self._write("grad", value)
+
+    def numpy(self):
+        """A copy of the values, a float64 array of the same shape."""
+        return self._read("data")
+
+    def tolist(self):
+        """A copy of the values as nested lists of floats."""
+        return self._read("data").tolist()
+
+    def detach(self):
+        """New leaves with these values."""
+        return leaf_array(source(self._read("data"), "detach"), "detach")
+
+    def _read(self, str field):
+        """A copy of one field as an ndarray."""
+        out = np.empty(self.shape)
+        cdef bint gradients = field == "grad"
+        cdef Py_buffer view
+        PyObject_GetBuffer(out, &view, PyBUF_STRIDES)
+        if gradients:
+            materialise(T.wide[self.slot])
+        copy_out(self, T.grad if gradients else T.value, <double *>view.buf)
+        PyBuffer_Release(&view)
+        return out
+
+    def _write(self, str field, value):
+        """Set one field from anything that broadcasts to the shape."""
+        cdef bint gradients = field == "grad"
+        cdef Py_buffer view
+        if isinstance(value, ArrayView) and value._array is self and value._field == field:
+            return
+        if isinstance(value, (Tensor, TensorArray)):
+            raise TypeError(f"TensorArray.{field}: expected numbers, got {type(value).__name__} (use its .data)")
+        value = np.asarray(value)
+        if value.dtype.kind not in "fiub":
+            raise TypeError(f"TensorArray.{field}: expected real numbers, got an array of {value.dtype}")
+        if value.shape != self.shape:
+            try:
+                value = np.broadcast_to(value, self.shape)
+            except ValueError:
+                raise ValueError(f"TensorArray.{field}: a value of shape {value.shape} does not fit in {self.shape}") from None
+        value = np.ascontiguousarray(value, dtype=np.float64)
+        PyObject_GetBuffer(value, &view, PyBUF_STRIDES)
+        copy_in(self, gradients, <double *>view.buf)
+        PyBuffer_Release(&view)
+
+    def __reduce__(self):
+        if T.wide[self.slot].op != W_LEAF:
+            raise TypeError("only an array of leaves can be copied or pickled: use detach() for a computed one")
+        return to_tensor, (self._read("data"),)
+
+
+cdef int bad_index(k) except -1:
+    raise TypeError(f"TensorArray indices are integers and slices, not {type(k).__name__}")
+
+
+cdef Py_ssize_t element_count(TensorArray a) noexcept:
+    cdef Py_ssize_t count = 1
+    cdef int d
+    for d in range(a.ndim):
+        count *= a.shape_[d]
+    return count
+
+
+cdef bint is_contiguous(TensorArray a) noexcept:
+    cdef Py_ssize_t stride = 1
+    cdef int d
+    for d in range(a.ndim - 1, -1, -1):
+        if a.shape_[d] != 1 and a.strides_[d] != stride:
+            return False
+        stride *= a.shape_[d]
+    return True
+
+
+cdef TensorArray view_of(TensorArray a, Py_ssize_t offset, int ndim, const Py_ssize_t *shape, const Py_ssize_t *strides):
+    cdef TensorArray view = TensorArray.__new__(TensorArray)
+    cdef int d
+    view.ndim = ndim
+    view.offset = offset
+    for d in range(ndim):
+        view.shape_[d] = shape[d]
+        view.strides_[d] = strides[d]
+    view.slot = a.slot
+    T.wide[a.slot].arrays += 1
+    return view
+
+
+ctypedef struct Walk:           # over the elements of an array in row-major order
+    Py_ssize_t[MAX_DIMS] at
+    Py_ssize_t offset
+
+
+cdef inline void step_walk(TensorArray a, Walk *w) noexcept:
+    cdef int d = a.ndim - 1
+    while d >= 0:
+        w.at[d] += 1
+        w.offset += a.strides_[d]
+        if w.at[d] < a.shape_[d]:
+            return
+        w.offset -= a.strides_[d] * a.shape_[d]
+        w.at[d] = 0
+        d -= 1
+
+
+cdef void start_walk(TensorArray a, Walk *w) noexcept:
+    memset(w, 0, sizeof(Walk))
+    w.offset = a.offset
+
+
+cdef void list_nodes(TensorArray a, int *out) noexcept:
+    cdef Walk w
+    cdef Py_ssize_t k
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        out[k] = <int>(T.wide[a.slot].start + w.offset)
+        step_walk(a, &w)
+
+
+cdef void copy_out(TensorArray a, const double *column, double *out) noexcept:
+    cdef const double *first = column + T.wide[a.slot].start
+    cdef Walk w
+    cdef Py_ssize_t k
+    if is_contiguous(a):
+        memcpy(out, first + a.offset, element_count(a) * sizeof(double))
+        return
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        out[k] = first[w.offset]
+        step_walk(a, &w)
+
+
+cdef void copy_in(TensorArray a, bint gradients, const double *values) noexcept:
+    cdef Wide *q = T.wide[a.slot]
+    cdef double *first = (T.grad if gradients else T.value) + q.start
+    cdef Walk w
+    cdef Py_ssize_t k
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        if gradients:
+            write_gradient(<int>(q.start + w.offset))
+        first[w.offset] = values[k]
+        step_walk(a, &w)
+
+
+# --- SGD ---------------------------------------------------------------------------------------------------------------
+
+def sgd_step(parameters, double lr, bint step=True, bint reset=True):
+    """data -= lr * grad (if `step`), then grad = 0.0 (if `reset`), for every Tensor in nested lists.
+
+    Accepts Tensors, TensorArrays, and lists, tuples and dictionaries of these in any nesting; anything else is a
+    TypeError, raised before anything has changed.
+    """
+    cdef list flat = []
+    cdef Tensor t
+    flatten_parameters(parameters, flat)
+    for p in flat:
+        if type(p) is TensorArray:
+            step_array(p, lr, step, reset)
+        else:
+            t = p
+            read_gradient(t.index)
+            if step:
+                T.value[t.index] -= lr * T.grad[t.index]
+            if reset and T.grad[t.index] != 0.0:
+                write_gradient(t.index)
+                T.grad[t.index] = 0.0
+
+
+def flatten_parameters(parameters, list out):
+    """Append the Tensors and TensorArrays of nested lists, tuples and dictionaries to `out`, in order; no recursion."""
+    cdef list todo = [parameters]
+    while todo:
+        p = todo.pop()
+        if type(p) is TensorArray or type(p) is Tensor:
+            out.append(p)
+        elif isinstance(p, (list, tuple)):
+            todo.extend(reversed(p))
+        elif isinstance(p, dict):
+            todo.extend(reversed(p.values()))
+        else:
+            raise TypeError(f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
+    return out
+
+
+cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:
+    cdef Wide *q = T.wide[a.slot]
+    cdef double *w = T.value + q.start
+    cdef double *g = T.grad + q.start
+    cdef Py_ssize_t k, at
+    cdef Walk walk
+    if q.op == W_LEAF and is_contiguous(a) and element_count(a) == q.count:
+        if not step:
+            pass
+        elif q.factored >= 0:
+            K.step_outer(w, lr, q.f_row, q.f_x, q.factored, q.f_g, q.cols)
+        else:
+            for k in range(q.n_touched):
+                at = <Py_ssize_t>q.touched_rows[k] * q.cols
+                K.step(w + at, lr, g + at, q.cols)
+        if reset:
+            reset_leaf(q)
+        return
+    materialise(q)
+    start_walk(a, &walk)
+    for k in range(element_count(a)):
+        if step:
+            w[walk.offset] -= lr * g[walk.offset]
+        if reset:
+            g[walk.offset] = 0.0                 # zero needs no entry in the touched rows
+        step_walk(a, &walk)
+
+
+# --- looking inside, and hooks for tests ---------------------------------------------------------------------------------
+
+def tape_info():
+    """What is on the tape: nodes, bytes, collections, the kernel set, as a dictionary."""
+    return {
+        "nodes": T.n - 1,
+        "capacity": T.capacity,
+        "bytes_per_node": 2 * sizeof(double) + sizeof(void *) + sizeof(Record) + 1 + 1 / 64,
+        "wide_instructions": T.n_wide - T.n_free,
+        "wide_bytes": sum([T.wide[k].bytes for k in range(T.n_wide) if T.wide[k].op != W_FREE]),
+        "collections": T.collections,
+        "full_collections": T.full_collections,
+        "pinned": T.n_pins - T.n_free_pins,
+        "kernels": K.name.decode(),
+        "stress": bool(T.stress),
+    }
+
+
+def operations():
+    """The operation table: (code, name, arity, is a method) of each row."""
+    cdef int code
+    rows = []
+    for code in range(<int>ADD, <int>N_CODES):
+        rows.append((code, op_name(code), TABLE[code].arity, bool(TABLE[code].method)))
+    return rows
+
+
+def _value_and_slopes(int code, double a, double b=0.0):
+    """One row of the table at a point, for tests."""
+    cdef double v
+    if TABLE[code].arity == 1:
+        v = TABLE[code].f(a)
+        return v, TABLE[code].d(a, v)
+    v = TABLE[code].f2(a, b)
+    return v, TABLE[code].da(a, b, v), TABLE[code].db(a, b, v)
+
+
+def _collect():
+    """A full collection now, for tests: users never need one."""
+    if not T.locked:
+        collect_old()
+        release_dead()
+        set_limit()
+
+
+def _fail_after(long long requests):
+    """Let the engine's memory request number `requests` + 1 from now on fail, and all after it; -1: none."""
+    global requests_left
+    requests_left = requests
+
+
+def _set_max_nodes(Py_ssize_t nodes):
+    """Lower the limit of 2**31 - 1 nodes, for tests; the old limit."""
+    cdef Py_ssize_t before = T.max_nodes
+    T.max_nodes = nodes
+    return before
+
+
+def _set_stress(bint on):
+    """Stress mode on or off (FASTSCALAR_STRESS=1 at import does the same)."""
+    T.stress = on
+    set_limit()
+
+
+def _select_kernels(name):
+    """Use this set of kernels: "baseline", "avx2", "avx512", or None for the best that this CPU has."""
+    global K
+    encoded = None if name is None else name.encode()
+    cdef const fs_kernels *k = fs_kernels_select(NULL if encoded is None else <const char *>encoded)
+    if k == NULL:
+        raise ValueError(f'kernels: expected "baseline", "avx2" or "avx512", and one that this CPU has; got {name!r}')
+    K = k
+
+
+def kernel_sets():
+    """Names of the kernel sets that this CPU can run."""
+    return [name for name in ("baseline", "avx2", "avx512") if fs_kernels_select(name.encode()) != NULL]
+
+
+def _check():
+    """Walk the tape and raise AssertionError if an invariant of the data sheet does not hold."""
+    cdef Py_ssize_t i = 1, k, live = 0
+    cdef Wide *q
+    cdef Tensor t
+    assert T.record[0].op == LEAF and T.handle[0] == NULL
+    assert T.n <= T.capacity and T.young <= T.n
+    assert T.limit + SLACK <= T.capacity
+    assert not T.sweeping
+    while i < T.n:
+        assert T.mark[i] == 0
+        if T.handle[i] != NULL:
+            t = <Tensor>T.handle[i]
+            assert t.index == i, (t.index, i)
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            assert q.op != W_FREE and q.start == i, (q.op, q.start, i)
+            check_wide(q)
+            i += q.count
+        else:
+            assert T.record[i].op < N_CODES
+            assert 0 <= T.record[i].a < i and 0 <= T.record[i].b < i
+            i += 1
+    for k in range(T.capacity >> 6):
+        assert T.mark64[k] == 0
+    for k in range(T.capacity >> 12):
+        assert T.mark4k[k] == 0
+    for k in range(T.capacity >> 18):
+        assert T.mark256k[k] == 0
+    for k in range(T.fresh, min(T.capacity, T.fresh + 100000)):
+        assert T.grad[k] == 0.0 and T.handle[k] == NULL
+    for k in range(T.n_wide):
+        q = T.wide[k]
+        live += q.op != W_FREE
+        assert not q.alive and not q.whole and not q.listed and q.partial == 0
+    assert live == T.n_wide - T.n_free
+
+
+cdef check_wide(Wide *q):
+    cdef Py_ssize_t k, row
+    cdef int handles = 0
+    for k in range(q.count):
+        assert T.record[q.start + k].op == WIDE
+        assert T.record[q.start + k].a == q.slot and T.record[q.start + k].b == k
+        assert T.mark[q.start + k] == 0
+        if T.handle[q.start + k] != NULL:
+            handles += 1
+            assert (<Tensor>T.handle[q.start + k]).index == q.start + k
+    assert handles == q.handles, (handles, q.handles)
+    for o in (check_operand(&q.x, q.start), check_operand(&q.y, q.start), check_operand(&q.z, q.start)):
+        assert o
+    if q.op == W_LEAF:
+        assert q.rows * q.cols == q.count
+        assert q.factored < 0 or q.n_touched == 0
+        for row in range(q.rows):
+            for k in range(row * q.cols, (row + 1) * q.cols):
+                assert q.touched[row] or T.grad[q.start + k] == 0.0, "a row that is not touched has a gradient"
+
+
+cdef bint check_operand(Operand *o, int before) except -1:
+    cdef Py_ssize_t k
+    if o.kind == RUN:
+        return 0 < o.start and o.start + o.count <= before
+    if o.kind == INDEX:
+        for k in range(o.count):
+            if not 0 < o.index[k] < before:
+                return False
+    return True
+
+
+# --- at import ---------------------------------------------------------------------------------------------------------
+
+cdef int open_tape() except -1:
+    memset(&T, 0, sizeof(Tape))
+    T.max_nodes = 0x7fffffff
+    T.first_listed = -1
+    resize(2 * NURSERY)
+    T.value[0] = NAN
+    T.grad[0] = 0.0
+    memset(T.record, 0, sizeof(Record))
+    T.n = T.young = 1
+    T.stress = os.environ.get("FASTSCALAR_STRESS", "") not in ("", "0")
+    set_limit()
+    return 0
+
+
+cdef int install_methods() except -1:
+    """The functions of the operation table become methods."""
+    for code, name, arity, is_method in operations():
+        if is_method:
+            (<dict>(<PyTypeObject *>Tensor).tp_dict)[name] = _method(code)
+            (<dict>(<PyTypeObject *>TensorArray).tp_dict)[name] = _array_method(code)
+    PyType_Modified(<PyTypeObject *>Tensor)
+    PyType_Modified(<PyTypeObject *>TensorArray)
+    return 0
+
+
+open_tape()
+_select_kernels(os.environ.get("FASTSCALAR_KERNELS") or None)
+install_methods()

@@ -1,0 +1,219 @@
+"""Layers: Module, Linear, MLP.  Thin: the work is one instruction of the engine for each layer."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor, TensorArray, affine, to_tensor
+from fastscalar.reference import initial_weights
+
+FORMAT = 1  # of saved models
+
+
+def relu(x: Any) -> Any:
+    """max(0, x) of a Tensor, a TensorArray, or nested lists of Tensors; relu'(0) = 0.
+
+    >>> import fastscalar as fs
+    >>> fs.relu([fs.Tensor(-1.0), fs.Tensor(2.0)])
+    [Tensor(data=0.0), Tensor(data=2.0)]
+    """
+    return [relu(e) for e in x] if isinstance(x, (list, tuple)) else x.relu()
+
+
+class Module:
+    """Base class of layers and nets: call it to run `forward`; `parameters()` finds what it is made of.
+
+    A subclass sets Tensors, TensorArrays, Modules, or lists and dictionaries of these, as attributes, and defines
+    `forward`.
+
+    >>> import fastscalar as fs
+    >>> class Scale(fs.Module):
+    ...     def __init__(self):
+    ...         self.factor = fs.Tensor(3.0)
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale()(fs.Tensor(2.0))
+    Tensor(data=6.0)
+    >>> Scale().parameters()
+    [Tensor(data=3.0)]
+    """
+
+    def forward(self, x: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
+
+    def __call__(self, x: Any) -> Any:
+        return self.forward(x)
+
+    def parameters(self) -> list[Any]:
+        """The parameters, nested as the module is: a list with one entry for each attribute that holds some."""
+        found = (_parameters_in(value) for value in vars(self).values())
+        return [p for p in found if p is not None]
+
+
+def _parameters_in(value: Any) -> Any:
+    if isinstance(value, (Tensor, TensorArray)):
+        return value
+    if isinstance(value, Module):
+        return value.parameters() or None
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [p for p in map(_parameters_in, value) if p is not None] or None
+    return None
+
+
+def _generator(seed: int | random.Random | None) -> random.Random:
+    return seed if isinstance(seed, random.Random) else random.Random(seed)
+
+
+def _check_width(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+
+
+class Linear(Module):
+    """y[i] = b[i] + x[0] w[0][i] + x[1] w[1][i] + ..., added in this order.
+
+    Attributes: `w`, a TensorArray of shape (in_features, out_features); `b`, of shape (out_features,).
+    `init="he"` draws weights from a normal distribution of variance 2 / in_features (He et al. 2015,
+    arXiv:1502.01852) and sets the bias to zero; `init="article"` draws both uniformly from [0, 1).  `seed` is an
+    integer, a `random.Random`, or None for a different net every time.
+
+    The input is a sequence of `in_features` numbers or Tensors, or n such rows; the output a TensorArray of shape
+    (out_features,) or (n, out_features).  Numbers and NumPy arrays are constants, Tensors get gradients.
+    ValueError if the length does not fit.
+
+    >>> import fastscalar as fs
+    >>> layer = fs.Linear(3, 2, seed=0)
+    >>> layer([1.0, 2.0, 3.0]).shape, layer.w.shape, layer.b.shape
+    ((2,), (3, 2), (2,))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        init: str = "he",
+        seed: int | random.Random | None = None,
+    ) -> None:
+        _check_width("Linear: in_features", in_features)
+        _check_width("Linear: out_features", out_features)
+        self.in_features = in_features
+        self.out_features = out_features
+        w, b = initial_weights(in_features, out_features, init, _generator(seed))
+        self.w = to_tensor(w)
+        self.b = to_tensor(b)
+
+    def forward(self, x: Any) -> TensorArray:
+        return affine(x, self.w, self.b)
+
+    def parameters(self) -> list[Any]:
+        return [self.w, self.b]
+
+    def __repr__(self) -> str:
+        return f"Linear({self.in_features}, {self.out_features})"
+
+    def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
+        """Write the layer to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it."""
+        _save(path, {"class": "Linear", "widths": [self.in_features, self.out_features]}, [self], metadata)
+
+
+class MLP(Module):
+    """Linear layers of the given sizes with relu between them, none after the last.
+
+    >>> import fastscalar as fs
+    >>> net = fs.MLP(784, [256, 10], seed=0)
+    >>> net
+    MLP(784, [256, 10])
+    >>> [layer.w.shape for layer in net.linears]
+    [(784, 256), (256, 10)]
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        sizes: Sequence[int],
+        *,
+        init: str = "he",
+        seed: int | random.Random | None = None,
+    ) -> None:
+        if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence) or not len(sizes):
+            raise ValueError(f"MLP: expected a list of layer sizes such as [256, 10], got {sizes!r}")
+        generator = _generator(seed)
+        widths = [in_features, *sizes]
+        self.linears = [
+            Linear(m, n, init=init, seed=generator) for m, n in zip(widths, widths[1:], strict=False)
+        ]
+
+    def forward(self, x: Any) -> TensorArray:
+        for linear in self.linears[:-1]:
+            x = linear(x).relu()
+        return self.linears[-1](x)
+
+    def parameters(self) -> list[Any]:
+        return [linear.parameters() for linear in self.linears]
+
+    def __repr__(self) -> str:
+        return f"MLP({self.linears[0].in_features}, {[linear.out_features for linear in self.linears]})"
+
+    def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
+        """Write the net to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it."""
+        widths = [self.linears[0].in_features, *(linear.out_features for linear in self.linears)]
+        _save(path, {"class": "MLP", "widths": widths}, self.linears, metadata)
+
+
+def _save(
+    path: str | os.PathLike[str], shape: dict[str, Any], linears: list[Linear], metadata: dict[str, Any]
+) -> None:
+    """All of the file or nothing: written beside its final name and then moved there."""
+    header = json.dumps({"format": FORMAT, **shape, "metadata": metadata})
+    arrays = {f"{name}{k}": getattr(linear, name).numpy() for k, linear in enumerate(linears) for name in "wb"}
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, header=np.array(header), **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Linear | MLP:
+    """The net in a file that `save` wrote; what was saved with it is in its `metadata`, a dictionary.
+
+    Raises FileNotFoundError, or ValueError for a file that is not a saved net (names the file and what is wrong).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; expected a net written by save()")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(str(archive["header"]))
+            arrays = {name: archive[name] for name in archive.files if name != "header"}
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']!r}, expected {FORMAT}")
+        net: Linear | MLP
+        widths = header["widths"]
+        net = MLP(widths[0], widths[1:], seed=0) if header["class"] == "MLP" else Linear(*widths, seed=0)
+        for k, linear in enumerate(_linears(net)):
+            for name in "wb":
+                expected = getattr(linear, name)
+                if arrays[f"{name}{k}"].shape != expected.shape:
+                    raise ValueError(f"{name}{k} has shape {arrays[f'{name}{k}'].shape}, expected {expected.shape}")
+                expected.data = arrays[f"{name}{k}"]
+    except Exception as error:
+        raise ValueError(f"{path}: not a net written by fastscalar's save(): {error}") from error
+    net.metadata = header["metadata"]  # type: ignore[union-attr]
+    return net
+
+
+def _linears(net: Linear | MLP) -> Iterator[Linear]:
+    yield from net.linears if isinstance(net, MLP) else [net]
