@@ -14,7 +14,7 @@ core = Extension(
     ["src/fastscalar/_core.pyx"]
     + [f"src/fastscalar/_kernels{target}.c" for target in ("", "_avx2", "_avx512")],
     include_dirs=["src/fastscalar"],
-    depends=["src/fastscalar/_kernels.h", "src/fastscalar/_kernels.c", "src/fastscalar/_core.pxd"],
+    depends=["src/fastscalar/_kernels.h", "src/fastscalar/_kernels.c", "src/fastscalar/_core.pxd", "src/fastscalar/_scalar.pxd"],
     extra_compile_args=flags,
 )
 

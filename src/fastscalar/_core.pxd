@@ -86,6 +86,8 @@ ctypedef struct Wide:
     Operand y
     Operand z
     int *labels             # W_XENT: one a row; owned
+    double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
+    #                         W_SQUARED: the differences; W_XENT: the softmax
     size_t bytes            # owned by it outside the columns
     # collection
     bint alive              # reached by the mark phase; false outside a collection

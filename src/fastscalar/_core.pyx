@@ -239,6 +239,7 @@ cdef void free_wide(Wide *q) noexcept nogil:
     free_operand(&q.y)
     free_operand(&q.z)
     PyMem_RawFree(q.labels)
+    PyMem_RawFree(q.saved)
     PyMem_RawFree(q.touched)
     PyMem_RawFree(q.touched_rows)
     PyMem_RawFree(q.f_row)
@@ -278,6 +279,8 @@ cdef void publish(Wide *q) noexcept nogil:
     if T.fresh < T.n:
         T.fresh = T.n
     q.bytes = operand_bytes(&q.x) + operand_bytes(&q.y) + operand_bytes(&q.z)
+    if q.saved != NULL:
+        q.bytes += q.x.count * sizeof(double)
     if q.labels != NULL:
         q.bytes += q.rows * sizeof(int)
     T.young_bytes += q.bytes
@@ -1505,7 +1508,9 @@ cdef void end(Wide *q) noexcept:
         free_operand(&q.z)
         memset(&q.x, 0, 3 * sizeof(Operand))
         PyMem_RawFree(q.labels)
+        PyMem_RawFree(q.saved)
         q.labels = NULL
+        q.saved = NULL
         q.op = W_LEAF
         q.rows = 1
         q.cols = q.count
@@ -1533,6 +1538,15 @@ cdef Tensor end_scalar(Wide *q, Tensor t):
     T.handle[q.start] = <void *>t
     q.handles = 1
     return t
+
+
+cdef int save(Wide *q, str what) except -1:
+    """Room for what the backward step of a loss needs of its forward step; frees the instruction if there is none."""
+    q.saved = <double *>allocate(q.x.count * sizeof(double))
+    if q.saved == NULL:
+        free_wide(q)
+        out_of_memory(what, 1)
+    return 0
 
 
 cdef TensorArray map1(int code, TensorArray x):
@@ -1720,12 +1734,13 @@ def squared_loss(y_hat, y):
     safepoint(1)
     t = Tensor.__new__(Tensor)
     q = begin(W_SQUARED, 1, sx, sy, None, "squared_loss")
+    save(q, "squared_loss")
     q.rows = <int>rows if sx.ndim == 2 else 0
     q.cols = <int>cols
     for r in range(rows):
         part = 0.0
         for k in range(r * cols, r * cols + cols):
-            d = value_of(&q.x, k) - value_of(&q.y, k)
+            d = q.saved[k] = value_of(&q.x, k) - value_of(&q.y, k)
             part = part + d * d
         total = total + part
     T.value[T.n] = total / rows if q.rows else total
@@ -1783,10 +1798,10 @@ def cross_entropy(logits, label):
     try:
         for r in range(rows):
             labels[r] = label_number(label[r], classes) if s.ndim == 2 else one
-        reserve_work(classes, 0, "cross_entropy")
         safepoint(1)
         t = Tensor.__new__(Tensor)
         q = begin(W_XENT, 1, s, None, None, "cross_entropy")
+        save(q, "cross_entropy")
     except:
         PyMem_RawFree(labels)
         raise
@@ -1800,19 +1815,20 @@ def cross_entropy(logits, label):
 
 
 cdef double xent_forward(Wide *q, Py_ssize_t r) noexcept nogil:
-    """The loss of one row; exp(logit - largest) of its logits stay in `work`."""
+    """The loss of one row; the softmax of its logits is saved."""
     cdef Py_ssize_t k, first = r * q.cols
+    cdef double *p = q.saved + first
     cdef double shift = value_of(&q.x, first), total = 0.0, z
     for k in range(1, q.cols):
         z = value_of(&q.x, first + k)
         if z > shift:
             shift = z
     for k in range(q.cols):
-        work[k] = exp(value_of(&q.x, first + k) - shift)
-        total = total + work[k]
+        p[k] = exp(value_of(&q.x, first + k) - shift)
+        total = total + p[k]
     z = log(total) + shift - value_of(&q.x, first + q.labels[r])
     for k in range(q.cols):
-        work[k] = work[k] / total
+        p[k] = p[k] / total
     return z
 
 
@@ -2279,16 +2295,15 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
         if q.rows:
             g = g / q.rows
         for j in range(q.x.count):
-            x = g * 2.0 * (value_of(&q.x, j) - value_of(&q.y, j))
+            x = g * 2.0 * q.saved[j]
             add_to(&q.x, j, x)
             add_to(&q.y, j, -x)
     elif q.op == W_XENT:
         if q.rows:
             g = g / q.rows
         for r in range(max(q.rows, 1)):
-            xent_forward(q, r)
-            for j in range(q.cols):
-                add_to(&q.x, r * q.cols + j, g * (work[j] - (1.0 if j == q.labels[r] else 0.0)))
+            for j in range(r * q.cols, (r + 1) * q.cols):
+                add_to(&q.x, j, g * (q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
 
 
 cdef void affine_backward(Wide *q) noexcept nogil:
@@ -2733,9 +2748,8 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
             read_gradient(t.index)
             if step:
                 T.value[t.index] -= lr * T.grad[t.index]
-            if reset and T.grad[t.index] != 0.0:
-                write_gradient(t.index)
-                T.grad[t.index] = 0.0
+            if reset:
+                T.grad[t.index] = 0.0            # zero needs no entry in the touched rows
 
 
 def flatten_parameters(parameters, list out):

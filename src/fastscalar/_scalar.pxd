@@ -4,6 +4,7 @@
 # error by looking at the result.  `a`, `b` are the operands' values, `v` the node's own.  The twin has the same
 # formulas in the same order of operations (`reference._DERIVATIVES`), so that both give the same bits.
 
+cimport cython
 from libc.math cimport NAN, exp, log, pow
 
 
@@ -18,6 +19,7 @@ cdef inline double f_sub(double a, double b) noexcept nogil:
 cdef inline double f_mul(double a, double b) noexcept nogil:
     return a * b
 
+@cython.cdivision(True)
 cdef inline double f_div(double a, double b) noexcept nogil:
     return a / b
 
@@ -48,6 +50,7 @@ cdef inline double d_relu(double a, double v) noexcept nogil:
 cdef inline double d_exp(double a, double v) noexcept nogil:
     return v
 
+@cython.cdivision(True)
 cdef inline double d_log(double a, double v) noexcept nogil:
     return 1.0 / a
 
@@ -72,9 +75,11 @@ cdef inline double d_mul_a(double a, double b, double v) noexcept nogil:
 cdef inline double d_mul_b(double a, double b, double v) noexcept nogil:
     return a
 
+@cython.cdivision(True)
 cdef inline double d_div_a(double a, double b, double v) noexcept nogil:
     return 1.0 / b
 
+@cython.cdivision(True)
 cdef inline double d_div_b(double a, double b, double v) noexcept nogil:
     return -(v / b)
 

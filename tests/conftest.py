@@ -1,0 +1,54 @@
+"""Fixtures: the suite runs on the engine and on the twin; the engine's tape is checked after every test."""
+
+import os
+import pathlib
+
+import pytest
+
+import fastscalar
+from fastscalar import _core, reference
+
+
+@pytest.fixture(params=["engine", "twin"])
+def fs(request):
+    """The engine and its specification: a test that takes this runs on both."""
+    return fastscalar if request.param == "engine" else reference
+
+
+@pytest.fixture(autouse=True)
+def tape_is_consistent(request):
+    """Every invariant of the data sheet holds after every test."""
+    yield
+    if "big" not in request.keywords:
+        _core._check()
+
+
+@pytest.fixture
+def stress():
+    """Every safepoint collects and moves everything."""
+    before = _core.tape_info()["stress"]
+    _core._set_stress(True)
+    yield
+    _core._set_stress(before)
+
+
+def mnist_folder():
+    root = os.environ.get("FASTSCALAR_DATA")
+    return pathlib.Path(root) / "mnist" if root and (pathlib.Path(root) / "mnist").is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """Real MNIST as floats in [0, 1], rows of 784."""
+    if mnist_folder() is None:
+        pytest.skip("no MNIST: FASTSCALAR_DATA is not set to a folder that has it")
+    (X, y), (X_test, y_test) = fastscalar.datasets.mnist()
+    return X.reshape(-1, 784) / 255, y, X_test.reshape(-1, 784) / 255, y_test
+
+
+def pytest_collection_modifyitems(items):
+    """In stress mode (FASTSCALAR_STRESS=1) a node costs a full collection: ten million of them are left out."""
+    if _core.tape_info()["stress"]:
+        for item in items:
+            if "big" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="ten million nodes, in stress mode"))
