@@ -24,8 +24,7 @@ def numbers(parameters, field):
 
 
 def test_mlp_trains_as_the_twin_does(article):
-    """Values bit for bit before the first step, everything to 1e-12 after 20: gradients of several terms are summed
-    in another order."""
+    """The first loss bit for bit; then to 1e-12: gradients of several terms are summed in another order."""
     rng = random.Random(7)
     data = [([rng.uniform(-1, 1) for _ in range(5)], [rng.random(), rng.random()]) for _ in range(20)]
     ours = reference.MLP(5, [4, 3, 2], init="article", seed=3)

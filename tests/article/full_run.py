@@ -1,0 +1,79 @@
+"""The article's program on all 60,000 images, in a process of its own; prints what it cost as JSON.
+
+What is tested is that all of it fits, that it learns, and what a step costs once every image was seen.  (The
+first time through, the system also has to find the pages for 47 million gradients.)
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+
+import cells
+import numpy as np
+
+import fastscalar as fs
+
+STEPS, ROUNDS = 500, 41  # of the comparison: each side takes its STEPS in turn
+
+
+def steps(net, x, y, first):
+    """Train on STEPS images from `first`: seconds for each, and the losses."""
+    parameters = net.parameters()
+    losses = []
+    start = time.perf_counter()
+    for i in range(first, first + STEPS):
+        loss = fs.squared_loss(net(x[i])[:1], [y[i]])
+        loss.backward()
+        fs.sgd(parameters, lr=1e-8)
+        losses.append(loss.data)
+    return (time.perf_counter() - start) / STEPS, losses
+
+
+def compare(outputs, leaves, rows):
+    """Microseconds a step with leaves and with NumPy rows, and the ratio: medians of rounds taken in turn."""
+    nets = [fs.Linear(784, outputs, init="article", seed=0) for _ in range(2)]
+    times = []
+    for r in range(ROUNDS):
+        (a, losses), (b, expected) = (
+            steps(net, *data, STEPS * r) for net, data in zip(nets, (leaves, rows), strict=True)
+        )
+        if losses != expected:
+            raise AssertionError(f"Linear(784, {outputs}): other losses with leaves than with NumPy rows")
+        if r:  # the first round warms up
+            times.append((a * 1e6, b * 1e6))
+    for p, q in zip(*(net.parameters() for net in nets), strict=True):
+        np.testing.assert_array_equal(p.numpy(), q.numpy())
+    leaf, numpy = (statistics.median(side) for side in zip(*times, strict=True))
+    return {"leaf_us": leaf, "numpy_us": numpy, "ratio": statistics.median(a / b for a, b in times)}
+
+
+def main():
+    namespace = {}
+    printed, seconds = cells.run(namespace)
+    unit = 1 if sys.platform == "darwin" else 1024
+    report = {
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,  # before the copy for NumPy
+        "nodes": fs.tape_info()["nodes"],
+        "losses": namespace["mnist_losses"],
+        "printed": printed,
+        "seconds": seconds,
+    }
+    images = namespace["images"].reshape(-1, 784)
+    # The gradient of the last image, by hand: both weights and leaves have one.
+    net, x, target = namespace["net"], namespace["train_x"][-1], namespace["train_y"][-1]
+    y_hat = net(x)[:1]
+    fs.squared_loss(y_hat, [target]).backward()
+    slope = 2 * (y_hat[0].data - target.data)
+    np.testing.assert_allclose(x.grad, slope * net.w.numpy()[:, 0], rtol=1e-15)
+    np.testing.assert_allclose(net.w.grad[:, 0], slope * images[-1], rtol=1e-15)
+
+    leaves = (namespace["train_x"], namespace["train_y"])
+    rows = (images.astype(float), namespace["labels"].astype(float).tolist())
+    report["steps"] = {f"Linear(784, {n})": compare(n, leaves, rows) for n in (10, 1)}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
