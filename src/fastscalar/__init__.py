@@ -6,7 +6,7 @@ Python.  `fastscalar.reference` has the same names in about 300 lines of pure Py
 
 What may assume what (imports point one way, each part knows those to its right):
 
-    cli -> training -> nn, optim, datasets -> _core -> formulas (_scalar.pxd) and kernels (_kernels.c)
+    cli -> training -> nn, optim, datasets -> _array -> _core -> _scalar.pxd (formulas), _kernels.c
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2), fs.Tensor(3)
@@ -18,15 +18,8 @@ What may assume what (imports point one way, each part knows those to its right)
 """
 
 from fastscalar import datasets, reference
-from fastscalar._core import (
-    Tensor,
-    TensorArray,
-    cross_entropy,
-    no_grad,
-    squared_loss,
-    tape_info,
-    to_tensor,
-)
+from fastscalar._array import TensorArray, cross_entropy, squared_loss, to_tensor
+from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar.nn import MLP, Linear, Module, load, relu
 from fastscalar.optim import SGD, Adam, sgd
 from fastscalar.training import History, evaluate, fit, predict

@@ -1,5 +1,7 @@
 # The data sheet of the engine: every field, its owner and its invariant.  Private, not an API.
 #
+# What `_array` and later modules may use stands at the end.
+#
 # "node" is an index into the columns of the tape, "slot" an index into the table of wide instructions.
 
 cdef extern from "_kernels.h":
@@ -17,6 +19,11 @@ cdef extern from "_kernels.h":
         void (*relu)(double *y, const double *x, Py_ssize_t n) noexcept nogil
         void (*add_relu_gradient)(double *dx, const double *x, const double *g, Py_ssize_t n) noexcept nogil
     const fs_kernels *fs_kernels_select(const char *name) noexcept nogil
+
+
+cdef enum:
+    NURSERY = 32768         # nodes; see docs/design/0002
+    SLACK = 2               # nodes that may be emitted after one `n < limit` test: a constant and a result
 
 
 # What made a scalar node.  The order of the first four is used: code <= WIDE has no scalar operands.
@@ -171,9 +178,61 @@ cdef class Tensor:          # 24 bytes
     cdef int pin            # its place in the table of attributes + 1; 0: none
 
 
-cdef class TensorArray:
-    cdef int slot           # the wide instruction that it lies in; -1: none
-    cdef int ndim
-    cdef Py_ssize_t offset  # of its first element in the run
-    cdef Py_ssize_t[8] shape_
-    cdef Py_ssize_t[8] strides_   # in nodes
+ctypedef double (*Unary)(double) noexcept nogil
+ctypedef double (*Slope1)(double, double) noexcept nogil
+ctypedef double (*Binary)(double, double) noexcept nogil
+ctypedef double (*Slope2)(double, double, double) noexcept nogil
+
+cdef enum InfinityMeans:
+    NO_ERROR
+    POLE
+    TOO_LARGE
+
+ctypedef struct Row:        # of the operation table
+    const char *name
+    int arity
+    int infinity            # InfinityMeans
+    bint method             # is a method of Tensor and TensorArray of this name
+    Unary f                 # arity 1: value, derivative
+    Slope1 d
+    Binary f2               # arity 2: value, derivatives by the left and the right operand
+    Slope2 da
+    Slope2 db
+
+
+# --- for the modules above -----------------------------------------------------------------------------------------
+
+cdef Tape T
+cdef const fs_kernels *K
+cdef double *work           # scratch memory of the kernels, see reserve_work
+cdef int *work_int
+
+cdef void *allocate(size_t size) noexcept nogil
+cdef void *reallocate(void *block, size_t size) noexcept nogil
+cdef int out_of_memory(what, size_t count) except -1
+cdef int reserve_work(size_t doubles, size_t ints, str what) except -1
+
+cdef int safepoint(Py_ssize_t need) except -1
+cdef bint recording()
+cdef Tensor result(int op, int a, int b, double v)
+cdef Tensor handle_of(int i)
+cdef Wide *new_wide(int op, int count) except NULL
+cdef void free_wide(Wide *q) noexcept nogil
+cdef void free_operand(Operand *o) noexcept nogil
+cdef int make_leaf(Wide *q, int rows) except -1
+cdef void publish(Wide *q) noexcept nogil
+
+cdef Row *row(int code) noexcept nogil
+cdef str op_name(int code)
+cdef int as_number(object x, double *v) except -1
+
+cdef double value_of(Operand *o, Py_ssize_t k) noexcept nogil
+cdef int node_of(Operand *o, Py_ssize_t k) noexcept nogil
+cdef const double *operand_values(Operand *o, double *room) noexcept nogil
+cdef int affine_input(Wide *q, int r, int **row, double **value) noexcept nogil
+cdef Wide *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil
+
+cdef void materialise(Wide *q) noexcept nogil
+cdef void reset_leaf(Wide *q) noexcept nogil
+cdef void read_gradient(int i) noexcept nogil
+cdef void write_gradient(int i) noexcept nogil

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor, TensorArray, affine, to_tensor
+from fastscalar._array import TensorArray, affine, to_tensor
+from fastscalar._core import Tensor
 from fastscalar.reference import initial_weights
 
 FORMAT = 1  # of saved models

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor, TensorArray, flatten_parameters, sgd_step
+from fastscalar._array import TensorArray, flatten_parameters, sgd_step
+from fastscalar._core import Tensor
 
 
 def _check_rate(name: str, lr: float) -> float:

@@ -154,16 +154,20 @@ def _divide(a, b):
     return a / b
 
 
+def _is_complex(a, b):
+    """Whether a**b is not a real number.  Python would compute it, or overflow while it does."""
+    return a < 0.0 and math.isfinite(a) and math.isfinite(b) and not b.is_integer()
+
+
 def _power(a, b):
+    if _is_complex(a, b):
+        raise ValueError(f"{a!r} ** {b!r}: the result is complex (a negative base needs an integer exponent)")
     try:
-        value = a**b
+        return a**b
     except ZeroDivisionError:
         raise ZeroDivisionError(f"{a!r} ** {b!r}: zero to a negative power") from None
     except OverflowError:
         raise OverflowError(f"{a!r} ** {b!r}: the result is too large for a float") from None
-    if isinstance(value, complex):
-        raise ValueError(f"{a!r} ** {b!r}: the result is complex (a negative base needs an integer exponent)")
-    return value
 
 
 Tensor.__add__, Tensor.__radd__ = _operator("+", lambda a, b: a + b)
@@ -183,12 +187,13 @@ def _quotient(a, b):
 
 
 def _ieee_power(a, b):
+    if _is_complex(a, b):
+        return math.nan
     try:
-        value = a**b
+        return a**b
     except (ZeroDivisionError, OverflowError):
         odd = b % 2.0 == 1.0
         return math.copysign(math.inf, a) if odd else math.inf
-    return math.nan if isinstance(value, complex) else value
 
 
 def _power_slopes(a, b, v):

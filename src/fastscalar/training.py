@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import cross_entropy, no_grad
+from fastscalar._array import cross_entropy
+from fastscalar._core import no_grad
 from fastscalar.optim import SGD, Optimizer
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
@@ -56,6 +57,7 @@ def fit(
     loss: Callable[[Any, Any], Any] = cross_entropy,
     optimizer: Optimizer | None = None,
     epochs: int = 5,
+    first_epoch: int = 1,
     batch_size: int = 1,
     shuffle: bool = True,
     seed: int | None = 0,
@@ -73,6 +75,8 @@ def fit(
     optimizer: SGD(lr=0.02) if left out.  schedule="linear" lets its learning rate fall linearly to zero over the run;
     None keeps it.
     shuffle: a new order for every epoch, drawn from `seed`.
+    first_epoch: where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and
+    learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
     progress: a bar on the standard error stream, if that is a terminal.
     on_epoch: called with the Epoch after each one.
 
@@ -91,6 +95,8 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"fit: {name}: expected a whole number of at least 1, got {value!r}")
+    if first_epoch not in range(1, epochs + 1):
+        raise ValueError(f"fit: first_epoch: expected a whole number from 1 to epochs={epochs}, got {first_epoch!r}")
     if schedule not in ("linear", None):
         raise ValueError(f'fit: schedule: expected "linear" or None, got {schedule!r}')
     if validation_data is not None:
@@ -99,11 +105,13 @@ def fit(
     if optimizer.parameters is None:
         optimizer.bind(net.parameters())  # type: ignore[attr-defined]
     optimizer.zero_grad()
-    run = _Run(net, X, y, loss, optimizer, epochs, batch_size, schedule)
+    run = _Run(net, X, y, loss, optimizer, epochs, batch_size, schedule, done=(first_epoch - 1) * len(X))
     history = History()
     generator = np.random.default_rng(seed)
     for number in range(1, epochs + 1):
         order = generator.permutation(len(X)) if shuffle else np.arange(len(X))
+        if number < first_epoch:
+            continue
         start = time.perf_counter()
         mean = run.epoch(number, order, progress)
         seconds = time.perf_counter() - start
@@ -126,10 +134,10 @@ class _Run:
     epochs: int
     batch_size: int
     schedule: str | None
+    done: int  # samples of the whole run
 
     def __post_init__(self) -> None:
         self.first_rate = self.optimizer.lr
-        self.done = 0  # samples of this run
         self.labels = self.y.tolist() if self.y.ndim == 1 else self.y
 
     def epoch(self, number: int, order: np.ndarray, progress: bool) -> float:
@@ -185,6 +193,8 @@ def _bar(number: int, epochs: int, n: int, progress: bool) -> Any:
         total=n,
         desc=f"epoch {number}/{epochs}",
         unit=" samples",
+        unit_scale=True,
+        bar_format="{desc}: {percentage:3.0f} % |{bar}| {rate_fmt}, {remaining} left{postfix}",
         file=sys.stderr,
         leave=False,
         dynamic_ncols=True,
@@ -208,7 +218,8 @@ def _checked(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
-def _outputs(net: Callable[[Any], Any], X: np.ndarray) -> Iterator[np.ndarray]:
+def outputs(net: Callable[[Any], Any], X: np.ndarray) -> Iterator[np.ndarray]:
+    """What the net makes of the rows of X, some of them at a time, without recording a graph."""
     with no_grad():
         for first, count in _portions(len(X), EVALUATE_ROWS):
             yield net(X[first : first + count]).numpy()
@@ -223,7 +234,7 @@ def predict(net: Callable[[Any], Any], X: Any) -> np.ndarray:
     (5,)
     """
     X, _ = _checked(X, np.zeros(len(X)))
-    return np.concatenate([outputs.argmax(axis=1) for outputs in _outputs(net, X)])
+    return np.concatenate([some.argmax(axis=1) for some in outputs(net, X)])
 
 
 def evaluate(net: Callable[[Any], Any], X: Any, y: Any) -> float:

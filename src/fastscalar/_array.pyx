@@ -1,0 +1,1056 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""Arrays of nodes: how wide instructions are made, TensorArray, and the SGD step.
+
+The boundary: `_core` keeps the tape, collects, and runs the backward step of every instruction; it does not know this
+module.  Here objects become operands, forward values are computed, and a TensorArray is a handle of what results.
+The safepoint rule of `_core` holds: convert first, then `safepoint`, then indices and pointers until `publish`.
+"""
+
+cimport cython
+from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.object cimport PyObject
+from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
+from libc.math cimport exp, log
+from libc.string cimport memcpy, memset
+
+from fastscalar._core cimport *
+
+import numbers
+
+import numpy as np
+
+from fastscalar._core import operations
+from fastscalar._views import ArrayView
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        PyObject *tp_dict
+    void PyType_Modified(PyTypeObject *)
+
+
+# --- operands of wide instructions -----------------------------------------------------------------------------------
+#
+# A Source is an operand before the safepoint: converted, and holding on to the objects that it came from.  After the
+# safepoint `resolve` turns it into indices; it allocates, but runs no Python.
+
+@cython.final
+@cython.no_gc
+@cython.freelist(8)
+cdef class Source:
+    cdef TensorArray array      # one of: an array,
+    cdef list tensors           # Tensors in row-major order,
+    cdef double *number         # numbers in row-major order (owned),
+    cdef int *column            # with `row`: only the non-zero ones (owned)
+    cdef int *row
+    cdef int ndim
+    cdef Py_ssize_t[MAX_DIMS] shape
+    cdef Py_ssize_t count
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.number)
+        PyMem_RawFree(self.column)
+        PyMem_RawFree(self.row)
+
+
+cdef int set_shape(Source s, shape, str what) except -1:
+    cdef int d
+    if len(shape) > MAX_DIMS:
+        raise ValueError(f"{what}: at most {MAX_DIMS} dimensions, got {len(shape)}")
+    s.ndim = <int>len(shape)
+    s.count = 1
+    for d in range(s.ndim):
+        s.shape[d] = shape[d]
+        s.count *= s.shape[d]
+    if s.count == 0:
+        raise ValueError(f"{what}: is empty (shape {tuple(shape)})")
+    return 0
+
+
+cdef list nested_shape(object x):
+    """The shape of nested lists, read off the first elements."""
+    cdef list shape = []
+    while isinstance(x, (list, tuple, TensorArray, np.ndarray)) and len(shape) <= MAX_DIMS:
+        length = len(x)
+        shape.append(length)
+        if not length:
+            break
+        x = x[0]
+    return shape
+
+
+cdef int fill(object x, Source s, int level, Py_ssize_t *at, str what) except -1:
+    """Write nested lists of numbers to s.number.  1 if there is a Tensor among them."""
+    cdef double v = 0.0
+    if level == s.ndim:
+        if PyFloat_CheckExact(x):
+            v = PyFloat_AS_DOUBLE(x)
+        elif type(x) is Tensor or type(x) is TensorArray:
+            return 1
+        elif isinstance(x, (list, tuple)):
+            raise ValueError(f"{what}: the nested lists are ragged")
+        elif not as_number(x, &v):
+            raise TypeError(f"{what}: expected real numbers or Tensors, got {type(x).__name__}")
+        s.number[at[0]] = v
+        at[0] += 1
+        return 0
+    if type(x) is TensorArray or type(x) is Tensor:
+        return 1
+    if isinstance(x, np.ndarray):
+        x = x.tolist()
+    if not isinstance(x, (list, tuple)) or len(x) != s.shape[level]:
+        raise ValueError(f"{what}: the nested lists are ragged")
+    for e in tuple(x):                           # a tuple: a __float__ may change the list
+        if fill(e, s, level + 1, at, what):
+            return 1
+    return 0
+
+
+cdef int flatten(object x, Source s, int level, str what) except -1:
+    """Append nested lists of Tensors and numbers to s.tensors; the numbers become constants on the tape."""
+    cdef double v = 0.0
+    if level == s.ndim:
+        if type(x) is Tensor:
+            s.tensors.append(x)
+        elif as_number(x, &v):
+            if T.n >= T.limit:
+                safepoint(SLACK)
+            s.tensors.append(result(CONST, 0, 0, v))
+        elif isinstance(x, (list, tuple, TensorArray)):
+            raise ValueError(f"{what}: the nested lists are ragged")
+        else:
+            raise TypeError(f"{what}: expected real numbers or Tensors, got {type(x).__name__}")
+        return 0
+    if isinstance(x, np.ndarray):
+        x = x.tolist()
+    if not isinstance(x, (list, tuple, TensorArray)) or len(x) != s.shape[level]:
+        raise ValueError(f"{what}: the nested lists are ragged")
+    for e in tuple(x):
+        flatten(e, s, level + 1, what)
+    return 0
+
+
+cdef Source source(object x, str what):
+    """Anything that stands for numbers or Tensors, as an operand."""
+    cdef Source s = Source.__new__(Source)
+    cdef double v = 0.0
+    cdef Py_ssize_t at = 0
+    cdef Py_buffer view
+    if type(x) is TensorArray:
+        s.array = x
+        set_shape(s, s.array.shape, what)
+        return s
+    if type(x) is Tensor:
+        s.tensors = [x]
+        s.count = 1
+        return s
+    if isinstance(x, ArrayView):
+        x = np.asarray(x)
+    if as_number(x, &v):
+        s.number = <double *>allocate(sizeof(double))
+        if s.number == NULL:
+            out_of_memory(what, 1)
+        s.number[0] = v
+        s.count = 1
+        return s
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
+        set_shape(s, x.shape, what)
+        s.number = <double *>allocate(s.count * sizeof(double))
+        if s.number == NULL:
+            out_of_memory(what, s.count)
+        x = np.ascontiguousarray(x, dtype=np.float64)
+        PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
+        memcpy(s.number, view.buf, s.count * sizeof(double))
+        PyBuffer_Release(&view)
+        return s
+    if isinstance(x, np.ndarray) and x.dtype.kind == "O":
+        x = x.tolist()
+    elif not isinstance(x, (list, tuple)):
+        if isinstance(x, (str, bytes, dict, set, np.ndarray)) or not hasattr(type(x), "__iter__"):
+            kind = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise TypeError(f"{what}: expected numbers, Tensors, a list of them or an array, got {kind}")
+        x = list(x)
+    set_shape(s, nested_shape(x), what)
+    s.number = <double *>allocate(s.count * sizeof(double))
+    if s.number == NULL:
+        out_of_memory(what, s.count)
+    if fill(x, s, 0, &at, what):
+        PyMem_RawFree(s.number)
+        s.number = NULL
+        s.tensors = []
+        flatten(x, s, 0, what)
+    return s
+
+
+cdef bint same_shape(Source s, Source t) noexcept:
+    cdef int d
+    if s.ndim != t.ndim:
+        return False
+    for d in range(s.ndim):
+        if s.shape[d] != t.shape[d]:
+            return False
+    return True
+
+
+cdef tuple shape_of(Source s):
+    return tuple([s.shape[d] for d in range(s.ndim)])
+
+
+cdef Source sparse_source(object x, str what):
+    """The input of a Linear.  Numbers keep only what is not zero; whole-number arrays are refused: images need / 255."""
+    cdef Source s
+    cdef Py_buffer view
+    cdef Py_ssize_t r, rows, cols, stride
+    cdef bint direct
+    cdef char *base
+    if type(x) is TensorArray:
+        return source(x, what)
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind in "iub":
+            raise ValueError(f"{what}: got an array of {x.dtype}; images need scaling to 0..1 first: X / 255")
+        if x.ndim in (1, 2) and x.size and x.dtype.kind == "f":
+            if x.dtype != np.float64 or not x.dtype.isnative or x.strides[x.ndim - 1] % 8:
+                x = x.astype(np.float64)
+            s = Source.__new__(Source)
+            PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
+            s.ndim = view.ndim
+            rows = view.shape[0] if view.ndim == 2 else 1
+            cols = view.shape[view.ndim - 1]
+            s.shape[0] = view.shape[0]
+            s.shape[1] = cols
+            stride = view.strides[0] if view.ndim == 2 else 0
+            try:
+                compress_rows(s, <char *>view.buf, stride, view.strides[view.ndim - 1] // 8, rows, cols, what)
+            finally:
+                PyBuffer_Release(&view)
+            return s
+    s = source(x, what)
+    if s.number != NULL and s.ndim in (1, 2):
+        rows = s.shape[0] if s.ndim == 2 else 1
+        cols = s.shape[s.ndim - 1]
+        compress_rows(s, <char *>s.number, cols * 8, 1, rows, cols, what)
+    return s
+
+
+cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t stride, Py_ssize_t rows,
+                       Py_ssize_t cols, str what) except -1:
+    """Fill s with the non-zero entries of `rows` rows; s.number, if it is the source, is replaced."""
+    cdef Py_ssize_t r, n = 0, room = 0
+    cdef int *column = NULL
+    cdef double *value = NULL
+    cdef int *row = <int *>allocate((rows + 1) * sizeof(int))
+    cdef void *block
+    if row == NULL or rows * cols > 0x7fffffff:
+        PyMem_RawFree(row)
+        out_of_memory(what, rows * cols)
+    reserve_work(cols, cols, what)
+    for r in range(rows):
+        row[r] = <int>n
+        if rows == 1:
+            n = K.compress(work_int, work, <double *>base, stride, <int>cols)
+            room = max(n, <Py_ssize_t>1)
+            column = <int *>allocate(room * sizeof(int))
+            value = <double *>allocate(room * sizeof(double))
+            if column == NULL or value == NULL:
+                break
+            memcpy(column, work_int, n * sizeof(int))
+            memcpy(value, work, n * sizeof(double))
+        else:
+            if n + cols > room:                  # `compress` may write all columns before it knows better
+                room = max(2 * room, n + cols)
+                block = reallocate(column, room * sizeof(int))
+                if block != NULL:
+                    column = <int *>block
+                    block = reallocate(value, room * sizeof(double))
+                if block == NULL:
+                    break
+                value = <double *>block
+            n += K.compress(column + n, value + n, <double *>(base + r * row_stride), stride, <int>cols)
+    else:
+        row[rows] = <int>n
+        if rows > 1 and room > n:                # giving back is best effort
+            block = PyMem_RawRealloc(column, max(n, <Py_ssize_t>1) * sizeof(int))
+            column = <int *>block if block != NULL else column
+            block = PyMem_RawRealloc(value, max(n, <Py_ssize_t>1) * sizeof(double))
+            value = <double *>block if block != NULL else value
+        PyMem_RawFree(s.number)
+        s.number = value
+        s.column = column
+        s.row = row
+        s.count = n
+        return 0
+    PyMem_RawFree(column)
+    PyMem_RawFree(value)
+    PyMem_RawFree(row)
+    out_of_memory(what, rows * cols)
+
+
+cdef int resolve(Source s, Operand *o, str what) except -1:
+    """After the safepoint: the operand in indices.  Takes the numbers out of the Source."""
+    cdef Py_ssize_t k
+    cdef TensorArray array
+    o.count = <int>s.count
+    if s.array is not None:
+        array = s.array
+        if is_contiguous(array):
+            o.kind = RUN
+            o.start = <int>(T.wide[array.slot].start + array.offset)
+            return 0
+    elif s.tensors is None:
+        o.kind = SPARSE if s.row != NULL else CONSTANT
+        o.value, o.index, o.row = s.number, s.column, s.row
+        s.number = NULL
+        s.column = s.row = NULL
+        return 0
+    o.index = <int *>allocate(max(s.count, <Py_ssize_t>1) * sizeof(int))
+    if o.index == NULL:
+        out_of_memory(what, s.count)
+    o.kind = INDEX
+    if s.array is not None:
+        list_nodes(s.array, o.index)
+    else:
+        for k in range(s.count):
+            o.index[k] = (<Tensor>s.tensors[k]).index
+    return 0
+
+
+# --- emitting wide instructions ----------------------------------------------------------------------------------------
+#
+# begin: after the safepoint, everything that can fail.  Then the values are computed into value[n:n + count].
+# end: publish, and drop the operands if this thread does not record.
+
+cdef Wide *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str what) except NULL:
+    cdef Wide *q = new_wide(op, <int>count)
+    try:
+        if x is not None:
+            resolve(x, &q.x, what)
+        if y is not None:
+            resolve(y, &q.y, what)
+        if z is not None:
+            resolve(z, &q.z, what)
+        if T.quiet and not recording():
+            make_leaf(q, 1)
+            q.op = op
+    except:
+        free_wide(q)
+        raise
+    return q
+
+
+cdef void end(Wide *q) noexcept:
+    if q.touched != NULL:                        # no_grad: `begin` made it a leaf
+        free_operand(&q.x)
+        free_operand(&q.y)
+        free_operand(&q.z)
+        memset(&q.x, 0, 3 * sizeof(Operand))
+        PyMem_RawFree(q.labels)
+        PyMem_RawFree(q.saved)
+        q.labels = NULL
+        q.saved = NULL
+        q.op = W_LEAF
+        q.rows = 1
+        q.cols = q.count
+    publish(q)
+
+
+cdef TensorArray end_array(Wide *q, TensorArray array, int ndim, const Py_ssize_t *shape):
+    cdef Py_ssize_t stride = 1
+    cdef int d
+    end(q)
+    array.slot = q.slot
+    array.offset = 0
+    array.ndim = ndim
+    for d in range(ndim - 1, -1, -1):
+        array.shape_[d] = shape[d]
+        array.strides_[d] = stride
+        stride *= shape[d]
+    q.arrays += 1
+    return array
+
+
+cdef Tensor end_scalar(Wide *q, Tensor t):
+    end(q)
+    t.index = q.start
+    T.handle[q.start] = <void *>t
+    q.handles = 1
+    return t
+
+
+cdef int save(Wide *q, str what) except -1:
+    """Room for what the backward step of a loss needs of its forward step; frees the instruction if there is none."""
+    q.saved = <double *>allocate(q.x.count * sizeof(double))
+    if q.saved == NULL:
+        free_wide(q)
+        out_of_memory(what, 1)
+    return 0
+
+
+cdef TensorArray map1(int code, TensorArray x):
+    """A unary row of the table for every element; follows IEEE 754."""
+    cdef Source s = source(x, op_name(code))
+    cdef TensorArray array
+    cdef double *out
+    cdef Wide *q
+    cdef Py_ssize_t k
+    safepoint(s.count)
+    array = TensorArray.__new__(TensorArray)
+    q = begin(W_MAP1, s.count, s, None, None, op_name(code))
+    q.code = code
+    out = T.value + T.n
+    if code == RELU and q.x.kind == RUN:
+        K.relu(out, T.value + q.x.start, q.count)
+    else:
+        for k in range(q.count):
+            out[k] = row(code).f(value_of(&q.x, k))
+    return end_array(q, array, s.ndim, s.shape)
+
+
+cdef object map2(int code, object left, object right):
+    """A binary row of the table, element by element; an operand of no dimensions goes with every element."""
+    cdef Source x, y
+    cdef TensorArray array
+    cdef double *out
+    cdef Wide *q
+    cdef Py_ssize_t k
+    cdef Source shape
+    for other in (left, right):
+        if not isinstance(other, (TensorArray, Tensor, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)):
+            return NotImplemented
+    x = source(left, op_name(code))
+    y = source(right, op_name(code))
+    shape = y if x.ndim == 0 else x
+    if x.ndim and y.ndim and not same_shape(x, y):
+        raise ValueError(f"{op_name(code)}: shapes {shape_of(x)} and {shape_of(y)} differ (there is no broadcasting)")
+    safepoint(shape.count)
+    array = TensorArray.__new__(TensorArray)
+    q = begin(W_MAP2, shape.count, x, y, None, op_name(code))
+    q.code = code
+    out = T.value + T.n
+    for k in range(q.count):
+        out[k] = row(code).f2(value_of(&q.x, k), value_of(&q.y, k))
+    return end_array(q, array, shape.ndim, shape.shape)
+
+
+cdef Tensor array_sum(TensorArray x):
+    cdef Source s = source(x, "sum")
+    cdef double total = 0.0
+    cdef Py_ssize_t k
+    cdef Tensor t
+    cdef Wide *q
+    safepoint(1)
+    t = Tensor.__new__(Tensor)
+    q = begin(W_SUM, 1, s, None, None, "sum")
+    for k in range(q.x.count):
+        total = total + value_of(&q.x, k)
+    T.value[T.n] = total
+    return end_scalar(q, t)
+
+
+def affine(x, w, b):
+    """x @ w + b for x of shape (in,) or (n, in), w (in, out), b (out,): a TensorArray of shape (out,) or (n, out).
+
+    Output i starts at 0.0 + b[i]; x[j] * w[j][i] is added input by input.  Entries of x that are exactly zero are
+    skipped: with an infinite or NaN weight, 0 * it counts as 0.  Numbers and NumPy arrays of floats are constants;
+    Tensors get gradients.
+
+    Raises ValueError if lengths do not fit or x is an array of whole numbers (images: divide by 255).
+    """
+    cdef Source sx = sparse_source(x, "Linear"), sw = source(w, "Linear: weights"), sb = source(b, "Linear: bias")
+    cdef Py_ssize_t rows, inner, cols
+    cdef TensorArray array
+    cdef Wide *q
+    cdef Wide *leaf
+    if sw.ndim != 2 or sb.ndim != 1 or sb.shape[0] != sw.shape[1]:
+        raise ValueError(f"Linear: weights of shape {shape_of(sw)} and bias of shape {shape_of(sb)} do not go together")
+    inner, cols = sw.shape[0], sw.shape[1]
+    if sx.ndim not in (1, 2) or sx.shape[sx.ndim - 1] != inner:
+        raise ValueError(f"Linear({inner}, {cols}): expected {inner} inputs, got shape {shape_of(sx)}")
+    rows = sx.shape[0] if sx.ndim == 2 else 1
+    if rows * cols > 0x7fffffff:
+        raise MemoryError(f"Linear({inner}, {cols}): {rows} samples at once need {rows * cols:,} nodes")
+    safepoint(rows * cols)
+    array = TensorArray.__new__(TensorArray)
+    q = begin(W_AFFINE, rows * cols, sx, sw, sb, "Linear")
+    try:
+        reserve_work(3 * inner + cols + inner * cols * (q.y.kind != RUN), inner, "Linear")
+        leaf = whole_leaf(&q.y, cols)
+        if leaf != NULL and leaf.f_row == NULL and q.touched == NULL:
+            leaf.f_row = <int *>allocate(inner * sizeof(int))
+            leaf.f_x = <double *>allocate(inner * sizeof(double))
+            leaf.f_g = <double *>allocate(cols * sizeof(double))
+            if leaf.f_row == NULL or leaf.f_x == NULL or leaf.f_g == NULL:
+                PyMem_RawFree(leaf.f_row)
+                PyMem_RawFree(leaf.f_x)
+                PyMem_RawFree(leaf.f_g)
+                leaf.f_row = NULL
+                leaf.f_x = leaf.f_g = NULL
+                out_of_memory("Linear", inner + cols)
+    except:
+        free_wide(q)
+        raise
+    q.rows, q.cols, q.inner = <int>rows, <int>cols, <int>inner
+    affine_forward(q, T.value + T.n)
+    if sx.ndim == 1:
+        return end_array(q, array, 1, &sw.shape[1])
+    sx.shape[1] = cols
+    return end_array(q, array, 2, sx.shape)
+
+
+cdef void affine_forward(Wide *q, double *out) noexcept nogil:
+    cdef const double *w = operand_values(&q.y, work + 3 * q.inner + q.cols)
+    cdef const double *b = operand_values(&q.z, work + 3 * q.inner)
+    cdef int r, nnz
+    cdef int *row
+    cdef double *x
+    for r in range(q.rows):
+        nnz = affine_input(q, r, &row, &x)
+        K.affine(out + <Py_ssize_t>r * q.cols, b, w, q.cols, row, x, nnz)
+
+
+def squared_loss(y_hat, y):
+    """The sum of (y_hat[i] - y[i])**2, a Tensor.  For two dimensions the mean over the rows of that sum.
+
+    y holds numbers or Tensors; a y of shape (n,) goes with a y_hat of shape (n, 1).
+    Raises ValueError if the lengths differ.
+
+    >>> import fastscalar as fs
+    >>> fs.squared_loss(fs.to_tensor([1.0, 2.0]), [0.0, 4.0])
+    Tensor(data=5.0)
+    """
+    cdef Source sx = source(y_hat, "squared_loss"), sy = source(y, "squared_loss")
+    cdef Py_ssize_t rows, cols, r, k
+    cdef double total = 0.0, part, d
+    cdef Tensor t
+    cdef Wide *q
+    if sx.ndim > 2 or sx.count != sy.count or not (
+            same_shape(sx, sy) or sx.ndim + sy.ndim == 1 or (sx.ndim == 2 and sx.shape[1] == 1 and sy.ndim == 1)):
+        raise ValueError(f"squared_loss: {describe(sx)} predictions but {describe(sy)} targets")
+    rows = sx.shape[0] if sx.ndim == 2 else 1
+    cols = sx.count // rows
+    safepoint(1)
+    t = Tensor.__new__(Tensor)
+    q = begin(W_SQUARED, 1, sx, sy, None, "squared_loss")
+    save(q, "squared_loss")
+    q.rows = <int>rows if sx.ndim == 2 else 0
+    q.cols = <int>cols
+    for r in range(rows):
+        part = 0.0
+        for k in range(r * cols, r * cols + cols):
+            d = q.saved[k] = value_of(&q.x, k) - value_of(&q.y, k)
+            part = part + d * d
+        total = total + part
+    T.value[T.n] = total / rows if q.rows else total
+    return end_scalar(q, t)
+
+
+cdef str describe(Source s):
+    return "1" if s.ndim == 0 else str(s.shape[0]) if s.ndim == 1 else f"{shape_of(s)}"
+
+
+cdef int label_number(object label, Py_ssize_t classes) except -1:
+    cdef double v = 0.0
+    if type(label) is Tensor:
+        v = T.value[(<Tensor>label).index]
+    elif not as_number(label, &v):
+        raise TypeError(f"cross_entropy: expected a label (a whole number), got {type(label).__name__}")
+    if not 0.0 <= v < classes or v != <int>v:
+        raise ValueError(f"cross_entropy: expected a label in 0..{classes - 1}, got {label!r}")
+    return <int>v
+
+
+def cross_entropy(logits, label):
+    """-log(softmax(logits)[label]), a Tensor; for logits of shape (n, C) and labels (n,) the mean over the rows.
+
+    Labels are whole numbers from 0 to C - 1, or Tensors of such; they get no gradient.  Follows IEEE 754.
+    Raises ValueError for a label out of range or a number of labels that does not fit.
+
+    >>> import fastscalar as fs
+    >>> fs.cross_entropy(fs.to_tensor([0.0, 0.0]), 1)
+    Tensor(data=0.6931471805599453)
+    """
+    cdef Source s = source(logits, "cross_entropy")
+    cdef Py_ssize_t rows = 1, classes, r
+    cdef double total = 0.0
+    cdef double *unused = NULL
+    cdef int one = 0
+    cdef int *labels
+    cdef Tensor t
+    cdef Wide *q
+    if s.ndim not in (1, 2):
+        raise ValueError(f"cross_entropy: expected logits of shape (C,) or (n, C), got {shape_of(s)}")
+    classes = s.shape[s.ndim - 1]
+    if s.ndim == 2:
+        rows = s.shape[0]
+        label = label.tolist() if isinstance(label, np.ndarray) else list(label)
+        if len(label) != rows:
+            raise ValueError(f"cross_entropy: {rows} rows of logits but {len(label)} labels")
+    else:
+        if isinstance(label, TensorArray) and len(label) == 1:
+            label = label[0]
+        one = label_number(label, classes)
+    labels = <int *>allocate(rows * sizeof(int))
+    if labels == NULL:
+        out_of_memory("cross_entropy", rows)
+    try:
+        for r in range(rows):
+            labels[r] = label_number(label[r], classes) if s.ndim == 2 else one
+        safepoint(1)
+        t = Tensor.__new__(Tensor)
+        q = begin(W_XENT, 1, s, None, None, "cross_entropy")
+        save(q, "cross_entropy")
+    except:
+        PyMem_RawFree(labels)
+        raise
+    q.labels = labels
+    q.rows = <int>rows if s.ndim == 2 else 0
+    q.cols = <int>classes
+    for r in range(rows):
+        total = total + xent_forward(q, r)
+    T.value[T.n] = total / rows if q.rows else total
+    return end_scalar(q, t)
+
+
+cdef double xent_forward(Wide *q, Py_ssize_t r) noexcept nogil:
+    """The loss of one row; the softmax of its logits is saved."""
+    cdef Py_ssize_t k, first = r * q.cols
+    cdef double *p = q.saved + first
+    cdef double shift = value_of(&q.x, first), total = 0.0, z
+    for k in range(1, q.cols):
+        z = value_of(&q.x, first + k)
+        if z > shift:
+            shift = z
+    for k in range(q.cols):
+        p[k] = exp(value_of(&q.x, first + k) - shift)
+        total = total + p[k]
+    z = log(total) + shift - value_of(&q.x, first + q.labels[r])
+    for k in range(q.cols):
+        p[k] = p[k] / total
+    return z
+
+
+cdef TensorArray leaf_array(Source s, str what):
+    """A new array of leaves with the numbers of a Source."""
+    cdef TensorArray array
+    cdef Wide *q
+    cdef Py_ssize_t rows = s.shape[0] if s.ndim > 1 else 1
+    if s.count > T.max_nodes:
+        raise MemoryError(f"the tape holds at most {T.max_nodes:,} nodes: {s.count:,} asked for")
+    safepoint(s.count)
+    array = TensorArray.__new__(TensorArray)
+    q = new_wide(W_LEAF, <int>s.count)
+    try:
+        make_leaf(q, <int>rows)
+    except:
+        free_wide(q)
+        raise
+    memcpy(T.value + T.n, s.number, s.count * sizeof(double))
+    return end_leaf(q, array, s)
+
+
+cdef TensorArray end_leaf(Wide *q, TensorArray array, Source s):
+    cdef unsigned char *touched = q.touched
+    cdef TensorArray a
+    q.touched = NULL                             # `end` would take it for a result under no_grad
+    a = end_array(q, array, s.ndim, s.shape)
+    q.touched = touched
+    return a
+
+
+def to_tensor(data):
+    """Numbers become leaves: a number a Tensor, nested lists or an array a TensorArray of the same shape.
+
+    Tensors stay what they are; a list with Tensors in it stays a list.
+    Raises ValueError for ragged or empty lists, TypeError for anything that is not a number.
+
+    >>> import fastscalar as fs
+    >>> fs.to_tensor([[1, 2, 3], [4, 5, 6]]).shape
+    (2, 3)
+    >>> fs.to_tensor(2)
+    Tensor(data=2.0)
+    """
+    cdef Source s
+    cdef double v = 0.0
+    if isinstance(data, (Tensor, TensorArray)):
+        return data
+    if as_number(data, &v) or (isinstance(data, np.ndarray) and data.ndim == 0):
+        return Tensor(data if not isinstance(data, np.ndarray) else data.item())
+    s = source(data, "to_tensor")
+    if s.number != NULL:
+        return leaf_array(s, "to_tensor")
+    return [to_tensor(x) for x in data]
+
+
+# --- TensorArray -------------------------------------------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+@cython.c_api_binop_methods(True)
+cdef class TensorArray:
+    """A run of nodes with a shape: a weight matrix, a layer's output.  Reads like a nested list of Tensors.
+
+    `a[j]` is a row (a view of the same nodes) or, in one dimension, a Tensor.  Element-wise `+ - * /`, negation, `**`
+    and the functions of the operation table take an equal shape or a single number or Tensor; they follow IEEE 754.
+    Made by `to_tensor`, by layers and by arithmetic.
+
+    >>> import fastscalar as fs
+    >>> a = fs.to_tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> s = (a * a).sum()
+    >>> s.backward()
+    >>> a.grad
+    array([[2., 4.],
+           [6., 8.]])
+    >>> a[1][0]
+    Tensor(data=3.0)
+    """
+
+    def __cinit__(self):
+        self.slot = -1
+
+    def __init__(self):
+        raise TypeError("use fastscalar.to_tensor to make a TensorArray")
+
+    def __dealloc__(self):
+        if self.slot >= 0:
+            T.wide[self.slot].arrays -= 1
+
+    def __repr__(self):
+        return f"TensorArray(shape={self.shape}, data={np.array2string(self.numpy(), threshold=20, prefix='    ')})"
+
+    # --- shape, elements ---
+
+    @property
+    def shape(self):
+        return tuple([self.shape_[d] for d in range(self.ndim)])
+
+    @property
+    def ndim(self):
+        return self.ndim
+
+    @property
+    def size(self):
+        return element_count(self)
+
+    def __len__(self):
+        return self.shape_[0]
+
+    def __getitem__(self, key):
+        cdef Py_ssize_t offset = self.offset, i, start, stop, step
+        cdef Py_ssize_t[MAX_DIMS] shape
+        cdef Py_ssize_t[MAX_DIMS] strides
+        cdef int d = 0, ndim = 0
+        cdef tuple keys = key if isinstance(key, tuple) else (key,)
+        if len(keys) > self.ndim:
+            raise IndexError(f"TensorArray of shape {self.shape}: too many indices, {len(keys)}")
+        for k in keys:
+            if isinstance(k, slice):
+                PySlice_Unpack(k, &start, &stop, &step)
+                shape[ndim] = PySlice_AdjustIndices(self.shape_[d], &start, &stop, step)
+                if shape[ndim] == 0:
+                    raise IndexError(f"TensorArray of shape {self.shape}: the slice {k} is empty")
+                strides[ndim] = self.strides_[d] * step
+                offset += start * self.strides_[d]
+                ndim += 1
+            else:
+                i = k.__index__() if hasattr(type(k), "__index__") else bad_index(k)
+                if i < 0:
+                    i += self.shape_[d]
+                if not 0 <= i < self.shape_[d]:
+                    raise IndexError(f"TensorArray of shape {self.shape}: index {k} is out of range")
+                offset += i * self.strides_[d]
+            d += 1
+        while d < self.ndim:
+            shape[ndim] = self.shape_[d]
+            strides[ndim] = self.strides_[d]
+            d += 1
+            ndim += 1
+        if ndim == 0:
+            return handle_of(<int>(T.wide[self.slot].start + offset))
+        return view_of(self, offset, ndim, shape, strides)
+
+    def __setitem__(self, key, value):
+        raise TypeError("elements of a TensorArray cannot be replaced; to change a number write array.data[i] = number")
+
+    # --- operators: left or right is a TensorArray ---
+
+    def __add__(left, right):
+        return map2(ADD, left, right)
+
+    def __sub__(left, right):
+        return map2(SUB, left, right)
+
+    def __mul__(left, right):
+        return map2(MUL, left, right)
+
+    def __truediv__(left, right):
+        return map2(DIV, left, right)
+
+    def __pow__(left, right, modulus):
+        if modulus is not None:
+            raise TypeError("pow() of TensorArrays takes no modulus")
+        return map2(POW, left, right)
+
+    def __neg__(self):
+        return map1(NEG, self)
+
+    def __pos__(self):
+        return self
+
+    __array_ufunc__ = None       # so that ndarray + TensorArray comes to us; a TensorArray is not an operand of ufuncs
+
+    def sum(self):
+        """The sum of all elements, added in order, a Tensor."""
+        return array_sum(self)
+
+    # --- values and gradients ---
+
+    @property
+    def data(self):
+        """The values: a live view that behaves like a NumPy array.  Assigning writes all of them."""
+        return ArrayView(self, "data")
+
+    @data.setter
+    def data(self, value):
+        self._write("data", value)
+
+    @property
+    def grad(self):
+        """The gradients: a live view, as `data`."""
+        return ArrayView(self, "grad")
+
+    @grad.setter
+    def grad(self, value):
+        self._write("grad", value)
+
+    def numpy(self):
+        """A copy of the values, a float64 array of the same shape."""
+        return self._read("data")
+
+    def tolist(self):
+        """A copy of the values as nested lists of floats."""
+        return self._read("data").tolist()
+
+    def detach(self):
+        """New leaves with these values."""
+        return leaf_array(source(self._read("data"), "detach"), "detach")
+
+    def _read(self, str field):
+        """A copy of one field as an ndarray."""
+        out = np.empty(self.shape)
+        cdef bint gradients = field == "grad"
+        cdef Py_buffer view
+        PyObject_GetBuffer(out, &view, PyBUF_STRIDES)
+        if gradients:
+            materialise(T.wide[self.slot])
+        copy_out(self, T.grad if gradients else T.value, <double *>view.buf)
+        PyBuffer_Release(&view)
+        return out
+
+    def _write(self, str field, value):
+        """Set one field from anything that broadcasts to the shape."""
+        cdef bint gradients = field == "grad"
+        cdef Py_buffer view
+        if isinstance(value, ArrayView) and value._array is self and value._field == field:
+            return
+        if isinstance(value, (Tensor, TensorArray)):
+            raise TypeError(f"TensorArray.{field}: expected numbers, got {type(value).__name__} (use its .data)")
+        value = np.asarray(value)
+        if value.dtype.kind not in "fiub":
+            raise TypeError(f"TensorArray.{field}: expected real numbers, got an array of {value.dtype}")
+        if value.shape != self.shape:
+            try:
+                value = np.broadcast_to(value, self.shape)
+            except ValueError:
+                raise ValueError(f"TensorArray.{field}: a value of shape {value.shape} does not fit in {self.shape}") from None
+        value = np.ascontiguousarray(value, dtype=np.float64)
+        PyObject_GetBuffer(value, &view, PyBUF_STRIDES)
+        copy_in(self, gradients, <double *>view.buf)
+        PyBuffer_Release(&view)
+
+    def __reduce__(self):
+        if T.wide[self.slot].op != W_LEAF:
+            raise TypeError("only an array of leaves can be copied or pickled: use detach() for a computed one")
+        return to_tensor, (self._read("data"),)
+
+
+cdef int bad_index(k) except -1:
+    raise TypeError(f"TensorArray indices are integers and slices, not {type(k).__name__}")
+
+
+cdef Py_ssize_t element_count(TensorArray a) noexcept:
+    cdef Py_ssize_t count = 1
+    cdef int d
+    for d in range(a.ndim):
+        count *= a.shape_[d]
+    return count
+
+
+cdef bint is_contiguous(TensorArray a) noexcept:
+    cdef Py_ssize_t stride = 1
+    cdef int d
+    for d in range(a.ndim - 1, -1, -1):
+        if a.shape_[d] != 1 and a.strides_[d] != stride:
+            return False
+        stride *= a.shape_[d]
+    return True
+
+
+cdef TensorArray view_of(TensorArray a, Py_ssize_t offset, int ndim, const Py_ssize_t *shape, const Py_ssize_t *strides):
+    cdef TensorArray view = TensorArray.__new__(TensorArray)
+    cdef int d
+    view.ndim = ndim
+    view.offset = offset
+    for d in range(ndim):
+        view.shape_[d] = shape[d]
+        view.strides_[d] = strides[d]
+    view.slot = a.slot
+    T.wide[a.slot].arrays += 1
+    return view
+
+
+ctypedef struct Walk:           # over the elements of an array in row-major order
+    Py_ssize_t[MAX_DIMS] at
+    Py_ssize_t offset
+
+
+cdef inline void step_walk(TensorArray a, Walk *w) noexcept:
+    cdef int d = a.ndim - 1
+    while d >= 0:
+        w.at[d] += 1
+        w.offset += a.strides_[d]
+        if w.at[d] < a.shape_[d]:
+            return
+        w.offset -= a.strides_[d] * a.shape_[d]
+        w.at[d] = 0
+        d -= 1
+
+
+cdef void start_walk(TensorArray a, Walk *w) noexcept:
+    memset(w, 0, sizeof(Walk))
+    w.offset = a.offset
+
+
+cdef void list_nodes(TensorArray a, int *out) noexcept:
+    cdef Walk w
+    cdef Py_ssize_t k
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        out[k] = <int>(T.wide[a.slot].start + w.offset)
+        step_walk(a, &w)
+
+
+cdef void copy_out(TensorArray a, const double *column, double *out) noexcept:
+    cdef const double *first = column + T.wide[a.slot].start
+    cdef Walk w
+    cdef Py_ssize_t k
+    if is_contiguous(a):
+        memcpy(out, first + a.offset, element_count(a) * sizeof(double))
+        return
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        out[k] = first[w.offset]
+        step_walk(a, &w)
+
+
+cdef void copy_in(TensorArray a, bint gradients, const double *values) noexcept:
+    cdef Wide *q = T.wide[a.slot]
+    cdef double *first = (T.grad if gradients else T.value) + q.start
+    cdef Walk w
+    cdef Py_ssize_t k
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        if gradients:
+            write_gradient(<int>(q.start + w.offset))
+        first[w.offset] = values[k]
+        step_walk(a, &w)
+
+
+# --- SGD ---------------------------------------------------------------------------------------------------------------
+
+def sgd_step(parameters, double lr, bint step=True, bint reset=True):
+    """data -= lr * grad (if `step`), then grad = 0.0 (if `reset`), for every Tensor in nested lists.
+
+    Accepts Tensors, TensorArrays, and lists, tuples and dictionaries of these in any nesting; anything else is a
+    TypeError, raised before anything has changed.
+    """
+    cdef list flat = []
+    cdef Tensor t
+    flatten_parameters(parameters, flat)
+    for p in flat:
+        if type(p) is TensorArray:
+            step_array(p, lr, step, reset)
+        else:
+            t = p
+            read_gradient(t.index)
+            if step:
+                T.value[t.index] -= lr * T.grad[t.index]
+            if reset:
+                T.grad[t.index] = 0.0            # zero needs no entry in the touched rows
+
+
+def flatten_parameters(parameters, list out):
+    """Append the Tensors and TensorArrays of nested lists, tuples and dictionaries to `out`, in order; no recursion."""
+    cdef list todo = [parameters]
+    while todo:
+        p = todo.pop()
+        if type(p) is TensorArray or type(p) is Tensor:
+            out.append(p)
+        elif isinstance(p, (list, tuple)):
+            todo.extend(reversed(p))
+        elif isinstance(p, dict):
+            todo.extend(reversed(p.values()))
+        else:
+            raise TypeError(f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
+    return out
+
+
+cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:
+    cdef Wide *q = T.wide[a.slot]
+    cdef double *w = T.value + q.start
+    cdef double *g = T.grad + q.start
+    cdef Py_ssize_t k, at
+    cdef Walk walk
+    if q.op == W_LEAF and is_contiguous(a) and element_count(a) == q.count:
+        if not step:
+            pass
+        elif q.factored >= 0:
+            K.step_outer(w, lr, q.f_row, q.f_x, q.factored, q.f_g, q.cols)
+        else:
+            for k in range(q.n_touched):
+                at = <Py_ssize_t>q.touched_rows[k] * q.cols
+                K.step(w + at, lr, g + at, q.cols)
+        if reset:
+            reset_leaf(q)
+        return
+    materialise(q)
+    start_walk(a, &walk)
+    for k in range(element_count(a)):
+        if step:
+            w[walk.offset] -= lr * g[walk.offset]
+        if reset:
+            g[walk.offset] = 0.0                 # zero needs no entry in the touched rows
+        step_walk(a, &walk)
+
+
+# --- at import ---------------------------------------------------------------------------------------------------------
+
+def _array_method(int code):
+    def method(TensorArray self not None):
+        return map1(code, self)
+    method.__name__ = op_name(code)
+    method.__qualname__ = f"TensorArray.{method.__name__}"
+    return method
+
+
+cdef int install_methods() except -1:
+    """The functions of the operation table become methods of arrays too."""
+    for code, name, arity, is_method in operations():
+        if is_method:
+            (<dict>(<PyTypeObject *>TensorArray).tp_dict)[name] = _array_method(code)
+    PyType_Modified(<PyTypeObject *>TensorArray)
+    return 0
+
+
+install_methods()
