@@ -1,0 +1,71 @@
+"""Bars: the figures that a benchmark records, the limits set for them, and a table of both at the end."""
+
+from __future__ import annotations
+
+import gc
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+
+ROWS = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--check-bars", action="store_true", help="fail where a bar is not met")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROWS] = []
+
+
+@pytest.fixture
+def small(benchmark: Any) -> bool:
+    """Whether each benchmark is to run once with its checks at its smallest size (--benchmark-disable)."""
+    return bool(benchmark.disabled)
+
+
+@pytest.fixture
+def bar(benchmark: Any, small: bool, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """bar(name, value, unit, at_most= or at_least=): record a figure, which need not have a limit."""
+    assert gc.isenabled(), "the figures are taken with Python's cyclic collector on"
+    benchmark.extra_info.update(
+        collector="on",
+        kernels=fs.tape_info()["kernels"],
+        numpy=np.__version__,
+        python=platform.python_version(),
+    )
+
+    def record(
+        name: str, value: float, unit: str, *, at_most: float | None = None, at_least: float | None = None
+    ) -> None:
+        limit = at_most if at_least is None else at_least
+        met = limit is None or (value <= limit if at_least is None else value >= limit)
+        benchmark.extra_info[name] = {
+            "value": value,
+            "unit": unit,
+            "at_most": at_most,
+            "at_least": at_least,
+            "met": met,
+        }
+        bound = "" if limit is None else f"{'at most' if at_least is None else 'at least'} {limit:g}"
+        verdict = "" if limit is None or small else "met" if met else "NOT MET"
+        request.config.stash[ROWS].append(f"{name:<62} {value:10.4g} {unit:<10} {bound:<16} {verdict}")
+        if not small and request.config.getoption("--check-bars", default=False):
+            assert met, f"{name}: {value:.4g} {unit}, {bound}"
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    rows = config.stash[ROWS]
+    if rows:
+        terminalreporter.section(
+            "bars" + (" (smallest size: not figures)" if config.getoption("benchmark_disable", False) else "")
+        )
+        for row in rows:
+            terminalreporter.write_line(row.rstrip())

@@ -1,0 +1,33 @@
+"""How long `import fastscalar` takes, beyond `import numpy`: whole interpreters, started in turn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from workloads import in_turn
+
+
+def start(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_import_time(benchmark: Any, bar: Any, small: bool) -> None:
+    loaded = start("import fastscalar, sys; print('fastscalar._core' in sys.modules, 'numpy' in sys.modules)")
+    assert loaded.split() == ["True", "True"]
+    assert start("import numpy, sys; print('fastscalar' in sys.modules)").split() == ["False"]
+    turns = in_turn(
+        benchmark,
+        lambda: start("import fastscalar") and None,
+        {"numpy": lambda: start("import numpy") and None, "nothing": lambda: start("pass") and None},
+        1 if small else 21,
+    )
+    bar("import_time: Python with NumPy", turns.median("numpy"), "s")
+    bar("import_time: Python with fastscalar", turns.median("fastscalar"), "s")
+    bar(
+        "import_time: fastscalar - NumPy",
+        turns.median("fastscalar") - turns.median("numpy"),
+        "s",
+        at_most=0.15,
+    )

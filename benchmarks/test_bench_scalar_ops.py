@@ -1,0 +1,160 @@
+"""Scalar operations from Python: 500 dot products of length 100 as `s = s + x * w`.
+
+Inputs and weights are 50,100 leaves.  In one round all 500 sums are held until the last is made, as in a
+training step; then all of them are dropped.  50 rounds are in one timer.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import article
+import fastscalar as fs
+from fastscalar import _core, reference
+from workloads import (
+    OPERATIONS,
+    OUTPUTS,
+    collector,
+    dot_product_numbers,
+    dot_products,
+    in_turn,
+    made_of,
+    total,
+)
+
+ROUNDS = 50  # in one timer
+
+
+@pytest.fixture(scope="module")
+def sides() -> SimpleNamespace:
+    """The same numbers on every side, after a check that every side computes the same."""
+    numbers = dot_product_numbers()
+    kinds = {"fastscalar": fs.Tensor, "twin": reference.Tensor, "article": article.Tensor, "complex": complex}
+    data = SimpleNamespace(**{name: made_of(kind, *numbers) for name, kind in kinds.items()})
+    expected = dot_products(*numbers)
+    assert dot_products(*data.complex) == expected
+    gradients = {}
+    for name in ("fastscalar", "twin", "article"):
+        x, w = getattr(data, name)
+        sums = dot_products(x, w)
+        assert [s.data for s in sums] == expected, name
+        total(sums).backward()
+        gradients[name] = [t.grad for t in x], [[t.grad for t in row] for row in w]
+    assert gradients["fastscalar"] == gradients["twin"]
+    assert all(row == numbers[0] for row in gradients["twin"][1])
+    # The article's order of summation is another one.
+    for a, b in zip(gradients["article"][0], gradients["twin"][0], strict=True):
+        assert math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-12)
+    assert gradients["article"][1] == gradients["twin"][1]
+    return data
+
+
+def forward(data: Any, rounds: int) -> None:
+    """Build and drop."""
+    for _ in range(rounds):
+        sums = dot_products(*data)
+        del sums
+
+
+def whole(data: Any, rounds: int) -> float:
+    """Build, backward, drop; the seconds of the backward passes alone."""
+    seconds = 0.0
+    for _ in range(rounds):
+        root = total(dot_products(*data))
+        start = time.perf_counter()
+        root.backward()
+        seconds += time.perf_counter() - start
+        del root
+    return seconds
+
+
+def in_steady_state(run: Callable[[], None], nodes: int) -> Callable[[], None]:
+    """`run` with everything freed inside the timer, and a check that enough collections took place in it."""
+
+    def steady() -> float:
+        before = fs.tape_info()
+        start = time.perf_counter()
+        run()
+        _core._collect()
+        seconds = time.perf_counter() - start
+        after = fs.tape_info()
+        full = after["full_collections"] - before["full_collections"]
+        young = after["collections"] - before["collections"] - full
+        assert after["nodes"] == nodes
+        assert full >= 2  # one that the work made due beside the one above
+        assert young >= 20
+        return seconds
+
+    return steady
+
+
+@pytest.fixture
+def leaves(sides: SimpleNamespace) -> int:
+    """Nodes on the tape when nothing but the leaves is left."""
+    gc.collect()
+    _core._collect()
+    return fs.tape_info()["nodes"]
+
+
+def test_forward_and_freeing(
+    benchmark: Any, bar: Any, small: bool, sides: SimpleNamespace, leaves: int
+) -> None:
+    """Against the same loop over `complex`, which makes one C object for each operation."""
+    ours = in_steady_state(lambda: forward(sides.fastscalar, ROUNDS), leaves)
+    turns = in_turn(benchmark, ours, {"complex": lambda: forward(sides.complex, ROUNDS)}, rounds=15)
+    unit = 1e9 / (ROUNDS * OPERATIONS)
+    bar("scalar_ops: forward and freeing", turns.median("fastscalar") * unit, "ns/op")
+    bar("scalar_ops: the loop over complex", turns.median("complex") * unit, "ns/op")
+    bar("scalar_ops: forward and freeing / complex", turns.ratio("fastscalar", "complex"), "x", at_most=1.5)
+
+
+def test_backward(benchmark: Any, bar: Any, sides: SimpleNamespace, leaves: int) -> None:
+    """The passes inside the rounds of a whole training step; leaves not counted as nodes."""
+    seconds = []
+    ours = in_steady_state(lambda: seconds.append(whole(sides.fastscalar, ROUNDS)), leaves)
+    in_turn(benchmark, ours, {}, rounds=15)
+    seconds.sort()
+    nodes = OPERATIONS + OUTPUTS
+    bar("scalar_ops: backward", seconds[len(seconds) // 2] / (ROUNDS * nodes) * 1e9, "ns/node", at_most=6)
+
+
+@pytest.mark.parametrize(
+    ("side", "on", "factor"), [("twin", False, 12), ("twin", True, 25), ("article", True, 100)]
+)
+def test_in_all(
+    benchmark: Any,
+    bar: Any,
+    small: bool,
+    sides: SimpleNamespace,
+    leaves: int,
+    side: str,
+    on: bool,
+    factor: float,
+) -> None:
+    """Forward, backward and freeing, against pure Python with its collector on or off; ours has it on.
+
+    The article's nodes are in cycles, so that freeing them is `gc.collect()`.  The twin's are not.
+    """
+
+    def theirs() -> float:
+        with collector(on):
+            start = time.perf_counter()
+            whole(getattr(sides, side), 1)
+            if side == "article":
+                gc.collect()
+            return time.perf_counter() - start
+
+    ours = in_steady_state(lambda: whole(sides.fastscalar, ROUNDS) and None, leaves)
+    turns = in_turn(benchmark, ours, {side: theirs}, rounds=7)
+    state = "on" if on else "off"
+    bar(f"scalar_ops: in all, {side}, collector {state}", turns.median(side) / OPERATIONS * 1e9, "ns/op")
+    bar("scalar_ops: in all", turns.median("fastscalar") / (ROUNDS * OPERATIONS) * 1e9, "ns/op")
+    ratio = ROUNDS * turns.ratio(side, "fastscalar")
+    bar(f"scalar_ops: in all, {side} with collector {state} / ours", ratio, "x", at_least=factor)
