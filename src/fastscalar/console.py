@@ -1,0 +1,110 @@
+"""What the command line prints: lines for people, in 80 columns, in a terminal as in a pipe.
+
+Results go to the standard output.  The progress bar and passing remarks go to the standard error stream, and
+only if that is a terminal.  A pipe gets neither colours nor carriage returns.  Text is ASCII, paths aside.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+WIDTH = 80
+_CODES = {"bold": "1", "yellow": "33", "dim": "2"}
+
+
+class Stop(Exception):
+    """The command ends here with one line for the user."""
+
+    def __init__(self, message: str, status: int = 2) -> None:
+        super().__init__(" ".join(message.split()))
+        self.status = status
+
+
+@contextmanager
+def users_fault(*kinds: type[Exception]) -> Iterator[None]:
+    """Inside, exceptions of these kinds come from what the user gave: their message says all."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of our output has gone: nobody's fault
+        raise
+    except kinds as error:
+        raise Stop(str(error)) from error
+
+
+def style(text: str, *names: str) -> str:
+    """The text in this style, if the standard output is a terminal and NO_COLOR is not set (no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not _terminal(sys.stdout)
+    if plain or not names:
+        return text
+    return f"\033[{';'.join(_CODES[name] for name in names)}m{text}\033[0m"
+
+
+def say(text: str = "", *styles: str) -> None:
+    """One line of the result, at once: somebody may be watching the other end of the pipe."""
+    print(style(text, *styles), flush=True)
+
+
+@contextmanager
+def passing(text: str, quiet: bool = False) -> Iterator[None]:
+    """Show the text in the terminal while something goes on that may take its time, then wipe it away."""
+    if quiet or not _terminal(sys.stderr):
+        yield
+        return
+    text = text[: WIDTH - 1]
+    print(text, end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(" " * len(text), end="\r", file=sys.stderr, flush=True)
+
+
+def _terminal(stream: IO[str] | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def plural(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def percent(part: float) -> str:
+    return f"{100 * part:.2f} %"
+
+
+def short(path: str | os.PathLike[str]) -> str:
+    """The path as the user would write it: below the home folder with `~`."""
+    text, home = str(path), str(Path.home())
+    return "~" + text[len(home) :] if text.startswith(home + os.sep) and len(home) > 1 else text
+
+
+def matrix(counts: Sequence[Sequence[int]]) -> list[str]:
+    """A confusion table: one row for each true class, one column for each class that it was taken for.
+
+    >>> print("\\n".join(matrix([[8, 0], [1, 12]])))
+    true  taken for
+           0  1
+       0   8  .
+       1   1 12
+    """
+    width = max(len(str(n)) for row in counts for n in row) + 1
+    lines = ["true  taken for", "     " + "".join(f"{k:>{width}}" for k in range(len(counts)))]
+    for k, row in enumerate(counts):
+        lines.append(f"{k:>4} " + "".join(f"{n or '.':>{width}}" for n in row))
+    return lines
+
+
+def cpu() -> str:
+    """The name of the processor, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(("model name", "Model")):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
