@@ -18,6 +18,8 @@ from fastscalar import _core, reference
 
 EXAMPLES = int(os.environ.get("FASTSCALAR_EXAMPLES", "300"))  # `make fuzz` asks for more
 
+FIXTURES = [HealthCheck.function_scoped_fixture]  # `stress` is the same for every example
+
 VALUES = [0.0, -0.0, 1.0, -1.0, 0.5, 3.0, -2.25, 1e-3, 7e5, 1e200, -1e200, 1e-300, math.inf, -math.inf, math.nan]
 TAME = [0.0, -0.0, 1.0, -1.0, 0.5, 0.3, -2.25, 1e-3, 1.7, -0.9]
 STEP = st.tuples(*[st.integers(0, 255)] * 4)
@@ -132,13 +134,13 @@ def test_tame_values(program):
     check(program, TAME)
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=FIXTURES)
 @given(program=PROGRAM)
 def test_under_stress(program, stress):
     check(program, VALUES)
 
 
-# --- layers and losses among the scalar code: values bit for bit, gradients to 1e-12 -----------------------------------
+# --- layers and losses among the scalar code: values bit for bit, gradients to 1e-12 --------------
 
 
 class Layered(Machine):
@@ -248,7 +250,7 @@ def test_layers(program):
     check_layered(program)
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=FIXTURES)
 @given(program=st.lists(STEP, min_size=3, max_size=30))
 def test_layers_under_stress(program, stress):
     check_layered(program)

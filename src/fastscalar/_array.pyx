@@ -26,12 +26,13 @@ from fastscalar._core import operations
 from fastscalar._views import ArrayView
 
 cdef extern from "Python.h":
+    object PySeqIter_New(object)
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
     void PyType_Modified(PyTypeObject *)
 
 
-# --- operands of wide instructions -----------------------------------------------------------------------------------
+# --- operands of wide instructions ----------------------------------------------------------------
 #
 # A Source is an operand before the safepoint: converted, and holding on to the objects that it came from.  After the
 # safepoint `resolve` turns it into indices; it allocates, but runs no Python.
@@ -199,12 +200,10 @@ cdef tuple shape_of(Source s):
 
 
 cdef Source sparse_source(object x, str what):
-    """The input of a Linear.  Numbers keep only what is not zero; whole-number arrays are refused: images need / 255."""
+    """The input of a Linear: of numbers only the non-zero ones.  Arrays of whole numbers are refused: X / 255"""
     cdef Source s
     cdef Py_buffer view
-    cdef Py_ssize_t r, rows, cols, stride
-    cdef bint direct
-    cdef char *base
+    cdef Py_ssize_t rows, cols, stride
     if type(x) is TensorArray:
         return source(x, what)
     if isinstance(x, np.ndarray):
@@ -316,7 +315,7 @@ cdef int resolve(Source s, Operand *o, str what) except -1:
     return 0
 
 
-# --- emitting wide instructions ----------------------------------------------------------------------------------------
+# --- emitting wide instructions -------------------------------------------------------------------
 #
 # begin: after the safepoint, everything that can fail.  Then the values are computed into value[n:n + count].
 # end: publish, and drop the operands if this thread does not record.
@@ -333,7 +332,7 @@ cdef Wide *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str wha
         if T.quiet and not recording():
             make_leaf(q, 1)
             q.op = op
-    except:
+    except BaseException:
         free_wide(q)
         raise
     return q
@@ -487,7 +486,7 @@ def affine(x, w, b):
                 leaf.f_row = NULL
                 leaf.f_x = leaf.f_g = NULL
                 out_of_memory("Linear", inner + cols)
-    except:
+    except BaseException:
         free_wide(q)
         raise
     q.rows, q.cols, q.inner = <int>rows, <int>cols, <int>inner
@@ -600,7 +599,7 @@ def cross_entropy(logits, label):
         t = Tensor.__new__(Tensor)
         q = begin(W_XENT, 1, s, None, None, "cross_entropy")
         save(q, "cross_entropy")
-    except:
+    except BaseException:
         PyMem_RawFree(labels)
         raise
     q.labels = labels
@@ -642,7 +641,7 @@ cdef TensorArray leaf_array(Source s, str what):
     q = new_wide(W_LEAF, <int>s.count)
     try:
         make_leaf(q, <int>rows)
-    except:
+    except BaseException:
         free_wide(q)
         raise
     memcpy(T.value + T.n, s.number, s.count * sizeof(double))
@@ -682,7 +681,7 @@ def to_tensor(data):
     return [to_tensor(x) for x in data]
 
 
-# --- TensorArray -------------------------------------------------------------------------------------------------------
+# --- TensorArray ----------------------------------------------------------------------------------
 
 @cython.final
 @cython.no_gc
@@ -769,6 +768,9 @@ cdef class TensorArray:
         if ndim == 0:
             return handle_of(<int>(T.wide[self.slot].start + offset))
         return view_of(self, offset, ndim, shape, strides)
+
+    def __iter__(self):
+        return PySeqIter_New(self)
 
     def __setitem__(self, key, value):
         raise TypeError("elements of a TensorArray cannot be replaced; to change a number write array.data[i] = number")
@@ -863,7 +865,8 @@ cdef class TensorArray:
             try:
                 value = np.broadcast_to(value, self.shape)
             except ValueError:
-                raise ValueError(f"TensorArray.{field}: a value of shape {value.shape} does not fit in {self.shape}") from None
+                raise ValueError(
+                    f"TensorArray.{field}: a value of shape {value.shape} does not fit in {self.shape}") from None
         value = np.ascontiguousarray(value, dtype=np.float64)
         PyObject_GetBuffer(value, &view, PyBUF_STRIDES)
         copy_in(self, gradients, <double *>view.buf)
@@ -897,7 +900,8 @@ cdef bint is_contiguous(TensorArray a) noexcept:
     return True
 
 
-cdef TensorArray view_of(TensorArray a, Py_ssize_t offset, int ndim, const Py_ssize_t *shape, const Py_ssize_t *strides):
+cdef TensorArray view_of(TensorArray a, Py_ssize_t offset, int ndim,
+                         const Py_ssize_t *shape, const Py_ssize_t *strides):
     cdef TensorArray view = TensorArray.__new__(TensorArray)
     cdef int d
     view.ndim = ndim
@@ -967,7 +971,7 @@ cdef void copy_in(TensorArray a, bint gradients, const double *values) noexcept:
         step_walk(a, &w)
 
 
-# --- SGD ---------------------------------------------------------------------------------------------------------------
+# --- SGD ------------------------------------------------------------------------------------------
 
 def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     """data -= lr * grad (if `step`), then grad = 0.0 (if `reset`), for every Tensor in nested lists.
@@ -1026,7 +1030,7 @@ cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:
         return
     materialise(q)
     start_walk(a, &walk)
-    for k in range(element_count(a)):
+    for _k in range(element_count(a)):
         if step:
             w[walk.offset] -= lr * g[walk.offset]
         if reset:
@@ -1034,7 +1038,7 @@ cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:
         step_walk(a, &walk)
 
 
-# --- at import ---------------------------------------------------------------------------------------------------------
+# --- at import ------------------------------------------------------------------------------------
 
 def _array_method(int code):
     def method(TensorArray self not None):
@@ -1046,7 +1050,7 @@ def _array_method(int code):
 
 cdef int install_methods() except -1:
     """The functions of the operation table become methods of arrays too."""
-    for code, name, arity, is_method in operations():
+    for code, name, _arity, is_method in operations():
         if is_method:
             (<dict>(<PyTypeObject *>TensorArray).tp_dict)[name] = _array_method(code)
     PyType_Modified(<PyTypeObject *>TensorArray)

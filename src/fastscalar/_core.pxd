@@ -200,7 +200,7 @@ ctypedef struct Row:        # of the operation table
     Slope2 db
 
 
-# --- for the modules above -----------------------------------------------------------------------------------------
+# --- for the modules above ------------------------------------------------------------------------
 
 cdef Tape T
 cdef const fs_kernels *K

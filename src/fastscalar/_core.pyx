@@ -52,7 +52,7 @@ cdef Tape T
 cdef const fs_kernels *K         # the set of kernels in use
 
 
-# --- memory --------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 #
 # All memory of the engine comes through here.  `_fail_after(k)` lets the k-th request from now fail: the tests use
 # it to show that a refused allocation is a MemoryError which leaves everything as it was.
@@ -84,7 +84,7 @@ cdef int out_of_memory(what, size_t count) except -1:
     raise MemoryError(f"{what}: no memory for {count:,}")
 
 
-# --- columns -------------------------------------------------------------------------------------------------------
+# --- columns --------------------------------------------------------------------------------------
 
 cdef void copy_written(char *to, const char *source, size_t size) noexcept nogil:
     """Copy into zeroed memory without touching pages of the target that would stay zero."""
@@ -179,13 +179,14 @@ cdef int safepoint(Py_ssize_t need) except -1:
                 promote()                        # nothing that can die lies between this run and the old part
     while T.n + need + SLACK > T.capacity:       # a loop: what `collect` released may have emitted nodes
         if T.n + need + SLACK > T.max_nodes:
-            raise MemoryError(f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
+            raise MemoryError(
+                f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
         resize(min(max(2 * T.capacity, T.n + need + SLACK), T.max_nodes))
     set_limit()
     return 0
 
 
-# --- wide instructions: table ----------------------------------------------------------------------------------------
+# --- wide instructions: table ---------------------------------------------------------------------
 
 cdef Wide *new_wide(int op, int count) except NULL:
     """A slot for an instruction that is not on the tape yet: `publish` puts it there, `free_wide` gives it back."""
@@ -290,7 +291,7 @@ cdef int make_leaf(Wide *q, int rows) except -1:
     return 0
 
 
-# --- collection ------------------------------------------------------------------------------------------------------
+# --- collection -----------------------------------------------------------------------------------
 #
 # Mark: from young to old, a node is alive if it has a handle or something alive refers to it.  Place: from old to
 # young, everything alive gets its new index and operands are rewritten, while all records are where they were.  Slide.
@@ -583,7 +584,7 @@ cdef int stress() except -1:
     return 0
 
 
-# --- making nodes ----------------------------------------------------------------------------------------------------
+# --- making nodes ---------------------------------------------------------------------------------
 
 cdef inline int emit(int op, int a, int b, double v, void *handle) noexcept nogil:
     """The next node.  The caller has room for it and cannot fail any more."""
@@ -619,7 +620,7 @@ cdef Tensor handle_of(int i):
     return t
 
 
-# --- no_grad ---------------------------------------------------------------------------------------------------------
+# --- no_grad --------------------------------------------------------------------------------------
 
 cdef dict quiet_depth = {}       # thread -> how many no_grad blocks it is in
 
@@ -657,7 +658,7 @@ class no_grad:
         set_limit()
 
 
-# --- the operation table ---------------------------------------------------------------------------------------------
+# --- the operation table --------------------------------------------------------------------------
 #
 # One row registers an operation: its name, what it does, its derivatives.  Methods, arrays, tests and drawing read it.
 # `errors` says what a result that is not finite means when the operand was: for Python's `math` an infinity is either
@@ -753,7 +754,7 @@ cdef inline double evaluate(int code, double a, double b) except? -1.0:
     return v
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 cdef tuple REAL = (numbers.Real, np.bool_)
 
@@ -828,7 +829,7 @@ cdef object unary(int code, Tensor self):
     return result(code, a, 0, v)
 
 
-# --- Tensor ----------------------------------------------------------------------------------------------------------
+# --- Tensor ---------------------------------------------------------------------------------------
 #
 # 24 bytes: a node's index and, if the user set attributes on it, where they are.  No __dict__ (Cython would make one
 # for every object: 30 -> 45 ns an operation); attributes live in a table of the tape, and so does the Tensor that
@@ -1111,7 +1112,7 @@ def _method(int code):
     return method
 
 
-# --- operands of wide instructions -----------------------------------------------------------------------------------
+# --- operands of wide instructions ----------------------------------------------------------------
 
 cdef double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
     if o.count == 1:
@@ -1198,7 +1199,7 @@ cdef int reserve_work(size_t doubles, size_t ints, str what) except -1:
     return 0
 
 
-# --- gradients of array leaves: touched rows, factored gradients -----------------------------------------------------
+# --- gradients of array leaves: touched rows, factored gradients ----------------------------------
 #
 # A row that is not in `touched` has gradient exactly 0.0 in memory, so that reset and SGD pass over it.  Every writer
 # enters its row first.  `factored >= 0`: nothing is touched, and the gradient is f_x (at rows f_row) times f_g; this is
@@ -1247,7 +1248,7 @@ cdef void write_gradient(int i) noexcept nogil:
             enter_row(q, T.record[i].b // q.cols)
 
 
-# --- backward --------------------------------------------------------------------------------------------------------
+# --- backward -------------------------------------------------------------------------------------
 #
 # One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
 # gradient 0.0 at that moment; all its contributions come from younger nodes, so when the sweep arrives its gradient is
@@ -1542,7 +1543,7 @@ cdef void end_sweep() noexcept:
     set_limit()
 
 
-# --- backward of wide instructions ---------------------------------------------------------------------------------------
+# --- backward of wide instructions ----------------------------------------------------------------
 
 cdef long wide_backward(Wide *q, int i) noexcept nogil:
     """All reached outputs of an instruction; an estimate of the work."""
@@ -1591,7 +1592,6 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
     """One output of any instruction but W_AFFINE; its operands are touched."""
     cdef double g = T.grad[q.start + k], x, y, v
     cdef Py_ssize_t r, j
-    cdef int p
     if q.op == W_MAP1:
         x = value_of(&q.x, k)
         add_to(&q.x, k, g * TABLE[q.code].d(x, T.value[q.start + k]))
@@ -1713,7 +1713,7 @@ cdef inline double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
     return T.value[o.start + k] if o.kind == RUN else T.value[o.index[k]] if o.kind == INDEX else o.value[k]
 
 
-# --- parents -----------------------------------------------------------------------------------------------------------
+# --- parents --------------------------------------------------------------------------------------
 
 cdef int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, list out) except -1:
     cdef Py_ssize_t k
@@ -1758,7 +1758,7 @@ cdef list parents(Tensor t):
         set_limit()
 
 
-# --- looking inside, and hooks for tests ---------------------------------------------------------------------------------
+# --- looking inside, and hooks for tests ----------------------------------------------------------
 
 def tape_info():
     """What is on the tape: nodes, bytes, collections, the kernel set, as a dictionary."""
@@ -1907,7 +1907,7 @@ cdef bint check_operand(Operand *o, int before) except -1:
     return True
 
 
-# --- at import ---------------------------------------------------------------------------------------------------------
+# --- at import ------------------------------------------------------------------------------------
 
 cdef int open_tape() except -1:
     memset(&T, 0, sizeof(Tape))
@@ -1925,7 +1925,7 @@ cdef int open_tape() except -1:
 
 cdef int install_methods() except -1:
     """The functions of the operation table become methods."""
-    for code, name, arity, is_method in operations():
+    for code, name, _arity, is_method in operations():
         if is_method:
             (<dict>(<PyTypeObject *>Tensor).tp_dict)[name] = _method(code)
     PyType_Modified(<PyTypeObject *>Tensor)

@@ -114,7 +114,7 @@ def _transfer(url: str, out: IO[bytes], limit: int, deadline: float) -> str | No
         return "no time left to try it"
     try:
         # Here, because it takes a quarter of a second and most runs download nothing.
-        import pooch  # type: ignore[import-untyped]
+        import pooch
     except ImportError as error:
         return f"the package pooch is needed to download ({error})"
     sink = _Sink(out, limit)

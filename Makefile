@@ -1,0 +1,48 @@
+# One command for each intention; `make help` lists them.  PYTHON chooses the interpreter.
+
+PYTHON ?= python
+PYTEST ?= $(PYTHON) -m pytest
+JOBS ?= 2
+BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-stress fuzz oracle lint types bench bench-check annotate clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+build: ## compile the extensions in place and install the package in editable form, with all tools
+	$(PYTHON) -m pip install -e '.[test,dev]'
+
+test: ## the whole suite, doctests included
+	$(PYTEST) -n $(JOBS)
+
+test-stress: ## the engine's tests with every safepoint collecting and moving everything
+	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) tests --ignore=tests/test_download.py --ignore=tests/test_synthetic.py \
+		--ignore=tests/test_cli.py --ignore=tests/article
+
+fuzz: ## random programs on engine and twin: 20,000 of each kind (some minutes)
+	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/test_programs.py
+
+oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
+	$(PYTEST) tests/oracle
+
+lint: ## ruff, cython-lint
+	$(PYTHON) -m ruff check .
+	PATH="$(BIN):$$PATH" cython-lint src/fastscalar
+
+types: ## mypy, and the stubs of the extensions against what they really have
+	$(PYTHON) -m mypy
+	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar._array --ignore-missing-stub --mypy-config-file pyproject.toml
+
+bench: ## all benchmarks (pytest-benchmark); results are checked before they are timed
+	$(PYTEST) benchmarks -p no:xdist
+
+bench-check: ## every benchmark once in its smallest size, checks included, no timing
+	$(PYTEST) benchmarks --benchmark-disable -q
+
+annotate: ## Cython's HTML: what in the extensions still calls Python
+	FASTSCALAR_ANNOTATE=1 $(PYTHON) setup.py build_ext --inplace --force
+
+clean: ## remove what a build leaves
+	rm -rf build src/fastscalar/*.so src/fastscalar/_core.c src/fastscalar/_array.c src/fastscalar/*.html src/*.egg-info
