@@ -114,6 +114,7 @@ cdef int flatten(object x, Source s, int level, str what) except -1:
     cdef double v = 0.0
     if level == s.ndim:
         if type(x) is Tensor:
+            bound(x)
             s.tensors.append(x)
         elif as_number(x, &v):
             if T.n >= T.limit:
@@ -144,6 +145,7 @@ cdef Source source(object x, str what):
         set_shape(s, s.array.shape, what)
         return s
     if type(x) is Tensor:
+        bound(x)
         s.tensors = [x]
         s.count = 1
         return s
@@ -210,7 +212,7 @@ cdef Source sparse_source(object x, str what):
         if x.dtype.kind in "iub":
             raise ValueError(f"{what}: got an array of {x.dtype}; images need scaling to 0..1 first: X / 255")
         if x.ndim in (1, 2) and x.size and x.dtype.kind == "f":
-            if x.dtype != np.float64 or not x.dtype.isnative or x.strides[x.ndim - 1] % 8:
+            if x.dtype != np.float64 or not x.dtype.isnative or x.strides[x.ndim - 1] % 8 or not x.flags.aligned:
                 x = x.astype(np.float64)
             s = Source.__new__(Source)
             PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
@@ -675,6 +677,8 @@ def to_tensor(data):
         return data
     if as_number(data, &v) or (isinstance(data, np.ndarray) and data.ndim == 0):
         return Tensor(data if not isinstance(data, np.ndarray) else data.item())
+    if hasattr(type(data), "__next__"):
+        data = list(data)                        # read twice if there are Tensors in it
     s = source(data, "to_tensor")
     if s.number != NULL:
         return leaf_array(s, "to_tensor")

@@ -216,6 +216,7 @@ cdef int safepoint(Py_ssize_t need) except -1
 cdef bint recording()
 cdef Tensor result(int op, int a, int b, double v)
 cdef Tensor handle_of(int i)
+cdef int bound(Tensor t) except -1
 cdef Wide *new_wide(int op, int count) except NULL
 cdef void free_wide(Wide *q) noexcept nogil
 cdef void free_operand(Operand *o) noexcept nogil

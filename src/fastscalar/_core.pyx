@@ -552,6 +552,7 @@ cdef int collect_old() except -1:
             resize(2 * T.n + 4 * NURSERY)
         except MemoryError:
             pass                                 # the larger columns serve as well
+    set_limit()                                  # now: what comes next may fail before anybody else does it
     return 0
 
 
@@ -773,6 +774,14 @@ cdef int as_number(object x, double *v) except -1:
     return 0
 
 
+cdef object not_a_number(int code, object left, object right):
+    """NotImplemented, from which Python makes its TypeError; NumPy would speak of concatenation, or of ufuncs."""
+    if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
+        raise TypeError(f"unsupported operand type(s) for {op_name(code)}: '{type(left).__name__}' and "
+                        f"'{type(right).__name__}' (to_tensor makes an array of Tensors)")
+    return NotImplemented
+
+
 cdef object binary_slow(int code, object left, object right):
     """A binary operation when an operand is a number, a collection is due, or this thread is in no_grad."""
     cdef double x = 0.0, y = 0.0, v
@@ -780,15 +789,17 @@ cdef object binary_slow(int code, object left, object right):
     cdef int a = 0, b = 0
     cdef Tensor t
     if not left_is_node and not as_number(left, &x):
-        return NotImplemented
+        return not_a_number(code, left, right)
     if not right_is_node and not as_number(right, &y):
-        return NotImplemented
+        return not_a_number(code, left, right)
     if T.n >= T.limit:
         safepoint(SLACK)
     if left_is_node:
+        bound(left)
         a = (<Tensor>left).index
         x = T.value[a]
     if right_is_node:
+        bound(right)
         b = (<Tensor>right).index
         y = T.value[b]
     v = evaluate(code, x, y)
@@ -809,6 +820,8 @@ cdef inline object binary(int code, object left, object right):
     if type(left) is Tensor and type(right) is Tensor and T.n < T.limit:
         a = (<Tensor>left).index
         b = (<Tensor>right).index
+        if a == 0 or b == 0:
+            unbound()
         v = evaluate(code, T.value[a], T.value[b])
         return result(code, a, b, v)
     return binary_slow(code, left, right)
@@ -817,6 +830,7 @@ cdef inline object binary(int code, object left, object right):
 cdef object unary(int code, Tensor self):
     cdef int a
     cdef double x, v
+    bound(self)
     if T.n >= T.limit:
         safepoint(SLACK)
     a = self.index
@@ -867,6 +881,8 @@ cdef class Tensor:
             v = float(data)
         if T.n >= T.limit:
             safepoint(SLACK)
+        if self.index:                           # by a __float__ or a destructor, just now
+            raise TypeError("Tensor.__init__ called a second time")
         self.index = emit(LEAF, 0, 0, v, <void *>self)
 
     def __dealloc__(self):
@@ -880,6 +896,8 @@ cdef class Tensor:
         return f"Tensor(data={T.value[self.index]!r})"
 
     # --- number protocol ---
+
+    __array_ufunc__ = None       # a NumPy scalar leaves the operation to us; an array and a Tensor are a TypeError
 
     def __float__(self):
         return T.value[self.index]
@@ -1043,8 +1061,12 @@ cdef class Tensor:
 
 cdef int bound(Tensor t) except -1:
     if t.index == 0:
-        raise ValueError("this Tensor was never initialised")
+        unbound()
     return 0
+
+
+cdef int unbound() except -1:
+    raise ValueError("this Tensor was never initialised")
 
 
 cdef double number_for(object value, str name) except? -1.0:
@@ -1057,6 +1079,8 @@ cdef double number_for(object value, str name) except? -1.0:
 cdef Tensor new_leaf(int i):
     """A leaf with the value of node `i`."""
     cdef double v = T.value[i]
+    if i == 0:
+        unbound()
     if T.n >= T.limit:
         safepoint(SLACK)
     return result(LEAF, 0, 0, v)
@@ -1252,7 +1276,7 @@ cdef void write_gradient(int i) noexcept nogil:
 #
 # One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
 # gradient 0.0 at that moment; all its contributions come from younger nodes, so when the sweep arrives its gradient is
-# complete.  (Two passes, reset then add, cost 1.4x: docs/design/0003.)  Structure decides what is reached, never the
+# complete.  (Why not two passes: docs/design/0003.)  Structure decides what is reached, never the
 # value of a gradient: 0 * inf matters.
 #
 #        older                                   younger
@@ -1765,7 +1789,7 @@ def tape_info():
     return {
         "nodes": T.n - 1,
         "capacity": T.capacity,
-        "bytes_per_node": 2 * sizeof(double) + sizeof(void *) + sizeof(Record) + 1 + 1 / 64,
+        "bytes_per_node": 2 * sizeof(double) + sizeof(void *) + sizeof(Record) + 1 + 1.0 / 64,
         "wide_instructions": T.n_wide - T.n_free,
         "wide_bytes": sum([T.wide[k].bytes for k in range(T.n_wide) if T.wide[k].op != W_FREE]),
         "collections": T.collections,
@@ -1804,7 +1828,7 @@ def _collect():
 
 
 def _fail_after(long long requests):
-    """Let the engine's memory request number `requests` + 1 from now on fail, and all after it; -1: none."""
+    """Let the engine's memory request number `requests` + 1 from now on fail, and no other; -1: none."""
     global requests_left
     requests_left = requests
 

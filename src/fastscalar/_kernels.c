@@ -2,7 +2,7 @@
  *
  * Output columns are taken 32 at a time and kept in registers while all inputs go by, so `w` is read once and `out`
  * written once.  Tried and lost (784 x 256, 19 % of the inputs not zero, AVX-512): out[] in memory, input by input,
- * 1.7x the time of this one.
+ * 1.5x the time (8.7 against 5.6 us, samples in turn).
  */
 #include "_kernels.h"
 

@@ -72,6 +72,9 @@ class ArrayView(NDArrayOperatorsMixin):
             else:
                 setattr(part, self._field, value)
         else:
+            value = np.asarray(value)
+            if value.dtype.kind not in "fiub":
+                raise TypeError(f"TensorArray.{self._field}: expected real numbers, got an array of {value.dtype}")
             values = np.asarray(self)
             values[key] = value
             self._array._write(self._field, values)

@@ -52,6 +52,8 @@ class Tensor:
 
     # --- numbers ---
 
+    __array_ufunc__ = None  # a NumPy scalar leaves the operation to us; an array and a Tensor are a TypeError
+
     def item(self):
         return self.data
 
