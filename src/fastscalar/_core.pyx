@@ -1513,7 +1513,9 @@ cdef int sweep_some(int i) noexcept nogil:
                 i = leave(q, i)
         elif r.op > WIDE:
             scalar_step(i)
-        if i & 63 and mark[i - 1]:
+        if mark[i - 1] and i & 4095:
+            if not i & 63:
+                mark64[i >> 6] = 0
             i -= 1
         else:
             i = previous(i)
