@@ -165,7 +165,7 @@ cdef void set_limit() noexcept nogil:
         T.limit = T.capacity - SLACK
     else:
         T.limit = min(T.young + NURSERY, T.capacity - SLACK)
-    T.fresh = max(T.fresh, max(T.limit, T.n + SLACK))    # scalar operations write there without saying so
+    T.fresh = max(T.fresh, max(T.limit, T.n) + SLACK)    # scalar operations write there without saying so
 
 
 cdef int safepoint(Py_ssize_t need) except -1:
