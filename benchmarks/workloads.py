@@ -32,9 +32,7 @@ def dot_product_numbers() -> tuple[list[float], list[list[float]]]:
     return generator.normal(size=INPUTS).tolist(), generator.normal(size=(OUTPUTS, INPUTS)).tolist()
 
 
-def made_of(
-    number: Callable[[float], Any], x: list[float], w: list[list[float]]
-) -> tuple[list[Any], list[list[Any]]]:
+def made_of(number: Callable[[float], Any], x: list[float], w: list[list[float]]) -> tuple[list[Any], list[list[Any]]]:
     """The same inputs and weights as objects of another kind."""
     return [number(v) for v in x], [[number(v) for v in row] for row in w]
 
@@ -119,9 +117,7 @@ class Turns:
         return self.median(side) / self.median(other)
 
 
-def in_turn(
-    benchmark: Any, ours: Callable[[], Any], others: dict[str, Callable[[], Any]], rounds: int
-) -> Turns:
+def in_turn(benchmark: Any, ours: Callable[[], Any], others: dict[str, Callable[[], Any]], rounds: int) -> Turns:
     """Run A B A B: in each round every other side once, then ours, which is what pytest-benchmark records.
 
     A side that returns a float says by it how many seconds it took; else the whole call counts.  The garbage
