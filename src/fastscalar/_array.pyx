@@ -798,8 +798,17 @@ cdef class TensorArray:
             raise TypeError("pow() of TensorArrays takes no modulus")
         return map2(POW, left, right)
 
+    def __mod__(left, right):
+        return map2(MOD, left, right)
+
+    def __floordiv__(left, right):
+        return map2(FLOORDIV, left, right)
+
     def __neg__(self):
         return map1(NEG, self)
+
+    def __abs__(self):
+        return map1(ABS, self)
 
     def __pos__(self):
         return self
@@ -1045,8 +1054,15 @@ cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:
 # --- at import ------------------------------------------------------------------------------------
 
 def _array_method(int code):
-    def method(TensorArray self not None):
-        return map1(code, self)
+    if row(code).arity == 2:
+        def method(TensorArray self not None, other):
+            value = map2(code, self, other)
+            if value is NotImplemented:
+                raise TypeError(f"{op_name(code)}: expected an array or a real number, got {type(other).__name__}")
+            return value
+    else:
+        def method(TensorArray self not None):
+            return map1(code, self)
     method.__name__ = op_name(code)
     method.__qualname__ = f"TensorArray.{method.__name__}"
     return method

@@ -40,6 +40,51 @@ cdef enum Code:
     RELU
     EXP
     LOG
+    EXP2
+    EXPM1
+    LOG2
+    LOG10
+    LOG1P
+    SQRT
+    CBRT
+    SIN
+    COS
+    TAN
+    ASIN
+    ACOS
+    ATAN
+    SINH
+    COSH
+    TANH
+    ASINH
+    ACOSH
+    ATANH
+    ERF
+    ERFC
+    NDTR
+    LGAMMA
+    DIGAMMA
+    ABS
+    SIGN
+    FLOOR
+    CEIL
+    TRUNC
+    DEGREES
+    RADIANS
+    SIGMOID
+    SOFTPLUS
+    SILU
+    GELU
+    MINIMUM
+    MAXIMUM
+    ATAN2
+    HYPOT
+    COPYSIGN
+    FMOD
+    MOD
+    FLOORDIV
+    LEAKY_RELU
+    ELU
     N_CODES
 
 
@@ -185,14 +230,15 @@ ctypedef double (*Slope2)(double, double, double) noexcept nogil
 
 cdef enum InfinityMeans:
     NO_ERROR
-    POLE
-    TOO_LARGE
+    POLE                    # ValueError
+    TOO_LARGE               # OverflowError
 
 ctypedef struct Row:        # of the operation table
     const char *name
     int arity
     int infinity            # InfinityMeans
     bint method             # is a method of Tensor and TensorArray of this name
+    bint divides            # right operand 0 is a ZeroDivisionError
     Unary f                 # arity 1: value, derivative
     Slope1 d
     Binary f2               # arity 2: value, derivatives by the left and the right operand

@@ -30,6 +30,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from fastscalar._scalar cimport *
 
+import math
 import numbers
 import os
 import time
@@ -662,8 +663,8 @@ class no_grad:
 # --- the operation table --------------------------------------------------------------------------
 #
 # One row registers an operation: its name, what it does, its derivatives.  Methods, arrays, tests and drawing read it.
-# `errors` says what a result that is not finite means when the operand was: for Python's `math` an infinity is either
-# a pole (ValueError) or an overflow (OverflowError); NaN is always a ValueError.
+# `infinity` says what an infinite result of a finite operand is: as in Python's `math` a pole (ValueError), too large
+# (OverflowError) or no error.  NaN of operands that are not NaN is a ValueError.
 
 cdef Row[N_CODES] TABLE
 
@@ -681,26 +682,73 @@ cdef void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity,
     TABLE[code].method = method
 
 
-cdef void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db) noexcept:
+cdef void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db, bint divides, bint method) noexcept:
     TABLE[code].name = name
     TABLE[code].arity = 2
     TABLE[code].f2 = f
     TABLE[code].da = da
     TABLE[code].db = db
+    TABLE[code].divides = divides
+    TABLE[code].method = method
 
 
 leaf_row(LEAF, b"")
 leaf_row(CONST, b"const")
 leaf_row(WIDE, b"wide")
-binary_row(ADD, b"+", f_add, d_add_a, d_add_b)
-binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b)
-binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b)
-binary_row(DIV, b"/", f_div, d_div_a, d_div_b)
-binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b)
+binary_row(ADD, b"+", f_add, d_add_a, d_add_b, False, False)
+binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b, False, False)
+binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b, False, False)
+binary_row(DIV, b"/", f_div, d_div_a, d_div_b, True, False)
+binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b, False, False)
 unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False)
 unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True)
 unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True)
 unary_row(LOG, b"log", f_log, d_log, POLE, True)
+unary_row(EXP2, b"exp2", f_exp2, d_exp2, TOO_LARGE, True)
+unary_row(EXPM1, b"expm1", f_expm1, d_expm1, TOO_LARGE, True)
+unary_row(LOG2, b"log2", f_log2, d_log2, POLE, True)
+unary_row(LOG10, b"log10", f_log10, d_log10, POLE, True)
+unary_row(LOG1P, b"log1p", f_log1p, d_log1p, POLE, True)
+unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, NO_ERROR, True)
+unary_row(CBRT, b"cbrt", f_cbrt, d_cbrt, NO_ERROR, True)
+unary_row(SIN, b"sin", f_sin, d_sin, NO_ERROR, True)
+unary_row(COS, b"cos", f_cos, d_cos, NO_ERROR, True)
+unary_row(TAN, b"tan", f_tan, d_tan, NO_ERROR, True)
+unary_row(ASIN, b"asin", f_asin, d_asin, NO_ERROR, True)
+unary_row(ACOS, b"acos", f_acos, d_acos, NO_ERROR, True)
+unary_row(ATAN, b"atan", f_atan, d_atan, NO_ERROR, True)
+unary_row(SINH, b"sinh", f_sinh, d_sinh, TOO_LARGE, True)
+unary_row(COSH, b"cosh", f_cosh, d_cosh, TOO_LARGE, True)
+unary_row(TANH, b"tanh", f_tanh, d_tanh, NO_ERROR, True)
+unary_row(ASINH, b"asinh", f_asinh, d_asinh, NO_ERROR, True)
+unary_row(ACOSH, b"acosh", f_acosh, d_acosh, NO_ERROR, True)
+unary_row(ATANH, b"atanh", f_atanh, d_atanh, POLE, True)
+unary_row(ERF, b"erf", f_erf, d_erf, NO_ERROR, True)
+unary_row(ERFC, b"erfc", f_erfc, d_erfc, NO_ERROR, True)
+unary_row(NDTR, b"ndtr", f_ndtr, d_ndtr, NO_ERROR, True)
+unary_row(LGAMMA, b"lgamma", f_lgamma, d_lgamma, POLE, True)
+unary_row(DIGAMMA, b"digamma", f_digamma, d_digamma, POLE, True)
+unary_row(ABS, b"abs", f_abs, d_abs, NO_ERROR, True)
+unary_row(SIGN, b"sign", f_sign, d_sign, NO_ERROR, True)
+unary_row(FLOOR, b"floor", f_floor, d_floor, NO_ERROR, True)
+unary_row(CEIL, b"ceil", f_ceil, d_ceil, NO_ERROR, True)
+unary_row(TRUNC, b"trunc", f_trunc, d_trunc, NO_ERROR, True)
+unary_row(DEGREES, b"degrees", f_degrees, d_degrees, NO_ERROR, True)
+unary_row(RADIANS, b"radians", f_radians, d_radians, NO_ERROR, True)
+unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, NO_ERROR, True)
+unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, NO_ERROR, True)
+unary_row(SILU, b"silu", f_silu, d_silu, NO_ERROR, True)
+unary_row(GELU, b"gelu", f_gelu, d_gelu, NO_ERROR, True)
+binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, False, True)
+binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, False, True)
+binary_row(ATAN2, b"atan2", f_atan2, d_atan2_a, d_atan2_b, False, True)
+binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, False, True)
+binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, False, True)
+binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, False, True)
+binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, True, False)
+binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False)
+binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True)
+binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "squared_loss", "cross_entropy")
 
@@ -718,10 +766,19 @@ cdef int raise_unary(int code, double a, double v) except -1:
     if isnan(v) and not isnan(a):
         raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
     if isinf(v) and not isinf(a) and not isnan(a):
-        if TABLE[code].infinity == POLE:
+        if TABLE[code].infinity == POLE and a <= 1.0:           # lgamma(1e306) is an overflow, lgamma(-1) a pole
             raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
-        if TABLE[code].infinity == TOO_LARGE:
+        if TABLE[code].infinity != NO_ERROR:
             raise OverflowError(f"{op_name(code)}({a!r}): the result is too large for a float")
+    return 0
+
+
+cdef int raise_binary(int code, double a, double b, double v) except -1:
+    """The result is not finite: raise what Python raises, or nothing."""
+    if code == POW:
+        raise_power(a, b, v)
+    elif code == FMOD and isnan(v) and not isnan(a) and not isnan(b):
+        raise ValueError(f"{op_name(code)}({a!r}, {b!r}): outside the function's domain")
     return 0
 
 
@@ -745,13 +802,11 @@ cdef inline double evaluate(int code, double a, double b) except? -1.0:
         return f_sub(a, b)
     if code == MUL:
         return f_mul(a, b)
-    if code == DIV:
-        if b == 0.0:
-            raise ZeroDivisionError(f"{a!r} / {b!r}: division by zero")
-        return f_div(a, b)
-    v = TABLE[code].f2(a, b)
+    if b == 0.0 and TABLE[code].divides:
+        raise ZeroDivisionError(f"{a!r} {op_name(code)} {b!r}: division by zero")
+    v = f_div(a, b) if code == DIV else TABLE[code].f2(a, b)
     if v - v != 0.0:
-        raise_power(a, b, v)
+        raise_binary(code, a, b, v)
     return v
 
 
@@ -905,6 +960,24 @@ cdef class Tensor:
     def __bool__(self):
         return T.value[self.index] != 0.0
 
+    def __int__(self):
+        return int(T.value[self.index])
+
+    def __round__(self, digits=None):
+        return round(T.value[self.index], digits)
+
+    def __floor__(self):
+        return math.floor(T.value[self.index])
+
+    def __ceil__(self):
+        return math.ceil(T.value[self.index])
+
+    def __trunc__(self):
+        return math.trunc(T.value[self.index])
+
+    def __format__(self, spec):
+        return format(T.value[self.index], spec) if spec else repr(self)
+
     def __hash__(self):
         return <Py_hash_t>(<size_t><void *>self >> 4)
 
@@ -944,11 +1017,24 @@ cdef class Tensor:
             raise TypeError("pow() of Tensors takes no modulus")
         return binary(POW, left, right)
 
+    def __mod__(left, right):
+        return binary(MOD, left, right)
+
+    def __floordiv__(left, right):
+        return binary(FLOORDIV, left, right)
+
+    def __divmod__(left, right):
+        quotient = binary(FLOORDIV, left, right)
+        return quotient if quotient is NotImplemented else (quotient, binary(MOD, left, right))
+
     def __neg__(self):
         return unary(NEG, self)
 
     def __pos__(self):
         return self
+
+    def __abs__(self):
+        return unary(ABS, self)
 
     # --- value and gradient ---
 
@@ -1059,6 +1145,22 @@ cdef class Tensor:
         return Tensor, (T.value[self.index],)
 
 
+def _function(int code, otherwise):
+    """A function for one row of the operation table; operands that are not Tensors and numbers go to `otherwise`."""
+    if TABLE[code].arity == 2:
+        def function(x, y, /):
+            if type(x) is Tensor or type(y) is Tensor:
+                value = binary(code, x, y)
+                if value is not NotImplemented:
+                    return value
+            return otherwise(x, y)
+    else:
+        def function(x, /):
+            return unary(code, <Tensor>x) if type(x) is Tensor else otherwise(x)
+    function.__name__ = function.__qualname__ = op_name(code)
+    return function
+
+
 cdef int bound(Tensor t) except -1:
     if t.index == 0:
         unbound()
@@ -1129,8 +1231,15 @@ cdef int pin(Tensor t) except -1:
 
 def _method(int code):
     """A method of Tensor for one row of the operation table."""
-    def method(Tensor self not None):
-        return unary(code, self)
+    if TABLE[code].arity == 2:
+        def method(Tensor self not None, other):
+            value = binary(code, self, other)
+            if value is NotImplemented:
+                raise TypeError(f"{op_name(code)}: expected a Tensor or a real number, got {type(other).__name__}")
+            return value
+    else:
+        def method(Tensor self not None):
+            return unary(code, self)
     method.__name__ = op_name(code)
     method.__qualname__ = f"Tensor.{method.__name__}"
     return method
@@ -1954,6 +2063,9 @@ cdef int install_methods() except -1:
     for code, name, _arity, is_method in operations():
         if is_method:
             (<dict>(<PyTypeObject *>Tensor).tp_dict)[name] = _method(code)
+    for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):   # as NumPy's object loops call them
+        (<dict>(<PyTypeObject *>Tensor).tp_dict)["arc" + name] = getattr(Tensor, "a" + name)
+    (<dict>(<PyTypeObject *>Tensor).tp_dict)["arctan2"] = getattr(Tensor, "atan2")
     PyType_Modified(<PyTypeObject *>Tensor)
     return 0
 

@@ -66,6 +66,24 @@ class Tensor:
     def __bool__(self):
         return self.data != 0.0
 
+    def __int__(self):
+        return int(self.data)
+
+    def __round__(self, digits=None):
+        return round(self.data, digits)
+
+    def __floor__(self):
+        return math.floor(self.data)
+
+    def __ceil__(self):
+        return math.ceil(self.data)
+
+    def __trunc__(self):
+        return math.trunc(self.data)
+
+    def __format__(self, spec):
+        return format(self.data, spec) if spec else repr(self)
+
     __hash__ = object.__hash__  # by identity, so that nodes go into sets and dictionaries
 
     def __eq__(self, other):
@@ -85,17 +103,16 @@ class Tensor:
 
     # --- operations ---
 
-    def relu(self):
-        return Tensor(0.0 if self.data <= 0.0 else self.data, (self,), "relu")
-
-    def exp(self):
-        return Tensor(math.exp(self.data), (self,), "exp")
-
-    def log(self):
-        return Tensor(math.log(self.data), (self,), "log")
+    # + - * / ** % // and the functions of the table at the end of this file are put in below
 
     def __neg__(self):
         return Tensor(-self.data, (self,), "neg")
+
+    def __pos__(self):
+        return self
+
+    def __abs__(self):
+        return self.abs()
 
     # --- backward ---
 
@@ -150,10 +167,13 @@ def _operator(op, value):
     return forward, reflected
 
 
-def _divide(a, b):
-    if b == 0.0:
-        raise ZeroDivisionError(f"{a!r} / {b!r}: division by zero")
-    return a / b
+def _dividing(op, divide):
+    def checked(a, b):
+        if b == 0.0:
+            raise ZeroDivisionError(f"{a!r} {op} {b!r}: division by zero")
+        return divide(a, b)
+
+    return checked
 
 
 def _is_complex(a, b):
@@ -175,7 +195,9 @@ def _power(a, b):
 Tensor.__add__, Tensor.__radd__ = _operator("+", lambda a, b: a + b)
 Tensor.__sub__, Tensor.__rsub__ = _operator("-", lambda a, b: a - b)
 Tensor.__mul__, Tensor.__rmul__ = _operator("*", lambda a, b: a * b)
-Tensor.__truediv__, Tensor.__rtruediv__ = _operator("/", _divide)
+Tensor.__truediv__, Tensor.__rtruediv__ = _operator("/", _dividing("/", lambda a, b: a / b))
+Tensor.__mod__, Tensor.__rmod__ = _operator("%", _dividing("%", lambda a, b: a % b))
+Tensor.__floordiv__, Tensor.__rfloordiv__ = _operator("//", _dividing("//", lambda a, b: a // b))
 Tensor.__pow__, Tensor.__rpow__ = _operator("**", _power)
 
 
@@ -211,10 +233,191 @@ _DERIVATIVES = {  # of the operands' values and the node's own value, one for ea
     "/": lambda a, b, v: (_quotient(1.0, b), -_quotient(v, b)),
     "**": _power_slopes,
     "neg": lambda a, v: (-1.0,),
-    "relu": lambda a, v: (0.0 if a <= 0.0 else 1.0,),
-    "exp": lambda a, v: (v,),
-    "log": lambda a, v: (_quotient(1.0, a),),
+    "%": lambda a, b, v: (1.0, -_floor(_quotient(a - v, b) + 0.5)),
+    "//": lambda a, b, v: (0.0, 0.0),
 }
+
+
+def _floor(a):
+    return math.copysign(float(math.floor(a)), a) if math.isfinite(a) else a
+
+
+def _trunc(a):
+    return math.copysign(_floor(abs(a)), a)
+
+
+def _quiet(function, a):
+    """A function of `math` as IEEE 754 has it."""
+    try:
+        return function(a)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return math.nan
+
+
+# --- functions: name -> value, derivatives ---------------------------------------------------------
+
+
+def _sigmoid(a):
+    e = math.exp(-abs(a))
+    return 1.0 / (1.0 + e) if a >= 0.0 else e / (1.0 + e)
+
+
+def _sigmoid_slope(a):
+    e = math.exp(-abs(a))
+    return e / ((1.0 + e) * (1.0 + e))
+
+
+def _ndtr(a):
+    return 0.5 * math.erfc(-a * 0.70710678118654752440)
+
+
+def _normal_density(a):
+    return 0.39894228040143267794 * math.exp(-0.5 * a * a)
+
+
+def _digamma(x):
+    """The derivative of lgamma: recurrence up to 10, then the asymptotic series (Abramowitz and Stegun 6.3)."""
+    if x <= 0.0 and x == _floor(x):
+        raise ValueError(f"digamma({x!r}): outside the function's domain")
+    if x < 0.0:
+        return _digamma(1.0 - x) - math.pi / math.tan(math.pi * (x - _floor(x + 0.5)))
+    r = 0.0
+    while x < 10.0:
+        r, x = r - 1.0 / x, x + 1.0
+    y = 1.0 / (x * x)
+    series = 1 / 132 - (y * (691 / 32760 - y / 12))
+    for coefficient in (1 / 240, 1 / 252, 1 / 120, 1 / 12):
+        series = coefficient - y * series
+    return r + math.log(x) - 0.5 / x - y * series
+
+
+def _trigamma(x):
+    if x <= 0.0:
+        if x == _floor(x):
+            return math.nan if math.isinf(x) else math.inf
+        y = math.pi / math.sin(math.pi * (x - _floor(x + 0.5)))
+        return y * y - _trigamma(1.0 - x)
+    r = 0.0
+    while x < 10.0:
+        r, x = r + _quotient(1.0, x * x), x + 1.0
+    y = 1.0 / (x * x)
+    series = 5 / 66 - (y * (691 / 2730 - y * 7 / 6))
+    for coefficient in (1 / 30, 1 / 42, 1 / 30, 1 / 6):
+        series = coefficient - y * series
+    return r + 1.0 / x + 0.5 * y + y / x * series
+
+
+def _same_sign(a, b):
+    return math.copysign(1.0, a) * math.copysign(1.0, b)
+
+
+def _atan2_slopes(a, b, v):
+    r = math.hypot(a, b)
+    return (0.0, 0.0) if a == 0.0 and b == 0.0 else (_quotient(_quotient(b, r), r), -_quotient(_quotient(a, r), r))
+
+
+_LN2, _LN10, _TWO_OVER_SQRT_PI = 0.69314718055994530942, 2.30258509299404568402, 1.12837916709551257390
+_UNARY = {
+    "relu": (lambda a: 0.0 if a <= 0.0 else a, lambda a, v: 0.0 if a <= 0.0 else 1.0),
+    "exp": (math.exp, lambda a, v: v),
+    "exp2": (math.exp2, lambda a, v: v * _LN2),
+    "expm1": (math.expm1, lambda a, v: v + 1.0),
+    "log": (math.log, lambda a, v: _quotient(1.0, a)),
+    "log2": (math.log2, lambda a, v: _quotient(1.0, a * _LN2)),
+    "log10": (math.log10, lambda a, v: _quotient(1.0, a * _LN10)),
+    "log1p": (math.log1p, lambda a, v: _quotient(1.0, 1.0 + a)),
+    "sqrt": (math.sqrt, lambda a, v: _quotient(0.5, v)),
+    "cbrt": (math.cbrt, lambda a, v: _quotient(1.0, 3.0 * v * v)),
+    "sin": (math.sin, lambda a, v: _quiet(math.cos, a)),
+    "cos": (math.cos, lambda a, v: -_quiet(math.sin, a)),
+    "tan": (math.tan, lambda a, v: 1.0 + v * v),
+    "asin": (math.asin, lambda a, v: _quotient(1.0, _quiet(math.sqrt, (1.0 - a) * (1.0 + a)))),
+    "acos": (math.acos, lambda a, v: -_quotient(1.0, _quiet(math.sqrt, (1.0 - a) * (1.0 + a)))),
+    "atan": (math.atan, lambda a, v: 1.0 / (1.0 + a * a)),
+    "sinh": (math.sinh, lambda a, v: _quiet(math.cosh, a)),
+    "cosh": (math.cosh, lambda a, v: math.copysign(_quiet(math.sinh, abs(a)), a)),
+    "tanh": (math.tanh, lambda a, v: (1.0 - v) * (1.0 + v)),
+    "asinh": (math.asinh, lambda a, v: 1.0 / math.sqrt(a * a + 1.0) if abs(a) < 1e150 else 1.0 / abs(a)),
+    "acosh": (
+        math.acosh,
+        lambda a, v: _quotient(1.0, _quiet(math.sqrt, a - 1.0) * _quiet(math.sqrt, a + 1.0)),
+    ),
+    "atanh": (math.atanh, lambda a, v: _quotient(1.0, (1.0 - a) * (1.0 + a))),
+    "erf": (math.erf, lambda a, v: _TWO_OVER_SQRT_PI * math.exp(-a * a)),
+    "erfc": (math.erfc, lambda a, v: -(_TWO_OVER_SQRT_PI * math.exp(-a * a))),
+    "ndtr": (_ndtr, lambda a, v: _normal_density(a)),
+    "lgamma": (math.lgamma, lambda a, v: _quiet(_digamma, a)),
+    "digamma": (_digamma, lambda a, v: _trigamma(a)),
+    "abs": (abs, lambda a, v: 1.0 if a > 0.0 else -1.0 if a < 0.0 else a * 0.0),
+    "sign": (lambda a: 1.0 if a > 0.0 else -1.0 if a < 0.0 else a, lambda a, v: 0.0),
+    "floor": (_floor, lambda a, v: 0.0),
+    "ceil": (lambda a: -_floor(-a), lambda a, v: 0.0),
+    "trunc": (lambda a: _trunc(a), lambda a, v: 0.0),
+    "degrees": (math.degrees, lambda a, v: 180.0 / math.pi),
+    "radians": (math.radians, lambda a, v: math.pi / 180.0),
+    "sigmoid": (_sigmoid, lambda a, v: _sigmoid_slope(a)),
+    "softplus": (
+        lambda a: (0.0 if a <= 0.0 else a) + math.log1p(math.exp(-abs(a))),
+        lambda a, v: _sigmoid(a),
+    ),
+    "silu": (
+        lambda a: -0.0 if a < -1e3 else a * _sigmoid(a),
+        lambda a, v: _sigmoid(a) if abs(a) > 1e3 else _sigmoid(a) * (1.0 + a * (1.0 - _sigmoid(a))),
+    ),
+    "gelu": (
+        lambda a: -0.0 if a < -1e3 else a * _ndtr(a),
+        lambda a, v: _ndtr(a) + (0.0 if abs(a) > 1e3 else a * _normal_density(a)),
+    ),
+}
+_BINARY = {
+    "minimum": (
+        lambda a, b: a if a <= b or a != a else b,
+        lambda a, b, v: (1.0, 0.0) if a <= b or a != a else (0.0, 1.0),
+    ),
+    "maximum": (
+        lambda a, b: a if a >= b or a != a else b,
+        lambda a, b, v: (1.0, 0.0) if a >= b or a != a else (0.0, 1.0),
+    ),
+    "atan2": (math.atan2, _atan2_slopes),
+    "hypot": (math.hypot, lambda a, b, v: (a / v, b / v) if v else (0.0, 0.0)),
+    "copysign": (math.copysign, lambda a, b, v: (_same_sign(a, b), 0.0)),
+    "fmod": (math.fmod, lambda a, b, v: (1.0, -_trunc(_quotient(a, b)))),
+    "leaky_relu": (
+        lambda a, b: a if a > 0.0 or a != a else b * a,
+        lambda a, b, v: (1.0 if a > 0.0 or a != a else b, 0.0 if a > 0.0 else a),
+    ),
+    "elu": (
+        lambda a, b: a if a > 0.0 or a != a else b * math.expm1(a),
+        lambda a, b, v: (1.0, 0.0) if a > 0.0 else (1.0 if a != a else b * math.exp(a), math.expm1(a)),
+    ),
+}
+
+
+def _register(name, value, slopes):
+    """A function of the table becomes a method of Tensor."""
+    if name in _UNARY:
+
+        def method(self):
+            return Tensor(value(self.data), (self,), name)
+
+        _DERIVATIVES[name] = lambda a, v: (slopes(a, v),)
+    else:
+
+        def method(self, other):
+            if not isinstance(other, Tensor):
+                if not _is_number(other):
+                    raise TypeError(f"{name}: expected a Tensor or a real number, got {type(other).__name__}")
+                other = Tensor(other, (), "const")
+            return Tensor(value(self.data, other.data), (self, other), name)
+
+        _DERIVATIVES[name] = slopes
+    setattr(Tensor, name, method)
+
+
+for _name, (_value, _slopes) in (_UNARY | _BINARY).items():
+    _register(_name, _value, _slopes)
 
 
 class no_grad:
