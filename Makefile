@@ -19,7 +19,7 @@ test: ## the whole suite, doctests included
 
 test-stress: ## the engine's tests with every safepoint collecting and moving everything
 	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) tests --ignore=tests/test_download.py --ignore=tests/test_synthetic.py \
-		--ignore=tests/test_cli.py --ignore=tests/article
+		--ignore=tests/test_cli.py --ignore=tests/test_readme.py --ignore=tests/article
 
 fuzz: ## random programs on engine and twin: 20,000 of each kind (some minutes)
 	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/test_programs.py

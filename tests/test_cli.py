@@ -648,7 +648,7 @@ def test_predict(shell: Shell, model: Path, digits: Path) -> None:
     p = np.exp(logits) / np.exp(logits).sum()
     best, *others = np.argsort(-p)[:3]
     first, second, third = (f"{100 * p[k]:.2f} %" for k in (best, *others))
-    answer = f"{best}  {first}  (or {others[0]} {second}, {others[1]} {third})"
+    answer = f"{best}  {first}   next: {others[0]} {second}, {others[1]} {third}"
     straight = [file for file in files if file.name != "inverted.npy"]
     assert len(straight) == 8
     assert shell.right("predict", model, *straight).splitlines() == [f"{file}: {answer}" for file in straight]

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -92,7 +93,7 @@ def test_the_readme_commands_run(tmp_path: Path) -> None:
     section = text.partition("\n## The command line\n")[2]
     lines = FENCE.findall(section)[0][1].splitlines()
     assert len(lines) == 6
-    (tmp_path / "seven.pgm").write_bytes(b"P5 28 28 255\n" + bytes(784))
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     ours = ("FASTSCALAR_", "XDG_")
     env = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     env |= {"HOME": str(tmp_path / "home"), "FASTSCALAR_MIRRORS": "http://127.0.0.1:9/"}

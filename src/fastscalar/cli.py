@@ -159,7 +159,7 @@ def predict(args: argparse.Namespace) -> int:
         for k, p in enumerate(weights / weights.sum(axis=1, keepdims=True)):
             best, *others = np.argsort(-p, kind="stable")[:3]
             rest = ", ".join(f"{i} {percent(p[i])}" for i in others)
-            say(f"{path}{f'[{k}]' if len(X) > 1 else ''}: {best}  {percent(p[best])}  (or {rest})")
+            say(f"{path}{f'[{k}]' if len(X) > 1 else ''}: {best}  {percent(p[best])}   next: {rest}")
     return 0
 
 
