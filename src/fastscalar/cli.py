@@ -192,8 +192,8 @@ def data(args: argparse.Namespace) -> int:
         say("\nBy hand: put these files, each as it is or with .gz, into one of the folders:")
         for file in FILES:
             say(f"  {file}")
-        say("$FASTSCALAR_DATA names a folder that has mnist/ or fashion-mnist/ in it, --data DIR\n"
-            "the folder of the files itself.")  # fmt: skip
+        say("$FASTSCALAR_DATA names a folder that has mnist/ or fashion-mnist/ in it,")
+        say("--data DIR the folder of the files itself.")
     return status
 
 
