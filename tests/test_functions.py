@@ -165,3 +165,163 @@ def test_special_functions_at_known_points():
     x = t(1.0)
     x.digamma().backward()
     assert x.grad == pytest.approx(math.pi**2 / 6, rel=1e-15)
+
+
+# --- sequences: one instruction here, a loop on the twin -------------------------------------------
+
+XS = [0.3, -1.7, 2.5, 0.0, -0.25]
+YS = [1.1, 0.7, -0.3, 2.0, 0.6]
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "logsumexp", "norm", "softmax", "log_softmax"])
+def test_reductions_have_the_bits_of_the_loop(name):
+    for values in (XS, [800.0, 801.0], [3.0]):
+        ours = [fastscalar.Tensor(x) for x in values]
+        theirs = [reference.Tensor(x) for x in values]
+        a = getattr(fastscalar, name)(ours)
+        b = getattr(reference, "total" if name == "sum" else name)(theirs)
+        one, other = (a[0], b[0]) if isinstance(b, list) else (a, b)
+        assert [t.data for t in a] == [t.data for t in b] if isinstance(b, list) else a.data == b.data
+        one.backward()
+        other.backward()
+        for x, y in zip(ours, theirs, strict=True):
+            assert x.grad == pytest.approx(y.grad, rel=1e-12, abs=1e-15), name
+
+
+def test_dot_has_the_bits_of_the_loop(fs):
+    xs, ys = [fs.Tensor(x) for x in XS], [fs.Tensor(y) for y in YS]
+    expected = 0.0
+    for x, y in zip(XS, YS, strict=True):
+        expected = expected + x * y
+    result = fs.dot(xs, ys)
+    result.backward()
+    assert result.data == expected
+    assert [x.grad for x in xs] == YS
+    assert [y.grad for y in ys] == XS
+
+
+def test_reductions_of_arrays_and_of_nothing():
+    a = fastscalar.to_tensor(XS)
+    assert fastscalar.sum(a).data == a.sum().data
+    assert fastscalar.mean(a).data == fastscalar.mean(list(a)).data
+    assert fastscalar.max(a).data == 2.5
+    assert fastscalar.min(a) is a[1]
+    assert fastscalar.sum([]).data == 0.0
+    for name in ("mean", "max", "min", "norm", "log_softmax"):
+        with pytest.raises(ValueError, match="at least one"):
+            getattr(fastscalar, name)([])
+    with pytest.raises(ValueError, match="same length"):
+        fastscalar.dot(a, [1.0])
+
+
+def test_softmax_backward_as_a_whole_and_one_by_one():
+    x = fastscalar.to_tensor(XS)
+    weights = [1.0, -2.0, 0.5, 3.0, 0.25]
+    p = fastscalar.softmax(x)
+    (p * weights).sum().backward()
+    whole = x.grad.tolist()
+    q = fastscalar.softmax(x)
+    (q[0] * 1.0 + q[1] * -2.0 + q[2] * 0.5 + q[3] * 3.0 + q[4] * 0.25).backward()
+    assert x.grad.tolist() == pytest.approx(whole, rel=1e-13, abs=1e-16)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softplus", "silu", "gelu", "sign", "leaky_relu", "elu", "relu"])
+def test_activations_take_tensors_arrays_and_numbers(name):
+    f = getattr(fastscalar, name)
+    expected = [f(fastscalar.Tensor(x)).data for x in XS]
+    assert f(fastscalar.to_tensor(XS)).tolist() == expected
+    if name != "relu":
+        assert [f(x) for x in XS] == expected
+        assert [getattr(reference, name)(x) for x in XS] == expected
+
+
+def test_clip_where_minimum_maximum(fs):
+    x = fs.Tensor(7.0)
+    y = fs.clip(x, 0, 5) + fs.where(x > 3, x * 2.0, 1.0) + fs.maximum(0, x) + fs.minimum(x, 100.0)
+    y.backward()
+    assert (y.data, x.grad) == (33.0, 4.0)
+    a, b = fs.Tensor(2.0), fs.Tensor(2.0)
+    fs.maximum(a, b).backward()
+    assert (a.grad, b.grad) == (1.0, 0.0)
+    with pytest.raises(TypeError, match="str"):
+        fs.maximum(a, "2")
+
+
+def test_the_number_protocol(fs):
+    t = fs.Tensor(-2.75)
+    assert sum([t, t, 1]).data == -4.5
+    assert (int(t), round(t), round(t, 1), math.floor(t), math.ceil(t), math.trunc(t)) == (-2, -3, -2.8, -3, -2, -2)
+    assert (f"{t:.1f}", f"{t}", abs(t).data, bool(t), bool(fs.Tensor(0.0))) == ("-2.8", repr(t), 2.75, True, False)
+    assert [x.data for x in divmod(t, 2)] == list(divmod(-2.75, 2)) if fs is fastscalar else True
+    assert ((t % 2).data, (t // 2).data, (7 % t).data, (7 // t).data) == (-2.75 % 2, -2.75 // 2, 7 % -2.75, 7 // -2.75)
+
+
+def test_numpy_on_either_side():
+    import numpy as np
+
+    t = fastscalar.Tensor(0.5)
+    assert isinstance(np.float64(2) * t, fastscalar.Tensor)
+    assert isinstance(t * np.float32(2), fastscalar.Tensor)
+    assert isinstance(np.int64(2) + t, fastscalar.Tensor)
+    assert [x.data for x in np.array([1.0, 2.0]) * t] == [0.5, 1.0]
+    assert [x.data for x in t * np.array([1.0, 2.0])] == [0.5, 1.0]
+    objects = np.array([t, t * 2])
+    assert (objects @ objects).data == 1.25
+    assert np.dot(objects, objects).data == 1.25
+    assert np.sum(objects).data == 1.5
+    assert [x.data for x in np.exp(objects)] == [math.exp(0.5), math.exp(1.0)]
+    assert np.exp(t).data == math.exp(0.5)
+    assert np.maximum(objects, 0.75)[1] is objects[1]
+    for name in ("arcsin", "arccos", "arctan", "arcsinh", "arctanh", "sqrt", "log", "sin", "tanh", "floor"):
+        assert getattr(np, name)(t).data == pytest.approx(float(getattr(np, name)(0.5)), rel=1e-15), name
+    assert np.arccosh(t + 1).data == math.acosh(1.5)
+
+
+# --- fastscalar.math -------------------------------------------------------------------------------
+
+
+def test_math_is_a_drop_in_for_numbers():
+    ours = fastscalar.math
+    for name in dir(math):
+        if not name.startswith("_"):
+            assert hasattr(ours, name), name
+    for name in ("exp", "log", "sin", "sqrt", "floor", "lgamma", "gamma", "degrees", "fabs"):
+        assert getattr(ours, name)(2.5) == getattr(math, name)(2.5)
+        assert type(getattr(ours, name)(2.5)) is type(getattr(math, name)(2.5))
+    assert ours.log(8, 2) == 3.0
+    assert ours.pow(2, 3) == 8.0
+    assert ours.hypot(3, 4, 12) == 13.0
+    assert ours.atan2(1, -1) == math.atan2(1, -1)
+    with pytest.raises(ValueError):
+        ours.log(0.0)
+    with pytest.raises(TypeError):
+        ours.exp("1")
+
+
+def test_math_records_tensors():
+    ours, t = fastscalar.math, fastscalar.Tensor
+    cases = [
+        (lambda x: ours.log(x, 3.0), lambda x: math.log(x) / math.log(3.0)),
+        (lambda x: ours.pow(x, 2.5), lambda x: x**2.5),
+        (lambda x: ours.pow(2.0, x), lambda x: 2.0**x),
+        (ours.gamma, math.gamma),
+        (ours.fabs, math.fabs),
+        (lambda x: ours.hypot(x, 2.0, 3.0), lambda x: math.hypot(x, 2.0, 3.0)),
+        (lambda x: ours.dist([x, 1.0], [0.0, 3.0]), lambda x: math.dist([x, 1.0], [0.0, 3.0])),
+        (lambda x: ours.fsum([x, x, 1.0]), lambda x: 2 * x + 1),
+        (lambda x: ours.modf(x)[0], lambda x: math.modf(x)[0]),
+        (lambda x: ours.ldexp(x, 3), lambda x: math.ldexp(x, 3)),
+        (lambda x: ours.remainder(x, 0.7), lambda x: math.remainder(x, 0.7)),
+        (lambda x: ours.atan2(x, 2.0), lambda x: math.atan2(x, 2.0)),
+        (lambda x: ours.atan2(2.0, x), lambda x: math.atan2(2.0, x)),
+    ]
+    for k, (recorded, plain) in enumerate(cases):
+        for x in (1.3, 2.6):
+            leaf = t(x)
+            y = recorded(leaf)
+            y.backward()
+            assert y.data == pytest.approx(plain(x), rel=1e-14), k
+            assert leaf.grad == pytest.approx(difference(plain, x), rel=1e-8), k
+    assert [x.data for x in ours.exp(fastscalar.to_tensor([0.0, 1.0]))] == [1.0, math.e]
+    x = t(-1.5)
+    assert ours.gamma(x).data == pytest.approx(math.gamma(-1.5), rel=1e-14)

@@ -17,9 +17,32 @@ What may assume what (imports point one way, each part knows those to its right)
 (6.0, 4.0, 2.0, 1.0)
 """
 
-from fastscalar import datasets, reference
+from fastscalar import datasets, math, reference
 from fastscalar._array import TensorArray, cross_entropy, squared_loss, to_tensor
 from fastscalar._core import Tensor, no_grad, tape_info
+from fastscalar.functions import (
+    clip,
+    dot,
+    elu,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    logsumexp,
+    max,  # noqa: F401 - these three are not in __all__: `import *` must not hide the built-in ones
+    maximum,
+    mean,
+    min,  # noqa: F401
+    minimum,
+    norm,
+    prod,
+    sigmoid,
+    sign,
+    silu,
+    softmax,
+    softplus,
+    sum,  # noqa: F401
+    where,
+)
 from fastscalar.nn import MLP, Linear, Module, load, relu
 from fastscalar.optim import SGD, Adam, sgd
 from fastscalar.training import History, evaluate, fit, predict
@@ -35,17 +58,36 @@ __all__ = [
     "Tensor",
     "TensorArray",
     "__version__",
+    "clip",
     "cross_entropy",
     "datasets",
+    "dot",
+    "elu",
     "evaluate",
     "fit",
+    "gelu",
+    "leaky_relu",
     "load",
+    "log_softmax",
+    "logsumexp",
+    "math",
+    "maximum",
+    "mean",
+    "minimum",
     "no_grad",
+    "norm",
     "predict",
+    "prod",
     "reference",
     "relu",
     "sgd",
+    "sigmoid",
+    "sign",
+    "silu",
+    "softmax",
+    "softplus",
     "squared_loss",
     "tape_info",
     "to_tensor",
+    "where",
 ]

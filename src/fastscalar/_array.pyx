@@ -408,6 +408,14 @@ cdef TensorArray map1(int code, TensorArray x):
     return end_array(q, array, s.ndim, s.shape)
 
 
+def elementwise(str name, left, right):
+    """A binary row of the operation table by its name, for sequences and arrays of one shape and single numbers."""
+    for code, row_name, arity, _ in operations():
+        if row_name == name and arity == 2:
+            return map2(code, left, right)
+    raise ValueError(f"elementwise: no binary operation {name!r}")
+
+
 cdef object map2(int code, object left, object right):
     """A binary row of the table, element by element; an operand of no dimensions goes with every element."""
     cdef Source x, y
@@ -434,9 +442,10 @@ cdef object map2(int code, object left, object right):
     return end_array(q, array, shape.ndim, shape.shape)
 
 
-cdef Tensor array_sum(TensorArray x):
+def total(x):
+    """The sum of all elements of a sequence or an array, added in order from 0.0, a Tensor."""
     cdef Source s = source(x, "sum")
-    cdef double total = 0.0
+    cdef double so_far = 0.0
     cdef Py_ssize_t k
     cdef Tensor t
     cdef Wide *q
@@ -444,9 +453,73 @@ cdef Tensor array_sum(TensorArray x):
     t = Tensor.__new__(Tensor)
     q = begin(W_SUM, 1, s, None, None, "sum")
     for k in range(q.x.count):
-        total = total + value_of(&q.x, k)
+        so_far = so_far + value_of(&q.x, k)
+    T.value[T.n] = so_far
+    return end_scalar(q, t)
+
+
+def dot(x, y):
+    """x[0] * y[0] + x[1] * y[1] + ..., added in this order from 0.0, a Tensor.
+
+    x and y hold numbers or Tensors, at least one Tensor or array among them.  ValueError if the lengths differ.
+
+    >>> import fastscalar as fs
+    >>> fs.dot(fs.to_tensor([1.0, 2.0]), [3.0, 4.0])
+    Tensor(data=11.0)
+    """
+    cdef Source sx = source(x, "dot"), sy = source(y, "dot")
+    cdef double total = 0.0
+    cdef Py_ssize_t k
+    cdef Tensor t
+    cdef Wide *q
+    if sx.ndim != 1 or sy.ndim != 1 or sx.count != sy.count:
+        raise ValueError(f"dot: expected two sequences of the same length, got {describe(sx)} and {describe(sy)}")
+    safepoint(1)
+    t = Tensor.__new__(Tensor)
+    q = begin(W_DOT, 1, sx, sy, None, "dot")
+    for k in range(q.x.count):
+        total = total + value_of(&q.x, k) * value_of(&q.y, k)
     T.value[T.n] = total
     return end_scalar(q, t)
+
+
+def logsumexp(x):
+    """log(exp(x[0]) + exp(x[1]) + ...), a Tensor; does not overflow.
+
+    >>> import fastscalar as fs
+    >>> fs.logsumexp(fs.to_tensor([1000.0, 1000.0]))
+    Tensor(data=1000.6931471805599)
+    """
+    cdef Source s = source(x, "logsumexp")
+    cdef Tensor t
+    cdef Wide *q
+    safepoint(1)
+    t = Tensor.__new__(Tensor)
+    q = begin(W_LOGSUMEXP, 1, s, None, None, "logsumexp")
+    save(q, "logsumexp")
+    T.value[T.n] = softmax_forward(q, 0, q.x.count)
+    return end_scalar(q, t)
+
+
+def softmax(x):
+    """exp(x[i]) / (exp(x[0]) + exp(x[1]) + ...), a TensorArray of the shape of x; does not overflow.
+
+    >>> import fastscalar as fs
+    >>> fs.softmax(fs.to_tensor([0.0, 0.0])).tolist()
+    [0.5, 0.5]
+    """
+    cdef Source s = source(x, "softmax")
+    cdef TensorArray array
+    cdef Wide *q
+    if s.ndim != 1:
+        raise ValueError(f"softmax: expected one dimension, got shape {shape_of(s)}")
+    safepoint(s.count)
+    array = TensorArray.__new__(TensorArray)
+    q = begin(W_SOFTMAX, s.count, s, None, None, "softmax")
+    save(q, "softmax")
+    softmax_forward(q, 0, s.count)
+    memcpy(T.value + T.n, q.saved, s.count * sizeof(double))
+    return end_array(q, array, 1, s.shape)
 
 
 def affine(x, w, b):
@@ -615,20 +688,25 @@ def cross_entropy(logits, label):
 
 cdef double xent_forward(Wide *q, Py_ssize_t r) noexcept nogil:
     """The loss of one row; the softmax of its logits is saved."""
-    cdef Py_ssize_t k, first = r * q.cols
+    cdef Py_ssize_t first = r * q.cols
+    return softmax_forward(q, first, q.cols) - value_of(&q.x, first + q.labels[r])
+
+
+cdef double softmax_forward(Wide *q, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """log(sum(exp(x))) of a row of x; its softmax is saved.  The largest is taken off first: exp() could overflow."""
+    cdef Py_ssize_t k
     cdef double *p = q.saved + first
     cdef double shift = value_of(&q.x, first), total = 0.0, z
-    for k in range(1, q.cols):
+    for k in range(1, count):
         z = value_of(&q.x, first + k)
         if z > shift:
             shift = z
-    for k in range(q.cols):
+    for k in range(count):
         p[k] = exp(value_of(&q.x, first + k) - shift)
         total = total + p[k]
-    z = log(total) + shift - value_of(&q.x, first + q.labels[r])
-    for k in range(q.cols):
+    for k in range(count):
         p[k] = p[k] / total
-    return z
+    return log(total) + shift
 
 
 cdef TensorArray leaf_array(Source s, str what):
@@ -817,7 +895,7 @@ cdef class TensorArray:
 
     def sum(self):
         """The sum of all elements, added in order, a Tensor."""
-        return array_sum(self)
+        return total(self)
 
     # --- values and gradients ---
 

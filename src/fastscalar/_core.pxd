@@ -96,6 +96,9 @@ cdef enum WideCode:
     W_MAP1                  # one unary row of the operation table for every element
     W_MAP2                  # one binary row; an operand of one element goes with every element of the other
     W_SUM                   # ((0.0 + x[0]) + x[1]) + ...
+    W_DOT                   # ((0.0 + x[0] * y[0]) + x[1] * y[1]) + ...
+    W_LOGSUMEXP             # log(sum(exp(x)))
+    W_SOFTMAX               # exp(x) / sum(exp(x))
     W_SQUARED               # squared_loss(x, y)
     W_XENT                  # cross_entropy(x, labels)
 
@@ -139,7 +142,7 @@ ctypedef struct Wide:
     Operand z
     int *labels             # W_XENT: one a row; owned
     double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
-    #                         W_SQUARED: the differences; W_XENT: the softmax
+    #                         W_SQUARED: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
     size_t bytes            # owned by it outside the columns
     # collection
     bint alive              # reached by the mark phase; false outside a collection

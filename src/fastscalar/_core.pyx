@@ -750,7 +750,8 @@ binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False)
 binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True)
 binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True)
 
-cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "squared_loss", "cross_entropy")
+cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
+                         "cross_entropy")
 
 
 cdef Row *row(int code) noexcept nogil:
@@ -830,10 +831,14 @@ cdef int as_number(object x, double *v) except -1:
 
 
 cdef object not_a_number(int code, object left, object right):
-    """NotImplemented, from which Python makes its TypeError; NumPy would speak of concatenation, or of ufuncs."""
-    if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
-        raise TypeError(f"unsupported operand type(s) for {op_name(code)}: '{type(left).__name__}' and "
-                        f"'{type(right).__name__}' (to_tensor makes an array of Tensors)")
+    """NotImplemented: Python makes its TypeError of it, and an ndarray of numbers an array of Tensors.
+
+    Of other ndarrays NumPy would speak of concatenation, or of ufuncs.
+    """
+    for x in (left, right):
+        if isinstance(x, np.ndarray) and x.dtype.kind not in "fiubO":
+            raise TypeError(f"unsupported operand type(s) for {op_name(code)}: '{type(left).__name__}' and "
+                            f"'{type(right).__name__}' of {x.dtype}")
     return NotImplemented
 
 
@@ -952,7 +957,6 @@ cdef class Tensor:
 
     # --- number protocol ---
 
-    __array_ufunc__ = None       # a NumPy scalar leaves the operation to us; an array and a Tensor are a TypeError
 
     def __float__(self):
         return T.value[self.index]
@@ -1691,7 +1695,9 @@ cdef long wide_backward(Wide *q, int i) noexcept nogil:
         else:
             touch_operand(&q.x)
             touch_operand(&q.y)
-            if q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
+            if q.op == W_SOFTMAX:
+                softmax_backward(q)
+            elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
                 K.add_relu_gradient(T.grad + q.x.start, T.value + q.x.start, T.grad + q.start, q.count)
             else:
                 for k in range(q.count - 1, -1, -1):
@@ -1740,6 +1746,18 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
     elif q.op == W_SUM:
         for j in range(q.x.count):
             add_to(&q.x, j, g)
+    elif q.op == W_DOT:
+        for j in range(q.x.count):
+            x = value_of(&q.x, j)
+            y = value_of(&q.y, j)
+            add_to(&q.x, j, g * y)
+            add_to(&q.y, j, g * x)
+    elif q.op == W_LOGSUMEXP:
+        for j in range(q.x.count):
+            add_to(&q.x, j, g * q.saved[j])
+    elif q.op == W_SOFTMAX:
+        for j in range(q.x.count):
+            add_to(&q.x, j, g * q.saved[k] * ((1.0 if j == k else 0.0) - q.saved[j]))
     elif q.op == W_SQUARED:
         if q.rows:
             g = g / q.rows
@@ -1753,6 +1771,17 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
         for r in range(max(q.rows, 1)):
             for j in range(r * q.cols, (r + 1) * q.cols):
                 add_to(&q.x, j, g * (q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
+
+
+cdef void softmax_backward(Wide *q) noexcept nogil:
+    """All outputs at once: linear in their number; one by one it is quadratic."""
+    cdef const double *g = T.grad + q.start
+    cdef double total = 0.0
+    cdef Py_ssize_t j
+    for j in range(q.count):
+        total = total + g[j] * q.saved[j]
+    for j in range(q.count):
+        add_to(&q.x, j, q.saved[j] * (g[j] - total))
 
 
 cdef void affine_backward(Wide *q) noexcept nogil:

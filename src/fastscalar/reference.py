@@ -52,7 +52,6 @@ class Tensor:
 
     # --- numbers ---
 
-    __array_ufunc__ = None  # a NumPy scalar leaves the operation to us; an array and a Tensor are a TypeError
 
     def item(self):
         return self.data
@@ -420,6 +419,85 @@ for _name, (_value, _slopes) in (_UNARY | _BINARY).items():
     _register(_name, _value, _slopes)
 
 
+def _lift(name):
+    """A function of Tensors and numbers for a method of Tensor."""
+
+    def function(x, *others):
+        if isinstance(x, Tensor) or any(isinstance(y, Tensor) for y in others):
+            return getattr(x if isinstance(x, Tensor) else Tensor(x, (), "const"), name)(*others)
+        return getattr(Tensor(x), name)(*others).data
+
+    return function
+
+
+sigmoid, softplus, silu, gelu, sign = map(_lift, ["sigmoid", "softplus", "silu", "gelu", "sign"])
+minimum, maximum = map(_lift, ["minimum", "maximum"])
+
+
+def leaky_relu(x, slope=0.01):
+    return _lift("leaky_relu")(x, slope)
+
+
+def elu(x, alpha=1.0):
+    return _lift("elu")(x, alpha)
+
+
+def clip(x, low, high):
+    return minimum(maximum(x, low), high)
+
+
+def where(condition, a, b):
+    chosen = a if condition else b
+    return chosen if isinstance(chosen, Tensor) else Tensor(chosen)
+
+
+# --- of sequences; never the built-in sum(), which compensates rounding since Python 3.12 -----------
+
+
+def total(xs):
+    result = 0.0
+    for x in xs:
+        result = result + x
+    return result
+
+
+def mean(xs):
+    return total(xs) / len(xs)
+
+
+def dot(xs, ys):
+    return total([x * y for x, y in zip(xs, ys, strict=True)])
+
+
+def prod(xs):
+    result = 1.0
+    for x in xs:
+        result = result * x
+    return result
+
+
+def logsumexp(xs):
+    shift = max(x.data for x in xs)  # exp() of anything larger could overflow
+    return total([(x - shift).exp() for x in xs]).log() + shift
+
+
+def softmax(xs):
+    shift = max(x.data for x in xs)
+    powers = [(x - shift).exp() for x in xs]
+    whole = total(powers)
+    return [p / whole for p in powers]
+
+
+def log_softmax(xs):
+    whole = logsumexp(xs)
+    return [x - whole for x in xs]
+
+
+def norm(xs):
+    square = dot(xs, xs)
+    return square.sqrt() if square != 0.0 else square
+
+
 class no_grad:
     """Operations inside this context are not recorded: their results are leaves."""
 
@@ -470,10 +548,10 @@ class Linear:
             raise ValueError(f"Linear({self.in_features}, {self.out_features}): got {len(x)} inputs")
         y = []
         for i in range(self.out_features):
-            total = 0.0 + self.b[i]
+            s = 0.0 + self.b[i]
             for j in range(self.in_features):
-                total = total + x[j] * self.w[j][i]
-            y.append(total)
+                s = s + x[j] * self.w[j][i]
+            y.append(s)
         return y
 
     __call__ = forward
@@ -512,14 +590,14 @@ def squared_loss(y_hat, y):
         y_hat, y = [y_hat], [y]
     if len(y_hat) != len(y):
         raise ValueError(f"squared_loss: {len(y_hat)} predictions but {len(y)} targets")
-    total = 0.0
+    loss = 0.0
     for p, t in zip(y_hat, y, strict=True):
         if isinstance(p, list):
-            total = total + squared_loss(p, t)
+            loss = loss + squared_loss(p, t)
         else:
             difference = p - t
-            total = total + difference * difference
-    return total / len(y_hat) if isinstance(y_hat[0], list) else total
+            loss = loss + difference * difference
+    return loss / len(y_hat) if isinstance(y_hat[0], list) else loss
 
 
 def cross_entropy(logits, label):
@@ -527,18 +605,11 @@ def cross_entropy(logits, label):
     if isinstance(logits[0], list):
         if len(logits) != len(label):
             raise ValueError(f"cross_entropy: {len(logits)} rows of logits but {len(label)} labels")
-        total = 0.0
-        for row, k in zip(logits, label, strict=True):
-            total = total + cross_entropy(row, k)
-        return total / len(logits)
+        return mean([cross_entropy(row, k) for row, k in zip(logits, label, strict=True)])
     k = float(label)
     if k not in range(len(logits)):
         raise ValueError(f"cross_entropy: expected a label in 0..{len(logits) - 1}, got {label!r}")
-    shift = max(z.data for z in logits)  # exp() of anything larger could overflow
-    total = 0.0
-    for z in logits:
-        total = total + (z - shift).exp()
-    return total.log() + shift - logits[int(k)]
+    return logsumexp(logits) - logits[int(k)]
 
 
 def sgd(parameters, lr):

@@ -1,0 +1,183 @@
+"""Functions of numbers and Tensors that Python's `math` does not have, and of sequences of them.
+
+Of plain numbers they give a float; with a Tensor among the arguments a Tensor; of a TensorArray, element by element, a
+TensorArray.  What each one does at a kink is in its docstring.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable
+from typing import Any
+
+from fastscalar._array import TensorArray, dot, elementwise, logsumexp, softmax, total
+from fastscalar._core import Tensor, _function, operations
+from fastscalar._views import ArrayView
+
+__all__ = [
+    "clip",
+    "digamma",
+    "dot",
+    "elu",
+    "gelu",
+    "leaky_relu",
+    "log_softmax",
+    "logsumexp",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "ndtr",
+    "norm",
+    "prod",
+    "sigmoid",
+    "sign",
+    "silu",
+    "softmax",
+    "softplus",
+    "sum",
+    "where",
+]
+
+_CODES = {name: code for code, name, _, is_method in operations() if is_method}
+
+
+def _of_arrays_or_numbers(name: str) -> Any:
+    """What a function does with operands that are not Tensors: arrays have the method, numbers become a float."""
+
+    def otherwise(*operands: Any) -> Any:
+        first = operands[0]
+        if builtins.any(isinstance(x, (TensorArray, ArrayView)) for x in operands):
+            if not isinstance(first, TensorArray):
+                raise TypeError(f"{name}: an array has to be the first operand")
+            return getattr(first, name)(*operands[1:])
+        if builtins.any(isinstance(x, (str, bytes)) for x in operands):
+            wrong = [type(x).__name__ for x in operands if isinstance(x, (str, bytes))][0]
+            raise TypeError(f"{name}: expected a Tensor or a real number, got {wrong}")
+        return getattr(Tensor(first), name)(*operands[1:]).data
+
+    return otherwise
+
+
+def _public(name: str, documentation: str) -> Any:
+    function = _function(_CODES[name], _of_arrays_or_numbers(name))
+    function.__doc__ = documentation
+    function.__module__ = __name__
+    return function
+
+
+sigmoid = _public("sigmoid", "1 / (1 + exp(-x)); neither end overflows or loses its tail.")
+softplus = _public("softplus", "log(1 + exp(x)).")
+silu = _public("silu", "x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).")
+gelu = _public("gelu", "x * ndtr(x), exact, not the tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415).")
+sign = _public("sign", "1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0 everywhere.")
+minimum = _public("minimum", "The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.")
+maximum = _public("maximum", "The larger of two; NaN if one is.  If they are equal the left one gets the derivative.")
+digamma = _public("digamma", "The derivative of lgamma.  ValueError at its poles 0, -1, -2, ...")
+ndtr = _public("ndtr", "The distribution function of the standard normal distribution; its lower tail is exact.")
+_leaky_relu = _function(_CODES["leaky_relu"], _of_arrays_or_numbers("leaky_relu"))
+_elu = _function(_CODES["elu"], _of_arrays_or_numbers("elu"))
+
+
+def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
+    """x if x > 0, else slope * x; the derivative at 0 is the slope.
+
+    >>> import fastscalar as fs
+    >>> fs.leaky_relu(fs.Tensor(-2.0), 0.5)
+    Tensor(data=-1.0)
+    """
+    return _leaky_relu(x, slope)
+
+
+def elu(x: Any, alpha: Any = 1.0) -> Any:
+    """x if x > 0, else alpha * (exp(x) - 1); the derivative at 0 is alpha (Clevert et al. 2015, arXiv:1511.07289)."""
+    return _elu(x, alpha)
+
+
+def clip(x: Any, low: Any, high: Any) -> Any:
+    """x, but at least `low` and at most `high`; at an end x has the derivative.
+
+    >>> import fastscalar as fs
+    >>> fs.clip(fs.Tensor(7.0), 0.0, 5.0)
+    Tensor(data=5.0)
+    """
+    return minimum(maximum(x, low), high)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """a if the condition holds, else b, as a Tensor; both are evaluated, only the chosen one gets a gradient.
+
+    >>> import fastscalar as fs
+    >>> x = fs.Tensor(-3.0)
+    >>> fs.where(x < 0, -x, x)
+    Tensor(data=3.0)
+    """
+    return _as_tensor(a if condition else b)
+
+
+def _as_tensor(x: Any) -> Any:
+    return x if isinstance(x, (Tensor, TensorArray)) else Tensor(x)
+
+
+# --- of sequences ---------------------------------------------------------------------------------
+
+
+def _checked(xs: Iterable[Any], name: str) -> list[Any]:
+    items = list(xs)
+    if not items:
+        raise ValueError(f"{name}: expected at least one element")
+    return items
+
+
+def sum(xs: Any) -> Any:
+    """x[0] + x[1] + ..., added in order from 0.0; one instruction, whatever the length.  0.0 of nothing.
+
+    >>> import fastscalar as fs
+    >>> fs.sum([fs.Tensor(1.0), 2, 3.0])
+    Tensor(data=6.0)
+    """
+    xs = xs if isinstance(xs, TensorArray) else list(xs)
+    return total(xs) if len(xs) else Tensor(0.0)
+
+
+def mean(xs: Any) -> Any:
+    """sum(xs) / number of elements.  ValueError of nothing."""
+    xs = xs if isinstance(xs, TensorArray) else _checked(xs, "mean")
+    return total(xs) / (xs.size if isinstance(xs, TensorArray) else len(xs))
+
+
+def prod(xs: Iterable[Any]) -> Any:
+    """x[0] * x[1] * ..., from left to right.  1.0 of nothing.  A zero among them is no trouble for the gradient."""
+    result: Any = 1.0
+    for x in xs:
+        result = result * x
+    return _as_tensor(result)
+
+
+def max(xs: Iterable[Any]) -> Any:
+    """The largest, as Python's max: the first of equals, and it alone has the derivative.  ValueError of nothing."""
+    return _as_tensor(builtins.max(_checked(xs, "max")))
+
+
+def min(xs: Iterable[Any]) -> Any:
+    """The smallest, as Python's min: the first of equals, and it alone has the derivative.  ValueError of nothing."""
+    return _as_tensor(builtins.min(_checked(xs, "min")))
+
+
+def log_softmax(xs: Any) -> Any:
+    """x[i] - logsumexp(x), a TensorArray.
+
+    >>> import fastscalar as fs
+    >>> fs.log_softmax(fs.to_tensor([0.0, 0.0])).tolist()
+    [-0.6931471805599453, -0.6931471805599453]
+    """
+    xs = xs if isinstance(xs, TensorArray) else _checked(xs, "log_softmax")
+    return elementwise("-", xs, logsumexp(xs))
+
+
+def norm(xs: Any) -> Any:
+    """sqrt(x[0]**2 + x[1]**2 + ...); at the origin, where it has a kink, the derivative is 0."""
+    xs = xs if isinstance(xs, TensorArray) else _checked(xs, "norm")
+    square = dot(xs, xs)
+    return square.sqrt() if square != 0.0 else square
