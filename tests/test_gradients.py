@@ -16,15 +16,21 @@ TOLERANCE = 1e-9  # of the larger of 1 and the derivative
 ROWS = {name: (code, arity) for code, name, arity, _ in _core.operations()}
 
 
-def difference(f, x):
+def difference(f, x, part=1.0):
     """f'(x) to about 1e-11: fourth order."""
-    h = 1e-3 * max(abs(x), 0.1)
+    h = 1e-3 * part * max(abs(x), 0.1)
     return (f(x - 2 * h) - 8 * f(x - h) + 8 * f(x + h) - f(x + 2 * h)) / (12 * h)
 
 
 def assert_derivative(found, f, x, where=""):
     expected = difference(f, x)
     assert abs(found - expected) <= TOLERANCE * max(1.0, abs(expected)), (where, x, found, expected)
+
+
+def is_settled(f, x):
+    """Whether the difference is the derivative to a tenth of the tolerance: near a pole it is not."""
+    wide, narrow = difference(f, x), difference(f, x, 0.5)
+    return abs(wide - narrow) <= 0.1 * TOLERANCE * max(1.0, abs(narrow))
 
 
 def assert_gradients(fs, program, point):
@@ -55,6 +61,7 @@ def test_the_derivative_of_every_function_in_the_table(name):
     code, rng = ROWS[name][0], random.Random(name)
     points = [rng.uniform(*interval) for interval in INTERVALS for _ in range(20)]
     points = [x for x in points if is_real(code, x)]
+    points = [x for x in points if is_settled(lambda x: _core._value_and_slopes(code, x)[0], x)]
     assert len(points) >= 20
     for x in points:
         assert_derivative(_core._value_and_slopes(code, x)[1], lambda x: _core._value_and_slopes(code, x)[0], x)
