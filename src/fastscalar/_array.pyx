@@ -9,8 +9,10 @@ The safepoint rule of `_core` holds: convert first, then `safepoint`, then indic
 
 cimport cython
 from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
 from libc.math cimport exp, log
@@ -341,7 +343,13 @@ cdef Wide *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str wha
 
 
 cdef void end(Wide *q) noexcept:
-    if q.touched != NULL:                        # no_grad: `begin` made it a leaf
+    forget(q)
+    publish(q)
+
+
+cdef void forget(Wide *q) noexcept:
+    """Under no_grad, when its values are there, an instruction becomes an array of leaves."""
+    if q.touched != NULL:                        # `begin` saw to that
         free_operand(&q.x)
         free_operand(&q.y)
         free_operand(&q.z)
@@ -353,13 +361,16 @@ cdef void end(Wide *q) noexcept:
         q.op = W_LEAF
         q.rows = 1
         q.cols = q.count
-    publish(q)
 
 
 cdef TensorArray end_array(Wide *q, TensorArray array, int ndim, const Py_ssize_t *shape):
+    end(q)
+    return hold(q, array, ndim, shape)
+
+
+cdef TensorArray hold(Wide *q, TensorArray array, int ndim, const Py_ssize_t *shape):
     cdef Py_ssize_t stride = 1
     cdef int d
-    end(q)
     array.slot = q.slot
     array.offset = 0
     array.ndim = ndim
@@ -565,20 +576,46 @@ def affine(x, w, b):
         free_wide(q)
         raise
     q.rows, q.cols, q.inner = <int>rows, <int>cols, <int>inner
-    affine_forward(q, T.value + T.n)
     if sx.ndim == 1:
+        affine_forward(q, 0, 1, T.value + T.n)
         return end_array(q, array, 1, &sw.shape[1])
     sx.shape[1] = cols
-    return end_array(q, array, 2, sx.shape)
+    if rows <= PORTION // (inner * cols):
+        affine_forward(q, 0, <int>rows, T.value + T.n)
+        return end_array(q, array, 2, sx.shape)
+    publish(q)
+    hold(q, array, 2, sx.shape)
+    large_affine_forward(q)
+    return array
 
 
-cdef void affine_forward(Wide *q, double *out) noexcept nogil:
+cdef int large_affine_forward(Wide *q) except -1:
+    """Some seconds of work, which Ctrl-C can stop: the instruction is published, so that a handler may use the tape."""
+    cdef int r = 0, portion = <int>max(<Py_ssize_t>1, PORTION // (q.inner * <Py_ssize_t>q.cols))
+    T.locked += 1
+    try:
+        while r < q.rows:
+            PyErr_CheckSignals()
+            affine_forward(q, r, min(q.rows, r + portion), T.value + q.start)
+            r += portion
+    finally:
+        T.locked -= 1
+        set_limit()
+    if q.touched != NULL:
+        forget(q)
+        T.young_bytes -= q.bytes
+        q.bytes = 0
+    return 0
+
+
+cdef void affine_forward(Wide *q, int first, int stop, double *out) noexcept nogil:
+    """Rows first..stop - 1 of a Linear whose outputs begin at `out`."""
     cdef const double *w = operand_values(&q.y, work + 3 * q.inner + q.cols)
     cdef const double *b = operand_values(&q.z, work + 3 * q.inner)
     cdef int r, nnz
     cdef int *row
     cdef double *x
-    for r in range(q.rows):
+    for r in range(first, stop):
         nnz = affine_input(q, r, &row, &x)
         K.affine(out + <Py_ssize_t>r * q.cols, b, w, q.cols, row, x, nnz)
 
@@ -835,7 +872,7 @@ cdef class TensorArray:
                 offset += start * self.strides_[d]
                 ndim += 1
             else:
-                i = k.__index__() if hasattr(type(k), "__index__") else bad_index(k)
+                i = PyNumber_AsSsize_t(k, IndexError) if hasattr(type(k), "__index__") else bad_index(k)
                 if i < 0:
                     i += self.shape_[d]
                 if not 0 <= i < self.shape_[d]:
@@ -1117,7 +1154,7 @@ cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:
                 at = <Py_ssize_t>q.touched_rows[k] * q.cols
                 K.step(w + at, lr, g + at, q.cols)
         if reset:
-            reset_leaf(q)
+            zero_leaf(q)
         return
     materialise(q)
     start_walk(a, &walk)

@@ -24,6 +24,7 @@ cdef extern from "_kernels.h":
 cdef enum:
     NURSERY = 32768         # nodes; see docs/design/0002
     SLACK = 2               # nodes that may be emitted after one `n < limit` test: a constant and a result
+    PORTION = 1 << 26       # multiplications of a Linear between two looks at signals: some 10 ms
 
 
 # What made a scalar node.  The order of the first four is used: code <= WIDE has no scalar operands.
@@ -152,6 +153,7 @@ ctypedef struct Wide:
     bint listed             # in the list of instructions to tidy up after this backward
     int partial             # elements reached one by one
     int next_listed         # that list: the next slot, -1 at the end
+    int done                # W_AFFINE: rows whose step is done, while the sweep stands in it; else 0
     # W_LEAF only: gradients.  A row that is not touched has gradient exactly 0.0 in memory.
     unsigned char *touched  # one byte a row; owned
     int *touched_rows       # the touched ones in the order of touching; owned
@@ -262,6 +264,7 @@ cdef int out_of_memory(what, size_t count) except -1
 cdef int reserve_work(size_t doubles, size_t ints, str what) except -1
 
 cdef int safepoint(Py_ssize_t need) except -1
+cdef void set_limit() noexcept nogil
 cdef bint recording()
 cdef Tensor result(int op, int a, int b, double v)
 cdef Tensor handle_of(int i)
@@ -283,6 +286,6 @@ cdef int affine_input(Wide *q, int r, int **row, double **value) noexcept nogil
 cdef Wide *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil
 
 cdef void materialise(Wide *q) noexcept nogil
-cdef void reset_leaf(Wide *q) noexcept nogil
+cdef void zero_leaf(Wide *q) noexcept nogil
 cdef void read_gradient(int i) noexcept nogil
 cdef void write_gradient(int i) noexcept nogil

@@ -171,6 +171,7 @@ cdef void set_limit() noexcept nogil:
 
 cdef int safepoint(Py_ssize_t need) except -1:
     """Room for `need` more nodes.  Collects if that is due: indices and pointers from before are void."""
+    cdef bint collected = False
     if T.stress:
         stress()
     elif T.n + need > T.young + NURSERY or T.young_bytes > YOUNG_BYTES:
@@ -178,13 +179,24 @@ cdef int safepoint(Py_ssize_t need) except -1:
             collect()
             if need > NURSERY // 2:
                 promote()                        # nothing that can die lies between this run and the old part
-    while T.n + need + SLACK > T.capacity:       # a loop: what `collect` released may have emitted nodes
-        if T.n + need + SLACK > T.max_nodes:
-            raise MemoryError(
-                f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
-        resize(min(max(2 * T.capacity, T.n + need + SLACK), T.max_nodes))
+    while T.n + need + SLACK > T.capacity:       # a loop: what a collection released may have emitted nodes
+        try:
+            grow(need)
+        except MemoryError:
+            if T.locked or collected:
+                raise
+            collected = True                     # the dead among the old may be all that it takes
+            collect_old()
+            release_dead()
     set_limit()
     return 0
+
+
+cdef int grow(Py_ssize_t need) except -1:
+    if T.n + need + SLACK > T.max_nodes:
+        raise MemoryError(
+            f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
+    return resize(min(max(2 * T.capacity, T.n + need + SLACK), T.max_nodes))
 
 
 # --- wide instructions: table ---------------------------------------------------------------------
@@ -1370,6 +1382,17 @@ cdef void reset_leaf(Wide *q) noexcept nogil:
     q.n_touched = 0
 
 
+cdef void zero_leaf(Wide *q) noexcept nogil:
+    """The same for users.  A signal handler may ask for it during a sweep, which goes on writing to rows it entered."""
+    cdef int k
+    if not T.sweeping:
+        reset_leaf(q)
+        return
+    q.factored = -1
+    for k in range(q.n_touched):
+        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
+
+
 cdef void read_gradient(int i) noexcept nogil:
     if T.record[i].op == WIDE:
         materialise(T.wide[T.record[i].a])
@@ -1621,9 +1644,17 @@ cdef int sweep_some(int i) noexcept nogil:
             reach(r.b, g, mark, mark64, grad, record, plain)
         elif r.op == WIDE:
             q = T.wide[r.a]
-            if q.op != W_LEAF:
-                budget -= wide_backward(q, i)
+            if q.op == W_LEAF:
+                pass
+            elif q.whole or q.count == 1:
+                budget -= wide_backward(q)
+                if q.done:                       # of a large batch: the other rows after a look at signals
+                    mark[i] = 1
+                    return i
                 i = leave(q, i)
+            else:
+                wide_step(q, r.b)
+                budget -= q.inner
         elif r.op > WIDE:
             scalar_step(i)
         if mark[i - 1] and i & 4095:
@@ -1676,7 +1707,7 @@ cdef void end_sweep() noexcept:
         q = T.wide[T.first_listed]
         T.first_listed = q.next_listed
         q.listed = q.whole = False
-        q.partial = 0
+        q.partial = q.done = 0
     T.sweeping = False
     T.locked -= 1
     set_limit()
@@ -1684,30 +1715,25 @@ cdef void end_sweep() noexcept:
 
 # --- backward of wide instructions ----------------------------------------------------------------
 
-cdef long wide_backward(Wide *q, int i) noexcept nogil:
-    """All reached outputs of an instruction; an estimate of the work."""
-    cdef int k
-    cdef long work_done = q.count
-    if q.whole or q.count == 1:
-        if q.op == W_AFFINE:
-            affine_backward(q)
-            work_done = <long>q.count * q.inner // 16
-        else:
-            touch_operand(&q.x)
-            touch_operand(&q.y)
-            if q.op == W_SOFTMAX:
-                softmax_backward(q)
-            elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
-                K.add_relu_gradient(T.grad + q.x.start, T.value + q.x.start, T.grad + q.start, q.count)
-            else:
-                for k in range(q.count - 1, -1, -1):
-                    element_backward(q, k)
+cdef long wide_backward(Wide *q) noexcept nogil:
+    """All outputs of an instruction, or the next rows of a large Linear (see `done`); an estimate of the work."""
+    cdef int k, first, stop
+    if q.op == W_AFFINE:
+        first = q.done
+        stop = min(q.rows, first + max(1, PORTION // (q.inner * <Py_ssize_t>q.cols)))
+        affine_backward(q, first, stop)
+        q.done = stop if stop < q.rows else 0
+        return <long>(stop - first) * q.cols * q.inner // 16
+    touch_operand(&q.x)
+    touch_operand(&q.y)
+    if q.op == W_SOFTMAX:
+        softmax_backward(q)
+    elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
+        K.add_relu_gradient(T.grad + q.x.start, T.value + q.x.start, T.grad + q.start, q.count)
     else:
-        for k in range(i - q.start, -1, -1):
-            if T.mark[q.start + k] or q.start + k == i:
-                wide_step(q, k)
-                work_done += q.inner
-    return work_done
+        for k in range(q.count - 1, -1, -1):
+            element_backward(q, k)
+    return q.count
 
 
 cdef void wide_step(Wide *q, int k) noexcept nogil:
@@ -1784,8 +1810,8 @@ cdef void softmax_backward(Wide *q) noexcept nogil:
         add_to(&q.x, j, q.saved[j] * (g[j] - total))
 
 
-cdef void affine_backward(Wide *q) noexcept nogil:
-    """All outputs of a Linear: bias, weights, inputs."""
+cdef void affine_backward(Wide *q, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
+    """All outputs of some rows of a Linear: bias, weights, inputs, which the first of them touches."""
     cdef const double *g = T.grad + q.start
     cdef Py_ssize_t r, j, i, n = q.cols
     cdef Wide *leaf = whole_leaf(&q.y, n)
@@ -1795,8 +1821,9 @@ cdef void affine_backward(Wide *q) noexcept nogil:
     cdef double *dx
     cdef int nnz, k
 
-    touch_operand(&q.z)
-    for r in range(q.rows):
+    if first == 0:
+        touch_operand(&q.z)
+    for r in range(first, stop):
         if q.z.kind == RUN:
             K.add(T.grad + q.z.start, g + r * n, n)
         elif q.z.kind == INDEX:
@@ -1813,25 +1840,28 @@ cdef void affine_backward(Wide *q) noexcept nogil:
         memcpy(leaf.f_x, x, leaf.factored * sizeof(double))
         memcpy(leaf.f_g, g, n * sizeof(double))
     elif q.y.kind == RUN:
-        touch_run(q.y.start, q.y.count, leaf == NULL)
-        for r in range(q.rows):
+        if first == 0:
+            touch_run(q.y.start, q.y.count, leaf == NULL)
+        for r in range(first, stop):
             nnz = affine_input(q, <int>r, &row, &x)
             if leaf != NULL:
                 for k in range(nnz):
                     enter_row(leaf, row[k])
             K.add_outer(T.grad + q.y.start, row, x, nnz, g + r * n, q.cols)
     elif q.y.kind == INDEX:
-        touch_operand(&q.y)
-        for r in range(q.rows):
+        if first == 0:
+            touch_operand(&q.y)
+        for r in range(first, stop):
             nnz = affine_input(q, <int>r, &row, &x)
             for k in range(nnz):
                 for i in range(n):
                     T.grad[q.y.index[row[k] * n + i]] += x[k] * g[r * n + i]
 
     if q.x.kind == RUN or q.x.kind == INDEX:
-        touch_operand(&q.x)
+        if first == 0:
+            touch_operand(&q.x)
         w = operand_values(&q.y, work + 3 * q.inner + n)
-        for r in range(q.rows):
+        for r in range(first, stop):
             if q.x.kind == RUN:
                 K.add_input_gradient(T.grad + q.x.start + r * q.inner, w, g + r * n, q.inner, q.cols)
             else:
