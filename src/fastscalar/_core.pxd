@@ -86,6 +86,7 @@ cdef enum Code:
     FLOORDIV
     LEAKY_RELU
     ELU
+    POLYGAMMA
     N_CODES
 
 
@@ -102,6 +103,7 @@ cdef enum WideCode:
     W_SOFTMAX               # exp(x) / sum(exp(x))
     W_SQUARED               # squared_loss(x, y)
     W_XENT                  # cross_entropy(x, labels)
+    W_CUSTOM                # the user's own operation: parents x, its step a Python callable (Pin.step)
 
 
 cdef enum OperandKind:
@@ -142,6 +144,7 @@ ctypedef struct Wide:
     Operand y
     Operand z
     int *labels             # W_XENT: one a row; owned
+    int pin                 # W_CUSTOM: its Pin + 1; 0: none
     double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
     #                         W_SQUARED: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
     size_t bytes            # owned by it outside the columns
@@ -167,6 +170,8 @@ ctypedef struct Wide:
 ctypedef struct Pin:        # attributes that a user set on a node
     void *tensor            # its Tensor (owned): alive as long as the node is
     void *attributes        # dict (owned)
+    void *gradient          # Tensor (owned): the gradient as backward(create_graph=True) recorded it, or NULL
+    void *step              # the `_backward` that the user gave a W_CUSTOM node (owned), or NULL
 
 
 ctypedef struct Tape:
@@ -205,17 +210,23 @@ ctypedef struct Tape:
     Pin *pins               # by Tensor.pin - 1
     int *free_pins
     int *young_pins         # of nodes in the nursery
+    void **hidden           # during a collection: handles that are no roots
+    int n_hidden
+    int hidden_capacity
+    int n_steps             # pins with a step
     int *grave              # pins of dead nodes, to release when the tape is consistent
     int n_pins
     int n_free_pins
     int n_young_pins
     int n_grave
     int pin_capacity
+    int n_recorded          # pins with a gradient
     # backward
     bint sweeping           # in a backward
     bint accumulate         # the gradients of leaves are kept
     unsigned long owner     # thread that is in it
     int first_listed        # instructions to tidy up: a slot, -1 is none
+    int custom              # W_CUSTOM node whose step is to be called next; 0: none
     int at                  # where the sweep stands while Python may run; 0 when it is done
     # modes
     int quiet               # threads in no_grad

@@ -34,6 +34,7 @@ import math
 import numbers
 import os
 import time
+import warnings
 
 import numpy as np
 
@@ -41,6 +42,11 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
     void PyType_Modified(PyTypeObject *)
+    bint PyFunction_Check_ "PyFunction_Check"(PyObject *) nogil
+    PyObject *PyFunction_GetClosure_ "PyFunction_GetClosure"(PyObject *) nogil
+    Py_ssize_t PyTuple_GET_SIZE_ "PyTuple_GET_SIZE"(PyObject *) nogil
+    PyObject *PyTuple_GET_ITEM_ "PyTuple_GET_ITEM"(PyObject *, Py_ssize_t) nogil
+    PyObject *PyCell_GET_ "PyCell_GET"(PyObject *) nogil
 
 cdef enum:
     BIG_LEAF = 65536             # a leaf array of this many nodes is not moved for less room than its own size
@@ -51,6 +57,7 @@ cdef size_t OLD_BYTES = 32 << 20     # and by promoted ones, at least, that make
 
 cdef Tape T
 cdef const fs_kernels *K         # the set of kernels in use
+cdef PyTypeObject *tensor_type = NULL
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -330,6 +337,13 @@ cdef void keep_operand(Operand *o, Py_ssize_t base) noexcept nogil:
             keep(o.index[k], base)
 
 
+cdef void keep_closure(Pin *p, Py_ssize_t base) noexcept nogil:
+    cdef void **held = T.hidden + T.hidden_capacity // 2     # the scratch half; `hide` is done with it
+    cdef int k
+    for k in range(held_by(p, base, held)):
+        keep((<Tensor>held[k]).index, base)
+
+
 cdef Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
     cdef Py_ssize_t i = T.n - 1, alive = 0
     cdef Wide *q
@@ -343,6 +357,8 @@ cdef Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
                 keep_operand(&q.x, base)
                 keep_operand(&q.y, base)
                 keep_operand(&q.z, base)
+                if q.op == W_CUSTOM and q.pin and T.n_hidden:
+                    keep_closure(&T.pins[q.pin - 1], base)
         elif T.mark[i] or T.handle[i] != NULL:
             T.mark[i] = 1
             alive += 1
@@ -437,48 +453,125 @@ cdef void slide(Py_ssize_t base) noexcept nogil:
     T.n = to
 
 
-cdef void hide_pins(Py_ssize_t base) noexcept nogil:
-    """Take the handles that only the table of attributes holds out of sight, so that they keep nothing alive."""
-    cdef int k, count = T.n_young_pins if base == T.young else T.n_pins
-    cdef int p
-    cdef void *t
-    for k in range(count):
-        p = T.young_pins[k] if base == T.young else k
-        t = T.pins[p].tensor
-        if t != NULL and (<Tensor>t).index and (<PyObject *>t).ob_refcnt == 1:
-            T.handle[(<Tensor>t).index] = NULL
-            if T.record[(<Tensor>t).index].op == WIDE:
-                T.wide[T.record[(<Tensor>t).index].a].handles -= 1
+# What is a root?  A handle that somebody outside holds.  The table of attributes holds a reference to each pinned Tensor,
+# and the step of a user's own operation is a closure that holds the operation's result and operands, as in
+#
+#     out = Tensor(self.data * other.data, (self, other))
+#     def step(): self.grad += other.data * out.grad; ...
+#     out._backward = step
+#
+# These references are counted, as Python's cyclic collector does; a handle that has no others is hidden while the living
+# are marked.  A living operation keeps what its closure holds.  Only closures that nobody else holds are looked into,
+# and only for nodes that are not younger than the operation; anything else counts as held from outside.
+
+cdef void *closure_of(Pin *p) noexcept nogil:
+    """The cells of a pin's step, NULL if there are none or somebody else could use them."""
+    cdef PyObject *step = <PyObject *>p.step
+    cdef PyObject *cells
+    if step == NULL or step.ob_refcnt != 1 or not PyFunction_Check_(step):
+        return NULL
+    cells = PyFunction_GetClosure_(step)
+    return cells if cells != NULL and cells.ob_refcnt == 1 else NULL
 
 
-cdef void show_pins(Py_ssize_t base) noexcept nogil:
-    """Put those of living nodes back; the others, and what the user had set on them, go to the grave."""
-    cdef int k, kept = 0, count = T.n_young_pins if base == T.young else T.n_pins
-    cdef int p, i
-    cdef bint alive
-    cdef void *t
-    cdef Wide *q
+cdef int held_by(Pin *p, Py_ssize_t base, void **out) noexcept nogil:
+    """The Tensors from `base` on, one for each reference, in the closure of a pin's step; how many."""
+    cdef PyObject *cells = <PyObject *>closure_of(p)
+    cdef PyObject *cell
+    cdef PyObject *content
+    cdef Py_ssize_t k
+    cdef int n = 0, own = (<Tensor>p.tensor).index
+    if cells == NULL:
+        return 0
+    for k in range(PyTuple_GET_SIZE_(cells)):
+        cell = PyTuple_GET_ITEM_(cells, k)
+        content = PyCell_GET_(cell)
+        if cell.ob_refcnt == 1 and content != NULL and content.ob_type == tensor_type:
+            if base <= (<Tensor>content).index <= own:
+                out[n] = content
+                n += 1
+    return n
+
+
+cdef bint reserve_hidden(Py_ssize_t base) noexcept nogil:
+    """Room in T.hidden for every handle that `hide` may put there, twice (the second half is scratch)."""
+    cdef int k, p, count = T.n_young_pins if base == T.young else T.n_pins
+    cdef Py_ssize_t need = 2 * count
+    cdef PyObject *cells
+    cdef void *block
+    if T.n_steps:
+        for k in range(count):
+            p = T.young_pins[k] if base == T.young else k
+            if T.pins[p].tensor != NULL:
+                cells = <PyObject *>closure_of(&T.pins[p])
+                need += 2 * PyTuple_GET_SIZE_(cells) if cells != NULL else 0
+    if need > T.hidden_capacity:
+        block = reallocate(T.hidden, need * sizeof(void *))
+        if block == NULL:
+            return False
+        T.hidden = <void **>block
+        T.hidden_capacity = <int>need
+    return True
+
+
+cdef void hide(Py_ssize_t base) noexcept nogil:
+    """Take the handles that only the tape's own tables hold out of sight, so that they keep nothing alive."""
+    cdef int k, m, p, n, count = T.n_young_pins if base == T.young else T.n_pins
+    cdef int found = 0
+    cdef void **held
+    if count == 0:
+        return
+    memset(T.scratch, 0, (T.n - base) * sizeof(int))     # references that we know, by node
     for k in range(count):
         p = T.young_pins[k] if base == T.young else k
-        t = T.pins[p].tensor
-        if t == NULL or (<Tensor>t).index == 0:
+        if T.pins[p].tensor == NULL or (<Tensor>T.pins[p].tensor).index == 0:
             continue
-        i = (<Tensor>t).index
+        held = T.hidden + T.hidden_capacity // 2 + found
+        n = held_by(&T.pins[p], base, held)
+        for m in range(n):
+            T.scratch[(<Tensor>held[m]).index - base] += 1
+        held[n] = T.pins[p].tensor
+        T.scratch[(<Tensor>held[n]).index - base] += 1
+        found += n + 1
+    T.n_hidden = 0
+    for k in range(found):
+        hide_if_known(T.hidden[T.hidden_capacity // 2 + k], base)
+
+
+cdef void hide_if_known(void *handle, Py_ssize_t base) noexcept nogil:
+    cdef int i = (<Tensor>handle).index
+    if T.handle[i] != NULL and (<PyObject *>handle).ob_refcnt == T.scratch[i - base]:
+        T.handle[i] = NULL
+        if T.record[i].op == WIDE:
+            T.wide[T.record[i].a].handles -= 1
+        T.hidden[T.n_hidden] = handle
+        T.n_hidden += 1
+
+
+cdef void show(Py_ssize_t base) noexcept nogil:
+    """Put the handles of living nodes back; the others lose their node, and pinned ones go to the grave."""
+    cdef int k, i, kept = 0
+    cdef bint alive
+    cdef Wide *q
+    for k in range(T.n_hidden):
+        i = (<Tensor>T.hidden[k]).index
         q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
         alive = T.mark[i] != 0 if q == NULL else q.alive != 0
         if alive:
-            if T.handle[i] == NULL:
-                T.handle[i] = t
-                if q != NULL:
-                    q.handles += 1
-            if base == T.young:
-                T.young_pins[kept] = p
-                kept += 1
+            T.handle[i] = T.hidden[k]
+            if q != NULL:
+                q.handles += 1
         else:
-            T.grave[T.n_grave] = p
-            T.n_grave += 1
-            (<Tensor>t).index = 0
+            (<Tensor>T.hidden[k]).index = 0
+            if (<Tensor>T.hidden[k]).pin:
+                T.grave[T.n_grave] = (<Tensor>T.hidden[k]).pin - 1
+                T.n_grave += 1
+    T.n_hidden = 0
     if base == T.young:
+        for k in range(T.n_young_pins):
+            if (<Tensor>T.pins[T.young_pins[k]].tensor).index:
+                T.young_pins[kept] = T.young_pins[k]
+                kept += 1
         T.n_young_pins = kept
 
 
@@ -492,9 +585,11 @@ cdef bint compact(Py_ssize_t base) noexcept nogil:
             return False
         T.scratch = <int *>block
         T.scratch_size = size
-    hide_pins(base)
+    if not reserve_hidden(base):
+        return False
+    hide(base)
     alive = mark_alive(base)
-    show_pins(base)
+    show(base)
     if alive != size:
         place_alive(base)
         slide(base)
@@ -573,18 +668,23 @@ cdef int release_dead() except -1:
     """Run the destructors that a collection put off.  They may use the engine, and collect."""
     cdef void *tensor
     cdef void *attributes
+    cdef void *step
     cdef int p
     while T.n_grave:
         T.n_grave -= 1
         p = T.grave[T.n_grave]
         tensor = T.pins[p].tensor
         attributes = T.pins[p].attributes
-        T.pins[p].tensor = T.pins[p].attributes = NULL
+        step = T.pins[p].step
+        T.pins[p].tensor = T.pins[p].attributes = T.pins[p].step = NULL
         T.free_pins[T.n_free_pins] = p
         T.n_free_pins += 1
         (<Tensor>tensor).pin = 0
         Py_DECREF(<object>tensor)
         Py_DECREF(<object>attributes)
+        if step != NULL:
+            T.n_steps -= 1
+            Py_DECREF(<object>step)
     return 0
 
 
@@ -761,9 +861,10 @@ binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, True, False)
 binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False)
 binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True)
 binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True)
+binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
-                         "cross_entropy")
+                         "cross_entropy", "custom")
 
 
 cdef Row *row(int code) noexcept nogil:
@@ -790,8 +891,12 @@ cdef int raise_binary(int code, double a, double b, double v) except -1:
     """The result is not finite: raise what Python raises, or nothing."""
     if code == POW:
         raise_power(a, b, v)
-    elif code == FMOD and isnan(v) and not isnan(a) and not isnan(b):
+    elif code in (FMOD, POLYGAMMA) and isnan(v) and not isnan(a) and not isnan(b):
         raise ValueError(f"{op_name(code)}({a!r}, {b!r}): outside the function's domain")
+    elif code == POLYGAMMA and isinf(v) and not isinf(a):
+        if a <= 0.0 and a == floor(a):
+            raise ValueError(f"{op_name(code)}({a!r}, {b!r}): a pole")
+        raise OverflowError(f"{op_name(code)}({a!r}, {b!r}): the result is too large for a float")
     return 0
 
 
@@ -943,19 +1048,30 @@ cdef class Tensor:
     (6.0, 4.0, 2.0, 1.0)
     """
 
-    def __init__(self, data):
+    def __init__(self, data, _parents=(), _op="", *, label=""):
         cdef double v = 0.0
+        cdef list given = list(_parents)
         if self.index:
             raise TypeError("Tensor.__init__ called a second time")
         if not as_number(data, &v):
             if type(data) is not Tensor and not hasattr(type(data), "__float__"):
                 raise TypeError(f"Tensor(data): expected a real number, got {type(data).__name__}")
             v = float(data)
+        for p in given:
+            if type(p) is not Tensor:
+                raise TypeError(f"Tensor(data, parents): expected Tensors as parents, got {type(p).__name__}")
         if T.n >= T.limit:
             safepoint(SLACK)
         if self.index:                           # by a __float__ or a destructor, just now
             raise TypeError("Tensor.__init__ called a second time")
-        self.index = emit(LEAF, 0, 0, v, <void *>self)
+        if given and recording():
+            emit_custom(self, v, given)
+        else:
+            self.index = emit(LEAF, 0, 0, v, <void *>self)
+        if _op:
+            attributes_of(self)["_op"] = _op
+        if label:
+            attributes_of(self)["label"] = label
 
     def __dealloc__(self):
         cdef int i = self.index
@@ -1101,6 +1217,8 @@ cdef class Tensor:
         if T.record[i].op != WIDE:
             return op_name(T.record[i].op)
         q = T.wide[T.record[i].a]
+        if q.op == W_CUSTOM:
+            return attributes_of(self).get("_op", "") if self.pin else ""
         return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
 
     def backward(self, *, bint accumulate=False):
@@ -1119,8 +1237,40 @@ cdef class Tensor:
         finally:
             end_sweep()
 
+    @property
+    def _prev(self):
+        """The same as `_parents`, the name that micrograd has for it."""
+        return self._parents
+
+    @property
     def _backward(self):
-        """The local step of this node alone: its gradient times each derivative is added to its parents' `.grad`."""
+        """The local step of this node, to be called: its gradient times each derivative is added to its parents' `.grad`.
+
+        Of a Tensor that was made with parents, `out = Tensor(value, (a, b))`, it can be set: to a callable without
+        arguments that adds to `a.grad` and `b.grad`.  During a backward pass it may write to its parents only.
+        """
+        if self.pin and T.pins[self.pin - 1].step != NULL:
+            return <object>T.pins[self.pin - 1].step
+        return self._step
+
+    @_backward.setter
+    def _backward(self, step):
+        cdef void *before
+        if T.record[self.index].op != WIDE or T.wide[T.record[self.index].a].op != W_CUSTOM:
+            raise AttributeError("only a Tensor made with its parents, Tensor(value, (a, b)), takes a _backward of its own")
+        if not callable(step):
+            raise TypeError(f"Tensor._backward: expected a callable, got {type(step).__name__}")
+        attributes_of(self)
+        before = T.pins[self.pin - 1].step
+        Py_INCREF(step)
+        T.pins[self.pin - 1].step = <void *>step
+        if before == NULL:
+            T.n_steps += 1
+        else:
+            Py_DECREF(<object>before)
+
+    def _step(self):
+        """The local step of an operation of the engine."""
         cdef int i = self.index
         if T.sweeping:
             raise RuntimeError("_backward() inside a backward pass")
@@ -1136,6 +1286,8 @@ cdef class Tensor:
             attributes = <dict>T.pins[self.pin - 1].attributes
             if name in attributes:
                 return attributes[name]
+        if name == "label":
+            return ""
         raise AttributeError(f"'Tensor' object has no attribute {name!r}")
 
     def __setattr__(self, name, value):
@@ -1143,9 +1295,7 @@ cdef class Tensor:
             PyObject_GenericSetAttr(self, name, value)
             return
         bound(self)
-        if not self.pin:
-            pin(self)
-        (<dict>T.pins[self.pin - 1].attributes)[name] = value
+        attributes_of(self)[name] = value
 
     def __delattr__(self, name):
         if self.pin and not hasattr(Tensor, name):
@@ -1204,11 +1354,39 @@ cdef Tensor new_leaf(int i):
     return result(LEAF, 0, 0, v)
 
 
+cdef int emit_custom(Tensor t, double v, list given) except -1:
+    """The node of a user's own operation: after the safepoint, nothing here runs Python."""
+    cdef Py_ssize_t k
+    cdef Wide *q = new_wide(W_CUSTOM, 1)
+    q.x.index = <int *>allocate(len(given) * sizeof(int))
+    if q.x.index == NULL:
+        free_wide(q)
+        out_of_memory("Tensor(data, parents)", len(given))
+    q.x.kind = INDEX
+    q.x.count = <int>len(given)
+    for k in range(q.x.count):
+        q.x.index[k] = (<Tensor>given[k]).index
+    T.value[T.n] = v
+    publish(q)
+    t.index = q.start
+    T.handle[q.start] = <void *>t
+    q.handles = 1
+    return 0
+
+
+cdef dict attributes_of(Tensor t):
+    if not t.pin:
+        pin(t)
+    return <dict>T.pins[t.pin - 1].attributes
+
+
 cdef int pin(Tensor t) except -1:
     """A place for attributes; from now on the table holds the Tensor, and the node the table's entry."""
     cdef int p, capacity
     cdef void *block
-    cdef dict attributes = {}
+    cdef dict attributes = {}                    # may run Python's collector, and so anything
+    if t.pin:
+        return 0
     if T.n_free_pins == 0:
         if T.n_pins == T.pin_capacity:
             capacity = max(64, 2 * T.pin_capacity)
@@ -1238,7 +1416,10 @@ cdef int pin(Tensor t) except -1:
     Py_INCREF(attributes)
     T.pins[p].tensor = <void *>t
     T.pins[p].attributes = <void *>attributes
+    T.pins[p].step = NULL
     t.pin = p + 1
+    if T.record[t.index].op == WIDE and T.wide[T.record[t.index].a].op == W_CUSTOM:
+        T.wide[T.record[t.index].a].pin = t.pin
     if t.index >= T.young:
         T.young_pins[T.n_young_pins] = p
         T.n_young_pins += 1
@@ -1596,9 +1777,23 @@ cdef int sweep(Tensor root, bint accumulate) except -1:
     touch(T.at)
     T.grad[T.at] += 1.0
     T.at = sweep_some(T.at)
-    while T.at > 0:
-        PyErr_CheckSignals()
-        T.at = sweep_some(T.at)
+    while T.at > 0 or T.custom:
+        if T.custom:
+            call_step()
+        else:
+            PyErr_CheckSignals()
+        if T.at > 0:
+            T.at = sweep_some(T.at)
+    return 0
+
+
+cdef int call_step() except -1:
+    """Call the Python step of the user's own operation that the sweep has come to; its parents are reset."""
+    cdef Tensor t = handle_of(T.custom)
+    T.custom = 0
+    if t.pin and T.pins[t.pin - 1].step != NULL:
+        step = <object>T.pins[t.pin - 1].step
+        step()
     return 0
 
 
@@ -1652,6 +1847,9 @@ cdef int sweep_some(int i) noexcept nogil:
                     mark[i] = 1
                     return i
                 i = leave(q, i)
+                if q.op == W_CUSTOM:
+                    T.custom = i
+                    return previous(i)
             else:
                 wide_step(q, r.b)
                 budget -= q.inner
@@ -1692,6 +1890,7 @@ cdef int start_sweep() except -1:
     T.owner = PyThread_get_thread_ident()
     T.first_listed = -1
     T.at = 0
+    T.custom = 0
     T.locked += 1
     return 0
 
@@ -1726,7 +1925,9 @@ cdef long wide_backward(Wide *q) noexcept nogil:
         return <long>(stop - first) * q.cols * q.inner // 16
     touch_operand(&q.x)
     touch_operand(&q.y)
-    if q.op == W_SOFTMAX:
+    if q.op == W_CUSTOM:
+        pass                                     # `sweep` calls the step
+    elif q.op == W_SOFTMAX:
         softmax_backward(q)
     elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
         K.add_relu_gradient(T.grad + q.x.start, T.value + q.x.start, T.grad + q.start, q.count)
@@ -1749,7 +1950,7 @@ cdef void wide_step(Wide *q, int k) noexcept nogil:
         if j:
             touch(j)
         element_backward(q, k)
-    elif q.op != W_LEAF:
+    elif q.op != W_LEAF and q.op != W_CUSTOM:
         touch_operand(&q.x)
         touch_operand(&q.y)
         element_backward(q, k)
@@ -2019,8 +2220,9 @@ def _set_stress(bint on):
 def _select_kernels(name):
     """Use this set of kernels: "baseline", "avx2", "avx512", or None for the best that this CPU has."""
     global K
-    encoded = None if name is None else name.encode()
-    cdef const fs_kernels *k = fs_kernels_select(NULL if encoded is None else <const char *>encoded)
+    cdef bytes encoded = b"" if name is None else name.encode()
+    cdef const char *wanted = encoded
+    cdef const fs_kernels *k = fs_kernels_select(NULL if name is None else wanted)
     if k == NULL:
         raise ValueError(f'kernels: expected "baseline", "avx2" or "avx512", and one that this CPU has; got {name!r}')
     K = k
@@ -2129,6 +2331,19 @@ cdef int install_methods() except -1:
     return 0
 
 
+tensor_type = <PyTypeObject *>Tensor
+
+
+cdef int first_kernels() except -1:
+    """The set that FASTSCALAR_KERNELS names, else the best; a wrong name must not stop every program that imports us."""
+    try:
+        _select_kernels(os.environ.get("FASTSCALAR_KERNELS") or None)
+    except ValueError as error:
+        _select_kernels(None)
+        warnings.warn(f"FASTSCALAR_KERNELS: {error}; using {K.name.decode()!r}", RuntimeWarning)
+    return 0
+
+
 open_tape()
-_select_kernels(os.environ.get("FASTSCALAR_KERNELS") or None)
+first_kernels()
 install_methods()

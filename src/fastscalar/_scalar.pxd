@@ -218,6 +218,42 @@ cdef inline double f_digamma(double a) noexcept nogil:
 
 
 @cython.cdivision(True)
+cdef inline double zeta_polygamma(double x, double n) noexcept nogil:
+    cdef double s = n + 1.0, total = 0.0, t, y     # n! (1 / x**s + 1 / (x + 1)**s + ...), x > 0: Euler and Maclaurin
+    cdef int k
+    while x < 10.0 + 2.0 * n:
+        total = total + pow(x, -s)
+        x = x + 1.0
+    y = 1.0 / (x * x)
+    t = s * (1.0 / 12 - y * (s + 1.0) * (s + 2.0) * (1.0 / 720 - y * (s + 3.0) * (s + 4.0) * (1.0 / 30240 - y * (
+        s + 5.0) * (s + 6.0) * (1.0 / 1209600 - y * (s + 7.0) * (s + 8.0) * (1.0 / 47900160 - y * (s + 9.0) * (
+            s + 10.0) * (691.0 / 1307674368000.0 - y * (s + 11.0) * (s + 12.0) / 74724249600.0))))))
+    total = total + pow(x, -n) * (1.0 / n + (0.5 + t / x) / x)
+    for k in range(2, <int>n + 1):
+        total = total * k
+    return total
+
+
+@cython.cdivision(True)
+cdef inline double f_polygamma(double a, double b) noexcept nogil:
+    cdef double r, sign                          # the derivative of order b of digamma at a
+    if a != a or b != b:
+        return a + b
+    if b == 0.0:
+        return f_digamma(a)
+    if not 0.0 < b <= 100.0 or b != floor(b):
+        return NAN
+    sign = -1.0 if fmod(b, 2.0) == 0.0 else 1.0
+    if a > 0.0:
+        return sign * zeta_polygamma(a, b)
+    if a == floor(a):
+        return NAN if isinf(a) else INFINITY
+    r = a - floor(a + 0.5)                       # reflection; what has period 1 is taken where it is exact
+    return zeta_polygamma(1.0 - r if r > 0.0 else -r, b) + sign * zeta_polygamma(r if r > 0.0 else 1.0 + r, b) - (
+        zeta_polygamma(1.0 - a, b))
+
+
+@cython.cdivision(True)
 cdef inline double f_minimum(double a, double b) noexcept nogil:
     return a if a <= b or a != a else b          # NaN stays; the left one if they are equal
 
@@ -629,3 +665,11 @@ cdef inline double d_elu_a(double a, double b, double v) noexcept nogil:
 @cython.cdivision(True)
 cdef inline double d_elu_b(double a, double b, double v) noexcept nogil:
     return 0.0 if a > 0.0 else expm1(a)
+
+
+cdef inline double d_polygamma_a(double a, double b, double v) noexcept nogil:
+    return f_polygamma(a, b + 1.0)
+
+
+cdef inline double d_polygamma_b(double a, double b, double v) noexcept nogil:
+    return 0.0                                   # the order is a whole number: there is nothing to differentiate

@@ -34,18 +34,19 @@ def _is_number(x):
 class Tensor:
     """One number that remembers how it was made: `data`, `grad`, `_parents` and `_op`."""
 
-    __slots__ = ("__dict__", "__weakref__", "_id", "_op", "_parents", "data", "grad")
+    __slots__ = ("__dict__", "__weakref__", "_id", "_op", "_parents", "data", "grad", "label")
 
-    def __init__(self, data, _parents=(), _op=""):
+    def __init__(self, data, _parents=(), _op="", *, label=""):
         global _created
         _created += 1
         if not hasattr(type(data), "__float__"):
             raise TypeError(f"Tensor(data): expected a real number, got {type(data).__name__}")
         self.data = float(data)
         self.grad = 0.0
-        self._parents = _parents if _recording else ()
+        self._parents = tuple(_parents) if _recording else ()
         self._op = _op if _recording else ""
         self._id = _created
+        self.label = label
 
     def __repr__(self):
         return f"Tensor(data={self.data!r})"
@@ -115,9 +116,17 @@ class Tensor:
 
     # --- backward ---
 
+    @property
+    def _prev(self):
+        """The same as `_parents`, the name that micrograd has for it."""
+        return self._parents
+
     def _backward(self):
-        """The local step of this node: gradient times derivative goes to each parent."""
-        if self._parents:
+        """The local step of this node: gradient times derivative goes to each parent.
+
+        An operation of the reader's own, `out = Tensor(value, (a, b))`, sets `out._backward` to its step.
+        """
+        if self._parents and self._op in _DERIVATIVES:
             slopes = _DERIVATIVES[self._op](*[p.data for p in self._parents], self.data)
             for parent, slope in zip(self._parents, slopes, strict=True):
                 if not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
@@ -308,6 +317,56 @@ def _trigamma(x):
     return r + 1.0 / x + 0.5 * y + y / x * series
 
 
+_EULER_MACLAURIN = 1 / 12, 1 / 720, 1 / 30240, 1 / 1209600, 1 / 47900160, 691 / 1307674368000
+
+
+def _zeta(x, n):
+    """n! (1 / x**(n + 1) + 1 / (x + 1)**(n + 1) + ...) for x > 0."""
+    s, total = n + 1.0, 0.0
+    while x < 10.0 + 2.0 * n:
+        total, x = total + _ieee_power(x, -s), x + 1.0
+    y = _quotient(1.0, x * x)
+    t = y * (s + 11.0) * (s + 12.0) / 74724249600.0
+    for k in range(5, 0, -1):
+        t = y * (s + (2 * k - 1)) * (s + 2 * k) * (_EULER_MACLAURIN[k] - t)
+    t = s * (1.0 / 12 - t)
+    total = total + _ieee_power(x, -n) * (1.0 / n + (0.5 + t / x) / x)
+    for k in range(2, int(n) + 1):
+        total = total * k
+    return total
+
+
+def _polygamma(a, b):
+    """The derivative of order b, a whole number up to 100, of digamma."""
+    if a != a or b != b:
+        return a + b
+    if b == 0.0:
+        return _digamma(a)
+    if not 0.0 < b <= 100.0 or b != _floor(b) or a == -math.inf:
+        raise ValueError(f"polygamma({a!r}, {b!r}): outside the function's domain")
+    sign = -1.0 if b % 2.0 == 0.0 else 1.0
+    if a > 0.0:
+        v = sign * _zeta(a, b)
+    elif a == _floor(a):
+        raise ValueError(f"polygamma({a!r}, {b!r}): a pole")
+    else:
+        r = a - _floor(a + 0.5)
+        v = _zeta(1.0 - r if r > 0.0 else -r, b) + sign * _zeta(r if r > 0.0 else 1.0 + r, b) - _zeta(1.0 - a, b)
+    if math.isinf(v):
+        raise OverflowError(f"polygamma({a!r}, {b!r}): the result is too large for a float")
+    return v
+
+
+def _polygamma_slopes(a, b, v):
+    try:
+        return _polygamma(a, b + 1.0), 0.0
+    except OverflowError:
+        above = a > 0.0 or a - _floor(a + 0.5) > 0.0  # the pole that it is beside
+        return (-math.inf if b % 2.0 == 1.0 and above else math.inf), 0.0
+    except ValueError:
+        return math.nan, 0.0
+
+
 def _same_sign(a, b):
     return math.copysign(1.0, a) * math.copysign(1.0, b)
 
@@ -387,6 +446,7 @@ _BINARY = {
         lambda a, b: a if a > 0.0 or a != a else b * a,
         lambda a, b, v: (1.0 if a > 0.0 or a != a else b, 0.0 if a > 0.0 else a),
     ),
+    "polygamma": (_polygamma, _polygamma_slopes),
     "elu": (
         lambda a, b: a if a > 0.0 or a != a else b * math.expm1(a),
         lambda a, b, v: (1.0, 0.0) if a > 0.0 else (1.0 if a != a else b * math.exp(a), math.expm1(a)),
