@@ -38,9 +38,7 @@ def test_mlp_trains_as_the_twin_does(article):
             losses.append(loss.data)
         assert losses[0] == losses[1] or step
         for field in ("grad", "data"):
-            for a, b in zip(
-                numbers(ours.parameters(), field), numbers(theirs.parameters(), field), strict=True
-            ):
+            for a, b in zip(numbers(ours.parameters(), field), numbers(theirs.parameters(), field), strict=True):
                 assert math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-12)
         assert any(numbers(ours.parameters(), "grad"))
         reference.sgd(ours.parameters(), 0.01)
