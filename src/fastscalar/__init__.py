@@ -2,7 +2,7 @@
 
 A `Tensor` is one number that remembers how it was computed; `backward()` leaves the derivative of a result with
 respect to every number behind it.  The graph lives on a tape in the extension module `_core`; everything else is thin
-Python.  `fastscalar.reference` has the same names in about 300 lines of pure Python, and gives the same numbers.
+Python.  `fastscalar.reference` has the same names in pure Python, a few pages, and gives the same numbers.
 
 What may assume what (imports point one way, each part knows those to its right):
 
@@ -20,6 +20,7 @@ What may assume what (imports point one way, each part knows those to its right)
 from fastscalar import datasets, math, reference
 from fastscalar._array import TensorArray, cross_entropy, squared_loss, to_tensor
 from fastscalar._core import Tensor, no_grad, tape_info
+from fastscalar.custom import custom_op
 from fastscalar.functions import (
     clip,
     dot,
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "clip",
     "cross_entropy",
+    "custom_op",
     "datasets",
     "dot",
     "elu",

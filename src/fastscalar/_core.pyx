@@ -453,16 +453,16 @@ cdef void slide(Py_ssize_t base) noexcept nogil:
     T.n = to
 
 
-# What is a root?  A handle that somebody outside holds.  The table of attributes holds a reference to each pinned Tensor,
-# and the step of a user's own operation is a closure that holds the operation's result and operands, as in
+# What is a root?  A handle that somebody outside holds.  The table of attributes holds a reference to each pinned
+# Tensor, and the step of a user's own operation is a closure that holds the operation's result and operands, as in
 #
 #     out = Tensor(self.data * other.data, (self, other))
 #     def step(): self.grad += other.data * out.grad; ...
 #     out._backward = step
 #
-# These references are counted, as Python's cyclic collector does; a handle that has no others is hidden while the living
-# are marked.  A living operation keeps what its closure holds.  Only closures that nobody else holds are looked into,
-# and only for nodes that are not younger than the operation; anything else counts as held from outside.
+# These references are counted, as Python's cyclic collector does; a handle that has no others is hidden while the
+# living are marked.  A living operation keeps what its closure holds.  Only closures that nobody else holds are looked
+# into, and only for nodes that are not younger than the operation; anything else counts as held from outside.
 
 cdef void *closure_of(Pin *p) noexcept nogil:
     """The cells of a pin's step, NULL if there are none or somebody else could use them."""
@@ -1085,7 +1085,6 @@ cdef class Tensor:
 
     # --- number protocol ---
 
-
     def __float__(self):
         return T.value[self.index]
 
@@ -1244,7 +1243,7 @@ cdef class Tensor:
 
     @property
     def _backward(self):
-        """The local step of this node, to be called: its gradient times each derivative is added to its parents' `.grad`.
+        """The local step of this node, to be called: gradient times derivative is added to each parent's `.grad`.
 
         Of a Tensor that was made with parents, `out = Tensor(value, (a, b))`, it can be set: to a callable without
         arguments that adds to `a.grad` and `b.grad`.  During a backward pass it may write to its parents only.
@@ -1257,7 +1256,7 @@ cdef class Tensor:
     def _backward(self, step):
         cdef void *before
         if T.record[self.index].op != WIDE or T.wide[T.record[self.index].a].op != W_CUSTOM:
-            raise AttributeError("only a Tensor made with its parents, Tensor(value, (a, b)), takes a _backward of its own")
+            raise AttributeError("only a Tensor made with its parents, Tensor(value, (a, b)), takes a _backward")
         if not callable(step):
             raise TypeError(f"Tensor._backward: expected a callable, got {type(step).__name__}")
         attributes_of(self)
@@ -2335,7 +2334,7 @@ tensor_type = <PyTypeObject *>Tensor
 
 
 cdef int first_kernels() except -1:
-    """The set that FASTSCALAR_KERNELS names, else the best; a wrong name must not stop every program that imports us."""
+    """The set that FASTSCALAR_KERNELS names, else the best; a wrong name must not stop programs that import us."""
     try:
         _select_kernels(os.environ.get("FASTSCALAR_KERNELS") or None)
     except ValueError as error:

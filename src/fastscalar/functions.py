@@ -53,7 +53,7 @@ def _of_arrays_or_numbers(name: str) -> Any:
                 raise TypeError(f"{name}: an array has to be the first operand")
             return getattr(first, name)(*operands[1:])
         if builtins.any(isinstance(x, (str, bytes)) for x in operands):
-            wrong = [type(x).__name__ for x in operands if isinstance(x, (str, bytes))][0]
+            wrong = next(type(x).__name__ for x in operands if isinstance(x, (str, bytes)))
             raise TypeError(f"{name}: expected a Tensor or a real number, got {wrong}")
         return getattr(Tensor(first), name)(*operands[1:]).data
 
