@@ -154,6 +154,7 @@ def test_memory_of_large_graphs_is_used_again_and_given_back():
         y = x
         for _ in range(4_000_000):
             y = y + x
+        y.backward()
         print(rss() - before)
         del y
         for _ in range(5):
@@ -229,29 +230,25 @@ def test_what_an_array_element_needs_is_all_that_is_kept():
 # --- at the edges of the nursery ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", range(4))
+@pytest.mark.parametrize("offset", [0, 1])
 def test_the_last_nodes_before_a_safepoint_count_as_written(offset):
     """A scalar operation writes up to two nodes from the limit on.  An array that begins there has gradient zero."""
-    if STRESS:
-        pytest.skip("stress mode has a safepoint at every operation")
-    _core._collect()
-    info = _core.tape_info()
-    held = [fs.Tensor(1.0) for _ in range(offset)]
-    x = held[0] if held else fs.Tensor(1.0)
-    collections = info["collections"]
-    tail = []
-    while _core.tape_info()["collections"] == collections:
-        y = x + 1.0
-        tail.append(y)
-        if len(tail) > 16_300:
-            y.grad = 7.0
-            y._parents[1].grad = 9.0
-            _core._check()
-    _core._check()
-    tail.clear()
-    del y
-    arrays = [fs.to_tensor([1.0, 2.0, 3.0]) for _ in range(100)]
-    assert not any(np.asarray(a.grad).any() for a in arrays)
+    (gradients,) = measure(f"""
+        held = [fs.Tensor(1.0) for _ in range(1 + {offset})]
+        while _core.tape_info()["collections"] == 0:
+            y = held[0] + 1.0
+            y.grad = 9.0
+            held.append(y)
+            if _core.tape_info()["nodes"] > 32_700:
+                _core._check()
+        held.clear()
+        del y
+        _core._collect()
+        arrays = [fs.to_tensor(np.ones(1000)) for _ in range(40)]
+        _core._check()
+        print(sum(np.abs(np.asarray(a.grad)).sum() for a in arrays))
+    """)
+    assert gradients == 0.0
 
 
 def test_operations_never_see_a_collection_between_their_operands():
