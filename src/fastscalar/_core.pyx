@@ -26,7 +26,8 @@ from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, PyObject, PyObjec
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport NAN, isinf, isnan
-from libc.string cimport memcpy, memmove, memset
+from libc.stdlib cimport qsort
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from fastscalar._scalar cimport *
 
@@ -496,7 +497,7 @@ cdef int held_by(Pin *p, Py_ssize_t base, void **out) noexcept nogil:
 cdef bint reserve_hidden(Py_ssize_t base) noexcept nogil:
     """Room in T.hidden for every handle that `hide` may put there, twice (the second half is scratch)."""
     cdef int k, p, count = T.n_young_pins if base == T.young else T.n_pins
-    cdef Py_ssize_t need = 2 * count
+    cdef Py_ssize_t need = 4 * count if T.n_recorded else 2 * count
     cdef PyObject *cells
     cdef void *block
     if T.n_steps:
@@ -533,6 +534,10 @@ cdef void hide(Py_ssize_t base) noexcept nogil:
         held[n] = T.pins[p].tensor
         T.scratch[(<Tensor>held[n]).index - base] += 1
         found += n + 1
+        if T.pins[p].gradient != NULL and (<Tensor>T.pins[p].gradient).index >= base:
+            held[n + 1] = T.pins[p].gradient
+            T.scratch[(<Tensor>held[n + 1]).index - base] += 1
+            found += 1
     T.n_hidden = 0
     for k in range(found):
         hide_if_known(T.hidden[T.hidden_capacity // 2 + k], base)
@@ -546,6 +551,31 @@ cdef void hide_if_known(void *handle, Py_ssize_t base) noexcept nogil:
             T.wide[T.record[i].a].handles -= 1
         T.hidden[T.n_hidden] = handle
         T.n_hidden += 1
+
+
+cdef bint is_alive(int i) noexcept nogil:
+    return T.wide[T.record[i].a].alive if T.record[i].op == WIDE else T.mark[i] != 0
+
+
+cdef bint keep_gradients(Py_ssize_t base) noexcept nogil:
+    """Mark the recorded gradients of living nodes; whether that is news, which the marking has to be told.
+
+    A recorded gradient is younger than its node and mostly computed from it, so the reference is followed only when
+    the node lives for another reason: else the two would keep each other for ever.
+    """
+    cdef int k, p, i, count = T.n_young_pins if base == T.young else T.n_pins
+    cdef bint news = False
+    if T.n_recorded == 0:
+        return False
+    for k in range(count):
+        p = T.young_pins[k] if base == T.young else k
+        if T.pins[p].tensor == NULL or T.pins[p].gradient == NULL or (<Tensor>T.pins[p].tensor).index == 0:
+            continue
+        i = (<Tensor>T.pins[p].gradient).index
+        if i >= base and not is_alive(i) and is_alive((<Tensor>T.pins[p].tensor).index):
+            keep(i, base)
+            news = True
+    return news
 
 
 cdef void show(Py_ssize_t base) noexcept nogil:
@@ -589,6 +619,8 @@ cdef bint compact(Py_ssize_t base) noexcept nogil:
         return False
     hide(base)
     alive = mark_alive(base)
+    while keep_gradients(base):
+        alive = mark_alive(base)
     show(base)
     if alive != size:
         place_alive(base)
@@ -669,6 +701,7 @@ cdef int release_dead() except -1:
     cdef void *tensor
     cdef void *attributes
     cdef void *step
+    cdef void *gradient
     cdef int p
     while T.n_grave:
         T.n_grave -= 1
@@ -676,12 +709,16 @@ cdef int release_dead() except -1:
         tensor = T.pins[p].tensor
         attributes = T.pins[p].attributes
         step = T.pins[p].step
-        T.pins[p].tensor = T.pins[p].attributes = T.pins[p].step = NULL
+        gradient = T.pins[p].gradient
+        T.pins[p].tensor = T.pins[p].attributes = T.pins[p].step = T.pins[p].gradient = NULL
         T.free_pins[T.n_free_pins] = p
         T.n_free_pins += 1
         (<Tensor>tensor).pin = 0
         Py_DECREF(<object>tensor)
         Py_DECREF(<object>attributes)
+        if gradient != NULL:
+            T.n_recorded -= 1
+            Py_DECREF(<object>gradient)
         if step != NULL:
             T.n_steps -= 1
             Py_DECREF(<object>step)
@@ -770,6 +807,23 @@ class no_grad:
             del quiet_depth[me]
         T.quiet = <int>len(quiet_depth)
         set_limit()
+
+
+class _record:
+    """Context in which the operations of this thread are recorded, also inside `no_grad`; `outside` is what it was."""
+
+    def __enter__(self):
+        self.depth = quiet_depth.pop(PyThread_get_thread_ident(), 0)
+        self.outside = self.depth == 0
+        T.quiet = <int>len(quiet_depth)
+        set_limit()
+        return self
+
+    def __exit__(self, *exc):
+        if self.depth:
+            quiet_depth[PyThread_get_thread_ident()] = self.depth
+            T.quiet = <int>len(quiet_depth)
+            set_limit()
 
 
 # --- the operation table --------------------------------------------------------------------------
@@ -875,8 +929,34 @@ cdef str op_name(int code):
     return TABLE[code].name.decode()
 
 
+cdef dict lenient_depth = {}     # thread -> how many _ieee blocks it is in
+
+
+cdef bint lenient():
+    return len(lenient_depth) > 0 and PyThread_get_thread_ident() in lenient_depth
+
+
+class _ieee:
+    """Context in which the operations of this thread follow IEEE 754 where they would raise: 1 / 0 is inf.
+
+    Derivatives never raise, so neither may their recipes.
+    """
+
+    def __enter__(self):
+        me = PyThread_get_thread_ident()
+        lenient_depth[me] = lenient_depth.get(me, 0) + 1
+
+    def __exit__(self, *exc):
+        me = PyThread_get_thread_ident()
+        lenient_depth[me] -= 1
+        if not lenient_depth[me]:
+            del lenient_depth[me]
+
+
 cdef int raise_unary(int code, double a, double v) except -1:
     """The result is not finite: raise what Python's `math` raises, or nothing."""
+    if lenient():
+        return 0
     if isnan(v) and not isnan(a):
         raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
     if isinf(v) and not isinf(a) and not isnan(a):
@@ -889,6 +969,8 @@ cdef int raise_unary(int code, double a, double v) except -1:
 
 cdef int raise_binary(int code, double a, double b, double v) except -1:
     """The result is not finite: raise what Python raises, or nothing."""
+    if lenient():
+        return 0
     if code == POW:
         raise_power(a, b, v)
     elif code in (FMOD, POLYGAMMA) and isnan(v) and not isnan(a) and not isnan(b):
@@ -920,7 +1002,7 @@ cdef inline double evaluate(int code, double a, double b) except? -1.0:
         return f_sub(a, b)
     if code == MUL:
         return f_mul(a, b)
-    if b == 0.0 and TABLE[code].divides:
+    if b == 0.0 and TABLE[code].divides and not lenient():
         raise ZeroDivisionError(f"{a!r} {op_name(code)} {b!r}: division by zero")
     v = f_div(a, b) if code == DIV else TABLE[code].f2(a, b)
     if v - v != 0.0:
@@ -1020,6 +1102,26 @@ cdef object unary(int code, Tensor self):
     return result(code, a, 0, v)
 
 
+# --- what the modules above register --------------------------------------------------------------
+
+cdef int watching = 0            # functions that are being traced: a Tensor that becomes a plain number is reported
+cdef object on_number = None     # to this, called with the Tensor
+cdef object record_backward = None   # backward(create_graph=True): called with the root and `accumulate`
+
+
+def _register(number, backward):
+    """`derivatives` puts in what it does in place of this module, which imports nothing from above."""
+    global on_number, record_backward
+    on_number = number
+    record_backward = backward
+
+
+def _watch(int more):
+    """Add to the number of traced functions."""
+    global watching
+    watching += more
+
+
 # --- Tensor ---------------------------------------------------------------------------------------
 #
 # 24 bytes: a node's index and, if the user set attributes on it, where they are.  No __dict__ (Cython would make one
@@ -1086,12 +1188,16 @@ cdef class Tensor:
     # --- number protocol ---
 
     def __float__(self):
+        if watching:
+            on_number(self)
         return T.value[self.index]
 
     def __bool__(self):
         return T.value[self.index] != 0.0
 
     def __int__(self):
+        if watching:
+            on_number(self)
         return int(T.value[self.index])
 
     def __round__(self, digits=None):
@@ -1182,14 +1288,20 @@ cdef class Tensor:
 
     @property
     def grad(self):
-        """The gradient that the last `backward` which reached this number left, a Python float; 0.0 before."""
+        """The gradient that the last `backward` which reached this number left, a Python float; 0.0 before.
+
+        After `backward(create_graph=True)` a Tensor, which can be differentiated in its turn.
+        """
         read_gradient(self.index)
+        if self.pin and T.pins[self.pin - 1].gradient != NULL:
+            return recorded_gradient(self)
         return T.grad[self.index]
 
     @grad.setter
     def grad(self, value):
         cdef double v = number_for(value, "grad")
         bound(self)
+        drop_recorded(self)
         write_gradient(self.index)
         T.grad[self.index] = v
 
@@ -1220,16 +1332,33 @@ cdef class Tensor:
             return attributes_of(self).get("_op", "") if self.pin else ""
         return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
 
-    def backward(self, *, bint accumulate=False):
+    def backward(self, *, bint accumulate=False, bint create_graph=False):
         """Leave d self / d node in `.grad` of every node that self was computed from, for the values they have now.
 
         Gradients of those nodes are reset first, so calling it twice gives the same; nodes that self does not depend
         on keep theirs.  With `accumulate=True` those of the leaves are added to instead.  Cost: what it reaches.
 
+        With `create_graph=True` the pass is recorded: `.grad` of every node that it reaches, constants in expressions
+        aside, then reads as a Tensor, from which derivatives of the next order can be computed.  It stays one until a
+        pass without, or an assignment, leaves another number there.
+
+        >>> from fastscalar import Tensor
+        >>> x = Tensor(2.0)
+        >>> (x ** 3).backward(create_graph=True)
+        >>> slope = x.grad
+        >>> slope
+        Tensor(data=12.0)
+        >>> slope.backward()
+        >>> x.grad
+        12.0
+
         Raises RuntimeError inside another backward pass, KeyboardInterrupt if it was interrupted (gradients are then
         unspecified).
         """
         bound(self)
+        if create_graph:
+            record_backward(self, accumulate)
+            return
         start_sweep()
         try:
             sweep(self, accumulate)
@@ -1336,6 +1465,39 @@ cdef int unbound() except -1:
     raise ValueError("this Tensor was never initialised")
 
 
+# A recorded gradient is held by its node's entry in the table of attributes.  The column has the number as well, for
+# whoever wants no more; who writes there need not know: the recorded one counts only while it has the same number.
+
+cdef object recorded_gradient(Tensor t):
+    cdef double v = T.grad[t.index]
+    gradient = <Tensor>T.pins[t.pin - 1].gradient
+    cdef double w = T.value[(<Tensor>gradient).index]
+    if memcmp(&v, &w, sizeof(double)) == 0 or (isnan(v) and isnan(w)):
+        return gradient
+    drop_recorded(t)
+    return v
+
+
+cdef void drop_recorded(Tensor t) noexcept:
+    cdef void *gradient
+    if t.pin and T.pins[t.pin - 1].gradient != NULL:
+        gradient = T.pins[t.pin - 1].gradient
+        T.pins[t.pin - 1].gradient = NULL
+        T.n_recorded -= 1
+        Py_DECREF(<object>gradient)
+
+
+def _set_recorded(Tensor t not None, Tensor gradient not None):
+    """From now on t.grad reads as this Tensor."""
+    attributes_of(t)
+    drop_recorded(t)
+    Py_INCREF(gradient)
+    T.pins[t.pin - 1].gradient = <void *>gradient
+    T.n_recorded += 1
+    write_gradient(t.index)
+    T.grad[t.index] = T.value[gradient.index]
+
+
 cdef double number_for(object value, str name) except? -1.0:
     cdef double v = 0.0
     if not as_number(value, &v):
@@ -1416,6 +1578,7 @@ cdef int pin(Tensor t) except -1:
     T.pins[p].tensor = <void *>t
     T.pins[p].attributes = <void *>attributes
     T.pins[p].step = NULL
+    T.pins[p].gradient = NULL
     t.pin = p + 1
     if T.record[t.index].op == WIDE and T.wide[T.record[t.index].a].op == W_CUSTOM:
         T.wide[T.record[t.index].a].pin = t.pin
@@ -2152,10 +2315,401 @@ cdef list parents(Tensor t):
         set_limit()
 
 
+# --- the graph as `derivatives` sees it -----------------------------------------------------------
+
+ctypedef struct Memo:           # growing lists of numbers; owned
+    int *index
+    double *value
+    Py_ssize_t n_index
+    Py_ssize_t n_value
+    Py_ssize_t index_room
+    Py_ssize_t value_room
+
+
+cdef int reserve_memo(Memo *m, Py_ssize_t indices, Py_ssize_t values) except -1:
+    cdef void *block
+    if m.n_index + indices > m.index_room:
+        m.index_room = max(2 * m.index_room, m.n_index + indices + 64)
+        block = reallocate(m.index, m.index_room * sizeof(int))
+        if block == NULL:
+            out_of_memory("a list of nodes", m.index_room)
+        m.index = <int *>block
+    if m.n_value + values > m.value_room:
+        m.value_room = max(2 * m.value_room, m.n_value + values + 64)
+        block = reallocate(m.value, m.value_room * sizeof(double))
+        if block == NULL:
+            out_of_memory("gradients", m.value_room)
+        m.value = <double *>block
+    return 0
+
+
+cdef void free_memo(Memo *m) noexcept:
+    PyMem_RawFree(m.index)
+    PyMem_RawFree(m.value)
+
+
+cdef Py_ssize_t operand_count(int i) noexcept nogil:
+    """How many operands a node has."""
+    cdef Wide *q
+    if T.record[i].op != WIDE:
+        return 0 if T.record[i].op <= CONST else TABLE[T.record[i].op].arity
+    q = T.wide[T.record[i].a]
+    if q.op == W_AFFINE:
+        return 2 * q.inner + 1
+    if q.op == W_MAP1 or q.op == W_MAP2:
+        return TABLE[q.code].arity
+    return 0 if q.op == W_LEAF else q.x.count + q.y.count
+
+
+cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
+    """The node of an operand; 0 for a number.  Its value, if that is asked for."""
+    cdef Wide *q
+    cdef Operand *o
+    cdef Py_ssize_t offset = T.record[i].b, at, row
+    cdef int p
+    if T.record[i].op != WIDE:
+        p = T.record[i].b if k else T.record[i].a
+        if value != NULL:
+            value[0] = T.value[p]
+        return p
+    q = T.wide[T.record[i].a]
+    if q.op == W_AFFINE:
+        if k < q.inner:
+            o = &q.x
+            at = offset // q.cols * q.inner + k
+        elif k < 2 * q.inner:
+            o = &q.y
+            at = (k - q.inner) * q.cols + offset % q.cols
+        else:
+            o = &q.z
+            at = offset % q.cols
+    elif q.op == W_MAP1 or q.op == W_MAP2:
+        o = &q.y if k else &q.x
+        at = offset if o.count > 1 else 0
+    else:
+        o = &q.x if k < q.x.count else &q.y
+        at = k if k < q.x.count else k - q.x.count
+    if o.kind == SPARSE:
+        if value != NULL:
+            value[0] = 0.0
+            row = offset // q.cols
+            for at in range(o.row[row], o.row[row + 1]):
+                if o.index[at] == k:
+                    value[0] = o.value[at]
+        return 0
+    if value != NULL:
+        value[0] = value_of_exact(o, at)
+    return node_of_exact(o, at)
+
+
+cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
+    """The nodes that the root was computed from, itself included, in reverse creation order.
+
+    With inputs, in the same order: only those that depend on one of them, and those themselves.  What they were
+    computed from is not looked at.  The caller is in start_sweep ... end_sweep.
+    """
+    cdef int i = root, p, oldest = 0
+    cdef Py_ssize_t k, at = 0, kept = 0
+    cdef bint depends
+    if inputs != NULL:
+        oldest = inputs.index[inputs.n_index - 1]
+    mark_node(root)
+    while i > 0:
+        T.at = i
+        if i < oldest:
+            break
+        reserve_memo(m, 1, 0)
+        T.mark[i] = 0
+        m.index[m.n_index] = i
+        m.n_index += 1
+        if inputs != NULL:
+            while at < inputs.n_index and inputs.index[at] > i:
+                at += 1
+        if inputs == NULL or at == inputs.n_index or inputs.index[at] != i:
+            for k in range(operand_count(i)):
+                p = operand(i, k, NULL)
+                if p >= oldest and p and not T.mark[p]:
+                    mark_node(p)
+        i = previous(i)
+    T.at = 0
+    while i > 0:                                 # only the root can be older than every input
+        T.mark[i] = 0
+        i = previous(i)
+    if inputs == NULL:
+        return 0
+    at = inputs.n_index - 1
+    for k in range(m.n_index - 1, -1, -1):       # from old to young: `mark` says what depends on an input
+        i = m.index[k]
+        while at >= 0 and inputs.index[at] < i:
+            at -= 1
+        depends = at >= 0 and inputs.index[at] == i
+        if not depends:
+            for p in range(<int>operand_count(i)):
+                if T.mark[operand(i, p, NULL)]:
+                    depends = True
+                    break
+        T.mark[i] = depends
+    for k in range(m.n_index):
+        i = m.index[k]
+        if T.mark[i]:
+            T.mark[i] = 0
+            m.index[kept] = i
+            kept += 1
+    m.n_index = kept
+    return 0
+
+
+cdef int indices_of(Memo *m, list tensors) except -1:
+    """The nodes of Tensors, the youngest first."""
+    cdef Tensor t
+    cdef int k, i
+    reserve_memo(m, len(tensors), 0)
+    for t in tensors:
+        bound(t)
+        m.index[m.n_index] = t.index
+        m.n_index += 1
+    qsort(m.index, m.n_index, sizeof(int), &younger)
+    return 0
+
+
+cdef int younger(const void *a, const void *b) noexcept nogil:
+    return (<const int *>b)[0] - (<const int *>a)[0]
+
+
+def _reached(Tensor root not None, list inputs=None):
+    """Tensors of the nodes that root was computed from, root included, in reverse creation order.
+
+    With `inputs`, a list of Tensors: only of those that depend on one of them, the inputs included.
+    """
+    cdef Memo m, stops
+    cdef Py_ssize_t k
+    cdef list out = []
+    memset(&m, 0, sizeof(Memo))
+    memset(&stops, 0, sizeof(Memo))
+    bound(root)
+    if inputs is not None and not inputs:
+        return out
+    start_sweep()
+    T.locked += 1                                # the indices stay right while the list is made
+    try:
+        try:
+            if inputs is not None:
+                indices_of(&stops, inputs)
+            list_reached(&m, root.index, &stops if inputs is not None else NULL)
+        finally:
+            end_sweep()
+        for k in range(m.n_index):
+            out.append(handle_of(m.index[k]))
+    finally:
+        T.locked -= 1
+        set_limit()
+        free_memo(&m)
+        free_memo(&stops)
+    return out
+
+
+def _depends(Tensor root not None, list inputs):
+    """Whether root was computed from one of these Tensors, or is one.  False inside a backward pass of this thread."""
+    cdef Memo m, stops
+    memset(&m, 0, sizeof(Memo))
+    memset(&stops, 0, sizeof(Memo))
+    if not inputs or root.index == 0 or (T.sweeping and T.owner == PyThread_get_thread_ident()):
+        return False
+    start_sweep()
+    try:
+        indices_of(&stops, inputs)
+        list_reached(&m, root.index, &stops)
+        return m.n_index > 0
+    finally:
+        end_sweep()
+        free_memo(&m)
+        free_memo(&stops)
+
+
+def _instruction(Tensor t not None):
+    """(operation, operands, whole numbers) of a node.  An operand that is a number is a float, or a constant's Tensor.
+
+    Linear: the inputs of the row, the weights of the column, the bias.  Losses: the predictions, then the targets.
+    Whole numbers: of a map the number of operands, of a softmax which output it is, of a loss the rows (0: of one
+    dimension), of cross_entropy also the columns and the labels.
+    """
+    cdef Py_ssize_t k, count
+    cdef int i, p
+    cdef double v
+    cdef Wide *q = NULL
+    cdef list operands = []
+    cdef tuple numbers = ()
+    bound(t)
+    safepoint(4)                                 # two constants
+    T.locked += 1
+    try:
+        i = t.index
+        count = operand_count(i)
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            if q.op == W_SOFTMAX:
+                numbers = (T.record[i].b,)
+            elif q.op == W_SQUARED:
+                numbers = (q.rows,)
+            elif q.op == W_XENT:
+                numbers = (q.rows, q.cols, *[q.labels[k] for k in range(max(q.rows, 1))])
+        for k in range(count):
+            p = operand(i, k, &v)
+            if p:
+                operands.append(handle_of(p))
+            elif q != NULL and q.op == W_MAP2:
+                operands.append(result(CONST, 0, 0, v))
+            else:
+                operands.append(v)
+        return t._op, operands, numbers
+    finally:
+        T.locked -= 1
+        set_limit()
+
+
+# A sweep that leaves no trace.  Before it, the gradients of what the root reaches are written down, a wide instruction
+# as a whole; of an array of leaves only the touched rows.  After it they are put back.
+
+cdef int see(int p) noexcept nogil:
+    """Mark a node, or the last one of its wide instruction."""
+    if T.record[p].op == WIDE:
+        p = T.wide[T.record[p].a].start + T.wide[T.record[p].a].count - 1
+    if p and not T.mark[p]:
+        mark_node(p)
+    return p
+
+
+cdef void see_operand(Operand *o) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        see(o.start)
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            see(o.index[k])
+
+
+cdef int write_down(Memo *m, int root) except -1:
+    cdef int i = see(root), k
+    cdef Wide *q
+    while i > 0:
+        T.at = i
+        if T.record[i].op != WIDE:
+            reserve_memo(m, 1, 1)
+            m.value[m.n_value] = T.grad[i]
+            m.n_value += 1
+            if T.record[i].op > CONST:
+                see(T.record[i].a)
+                see(T.record[i].b)
+        else:
+            q = T.wide[T.record[i].a]
+            if q.op == W_LEAF:
+                materialise(q)
+                reserve_memo(m, 2 + q.n_touched, <Py_ssize_t>q.n_touched * q.cols)
+                for k in range(q.n_touched):
+                    memcpy(m.value + m.n_value, T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols,
+                           q.cols * sizeof(double))
+                    m.n_value += q.cols
+                    m.index[m.n_index] = q.touched_rows[k]
+                    m.n_index += 1
+                m.index[m.n_index] = q.n_touched
+                m.n_index += 1
+            else:
+                reserve_memo(m, 1, q.count)
+                memcpy(m.value + m.n_value, T.grad + q.start, q.count * sizeof(double))
+                m.n_value += q.count
+                see_operand(&q.x)
+                see_operand(&q.y)
+                see_operand(&q.z)
+        m.index[m.n_index] = i
+        m.n_index += 1
+        T.mark[i] = 0
+        i = previous(i)
+    T.at = 0
+    return 0
+
+
+cdef void put_back(Memo *m) noexcept:
+    """From the end of the lists to their beginning."""
+    cdef int i, k, rows
+    cdef Wide *q
+    while m.n_index:
+        m.n_index -= 1
+        i = m.index[m.n_index]
+        if T.record[i].op != WIDE:
+            m.n_value -= 1
+            T.grad[i] = m.value[m.n_value]
+            continue
+        q = T.wide[T.record[i].a]
+        if q.op == W_LEAF:
+            reset_leaf(q)
+            m.n_index -= 1
+            rows = m.index[m.n_index]
+            for k in range(rows):
+                m.n_index -= 1
+                m.n_value -= q.cols
+                enter_row(q, m.index[m.n_index])
+                memcpy(T.grad + q.start + <Py_ssize_t>m.index[m.n_index] * q.cols, m.value + m.n_value,
+                       q.cols * sizeof(double))
+        else:
+            m.n_value -= q.count
+            memcpy(T.grad + q.start, m.value + m.n_value, q.count * sizeof(double))
+
+
+def _gradients(Tensor root not None, list nodes):
+    """d root / d node for each Tensor of a list, floats.  `.grad` of every node stays what it was."""
+    cdef Memo m
+    cdef double *own = NULL
+    cdef Py_ssize_t k, n = len(nodes)
+    cdef Tensor t
+    cdef list out = [0.0] * n
+    cdef bint written = False
+    memset(&m, 0, sizeof(Memo))
+    bound(root)
+    for t in nodes:
+        bound(t)
+    own = <double *>allocate((n + 1) * sizeof(double))
+    if own == NULL:
+        out_of_memory("gradients", n)
+    try:
+        start_sweep()
+        try:
+            write_down(&m, root.index)
+            for k in range(n):                   # what the root does not reach has derivative 0.0
+                t = <Tensor>nodes[k]
+                read_gradient(t.index)
+                own[k] = T.grad[t.index]
+            for k in range(n):
+                T.grad[(<Tensor>nodes[k]).index] = 0.0
+            written = True
+            sweep(root, False)
+            for k in range(n):
+                t = <Tensor>nodes[k]
+                read_gradient(t.index)
+                out[k] = T.grad[t.index]
+        finally:
+            if written:
+                put_back(&m)
+                for k in range(n):
+                    t = <Tensor>nodes[k]
+                    if own[k] != 0.0:
+                        write_gradient(t.index)
+                    T.grad[t.index] = own[k]
+            end_sweep()
+    finally:
+        PyMem_RawFree(own)
+        free_memo(&m)
+    return out
+
+
 # --- looking inside, and hooks for tests ----------------------------------------------------------
 
 def tape_info():
-    """What is on the tape: nodes, bytes, collections, the kernel set, as a dictionary."""
+    """What is on the tape: nodes, bytes, collections, the kernel set, as a dictionary.
+
+    >>> import fastscalar as fs
+    >>> fs.tape_info()["bytes_per_node"] < 40
+    True
+    """
     return {
         "nodes": T.n - 1,
         "capacity": T.capacity,

@@ -67,15 +67,87 @@ def _public(name: str, documentation: str) -> Any:
     return function
 
 
-sigmoid = _public("sigmoid", "1 / (1 + exp(-x)); neither end overflows or loses its tail.")
-softplus = _public("softplus", "log(1 + exp(x)).")
-silu = _public("silu", "x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).")
-gelu = _public("gelu", "x * ndtr(x), exact, not the tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415).")
-sign = _public("sign", "1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0 everywhere.")
-minimum = _public("minimum", "The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.")
-maximum = _public("maximum", "The larger of two; NaN if one is.  If they are equal the left one gets the derivative.")
-digamma = _public("digamma", "The derivative of lgamma.  ValueError at its poles 0, -1, -2, ...")
-ndtr = _public("ndtr", "The distribution function of the standard normal distribution; its lower tail is exact.")
+sigmoid = _public(
+    "sigmoid",
+    """1 / (1 + exp(-x)); neither end overflows or loses its tail.
+
+    >>> import fastscalar as fs
+    >>> fs.sigmoid(fs.Tensor(0.0)), fs.sigmoid(-800.0)
+    (Tensor(data=0.5), 0.0)
+    """,
+)
+softplus = _public(
+    "softplus",
+    """log(1 + exp(x)); does not overflow.
+
+    >>> import fastscalar as fs
+    >>> fs.softplus(fs.Tensor(800.0))
+    Tensor(data=800.0)
+    """,
+)
+silu = _public(
+    "silu",
+    """x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).
+
+    >>> import fastscalar as fs
+    >>> fs.silu(fs.Tensor(0.0))
+    Tensor(data=0.0)
+    """,
+)
+gelu = _public(
+    "gelu",
+    """x * ndtr(x), exact, not the tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+
+    >>> import fastscalar as fs
+    >>> round(fs.gelu(fs.Tensor(1.0)).data, 12)
+    0.841344746069
+    """,
+)
+sign = _public(
+    "sign",
+    """1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0 everywhere.
+
+    >>> import fastscalar as fs
+    >>> fs.sign(fs.Tensor(-3.0))
+    Tensor(data=-1.0)
+    """,
+)
+minimum = _public(
+    "minimum",
+    """The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.
+
+    >>> import fastscalar as fs
+    >>> fs.minimum(fs.Tensor(2.0), 5)
+    Tensor(data=2.0)
+    """,
+)
+maximum = _public(
+    "maximum",
+    """The larger of two; NaN if one is.  If they are equal the left one gets the derivative.
+
+    >>> import fastscalar as fs
+    >>> fs.maximum(0, fs.Tensor(-2.0))
+    Tensor(data=0.0)
+    """,
+)
+digamma = _public(
+    "digamma",
+    """The derivative of lgamma.  ValueError at its poles 0, -1, -2, ...
+
+    >>> import fastscalar as fs
+    >>> round(fs.math.digamma(fs.Tensor(1.0)).data, 12)
+    -0.577215664902
+    """,
+)
+ndtr = _public(
+    "ndtr",
+    """The distribution function of the standard normal distribution; its lower tail is exact.
+
+    >>> import fastscalar as fs
+    >>> fs.math.ndtr(fs.Tensor(0.0))
+    Tensor(data=0.5)
+    """,
+)
 _leaky_relu = _function(_CODES["leaky_relu"], _of_arrays_or_numbers("leaky_relu"))
 _elu = _function(_CODES["elu"], _of_arrays_or_numbers("elu"))
 
@@ -91,7 +163,12 @@ def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
 
 
 def elu(x: Any, alpha: Any = 1.0) -> Any:
-    """x if x > 0, else alpha * (exp(x) - 1); the derivative at 0 is alpha (Clevert et al. 2015, arXiv:1511.07289)."""
+    """x if x > 0, else alpha * (exp(x) - 1); the derivative at 0 is alpha (Clevert et al. 2015, arXiv:1511.07289).
+
+    >>> import fastscalar as fs
+    >>> fs.elu(fs.Tensor(2.0))
+    Tensor(data=2.0)
+    """
     return _elu(x, alpha)
 
 
@@ -142,13 +219,23 @@ def sum(xs: Any) -> Any:
 
 
 def mean(xs: Any) -> Any:
-    """sum(xs) / number of elements.  ValueError of nothing."""
+    """sum(xs) / number of elements.  ValueError of nothing.
+
+    >>> import fastscalar as fs
+    >>> fs.mean([fs.Tensor(1.0), 2.0])
+    Tensor(data=1.5)
+    """
     xs = xs if isinstance(xs, TensorArray) else _checked(xs, "mean")
     return total(xs) / (xs.size if isinstance(xs, TensorArray) else len(xs))
 
 
 def prod(xs: Iterable[Any]) -> Any:
-    """x[0] * x[1] * ..., from left to right.  1.0 of nothing.  A zero among them is no trouble for the gradient."""
+    """x[0] * x[1] * ..., from left to right.  1.0 of nothing.  A zero among them is no trouble for the gradient.
+
+    >>> import fastscalar as fs
+    >>> fs.prod([fs.Tensor(2.0), 3.0])
+    Tensor(data=6.0)
+    """
     result: Any = 1.0
     for x in xs:
         result = result * x
@@ -156,12 +243,22 @@ def prod(xs: Iterable[Any]) -> Any:
 
 
 def max(xs: Iterable[Any]) -> Any:
-    """The largest, as Python's max: the first of equals, and it alone has the derivative.  ValueError of nothing."""
+    """The largest, as Python's max: the first of equals, and it alone has the derivative.  ValueError of nothing.
+
+    >>> import fastscalar as fs
+    >>> fs.max([fs.Tensor(1.0), 2.0])
+    Tensor(data=2.0)
+    """
     return _as_tensor(builtins.max(_checked(xs, "max")))
 
 
 def min(xs: Iterable[Any]) -> Any:
-    """The smallest, as Python's min: the first of equals, and it alone has the derivative.  ValueError of nothing."""
+    """The smallest, as Python's min: the first of equals, and it alone has the derivative.  ValueError of nothing.
+
+    >>> import fastscalar as fs
+    >>> fs.min([fs.Tensor(1.0), 2.0])
+    Tensor(data=1.0)
+    """
     return _as_tensor(builtins.min(_checked(xs, "min")))
 
 
@@ -177,7 +274,12 @@ def log_softmax(xs: Any) -> Any:
 
 
 def norm(xs: Any) -> Any:
-    """sqrt(x[0]**2 + x[1]**2 + ...); at the origin, where it has a kink, the derivative is 0."""
+    """sqrt(x[0]**2 + x[1]**2 + ...); at the origin, where it has a kink, the derivative is 0.
+
+    >>> import fastscalar as fs
+    >>> fs.norm([fs.Tensor(3.0), 4.0])
+    Tensor(data=5.0)
+    """
     xs = xs if isinstance(xs, TensorArray) else _checked(xs, "norm")
     square = dot(xs, xs)
     return square.sqrt() if square != 0.0 else square

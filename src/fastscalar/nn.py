@@ -191,6 +191,12 @@ def load(path: str | os.PathLike[str]) -> Linear | MLP:
     """The net in a file that `save` wrote; what was saved with it is in its `metadata`, a dictionary.
 
     Raises FileNotFoundError, or ValueError for a file that is not a saved net (names the file and what is wrong).
+
+    >>> import fastscalar as fs, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.npz")
+    >>> fs.MLP(4, [3, 2], seed=0).save(path, note="small")
+    >>> fs.load(path), fs.load(path).metadata
+    (MLP(4, [3, 2]), {'note': 'small'})
     """
     path = Path(path)
     if not path.exists():
