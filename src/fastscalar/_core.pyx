@@ -688,6 +688,9 @@ cdef int collect_old() except -1:
     T.promoted = 0
     T.old_bytes = 0
     if T.capacity > 4 * T.n + 8 * NURSERY:
+        PyMem_RawFree(T.scratch)
+        T.scratch = NULL
+        T.scratch_size = 0
         try:
             resize(2 * T.n + 4 * NURSERY)
         except MemoryError:
