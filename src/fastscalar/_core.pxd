@@ -117,7 +117,8 @@ cdef enum OperandKind:
 ctypedef struct Record:     # 12 bytes a node
     unsigned char op        # Code
     int a                   # scalar: first operand (node; 0 is nobody); wide: slot of the instruction
-    int b                   # scalar: second operand (node; 0 is nobody); wide: offset in the run
+    int b                   # scalar: second operand (node; 0 is nobody); wide: offset in the run; leaf: the sweep
+    #                         that reached it last, so that it needs neither a mark nor a visit
 
 
 ctypedef struct Operand:
@@ -224,6 +225,7 @@ ctypedef struct Tape:
     # backward
     bint sweeping           # in a backward
     bint accumulate         # the gradients of leaves are kept
+    int number              # of this sweep, from 1
     unsigned long owner     # thread that is in it
     int first_listed        # instructions to tidy up: a slot, -1 is none
     int custom              # W_CUSTOM node whose step is to be called next; 0: none

@@ -363,8 +363,9 @@ cdef Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
         elif T.mark[i] or T.handle[i] != NULL:
             T.mark[i] = 1
             alive += 1
-            keep(T.record[i].a, base)
-            keep(T.record[i].b, base)
+            if T.record[i].op > WIDE:
+                keep(T.record[i].a, base)
+                keep(T.record[i].b, base)
         i -= 1
     return alive
 
@@ -404,8 +405,9 @@ cdef Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
         else:
             if T.mark[i]:
                 T.scratch[i - base] = <int>to
-                T.record[i].a = place(T.record[i].a, base)
-                T.record[i].b = place(T.record[i].b, base)
+                if T.record[i].op > WIDE:
+                    T.record[i].a = place(T.record[i].a, base)
+                    T.record[i].b = place(T.record[i].b, base)
                 to += 1
             i += 1
     return to
@@ -1759,7 +1761,8 @@ cdef void write_gradient(int i) noexcept nogil:
 # One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
 # gradient 0.0 at that moment; all its contributions come from younger nodes, so when the sweep arrives its gradient is
 # complete.  (Why not two passes: docs/design/0003.)  Structure decides what is reached, never the
-# value of a gradient: 0 * inf matters.
+# value of a gradient: 0 * inf matters.  A leaf has nothing to pass on: instead of a mark it gets the number of the
+# sweep, and is not visited (dot products of distinct leaves: 1.35x faster, two builds in turn).
 #
 #        older                                   younger
 #   ... p ....... q ....... [i] ........ root        invariant at node i: everything younger has been processed and has
@@ -1830,7 +1833,13 @@ cdef void list_wide(Wide *q) noexcept nogil:
 cdef void first_touch(int p) noexcept nogil:
     """Node p is reached for the first time in this sweep, or touched by a single step outside one."""
     cdef Wide *q
-    cdef bint leaf = T.record[p].op <= CONST
+    cdef bint leaf = False
+    if T.record[p].op <= CONST:
+        if T.sweeping and T.record[p].b != T.number:
+            T.record[p].b = T.number
+            if not T.accumulate:
+                T.grad[p] = 0.0
+        return
     if T.record[p].op == WIDE:
         q = T.wide[T.record[p].a]
         leaf = q.op == W_LEAF
@@ -1859,8 +1868,7 @@ cdef void touch_run(int start, int count, bint enter) noexcept nogil:
     cdef int offset = T.record[start].b, k, row
     cdef bint leaf = q.op == W_LEAF
     if T.sweeping and not q.whole and count != q.count:
-        for k in range(start, start + count):
-            touch(k)
+        touch_part(q, start, count)
         return
     if leaf and (q.whole or T.accumulate or not T.sweeping):
         materialise(q)
@@ -1880,6 +1888,23 @@ cdef void touch_run(int start, int count, bint enter) noexcept nogil:
     if leaf and enter:
         for row in range(offset // q.cols, (offset + count - 1) // q.cols + 1):
             enter_row(q, row)
+
+
+cdef void touch_part(Wide *q, int start, int count) noexcept nogil:
+    """Touch some consecutive nodes of a run, as `first_touch` does one by one: a row of a data set of leaves."""
+    cdef int k, row
+    cdef bint reset = not (q.op == W_LEAF and T.accumulate)
+    if q.op == W_LEAF:
+        materialise(q)
+        for row in range((start - q.start) // q.cols, (start - q.start + count - 1) // q.cols + 1):
+            enter_row(q, row)
+    list_wide(q)
+    for k in range(start, start + count):
+        if not T.mark[k]:
+            q.partial += 1
+            mark_node(k)
+            if reset:
+                T.grad[k] = 0.0
 
 
 cdef void reset_unmarked(int start, int stop) noexcept nogil:
@@ -1912,8 +1937,12 @@ cdef inline void contribute(int p, double g) noexcept nogil:
 
 cdef void scalar_step(int i) noexcept nogil:
     """The local step of a scalar node: its gradient times each derivative goes to its operands, left then right."""
-    cdef int op = T.record[i].op, a = T.record[i].a, b = T.record[i].b
-    cdef double g = T.grad[i], v = T.value[i], x = T.value[a], y = T.value[b]
+    cdef int op = T.record[i].op, a, b
+    cdef double g, v, x, y
+    if op <= WIDE:
+        return
+    a, b = T.record[i].a, T.record[i].b
+    g, v, x, y = T.grad[i], T.value[i], T.value[a], T.value[b]
     if op == ADD:
         contribute(a, g)
         contribute(b, g)
@@ -1923,8 +1952,6 @@ cdef void scalar_step(int i) noexcept nogil:
     elif op == SUB:
         contribute(a, g)
         contribute(b, -g)
-    elif op <= WIDE:
-        return
     elif TABLE[op].arity == 1:
         contribute(a, g * TABLE[op].d(x, v))
     else:
@@ -1963,14 +1990,17 @@ cdef int call_step() except -1:
 
 
 cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark64, double *grad,
-                       const Record *record, bint plain) noexcept nogil:
+                       Record *record, int number, bint plain) noexcept nogil:
     """`contribute` for the common case: a scalar node, gradients not accumulated."""
     if mark[p]:
         grad[p] += g
-    elif plain and record[p].op != WIDE:
+    elif plain and record[p].op > WIDE:
         mark[p] = 1
         if not mark64[p >> 6]:
             mark_summaries(p)
+        grad[p] = 0.0 + g
+    elif plain and record[p].op < WIDE and record[p].b != number:
+        record[p].b = number
         grad[p] = 0.0 + g
     else:
         contribute(p, g)
@@ -1985,23 +2015,24 @@ cdef int sweep_some(int i) noexcept nogil:
     cdef unsigned char *mark64 = T.mark64
     cdef double *grad = T.grad
     cdef const double *value = T.value
-    cdef const Record *record = T.record
+    cdef Record *record = T.record
     cdef Record r
     cdef double g
     cdef long budget = 1 << 20
     cdef bint plain = not T.accumulate
+    cdef int number = T.number
     cdef Wide *q
     while budget > 0:
         r = record[i]
         mark[i] = 0
         if r.op == MUL:
             g = grad[i]
-            reach(r.a, g * value[r.b], mark, mark64, grad, record, plain)
-            reach(r.b, g * value[r.a], mark, mark64, grad, record, plain)
+            reach(r.a, g * value[r.b], mark, mark64, grad, record, number, plain)
+            reach(r.b, g * value[r.a], mark, mark64, grad, record, number, plain)
         elif r.op == ADD:
             g = grad[i]
-            reach(r.a, g, mark, mark64, grad, record, plain)
-            reach(r.b, g, mark, mark64, grad, record, plain)
+            reach(r.a, g, mark, mark64, grad, record, number, plain)
+            reach(r.b, g, mark, mark64, grad, record, number, plain)
         elif r.op == WIDE:
             q = T.wide[r.a]
             if q.op == W_LEAF:
@@ -2056,8 +2087,20 @@ cdef int start_sweep() except -1:
     T.first_listed = -1
     T.at = 0
     T.custom = 0
+    T.number += 1
+    if T.number == 0x7fffffff:
+        forget_sweeps()
     T.locked += 1
     return 0
+
+
+cdef void forget_sweeps() noexcept nogil:
+    """After two thousand million sweeps: no leaf was reached by any."""
+    cdef Py_ssize_t i
+    for i in range(T.n):
+        if T.record[i].op <= CONST:
+            T.record[i].b = 0
+    T.number = 1
 
 
 cdef void end_sweep() noexcept:
@@ -2543,7 +2586,6 @@ def _instruction(Tensor t not None):
     cdef list operands = []
     cdef tuple numbers = ()
     bound(t)
-    safepoint(4)                                 # two constants
     T.locked += 1
     try:
         i = t.index
@@ -2561,10 +2603,11 @@ def _instruction(Tensor t not None):
             if p:
                 operands.append(handle_of(p))
             elif q != NULL and q.op == W_MAP2:
+                safepoint(SLACK)                 # makes room; it does not collect now
                 operands.append(result(CONST, 0, 0, v))
             else:
                 operands.append(v)
-        return t._op, operands, numbers
+        return "custom" if q != NULL and q.op == W_CUSTOM else t._op, operands, numbers
     finally:
         T.locked -= 1
         set_limit()
@@ -2810,7 +2853,8 @@ def _check():
             i += q.count
         else:
             assert T.record[i].op < N_CODES
-            assert 0 <= T.record[i].a < i and 0 <= T.record[i].b < i
+            assert 0 <= T.record[i].a < i
+            assert 0 <= T.record[i].b < i if T.record[i].op > WIDE else 0 <= T.record[i].b <= T.number
             i += 1
     for k in range(T.capacity >> 6):
         assert T.mark64[k] == 0
