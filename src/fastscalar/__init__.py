@@ -6,7 +6,7 @@ Python.  `fastscalar.reference` has the same names in pure Python, a few pages, 
 
 What may assume what (imports point one way, each part knows those to its right):
 
-    cli -> training -> nn, optim, datasets -> _array -> _core -> _scalar.pxd (formulas), _kernels.c
+    cli -> training -> derivatives, nn, optim, datasets -> _array -> _core -> _scalar.pxd (formulas), _kernels.c
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2), fs.Tensor(3)
@@ -21,6 +21,18 @@ from fastscalar import datasets, math, reference
 from fastscalar._array import TensorArray, cross_entropy, squared_loss, to_tensor
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar.custom import custom_op
+from fastscalar.derivatives import (
+    GradCheck,
+    GradientLossWarning,
+    grad,
+    gradcheck,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    value_and_grad,
+    vjp,
+)
 from fastscalar.functions import (
     clip,
     dot,
@@ -53,6 +65,8 @@ __all__ = [
     "MLP",
     "SGD",
     "Adam",
+    "GradCheck",
+    "GradientLossWarning",
     "History",
     "Linear",
     "Module",
@@ -68,6 +82,12 @@ __all__ = [
     "evaluate",
     "fit",
     "gelu",
+    "grad",
+    "gradcheck",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
     "leaky_relu",
     "load",
     "log_softmax",
@@ -91,5 +111,7 @@ __all__ = [
     "squared_loss",
     "tape_info",
     "to_tensor",
+    "value_and_grad",
+    "vjp",
     "where",
 ]

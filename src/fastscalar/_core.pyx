@@ -1366,8 +1366,12 @@ cdef class Tensor:
             return
         start_sweep()
         try:
+            if T.n_recorded:
+                flag_recorded(accumulate)
             sweep(self, accumulate)
         finally:
+            if T.n_recorded:
+                drop_flagged(accumulate)
             end_sweep()
 
     @property
@@ -1472,6 +1476,45 @@ cdef int unbound() except -1:
 
 # A recorded gradient is held by its node's entry in the table of attributes.  The column has the number as well, for
 # whoever wants no more; who writes there need not know: the recorded one counts only while it has the same number.
+# A backward pass may well leave the same number (0.0), and then too the gradient is a float again: before the pass a NaN
+# that no arithmetic makes is put in these places, and where it is gone afterwards the pass has been.
+
+cdef unsigned long long FLAG = 0x7ff8fa57_5ca1a201
+
+
+cdef bint is_flag(int i) noexcept nogil:
+    return memcmp(&T.grad[i], &FLAG, sizeof(double)) == 0
+
+
+cdef bint keeps_gradient(int i, bint accumulate) noexcept nogil:
+    return accumulate and (T.record[i].op <= CONST or (
+        T.record[i].op == WIDE and T.wide[T.record[i].a].op == W_LEAF))
+
+
+cdef int flag_recorded(bint accumulate) except -1:
+    cdef int p, i
+    for p in range(T.n_pins):
+        if T.pins[p].tensor != NULL and T.pins[p].gradient != NULL and (<Tensor>T.pins[p].tensor).index:
+            i = (<Tensor>T.pins[p].tensor).index
+            read_gradient(i)
+            recorded_gradient(<Tensor>T.pins[p].tensor)          # drops it if it does not count any more
+            if T.pins[p].gradient != NULL and not keeps_gradient(i, accumulate):
+                write_gradient(i)
+                memcpy(&T.grad[i], &FLAG, sizeof(double))
+    return 0
+
+
+cdef int drop_flagged(bint accumulate) except -1:
+    cdef int p, i
+    for p in range(T.n_pins):
+        if T.pins[p].tensor != NULL and T.pins[p].gradient != NULL and (<Tensor>T.pins[p].tensor).index:
+            i = (<Tensor>T.pins[p].tensor).index
+            if is_flag(i):
+                T.grad[i] = T.value[(<Tensor>T.pins[p].gradient).index]
+            elif not keeps_gradient(i, accumulate):
+                drop_recorded(<Tensor>T.pins[p].tensor)
+    return 0
+
 
 cdef object recorded_gradient(Tensor t):
     cdef double v = T.grad[t.index]

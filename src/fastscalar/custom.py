@@ -47,6 +47,7 @@ def custom_op(
                 x.grad += out.grad * slope
 
         if out._parents:  # under no_grad it is a leaf
+            step.derivatives = derivatives  # type: ignore[attr-defined]  # for a backward pass that is recorded
             out._backward = step
         return out
 

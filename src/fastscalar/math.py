@@ -100,6 +100,21 @@ def gamma(x: Any, /) -> Any:
     return _math.pi / ((x * _math.pi).sin() * gamma(1.0 - x))
 
 
+def _of_values(name: str) -> Any:
+    plain = getattr(_math, name)
+
+    def function(*operands: Any, **options: Any) -> Any:
+        return plain(*[x.data if isinstance(x, _Tensor) else x for x in operands], **options)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = plain.__doc__
+    return function
+
+
+for _name in ("isclose", "isfinite", "isinf", "isnan"):  # they look at a number and lose no gradient
+    globals()[_name] = _of_values(_name)
+
+
 def modf(x: Any, /) -> tuple[Any, Any]:
     """The fractional and the integer part, both with the sign of x."""
     return (x - x.trunc(), x.trunc()) if _recorded(x) else _math.modf(x)

@@ -1,0 +1,872 @@
+"""Derivatives of Python functions: grad, jacobian, hessian, products with them, and a check by differences.
+
+A function is called once with Tensors in place of its numbers; what it computes is recorded, and backward passes over
+the record give the derivatives, exact to rounding.  Higher orders come from recording the backward pass itself: RECIPES
+has the derivative of each operation once more as an expression in Tensors.  `Tensor.backward(create_graph=True)` is
+this pass for a graph that is already there.
+
+What goes in and what comes out
+1. Inputs are numbers, ndarrays, Tensors, TensorArrays, and lists, tuples and dictionaries of these in any nesting.  The
+   function gets a Tensor for a number, an ndarray of Tensors (dtype object) for an ndarray, a TensorArray for a
+   TensorArray; derivatives come back in the shape of the input: a float for a number, an ndarray of floats for an ndarray.
+2. Of Tensors and TensorArrays they are Tensors and TensorArrays that can be differentiated again, and so is everything
+   inside a function that is being differentiated: derivatives nest, whatever the inner function captures.
+3. Nothing is left behind: `.grad` of Tensors that the function captures stays as it was.  `no_grad` around a
+   derivative only means that its result is not recorded.
+4. A number that does not depend on an input has the derivative 0.0.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from fastscalar import _core
+from fastscalar._array import TensorArray, elementwise, logsumexp
+from fastscalar._core import Tensor
+from fastscalar._views import ArrayView
+
+__all__ = [
+    "GradCheck",
+    "GradientLossWarning",
+    "grad",
+    "gradcheck",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "value_and_grad",
+    "vjp",
+]
+
+
+# --- recipes --------------------------------------------------------------------------------------
+#
+# One function for each operand of each row of the operation table: the derivative by it, of the operands and the result
+# `v`, as a Tensor or, where it is constant around the point, a float.  Its value is that of the table's derivative; a
+# test holds them to each other.  Evaluated under `_core._ieee`: 1 / 0 is inf here, as it is in the table.
+
+_LN2, _LN10 = 0.69314718055994530942, 2.30258509299404568402
+_TWO_OVER_SQRT_PI, _ONE_OVER_SQRT_2PI = 1.12837916709551257390, 0.39894228040143267794
+_DEGREES = 180.0 / 3.141592653589793
+_RADIANS = 3.141592653589793 / 180.0
+
+Recipe = Callable[..., Any]
+
+
+def _power_by_base(a: Tensor, b: Tensor, v: Tensor) -> Any:
+    if b._op == "const":  # a number stays a number: x**3 -> 3 * x**2, and not an exponent 3 - 1 with its own gradient
+        n = b.data
+        return n * a ** (n - 1.0) if n != 0.0 else 0.0
+    slope = b * a ** (b - 1.0)
+    return slope if b.data != 0.0 or slope.data == 0.0 else 0.0
+
+
+def _power_by_exponent(a: Tensor, b: Tensor, v: Tensor) -> Any:
+    if a.data > 0.0:
+        return v * a.log()
+    return 0.0 if a.data == 0.0 and b.data >= 0.0 else float("nan")
+
+
+def _silu_slope(a: Tensor, v: Tensor) -> Any:
+    s = a.sigmoid()
+    return s if abs(a.data) > 1e3 else s * (1.0 + a * (-a).sigmoid())
+
+
+def _gelu_slope(a: Tensor, v: Tensor) -> Any:
+    return a.ndtr() if abs(a.data) > 1e3 else a.ndtr() + a * (_ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp())
+
+
+def _asinh_slope(a: Tensor, v: Tensor) -> Any:
+    return 1.0 / (a * a + 1.0).sqrt() if abs(a.data) < 1e150 else 1.0 / abs(a)
+
+
+def _angle_slope(numerator: Tensor, other: Tensor, sign: float) -> Any:
+    if numerator.data == 0.0 and other.data == 0.0:
+        return 0.0
+    r = numerator.hypot(other)
+    return sign * (numerator / r / r)
+
+
+def _chosen(first: bool) -> float:
+    return 1.0 if first else 0.0
+
+
+def _is_nan(a: Tensor) -> bool:
+    return a.data != a.data
+
+
+def _zero(*_: Tensor) -> float:
+    return 0.0
+
+
+RECIPES: dict[str, tuple[Recipe, ...]] = {
+    "+": (lambda a, b, v: 1.0, lambda a, b, v: 1.0),
+    "-": (lambda a, b, v: 1.0, lambda a, b, v: -1.0),
+    "*": (lambda a, b, v: b, lambda a, b, v: a),
+    "/": (lambda a, b, v: 1.0 / b, lambda a, b, v: -(v / b)),
+    "**": (_power_by_base, _power_by_exponent),
+    "%": (lambda a, b, v: 1.0, lambda a, b, v: -((a - v) / b + 0.5).floor()),
+    "//": (_zero, _zero),
+    "neg": (lambda a, v: -1.0,),
+    "relu": (lambda a, v: _chosen(not a.data <= 0.0),),
+    "exp": (lambda a, v: v,),
+    "log": (lambda a, v: 1.0 / a,),
+    "exp2": (lambda a, v: v * _LN2,),
+    "expm1": (lambda a, v: v + 1.0,),
+    "log2": (lambda a, v: 1.0 / (a * _LN2),),
+    "log10": (lambda a, v: 1.0 / (a * _LN10),),
+    "log1p": (lambda a, v: 1.0 / (1.0 + a),),
+    "sqrt": (lambda a, v: 0.5 / v,),
+    "cbrt": (lambda a, v: 1.0 / (3.0 * v * v),),
+    "sin": (lambda a, v: a.cos(),),
+    "cos": (lambda a, v: -a.sin(),),
+    "tan": (lambda a, v: 1.0 + v * v,),
+    "asin": (lambda a, v: 1.0 / ((1.0 - a) * (1.0 + a)).sqrt(),),
+    "acos": (lambda a, v: -1.0 / ((1.0 - a) * (1.0 + a)).sqrt(),),
+    "atan": (lambda a, v: 1.0 / (1.0 + a * a),),
+    "sinh": (lambda a, v: a.cosh(),),
+    "cosh": (lambda a, v: a.sinh(),),
+    "tanh": (lambda a, v: (1.0 - v) * (1.0 + v),),
+    "asinh": (_asinh_slope,),
+    "acosh": (lambda a, v: 1.0 / ((a - 1.0).sqrt() * (a + 1.0).sqrt()),),
+    "atanh": (lambda a, v: 1.0 / ((1.0 - a) * (1.0 + a)),),
+    "erf": (lambda a, v: _TWO_OVER_SQRT_PI * (-a * a).exp(),),
+    "erfc": (lambda a, v: -(_TWO_OVER_SQRT_PI * (-a * a).exp()),),
+    "ndtr": (lambda a, v: _ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp(),),
+    "lgamma": (lambda a, v: a.digamma(),),
+    "digamma": (lambda a, v: a.polygamma(1.0),),
+    "polygamma": (lambda a, b, v: a.polygamma(b.data + 1.0), _zero),
+    "abs": (lambda a, v: a.sign().data if a.data != 0.0 else 0.0,),
+    "sign": (_zero,),
+    "floor": (_zero,),
+    "ceil": (_zero,),
+    "trunc": (_zero,),
+    "degrees": (lambda a, v: _DEGREES,),
+    "radians": (lambda a, v: _RADIANS,),
+    # sigmoid(x) * sigmoid(-x): keeps both tails, and has no kink that a formula in |x| would have in the next order
+    "sigmoid": (lambda a, v: v * (-a).sigmoid(),),
+    "softplus": (lambda a, v: a.sigmoid(),),
+    "silu": (_silu_slope,),
+    "gelu": (_gelu_slope,),
+    "minimum": (
+        lambda a, b, v: _chosen(a.data <= b.data or _is_nan(a)),
+        lambda a, b, v: _chosen(not (a.data <= b.data or _is_nan(a))),
+    ),
+    "maximum": (
+        lambda a, b, v: _chosen(a.data >= b.data or _is_nan(a)),
+        lambda a, b, v: _chosen(not (a.data >= b.data or _is_nan(a))),
+    ),
+    "atan2": (lambda a, b, v: _angle_slope(b, a, 1.0), lambda a, b, v: _angle_slope(a, b, -1.0)),
+    "hypot": (lambda a, b, v: a / v if v.data else 0.0, lambda a, b, v: b / v if v.data else 0.0),
+    "copysign": (lambda a, b, v: float(np.copysign(1.0, a.data) * np.copysign(1.0, b.data)), _zero),
+    "fmod": (lambda a, b, v: 1.0, lambda a, b, v: -(a / b).trunc()),
+    "leaky_relu": (
+        lambda a, b, v: 1.0 if a.data > 0.0 or _is_nan(a) else b,
+        lambda a, b, v: 0.0 if a.data > 0.0 else a,
+    ),
+    "elu": (
+        lambda a, b, v: 1.0 if a.data > 0.0 or _is_nan(a) else b * a.exp(),
+        lambda a, b, v: 0.0 if a.data > 0.0 else a.expm1(),
+    ),
+}
+
+
+# --- recorded sweeps ------------------------------------------------------------------------------
+
+
+class _Sweep:
+    """The local derivatives of the nodes of one graph.  `active`: the nodes that a derivative is wanted by."""
+
+    def __init__(self, active: Iterable[Tensor]) -> None:
+        self.active = set(active)
+        self.softmaxes: dict[tuple[int, ...], tuple[list[Any], list[Tensor]]] = {}
+
+    def slopes(self, node: Tensor) -> Iterator[tuple[Tensor, Any]]:
+        """(operand, derivative of node by it) for each active operand: a Tensor, or a float where it is constant."""
+        name, operands, numbers = _core._instruction(node)
+        for operand, slope in self._wide(name, node, operands, numbers):
+            if isinstance(operand, Tensor) and operand in self.active:
+                yield operand, slope() if callable(slope) else slope
+
+    def _wide(self, name: str, node: Tensor, operands: list[Any], numbers: tuple[int, ...]) -> Iterator[Any]:
+        # a slope that has to be computed is a callable, so that only what is wanted is recorded
+        half = len(operands) // 2
+        if name in RECIPES:
+            for operand, recipe in zip(operands, RECIPES[name], strict=True):
+                yield operand, lambda recipe=recipe: recipe(*operands, node)
+        elif name == "linear":
+            for x, w in zip(operands[:half], operands[half:-1], strict=True):
+                yield x, w
+                yield w, x
+            yield operands[-1], 1.0
+        elif name == "sum":
+            for x in operands:
+                yield x, 1.0
+        elif name == "dot":
+            for x, y in zip(operands[:half], operands[half:], strict=True):
+                yield x, y
+                yield y, x
+        elif name == "logsumexp":
+            yield from zip(operands, self._softmax(operands), strict=True)
+        elif name == "softmax":
+            for j, (x, p) in enumerate(zip(operands, self._softmax(operands), strict=True)):
+                yield x, lambda j=j, p=p: node * ((1.0 if j == numbers[0] else 0.0) - p)
+        elif name == "squared_loss":
+            for x, y in zip(operands[:half], operands[half:], strict=True):
+                scale = 2.0 / (numbers[0] or 1)
+                yield x, lambda x=x, y=y, scale=scale: scale * (x - y)
+                yield y, lambda x=x, y=y, scale=scale: scale * (y - x)
+        elif name == "cross_entropy":
+            rows, cols, *labels = numbers
+            for row, label in enumerate(labels):
+                logits = operands[row * cols : (row + 1) * cols]
+                for j, (x, p) in enumerate(zip(logits, self._softmax(logits), strict=True)):
+                    yield x, lambda j=j, p=p, label=label: (p - (1.0 if j == label else 0.0)) / (rows or 1)
+        elif name == "custom":
+            yield from zip(operands, _custom_slopes(node, operands), strict=True)
+        elif operands:
+            raise NotImplementedError(f"no derivative of {name!r} that can itself be differentiated")
+
+    def _softmax(self, xs: list[Any]) -> list[Tensor]:
+        key = tuple(map(id, xs))
+        if key not in self.softmaxes:
+            total = logsumexp(xs)
+            self.softmaxes[key] = xs, [(x - total).exp() for x in xs]  # xs: so that no id is used again
+        return self.softmaxes[key][1]
+
+
+def _custom_slopes(node: Tensor, operands: list[Tensor]) -> list[Any]:
+    """The derivatives of a user's own operation, computed from Tensors so that they are recorded."""
+    derivatives = getattr(node._backward, "derivatives", None)
+    what = f"the user's own operation {node._op!r}"
+    if derivatives is None:
+        raise NotImplementedError(
+            f"{what}: its _backward gives numbers, which cannot be differentiated again; use fastscalar.custom_op"
+        )
+    lost: list[Tensor] = []
+    with _Watch(operands, lost.append):
+        slopes = derivatives(*operands)
+    if lost:
+        raise NotImplementedError(
+            f"{what}: its derivatives turn Tensors into plain numbers, so they cannot be differentiated again; "
+            "write them with fastscalar.math"
+        )
+    return list(slopes) if isinstance(slopes, (list, tuple)) else [slopes]
+
+
+def _times(g: Tensor, slope: Any) -> Tensor:
+    if isinstance(slope, float):
+        if slope == 1.0:
+            return g
+        if slope == -1.0:
+            return -g
+    return g * slope
+
+
+def _pull(nodes: Sequence[Tensor], seeds: dict[Tensor, Tensor], wanted: set[Tensor] | None) -> dict[Tensor, Tensor]:
+    """A recorded backward sweep over `nodes`, in reverse creation order; gradients of the wanted ones, None: of all."""
+    sweep = _Sweep(nodes)
+    gradients = dict(seeds)
+    with _core._record(), _core._ieee():
+        for node in nodes:
+            if node not in gradients:
+                continue
+            g = gradients[node] if wanted is None or node in wanted else gradients.pop(node)
+            finite = g.data - g.data == 0.0
+            for operand, slope in sweep.slopes(node):
+                if finite and isinstance(slope, float) and slope == 0.0:
+                    continue
+                part = _times(g, slope)
+                gradients[operand] = gradients[operand] + part if operand in gradients else part
+    return gradients
+
+
+def _push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
+    """A forward sweep from old to young; adds the tangent of every node that depends on one with a tangent."""
+    sweep = _Sweep(nodes)
+    with _core._ieee():
+        for node in reversed(nodes):
+            if node in tangents:
+                continue
+            for operand, slope in sweep.slopes(node):
+                part = _times(tangents[operand], slope)
+                tangents[node] = tangents[node] + part if node in tangents else part
+
+
+def _record_backward(root: Tensor, accumulate: bool) -> None:
+    """Tensor.backward(create_graph=True).
+
+    First the recorded sweep, which can fail and has written nothing until then; then the engine's own, which leaves the
+    numbers, those of constants too; then each gradient goes to its node.
+    """
+    nodes = [node for node in _core._reached(root) if node._op != "const" or node._parents]
+    before = {node: node.grad for node in nodes if accumulate and not node._parents}
+    gradients = _pull(nodes, {root: Tensor(1.0)}, None)
+    root.backward(accumulate=accumulate)
+    with _core._record():
+        for node in nodes:
+            gradient = gradients[node] if node in gradients else Tensor(0.0)
+            _core._set_recorded(node, before[node] + gradient if node in before else gradient)
+
+
+# --- numbers that were Tensors --------------------------------------------------------------------
+
+
+class GradientLossWarning(UserWarning):
+    """Inside a function that is being differentiated a Tensor became a plain number, and its gradient is gone.
+
+    The usual cause is `math.exp(x)` of Python's own module where `fastscalar.math.exp(x)` was meant.  A value that is
+    only looked at (printed, compared with a tolerance) is read as `x.data`, which does not warn.
+    """
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_thread = threading.local()  # .watches: what is being traced in this thread, the innermost last
+
+
+class _Watch:
+    """Context in which a Tensor that depends on `inputs` and becomes a plain number is reported."""
+
+    def __init__(self, inputs: Sequence[Tensor], report: Callable[[Tensor], None] | None = None) -> None:
+        self.inputs = list(inputs)
+        self.report = report
+
+    def __enter__(self) -> None:
+        if not hasattr(_thread, "watches"):
+            _thread.watches = []
+        _thread.watches.append(self)
+        _core._watch(1)
+
+    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+        _core._watch(-1)
+        _thread.watches.pop()
+
+
+def _tracing() -> bool:
+    return bool(getattr(_thread, "watches", ()))
+
+
+def _became_a_number(t: Tensor) -> None:
+    """Called by Tensor.__float__ and __int__ while anything is traced."""
+    watches: list[_Watch] = getattr(_thread, "watches", [])
+    if not watches:
+        return  # another thread is tracing
+    report = watches[-1].report
+    if report is not None:
+        if _core._depends(t, watches[-1].inputs):
+            report(t)
+        return
+    frame = sys._getframe(1)
+    if frame.f_code.co_filename.startswith(_HERE):
+        return  # our own code knows what it does
+    if not _core._depends(t, [x for watch in watches for x in watch.inputs]):
+        return
+    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    warnings.warn_explicit(
+        f"{where}: a Tensor that is being differentiated became a plain number here, and its gradient is gone; use "
+        "fastscalar.math instead of math, or .data if only the value is wanted",
+        GradientLossWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+_core._register(_became_a_number, _record_backward)
+
+
+# --- inputs and results ---------------------------------------------------------------------------
+
+
+def _map(function: Callable[[Any, str], Any], x: Any, where: str) -> Any:
+    """Apply a function of (leaf, its name) to nested lists, tuples and dictionaries."""
+    if isinstance(x, dict):
+        return {key: _map(function, value, f"{where}[{key!r}]") for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        items = [_map(function, value, f"{where}[{k}]") for k, value in enumerate(x)]
+        if hasattr(type(x), "_fields"):
+            return type(x)(*items)
+        return tuple(items) if isinstance(x, tuple) else items
+    return function(x, where)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (Real, np.bool_)) and not isinstance(x, Tensor)
+
+
+def _elements(a: TensorArray) -> list[Tensor]:
+    return list(a) if a.ndim == 1 else [t for row in a for t in _elements(row)]
+
+
+class _Leaf:
+    """One number or array among inputs or results: its elements in row-major order, and what it was."""
+
+    def __init__(self, x: Any, where: str, what: str) -> None:
+        self.where = where
+        self.shape: tuple[int, ...] | None = None  # None: a single number
+        self.is_tensor_array = isinstance(x, TensorArray)
+        if isinstance(x, ArrayView):
+            x = np.asarray(x)
+        if isinstance(x, Tensor) or _is_number(x):
+            self.elements = [x]
+        elif isinstance(x, TensorArray):
+            self.shape, self.elements = x.shape, _elements(x)
+        elif isinstance(x, np.ndarray) and x.dtype.kind in "fiubO":
+            self.shape, self.elements = x.shape, x.ravel().tolist()
+            for e in self.elements:
+                if not isinstance(e, Tensor) and not _is_number(e):
+                    raise TypeError(f"{what}: {where} holds {type(e).__name__}, expected real numbers or Tensors")
+        else:
+            kind = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise TypeError(f"{what}: {where} is {kind}, expected real numbers, Tensors, arrays, or lists, tuples and "
+                            "dictionaries of them")  # fmt: skip
+
+    def has_tensors(self) -> bool:
+        return self.is_tensor_array or any(isinstance(e, Tensor) for e in self.elements)
+
+    def build(self, values: Sequence[Any], shape: tuple[int, ...] = (), as_tensor_array: bool = False) -> Any:
+        """An object of this leaf's kind with other elements; `shape` comes before its own."""
+        if self.shape is None and not shape:
+            return values[0]
+        shape = shape + (self.shape or ())
+        if any(isinstance(v, Tensor) for v in values):
+            array = np.empty(len(values), dtype=object)
+            array[:] = values
+            array = array.reshape(shape)
+            return elementwise("*", array, 1.0) if self.is_tensor_array or as_tensor_array else array
+        return np.array(values, dtype=np.float64).reshape(shape)
+
+
+def _leaves(x: Any, where: str, what: str) -> list[_Leaf]:
+    out: list[_Leaf] = []
+    _map(lambda e, path: out.append(_Leaf(e, path, what)), x, where)
+    return out
+
+
+class _Run:
+    """A call of f with Tensors in place of the numbers in some of its arguments.
+
+    `tensors`: these, in order; they are new nodes, so that nothing else that f uses can be mistaken for an input.
+    `recorded`: derivatives come as Tensors, because an input is one or because f is part of another function that is
+    being differentiated.
+    """
+
+    def __init__(self, f: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], argnums: Any, what: str):
+        self.what = what
+        self.args = list(args)
+        self.single = not isinstance(argnums, (tuple, list))
+        self.positions = _positions(argnums, len(args), what)
+        self.leaves = [leaf for k in self.positions for leaf in _leaves(args[k], f"argument {k}", what)]
+        self.recorded = _tracing() or any(leaf.has_tensors() for leaf in self.leaves)
+        self.tensors: list[Tensor] = []
+        with _core._record() as state:
+            self.detached = not state.outside
+            fresh = iter(self.leaves)
+            traced = list(args)
+            for k in self.positions:
+                traced[k] = _map(lambda e, _: self._trace(next(fresh)), args[k], "")
+            with _Watch(self.tensors):
+                self.result = f(*traced, **kwargs)
+
+    def _trace(self, leaf: _Leaf) -> Any:
+        # times 1.0: a node of its own with the same value and derivative 1, connected with what it was computed from
+        new = [e * 1.0 if isinstance(e, Tensor) else Tensor(e) for e in leaf.elements]
+        if leaf.is_tensor_array:
+            array = leaf.build(new)
+            self.tensors += _elements(array)
+            return array
+        self.tensors += new
+        if leaf.shape is None:
+            return new[0]
+        array = np.empty(len(new), dtype=object)
+        array[:] = new
+        return array.reshape(leaf.shape)
+
+    def scalar(self) -> Tensor | float:
+        """The result, which has to be a single number."""
+        r = self.result
+        if isinstance(r, np.ndarray) and r.shape == ():
+            r = r.item()
+        if isinstance(r, Tensor) or _is_number(r):
+            return r if isinstance(r, Tensor) else float(r)
+        shape = f" of shape {r.shape}" if isinstance(r, (np.ndarray, TensorArray)) else ""
+        raise TypeError(
+            f"{self.what}: the function has to return a single number, got {type(r).__name__}{shape} "
+            "(fastscalar.jacobian takes any result)"
+        )
+
+    def gradients(self, root: Any, recorded: bool) -> list[Any]:
+        """d root / d input for each of `tensors`: floats, or Tensors if it is recorded."""
+        if not recorded:
+            return _core._gradients(root, self.tensors) if isinstance(root, Tensor) else [0.0] * len(self.tensors)
+        found: dict[Tensor, Tensor] = {}
+        if isinstance(root, Tensor):
+            nodes = _core._reached(root, self.tensors)
+            found = _pull(nodes, {root: Tensor(1.0)} if nodes else {}, set(self.tensors))
+        return [found[t] if t in found else Tensor(0.0) for t in self.tensors]
+
+    def give(self, values: Iterable[Any]) -> list[Any]:
+        """Values as the caller gets them."""
+        return [v.detach() if self.detached and isinstance(v, Tensor) else v for v in values]
+
+    def like_inputs(self, values: Sequence[Any]) -> Any:
+        """One value for each of `tensors`, in the structure of the arguments."""
+        return self.assemble(lambda leaf, part: leaf.build(part), values)
+
+    def assemble(self, build: Callable[[_Leaf, Sequence[Any]], Any], values: Sequence[Any]) -> Any:
+        leaves, at = iter(self.leaves), 0
+
+        def next_leaf(_: Any, __: str) -> Any:
+            nonlocal at
+            leaf = next(leaves)
+            at += len(leaf.elements)
+            return build(leaf, values[at - len(leaf.elements) : at])
+
+        found = [_map(next_leaf, self.args[k], "") for k in self.positions]
+        return found[0] if self.single else tuple(found)
+
+    def value(self) -> Any:
+        """The result as the caller gets it: plain numbers, or Tensors if derivatives are recorded."""
+
+        def convert(x: Any, where: str) -> Any:
+            leaf = _Leaf(x, where, self.what)
+            if not self.recorded:
+                return leaf.build([_plain(e) for e in leaf.elements])
+            return leaf.build(self.give(leaf.elements)) if self.detached else x
+
+        return _map(convert, self.result, "the result")
+
+
+def _plain(x: Any) -> float:
+    return x.data if isinstance(x, Tensor) else float(x)
+
+
+def _positions(argnums: Any, count: int, what: str) -> list[int]:
+    given = list(argnums) if isinstance(argnums, (tuple, list)) else [argnums]
+    for k in given:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+            raise TypeError(f"{what}: argnums is an integer or a tuple of integers, got {argnums!r}")
+        if not -count <= k < count:
+            raise ValueError(f"{what}: argnums is {argnums!r}, but the function was called with {count} arguments")
+    return [int(k) % count for k in given]
+
+
+def _like(x: Any, leaves: Sequence[_Leaf], where: str, what: str) -> list[Any]:
+    """The elements of x, which has to have the same arrays and numbers as `leaves`."""
+    found = _leaves(x, where, what)
+    if [leaf.shape for leaf in found] != [leaf.shape for leaf in leaves]:
+        raise ValueError(
+            f"{what}: {where} has the shapes {[leaf.shape or () for leaf in found]}, "
+            f"expected {[leaf.shape or () for leaf in leaves]}"
+        )
+    return [e for leaf in found for e in leaf.elements]
+
+
+def _as_arguments(x: Any) -> tuple[Any, ...]:
+    return x if type(x) is tuple else (x,)
+
+
+def _weighted(elements: Sequence[Any], weights: Sequence[Any]) -> Any:
+    """Sum of weight * element over the elements that are Tensors: recorded, also inside no_grad."""
+    total: Any = 0.0
+    with _core._record():
+        for e, w in zip(elements, weights, strict=True):
+            if isinstance(e, Tensor):
+                total = total + e * w
+    return total
+
+
+def _named(function: Callable[..., Any], name: str, f: Callable[..., Any]) -> Callable[..., Any]:
+    function.__name__ = function.__qualname__ = f"{name}({getattr(f, '__name__', 'function')})"
+    return function
+
+
+# --- what users call ------------------------------------------------------------------------------
+
+
+def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
+    """A function that gives (f(...), gradient) in one pass; see `grad`.
+
+    >>> import fastscalar as fs
+    >>> fs.value_and_grad(lambda x: x ** 3)(2.0)
+    (8.0, 12.0)
+    """
+
+    def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        run = _Run(f, args, kwargs, argnums, "grad")
+        root = run.scalar()
+        gradients = run.give(run.gradients(root, run.recorded))
+        value = run.give([root])[0] if run.recorded else _plain(root)
+        return value, run.like_inputs(gradients)
+
+    return _named(value_and_gradient, "value_and_grad", f)
+
+
+def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The function that gives the gradient of f, a function whose result is a single number.
+
+    argnums: the position of the argument to differentiate by, or a tuple of positions (the result is then a tuple).
+    Keyword arguments are passed on.
+
+    An argument is a number, an array, a Tensor, or lists, tuples and dictionaries of these; the gradient has the same
+    structure and shapes.  f gets Tensors in their place, and ndarrays of Tensors for ndarrays.  Derivatives by plain
+    numbers are floats and ndarrays of floats; by Tensors, and inside another function that is being differentiated,
+    they are Tensors, so that `grad(grad(f))` is the second derivative.
+
+    TypeError if the result is not a single number or an argument cannot be differentiated by; ValueError for argnums
+    out of range.  A GradientLossWarning names the line where a Tensor became a plain number.
+
+    >>> import fastscalar as fs
+    >>> fs.grad(lambda x: x ** 3)(2.0)
+    12.0
+    >>> fs.grad(fs.grad(lambda x: x ** 3))(2.0)
+    12.0
+    >>> fs.grad(lambda p: p["a"] * p["b"][0])({"a": 2.0, "b": [3.0]})
+    {'a': 3.0, 'b': [2.0]}
+    """
+    both = value_and_grad(f, argnums)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        return both(*args, **kwargs)[1]
+
+    return _named(gradient, "grad", f)
+
+
+def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The function that gives all derivatives of all results of f.
+
+    Of an array of shape s by an array of shape t: an array of shape s + t; a number counts as shape ().  Results in
+    lists, tuples and dictionaries give the same structure of these, inputs likewise inside it.  Cost: one call of f and
+    a backward pass for each number in the result.
+
+    >>> import numpy as np, fastscalar as fs
+    >>> fs.jacobian(lambda x: x ** 2)(np.array([1.0, 2.0]))
+    array([[2., 0.],
+           [0., 4.]])
+    """
+
+    def all_derivatives(*args: Any, **kwargs: Any) -> Any:
+        run = _Run(f, args, kwargs, argnums, "jacobian")
+
+        def of_result(x: Any, where: str) -> Any:
+            out = _Leaf(x, where, "jacobian")
+            rows = [run.give(run.gradients(e, run.recorded)) for e in out.elements]
+            columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(run.tensors)
+
+            def of_input(leaf: _Leaf, part: Sequence[Any]) -> Any:
+                values = [v for row in zip(*part, strict=True) for v in row]
+                return leaf.build(values, out.shape or (), out.is_tensor_array)
+
+            return run.assemble(of_input, columns)
+
+        return _map(of_result, run.result, "the result")
+
+    return _named(all_derivatives, "jacobian", f)
+
+
+def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The function that gives all second derivatives of f, a function whose result is a single number.
+
+    By an array of shape s: an array of shape s + s.  By several arguments or a nested structure: the structure of the
+    input, and in each place of it the structure once more.  Cost: a recorded backward pass, and a backward pass for
+    each number in the input.
+
+    >>> import numpy as np, fastscalar as fs
+    >>> fs.hessian(lambda x: x[0] ** 2 * x[1])(np.array([3.0, 5.0]))
+    array([[10.,  6.],
+           [ 6.,  0.]])
+    """
+    return _named(jacobian(grad(f, argnums), argnums), "hessian", f)
+
+
+def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """(f(*primals), derivative of f along `tangents`): one call of f and one forward pass.
+
+    primals: a tuple of the arguments; anything else is the only argument.  tangents: the same structure and shapes.
+
+    >>> import fastscalar as fs
+    >>> fs.jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 10.0))
+    (6.0, 23.0)
+    """
+    primals = _as_arguments(primals)
+    run = _Run(f, primals, {}, tuple(range(len(primals))), "jvp")
+    directions = _like(list(_as_arguments(tangents)), run.leaves, "tangents", "jvp")
+    with _core._record() if run.recorded else _core.no_grad():
+        found = {t: d * 1.0 if isinstance(d, Tensor) else Tensor(d) for t, d in zip(run.tensors, directions, strict=True)}
+        roots = [e for leaf in _leaves(run.result, "the result", "jvp") for e in leaf.elements if isinstance(e, Tensor)]
+        for root in roots:
+            if root not in found:
+                _push(_core._reached(root, run.tensors), found)
+
+        def tangent(x: Any, where: str) -> Any:
+            leaf = _Leaf(x, where, "jvp")
+            values = [found[e] if isinstance(e, Tensor) and e in found else Tensor(0.0) for e in leaf.elements]
+            return leaf.build(run.give(values) if run.recorded else [_plain(v) for v in values])
+
+        return run.value(), _map(tangent, run.result, "the result")
+
+
+def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """(f(*primals), function): the function takes weights for the results and gives the gradient of their weighted sum.
+
+    The weights have the structure and shapes of the result; the gradient is a tuple with one entry for each argument.
+    It can be called many times, one backward pass each.
+
+    >>> import numpy as np, fastscalar as fs
+    >>> value, back = fs.vjp(lambda x: x ** 2, np.array([1.0, 2.0]))
+    >>> back(np.array([1.0, 10.0]))
+    (array([ 2., 40.]),)
+    """
+    run = _Run(f, primals, {}, tuple(range(len(primals))), "vjp")
+    leaves = _leaves(run.result, "the result", "vjp")
+    elements = [e for leaf in leaves for e in leaf.elements]
+
+    def back(weights: Any) -> tuple[Any, ...]:
+        root = _weighted(elements, _like(weights, leaves, "the weights", "vjp"))
+        return run.like_inputs(run.give(run.gradients(root, run.recorded)))
+
+    return run.value(), back
+
+
+def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+    """The Hessian of f times `tangents`, without the Hessian: a recorded backward pass and a plain one.
+
+    primals: a tuple of the arguments; anything else is the only argument.  tangents: the same structure and shapes.
+    The result has them too: a tuple if primals is one.
+
+    >>> import numpy as np, fastscalar as fs
+    >>> fs.hvp(lambda x: x[0] ** 2 * x[1], np.array([3.0, 5.0]), np.array([1.0, 0.0]))
+    array([10.,  6.])
+    """
+    arguments = _as_arguments(primals)
+    run = _Run(f, arguments, {}, tuple(range(len(arguments))), "hvp")
+    directions = _like(list(_as_arguments(tangents)), run.leaves, "tangents", "hvp")
+    along = _weighted(run.gradients(run.scalar(), True), directions)
+    result = run.like_inputs(run.give(run.gradients(along, run.recorded)))
+    return result if type(primals) is tuple else result[0]
+
+
+# --- a check by differences -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One derivative that is wrong: of which result, by which input, and by how much."""
+
+    result: str
+    input: str
+    derivative: float
+    difference: float
+    allowed: float
+
+    def __str__(self) -> str:
+        return (
+            f"d {self.result} / d {self.input}: the derivative is {self.derivative:.10g}, differences give "
+            f"{self.difference:.10g}; they differ by {abs(self.derivative - self.difference):.2g}, allowed "
+            f"{self.allowed:.2g}"
+        )
+
+
+@dataclass(frozen=True)
+class GradCheck:
+    """What `gradcheck` found; true if all is well.  `print` it to read which input is wrong by how much."""
+
+    checked: int
+    mismatches: tuple[Mismatch, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.mismatches
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"gradcheck: {self.checked} derivatives agree with differences"
+        lines = [str(m) for m in self.mismatches[:20]]
+        if len(self.mismatches) > 20:
+            lines.append(f"... and {len(self.mismatches) - 20} more")
+        return "\n".join([f"gradcheck: {len(self.mismatches)} of {self.checked} derivatives are wrong", *lines])
+
+
+def gradcheck(
+    f: Callable[..., Any], inputs: Any, *, step: float = 1e-3, rtol: float = 1e-6, atol: float = 1e-8
+) -> GradCheck:
+    """Compare every derivative of f with fourth-order central differences; a report, true if all agree.
+
+    inputs: a tuple of the arguments; anything else is the only argument.  step: part of an input's size that it is
+    moved by.  A derivative may be off by atol + rtol * its size + what rounding does to the difference; one that is
+    off is tried again with a smaller step.  At a kink there is no right answer: choose points away from them.
+
+    >>> import fastscalar as fs
+    >>> print(fs.gradcheck(lambda x, y: x * y.exp(), (2.0, 0.5)))
+    gradcheck: 2 derivatives agree with differences
+    """
+    arguments = _as_arguments(inputs)
+    run = _Run(f, arguments, {}, tuple(range(len(arguments))), "gradcheck")
+    results = [(e, name) for leaf in _leaves(run.result, "result", "gradcheck") for e, name in _names(leaf)]
+    derivatives = [run.gradients(e, False) for e, _ in results]
+    names = [name for leaf in run.leaves for _, name in _names(leaf)]
+    start = [t.data for t in run.tensors]
+
+    def at(k: int, x: float) -> list[float]:
+        with _core.no_grad():
+            moved = [Tensor(x if j == k else v) for j, v in enumerate(start)]
+            other = f(*run.like_inputs(moved))
+        return [_plain(e) for leaf in _leaves(other, "result", "gradcheck") for e in leaf.elements]
+
+    def differences(k: int, h: float) -> tuple[list[float], float]:
+        x = start[k]
+        h = (x + h) - x  # a step that the floating-point number really makes
+        values = [at(k, x + m * h) for m in (-2, -1, 1, 2)]
+        largest = max((abs(v) for row in values for v in row), default=0.0)
+        slopes = [(a - d + 8.0 * (c - b)) / (12.0 * h) for a, b, c, d in zip(*values, strict=True)]
+        return slopes, 16.0 * float(np.finfo(np.float64).eps) * largest / h
+
+    wrong: list[Mismatch] = []
+    for k, name in enumerate(names):
+        size = abs(start[k])
+        unsettled: dict[int, Mismatch | None] = dict.fromkeys(range(len(results)))
+        outside: Exception | None = None
+        for h in (step * max(size, 1e-2), step / 10 * max(size, 1e-3), *(step / n * (size or 1e-3) for n in (100, 1000))):
+            try:
+                slopes, noise = differences(k, h)
+            except (ValueError, ZeroDivisionError, OverflowError) as error:
+                outside = error  # not in the domain of f: a smaller step may stay inside
+                continue
+            for j in list(unsettled):
+                d, n = derivatives[j][k], slopes[j]
+                allowed = atol + rtol * max(abs(d), abs(n)) + noise
+                if abs(d - n) <= allowed:
+                    del unsettled[j]
+                else:
+                    unsettled[j] = Mismatch(results[j][1], name, d, n, allowed)
+            if not unsettled:
+                break
+        for mismatch in unsettled.values():
+            if mismatch is None:
+                raise ValueError(f"gradcheck: no differences by {name}, which is too close to where f ends") from outside
+            wrong.append(mismatch)
+    return GradCheck(len(names) * len(results), tuple(wrong))
+
+
+def _names(leaf: _Leaf) -> list[tuple[Any, str]]:
+    """Each element with its name."""
+    if leaf.shape is None:
+        return [(leaf.elements[0], leaf.where)]
+    return [
+        (e, leaf.where + "".join(f"[{k}]" for k in index))
+        for e, index in zip(leaf.elements, np.ndindex(leaf.shape), strict=True)
+    ]
