@@ -20,6 +20,7 @@ from fastscalar import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
+PAGES_OF_CODE = [*PAGES, "docs/porting.md"]  # nothing of the command line in the last
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
@@ -38,7 +39,7 @@ def programs(page: str) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES_OF_CODE)
 def test_python_blocks(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # they may save files
     found = programs(page)
@@ -120,7 +121,7 @@ def test_both_languages_show_the_same_code() -> None:
     assert [output for _, output in english] == [output for _, output in chinese]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES_OF_CODE, "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
