@@ -159,6 +159,8 @@ cdef int resize(Py_ssize_t capacity) except -1:
     resize_zeroed(<void **>&T.grad, used, capacity, sizeof(double))
     resize_zeroed(<void **>&T.handle, used, capacity, sizeof(void *))
     T.fresh = used
+    if T.note != NULL:
+        resize_zeroed(<void **>&T.note, used, capacity, sizeof(int))
     resize_zeroed(<void **>&T.mark, used, capacity, 1)
     resize_zeroed(<void **>&T.mark64, (used >> 6) + 1, (capacity >> 6) + 1, 1)
     resize_zeroed(<void **>&T.mark4k, (used >> 12) + 1, (capacity >> 12) + 1, 1)
@@ -168,7 +170,7 @@ cdef int resize(Py_ssize_t capacity) except -1:
 
 
 cdef void set_limit() noexcept nogil:
-    if T.stress or T.quiet:
+    if T.stress or T.quiet or T.watching:
         T.limit = 0
     elif T.locked:
         T.limit = T.capacity - SLACK
@@ -180,6 +182,10 @@ cdef void set_limit() noexcept nogil:
 cdef int safepoint(Py_ssize_t need) except -1:
     """Room for `need` more nodes.  Collects if that is due: indices and pointers from before are void."""
     cdef bint collected = False
+    cdef int here = 0
+    cdef Py_ssize_t i
+    if T.note != NULL:
+        here = locate()                          # first: it runs Python
     if T.stress:
         stress()
     elif T.n + need > T.young + NURSERY or T.young_bytes > YOUNG_BYTES:
@@ -196,6 +202,9 @@ cdef int safepoint(Py_ssize_t need) except -1:
             collected = True                     # the dead among the old may be all that it takes
             collect_old()
             release_dead()
+    if T.note != NULL:
+        for i in range(T.n, T.n + need):         # what the caller is about to emit
+            T.note[i] = here
     set_limit()
     return 0
 
@@ -456,6 +465,22 @@ cdef void slide(Py_ssize_t base) noexcept nogil:
     T.n = to
 
 
+cdef void slide_notes(Py_ssize_t base) noexcept nogil:
+    """As `slide`, before it, for the column that only `detect_anomaly` has."""
+    cdef Py_ssize_t i = base
+    cdef Wide *q
+    while i < T.n:
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            if q.alive:
+                memmove(T.note + q.new_start, T.note + i, q.count * sizeof(int))
+            i += q.count
+        else:
+            if T.mark[i]:
+                T.note[T.scratch[i - base]] = T.note[i]
+            i += 1
+
+
 # What is a root?  A handle that somebody outside holds.  The table of attributes holds a reference to each pinned
 # Tensor, and the step of a user's own operation is a closure that holds the operation's result and operands, as in
 #
@@ -626,6 +651,8 @@ cdef bint compact(Py_ssize_t base) noexcept nogil:
     show(base)
     if alive != size:
         place_alive(base)
+        if T.note != NULL:
+            slide_notes(base)
         slide(base)
     else:
         i = base
@@ -1328,14 +1355,7 @@ cdef class Tensor:
     @property
     def _op(self):
         """The operation that made it; "" for a leaf, "const" for a number in an expression."""
-        cdef int i = self.index
-        cdef Wide *q
-        if T.record[i].op != WIDE:
-            return op_name(T.record[i].op)
-        q = T.wide[T.record[i].a]
-        if q.op == W_CUSTOM:
-            return attributes_of(self).get("_op", "") if self.pin else ""
-        return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
+        return name_of(self.index)
 
     def backward(self, *, bint accumulate=False, bint create_graph=False):
         """Leave d self / d node in `.grad` of every node that self was computed from, for the values they have now.
@@ -2007,18 +2027,22 @@ cdef void scalar_step(int i) noexcept nogil:
 
 cdef int sweep(Tensor root, bint accumulate) except -1:
     """Process everything that the root reaches.  Holds an index, not pointers, while a signal handler may run."""
+    cdef bint careful = T.note != NULL           # detect_anomaly: look at every step
+    cdef long budget = 1 if careful else 1 << 20
+    cdef int step
     T.accumulate = accumulate
     T.at = root.index
     touch(T.at)
     T.grad[T.at] += 1.0
-    T.at = sweep_some(T.at)
-    while T.at > 0 or T.custom:
+    while T.at > 0:
+        step = T.at
+        T.at = sweep_some(step, budget)
         if T.custom:
             call_step()
-        else:
+        elif T.at > 0:
             PyErr_CheckSignals()
-        if T.at > 0:
-            T.at = sweep_some(T.at)
+        if careful:
+            check_step(step)
     return 0
 
 
@@ -2049,7 +2073,7 @@ cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark
         contribute(p, g)
 
 
-cdef int sweep_some(int i) noexcept nogil:
+cdef int sweep_some(int i, long budget) noexcept nogil:
     """Process reached nodes from i down for some milliseconds; the node to go on with, 0 if all is done.
 
     Columns in local variables: a store to a `mark` could alias T itself, so the compiler would load them again.
@@ -2061,7 +2085,6 @@ cdef int sweep_some(int i) noexcept nogil:
     cdef Record *record = T.record
     cdef Record r
     cdef double g
-    cdef long budget = 1 << 20
     cdef bint plain = not T.accumulate
     cdef int number = T.number
     cdef Wide *q
@@ -2393,6 +2416,17 @@ cdef list parent_tensors(int i):
         list_operand(&q.x, 0, 1, q.x.count, out)
         list_operand(&q.y, 0, 1, q.y.count, out)
     return out
+
+
+cdef str name_of(int i):
+    """The operation that made node i, as `_op` has it."""
+    cdef Wide *q
+    if T.record[i].op != WIDE:
+        return op_name(T.record[i].op)
+    q = T.wide[T.record[i].a]
+    if q.op == W_CUSTOM:
+        return (<dict>T.pins[q.pin - 1].attributes).get("_op", "") if q.pin else ""
+    return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
 
 
 cdef list parents(Tensor t):
@@ -2790,7 +2824,406 @@ def _gradients(Tensor root not None, list nodes):
     return out
 
 
-# --- looking inside, and hooks for tests ----------------------------------------------------------
+# --- looking inside -------------------------------------------------------------------------------
+#
+# What `fastscalar.debug` reads.  An instruction is taken whole: who reaches one of its outputs reaches its operands.
+# To Python an instruction is named by the Tensor of its first node, never by an index, so a collection does no harm.
+# Collection is locked out while indices are held, because making objects and signal handlers may run Python.
+
+cdef enum:
+    SOME = 1 << 22                               # nodes between two looks at signals
+
+
+cdef inline int first_of(int p) noexcept nogil:
+    """The first node of the instruction that wrote node p."""
+    return T.wide[T.record[p].a].start if T.record[p].op == WIDE else p
+
+
+cdef inline void reach_operand(Operand *o, int *reached) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        reached[first_of(o.start)] = 1
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            reached[first_of(o.index[k])] = 1
+
+
+cdef int *reachable(int root, Py_ssize_t limit, Py_ssize_t *found) except NULL:
+    """A number for each node up to the root, 1 at the first node of every instruction that it reaches, else 0.
+
+    `found` counts them; it stops when that is more than `limit`.  The caller frees the numbers.
+    """
+    cdef int i = first_of(root)
+    cdef int *reached = <int *>allocate_zeroed(<size_t>i + 1, sizeof(int))
+    cdef Wide *q
+    found[0] = 0
+    if reached == NULL:
+        out_of_memory("a look at the graph", i + 1)
+    reached[i] = 1
+    try:
+        while i > 0 and found[0] <= limit:
+            if i % SOME == 0:
+                PyErr_CheckSignals()
+            if reached[i]:
+                found[0] += 1
+                if T.record[i].op == WIDE:
+                    q = T.wide[T.record[i].a]
+                    reach_operand(&q.x, reached)
+                    reach_operand(&q.y, reached)
+                    reach_operand(&q.z, reached)
+                elif T.record[i].op > WIDE:
+                    reached[first_of(T.record[i].a)] = 1
+                    reached[first_of(T.record[i].b)] = 1
+            i -= 1
+    except BaseException:
+        PyMem_RawFree(reached)
+        raise
+    return reached
+
+
+cdef inline int deepest(Operand *o, const int *depth) noexcept nogil:
+    cdef int k, most = 0
+    if o.kind == RUN:
+        return depth[first_of(o.start)]
+    if o.kind == INDEX:
+        for k in range(o.count):
+            most = max(most, depth[first_of(o.index[k])])
+    return most
+
+
+def _summary(Tensor root not None):
+    """What the root reaches: instructions by operation, nodes, wide instructions, leaves, arrays of leaves, constants,
+    bytes, and the length of the longest chain of operations."""
+    cdef long long[N_CODES] scalars
+    cdef long long nodes = 0, wide = 0, leaves = 0, arrays = 0, held = 0
+    cdef Py_ssize_t found
+    cdef int i = 1, op, last
+    cdef int *depth
+    cdef Wide *q
+    cdef dict operations = {}
+    bound(root)
+    memset(scalars, 0, sizeof(scalars))
+    T.locked += 1
+    try:
+        last = first_of(root.index)
+        depth = reachable(root.index, T.max_nodes, &found)
+        try:
+            while i <= last:                     # from old to young: 1 of a leaf, else 1 more than its deepest operand
+                if i % SOME == 0:
+                    PyErr_CheckSignals()
+                op = T.record[i].op
+                if not depth[i]:
+                    pass
+                elif op != WIDE:
+                    nodes += 1
+                    scalars[op] += 1
+                    if op > WIDE:
+                        depth[i] = 1 + max(depth[first_of(T.record[i].a)], depth[first_of(T.record[i].b)])
+                else:
+                    q = T.wide[T.record[i].a]
+                    nodes += q.count
+                    held += q.bytes
+                    if q.op == W_LEAF:
+                        arrays += 1
+                        leaves += q.count
+                        held += q.rows * (1 + sizeof(int))
+                    else:
+                        wide += 1
+                        depth[i] = 1 + max(deepest(&q.x, depth), deepest(&q.y, depth), deepest(&q.z, depth))
+                        depth[i] = max(depth[i], 2)              # of numbers only
+                        name = name_of(i) or "custom"
+                        operations[name] = operations.get(name, 0) + 1
+                i += 1
+            deep = depth[last] - 1
+        finally:
+            PyMem_RawFree(depth)
+    finally:
+        T.locked -= 1
+        set_limit()
+    for op in range(<int>ADD, <int>N_CODES):
+        if scalars[op]:
+            operations[op_name(op)] = operations.get(op_name(op), 0) + scalars[op]
+    held += nodes * (2 * sizeof(double) + sizeof(void *) + sizeof(Record) + 1)
+    return operations, nodes, wide, leaves + scalars[<int>LEAF], arrays, scalars[<int>CONST], held, deep
+
+
+cdef tuple extent(const double *p, Py_ssize_t count):
+    """The smallest and the largest number, NaN twice if there is one."""
+    cdef double low = p[0] if count else 0.0, high = low
+    cdef Py_ssize_t k
+    for k in range(count):
+        if isnan(p[k]):
+            return NAN, NAN
+        low = min(low, p[k])
+        high = max(high, p[k])
+    return low, high
+
+
+cdef tuple describe_operand(Operand *o, Py_ssize_t size, Py_ssize_t most):
+    """(elements, [(first Tensor, offset, count) of each instruction that they come from], (smallest, largest)).
+
+    At most `most` of them; `size`: how many numbers a SPARSE operand stands for.
+    """
+    cdef list sources = []
+    cdef Py_ssize_t k, length
+    cdef int p, previous_slot = -1
+    cdef double low, high, v
+    if o.kind == RUN:
+        p = first_of(o.start)
+        sources.append((handle_of(p), o.start - p, o.count))
+        return o.count, sources, extent(T.value + o.start, o.count)
+    if o.kind == INDEX:
+        length = 0
+        low = high = value_of_exact(o, 0)
+        for k in range(o.count):
+            if length < most:
+                p = first_of(o.index[k])
+                if T.record[p].op == WIDE and T.record[p].a == previous_slot:
+                    sources[length - 1] = (*sources[length - 1][:2], sources[length - 1][2] + 1)
+                else:
+                    sources.append((handle_of(p), o.index[k] - p, 1))
+                    length += 1
+                previous_slot = T.record[p].a if T.record[p].op == WIDE else -1
+            v = value_of_exact(o, k)
+            low, high = (v, v) if isnan(v) else (low, high) if isnan(low) else (min(low, v), max(high, v))
+        return o.count, sources, (low, high)
+    low, high = extent(o.value, o.count)
+    if o.kind == CONSTANT:
+        return o.count, sources, (low, high)
+    if o.count < size and not isnan(low):     # the others are zero
+        low, high = min(low, 0.0), max(high, 0.0)
+    return size, sources, (low, high)
+
+
+cdef tuple describe(int i, Py_ssize_t most):
+    """One instruction by its first node, for `debug._Instruction`; collection is locked out by the caller."""
+    cdef Wide *q
+    cdef Tensor first = handle_of(i)
+    cdef list operands = []
+    cdef int k, p, op = T.record[i].op
+    cdef int place = 0 if T.note == NULL else T.note[i]
+    cdef object shape = (), labels = ()
+    if op != WIDE:
+        kind = "leaf" if op == LEAF else "const" if op == CONST else "scalar"
+        for k in range(TABLE[op].arity):
+            p = T.record[i].b if k else T.record[i].a
+            operands.append((1, [(handle_of(first_of(p)), p - first_of(p), 1)], extent(T.value + p, 1)))
+        return (first, op_name(op), kind, 1, shape, operands, labels,
+                extent(T.value + i, 1), extent(T.grad + i, 1), place)
+    q = T.wide[T.record[i].a]
+    kind = "array" if q.op == W_LEAF else "scalar" if q.op == W_CUSTOM else "wide"
+    if q.op == W_LEAF:
+        materialise(q)
+    if q.op == W_LEAF or q.op == W_AFFINE:
+        shape = tuple([q.rows, q.cols][q.rows <= 1:])
+    elif q.op == W_MAP1 or q.op == W_MAP2 or q.op == W_SOFTMAX:
+        shape = None                             # that of an operand
+    if q.x.kind != NOTHING:
+        operands.append(describe_operand(&q.x, <Py_ssize_t>q.rows * q.inner, most))
+    if q.y.kind != NOTHING:
+        operands.append(describe_operand(&q.y, 0, most))
+    if q.z.kind != NOTHING:
+        operands.append(describe_operand(&q.z, 0, most))
+    if q.labels != NULL:
+        labels = tuple([q.labels[k] for k in range(min(max(q.rows, 1), 8))])
+    return (first, name_of(i) or ("" if q.op == W_LEAF else "custom"), kind, q.count, shape, operands, labels,
+            extent(T.value + i, q.count), extent(T.grad + i, q.count), place)
+
+
+def _describe(Tensor t not None, Py_ssize_t most=16):
+    """The instruction that wrote this node, and the node's offset in it; operands with at most `most` sources."""
+    bound(t)
+    T.locked += 1
+    try:
+        return describe(first_of(t.index), most), t.index - first_of(t.index)
+    finally:
+        T.locked -= 1
+        set_limit()
+
+
+def _describe_all(Tensor root not None, Py_ssize_t limit):
+    """Every instruction that the root reaches, from old to young, or None if they are more than `limit`."""
+    cdef Py_ssize_t found
+    cdef int i, last
+    cdef int *reached
+    cdef list out = []
+    bound(root)
+    T.locked += 1
+    try:
+        last = first_of(root.index)
+        reached = reachable(root.index, limit, &found)
+        try:
+            if found > limit:
+                return None
+            for i in range(1, last + 1):
+                if reached[i]:
+                    out.append(describe(i, T.max_nodes))
+        finally:
+            PyMem_RawFree(reached)
+    finally:
+        T.locked -= 1
+        set_limit()
+    return out
+
+
+cdef inline int blemish(double v) noexcept nogil:
+    """0: finite, 1: infinite, 2: NaN."""
+    return 0 if v - v == 0.0 else 2 if isnan(v) else 1
+
+
+cdef int span_blemish(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count) noexcept nogil:
+    """The worst of some elements."""
+    cdef int worst = 0
+    cdef Py_ssize_t k
+    if o.kind != NOTHING:
+        for k in range(count):
+            worst = max(worst, blemish(value_of_exact(o, first + k * step)))
+    return worst
+
+
+cdef int operand_blemish(int i) noexcept nogil:
+    """The worst among the numbers that node i was computed from."""
+    cdef int k = T.record[i].b, worst
+    cdef Wide *q
+    if T.record[i].op != WIDE:
+        worst = blemish(T.value[T.record[i].a])
+        return max(worst, blemish(T.value[T.record[i].b])) if TABLE[T.record[i].op].arity == 2 else worst
+    q = T.wide[T.record[i].a]
+    if q.op == W_AFFINE:
+        if q.x.kind == SPARSE:
+            worst = span_blemish(&q.x, q.x.row[k // q.cols], 1, q.x.row[k // q.cols + 1] - q.x.row[k // q.cols])
+        else:
+            worst = span_blemish(&q.x, <Py_ssize_t>(k // q.cols) * q.inner, 1, q.inner)
+        worst = max(worst, span_blemish(&q.y, k % q.cols, q.cols, q.inner))
+        return max(worst, span_blemish(&q.z, k % q.cols, 1, 1))
+    if q.op == W_MAP1 or q.op == W_MAP2:
+        worst = blemish(value_of(&q.x, k))
+        return max(worst, blemish(value_of(&q.y, k))) if q.op == W_MAP2 else worst
+    return max(span_blemish(&q.x, 0, 1, q.x.count), span_blemish(&q.y, 0, 1, q.y.count))
+
+
+def _nonfinite(Tensor root not None):
+    """None if every value that the root reaches is finite, else (Tensor, how), the first of the lowest `how`.
+
+    1: an operation made it infinite or NaN from finite numbers; 2: an operation made NaN from infinite ones;
+    3: a leaf, or an operation on such numbers.
+    """
+    cdef Py_ssize_t found
+    cdef int i = 1, k, last, worst, before
+    cdef int[4] first
+    cdef int *reached
+    cdef bint leaf, one_by_one
+    cdef Wide *q
+    bound(root)
+    memset(first, 0, sizeof(first))
+    T.locked += 1
+    try:
+        last = first_of(root.index)
+        reached = reachable(root.index, T.max_nodes, &found)
+        try:
+            while i <= last and not first[1]:
+                if i % SOME == 0:
+                    PyErr_CheckSignals()
+                if reached[i]:
+                    q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
+                    leaf = T.record[i].op <= CONST if q == NULL else q.op == W_LEAF
+                    one_by_one = q != NULL and (q.op == W_AFFINE or q.op == W_MAP1 or q.op == W_MAP2)
+                    for k in range(i, i + (1 if q == NULL else q.count)):
+                        worst = blemish(T.value[k])
+                        if worst:
+                            before = 2 if leaf else operand_blemish(k)
+                            worst = 1 if before == 0 else 2 if worst == 2 and before == 1 else 3
+                            if not first[worst]:
+                                first[worst] = k
+                            if worst == 1 or not one_by_one:
+                                break
+                i += 1
+            for k in range(1, 4):
+                if first[k]:
+                    return handle_of(first[k]), k
+            return None
+        finally:
+            PyMem_RawFree(reached)
+    finally:
+        T.locked -= 1
+        set_limit()
+
+
+# --- watching: where operations are recorded, which backward step makes a NaN ----------------------
+
+cdef object here_callback = None, explain_callback = None
+
+
+cdef int locate() except -1:
+    return here_callback() if here_callback is not None else 0
+
+
+def _watch(here=None, explain=None):
+    """With callables begin, without end a block in which every safepoint notes `here()`, a small positive integer, for
+    the nodes that come next, and a backward step that makes a gradient NaN raises `explain(its node, the operand)`.
+
+    Scalar operations take the slow path meanwhile, through the safepoint.  Blocks nest; how many are open then.
+    """
+    global here_callback, explain_callback
+    cdef void *block
+    if here is not None:
+        if T.watching == 0:
+            block = allocate_zeroed(T.capacity, sizeof(int))
+            if block == NULL:
+                out_of_memory("detect_anomaly", T.capacity)
+            T.note = <int *>block
+        T.watching += 1
+        here_callback, explain_callback = here, explain
+    else:
+        T.watching -= 1
+        if T.watching == 0:
+            PyMem_RawFree(T.note)
+            T.note = NULL
+            here_callback = explain_callback = None
+    set_limit()
+    return T.watching
+
+
+cdef inline bint nan_gradient(int p) noexcept nogil:
+    """Whether this sweep reached node p, not a number in an expression, and its gradient is NaN."""
+    if p == 0 or not isnan(T.grad[p]) or T.record[p].op == CONST:
+        return False
+    if T.record[p].op < WIDE:
+        return T.record[p].b == T.number
+    return T.mark[p] or (T.record[p].op == WIDE and T.wide[T.record[p].a].whole)
+
+
+cdef int first_nan_gradient(Operand *o) noexcept nogil:
+    cdef int k
+    if o.kind == RUN or o.kind == INDEX:
+        read_gradient(node_of_exact(o, 0))
+        for k in range(o.count):
+            if nan_gradient(node_of_exact(o, k)):
+                return node_of_exact(o, k)
+    return 0
+
+
+cdef int check_step(int i) except -1:
+    """After the backward step of node i: raise if it made the gradient of an operand NaN."""
+    cdef int p
+    cdef Wide *q
+    if T.record[i].op != WIDE:
+        p = T.record[i].a
+        if not nan_gradient(p):
+            p = T.record[i].b
+            if not nan_gradient(p):
+                return 0
+    else:
+        q = T.wide[T.record[i].a]
+        p = first_nan_gradient(&q.x) or first_nan_gradient(&q.y) or first_nan_gradient(&q.z)
+        if p == 0:
+            return 0
+    if explain_callback is not None:
+        raise explain_callback(handle_of(i), handle_of(p))
+    return 0
+
+
+# --- the tape itself, and hooks for tests ---------------------------------------------------------
 
 def tape_info():
     """What is on the tape: nodes, bytes, collections, the kernel set, as a dictionary.
@@ -2884,6 +3317,8 @@ def _check():
     assert T.n <= T.capacity and T.young <= T.n
     assert T.limit + SLACK <= T.capacity
     assert not T.sweeping
+    assert (T.limit == 0) == bool(T.stress or T.quiet or T.watching), "scalar operations take the wrong path"
+    assert (T.note != NULL) == (T.watching > 0)
     while i < T.n:
         assert T.mark[i] == 0
         if T.handle[i] != NULL:
