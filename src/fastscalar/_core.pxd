@@ -233,8 +233,8 @@ ctypedef struct Tape:
     # modes
     int quiet               # threads in no_grad
     bint stress             # every safepoint collects and moves everything
-    int watching            # open detect_anomaly blocks
-    int *note               # by node: where it was recorded, a number that `locate` gave, 0: before; NULL: not watching
+    int noting              # open detect_anomaly blocks
+    int *note               # by node: where it was recorded, a number that `locate` gave, 0: before; NULL: not noting
     Py_ssize_t max_nodes    # 2**31 - 1, less in a test
 
 

@@ -170,7 +170,7 @@ cdef int resize(Py_ssize_t capacity) except -1:
 
 
 cdef void set_limit() noexcept nogil:
-    if T.stress or T.quiet or T.watching:
+    if T.stress or T.quiet or T.noting:
         T.limit = 0
     elif T.locked:
         T.limit = T.capacity - SLACK
@@ -3149,7 +3149,7 @@ def _nonfinite(Tensor root not None):
         set_limit()
 
 
-# --- watching: where operations are recorded, which backward step makes a NaN ----------------------
+# --- noting: where operations are recorded, which backward step makes a NaN ------------------------
 
 cdef object here_callback = None, explain_callback = None
 
@@ -3158,7 +3158,7 @@ cdef int locate() except -1:
     return here_callback() if here_callback is not None else 0
 
 
-def _watch(here=None, explain=None):
+def _note_lines(here=None, explain=None):
     """With callables begin, without end a block in which every safepoint notes `here()`, a small positive integer, for
     the nodes that come next, and a backward step that makes a gradient NaN raises `explain(its node, the operand)`.
 
@@ -3167,21 +3167,21 @@ def _watch(here=None, explain=None):
     global here_callback, explain_callback
     cdef void *block
     if here is not None:
-        if T.watching == 0:
+        if T.noting == 0:
             block = allocate_zeroed(T.capacity, sizeof(int))
             if block == NULL:
                 out_of_memory("detect_anomaly", T.capacity)
             T.note = <int *>block
-        T.watching += 1
+        T.noting += 1
         here_callback, explain_callback = here, explain
     else:
-        T.watching -= 1
-        if T.watching == 0:
+        T.noting -= 1
+        if T.noting == 0:
             PyMem_RawFree(T.note)
             T.note = NULL
             here_callback = explain_callback = None
     set_limit()
-    return T.watching
+    return T.noting
 
 
 cdef inline bint nan_gradient(int p) noexcept nogil:
@@ -3317,8 +3317,8 @@ def _check():
     assert T.n <= T.capacity and T.young <= T.n
     assert T.limit + SLACK <= T.capacity
     assert not T.sweeping
-    assert (T.limit == 0) == bool(T.stress or T.quiet or T.watching), "scalar operations take the wrong path"
-    assert (T.note != NULL) == (T.watching > 0)
+    assert (T.limit == 0) == bool(T.stress or T.quiet or T.noting), "scalar operations take the wrong path"
+    assert (T.note != NULL) == (T.noting > 0)
     while i < T.n:
         assert T.mark[i] == 0
         if T.handle[i] != NULL:

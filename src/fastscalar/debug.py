@@ -26,7 +26,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastscalar._array import TensorArray
-from fastscalar._core import Tensor, _describe, _describe_all, _nonfinite, _summary, _watch, tape_info
+from fastscalar._core import Tensor, _describe, _describe_all, _nonfinite, _note_lines, _summary, tape_info
 from fastscalar.nn import Module
 
 if TYPE_CHECKING:
@@ -507,12 +507,12 @@ class detect_anomaly:
     """
 
     def __enter__(self) -> detect_anomaly:
-        _watch(_here, _explain)
+        _note_lines(_here, _explain)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        if not _watch():
+        if not _note_lines():
             _numbers.clear()
             _places.clear()
