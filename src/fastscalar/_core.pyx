@@ -1136,7 +1136,7 @@ cdef object unary(int code, Tensor self):
 
 # --- what the modules above register --------------------------------------------------------------
 
-cdef int watching = 0            # functions that are being traced: a Tensor that becomes a plain number is reported
+cdef int tracing = 0             # functions that are being traced: a Tensor that becomes a plain number is reported
 cdef object on_number = None     # to this, called with the Tensor
 cdef object record_backward = None   # backward(create_graph=True): called with the root and `accumulate`
 
@@ -1148,10 +1148,10 @@ def _register(number, backward):
     record_backward = backward
 
 
-def _watch(int more):
+def _count_traced(int more):
     """Add to the number of traced functions."""
-    global watching
-    watching += more
+    global tracing
+    tracing += more
 
 
 # --- Tensor ---------------------------------------------------------------------------------------
@@ -1220,7 +1220,7 @@ cdef class Tensor:
     # --- number protocol ---
 
     def __float__(self):
-        if watching:
+        if tracing:
             on_number(self)
         return T.value[self.index]
 
@@ -1228,7 +1228,7 @@ cdef class Tensor:
         return T.value[self.index] != 0.0
 
     def __int__(self):
-        if watching:
+        if tracing:
             on_number(self)
         return int(T.value[self.index])
 
@@ -1496,8 +1496,8 @@ cdef int unbound() except -1:
 
 # A recorded gradient is held by its node's entry in the table of attributes.  The column has the number as well, for
 # whoever wants no more; who writes there need not know: the recorded one counts only while it has the same number.
-# A backward pass may well leave the same number (0.0), and then too the gradient is a float again: before the pass a NaN
-# that no arithmetic makes is put in these places, and where it is gone afterwards the pass has been.
+# A backward pass may well leave the same number (0.0), and then too the gradient is a float again: before the pass a
+# NaN that no arithmetic makes is put in these places, and where it is gone afterwards the pass has been.
 
 cdef unsigned long long FLAG = 0x7ff8fa57_5ca1a201
 
@@ -2585,7 +2585,6 @@ cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
 cdef int indices_of(Memo *m, list tensors) except -1:
     """The nodes of Tensors, the youngest first."""
     cdef Tensor t
-    cdef int k, i
     reserve_memo(m, len(tensors), 0)
     for t in tensors:
         bound(t)
@@ -2661,7 +2660,7 @@ def _instruction(Tensor t not None):
     cdef double v
     cdef Wide *q = NULL
     cdef list operands = []
-    cdef tuple numbers = ()
+    cdef tuple whole = ()
     bound(t)
     T.locked += 1
     try:
@@ -2670,11 +2669,11 @@ def _instruction(Tensor t not None):
         if T.record[i].op == WIDE:
             q = T.wide[T.record[i].a]
             if q.op == W_SOFTMAX:
-                numbers = (T.record[i].b,)
+                whole = (T.record[i].b,)
             elif q.op == W_SQUARED:
-                numbers = (q.rows,)
+                whole = (q.rows,)
             elif q.op == W_XENT:
-                numbers = (q.rows, q.cols, *[q.labels[k] for k in range(max(q.rows, 1))])
+                whole = (q.rows, q.cols, *[q.labels[k] for k in range(max(q.rows, 1))])
         for k in range(count):
             p = operand(i, k, &v)
             if p:
@@ -2684,7 +2683,7 @@ def _instruction(Tensor t not None):
                 operands.append(result(CONST, 0, 0, v))
             else:
                 operands.append(v)
-        return "custom" if q != NULL and q.op == W_CUSTOM else t._op, operands, numbers
+        return "custom" if q != NULL and q.op == W_CUSTOM else t._op, operands, whole
     finally:
         T.locked -= 1
         set_limit()
@@ -2753,7 +2752,7 @@ cdef int write_down(Memo *m, int root) except -1:
 
 cdef void put_back(Memo *m) noexcept:
     """From the end of the lists to their beginning."""
-    cdef int i, k, rows
+    cdef int i, _k, rows
     cdef Wide *q
     while m.n_index:
         m.n_index -= 1
@@ -2767,7 +2766,7 @@ cdef void put_back(Memo *m) noexcept:
             reset_leaf(q)
             m.n_index -= 1
             rows = m.index[m.n_index]
-            for k in range(rows):
+            for _k in range(rows):
                 m.n_index -= 1
                 m.n_value -= q.cols
                 enter_row(q, m.index[m.n_index])

@@ -8,7 +8,7 @@ this pass for a graph that is already there.
 What goes in and what comes out
 1. Inputs are numbers, ndarrays, Tensors, TensorArrays, and lists, tuples and dictionaries of these in any nesting.  The
    function gets a Tensor for a number, an ndarray of Tensors (dtype object) for an ndarray, a TensorArray for a
-   TensorArray; derivatives come back in the shape of the input: a float for a number, an ndarray of floats for an ndarray.
+   TensorArray; derivatives come back in the shape of the input: floats for numbers, ndarrays of floats for ndarrays.
 2. Of Tensors and TensorArrays they are Tensors and TensorArrays that can be differentiated again, and so is everything
    inside a function that is being differentiated: derivatives nest, whatever the inner function captures.
 3. Nothing is left behind: `.grad` of Tensors that the function captures stays as it was.  `no_grad` around a
@@ -345,10 +345,10 @@ class _Watch:
         if not hasattr(_thread, "watches"):
             _thread.watches = []
         _thread.watches.append(self)
-        _core._watch(1)
+        _core._count_traced(1)
 
     def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
-        _core._watch(-1)
+        _core._count_traced(-1)
         _thread.watches.pop()
 
 
@@ -378,7 +378,7 @@ def _became_a_number(t: Tensor) -> None:
         GradientLossWarning,
         frame.f_code.co_filename,
         frame.f_lineno,
-        module=frame.f_globals.get("__name__"),
+        module=frame.f_globals.get("__name__") or "?",  # None would drop the warning
         registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
 
@@ -703,7 +703,8 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     run = _Run(f, primals, {}, tuple(range(len(primals))), "jvp")
     directions = _like(list(_as_arguments(tangents)), run.leaves, "tangents", "jvp")
     with _core._record() if run.recorded else _core.no_grad():
-        found = {t: d * 1.0 if isinstance(d, Tensor) else Tensor(d) for t, d in zip(run.tensors, directions, strict=True)}
+        along = [d * 1.0 if isinstance(d, Tensor) else Tensor(d) for d in directions]
+        found = dict(zip(run.tensors, along, strict=True))
         roots = [e for leaf in _leaves(run.result, "the result", "jvp") for e in leaf.elements if isinstance(e, Tensor)]
         for root in roots:
             if root not in found:
@@ -840,9 +841,9 @@ def gradcheck(
         size = abs(start[k])
         unsettled: dict[int, Mismatch | None] = dict.fromkeys(range(len(results)))
         outside: Exception | None = None
-        for h in (step * max(size, 1e-2), step / 10 * max(size, 1e-3), *(step / n * (size or 1e-3) for n in (100, 1000))):
+        for part, least in ((1.0, 1e-2), (0.1, 1e-3), (0.01, 0.0), (0.001, 0.0)):
             try:
-                slopes, noise = differences(k, h)
+                slopes, noise = differences(k, step * part * (max(size, least) or 1e-3))
             except (ValueError, ZeroDivisionError, OverflowError) as error:
                 outside = error  # not in the domain of f: a smaller step may stay inside
                 continue
@@ -857,7 +858,7 @@ def gradcheck(
                 break
         for mismatch in unsettled.values():
             if mismatch is None:
-                raise ValueError(f"gradcheck: no differences by {name}, which is too close to where f ends") from outside
+                raise ValueError(f"gradcheck: no differences by {name}: too close to where f ends") from outside
             wrong.append(mismatch)
     return GradCheck(len(names) * len(results), tuple(wrong))
 
