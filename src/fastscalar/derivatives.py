@@ -402,7 +402,12 @@ def _map(function: Callable[[Any, str], Any], x: Any, where: str) -> Any:
 
 
 def _is_number(x: Any) -> bool:
-    return isinstance(x, (Real, np.bool_)) and not isinstance(x, Tensor)
+    return type(x) is float or isinstance(x, (Real, np.bool_))
+
+
+def _object_array(tensors: Sequence[Any], shape: tuple[int, ...]) -> Any:
+    # fromiter: an assignment asks every Tensor whether it is a sequence
+    return np.fromiter(tensors, dtype=object, count=len(tensors)).reshape(shape)
 
 
 def _elements(a: TensorArray) -> list[Tensor]:
@@ -424,7 +429,7 @@ class _Leaf:
             self.shape, self.elements = x.shape, _elements(x)
         elif isinstance(x, np.ndarray) and x.dtype.kind in "fiubO":
             self.shape, self.elements = x.shape, x.ravel().tolist()
-            for e in self.elements:
+            for e in self.elements if x.dtype.kind == "O" else ():
                 if not isinstance(e, Tensor) and not _is_number(e):
                     raise TypeError(f"{what}: {where} holds {type(e).__name__}, expected real numbers or Tensors")
         else:
@@ -441,9 +446,7 @@ class _Leaf:
             return values[0]
         shape = shape + (self.shape or ())
         if any(isinstance(v, Tensor) for v in values):
-            array = np.empty(len(values), dtype=object)
-            array[:] = values
-            array = array.reshape(shape)
+            array = _object_array(values, shape)
             return elementwise("*", array, 1.0) if self.is_tensor_array or as_tensor_array else array
         return np.array(values, dtype=np.float64).reshape(shape)
 
@@ -489,9 +492,7 @@ class _Run:
         self.tensors += new
         if leaf.shape is None:
             return new[0]
-        array = np.empty(len(new), dtype=object)
-        array[:] = new
-        return array.reshape(leaf.shape)
+        return _object_array(new, leaf.shape)
 
     def scalar(self) -> Tensor | float:
         """The result, which has to be a single number."""
