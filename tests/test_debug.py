@@ -473,6 +473,31 @@ def test_backward_in_a_layer() -> None:
     _core._check()
 
 
+def test_in_fit() -> None:
+    net = fs.MLP(2, [3, 2], seed=0)
+    zero = fs.Tensor(0.0)
+
+    def loss(output: Any, label: Any) -> Any:
+        return fs.cross_entropy(output, label) + zero.sqrt() * 0.0
+
+    with debug.detect_anomaly(), pytest.raises(FloatingPointError, match="backward of sqrt") as caught:
+        fs.fit(net, np.ones((4, 2)), np.array([0, 1, 0, 1]), loss=loss, epochs=1, progress=False)
+    assert f"{__file__}:{loss.__code__.co_firstlineno + 1}" in str(caught.value)
+    _core._check()
+
+
+def test_derivatives_of_derivatives() -> None:
+    x = fs.Tensor(0.0)
+    with debug.detect_anomaly():
+        value, here = x.abs().sqrt() * 0.0, line()
+        assert debug.find_nonfinite(value) is None
+        assert here
+        second = fs.grad(fs.grad(lambda t: t * t * t))(fs.Tensor(2.0))
+        assert second.data == 12.0
+        assert debug.find_nonfinite(second) is None
+    _core._check()
+
+
 def test_backward_through_weights() -> None:
     """A gradient of weights that waits in its factored form is looked at too, and outputs that are reached alone."""
     net = fs.Linear(2, 2, seed=0)
