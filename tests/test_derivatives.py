@@ -248,6 +248,10 @@ def test_arrays_as_numpy_code_uses_them():
     assert type(f(x)) is np.float64  # SciPy calls it with plain arrays
     assert fs.grad(lambda x: x[0, 1] * x[1, 0])(np.array([[1, 2], [3, 4]])).tolist() == [[0.0, 3.0], [2.0, 0.0]]
     assert fs.grad(lambda x: x**2)(np.array(3.0)).shape == ()
+    for f in (np.var, np.std, np.mean, np.prod, np.max, np.linalg.norm, lambda x: x @ np.eye(2) @ x.T):
+        x = np.array([1.3, -0.4])
+        assert fs.gradcheck(f, x)
+        assert fs.hessian(f)(x) == pytest.approx(numeric_hessian(f, x), abs=1e-9)
 
 
 def test_tensors_in_tensors_out():

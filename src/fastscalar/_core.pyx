@@ -1345,6 +1345,10 @@ cdef class Tensor:
         """A new leaf with this value."""
         return new_leaf(self.index)
 
+    def conjugate(self):
+        """This Tensor, as `float` has it; NumPy's `var` and `std` ask for it."""
+        return self
+
     # --- graph ---
 
     @property
