@@ -238,9 +238,10 @@ ctypedef struct Tape:
     Py_ssize_t max_nodes    # 2**31 - 1, less in a test
 
 
-cdef class Tensor:          # 24 bytes
+cdef class Tensor:          # 32 bytes
     cdef int index          # its node; 0: none
     cdef int pin            # its place in the table of attributes + 1; 0: none
+    cdef void *attributes   # the dict there, for CPython's own look-up (tp_dictoffset); NULL: none
 
 
 ctypedef double (*Unary)(double) noexcept nogil

@@ -117,6 +117,12 @@ class Tensor:
     def __abs__(self):
         return self.abs()
 
+    def __divmod__(self, other):
+        return self // other, self % other
+
+    def __rdivmod__(self, other):
+        return other // self, other % self
+
     # --- backward ---
 
     @property
