@@ -24,5 +24,5 @@ def test_the_example_of_every_public_name_runs(name):
     examples = doctest.DocTestParser().get_doctest(documentation, {}, name, None, 0)
     assert examples.examples, f"{name} has no example"
     output = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=output.append)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(examples, out=output.append)
     assert not output, "".join(output)
