@@ -33,7 +33,7 @@ lint: ## ruff, cython-lint
 
 types: ## mypy, and the stubs of the extensions against what they really have
 	$(PYTHON) -m mypy
-	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar._array --ignore-missing-stub --mypy-config-file pyproject.toml \
+	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar._array fastscalar._graph --ignore-missing-stub --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest-allowlist.txt
 
 bench: ## all benchmarks (pytest-benchmark); results are checked before they are timed
@@ -46,4 +46,4 @@ annotate: ## Cython's HTML: what in the extensions still calls Python
 	FASTSCALAR_ANNOTATE=1 $(PYTHON) setup.py build_ext --inplace --force
 
 clean: ## remove what a build leaves
-	rm -rf build src/fastscalar/*.so src/fastscalar/_core.c src/fastscalar/_array.c src/fastscalar/*.html src/*.egg-info
+	rm -rf build src/fastscalar/*.so src/fastscalar/_core.c src/fastscalar/_array.c src/fastscalar/_graph.c src/fastscalar/*.html src/*.egg-info

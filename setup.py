@@ -25,7 +25,11 @@ def extension(name: str, *sources: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_core", "_kernels.c", "_kernels_avx2.c", "_kernels_avx512.c"), extension("_array")],
+        [
+            extension("_core", "_kernels.c", "_kernels_avx2.c", "_kernels_avx512.c"),
+            extension("_array"),
+            extension("_graph"),
+        ],
         include_path=["src"],
         annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
     )

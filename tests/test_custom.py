@@ -83,7 +83,8 @@ def test_a_chain_of_closures_that_hold_their_own_nodes_is_released_at_once():
     del s
     _core._collect()
     after = _core.tape_info()
-    assert (after["nodes"], after["pinned"]) == (before["nodes"] + 1, before["pinned"])
+    assert after["nodes"] <= before["nodes"] + 1  # less, if another test's garbage went too
+    assert after["pinned"] <= before["pinned"]
     _core._check()
 
 
@@ -201,4 +202,5 @@ def test_custom_ops_leave_nothing_behind():
     assert x.grad == 4.0
     _core._collect()
     after = _core.tape_info()
-    assert (after["nodes"], after["pinned"]) == (before["nodes"], before["pinned"])
+    assert after["nodes"] <= before["nodes"]
+    assert after["pinned"] <= before["pinned"]

@@ -305,3 +305,17 @@ cdef void materialise(Wide *q) noexcept nogil
 cdef void zero_leaf(Wide *q) noexcept nogil
 cdef void read_gradient(int i) noexcept nogil
 cdef void write_gradient(int i) noexcept nogil
+
+cdef int bound(Tensor t) except -1
+cdef str name_of(int i)
+cdef void *allocate_zeroed(size_t count, size_t size) noexcept nogil
+cdef void set_limit() noexcept nogil
+cdef int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil
+cdef double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil
+cdef void enter_row(Wide *q, int row) noexcept nogil
+cdef void mark_node(int p) noexcept nogil
+cdef int previous(int i) noexcept nogil
+cdef int start_sweep() except -1
+cdef int sweep(Tensor root, bint accumulate) except -1
+cdef void end_sweep() noexcept
+cdef void reset_leaf(Wide *q) noexcept nogil

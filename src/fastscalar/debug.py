@@ -26,7 +26,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastscalar._array import TensorArray
-from fastscalar._core import Tensor, _describe, _describe_all, _nonfinite, _note_lines, _summary, tape_info
+from fastscalar._core import Tensor, _note_lines, tape_info
+from fastscalar._graph import _describe, _describe_all, _nonfinite, _summary
 from fastscalar.nn import Module
 
 if TYPE_CHECKING:

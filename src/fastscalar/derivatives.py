@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar import _core
+from fastscalar import _core, _graph
 from fastscalar._array import TensorArray, elementwise, logsumexp
 from fastscalar._core import Tensor
 from fastscalar._views import ArrayView
@@ -193,7 +193,7 @@ class _Sweep:
 
     def slopes(self, node: Tensor) -> Iterator[tuple[Tensor, Any]]:
         """(operand, derivative of node by it) for each active operand: a Tensor, or a float where it is constant."""
-        name, operands, numbers = _core._instruction(node)
+        name, operands, numbers = _graph._instruction(node)
         for operand, slope in self._wide(name, node, operands, numbers):
             if isinstance(operand, Tensor) and operand in self.active:
                 yield operand, slope() if callable(slope) else slope
@@ -309,7 +309,7 @@ def _record_backward(root: Tensor, accumulate: bool) -> None:
     First the recorded sweep, which can fail and has written nothing until then; then the engine's own, which leaves the
     numbers, those of constants too; then each gradient goes to its node.
     """
-    nodes = [node for node in _core._reached(root) if node._op != "const" or node._parents]
+    nodes = [node for node in _graph._reached(root) if node._op != "const" or node._parents]
     before = {node: node.grad for node in nodes if accumulate and not node._parents}
     gradients = _pull(nodes, {root: Tensor(1.0)}, None)
     root.backward(accumulate=accumulate)
@@ -363,13 +363,13 @@ def _became_a_number(t: Tensor) -> None:
         return  # another thread is tracing
     report = watches[-1].report
     if report is not None:
-        if _core._depends(t, watches[-1].inputs):
+        if _graph._depends(t, watches[-1].inputs):
             report(t)
         return
     frame = sys._getframe(1)
     if frame.f_code.co_filename.startswith(_HERE):
         return  # our own code knows what it does
-    if not _core._depends(t, [x for watch in watches for x in watch.inputs]):
+    if not _graph._depends(t, [x for watch in watches for x in watch.inputs]):
         return
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     warnings.warn_explicit(
@@ -510,10 +510,10 @@ class _Run:
     def gradients(self, root: Any, recorded: bool) -> list[Any]:
         """d root / d input for each of `tensors`: floats, or Tensors if it is recorded."""
         if not recorded:
-            return _core._gradients(root, self.tensors) if isinstance(root, Tensor) else [0.0] * len(self.tensors)
+            return _graph._gradients(root, self.tensors) if isinstance(root, Tensor) else [0.0] * len(self.tensors)
         found: dict[Tensor, Tensor] = {}
         if isinstance(root, Tensor):
-            nodes = _core._reached(root, self.tensors)
+            nodes = _graph._reached(root, self.tensors)
             found = _pull(nodes, {root: Tensor(1.0)} if nodes else {}, set(self.tensors))
         return [found[t] if t in found else Tensor(0.0) for t in self.tensors]
 
@@ -709,7 +709,7 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
         roots = [e for leaf in _leaves(run.result, "the result", "jvp") for e in leaf.elements if isinstance(e, Tensor)]
         for root in roots:
             if root not in found:
-                _push(_core._reached(root, run.tensors), found)
+                _push(_graph._reached(root, run.tensors), found)
 
         def tangent(x: Any, where: str) -> Any:
             leaf = _Leaf(x, where, "jvp")

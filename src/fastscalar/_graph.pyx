@@ -1,0 +1,727 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""Reading the graph: what `derivatives` and `debug` ask of the tape.
+
+The boundary: `_core` records and differentiates and does not know this module; nothing here makes a node that lasts or
+changes a value.  Every function is one pass over the tape with collection locked out, hands out Tensors, and leaves
+marks and gradients as they were.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawFree
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.math cimport NAN, isnan
+from libc.stdlib cimport qsort
+from libc.string cimport memcpy, memset
+
+from fastscalar._core cimport *
+
+
+# --- the graph as `derivatives` sees it -----------------------------------------------------------
+
+ctypedef struct Memo:           # growing lists of numbers; owned
+    int *index
+    double *value
+    Py_ssize_t n_index
+    Py_ssize_t n_value
+    Py_ssize_t index_room
+    Py_ssize_t value_room
+
+
+cdef int reserve_memo(Memo *m, Py_ssize_t indices, Py_ssize_t values) except -1:
+    cdef void *block
+    if m.n_index + indices > m.index_room:
+        m.index_room = max(2 * m.index_room, m.n_index + indices + 64)
+        block = reallocate(m.index, m.index_room * sizeof(int))
+        if block == NULL:
+            out_of_memory("a list of nodes", m.index_room)
+        m.index = <int *>block
+    if m.n_value + values > m.value_room:
+        m.value_room = max(2 * m.value_room, m.n_value + values + 64)
+        block = reallocate(m.value, m.value_room * sizeof(double))
+        if block == NULL:
+            out_of_memory("gradients", m.value_room)
+        m.value = <double *>block
+    return 0
+
+
+cdef void free_memo(Memo *m) noexcept:
+    PyMem_RawFree(m.index)
+    PyMem_RawFree(m.value)
+
+
+cdef Py_ssize_t operand_count(int i) noexcept nogil:
+    """How many operands a node has."""
+    cdef Wide *q
+    if T.record[i].op != WIDE:
+        return 0 if T.record[i].op <= CONST else row(T.record[i].op).arity
+    q = T.wide[T.record[i].a]
+    if q.op == W_AFFINE:
+        return 2 * q.inner + 1
+    if q.op == W_MAP1 or q.op == W_MAP2:
+        return row(q.code).arity
+    return 0 if q.op == W_LEAF else q.x.count + q.y.count
+
+
+cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
+    """The node of an operand; 0 for a number.  Its value, if that is asked for."""
+    cdef Wide *q
+    cdef Operand *o
+    cdef Py_ssize_t offset = T.record[i].b, at, row
+    cdef int p
+    if T.record[i].op != WIDE:
+        p = T.record[i].b if k else T.record[i].a
+        if value != NULL:
+            value[0] = T.value[p]
+        return p
+    q = T.wide[T.record[i].a]
+    if q.op == W_AFFINE:
+        if k < q.inner:
+            o = &q.x
+            at = offset // q.cols * q.inner + k
+        elif k < 2 * q.inner:
+            o = &q.y
+            at = (k - q.inner) * q.cols + offset % q.cols
+        else:
+            o = &q.z
+            at = offset % q.cols
+    elif q.op == W_MAP1 or q.op == W_MAP2:
+        o = &q.y if k else &q.x
+        at = offset if o.count > 1 else 0
+    else:
+        o = &q.x if k < q.x.count else &q.y
+        at = k if k < q.x.count else k - q.x.count
+    if o.kind == SPARSE:
+        if value != NULL:
+            value[0] = 0.0
+            row = offset // q.cols
+            for at in range(o.row[row], o.row[row + 1]):
+                if o.index[at] == k:
+                    value[0] = o.value[at]
+        return 0
+    if value != NULL:
+        value[0] = value_of_exact(o, at)
+    return node_of_exact(o, at)
+
+
+cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
+    """The nodes that the root was computed from, itself included, in reverse creation order.
+
+    With inputs, in the same order: only those that depend on one of them, and those themselves.  What they were
+    computed from is not looked at.  The caller is in start_sweep ... end_sweep.
+    """
+    cdef int i = root, p, oldest = 0
+    cdef Py_ssize_t k, at = 0, kept = 0
+    cdef bint depends
+    if inputs != NULL:
+        oldest = inputs.index[inputs.n_index - 1]
+    mark_node(root)
+    while i > 0:
+        T.at = i
+        if i < oldest:
+            break
+        reserve_memo(m, 1, 0)
+        T.mark[i] = 0
+        m.index[m.n_index] = i
+        m.n_index += 1
+        if inputs != NULL:
+            while at < inputs.n_index and inputs.index[at] > i:
+                at += 1
+        if inputs == NULL or at == inputs.n_index or inputs.index[at] != i:
+            for k in range(operand_count(i)):
+                p = operand(i, k, NULL)
+                if p >= oldest and p and not T.mark[p]:
+                    mark_node(p)
+        i = previous(i)
+    T.at = 0
+    while i > 0:                                 # only the root can be older than every input
+        T.mark[i] = 0
+        i = previous(i)
+    if inputs == NULL:
+        return 0
+    at = inputs.n_index - 1
+    for k in range(m.n_index - 1, -1, -1):       # from old to young: `mark` says what depends on an input
+        i = m.index[k]
+        while at >= 0 and inputs.index[at] < i:
+            at -= 1
+        depends = at >= 0 and inputs.index[at] == i
+        if not depends:
+            for p in range(<int>operand_count(i)):
+                if T.mark[operand(i, p, NULL)]:
+                    depends = True
+                    break
+        T.mark[i] = depends
+    for k in range(m.n_index):
+        i = m.index[k]
+        if T.mark[i]:
+            T.mark[i] = 0
+            m.index[kept] = i
+            kept += 1
+    m.n_index = kept
+    return 0
+
+
+cdef int indices_of(Memo *m, list tensors) except -1:
+    """The nodes of Tensors, the youngest first."""
+    cdef Tensor t
+    reserve_memo(m, len(tensors), 0)
+    for t in tensors:
+        bound(t)
+        m.index[m.n_index] = t.index
+        m.n_index += 1
+    qsort(m.index, m.n_index, sizeof(int), &younger)
+    return 0
+
+
+cdef int younger(const void *a, const void *b) noexcept nogil:
+    return (<const int *>b)[0] - (<const int *>a)[0]
+
+
+def _reached(Tensor root not None, list inputs=None):
+    """Tensors of the nodes that root was computed from, root included, in reverse creation order.
+
+    With `inputs`, a list of Tensors: only of those that depend on one of them, the inputs included.
+    """
+    cdef Memo m, stops
+    cdef Py_ssize_t k
+    cdef list out = []
+    memset(&m, 0, sizeof(Memo))
+    memset(&stops, 0, sizeof(Memo))
+    bound(root)
+    if inputs is not None and not inputs:
+        return out
+    start_sweep()
+    T.locked += 1                                # the indices stay right while the list is made
+    try:
+        try:
+            if inputs is not None:
+                indices_of(&stops, inputs)
+            list_reached(&m, root.index, &stops if inputs is not None else NULL)
+        finally:
+            end_sweep()
+        for k in range(m.n_index):
+            out.append(handle_of(m.index[k]))
+    finally:
+        T.locked -= 1
+        set_limit()
+        free_memo(&m)
+        free_memo(&stops)
+    return out
+
+
+def _depends(Tensor root not None, list inputs):
+    """Whether root was computed from one of these Tensors, or is one.  False inside a backward pass of this thread."""
+    cdef Memo m, stops
+    memset(&m, 0, sizeof(Memo))
+    memset(&stops, 0, sizeof(Memo))
+    if not inputs or root.index == 0 or (T.sweeping and T.owner == PyThread_get_thread_ident()):
+        return False
+    start_sweep()
+    try:
+        indices_of(&stops, inputs)
+        list_reached(&m, root.index, &stops)
+        return m.n_index > 0
+    finally:
+        end_sweep()
+        free_memo(&m)
+        free_memo(&stops)
+
+
+def _instruction(Tensor t not None):
+    """(operation, operands, whole numbers) of a node.  An operand that is a number is a float, or a constant's Tensor.
+
+    Linear: the inputs of the row, the weights of the column, the bias.  Losses: the predictions, then the targets.
+    Whole numbers: of a map the number of operands, of a softmax which output it is, of a loss the rows (0: of one
+    dimension), of cross_entropy also the columns and the labels.
+    """
+    cdef Py_ssize_t k, count
+    cdef int i, p
+    cdef double v
+    cdef Wide *q = NULL
+    cdef list operands = []
+    cdef tuple whole = ()
+    bound(t)
+    T.locked += 1
+    try:
+        i = t.index
+        count = operand_count(i)
+        if T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            if q.op == W_SOFTMAX:
+                whole = (T.record[i].b,)
+            elif q.op == W_SQUARED:
+                whole = (q.rows,)
+            elif q.op == W_XENT:
+                whole = (q.rows, q.cols, *[q.labels[k] for k in range(max(q.rows, 1))])
+        for k in range(count):
+            p = operand(i, k, &v)
+            if p:
+                operands.append(handle_of(p))
+            elif q != NULL and q.op == W_MAP2:
+                safepoint(SLACK)                 # makes room; it does not collect now
+                operands.append(result(CONST, 0, 0, v))
+            else:
+                operands.append(v)
+        return "custom" if q != NULL and q.op == W_CUSTOM else t._op, operands, whole
+    finally:
+        T.locked -= 1
+        set_limit()
+
+
+# A sweep that leaves no trace.  Before it, the gradients of what the root reaches are written down, a wide instruction
+# as a whole; of an array of leaves only the touched rows.  After it they are put back.
+
+cdef int see(int p) noexcept nogil:
+    """Mark a node, or the last one of its wide instruction."""
+    if T.record[p].op == WIDE:
+        p = T.wide[T.record[p].a].start + T.wide[T.record[p].a].count - 1
+    if p and not T.mark[p]:
+        mark_node(p)
+    return p
+
+
+cdef void see_operand(Operand *o) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        see(o.start)
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            see(o.index[k])
+
+
+cdef int write_down(Memo *m, int root) except -1:
+    cdef int i = see(root), k
+    cdef Wide *q
+    while i > 0:
+        T.at = i
+        if T.record[i].op != WIDE:
+            reserve_memo(m, 1, 1)
+            m.value[m.n_value] = T.grad[i]
+            m.n_value += 1
+            if T.record[i].op > CONST:
+                see(T.record[i].a)
+                see(T.record[i].b)
+        else:
+            q = T.wide[T.record[i].a]
+            if q.op == W_LEAF:
+                materialise(q)
+                reserve_memo(m, 2 + q.n_touched, <Py_ssize_t>q.n_touched * q.cols)
+                for k in range(q.n_touched):
+                    memcpy(m.value + m.n_value, T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols,
+                           q.cols * sizeof(double))
+                    m.n_value += q.cols
+                    m.index[m.n_index] = q.touched_rows[k]
+                    m.n_index += 1
+                m.index[m.n_index] = q.n_touched
+                m.n_index += 1
+            else:
+                reserve_memo(m, 1, q.count)
+                memcpy(m.value + m.n_value, T.grad + q.start, q.count * sizeof(double))
+                m.n_value += q.count
+                see_operand(&q.x)
+                see_operand(&q.y)
+                see_operand(&q.z)
+        m.index[m.n_index] = i
+        m.n_index += 1
+        T.mark[i] = 0
+        i = previous(i)
+    T.at = 0
+    return 0
+
+
+cdef void put_back(Memo *m) noexcept:
+    """From the end of the lists to their beginning."""
+    cdef int i, _k, rows
+    cdef Wide *q
+    while m.n_index:
+        m.n_index -= 1
+        i = m.index[m.n_index]
+        if T.record[i].op != WIDE:
+            m.n_value -= 1
+            T.grad[i] = m.value[m.n_value]
+            continue
+        q = T.wide[T.record[i].a]
+        if q.op == W_LEAF:
+            reset_leaf(q)
+            m.n_index -= 1
+            rows = m.index[m.n_index]
+            for _k in range(rows):
+                m.n_index -= 1
+                m.n_value -= q.cols
+                enter_row(q, m.index[m.n_index])
+                memcpy(T.grad + q.start + <Py_ssize_t>m.index[m.n_index] * q.cols, m.value + m.n_value,
+                       q.cols * sizeof(double))
+        else:
+            m.n_value -= q.count
+            memcpy(T.grad + q.start, m.value + m.n_value, q.count * sizeof(double))
+
+
+def _gradients(Tensor root not None, list nodes):
+    """d root / d node for each Tensor of a list, floats.  `.grad` of every node stays what it was."""
+    cdef Memo m
+    cdef double *own = NULL
+    cdef Py_ssize_t k, n = len(nodes)
+    cdef Tensor t
+    cdef list out = [0.0] * n
+    cdef bint written = False
+    memset(&m, 0, sizeof(Memo))
+    bound(root)
+    for t in nodes:
+        bound(t)
+    own = <double *>allocate((n + 1) * sizeof(double))
+    if own == NULL:
+        out_of_memory("gradients", n)
+    try:
+        start_sweep()
+        try:
+            write_down(&m, root.index)
+            for k in range(n):                   # what the root does not reach has derivative 0.0
+                t = <Tensor>nodes[k]
+                read_gradient(t.index)
+                own[k] = T.grad[t.index]
+            for k in range(n):
+                T.grad[(<Tensor>nodes[k]).index] = 0.0
+            written = True
+            sweep(root, False)
+            for k in range(n):
+                t = <Tensor>nodes[k]
+                read_gradient(t.index)
+                out[k] = T.grad[t.index]
+        finally:
+            if written:
+                put_back(&m)
+                for k in range(n):
+                    t = <Tensor>nodes[k]
+                    if own[k] != 0.0:
+                        write_gradient(t.index)
+                    T.grad[t.index] = own[k]
+            end_sweep()
+    finally:
+        PyMem_RawFree(own)
+        free_memo(&m)
+    return out
+
+
+# --- looking inside -------------------------------------------------------------------------------
+#
+# What `fastscalar.debug` reads.  An instruction is taken whole: who reaches one of its outputs reaches its operands.
+# To Python an instruction is named by the Tensor of its first node, never by an index, so a collection does no harm.
+# Collection is locked out while indices are held, because making objects and signal handlers may run Python.
+
+cdef enum:
+    SOME = 1 << 22                               # nodes between two looks at signals
+
+
+cdef inline int first_of(int p) noexcept nogil:
+    """The first node of the instruction that wrote node p."""
+    return T.wide[T.record[p].a].start if T.record[p].op == WIDE else p
+
+
+cdef inline void reach_operand(Operand *o, int *reached) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        reached[first_of(o.start)] = 1
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            reached[first_of(o.index[k])] = 1
+
+
+cdef int *reachable(int root, Py_ssize_t limit, Py_ssize_t *found) except NULL:
+    """A number for each node up to the root, 1 at the first node of every instruction that it reaches, else 0.
+
+    `found` counts them; it stops when that is more than `limit`.  The caller frees the numbers.
+    """
+    cdef int i = first_of(root)
+    cdef int *reached = <int *>allocate_zeroed(<size_t>i + 1, sizeof(int))
+    cdef Wide *q
+    found[0] = 0
+    if reached == NULL:
+        out_of_memory("a look at the graph", i + 1)
+    reached[i] = 1
+    try:
+        while i > 0 and found[0] <= limit:
+            if i % SOME == 0:
+                PyErr_CheckSignals()
+            if reached[i]:
+                found[0] += 1
+                if T.record[i].op == WIDE:
+                    q = T.wide[T.record[i].a]
+                    reach_operand(&q.x, reached)
+                    reach_operand(&q.y, reached)
+                    reach_operand(&q.z, reached)
+                elif T.record[i].op > WIDE:
+                    reached[first_of(T.record[i].a)] = 1
+                    reached[first_of(T.record[i].b)] = 1
+            i -= 1
+    except BaseException:
+        PyMem_RawFree(reached)
+        raise
+    return reached
+
+
+cdef inline int deepest(Operand *o, const int *depth) noexcept nogil:
+    cdef int k, most = 0
+    if o.kind == RUN:
+        return depth[first_of(o.start)]
+    if o.kind == INDEX:
+        for k in range(o.count):
+            most = max(most, depth[first_of(o.index[k])])
+    return most
+
+
+def _summary(Tensor root not None):
+    """What the root reaches: instructions by operation, nodes, wide instructions, leaves, arrays of leaves, constants,
+    bytes, and the length of the longest chain of operations."""
+    cdef long long[N_CODES] scalars
+    cdef long long nodes = 0, wide = 0, leaves = 0, arrays = 0, held = 0
+    cdef Py_ssize_t found
+    cdef int i = 1, op, last
+    cdef int *depth
+    cdef Wide *q
+    cdef dict operations = {}
+    bound(root)
+    memset(scalars, 0, sizeof(scalars))
+    T.locked += 1
+    try:
+        last = first_of(root.index)
+        depth = reachable(root.index, T.max_nodes, &found)
+        try:
+            while i <= last:                     # from old to young: 1 of a leaf, else 1 more than its deepest operand
+                if i % SOME == 0:
+                    PyErr_CheckSignals()
+                op = T.record[i].op
+                if not depth[i]:
+                    pass
+                elif op != WIDE:
+                    nodes += 1
+                    scalars[op] += 1
+                    if op > WIDE:
+                        depth[i] = 1 + max(depth[first_of(T.record[i].a)], depth[first_of(T.record[i].b)])
+                else:
+                    q = T.wide[T.record[i].a]
+                    nodes += q.count
+                    held += q.bytes
+                    if q.op == W_LEAF:
+                        arrays += 1
+                        leaves += q.count
+                        held += q.rows * (1 + sizeof(int))
+                    else:
+                        wide += 1
+                        depth[i] = 1 + max(deepest(&q.x, depth), deepest(&q.y, depth), deepest(&q.z, depth))
+                        depth[i] = max(depth[i], 2)              # of numbers only
+                        name = name_of(i) or "custom"
+                        operations[name] = operations.get(name, 0) + 1
+                i += 1
+            deep = depth[last] - 1
+        finally:
+            PyMem_RawFree(depth)
+    finally:
+        T.locked -= 1
+        set_limit()
+    for op in range(<int>ADD, <int>N_CODES):
+        if scalars[op]:
+            operations[op_name(op)] = operations.get(op_name(op), 0) + scalars[op]
+    held += nodes * (2 * sizeof(double) + sizeof(void *) + sizeof(Record) + 1)
+    return operations, nodes, wide, leaves + scalars[<int>LEAF], arrays, scalars[<int>CONST], held, deep
+
+
+cdef tuple extent(const double *p, Py_ssize_t count):
+    """The smallest and the largest number, NaN twice if there is one."""
+    cdef double low = p[0] if count else 0.0, high = low
+    cdef Py_ssize_t k
+    for k in range(count):
+        if isnan(p[k]):
+            return NAN, NAN
+        low = min(low, p[k])
+        high = max(high, p[k])
+    return low, high
+
+
+cdef tuple describe_operand(Operand *o, Py_ssize_t size, Py_ssize_t most):
+    """(elements, [(first Tensor, offset, count) of each instruction that they come from], (smallest, largest)).
+
+    At most `most` of them; `size`: how many numbers a SPARSE operand stands for.
+    """
+    cdef list sources = []
+    cdef Py_ssize_t k, length
+    cdef int p, previous_slot = -1
+    cdef double low, high, v
+    if o.kind == RUN:
+        p = first_of(o.start)
+        sources.append((handle_of(p), o.start - p, o.count))
+        return o.count, sources, extent(T.value + o.start, o.count)
+    if o.kind == INDEX:
+        length = 0
+        low = high = value_of_exact(o, 0)
+        for k in range(o.count):
+            if length < most:
+                p = first_of(o.index[k])
+                if T.record[p].op == WIDE and T.record[p].a == previous_slot:
+                    sources[length - 1] = (*sources[length - 1][:2], sources[length - 1][2] + 1)
+                else:
+                    sources.append((handle_of(p), o.index[k] - p, 1))
+                    length += 1
+                previous_slot = T.record[p].a if T.record[p].op == WIDE else -1
+            v = value_of_exact(o, k)
+            low, high = (v, v) if isnan(v) else (low, high) if isnan(low) else (min(low, v), max(high, v))
+        return o.count, sources, (low, high)
+    low, high = extent(o.value, o.count)
+    if o.kind == CONSTANT:
+        return o.count, sources, (low, high)
+    if o.count < size and not isnan(low):     # the others are zero
+        low, high = min(low, 0.0), max(high, 0.0)
+    return size, sources, (low, high)
+
+
+cdef tuple describe(int i, Py_ssize_t most):
+    """One instruction by its first node, for `debug._Instruction`; collection is locked out by the caller."""
+    cdef Wide *q
+    cdef Tensor first = handle_of(i)
+    cdef list operands = []
+    cdef int k, p, op = T.record[i].op
+    cdef int place = 0 if T.note == NULL else T.note[i]
+    cdef object shape = (), labels = ()
+    if op != WIDE:
+        kind = "leaf" if op == LEAF else "const" if op == CONST else "scalar"
+        for k in range(row(op).arity):
+            p = T.record[i].b if k else T.record[i].a
+            operands.append((1, [(handle_of(first_of(p)), p - first_of(p), 1)], extent(T.value + p, 1)))
+        return (first, op_name(op), kind, 1, shape, operands, labels,
+                extent(T.value + i, 1), extent(T.grad + i, 1), place)
+    q = T.wide[T.record[i].a]
+    kind = "array" if q.op == W_LEAF else "scalar" if q.op == W_CUSTOM else "wide"
+    if q.op == W_LEAF:
+        materialise(q)
+    if q.op == W_LEAF or q.op == W_AFFINE:
+        shape = tuple([q.rows, q.cols][q.rows <= 1:])
+    elif q.op == W_MAP1 or q.op == W_MAP2 or q.op == W_SOFTMAX:
+        shape = None                             # that of an operand
+    if q.x.kind != NOTHING:
+        operands.append(describe_operand(&q.x, <Py_ssize_t>q.rows * q.inner, most))
+    if q.y.kind != NOTHING:
+        operands.append(describe_operand(&q.y, 0, most))
+    if q.z.kind != NOTHING:
+        operands.append(describe_operand(&q.z, 0, most))
+    if q.labels != NULL:
+        labels = tuple([q.labels[k] for k in range(min(max(q.rows, 1), 8))])
+    return (first, name_of(i) or ("" if q.op == W_LEAF else "custom"), kind, q.count, shape, operands, labels,
+            extent(T.value + i, q.count), extent(T.grad + i, q.count), place)
+
+
+def _describe(Tensor t not None, Py_ssize_t most=16):
+    """The instruction that wrote this node, and the node's offset in it; operands with at most `most` sources."""
+    bound(t)
+    T.locked += 1
+    try:
+        return describe(first_of(t.index), most), t.index - first_of(t.index)
+    finally:
+        T.locked -= 1
+        set_limit()
+
+
+def _describe_all(Tensor root not None, Py_ssize_t limit):
+    """Every instruction that the root reaches, from old to young, or None if they are more than `limit`."""
+    cdef Py_ssize_t found
+    cdef int i, last
+    cdef int *reached
+    cdef list out = []
+    bound(root)
+    T.locked += 1
+    try:
+        last = first_of(root.index)
+        reached = reachable(root.index, limit, &found)
+        try:
+            if found > limit:
+                return None
+            for i in range(1, last + 1):
+                if reached[i]:
+                    out.append(describe(i, T.max_nodes))
+        finally:
+            PyMem_RawFree(reached)
+    finally:
+        T.locked -= 1
+        set_limit()
+    return out
+
+
+cdef inline int blemish(double v) noexcept nogil:
+    """0: finite, 1: infinite, 2: NaN."""
+    return 0 if v - v == 0.0 else 2 if isnan(v) else 1
+
+
+cdef int span_blemish(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count) noexcept nogil:
+    """The worst of some elements."""
+    cdef int worst = 0
+    cdef Py_ssize_t k
+    if o.kind != NOTHING:
+        for k in range(count):
+            worst = max(worst, blemish(value_of_exact(o, first + k * step)))
+    return worst
+
+
+cdef int operand_blemish(int i) noexcept nogil:
+    """The worst among the numbers that node i was computed from."""
+    cdef int k = T.record[i].b, worst
+    cdef Wide *q
+    if T.record[i].op != WIDE:
+        worst = blemish(T.value[T.record[i].a])
+        return max(worst, blemish(T.value[T.record[i].b])) if row(T.record[i].op).arity == 2 else worst
+    q = T.wide[T.record[i].a]
+    if q.op == W_AFFINE:
+        if q.x.kind == SPARSE:
+            worst = span_blemish(&q.x, q.x.row[k // q.cols], 1, q.x.row[k // q.cols + 1] - q.x.row[k // q.cols])
+        else:
+            worst = span_blemish(&q.x, <Py_ssize_t>(k // q.cols) * q.inner, 1, q.inner)
+        worst = max(worst, span_blemish(&q.y, k % q.cols, q.cols, q.inner))
+        return max(worst, span_blemish(&q.z, k % q.cols, 1, 1))
+    if q.op == W_MAP1 or q.op == W_MAP2:
+        worst = blemish(value_of(&q.x, k))
+        return max(worst, blemish(value_of(&q.y, k))) if q.op == W_MAP2 else worst
+    return max(span_blemish(&q.x, 0, 1, q.x.count), span_blemish(&q.y, 0, 1, q.y.count))
+
+
+def _nonfinite(Tensor root not None):
+    """None if every value that the root reaches is finite, else (Tensor, how), the first of the lowest `how`.
+
+    1: an operation made it infinite or NaN from finite numbers; 2: an operation made NaN from infinite ones;
+    3: a leaf, or an operation on such numbers.
+    """
+    cdef Py_ssize_t found
+    cdef int i = 1, k, last, worst, before
+    cdef int[4] first
+    cdef int *reached
+    cdef bint leaf, one_by_one
+    cdef Wide *q
+    bound(root)
+    memset(first, 0, sizeof(first))
+    T.locked += 1
+    try:
+        last = first_of(root.index)
+        reached = reachable(root.index, T.max_nodes, &found)
+        try:
+            while i <= last and not first[1]:
+                if i % SOME == 0:
+                    PyErr_CheckSignals()
+                if reached[i]:
+                    q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
+                    leaf = T.record[i].op <= CONST if q == NULL else q.op == W_LEAF
+                    one_by_one = q != NULL and (q.op == W_AFFINE or q.op == W_MAP1 or q.op == W_MAP2)
+                    for k in range(i, i + (1 if q == NULL else q.count)):
+                        worst = blemish(T.value[k])
+                        if worst:
+                            before = 2 if leaf else operand_blemish(k)
+                            worst = 1 if before == 0 else 2 if worst == 2 and before == 1 else 3
+                            if not first[worst]:
+                                first[worst] = k
+                            if worst == 1 or not one_by_one:
+                                break
+                i += 1
+            for k in range(1, 4):
+                if first[k]:
+                    return handle_of(first[k]), k
+            return None
+        finally:
+            PyMem_RawFree(reached)
+    finally:
+        T.locked -= 1
+        set_limit()
