@@ -1,7 +1,6 @@
 """Ten million nodes; backward costs what it reaches; nothing recurses and nothing grows quadratically."""
 
 import gc
-import statistics
 import time
 
 import numpy as np
@@ -18,6 +17,11 @@ def seconds(work):
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def best(work, repetitions=15):
+    """The shortest of several times: what else runs on the machine only ever adds to one."""
+    return min(seconds(work) for _ in range(repetitions))
 
 
 def released(nodes_before):
@@ -130,9 +134,8 @@ def test_ten_thousand_held_graphs_of_a_thousand_nodes_backward_in_linear_time():
 
     run(graphs)
     if not STRESS:
-        pairs = [(seconds(lambda: run(first)), seconds(lambda: run(last))) for _ in range(7)]
-        ratio = statistics.median(b for _, b in pairs) / statistics.median(a for a, _ in pairs)
-        assert 0.5 < ratio < 2.0
+        pairs = [(seconds(lambda: run(first)), seconds(lambda: run(last))) for _ in range(9)]
+        assert min(b for _, b in pairs) < 2.0 * min(a for a, _ in pairs)
     gradients = {x.grad for x, _ in graphs}
     assert len(gradients) == 1
 
@@ -146,7 +149,7 @@ def test_building_graphs_that_are_held_takes_linear_time():
         graphs.extend(graph(1000) for _ in range(500))
 
     times = [seconds(build) for _ in range(14)]
-    assert statistics.median(times[-5:]) < 2.0 * statistics.median(times[:5])
+    assert min(times[-5:]) < 2.0 * min(times[:5])
 
 
 @pytest.mark.big
@@ -155,10 +158,10 @@ def test_a_small_backward_beside_ten_million_unrelated_nodes_costs_what_it_costs
 
     def time_of(y):
         def many():
-            for _ in range(2000):
+            for _ in range(1000):
                 y.backward()
 
-        return seconds(many)
+        return best(many)
 
     def small():
         x = fs.Tensor(1.0)
@@ -168,26 +171,22 @@ def test_a_small_backward_beside_ten_million_unrelated_nodes_costs_what_it_costs
         return y
 
     alone = small()
-    reference = [time_of(alone) for _ in range(5)]
-    held = [fs.Tensor(1.0)]
+    reference = time_of(alone)
     x = fs.Tensor(1.0)
     start = x * 1.0
-    y = held[0]
+    y = start
     for k in range(TEN_MILLION):
-        y = y + held[0]
+        y = y + x
         if k == TEN_MILLION // 2:
             middle = start * x
-    held.append(y)
     after = small()
     between = small() * middle  # reaches over the whole tape
-    ratios = {}
-    pairs = [(time_of(alone), time_of(after), time_of(between)) for _ in range(9)]
-    reference = statistics.median(reference + [a for a, _, _ in pairs])
-    ratios["older nodes"] = statistics.median(a for _, a, _ in pairs) / reference
-    ratios["nodes between"] = statistics.median(b for _, _, b in pairs) / reference
-    ratios["younger nodes"] = statistics.median(a for a, _, _ in pairs) / reference
+    times = {"older nodes": time_of(after), "nodes between": time_of(between), "younger nodes": time_of(alone)}
     assert _core.tape_info()["nodes"] > TEN_MILLION
-    assert all(r < 1.5 for r in ratios.values()), ratios
+    del y
+    _core._collect()
+    reference = max(reference, time_of(alone))  # before and after: the clock of the machine may have changed
+    assert all(t < 1.5 * reference for t in times.values()), (reference, times)
 
 
 @pytest.mark.big
@@ -197,17 +196,17 @@ def test_steps_beside_many_live_rows_cost_what_they_cost_alone():
     x = np.random.default_rng(0).random(784) * (np.arange(784) % 5 == 0)
 
     def train():
-        for _ in range(1000):
+        for _ in range(500):
             fs.cross_entropy(net(x), 3).backward()
             fs.sgd(net.parameters(), 1e-6)
 
     train()
-    alone = [seconds(train) for _ in range(5)]
+    alone = best(train, 7)
     rows = [fs.to_tensor(np.ones(50)) for _ in range(60_000)]
     train()
-    beside = [seconds(train) for _ in range(5)]
+    beside = best(train, 7)
     assert len(rows) == 60_000
-    assert statistics.median(beside) < 1.5 * statistics.median(alone)
+    assert beside < 1.5 * alone
 
 
 # --- release ------------------------------------------------------------------------------------------------
