@@ -243,14 +243,24 @@ cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t s
     cdef Py_ssize_t r, n = 0, room = 0
     cdef int *column = NULL
     cdef double *value = NULL
-    cdef int *row = <int *>allocate((rows + 1) * sizeof(int))
+    cdef int *row
     cdef void *block
+    cdef Py_ssize_t portion = max(<Py_ssize_t>1, PORTION // 16 // max(cols, <Py_ssize_t>1))
+    reserve_work(cols, cols, what)
+    row = <int *>allocate((rows + 1) * sizeof(int))
     if row == NULL or rows * cols > 0x7fffffff:
         PyMem_RawFree(row)
         out_of_memory(what, rows * cols)
-    reserve_work(cols, cols, what)
     for r in range(rows):
         row[r] = <int>n
+        if r % portion == portion - 1:
+            try:
+                PyErr_CheckSignals()
+            except:
+                PyMem_RawFree(column)
+                PyMem_RawFree(value)
+                PyMem_RawFree(row)
+                raise
         if rows == 1:
             n = K.compress(work_int, work, <double *>base, stride, <int>cols)
             room = max(n, <Py_ssize_t>1)
