@@ -530,6 +530,9 @@ def total(xs):
     return result
 
 
+sum = total
+
+
 def mean(xs):
     return total(xs) / len(xs)
 
