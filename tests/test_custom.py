@@ -185,6 +185,19 @@ def test_custom_op():
         assert power(a, b)._parents == ()
 
 
+def test_custom_op_as_a_decorator():
+    @fastscalar.custom_op(derivatives=lambda a: 3.0 * a * a)
+    def cube(a):
+        """The third power."""
+        return a**3
+
+    x = fastscalar.Tensor(2.0)
+    cube(x).backward()
+    assert (x.grad, cube(x)._op, cube.__doc__) == (12.0, "cube", "The third power.")
+    with pytest.raises(TypeError, match="derivatives"):
+        fastscalar.custom_op(lambda a: a)
+
+
 def test_custom_op_checks_its_derivatives():
     wrong = fastscalar.custom_op(lambda a, b: a + b, lambda a, b: (1.0,))
     x = fastscalar.Tensor(1.0)

@@ -256,7 +256,7 @@ cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t s
         if r % portion == portion - 1:
             try:
                 PyErr_CheckSignals()
-            except:
+            except BaseException:
                 PyMem_RawFree(column)
                 PyMem_RawFree(value)
                 PyMem_RawFree(row)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import overload
 
 from fastscalar._core import Tensor
 
+Derivatives = Callable[..., Sequence[float] | float]
 
+
+@overload
 def custom_op(
-    value: Callable[..., float],
-    derivatives: Callable[..., Sequence[float] | float],
+    value: Callable[..., float], derivatives: Derivatives, *, name: str | None = None
+) -> Callable[..., Tensor]: ...
+@overload
+def custom_op(
+    *, derivatives: Derivatives, name: str | None = None
+) -> Callable[[Callable[..., float]], Callable[..., Tensor]]: ...
+def custom_op(
+    value: Callable[..., float] | None = None,
+    derivatives: Derivatives | None = None,
     *,
     name: str | None = None,
-) -> Callable[..., Tensor]:
-    """A function of Tensors and numbers from a function of floats and its derivatives.
+) -> Callable[..., Tensor] | Callable[[Callable[..., float]], Callable[..., Tensor]]:
+    """A function of Tensors and numbers from a function of floats and its derivatives; without `value` a decorator.
 
     value: of as many floats as the operation has operands, gives a float.
     derivatives: of the same floats, gives the derivative by each of them, in order (a single number if there is one
@@ -30,7 +41,20 @@ def custom_op(
     >>> a.backward()
     >>> a, r.grad
     (Tensor(data=12.0), 12.0)
+    >>> @fs.custom_op(derivatives=lambda a, b: (b, a))
+    ... def times(a, b):
+    ...     return a * b
+    >>> times(r, 4)
+    Tensor(data=8.0)
     """
+    if derivatives is None:
+        raise TypeError("custom_op: expected the derivatives, a function of the operands' values")
+    if value is None:
+        return lambda value: _operation(value, derivatives, name)
+    return _operation(value, derivatives, name)
+
+
+def _operation(value: Callable[..., float], derivatives: Derivatives, name: str | None) -> Callable[..., Tensor]:
     op = name if name is not None else getattr(value, "__name__", "custom")
 
     def operation(*operands: Tensor | float) -> Tensor:
