@@ -33,7 +33,7 @@ from fastscalar.runs import check_targets
 
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: nobody listens, and nobody is waited for
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-COMMANDS = ["train", "evaluate", "predict", "data", "info"]
+COMMANDS = ["train", "evaluate", "predict", "data", "bench", "info"]
 
 
 def write_digits(folder: Path, n: int = 1500, n_test: int = 150, seed: int = 0) -> Path:

@@ -1,12 +1,12 @@
-"""The command line: fastscalar train, evaluate, predict, data, info.
+"""The command line: fastscalar train, evaluate, predict, data, bench, info.
 
 Contract
 1. `train` writes nothing unless --out or --json is given.
 2. Which data were really used stands in the first and the last line of the output, in the JSON and in the
    saved model.
-3. Exit status: 0; 1 when `data --verify` finds damage; 2 for what the user can put right, with one line on
-   the standard error stream; 70 for a defect of this program, with one line; 130 after Ctrl-C, with one line.
-   FASTSCALAR_DEBUG=1 adds the traceback.
+3. Exit status: 0; 1 when `data --verify` finds damage or `bench` wrong numbers; 2 for what the user can put
+   right, with one line on the standard error stream; 70 for a defect of this program, with one line; 130 after
+   Ctrl-C, with one line.  FASTSCALAR_DEBUG=1 adds the traceback.
 
 Data come from `sources.py`, the files of a run from `runs.py`, what is printed goes through `console.py`.
 """
@@ -30,7 +30,7 @@ from fastscalar import _core, datasets
 from fastscalar.console import WIDTH, Stop, cpu, matrix, percent, plural, say, short, users_fault
 from fastscalar.datasets.catalog import DATASETS, FILES
 from fastscalar.images import read_images
-from fastscalar.runs import CHECKPOINT, MODEL, REPORT, read_model, start, write_json
+from fastscalar.runs import CHECKPOINT, MODEL, REPORT, check_targets, read_model, start, write_json
 from fastscalar.sources import SYNTHETIC, first_lines, load_data, rows
 from fastscalar.training import Epoch, outputs
 
@@ -163,7 +163,7 @@ def predict(args: argparse.Namespace) -> int:
     return 0
 
 
-# --- data, info ---
+# --- data, bench, info ---
 
 
 def data(args: argparse.Namespace) -> int:
@@ -195,6 +195,17 @@ def data(args: argparse.Namespace) -> int:
         say("$FASTSCALAR_DATA names a folder that has mnist/ or fashion-mnist/ in it,")
         say("--data DIR the folder of the files itself.")
     return status
+
+
+def bench(args: argparse.Namespace) -> int:
+    from fastscalar.bench import compare_all  # no other command needs it
+
+    check_targets(None, args.json)
+    report = compare_all(args.quick)
+    if args.json is not None:
+        with users_fault(OSError):
+            write_json(args.json, report)
+    return 0 if report["correct"] else 1
 
 
 def info(args: argparse.Namespace) -> int:
@@ -314,6 +325,15 @@ def parser() -> Parser:
     either.add_argument("--fetch", choices=list(DATASETS), help="download it into the cache now")
     either.add_argument("--verify", action="store_true",
                         help="compare every file with the published content; exit status 1 if one differs")
+
+    it = command(
+        bench,
+        "measure this machine: the engine beside pure Python and what else is installed",
+        "fastscalar bench",
+        "fastscalar bench --quick --json figures.json",
+    )
+    it.add_argument("--quick", action="store_true", help="a few seconds, and figures to match")
+    it.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
 
     command(
         info,
