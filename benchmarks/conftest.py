@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+from contestants import Race
+from fastscalar.console import cpu
 
 ROWS = pytest.StashKey[list[str]]()
+SKIPPED = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,12 +24,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
+    config.stash[SKIPPED] = {}
 
 
 @pytest.fixture
 def small(benchmark: Any) -> bool:
     """Whether each benchmark is to run once with its checks at its smallest size (--benchmark-disable)."""
     return bool(benchmark.disabled)
+
+
+@pytest.fixture
+def skipped(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """skipped(contestant, why): somebody who cannot take part is named, here and at the end."""
+
+    def record(name: str, why: str) -> None:
+        benchmark.extra_info.setdefault("skipped", {})[name] = why
+        request.config.stash[SKIPPED][name] = why
+
+    return record
+
+
+@pytest.fixture
+def race(benchmark: Any, small: bool, skipped: Callable[[str, str], None]) -> Race:
+    return Race(benchmark, small, skipped)
 
 
 @pytest.fixture
@@ -37,6 +57,8 @@ def bar(benchmark: Any, small: bool, request: pytest.FixtureRequest) -> Callable
         collector="on",
         kernels=fs.tape_info()["kernels"],
         numpy=np.__version__,
+        fastscalar=fs.__version__,
+        cpu=cpu(),
         python=platform.python_version(),
     )
 
@@ -54,7 +76,7 @@ def bar(benchmark: Any, small: bool, request: pytest.FixtureRequest) -> Callable
         }
         bound = "" if limit is None else f"{'at most' if at_least is None else 'at least'} {limit:g}"
         verdict = "" if limit is None or small else "met" if met else "NOT MET"
-        request.config.stash[ROWS].append(f"{name:<62} {value:10.4g} {unit:<10} {bound:<16} {verdict}")
+        request.config.stash[ROWS].append(f"{name:<72} {value:10.4g} {unit:<10} {bound:<16} {verdict}")
         if not small and request.config.getoption("--check-bars", default=False):
             assert met, f"{name}: {value:.4g} {unit}, {bound}"
 
@@ -69,3 +91,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         )
         for row in rows:
             terminalreporter.write_line(row.rstrip())
+    for name, why in config.stash[SKIPPED].items():
+        terminalreporter.write_line(f"skipped: {name}: {why}")
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """The results are published; the name of the machine is nobody's business."""
+    machine_info.pop("node", None)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import gc
-import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 import fastscalar as fs
-from fastscalar.reference import initial_weights
+from fastscalar import bench
 
 SEED = 0
 
@@ -65,20 +63,22 @@ WIDTHS = {"Linear(784, 10)": (784, 10), "MLP(784, [256, 10])": (784, 256, 10)}
 @cache
 def digits(n: int) -> tuple[np.ndarray, list[int], str]:
     """n rows of 784 pixels from 0 to 1, their labels, and the name of the data set: MNIST if it is here."""
-    try:
-        (X, y), _ = fs.datasets.mnist(download=False)
-        name = "MNIST"
-    except fs.datasets.DatasetUnavailable:
-        (X, y), _ = fs.datasets.synthetic_digits(n_train=n, n_test=1)
-        name = "synthetic digits"
-    return X[:n].reshape(-1, 784) / 255, y[:n].tolist(), name
+    return bench.digits(n)
+
+
+@cache
+def rows(kind: str, n: int) -> tuple[np.ndarray, list[int], str]:
+    """The same, `sparse`, or `dense`: without zeros."""
+    X, y, source = digits(n)
+    if kind == "dense":
+        X = np.random.default_rng(0).uniform(0.05, 0.5, size=X.shape)
+        source = "uniform numbers in 0.05..0.5"
+    return X, y, source
 
 
 def weights(widths: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Initial (w, b) of each layer, w of shape (in, out): the same numbers for every side."""
-    rng = random.Random(SEED)
-    layers = [initial_weights(m, n, "he", rng) for m, n in pairwise(widths)]
-    return [(np.array(w), np.array(b)) for w, b in layers]
+    return bench.initial_layers(widths)
 
 
 def our_net(widths: Sequence[int]) -> fs.Linear | fs.MLP:

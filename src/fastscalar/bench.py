@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -130,7 +130,7 @@ class Contestant:
 
     def __init__(self, work: Workload, X: np.ndarray, y: Sequence[int], batch: int = 1, threads: int = 1) -> None:
         self.work, self.batch, self.threads = work, batch, threads
-        self.X = np.ascontiguousarray(X * work.white, dtype=self.dtype)
+        self.X = np.ascontiguousarray(X if work.white == 1.0 else X * work.white, dtype=self.dtype)
         self.y = list(y)
         self.start()
 
@@ -146,8 +146,16 @@ class Contestant:
         assert losses is not None
         return [float(loss) for loss in losses]
 
+    def processor_seconds(self) -> float:
+        """Of all threads so far."""
+        return time.process_time()
+
     def close(self) -> None:
         pass
+
+    @classmethod
+    def expected(cls, work: Workload, X: np.ndarray, y: Sequence[int], batch: int) -> list[float]:
+        return expected_losses(work, X, y, batch)
 
     @classmethod
     def missing(cls) -> str | None:
@@ -280,11 +288,10 @@ class NumPy(Contestant):
         self.outputs = [np.empty((*rows, n), self.dtype) for n in self.work.widths[1:]]
         self.below = [np.empty((*rows, n), self.dtype) for n in self.work.widths[1:-1]]
         self.steps = [np.empty_like(w) for w, _ in self.layers]
-        self.limit = blas_threads(self.threads)
+        limit_blas(self.threads)
 
     def run(self, steps: int) -> list[float]:
-        with self.limit():
-            return (self.samples if self.batch == 1 else self.minibatches)(steps)
+        return (self.samples if self.batch == 1 else self.minibatches)(steps)
 
     def forward(self, h: np.ndarray) -> list[np.ndarray]:
         """The inputs of each layer, and what comes out of the last."""
@@ -352,13 +359,14 @@ class NumPy(Contestant):
         return losses
 
 
-def blas_threads(threads: int) -> Callable[[], AbstractContextManager[Any]]:
-    """Makes a context in which NumPy's matrix products take so many threads, if threadpoolctl is here to say so."""
-    if importlib.util.find_spec("threadpoolctl") is None:
-        return nullcontext
-    # Once: looking for the libraries takes longer than a step.
-    controller = importlib.import_module("threadpoolctl").ThreadpoolController()
-    return lambda: controller.limit(limits=threads, user_api="blas")
+def limit_blas(threads: int) -> None:
+    """From now on NumPy's matrix products take so many threads, if threadpoolctl is here to tell them.  Not for each
+    run anew: threads that were let go and come back spin for a while, which disturbs whoever has the next turn."""
+    if absent("threadpoolctl"):
+        return
+    pools: Any = importlib.import_module("threadpoolctl")
+    if any(pool["num_threads"] != threads for pool in pools.threadpool_info() if pool["user_api"] == "blas"):
+        pools.threadpool_limits(limits=threads, user_api="blas")
 
 
 class Torch(Contestant):
@@ -503,6 +511,7 @@ class Entry:
     most: int | None = None  # the largest argument of `run`; more is done by calling again
     factor: float = 1.0  # from the size that was run to the size of the workload
     about: dict[str, Any] = field(default_factory=dict)
+    side: Any = None
     seconds: list[float] = field(default_factory=list)  # for each operation or sample, scaled, by round
     calls: tuple[int, int] = (1, 1)  # how often in one timer, and with what argument
 
@@ -548,21 +557,22 @@ def training_entry(
     y: Sequence[int],
     batch: int,
     as_work: Workload | None = None,
+    threads: int = 1,
 ) -> Entry:
     """`as_work`: the workload that the figure stands for, if another size was run."""
-    side = kind(work, X, y, batch)
-    expected = expected_losses(work, X, y, batch)
+    side = kind(work, X, y, batch, threads)
+    expected = kind.expected(work, X, y, batch)
 
     def check() -> dict[str, Any]:
         losses = side.first()
         right = bool(np.allclose(losses, expected, rtol=TOLERANCE[kind.dtype], atol=TOLERANCE[kind.dtype] / 10))
         return {"correct": right, "losses": losses, "expected_losses": expected}
 
-    about = {"dtype": kind.dtype, "threads": 1, "version": kind.version()}
+    about = {"dtype": kind.dtype, "threads": threads, "version": kind.version()}
     if as_work is not None:
         about["run_with"] = list(work.widths)
     factor = 1.0 if as_work is None else as_work.products / work.products
-    return Entry(kind.name, check, side.run, batch, len(X) // batch, factor, about)
+    return Entry(kind.name, check, side.run, batch, len(X) // batch, factor, about, side)
 
 
 def products_entry(side: Products) -> Entry:

@@ -1,0 +1,102 @@
+"""Everybody who trains the same nets on the same rows, and the race between them.
+
+The base and the light ones are those of `fastscalar bench`.  Here are more: `python` (the article's classes,
+micrograd), `arrays` (NumPy and Numba by hand), `graphs` (JAX, CasADi, Paddle) and `ours` (the compiled engine with nets
+written in other ways).  A peer is imported when it is first used; one that is missing is skipped by name.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastscalar.bench import Contestant, Entry, Workload, training_entry
+from workloads import Turns
+
+SLOW_BUDGET = 4.0  # seconds for a side's rounds: after that it keeps the rounds that it has
+
+
+class Race:
+    """The sides of one comparison, each checked before it is timed; afterwards their medians."""
+
+    def __init__(self, benchmark: Any, small: bool, skipped: Callable[[str, str], None]) -> None:
+        self.benchmark, self.small, self.skipped = benchmark, small, skipped
+        self.entries: list[Entry] = []
+        benchmark.extra_info["contestants"] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Check it, and find how much of its work fills a timer."""
+        about = entry.about | entry.check()
+        self.benchmark.extra_info["contestants"][entry.name] = about
+        assert about["correct"], f"{entry.name} computes something else: {about}"
+        if self.small:
+            entry.calls = (1, 1)
+        elif getattr(entry.side, "whole", False):
+            # Compiled for this number of steps, or with a price for every call: all rows in each call.
+            assert entry.most is not None
+            entry.timed(1, entry.most)
+            entry.calls = (max(1, round(0.1 / entry.timed(1, entry.most))), entry.most)
+        else:
+            entry.calibrate(0.1)
+        self.entries.append(entry)
+
+    def train(
+        self,
+        kinds: Sequence[type[Contestant]],
+        work: Workload,
+        X: np.ndarray,
+        y: Sequence[int],
+        batch: int = 1,
+        threads: int = 1,
+    ) -> None:
+        """Enter these; the first one is ours, and without it there is no race."""
+        for kind in kinds:
+            if why := kind.missing():
+                if kind is kinds[0]:
+                    pytest.skip(f"{kind.name}: {why}")
+                self.skipped(kind.name, why)
+                continue
+            self.add(training_entry(kind, work, X, y, batch, None, threads))
+
+    def run(self, rounds: int, unit: str = "samples_per_s") -> Turns:
+        """A B A B; the first one is what pytest-benchmark records.  Seconds are those of a sample or an operation."""
+        ours, *others = self.entries
+        spent = dict.fromkeys((entry.name for entry in others), 0.0)
+
+        def they() -> None:
+            for entry in others:
+                if spent[entry.name] > SLOW_BUDGET:
+                    continue
+                start = time.perf_counter()
+                entry.measure()
+                spent[entry.name] += time.perf_counter() - start
+            gc.collect()
+
+        try:
+            self.benchmark.pedantic(ours.measure, setup=they, rounds=1 if self.small else rounds)
+            for entry in self.entries:
+                self.describe(entry, unit)
+        finally:
+            for entry in self.entries:
+                if entry.side is not None:
+                    entry.side.close()
+        return Turns({entry.name: entry.seconds for entry in self.entries})
+
+    def describe(self, entry: Entry, unit: str) -> None:
+        about = self.benchmark.extra_info["contestants"][entry.name]
+        median = statistics.median(entry.seconds)
+        about[unit] = 1 / median if unit == "samples_per_s" else median * 1e9
+        about |= {"rounds": len(entry.seconds), "calls": entry.calls, "spread": entry.spread}
+        if isinstance(entry.side, Contestant) and not self.small:
+            # The threads that a library was allowed are not always those that it took.
+            before, start = entry.side.processor_seconds(), time.perf_counter()
+            times, count = entry.calls
+            for _ in range(times):
+                entry.side.run(count)
+            about["cores_used"] = (entry.side.processor_seconds() - before) / (time.perf_counter() - start)

@@ -1,0 +1,110 @@
+"""A contestant in a process of its own, with its own settings for threads.
+
+JAX reads them once when it starts, and two frameworks in one process may fight over the same runtime library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fastscalar.bench import Contestant
+
+
+class InChild(Contestant):
+    """`inner` names the class that the child has, "module:class"; it is called as this one is."""
+
+    inner: ClassVar[str]
+
+    @classmethod
+    def settings(cls, threads: int) -> dict[str, str]:
+        """Environment variables for the child."""
+        return {}
+
+    def start(self) -> None:
+        self.process = spawn(self.settings(self.threads))
+        scaled = replace(self.work, white=1.0)  # the rows here are
+        ask(self.process, self.inner, scaled, self.X, self.y, self.batch, self.threads)
+
+    def run(self, steps: int) -> Any:
+        return ask(self.process, "run", steps)
+
+    def processor_seconds(self) -> float:
+        return ask(self.process, "processor_seconds")
+
+    def close(self) -> None:
+        close(self.process)
+
+    def __del__(self) -> None:
+        if hasattr(self, "process"):
+            self.close()
+
+
+def spawn(settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    here = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "contestants.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": paths} | settings,
+    )
+
+
+def ask(process: subprocess.Popen[bytes], *request: Any) -> Any:
+    """Call a method there, or make the object first; an exception there is one here."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pickle.dump(request, process.stdin, protocol=5)
+    process.stdin.flush()
+    try:
+        error, answer = pickle.load(process.stdout)
+    except EOFError:
+        raise RuntimeError(f"the process for {request[0]} ended with status {process.wait()}") from None
+    if error is not None:
+        raise RuntimeError(error)
+    return answer
+
+
+def close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None and not process.stdin.closed:
+        process.stdin.close()
+        process.wait(30)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def serve() -> None:
+    """Make an object, then call its methods, until the other end is closed."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the peer prints must not get between the answers
+    target: Any = None
+    while True:
+        try:
+            name, *arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            if target is None:
+                module, _, kind = name.partition(":")
+                target = getattr(importlib.import_module(module), kind)(*arguments)
+                answer = None
+            else:
+                answer = time.process_time() if name == "processor_seconds" else getattr(target, name)(*arguments)
+            reply = (None, answer)
+        except Exception as error:
+            reply = (f"{type(error).__name__}: {error}", None)
+        pickle.dump(reply, answers, protocol=5)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,47 @@
+"""Minibatches of MLP 784-256-10 and Linear(784, 10): everybody who has matrix products, at one and at two threads.
+
+The twin, the article's classes and micrograd take as long for a minibatch as for its samples: see linear10 and mlp.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from contestants import Race, arrays, graphs
+from fastscalar.bench import LINEAR10, MLP, Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Workload
+from workloads import rows
+
+pytestmark = pytest.mark.benchmark(group="minibatch")
+RIVALS: list[type[Contestant]] = [Torch, NumPy, graphs.Jax, graphs.JaxEpoch]
+OTHERS: list[type[Contestant]] = [Loop, Compiled, arrays.NumPy64, graphs.Paddle]
+LIMITS = {"sparse": 1.3, "dense": 0.9}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+@pytest.mark.parametrize("batch", [64, 256])
+@pytest.mark.parametrize("work", [LINEAR10, MLP], ids=lambda work: work.name)
+def test_minibatch(
+    benchmark: Any, bar: Any, small: bool, race: Race, work: Workload, batch: int, kind: str, threads: int
+) -> None:
+    if threads > (os.cpu_count() or 1):
+        pytest.skip(f"{threads} threads on fewer cores")
+    size = 4 if small else batch
+    X, y, source = rows(kind, 3 * size if small else 10_240)
+    benchmark.extra_info.update(data=source, widths=work.widths, batch=size, threads=threads)
+    others = OTHERS if threads == 1 else []
+    # Until there is a compiled engine, the loop is ours.
+    ours: type[Contestant] = Loop if Compiled32.missing() else Compiled32
+    race.train([ours, *RIVALS, *(kind for kind in others if kind is not ours)], work, X, y, size, threads)
+    turns = race.run(rounds=9)
+    what = f"{work.name} b{batch}, {kind}, {threads} thread{'s' * (threads > 1)}"
+    for name in turns.seconds:
+        bar(f"minibatch: {what}, {name}", 1 / turns.median(name), "samples/s")
+    rivals = [kind.name for kind in RIVALS if kind.name in turns.seconds]
+    if ours is Compiled32 and rivals:
+        best = min(map(turns.median, rivals))
+        limit = LIMITS[kind] if work is MLP else None
+        bar(f"minibatch: {what}, the best / ours", best / turns.median(ours.name), "x", at_least=limit)
