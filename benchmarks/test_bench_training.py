@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 
 from contestants import Race, arrays, graphs, ours, python
-from fastscalar.bench import LINEAR1, LINEAR10, MLP, Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Twin, Workload
+from fastscalar.bench import (
+    LINEAR1,
+    LINEAR10,
+    MLP,
+    Compiled,
+    Compiled32,
+    Contestant,
+    Loop,
+    NumPy,
+    Torch,
+    Twin,
+    Workload,
+)
 from workloads import rows
 
 PURE: list[type[Contestant]] = [Twin, python.Article, python.Micrograd]

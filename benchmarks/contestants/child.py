@@ -29,15 +29,21 @@ class InChild(Contestant):
         return {}
 
     def start(self) -> None:
-        self.process = spawn(self.settings(self.threads))
         scaled = replace(self.work, white=1.0)  # the rows here are
-        ask(self.process, self.inner, scaled, self.X, self.y, self.batch, self.threads)
+        self.start_child(scaled, self.X, self.y, self.batch, self.threads)
+
+    def start_child(self, *arguments: Any) -> None:
+        self.process = spawn(self.settings(self.threads))
+        self.ask(self.inner, *arguments)
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        return ask(self.process, name, *arguments)
 
     def run(self, steps: int) -> Any:
-        return ask(self.process, "run", steps)
+        return self.ask("run", steps)
 
     def processor_seconds(self) -> float:
-        return ask(self.process, "processor_seconds")
+        return self.ask("processor_seconds")
 
     def close(self) -> None:
         close(self.process)
