@@ -9,17 +9,22 @@ from setuptools import Extension, setup
 # No fast-math: the bits are the specification's.  No contraction of a * b + c: every kernel set gives the same bits.
 FLAGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno"]
 
-HEADERS = [f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_core.pxd", "_array.pxd", "_scalar.pxd")]
+# Compiled programs may reassociate, and contract too; still no fast-math.
+LANES_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
+    [] if sys.platform == "win32" else ["-ffp-contract=fast"]
+)
+
+HEADERS = [f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_core.pxd", "_array.pxd", "_scalar.pxd", "_program.pxd", "_replay.pxd")]
 
 
-def extension(name: str, *sources: str) -> Extension:
+def extension(name: str, *sources: str, flags: list[str] = FLAGS) -> Extension:
     files = [f"src/fastscalar/{source}" for source in (f"{name}.pyx", *sources)]
     return Extension(
         f"fastscalar.{name}",
         files,
         include_dirs=["src/fastscalar"],
         depends=HEADERS,
-        extra_compile_args=FLAGS,
+        extra_compile_args=flags,
     )
 
 
@@ -29,6 +34,9 @@ setup(
             extension("_core", "_kernels.c", "_kernels_avx2.c", "_kernels_avx512.c"),
             extension("_array"),
             extension("_graph"),
+            extension("_program"),
+            extension("_rewrite"),
+            extension("_replay", "_lanes.c", "_lanes_avx2.c", "_lanes_avx512.c", flags=LANES_FLAGS),
         ],
         include_path=["src"],
         annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),

@@ -116,7 +116,8 @@ def test_wrong_numbers(tmp_path: Path, change: str, said: str) -> None:
     done = run(tmp_path, "--quick", "--json", "figures.json", change=NO_PEERS + few + change)
     assert done.returncode == 1
     assert said in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("WRONG numbers, not timed: ")
+    assert "\nWRONG numbers, not timed: " in done.stdout
+    assert not [line for line in done.stdout.splitlines() if len(line) >= 80]
     report = json.loads((tmp_path / "figures.json").read_text())
     assert not report["correct"]
     assert report["workloads"][1]["contestants"]["fastscalar"]["correct"]

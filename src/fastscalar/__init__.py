@@ -58,6 +58,7 @@ from fastscalar.functions import (
 )
 from fastscalar.nn import MLP, Linear, Module, load, relu
 from fastscalar.optim import SGD, Adam, sgd
+from fastscalar.programs import CompileWarning, Program, compile
 from fastscalar.training import History, evaluate, fit, predict
 from fastscalar.version import __version__
 
@@ -65,15 +66,18 @@ __all__ = [
     "MLP",
     "SGD",
     "Adam",
+    "CompileWarning",
     "GradCheck",
     "GradientLossWarning",
     "History",
     "Linear",
     "Module",
+    "Program",
     "Tensor",
     "TensorArray",
     "__version__",
     "clip",
+    "compile",
     "cross_entropy",
     "custom_op",
     "datasets",

@@ -1,5 +1,7 @@
 # The data sheet of TensorArray.  Private, not an API.
 
+from fastscalar._core cimport Tensor, Wide
+
 cdef enum:
     MAX_DIMS = 8
 
@@ -10,3 +12,20 @@ cdef class TensorArray:
     cdef Py_ssize_t offset  # of its first element in the run
     cdef Py_ssize_t[MAX_DIMS] shape_
     cdef Py_ssize_t[MAX_DIMS] strides_    # in nodes
+
+
+cdef class TracedInt:
+    cdef readonly object value      # of the row that is recorded
+    cdef readonly Tensor tensor     # the same as a leaf
+    cdef readonly int argument      # its place among the inputs of the recording
+
+
+cdef class TracedBool:
+    cdef object recording
+    cdef int op                     # comparison, as CPython numbers them
+    cdef Tensor left
+    cdef Tensor right
+    cdef bint outcome
+
+
+cdef TensorArray array_of(Wide *q)

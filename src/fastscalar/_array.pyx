@@ -21,6 +21,7 @@ from libc.string cimport memcpy, memset
 from fastscalar._core cimport *
 
 import numbers
+import operator
 
 import numpy as np
 
@@ -32,6 +33,208 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
     void PyType_Modified(PyTypeObject *)
+
+
+# --- what a program is called with while it is recorded -------------------------------------------
+
+@cython.final
+@cython.c_api_binop_methods(True)
+cdef class TracedInt:
+    """A whole number that a program was called with; the rows of a replay have others.
+
+    As an index of a TensorArray it gathers, as a label of `cross_entropy` it stays a label, beside Tensors and floats
+    it is a number.  Whatever else it is used for (`range`, `list[i]`, `int`, arithmetic of whole numbers) makes the
+    program hold only for rows where it is the same, and comparisons only for rows where they come out the same.
+    """
+
+    def __init__(self, value, Tensor tensor not None, int argument):
+        self.value = operator.index(value)
+        self.tensor = tensor
+        self.argument = argument
+
+    def __repr__(self):
+        return f"TracedInt({self.value})"
+
+    def __format__(self, spec):
+        return format(operator.index(self), spec)
+
+    def __index__(self):
+        if programs:
+            read_number(self.tensor, "a whole number")
+        return self.value
+
+    def __int__(self):
+        return operator.index(self)
+
+    def __float__(self):
+        return float(operator.index(self))
+
+    def __hash__(self):
+        return hash(operator.index(self))
+
+    def __bool__(self):
+        return bool(self.tensor != 0.0)
+
+    def __richcmp__(self, other, int op):
+        right = (<TracedInt>other).tensor if type(other) is TracedInt else other
+        return COMPARISONS[op](self.tensor, right)
+
+    def __add__(left, right):
+        return of_whole(operator.add, left, right)
+
+    def __sub__(left, right):
+        return of_whole(operator.sub, left, right)
+
+    def __mul__(left, right):
+        return of_whole(operator.mul, left, right)
+
+    def __floordiv__(left, right):
+        return of_whole(operator.floordiv, left, right)
+
+    def __mod__(left, right):
+        return of_whole(operator.mod, left, right)
+
+    def __pow__(left, right, modulus):
+        return of_whole(operator.pow, left, right)
+
+    def __truediv__(left, right):
+        return operator.truediv(as_tensor(left), as_tensor(right))
+
+    def __neg__(self):
+        return -operator.index(self)
+
+    def __pos__(self):
+        return self
+
+    def __abs__(self):
+        return abs(operator.index(self))
+
+
+cdef tuple REAL_NUMBERS = (numbers.Real, np.bool_)
+cdef tuple COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
+
+
+cdef object as_tensor(x):
+    return (<TracedInt>x).tensor if type(x) is TracedInt else x
+
+
+cdef object of_whole(operation, left, right):
+    """Whole numbers among themselves give a plain int, with anything else a Tensor."""
+    if hasattr(type(left), "__index__") and hasattr(type(right), "__index__"):
+        return operation(operator.index(left), operator.index(right))
+    for x in (left, right):
+        if not isinstance(x, (TracedInt, Tensor, TensorArray, np.ndarray, *REAL_NUMBERS)):
+            return NotImplemented                # a list is repeated as often as __index__ says
+    return operation(as_tensor(left), as_tensor(right))
+
+
+@cython.final
+@cython.c_api_binop_methods(True)
+cdef class TracedBool:
+    """The outcome of a comparison in a program.  `where` takes it as it is; anybody else asks for its truth, and from
+    then on the program holds only for rows where it is the same."""
+
+    def __init__(self, recording, int op, Tensor left not None, Tensor right not None, bint outcome):
+        self.recording, self.op, self.left, self.right, self.outcome = recording, op, left, right, outcome
+
+    def __bool__(self):
+        self.recording.decided(self.op, self.left, self.right, bool(self.outcome))
+        return bool(self.outcome)
+
+    def __repr__(self):
+        return repr(bool(self.outcome))
+
+    def __index__(self):
+        return int(bool(self))
+
+    def __int__(self):
+        return int(bool(self))
+
+    def __float__(self):
+        return float(bool(self))
+
+    def __hash__(self):
+        return hash(bool(self))
+
+    def __richcmp__(self, other, int op):
+        return COMPARISONS[op](bool(self), bool(other) if type(other) is TracedBool else other)
+
+    def __and__(left, right):
+        return of_truth(operator.and_, left, right)
+
+    def __or__(left, right):
+        return of_truth(operator.or_, left, right)
+
+    def __xor__(left, right):
+        return of_truth(operator.xor, left, right)
+
+    def __add__(left, right):
+        return of_truth(operator.add, left, right)
+
+    def __sub__(left, right):
+        return of_truth(operator.sub, left, right)
+
+    def __mul__(left, right):
+        return of_truth(operator.mul, left, right)
+
+    def __truediv__(left, right):
+        return of_truth(operator.truediv, left, right)
+
+
+cdef object of_truth(operation, left, right):
+    return operation(bool(left) if type(left) is TracedBool else left, bool(right) if type(right) is TracedBool else right)
+
+
+def select(TracedBool condition not None, a, b):
+    """a where the comparison holds, else b, without a decision: two numbers or Tensors, one Tensor."""
+    cdef Source s = source([condition.left, condition.right, a, b], "where")
+    cdef int *outcome = <int *>allocate(sizeof(int))
+    cdef Tensor t
+    cdef Wide *q
+    if outcome == NULL:
+        out_of_memory("where", 1)
+    try:
+        safepoint(1)
+        t = Tensor.__new__(Tensor)
+        q = begin(W_SELECT, 1, s, None, None, "where")
+    except BaseException:
+        PyMem_RawFree(outcome)
+        raise
+    q.code = condition.op
+    q.labels = outcome
+    q.rows = 1
+    outcome[0] = condition.outcome
+    T.value[T.n] = value_of(&q.x, 2 if condition.outcome else 3)
+    return end_scalar(q, t)
+
+
+cdef object gather(TensorArray candidates, TracedInt index, Py_ssize_t at):
+    """candidates[index], as an instruction that a replay can do for another index."""
+    cdef Source s = source(candidates, "an index")
+    cdef Py_ssize_t count = s.count // s.shape[0], k
+    cdef int *where = <int *>allocate(sizeof(int))
+    cdef TensorArray array
+    cdef Tensor t
+    cdef Wide *q
+    if where == NULL:
+        out_of_memory("an index", 1)
+    try:
+        safepoint(count)
+        t = Tensor.__new__(Tensor)
+        array = TensorArray.__new__(TensorArray)
+        q = begin(W_GATHER, count, s, None, None, "an index")
+    except BaseException:
+        PyMem_RawFree(where)
+        raise
+    q.labels = where
+    q.rows = 1
+    q.argument = index.argument + 1
+    where[0] = <int>at
+    for k in range(count):
+        T.value[T.n + k] = value_of(&q.x, at * count + k)
+    if s.ndim == 1:
+        return end_scalar(q, t)
+    return end_array(q, array, s.ndim - 1, &s.shape[1])
 
 
 # --- operands of wide instructions ----------------------------------------------------------------
@@ -90,7 +293,7 @@ cdef int fill(object x, Source s, int level, Py_ssize_t *at, str what) except -1
     if level == s.ndim:
         if PyFloat_CheckExact(x):
             v = PyFloat_AS_DOUBLE(x)
-        elif type(x) is Tensor or type(x) is TensorArray:
+        elif type(x) is Tensor or type(x) is TensorArray or type(x) is TracedInt:
             return 1
         elif isinstance(x, (list, tuple)):
             raise ValueError(f"{what}: the nested lists are ragged")
@@ -118,6 +321,8 @@ cdef int flatten(object x, Source s, int level, str what) except -1:
         if type(x) is Tensor:
             bound(x)
             s.tensors.append(x)
+        elif type(x) is TracedInt:
+            s.tensors.append((<TracedInt>x).tensor)
         elif as_number(x, &v):
             if T.n >= T.limit:
                 safepoint(SLACK)
@@ -151,6 +356,8 @@ cdef Source source(object x, str what):
         s.tensors = [x]
         s.count = 1
         return s
+    if type(x) is TracedInt:
+        return source((<TracedInt>x).tensor, what)
     if isinstance(x, ArrayView):
         x = np.asarray(x)
     if as_number(x, &v):
@@ -446,7 +653,7 @@ cdef object map2(int code, object left, object right):
     cdef Py_ssize_t k
     cdef Source shape
     for other in (left, right):
-        if not isinstance(other, (TensorArray, Tensor, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)):
+        if not isinstance(other, (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)):
             return NotImplemented
     x = source(left, op_name(code))
     y = source(right, op_name(code))
@@ -670,9 +877,18 @@ cdef str describe(Source s):
     return "1" if s.ndim == 0 else str(s.shape[0]) if s.ndim == 1 else f"{shape_of(s)}"
 
 
+cdef object as_index(x):
+    """Labels of several rows at once: in a program they are decisions."""
+    if programs and type(x) is Tensor:
+        read_number(x, "a label")
+    return operator.index(x) if type(x) is TracedInt else x
+
+
 cdef int label_number(object label, Py_ssize_t classes) except -1:
     cdef double v = 0.0
-    if type(label) is Tensor:
+    if type(label) is TracedInt:
+        v = (<TracedInt>label).value
+    elif type(label) is Tensor:
         v = T.value[(<Tensor>label).index]
     elif not as_number(label, &v):
         raise TypeError(f"cross_entropy: expected a label (a whole number), got {type(label).__name__}")
@@ -695,7 +911,7 @@ def cross_entropy(logits, label):
     cdef Py_ssize_t rows = 1, classes, r
     cdef double total = 0.0
     cdef double *unused = NULL
-    cdef int one = 0
+    cdef int one = 0, argument = 0
     cdef int *labels
     cdef Tensor t
     cdef Wide *q
@@ -711,12 +927,16 @@ def cross_entropy(logits, label):
         if isinstance(label, TensorArray) and len(label) == 1:
             label = label[0]
         one = label_number(label, classes)
+        if type(label) is TracedInt:
+            argument = (<TracedInt>label).argument + 1
+        elif programs and type(label) is Tensor:
+            read_number(label, "a label")
     labels = <int *>allocate(rows * sizeof(int))
     if labels == NULL:
         out_of_memory("cross_entropy", rows)
     try:
         for r in range(rows):
-            labels[r] = label_number(label[r], classes) if s.ndim == 2 else one
+            labels[r] = label_number(as_index(label[r]), classes) if s.ndim == 2 else one
         safepoint(1)
         t = Tensor.__new__(Tensor)
         q = begin(W_XENT, 1, s, None, None, "cross_entropy")
@@ -725,6 +945,7 @@ def cross_entropy(logits, label):
         PyMem_RawFree(labels)
         raise
     q.labels = labels
+    q.argument = argument
     q.rows = <int>rows if s.ndim == 2 else 0
     q.cols = <int>classes
     for r in range(rows):
@@ -865,7 +1086,8 @@ cdef class TensorArray:
         return self.shape_[0]
 
     def __getitem__(self, key):
-        cdef Py_ssize_t offset = self.offset, i, start, stop, step
+        cdef Py_ssize_t offset = self.offset, i, start, stop, step, at = 0
+        cdef TracedInt traced = None
         cdef Py_ssize_t[MAX_DIMS] shape
         cdef Py_ssize_t[MAX_DIMS] strides
         cdef int d = 0, ndim = 0
@@ -881,6 +1103,20 @@ cdef class TensorArray:
                 strides[ndim] = self.strides_[d] * step
                 offset += start * self.strides_[d]
                 ndim += 1
+            elif type(k) is TracedInt and traced is None and programs and recording_here() is not None \
+                    and recording_here().gathers:
+                traced = k
+                at = traced.value
+                if at < 0:
+                    at += self.shape_[d]
+                if not 0 <= at < self.shape_[d]:
+                    raise IndexError(f"TensorArray of shape {self.shape}: index {k.value} is out of range")
+                for i in range(ndim, 0, -1):     # its dimension comes first among the candidates
+                    shape[i] = shape[i - 1]
+                    strides[i] = strides[i - 1]
+                shape[0] = self.shape_[d]
+                strides[0] = self.strides_[d]
+                ndim += 1
             else:
                 i = PyNumber_AsSsize_t(k, IndexError) if hasattr(type(k), "__index__") else bad_index(k)
                 if i < 0:
@@ -894,6 +1130,8 @@ cdef class TensorArray:
             strides[ndim] = self.strides_[d]
             d += 1
             ndim += 1
+        if traced is not None:
+            return gather(view_of(self, offset, ndim, shape, strides), traced, at)
         if ndim == 0:
             return handle_of(<int>(T.wide[self.slot].start + offset))
         return view_of(self, offset, ndim, shape, strides)
@@ -974,12 +1212,21 @@ cdef class TensorArray:
 
     def detach(self):
         """New leaves with these values."""
+        if programs and recording_here() is not None:
+            recording_here().stop_gradients()
+            try:
+                return map2(MUL, self, 1.0)
+            finally:
+                recording_here().resume_gradients()
         return leaf_array(source(self._read("data"), "detach"), "detach")
 
     def _read(self, str field):
         """A copy of one field as an ndarray."""
-        out = np.empty(self.shape)
         cdef bint gradients = field == "grad"
+        if programs and not gradients and recording_here() is not None:
+            for x in self if self.ndim == 1 else flatten_array(self):
+                read_number(x, ".data")
+        out = np.empty(self.shape)
         cdef Py_buffer view
         PyObject_GetBuffer(out, &view, PyBUF_STRIDES)
         if gradients:
@@ -990,6 +1237,7 @@ cdef class TensorArray:
 
     def _write(self, str field, value):
         """Set one field from anything that broadcasts to the shape."""
+        forbid(f"writing .{field}")
         cdef bint gradients = field == "grad"
         cdef Py_buffer view
         if isinstance(value, ArrayView) and value._array is self and value._field == field:
@@ -1014,6 +1262,20 @@ cdef class TensorArray:
         if T.wide[self.slot].op != W_LEAF:
             raise TypeError("only an array of leaves can be copied or pickled: use detach() for a computed one")
         return to_tensor, (self._read("data"),)
+
+
+cdef list flatten_array(TensorArray a):
+    cdef list out = []
+    for row in a:
+        out.extend(flatten_array(row) if a.ndim > 2 else row)
+    return out
+
+
+cdef TensorArray array_of(Wide *q):
+    """A handle of all of an instruction's run, of one dimension."""
+    cdef TensorArray array = TensorArray.__new__(TensorArray)
+    cdef Py_ssize_t count = q.count
+    return hold(q, array, 1, &count)
 
 
 cdef int bad_index(k) except -1:
@@ -1119,6 +1381,7 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     """
     cdef list flat = []
     cdef Tensor t
+    forbid("a step of an optimiser")
     flatten_parameters(parameters, flat)
     for p in flat:
         if type(p) is TensorArray:

@@ -104,6 +104,8 @@ cdef enum WideCode:
     W_SQUARED               # squared_loss(x, y)
     W_XENT                  # cross_entropy(x, labels)
     W_CUSTOM                # the user's own operation: parents x, its step a Python callable (Pin.step)
+    W_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
+    W_SELECT                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
 
 
 cdef enum OperandKind:
@@ -144,7 +146,8 @@ ctypedef struct Wide:
     Operand x
     Operand y
     Operand z
-    int *labels             # W_XENT: one a row; owned
+    int *labels             # W_XENT: one a row; W_GATHER: the index; W_SELECT: the outcome; owned
+    int argument            # W_XENT, W_GATHER: the whole number of a program that it depends on + 1; 0: none
     int pin                 # W_CUSTOM: its Pin + 1; 0: none
     double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
     #                         W_SQUARED: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
@@ -271,6 +274,7 @@ ctypedef struct Row:        # of the operation table
 
 cdef Tape T
 cdef const fs_kernels *K
+cdef int programs           # recordings of programs under way
 cdef double *work           # scratch memory of the kernels, see reserve_work
 cdef int *work_int
 
@@ -291,6 +295,11 @@ cdef void free_operand(Operand *o) noexcept nogil
 cdef int make_leaf(Wide *q, int rows) except -1
 cdef void publish(Wide *q) noexcept nogil
 
+cdef object recording_here()
+cdef int forbid(str what) except -1
+cdef int read_number(Tensor t, str how) except -1
+cdef Tensor result_of_number(double v)
+
 cdef Row *row(int code) noexcept nogil
 cdef str op_name(int code)
 cdef int as_number(object x, double *v) except -1
@@ -306,10 +315,8 @@ cdef void zero_leaf(Wide *q) noexcept nogil
 cdef void read_gradient(int i) noexcept nogil
 cdef void write_gradient(int i) noexcept nogil
 
-cdef int bound(Tensor t) except -1
 cdef str name_of(int i)
 cdef void *allocate_zeroed(size_t count, size_t size) noexcept nogil
-cdef void set_limit() noexcept nogil
 cdef int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil
 cdef double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil
 cdef void enter_row(Wide *q, int row) noexcept nogil

@@ -828,6 +828,9 @@ class no_grad:
 
     def __enter__(self):
         me = PyThread_get_thread_ident()
+        if programs and me in recordings:        # a program computes everything for every row; gradients stop here
+            recordings[me].stop_gradients()
+            return self
         quiet_depth[me] = quiet_depth.get(me, 0) + 1
         T.quiet = <int>len(quiet_depth)
         set_limit()
@@ -835,6 +838,9 @@ class no_grad:
 
     def __exit__(self, *exc):
         me = PyThread_get_thread_ident()
+        if programs and me in recordings:
+            recordings[me].resume_gradients()
+            return
         depth = quiet_depth[me] - 1
         if depth:
             quiet_depth[me] = depth
@@ -953,7 +959,7 @@ binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True)
 binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
-                         "cross_entropy", "custom")
+                         "cross_entropy", "custom", "gather", "where")
 
 
 cdef Row *row(int code) noexcept nogil:
@@ -1157,6 +1163,49 @@ def _count_traced(int more):
     tracing += more
 
 
+# --- the recording of programs --------------------------------------------------------------------
+#
+# `fastscalar.compile` calls a function once and takes its graph.  What the graph does not show is told to the recording
+# of the thread: decisions on values, copies that cut the graph, blocks of no_grad, and what a program must not do.
+
+cdef int programs = 0            # recordings under way; the one look that everybody else has to pay for
+cdef dict recordings = {}        # thread -> Recording
+
+
+cdef object recording_here():
+    return recordings.get(PyThread_get_thread_ident()) if programs else None
+
+
+def _set_recording(recording):
+    """Begin (or, with None, end) the recording of a program in this thread; collection is locked out meanwhile."""
+    global programs
+    me = PyThread_get_thread_ident()
+    if recording is None:
+        del recordings[me]
+        T.locked -= 1
+    else:
+        if me in recordings:
+            raise RuntimeError("a compiled function inside the recording of another one")
+        recordings[me] = recording
+        T.locked += 1
+    programs = <int>len(recordings)
+    set_limit()
+
+
+cdef int forbid(str what) except -1:
+    if recording_here() is not None:
+        raise RuntimeError(f"{what} inside a compiled function: it would be lost in the replays")
+    return 0
+
+
+cdef int read_number(Tensor t, str how) except -1:
+    """The value leaves the graph: from now on the program holds only for rows where it is the same."""
+    recording = recording_here()
+    if recording is not None:
+        recording.number_read(t.index, how)
+    return 0
+
+
 # --- Tensor ---------------------------------------------------------------------------------------
 #
 # 32 bytes: a node's index and, if the user set attributes on it, where they are.  No `cdef dict __dict__` (Cython would
@@ -1192,7 +1241,9 @@ cdef class Tensor:
         cdef list given = list(_parents)
         if self.index:
             raise TypeError("Tensor.__init__ called a second time")
-        if not as_number(data, &v):
+        if programs and type(data) is Tensor and recording_here() is not None:
+            v = T.value[(<Tensor>data).index]
+        elif not as_number(data, &v):
             if type(data) is not Tensor and not hasattr(type(data), "__float__"):
                 raise TypeError(f"Tensor(data): expected a real number, got {type(data).__name__}")
             v = float(data)
@@ -1207,6 +1258,8 @@ cdef class Tensor:
             emit_custom(self, v, given)
         else:
             self.index = emit(LEAF, 0, 0, v, <void *>self)
+        if programs and type(data) is Tensor and recording_here() is not None:
+            recording_here().detached(self.index, (<Tensor>data).index)
         if _op:
             attributes_of(self)["_op"] = _op
         if label:
@@ -1227,29 +1280,45 @@ cdef class Tensor:
     def __float__(self):
         if tracing:
             on_number(self)
+        if programs:
+            read_number(self, "float()")
         return T.value[self.index]
 
     def __bool__(self):
+        if programs and recording_here() is not None:
+            return bool(self != 0.0)
         return T.value[self.index] != 0.0
 
     def __int__(self):
         if tracing:
             on_number(self)
+        if programs:
+            read_number(self, "int()")
         return int(T.value[self.index])
 
     def __round__(self, digits=None):
+        if programs:
+            read_number(self, "round()")
         return round(T.value[self.index], digits)
 
     def __floor__(self):
+        if programs:
+            read_number(self, "floor()")
         return math.floor(T.value[self.index])
 
     def __ceil__(self):
+        if programs:
+            read_number(self, "ceil()")
         return math.ceil(T.value[self.index])
 
     def __trunc__(self):
+        if programs:
+            read_number(self, "int()")
         return math.trunc(T.value[self.index])
 
     def __format__(self, spec):
+        if programs and spec:
+            read_number(self, "format()")
         return format(T.value[self.index], spec) if spec else repr(self)
 
     def __hash__(self):
@@ -1261,6 +1330,10 @@ cdef class Tensor:
             y = T.value[(<Tensor>other).index]
         elif not as_number(other, &y):
             return NotImplemented
+        if programs:
+            recording = recording_here()
+            if recording is not None:
+                return recording.compare(op, self, other if type(other) is Tensor else result_of_number(y))
         x = T.value[self.index]
         if op == Py_LT:
             return x < y
@@ -1315,12 +1388,15 @@ cdef class Tensor:
     @property
     def data(self):
         """The value, a Python float.  Assigning changes it in place; results computed from it stay as they are."""
+        if programs:
+            read_number(self, ".data")
         return T.value[self.index]
 
     @data.setter
     def data(self, value):
         cdef double v = number_for(value, "data")
         bound(self)
+        forbid("writing .data")
         T.value[self.index] = v
 
     @property
@@ -1338,12 +1414,15 @@ cdef class Tensor:
     def grad(self, value):
         cdef double v = number_for(value, "grad")
         bound(self)
+        forbid("writing .grad")
         drop_recorded(self)
         write_gradient(self.index)
         T.grad[self.index] = v
 
     def item(self):
         """The value, a Python float."""
+        if programs:
+            read_number(self, ".item()")
         return T.value[self.index]
 
     def detach(self):
@@ -1588,11 +1667,21 @@ cdef double number_for(object value, str name) except? -1.0:
 cdef Tensor new_leaf(int i):
     """A leaf with the value of node `i`."""
     cdef double v = T.value[i]
+    cdef Tensor t
     if i == 0:
         unbound()
     if T.n >= T.limit:
         safepoint(SLACK)
-    return result(LEAF, 0, 0, v)
+    t = result(LEAF, 0, 0, v)
+    if programs and recording_here() is not None:
+        recording_here().detached(t.index, i)
+    return t
+
+
+cdef Tensor result_of_number(double v):
+    if T.n >= T.limit:
+        safepoint(SLACK)
+    return result(CONST, 0, 0, v)
 
 
 cdef int emit_custom(Tensor t, double v, list given) except -1:
@@ -2156,6 +2245,7 @@ cdef int leave(Wide *q, int i) noexcept nogil:
 
 cdef int start_sweep() except -1:
     """Enter the backward pass; another thread that is in one (it can be inside a signal handler) is waited for."""
+    forbid("a backward pass")
     while T.sweeping:
         if T.owner == PyThread_get_thread_ident():
             raise RuntimeError("backward() inside a backward pass")
@@ -2271,6 +2361,10 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
     elif q.op == W_SOFTMAX:
         for j in range(q.x.count):
             add_to(&q.x, j, g * q.saved[k] * ((1.0 if j == k else 0.0) - q.saved[j]))
+    elif q.op == W_GATHER:
+        add_to(&q.x, <Py_ssize_t>q.labels[0] * q.count + k, g)
+    elif q.op == W_SELECT:
+        add_to(&q.x, 2 if q.labels[0] else 3, g)
     elif q.op == W_SQUARED:
         if q.rows:
             g = g / q.rows

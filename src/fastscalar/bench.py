@@ -15,6 +15,7 @@ import gc
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import math
 import os
 import platform
@@ -28,13 +29,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
+from textwrap import fill
 from typing import Any, ClassVar
 
 import numpy as np
 
 import fastscalar as fs
 from fastscalar import _core, datasets, reference
-from fastscalar.console import cpu, passing, plural, say
+from fastscalar.console import WIDTH, cpu, passing, plural, say
 from fastscalar.sources import SYNTHETIC
 
 SEED = 0
@@ -276,7 +278,11 @@ class Compiled(Contestant):
 
     @classmethod
     def missing(cls) -> str | None:
-        return None if hasattr(fs, "compile") else "this version has no fs.compile"
+        if not hasattr(fs, "compile"):
+            return "this version has no fs.compile"
+        if "compile" not in inspect.signature(fs.fit).parameters:
+            return "this version's fit does not compile"
+        return None
 
 
 class Compiled32(Compiled):
@@ -622,7 +628,7 @@ def comparisons(X: np.ndarray, y: Sequence[int], quick: bool) -> Iterator[Compar
             products("fastscalar", fs.Tensor),
             (
                 "fastscalar compiled",
-                Compiled.missing(),
+                None if hasattr(fs, "compile") else "this version has no fs.compile",
                 lambda: products_entry(CompiledProducts("fastscalar compiled", 50 * outputs)),
             ),
             products("micrograd", micrograd_number, "micrograd"),
@@ -790,7 +796,7 @@ def compare_all(quick: bool) -> dict[str, Any]:
     say("Medians of rounds taken in turn; spread: half the distance of the quartiles.")
     say(f"Before it is timed, each must get the same sums, or the same first {CHECKED} losses.")
     if wrong:
-        say(f"WRONG numbers, not timed: {', '.join(wrong)}", "bold", "yellow")
+        say(fill(f"WRONG numbers, not timed: {'; '.join(wrong)}", WIDTH - 1), "bold", "yellow")
     else:
         say(f"All numbers right; {seconds:.0f} s", "bold")
     return {

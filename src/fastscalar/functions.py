@@ -10,7 +10,7 @@ import builtins
 from collections.abc import Iterable
 from typing import Any
 
-from fastscalar._array import TensorArray, dot, elementwise, logsumexp, softmax, total
+from fastscalar._array import TensorArray, TracedBool, dot, elementwise, logsumexp, select, softmax, total
 from fastscalar._core import Tensor, _function, operations
 from fastscalar._views import ArrayView
 
@@ -190,6 +190,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     >>> fs.where(x < 0, -x, x)
     Tensor(data=3.0)
     """
+    if isinstance(condition, TracedBool) and not isinstance(a, TensorArray) and not isinstance(b, TensorArray):
+        return select(condition, a, b)
     return _as_tensor(a if condition else b)
 
 

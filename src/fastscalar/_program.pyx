@@ -1,0 +1,565 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""Recording a program: what a function did to its inputs, as a graph of its own.
+
+The boundary: a Recording listens while a function runs once (`_core` and `_array` tell it what the tape does not show),
+and `extract` copies what its result was computed from off the tape into a Graph, which knows no tape.  `_rewrite` makes
+instructions of a Graph, `_replay` runs them.
+"""
+
+from cpython.mem cimport PyMem_RawFree
+from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE
+from libc.string cimport memcpy, memset
+
+from fastscalar._array cimport *
+from fastscalar._core cimport *
+
+import math
+import os
+import sys
+
+import numpy as np
+
+from fastscalar._core import _record, _set_recording
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class NotReplayable(Exception):
+    """The function does something that only Python can do; the message says what."""
+
+
+class Recording:
+    """Context in which calls of this thread are written down as a program.
+
+    `exact`: gathers and `where` become decisions, so that the graph is that of the eager function.
+    """
+
+    def __init__(self, exact=False):
+        self.exact = exact
+        self.gathers = not exact
+        self.inputs = []         # (kind, handle): "array" a TensorArray, "number" a Tensor, "whole" a TracedInt
+        self.guards = []         # (comparison, node, node or None, value, place)
+        self.copies = {}         # node of a leaf -> node that it has the value of
+        self.stopped = []        # [first, stop) of nodes made in blocks of no_grad
+        self.depth = 0
+        self.first = 0
+        self.closed = False
+
+    def __enter__(self):
+        self.context = _record()
+        self.context.__enter__()
+        try:
+            _set_recording(self)
+        except BaseException:
+            self.context.__exit__()
+            raise
+        return self
+
+    def begin(self):
+        """The inputs are there; leaves that are made from now on are constants."""
+        self.first = T.n
+
+    def __exit__(self, *exc):
+        if not self.closed:
+            self.closed = True
+            _set_recording(None)
+            self.context.__exit__()
+
+    # --- what the engine tells ---
+
+    def compare(self, int op, Tensor left, Tensor right):
+        cdef double x = T.value[left.index], y = T.value[right.index]
+        outcome = compare_numbers(op, x, y)
+        if not self.exact:
+            return TracedBool(self, op, left, right, outcome)
+        self.decided(op, left, right, outcome)
+        return outcome
+
+    def decided(self, int op, Tensor left, Tensor right, bint outcome):
+        self.guards.append((op, left.index, right.index, float(outcome), _place()))
+
+    def number_read(self, int node, str how):
+        cdef int op = {"int()": GUARD_TRUNC, "floor()": GUARD_FLOOR, "ceil()": GUARD_CEIL}.get(how, GUARD_SAME)
+        self.guards.append((op, node, None, truncated(op, T.value[node]), _place()))
+
+    def detached(self, int copy, int node):
+        self.copies[copy] = node
+
+    def stop_gradients(self):
+        if self.depth == 0:
+            self.stopped.append([T.n, T.n])
+        self.depth += 1
+
+    def resume_gradients(self):
+        self.depth -= 1
+        if self.depth == 0:
+            self.stopped[len(self.stopped) - 1][1] = T.n
+
+
+cdef double truncated(int op, double v):
+    return float(math.trunc(v) if op == GUARD_TRUNC else math.floor(v) if op == GUARD_FLOOR else math.ceil(v)) if op != GUARD_SAME else v
+
+
+cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
+    if op == Py_LT:
+        return x < y
+    if op == Py_LE:
+        return x <= y
+    if op == Py_EQ:
+        return x == y
+    if op == Py_NE:
+        return x != y
+    return x > y if op == Py_GT else x >= y
+
+
+def _place():
+    """File and line of the innermost frame that is not ours."""
+    frame = sys._getframe(0)
+    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.f_back
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("?", 0)
+
+
+# --- the graph of a program -----------------------------------------------------------------------
+
+cdef class Graph:
+    """Nodes in topological order, as columns, and what they refer to.
+
+    op[i]: a row of the operation table (plus IEEE), or CONSTANT (value), PARAMETER (a: capture, b: offset in it), INPUT
+    (a: input, b: offset), ITEM (a: item, b: which of its outputs), COPY (of a).  stopped[i]: no gradient passes.
+    An item is (kind, first output, outputs, operands, ...), see `extract`.
+    """
+
+    cdef public object op, a, b, value, stopped
+    cdef public list items, captures, guards, inputs
+    cdef public int result
+    cdef public int operations   # scalar operations that the function did, wide ones counted by their scalar work
+    cdef int *op_
+    cdef int *a_
+    cdef int *b_
+    cdef double *value_
+    cdef unsigned char *lane_    # depends on an input
+    cdef Py_ssize_t n, room
+
+    def __cinit__(self):
+        self.items, self.captures, self.guards, self.inputs = [], [], [], []
+
+    def __dealloc__(self):
+        self.release()
+
+    cdef void release(self) noexcept:
+        PyMem_RawFree(self.op_)
+        PyMem_RawFree(self.a_)
+        PyMem_RawFree(self.b_)
+        PyMem_RawFree(self.value_)
+        PyMem_RawFree(self.lane_)
+        self.op_ = self.a_ = self.b_ = NULL
+        self.value_ = NULL
+        self.lane_ = NULL
+
+    cdef int grow(self) except -1:
+        cdef Py_ssize_t room = max(256, self.room + self.room // 2)
+        cdef void *block
+        block = reallocate(self.op_, room * sizeof(int))
+        if block == NULL:
+            out_of_memory("a program", room)
+        self.op_ = <int *>block
+        block = reallocate(self.a_, room * sizeof(int))
+        if block == NULL:
+            out_of_memory("a program", room)
+        self.a_ = <int *>block
+        block = reallocate(self.b_, room * sizeof(int))
+        if block == NULL:
+            out_of_memory("a program", room)
+        self.b_ = <int *>block
+        block = reallocate(self.value_, room * sizeof(double))
+        if block == NULL:
+            out_of_memory("a program", room)
+        self.value_ = <double *>block
+        block = reallocate(self.lane_, room)
+        if block == NULL:
+            out_of_memory("a program", room)
+        self.lane_ = <unsigned char *>block
+        self.room = room
+        return 0
+
+    cdef int add(self, int op, int a, int b, double value, bint lane) except -1:
+        cdef int i = <int>self.n
+        if self.n == self.room:
+            self.grow()
+        self.op_[i], self.a_[i], self.b_[i], self.value_[i], self.lane_[i] = op, a, b, value, lane
+        self.n += 1
+        return i
+
+    cdef int constant(self, double value) except -1:
+        return self.add(G_CONSTANT, 0, 0, value, False)
+
+    cdef int apply(self, int op, int a, int b) except -1:
+        """An operation whose value on the tape nobody noted."""
+        cdef Row *r = row(op & 0xff)
+        cdef double x = self.value_[a], y = self.value_[b] if b >= 0 else 0.0
+        return self.add(op, a, b, r.f(x) if r.arity == 1 else r.f2(x, y),
+                        self.lane_[a] or (b >= 0 and self.lane_[b]))
+
+    cdef int output(self, int item, int k, double value) except -1:
+        return self.add(G_ITEM, item, k, value, True)
+
+    cdef int close(self) except -1:
+        self.op, self.a, self.b = column(self.op_, self.n), column(self.a_, self.n), column(self.b_, self.n)
+        self.value = np.empty(self.n)
+        self.stopped = np.zeros(self.n, dtype=np.uint8)
+        cdef double[::1] value = self.value
+        if self.n:
+            memcpy(&value[0], self.value_, self.n * sizeof(double))
+        self.release()
+        return 0
+
+
+cdef object column(const int *data, Py_ssize_t n):
+    out = np.empty(n, dtype=np.int32)
+    cdef int[::1] view = out
+    if n:
+        memcpy(&view[0], data, n * sizeof(int))
+    return out
+
+
+# --- from the tape --------------------------------------------------------------------------------
+
+ctypedef struct Nodes:           # a growing list; owned
+    int *index
+    Py_ssize_t n
+    Py_ssize_t room
+
+
+cdef int push(Nodes *m, int i) except -1:
+    cdef void *block
+    if m.n == m.room:
+        block = reallocate(m.index, (2 * m.room + 1024) * sizeof(int))
+        if block == NULL:
+            out_of_memory("a program", 2 * m.room + 1024)
+        m.index = <int *>block
+        m.room = 2 * m.room + 1024
+    m.index[m.n] = i
+    m.n += 1
+    return 0
+
+
+cdef void see(int p) noexcept nogil:
+    """Mark a node; of an instruction that computes, its last one."""
+    cdef Wide *q
+    if p <= 0:
+        return
+    if T.record[p].op == WIDE:
+        q = T.wide[T.record[p].a]
+        if q.op != W_LEAF:
+            p = q.start + q.count - 1
+    if not T.mark[p]:
+        mark_node(p)
+
+
+cdef void see_operand(Operand *o) noexcept nogil:
+    cdef int k
+    if o.kind == RUN:
+        if T.record[o.start].op == WIDE and T.wide[T.record[o.start].a].op != W_LEAF:
+            see(o.start)
+            return
+        for k in range(o.count):
+            see(o.start + k)
+    elif o.kind == INDEX:
+        for k in range(o.count):
+            see(o.index[k])
+
+
+cdef int list_nodes_of(Nodes *m, list roots, dict copies) except -1:
+    """What the roots were computed from, from young to old: scalar nodes, leaves, last nodes of instructions."""
+    cdef int i
+    cdef Wide *q
+    for root in roots:
+        see(root)
+    i = previous(<int>T.n)
+    while i > 0:
+        T.at = i
+        push(m, i)
+        T.mark[i] = 0
+        if T.record[i].op > WIDE:
+            see(T.record[i].a)
+            if row(T.record[i].op).arity == 2:
+                see(T.record[i].b)
+        elif T.record[i].op == WIDE:
+            q = T.wide[T.record[i].a]
+            if q.op == W_CUSTOM:
+                raise NotReplayable(f"the user's own operation {name_of(i) or 'Tensor(value, parents)'!r}")
+            see_operand(&q.x)
+            see_operand(&q.y)
+            see_operand(&q.z)
+        elif i in copies:
+            see(copies[i])
+        i = previous(i)
+    T.at = 0
+    return 0
+
+
+def extract(recording, Tensor result):
+    """The Graph of what a recorded call returned; ends the recording.
+
+    NotReplayable if there is something of the user's own in it.
+
+    Items, each with its operands as arrays of nodes:
+        ("affine", first, outputs, x, w (inputs x outputs), b, stopped)
+        ("cross_entropy", first, 1, x, input of the label + 1, label)
+        ("logsumexp", first, 1, x), ("softmax", first, outputs, x)
+        ("gather", first, outputs, candidates, input of the index + 1)
+        ("where", first, 1, [left, right, a, b], comparison)
+    """
+    cdef Graph g = Graph()
+    cdef Nodes m
+    cdef int *number = NULL
+    cdef list roots = [result.index]
+    memset(&m, 0, sizeof(Nodes))
+    bound(result)
+    for guard in recording.guards:
+        roots.append(guard[1])
+        if guard[2] is not None:
+            roots.append(guard[2])
+    T.locked += 1                                # the indices that the recording noted stay right
+    try:
+        recording.__exit__()
+        start_sweep()
+        try:
+            list_nodes_of(&m, roots, recording.copies)
+        finally:
+            end_sweep()
+        number = <int *>allocate_zeroed(T.n, sizeof(int))      # by node of the tape: node of the graph + 1
+        if number == NULL:
+            out_of_memory("a program", T.n)
+        copy_nodes(g, &m, number, recording)
+        g.result = number[result.index] - 1
+        for op, left, right, value, place in recording.guards:
+            g.guards.append((op, number[<int>left] - 1, -1 if right is None else number[<int>right] - 1, value, place))
+        stop_nodes(g, &m, number, recording)
+        g.operations = count_operations(recording.first)
+    finally:
+        T.locked -= 1
+        set_limit()
+        PyMem_RawFree(number)
+        PyMem_RawFree(m.index)
+    g.inputs = [kind for kind, _ in recording.inputs]
+    return g
+
+
+cdef int count_operations(Py_ssize_t i) except -1:
+    """What has been done since node i, wide instructions by their scalar work."""
+    cdef long long total = 0
+    cdef Wide *q
+    while i < T.n:
+        if T.record[i].op != WIDE:
+            total += T.record[i].op > WIDE
+            i += 1
+            continue
+        q = T.wide[T.record[i].a]
+        if q.op == W_AFFINE:
+            total += 2 * <long long>q.count * q.inner
+        elif q.op == W_MAP1 or q.op == W_MAP2 or q.op == W_SELECT:
+            total += q.count
+        elif q.op != W_LEAF and q.op != W_GATHER:
+            total += 3 * q.x.count if q.op != W_SUM else q.x.count
+        i += q.count
+    return <int>min(total, <long long>0x7fffffff)
+
+
+cdef int stop_nodes(Graph g, Nodes *m, const int *number, recording) except -1:
+    """Close the graph; nothing that was made in a block of no_grad passes a gradient on."""
+    cdef Py_ssize_t k, j
+    cdef int i, first, stop
+    cdef Wide *q
+    cdef unsigned char[::1] stopped
+    g.close()
+    stopped = g.stopped
+    for first, stop in recording.stopped:
+        for k in range(m.n):
+            i = m.index[k]
+            if first <= i < stop:
+                stopped[number[i] - 1] = 1
+                if T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
+                    q = T.wide[T.record[i].a]
+                    for j in range(q.start, q.start + q.count):
+                        stopped[number[j] - 1] = 1
+    return 0
+
+
+cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
+    cdef Py_ssize_t k
+    cdef int i, op, b
+    cdef Wide *q
+    cdef dict arrays = {}, numbers = {}, captures = {}
+    cdef dict copies = recording.copies
+    cdef int first = recording.first
+    for k, (kind, handle) in enumerate(recording.inputs):
+        if kind == "array":
+            arrays[(<TensorArray>handle).slot] = k
+        else:
+            numbers[(<TracedInt>handle).tensor.index if kind == "whole" else (<Tensor>handle).index] = k
+    for k in range(m.n - 1, -1, -1):
+        i = m.index[k]
+        op = T.record[i].op
+        if op > WIDE:
+            b = number[T.record[i].b] - 1 if row(op).arity == 2 else -1
+            number[i] = 1 + g.add(op, number[T.record[i].a] - 1, b, T.value[i],
+                                  g.lane_[number[T.record[i].a] - 1] or (b >= 0 and g.lane_[b]))
+        elif op == WIDE:
+            q = T.wide[T.record[i].a]
+            if q.op != W_LEAF:
+                copy_wide(g, q, number)
+            elif q.slot in arrays:
+                number[i] = 1 + g.add(G_INPUT, arrays[q.slot], i - q.start, T.value[i], True)
+            elif q.start >= first:
+                number[i] = 1 + g.constant(T.value[i])
+            else:
+                if q.slot not in captures:
+                    captures[q.slot] = len(g.captures)
+                    g.captures.append(array_of(q))
+                number[i] = 1 + g.add(G_PARAMETER, captures[q.slot], i - q.start, T.value[i], False)
+        elif op == CONST:
+            number[i] = 1 + g.constant(T.value[i])
+        elif i in copies:
+            b = number[<int>copies[i]] - 1
+            number[i] = 1 + g.add(G_COPY, b, -1, T.value[i], g.lane_[b])
+        elif i in numbers:
+            number[i] = 1 + g.add(G_INPUT, numbers[i], 0, T.value[i], True)
+        elif i >= first:
+            number[i] = 1 + g.constant(T.value[i])
+        else:
+            number[i] = 1 + g.add(G_PARAMETER, len(g.captures), 0, T.value[i], False)
+            g.captures.append(handle_of(i))
+    return 0
+
+
+cdef int operand_node(Graph g, Operand *o, Py_ssize_t k, const int *number) except -1:
+    cdef int p = node_of_exact(o, k)
+    return number[p] - 1 if p else g.constant(o.value[k])
+
+
+cdef object operand_nodes(Graph g, Operand *o, const int *number):
+    """The nodes of an operand; numbers become constants."""
+    out = np.empty(o.count, dtype=np.int32)
+    cdef int[::1] view = out
+    cdef Py_ssize_t k
+    for k in range(o.count):
+        view[k] = operand_node(g, o, k, number)
+    return out
+
+
+cdef bint any_lane(Graph g, nodes) except -1:
+    cdef int[::1] view = nodes
+    cdef Py_ssize_t k
+    for k in range(view.shape[0]):
+        if g.lane_[view[k]]:
+            return True
+    return False
+
+
+cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
+    """An instruction: one or more items, or the scalar operations that it stands for."""
+    cdef Py_ssize_t k
+    cdef int item, x, y, code = q.code | IEEE
+    if q.op == W_AFFINE:
+        copy_affine(g, q, number)
+    elif q.op == W_MAP1 or q.op == W_MAP2:
+        for k in range(q.count):
+            x = operand_node(g, &q.x, k if q.x.count > 1 else 0, number)
+            y = -1 if q.op == W_MAP1 else operand_node(g, &q.y, k if q.y.count > 1 else 0, number)
+            number[q.start + k] = 1 + g.add(code, x, y, T.value[q.start + k], g.lane_[x] or (y >= 0 and g.lane_[y]))
+    elif q.op == W_SUM or q.op == W_DOT:
+        item = -1
+        for k in range(q.x.count):
+            x = operand_node(g, &q.x, k, number)
+            if q.op == W_DOT:
+                x = g.apply(MUL, x, operand_node(g, &q.y, k, number))
+            item = x if item < 0 else g.apply(ADD, item, x)
+        number[q.start] = 1 + item
+    elif q.op == W_SQUARED:
+        number[q.start] = 1 + copy_squared(g, q, number)
+    elif q.op == W_XENT:
+        number[q.start] = 1 + copy_cross_entropy(g, q, number)
+    else:
+        item = <int>len(g.items)
+        x = <int>g.n
+        operands = operand_nodes(g, &q.x, number)
+        g.items.append(None)
+        for k in range(q.count):
+            y = g.output(item, <int>k, T.value[q.start + k])
+            number[q.start + k] = 1 + y
+        first = number[q.start] - 1
+        if q.op == W_LOGSUMEXP:
+            g.items[item] = ("logsumexp", first, 1, operands)
+        elif q.op == W_SOFTMAX:
+            g.items[item] = ("softmax", first, q.count, operands)
+        elif q.op == W_GATHER:
+            g.items[item] = ("gather", first, q.count, operands, q.argument)
+        elif q.op == W_SELECT:
+            g.items[item] = ("where", first, 1, operands, q.code)
+        else:
+            raise NotReplayable(f"the operation {name_of(q.start)!r}")
+    return 0
+
+
+cdef int copy_squared(Graph g, Wide *q, const int *number) except -1:
+    cdef Py_ssize_t r, k
+    cdef int total = -1, part, d
+    for r in range(max(q.rows, 1)):
+        part = -1
+        for k in range(r * q.cols, (r + 1) * q.cols):
+            d = g.apply(SUB | IEEE, operand_node(g, &q.x, k, number), operand_node(g, &q.y, k, number))
+            d = g.apply(MUL, d, d)
+            part = d if part < 0 else g.apply(ADD, part, d)
+        total = part if total < 0 else g.apply(ADD, total, part)
+    return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
+
+
+cdef int copy_cross_entropy(Graph g, Wide *q, const int *number) except -1:
+    cdef Py_ssize_t r
+    cdef int total = -1, item, out
+    x = operand_nodes(g, &q.x, number)
+    for r in range(max(q.rows, 1)):
+        item = <int>len(g.items)
+        out = g.output(item, 0, 0.0 if q.rows else T.value[q.start])
+        g.items.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument, q.labels[r]))
+        total = out if total < 0 else g.apply(ADD, total, out)
+    return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
+
+
+cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
+    """Each row of inputs is an item; weights that depend on the inputs make scalar operations of it."""
+    cdef Py_ssize_t r, k, i
+    cdef int item, s
+    cdef Operand *o = &q.x
+    w = operand_nodes(g, &q.y, number).reshape(q.inner, q.cols)
+    b = operand_nodes(g, &q.z, number)
+    cdef bint expand = any_lane(g, w.ravel())
+    for r in range(q.rows):
+        if o.kind == SPARSE:
+            count = o.row[r + 1] - o.row[r]
+            x = np.empty(count, dtype=np.int32)
+            rows = np.empty(count, dtype=np.int32)
+            for k in range(count):
+                x[k] = g.constant(o.value[o.row[r] + k])
+                rows[k] = o.index[o.row[r] + k]
+            weights = np.ascontiguousarray(w[rows])
+        else:
+            x = np.empty(q.inner, dtype=np.int32)
+            for k in range(q.inner):
+                x[k] = operand_node(g, o, r * q.inner + k, number)
+            weights = w
+        if expand or not len(x):
+            for i in range(q.cols):
+                s = b[i]
+                for k in range(len(x)):
+                    s = g.apply(ADD, s, g.apply(MUL, x[k], weights[k, i]))
+                number[q.start + r * q.cols + i] = 1 + s
+        else:
+            item = <int>len(g.items)
+            g.items.append(("affine", <int>g.n, q.cols, x, weights, b))
+            for i in range(q.cols):
+                number[q.start + r * q.cols + i] = 1 + g.output(item, <int>i, T.value[q.start + r * q.cols + i])
+    return 0

@@ -1,0 +1,1656 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""Running a plan over the rows of a data set: many rows at once, forwards and backwards, without the GIL.
+
+The boundary: reads Plans (`_replay.pxd` says what is in one); of the tape it knows how to copy captured leaves in and
+out.  The arithmetic is in `_lanes.c`.
+
+Contract
+1. A Replay owns a private block of memory: uniform numbers (`U`, the captured leaves first of all) and their gradients
+   (`UA`), runs of rows (`RV`, `RA`) for a batch, slots (`V`, `A`) for a chunk of each thread.
+2. `load` copies captured leaves in, with the GIL; the runs below hold no GIL and touch nothing outside; `commit` and
+   `commit_gradients` copy out, with the GIL, all or nothing.
+3. A batch is cut into chunks of a fixed number of lanes.  Threads take chunks in turn; what they add up is added in the
+   order of the chunks (ports) or column by column over all lanes (weights): the result does not depend on the threads.
+
+A batch:  uniform part | chunks: forward, backward | weights, columns shared among threads | uniform part backward, step
+with a barrier of all threads at each |.
+"""
+
+cimport cython
+from cpython.mem cimport PyMem_RawFree
+from libc.math cimport isfinite, signbit
+from libc.string cimport memcpy, memset
+
+from fastscalar._array cimport *
+from fastscalar._core cimport *
+from fastscalar._program cimport compare_numbers, truncated
+
+import threading
+
+import numpy as np
+
+cdef extern from "_lanes.h":
+    enum:
+        FS_VECTORS
+        FS_A_IS_ONE
+        FS_B_IS_ONE
+    ctypedef struct fs_lanes:
+        const char *name
+        int width
+        void (*load_rows)(void *, Py_ssize_t, const double *const *, int, int) noexcept nogil
+        int (*compress)(int *, void *, const double *, int) noexcept nogil
+        void (*sparse_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
+                              const int *const *, const void *const *, const int *) noexcept nogil
+        void (*dense_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
+                             const void *, Py_ssize_t, int) noexcept nogil
+        void (*transpose)(int *, int *, void *, int, int, const int *const *, const void *const *,
+                          const int *) noexcept nogil
+        void (*sparse_update)(void *, Py_ssize_t, double, int, const int *, const int *, const void *, int, int,
+                              const void *, Py_ssize_t) noexcept nogil
+        void (*sparse_update_one)(void *, Py_ssize_t, double, int, const int *, const void *, int,
+                                  const void *) noexcept nogil
+        void (*dense_update)(void *, Py_ssize_t, double, int, int, const void *, Py_ssize_t, int, const void *,
+                             Py_ssize_t) noexcept nogil
+        void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *, Py_ssize_t,
+                               void *) noexcept nogil
+        void (*binary)(int, int, void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*binary_backward)(int, int, void *, void *, const void *, const void *, const void *, const void *,
+                                Py_ssize_t) noexcept nogil
+        void (*unary)(int, void *, const void *, Py_ssize_t) noexcept nogil
+        void (*unary_backward)(int, void *, const void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        int (*not_finite)(const void *, Py_ssize_t) noexcept nogil
+        void (*add)(void *, const void *, Py_ssize_t) noexcept nogil
+        void (*add_scaled)(void *, double, const void *, Py_ssize_t) noexcept nogil
+        void (*add_product)(void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*add_number)(void *, double, Py_ssize_t) noexcept nogil
+        double (*sum)(const void *, Py_ssize_t) noexcept nogil
+        double (*dot)(const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*add_rows)(void *, const void *, Py_ssize_t, int, int) noexcept nogil
+        void (*turn)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int) noexcept nogil
+        void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
+    const fs_lanes *fs_lanes_select(const char *name, int wide) noexcept nogil
+
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #include <windows.h>
+    static long fs_add(volatile long *p) { return InterlockedIncrement(p); }
+    static long fs_get(volatile long *p) { return InterlockedCompareExchange(p, 0, 0); }
+    static void fs_set(volatile long *p, long v) { InterlockedExchange(p, v); }
+    static void fs_wait(int turns) { if (turns > 2000) SwitchToThread(); }
+    #else
+    #include <sched.h>
+    static long fs_add(volatile long *p) { return __atomic_add_fetch(p, 1, __ATOMIC_ACQ_REL); }
+    static long fs_get(volatile long *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static void fs_set(volatile long *p, long v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static void fs_wait(int turns) { if (turns > 2000) sched_yield(); }
+    #endif
+    """
+    long fs_add(volatile long *p) nogil
+    long fs_get(volatile long *p) nogil
+    void fs_set(volatile long *p, long v) nogil
+    void fs_wait(int turns) nogil
+
+ctypedef const double *Row_
+ctypedef Row_[16] Rows16
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum:
+    MISSED = 1              # status of a row: a guard does not hold,
+    SUSPECT = 2             # something in it may have raised
+    TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
+    MAX_INPUTS = 64
+
+ctypedef struct Input:
+    const double *data      # of an array or of numbers; rows side by side
+    const long long *whole  # whole numbers
+    Py_ssize_t width        # numbers in a row of an array
+    bint dense              # somebody reads its columns
+    const Py_ssize_t *begin # sparse rows, if not NULL
+    const int *column
+    const void *value
+    const int **row_column  # of the rows of this batch
+    const void **row_value
+    int *row_count
+    int *start              # and column by column
+    int *lane
+    void *entry
+    double *gradient        # where gradients by this argument go, row by row; or NULL
+
+ctypedef struct Segment:    # captured leaves that lie side by side on the tape and in the block
+    int capture
+    int offset
+    int address
+    int count
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL:
+    """The place of the next entry of a growing table."""
+    cdef void *block
+    if n == room[0]:
+        block = reallocate(table[0], (2 * room[0] + 16) * size)
+        if block == NULL:
+            out_of_memory("a program", 2 * room[0] + 16)
+        table[0] = block
+        room[0] = 2 * room[0] + 16
+    return <char *>table[0] + n * size
+
+
+cdef class Plan:
+    """What `rewrite` made of a Graph."""
+
+    def __cinit__(self):
+        self.keep, self.tables, self.places, self.port_address = [], [], [], []
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.uniform)
+        PyMem_RawFree(self.lanes)
+        PyMem_RawFree(self.terms)
+        PyMem_RawFree(self.sums)
+        PyMem_RawFree(self.matrices)
+        PyMem_RawFree(self.products)
+        PyMem_RawFree(self.items)
+        PyMem_RawFree(self.runs)
+        PyMem_RawFree(self.guards)
+        PyMem_RawFree(self.body.table_of)
+
+    cdef int seal(self) except -1:
+        """The plan is written: point to its arrays."""
+        cdef const int[::1] view
+        cdef Py_ssize_t k
+        self.sealed = [np.append(np.asarray(self.port_address, np.int32), np.int32(0)),
+                       np.array([*self.input_run, -1], np.int32)]
+        cdef Body *p = &self.body
+        view = self.sealed[0]
+        p.ports = &view[0]
+        view = self.sealed[1]
+        p.run_of_input = &view[0]
+        p.table_of = <const int **>allocate((len(self.tables) + 1) * sizeof(int *))
+        if p.table_of == NULL:
+            out_of_memory("a program", len(self.tables))
+        for k in range(len(self.tables)):
+            view = self.tables[k]
+            p.table_of[k] = &view[0]
+        p.uniform, p.lanes, p.terms, p.sums = self.uniform, self.lanes, self.terms, self.sums
+        p.matrices, p.products, p.items, p.runs = self.matrices, self.products, self.items, self.runs
+        p.guards, p.n_guards, p.n_matrices = self.guards, self.n_guards, self.n_matrices
+        p.n_uniform_instr, p.n_lanes, p.n_slots, p.n_uniform = (
+            self.n_uniform_instr, self.n_lanes, self.n_slots, self.n_uniform)
+        p.n_ports, p.n_runs, p.result, p.result_kind = self.n_ports, self.n_runs, self.result, self.result_kind
+        return 0
+
+    cdef Py_ssize_t add_instr(self, Instr *q, bint lanes) except -1:
+        if lanes:
+            (<Instr *>room_for(<void **>&self.lanes, &self.room[0], self.n_lanes, sizeof(Instr)))[0] = q[0]
+            self.n_lanes += 1
+        else:
+            (<Instr *>room_for(<void **>&self.uniform, &self.room[1], self.n_uniform_instr, sizeof(Instr)))[0] = q[0]
+            self.n_uniform_instr += 1
+        return 0
+
+    cdef Py_ssize_t add_term(self, Term *q) except -1:
+        (<Term *>room_for(<void **>&self.terms, &self.room[2], self.n_terms, sizeof(Term)))[0] = q[0]
+        self.n_terms += 1
+        return self.n_terms - 1
+
+    cdef Py_ssize_t add_sum(self, Sum *q) except -1:
+        (<Sum *>room_for(<void **>&self.sums, &self.room[3], self.n_sums, sizeof(Sum)))[0] = q[0]
+        self.n_sums += 1
+        return self.n_sums - 1
+
+    cdef Py_ssize_t add_matrix(self, Matrix *q) except -1:
+        (<Matrix *>room_for(<void **>&self.matrices, &self.room[4], self.n_matrices, sizeof(Matrix)))[0] = q[0]
+        self.n_matrices += 1
+        return self.n_matrices - 1
+
+    cdef Py_ssize_t add_product(self, Product *q) except -1:
+        (<Product *>room_for(<void **>&self.products, &self.room[5], self.n_products, sizeof(Product)))[0] = q[0]
+        self.n_products += 1
+        return self.n_products - 1
+
+    cdef Py_ssize_t add_item(self, Item *q) except -1:
+        (<Item *>room_for(<void **>&self.items, &self.room[6], self.n_items, sizeof(Item)))[0] = q[0]
+        self.n_items += 1
+        return self.n_items - 1
+
+    cdef Py_ssize_t add_guard(self, Guard *q) except -1:
+        (<Guard *>room_for(<void **>&self.guards, &self.room[7], self.n_guards, sizeof(Guard)))[0] = q[0]
+        self.n_guards += 1
+        return self.n_guards - 1
+
+    cdef int add_run(self, int n, int mask, bint padded) except -1:
+        cdef Run r
+        r.n, r.mask = n, <unsigned char>mask
+        r.ld = (n + PAD - 1) // PAD * PAD if padded else n
+        r.base = 0
+        if self.n_runs:
+            r.base = self.runs[self.n_runs - 1].base + (self.runs[self.n_runs - 1].ld + PAD - 1) // PAD * PAD
+        (<Run *>room_for(<void **>&self.runs, &self.room[8], self.n_runs, sizeof(Run)))[0] = r
+        self.n_runs += 1
+        return self.n_runs - 1
+
+    @property
+    def guarded(self):
+        """Whether there are rows that it may not hold for."""
+        return self.n_guards > 0
+
+
+# --- a replay -------------------------------------------------------------------------------------
+
+@cython.no_gc_clear
+cdef class Replay:
+    """A plan with memory to run it in: for `batch` rows at once, `wide`: of doubles, not floats."""
+
+    cdef readonly Plan plan
+    cdef readonly int batch, chunk, threads
+    cdef readonly bint wide
+    cdef const fs_lanes *K
+    cdef size_t size                 # of a number
+    cdef list blocks                 # what is to be freed: addresses as whole numbers
+    cdef char *U
+    cdef char *UA
+    cdef char *RV
+    cdef char *RA
+    cdef char **V                    # by thread
+    cdef char **A
+    cdef char **scratch
+    cdef char *PB                    # ports, by chunk
+    cdef double *loss
+    cdef unsigned char *status
+    cdef Input[MAX_INPUTS] input
+    cdef int n_inputs
+    cdef list held                   # arrays that `input` points into
+    cdef Segment *segments
+    cdef Py_ssize_t n_segments
+    cdef unsigned char *fused        # by matrix: it takes its step where its gradient is computed
+    cdef int *loose                  # (address, count) of uniform numbers that are in no fused matrix
+    cdef Py_ssize_t n_loose
+    cdef int *steps                  # (address, count) of those among them that are trained
+    cdef Py_ssize_t n_steps
+    cdef bint uniform_missed, uniform_suspect
+    cdef public bint trusting        # infinite results are known to be no errors
+    cdef bint first_call, last_call  # of those that add up gradients
+    # a run, shared by its threads
+    cdef int mode
+    cdef const long long *rows       # rows of the data, in their order
+    cdef Py_ssize_t n_rows, done, failed_at
+    cdef double rate, rate_slope, total_loss
+    cdef int batch_rows
+    cdef double *out_values
+    cdef unsigned char *out_status
+    cdef volatile long arrived, turn_, stop_
+    cdef int team
+
+    def __cinit__(self, Plan plan not None, int batch, bint wide, int threads=1):
+        self.plan, self.wide, self.threads = plan, wide, threads
+        self.blocks, self.held = [], []
+        self.size = sizeof(double) if wide else sizeof(float)
+        name = kernel_set()
+        self.K = fs_lanes_select(name, wide)
+        if self.K == NULL:
+            raise ValueError(f"kernels: this CPU has no set {name!r}")
+        columns = sum([plan.runs[k].ld for k in range(plan.n_runs)])
+        self.batch = max(min(batch, 16), min(batch, (1 << 26) // (16 * (1 + <long long>columns))))
+        self.chunk = self.lanes_of_a_chunk()
+        self.reserve()
+        self.find_segments()
+        self.find_inputs()
+
+    def __dealloc__(self):
+        for block in self.blocks:
+            PyMem_RawFree(<void *><size_t>block)
+
+    cdef int lanes_of_a_chunk(self) except -1:
+        """So many that slots and their gradients stay in the second-level cache; products want some dozen rows."""
+        cdef long long lanes = (1 << 18) // max(1, 2 * self.plan.n_slots * <long long>self.size)
+        lanes = min(max(lanes // 16 * 16, 16), 128)
+        if self.plan.n_products:
+            lanes = min(lanes, 32)
+        return <int>min(lanes, self.batch)
+
+    cdef void *block(self, size_t count, size_t size) except NULL:
+        """Zeroed memory that begins at a multiple of 64 bytes."""
+        cdef void *p = allocate_zeroed(count * size + 128, 1)
+        if p == NULL:
+            out_of_memory("a program", count)
+        self.blocks.append(<size_t>p)
+        return <void *>((<size_t>p + 63) // 64 * 64)
+
+    cdef int reserve(self) except -1:
+        cdef Plan p = self.plan
+        cdef size_t columns = 0, room = 64
+        cdef Py_ssize_t k
+        cdef int t
+        if p.n_runs:
+            columns = p.runs[p.n_runs - 1].base + p.runs[p.n_runs - 1].ld + PAD
+        for k in range(p.n_products):
+            room = max(room, <size_t>p.matrices[p.products[k].matrix].rows * p.matrices[p.products[k].matrix].ld + 128)
+        self.U = <char *>self.block(p.n_uniform + PAD, self.size)
+        self.UA = <char *>self.block(p.n_uniform + PAD, self.size)
+        self.RV = <char *>self.block(columns * self.batch, self.size)
+        self.RA = <char *>self.block(columns * self.batch, self.size)
+        self.V = <char **>self.block(self.threads, sizeof(void *))
+        self.A = <char **>self.block(self.threads, sizeof(void *))
+        self.scratch = <char **>self.block(self.threads, sizeof(void *))
+        for t in range(self.threads):
+            self.V[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
+            self.A[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
+            self.scratch[t] = <char *>self.block(room + self.chunk, self.size)
+        self.PB = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
+        self.loss = <double *>self.block(self.batch, sizeof(double))
+        self.status = <unsigned char *>self.block(self.batch, 1)
+        self.fused = <unsigned char *>self.block(p.n_matrices, 1)
+        return 0
+
+    cdef int find_segments(self) except -1:
+        """Captured leaves side by side are copied together."""
+        cdef int[::1] capture = self.plan.capture_of, offset = self.plan.offset_of, address = self.plan.address_of
+        cdef Py_ssize_t k, n = capture.shape[0]
+        cdef Segment *s
+        self.segments = <Segment *>self.block(n, sizeof(Segment))
+        for k in range(n):
+            s = &self.segments[self.n_segments - 1]
+            if k and capture[k] == s.capture and offset[k] == s.offset + s.count and address[k] == s.address + s.count:
+                s.count += 1
+            else:
+                s = &self.segments[self.n_segments]
+                s.capture, s.offset, s.address, s.count = capture[k], offset[k], address[k], 1
+                self.n_segments += 1
+        return 0
+
+    cdef int find_inputs(self) except -1:
+        """Which inputs are read otherwise than by a product that takes sparse rows."""
+        cdef Plan p = self.plan
+        cdef Py_ssize_t k
+        cdef Instr *q
+        cdef int i
+        self.n_inputs = <int>len(p.inputs)
+        if self.n_inputs > MAX_INPUTS:
+            raise ValueError(f"compile: at most {MAX_INPUTS} arguments (whole numbers in a list count one by one)")
+        for i in range(self.n_inputs):
+            for k in range(p.n_lanes):
+                q = &p.lanes[k]
+                if q.kind == I_PRODUCT:
+                    if p.products[q.extra].x == p.input_run[i] and p.products[q.extra].whole_input != i:
+                        self.input[i].dense = True
+                elif (q.a.kind == R_ROWS and q.a.run == p.input_run[i]) or (
+                        q.b.kind == R_ROWS and q.b.run == p.input_run[i]):
+                    self.input[i].dense = True
+        return 0
+
+    # --- in and out ---
+
+    def load(self):
+        """Copy the captured leaves in, as they are now."""
+        cdef Py_ssize_t k
+        cdef Segment *s
+        cdef const double *source
+        cdef long long[::1] first = self.first_nodes()
+        cdef double[::1] value = self.plan.constant_value
+        cdef int[::1] at = self.plan.constant_at
+        for k in range(at.shape[0]):
+            self.put(at[k], value[k])
+        for k in range(self.n_segments):
+            s = &self.segments[k]
+            source = T.value + first[s.capture] + s.offset
+            if self.wide:
+                memcpy(<double *>self.U + s.address, source, s.count * sizeof(double))
+            else:
+                self.K.load_rows(<float *>self.U + s.address, s.count, &source, s.count, 1)
+
+    cdef object first_nodes(self):
+        """By capture, the node of its first element."""
+        out = np.empty(max(1, len(self.plan.captures)), np.int64)
+        cdef long long[::1] view = out
+        cdef Py_ssize_t k
+        for k, handle in enumerate(self.plan.captures):
+            view[k] = (<Tensor>handle).index if type(handle) is Tensor else T.wide[(<TensorArray>handle).slot].start
+        return out
+
+    cdef void put(self, int address, double value) noexcept nogil:
+        if self.wide:
+            (<double *>self.U)[address] = value
+        else:
+            (<float *>self.U)[address] = <float>value
+
+    cdef double get(self, const char *block, int address) noexcept nogil:
+        return (<double *>block)[address] if self.wide else <double>(<float *>block)[address]
+
+    def commit(self):
+        """Copy what was trained back to the leaves, and set their gradients to zero."""
+        cdef Py_ssize_t k
+        cdef int i
+        cdef Segment *s
+        cdef double *target
+        cdef long long[::1] first = self.first_nodes()
+        cdef unsigned char[::1] trained = self.plan.trained
+        for k in range(self.n_segments):
+            s = &self.segments[k]
+            target = T.value + first[s.capture] + s.offset
+            for i in range(s.count):
+                if trained[s.address + i]:
+                    target[i] = self.get(self.U, s.address + i)
+        self.commit_gradients(False, True)
+
+    def commit_gradients(self, bint accumulate, bint zero=False):
+        """Leave the gradients in the leaves: in place of theirs, or added to them."""
+        cdef Py_ssize_t k, i
+        cdef Segment *s
+        cdef int node, last = -1
+        cdef double g
+        cdef Wide *q
+        cdef long long[::1] first = self.first_nodes()
+        cdef unsigned char[::1] trained = self.plan.trained
+        for k in range(self.n_segments):
+            s = &self.segments[k]
+            node = <int>first[s.capture]
+            q = T.wide[T.record[node].a] if T.record[node].op == WIDE else NULL
+            if q != NULL and s.capture != last and trained[s.address]:
+                last = s.capture
+                materialise(q)
+                if not accumulate and self.whole_capture(k, q.count):
+                    zero_leaf(q)
+            for i in range(s.count):
+                if not trained[s.address + i]:
+                    continue
+                node = <int>first[s.capture] + s.offset + <int>i
+                g = 0.0 if zero else self.get(self.UA, s.address + <int>i)
+                if accumulate:
+                    g += T.grad[node]
+                if g != T.grad[node] or g != g:
+                    write_gradient(node)
+                    T.grad[node] = g
+
+    cdef bint whole_capture(self, Py_ssize_t k, int count) noexcept:
+        """Whether all elements of a captured array are read, from segment k on."""
+        cdef int capture = self.segments[k].capture
+        cdef Py_ssize_t n = 0
+        while k < self.n_segments and self.segments[k].capture == capture:
+            n += self.segments[k].count
+            k += 1
+        return n == count
+
+    def bind(self, int i, data, gradient=None):
+        """Data of an input: an array of float64, C-contiguous, (n, width) or (n,), or whole numbers as int64.
+
+        `gradient`, of the same shape, receives gradients by this argument."""
+        cdef const double[:, ::1] rows
+        cdef const double[::1] numbers
+        cdef const long long[::1] whole
+        cdef double[:, ::1] row_gradient
+        cdef double[::1] gradients
+        cdef Input *x = &self.input[i]
+        self.held.append((data, gradient))
+        kind = self.plan.inputs[i]
+        if kind == "array":
+            rows = data
+            x.data, x.width = &rows[0, 0], rows.shape[1]
+            if gradient is not None:
+                row_gradient = gradient
+                x.gradient = &row_gradient[0, 0]
+            return
+        if kind == "number":
+            numbers = data
+            x.data, x.width = &numbers[0], 1
+            if gradient is not None:
+                gradients = gradient
+                x.gradient = &gradients[0]
+        else:
+            whole = data
+            x.whole, x.width = &whole[0], 1
+
+    def release_inputs(self):
+        """Let go of the data."""
+        cdef int i
+        for i in range(self.n_inputs):
+            self.input[i].data = NULL
+            self.input[i].whole = NULL
+            self.input[i].begin = NULL
+            self.input[i].gradient = NULL
+        self.held = []
+
+    def share(self, int i, double value):
+        """The number that an input is for all rows."""
+        if self.plan.input_address[i] >= 0:
+            self.put(self.plan.input_address[i], value)
+
+    def sparse(self, int i, begin, column, value):
+        """The rows of an input by their non-zero entries, from `sparse_rows`."""
+        cdef Py_ssize_t[::1] begins = begin
+        cdef int[::1] columns = column
+        cdef Input *x = &self.input[i]
+        cdef size_t most
+        self.held.append((begin, column, value))
+        x.begin, x.column, x.value = &begins[0], &columns[0], <void *><size_t>value.ctypes.data
+        if x.row_count == NULL:
+            most = <size_t>self.batch * x.width
+            x.row_column = <const int **>self.block(self.batch, sizeof(void *))
+            x.row_value = <const void **>self.block(self.batch, sizeof(void *))
+            x.row_count = <int *>self.block(self.batch, sizeof(int))
+            x.start = <int *>self.block(x.width + 2, sizeof(int))
+            x.lane = <int *>self.block(most, sizeof(int))
+            x.entry = self.block(most, self.size)
+
+    def wants_sparse(self, int i):
+        """Whether sparse rows of this input would be of use."""
+        cdef Plan p = self.plan
+        cdef Py_ssize_t k
+        for k in range(p.n_products):
+            if p.products[k].whole_input == i:
+                return True
+        return False
+
+    def shared_gradient(self, int i):
+        return self.get(self.UA, self.plan.input_address[i]) if self.plan.input_address[i] >= 0 else 0.0
+
+    # --- what takes its step at once ---
+
+    def train_all(self, bint on):
+        """Let matrices of trained leaves that one product reads take their step with their gradient, or not."""
+        cdef Plan p = self.plan
+        cdef Py_ssize_t k, n
+        cdef unsigned char[::1] trained = p.trained
+        cdef Matrix *m
+        inside = np.zeros(p.n_uniform + 1, np.uint8)
+        for k in range(p.n_matrices):
+            m = &p.matrices[k]
+            self.fused[k] = on and m.home and m.only and m.uses == 1 and m.rows > 1 and bool(
+                (np.asarray(p.trained)[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)[:, :m.cols]).all())
+            if self.fused[k]:
+                inside[m.base:m.base + m.rows * m.ld] = 1
+        inside[p.n_uniform] = 1
+        self.loose = self.stretches(inside == 0, &self.n_loose)
+        stepped = (inside[:p.n_uniform] == 0) & (np.asarray(p.trained) != 0)
+        self.steps = self.stretches(np.append(stepped, False), &self.n_steps)
+
+    cdef int *stretches(self, chosen, Py_ssize_t *count) except NULL:
+        """(first, count) of consecutive True; the last is False."""
+        edge = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(np.int8)])))
+        cdef Py_ssize_t k, n = len(edge) // 2
+        cdef int *out = <int *>self.block(2 * n, sizeof(int))
+        for k in range(n):
+            out[2 * k], out[2 * k + 1] = edge[2 * k], edge[2 * k + 1] - edge[2 * k]
+        count[0] = n
+        return out
+
+    # --- runs ---
+
+    def values(self, rows, values, status):
+        """Forwards for some rows: their values, and what there is to say about each (MISSED, SUSPECT)."""
+        self.go(0, rows, values, status, self.batch)
+
+    def gradients(self, rows, values, status, bint arguments, bint first=True, bint last=True):
+        """Forwards and backwards; gradients stay in the block.  False if a row missed: then they are not to be used.
+
+        Of several calls that add up, the first and the last say so."""
+        self.first_call, self.last_call = first, last
+        self.go(ARGUMENTS if arguments else PARAMETERS, rows, values, status, self.batch)
+        return not np.asarray(status).any()
+
+    def train(self, rows, int batch_rows, double rate, double rate_slope):
+        """SGD over rows in their order: (rows done, sum of their losses).  Stops before a batch that misses a guard,
+        may have raised, or has a loss that is not finite.  rate: of the first row; rate_slope: what a row adds to it."""
+        self.rate, self.rate_slope = rate, rate_slope
+        self.total_loss = 0.0
+        self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
+        return self.done, self.total_loss
+
+    def batch_status(self):
+        """After `train` stopped: losses and status of the batch that it stopped at."""
+        n = min(<Py_ssize_t>self.batch_rows, self.n_rows - self.done)
+        losses = np.empty(n)
+        status = np.empty(n, np.uint8)
+        cdef double[::1] l = losses
+        cdef unsigned char[::1] s = status
+        for k in range(n):
+            l[k], s[k] = self.loss[k], self.status[k] | (MISSED if self.uniform_missed else 0) | (
+                SUSPECT if self.uniform_suspect else 0)
+        return losses, status
+
+    cdef int go(self, int mode, rows, values, status, int batch_rows) except -1:
+        cdef long long[::1] order = rows
+        cdef double[::1] out
+        cdef unsigned char[::1] marks
+        cdef int team
+        self.rows, self.n_rows = &order[0], order.shape[0]
+        self.out_values = NULL
+        self.out_status = NULL
+        if values is not None:
+            out = values
+            marks = status
+            self.out_values, self.out_status = &out[0], &marks[0]
+        self.mode, self.batch_rows, self.done = mode, min(batch_rows, self.batch), 0
+        self.arrived = self.turn_ = self.stop_ = 0
+        team = min(self.threads, (min(<Py_ssize_t>self.batch_rows, self.n_rows) + self.chunk - 1) // self.chunk)
+        self.team = max(team, 1)
+        if self.team == 1:
+            with nogil:
+                self.work(0)
+            return 0
+        helpers = [threading.Thread(target=self._help, args=(t,), daemon=True) for t in range(1, self.team)]
+        for helper in helpers:
+            helper.start()
+        with nogil:
+            self.work(0)
+        for helper in helpers:
+            helper.join()
+        return 0
+
+    def _help(self, int thread):
+        with nogil:
+            self.work(thread)
+
+    cdef void meet(self) noexcept nogil:
+        """All threads of the team arrive before one goes on."""
+        cdef long turn
+        cdef int turns = 0
+        if self.team == 1:
+            return
+        turn = fs_get(&self.turn_)
+        if fs_add(&self.arrived) == self.team:
+            fs_set(&self.arrived, 0)
+            fs_add(&self.turn_)
+            return
+        while fs_get(&self.turn_) == turn:
+            turns += 1
+            fs_wait(turns)
+
+    cdef void work(self, int thread) noexcept nogil:
+        if self.wide:
+            run[double](self, thread, 0.0)
+        else:
+            run[float](self, thread, 0.0)
+
+
+def trained_elements(list captures, list parameters):
+    """By capture, which of its elements are among the parameters: an array of uint8."""
+    cdef dict nodes = {}
+    cdef TensorArray a
+    cdef Py_ssize_t k, first
+    for p in parameters:
+        if type(p) is Tensor:
+            nodes.setdefault((<Tensor>p).index, True)
+    out = []
+    for capture in captures:
+        if type(capture) is Tensor:
+            out.append(np.array([(<Tensor>capture).index in nodes], np.uint8))
+            continue
+        a = capture
+        first = T.wide[a.slot].start
+        chosen = np.zeros(T.wide[a.slot].count, np.uint8)
+        for p in parameters:
+            if type(p) is TensorArray and (<TensorArray>p).slot == a.slot:
+                chosen[offsets_of(p)] = 1
+        for k in nodes:
+            if first <= k < first + len(chosen):
+                chosen[k - first] = 1
+        out.append(chosen)
+    return out
+
+
+cdef object offsets_of(TensorArray a):
+    """Of its elements in the run."""
+    out = np.array(a.offset)
+    for d in range(a.ndim):
+        out = np.add.outer(out, np.arange(a.shape_[d]) * a.strides_[d])
+    return out.ravel()
+
+
+def storage_of(capture):
+    """The same for two handles of the same leaf or array of leaves, as long as one of them is held."""
+    return (<Tensor>capture).index if type(capture) is Tensor else -1 - (<TensorArray>capture).slot
+
+
+def kernel_set():
+    """The name of the kernel set in use, as bytes."""
+    return K.name
+
+
+def sparse_rows(data, bint wide, double limit):
+    """(begin, column, value) of the non-zero entries of the rows of an array, or None if more than `limit` are."""
+    cdef const double[:, ::1] x = data
+    cdef Py_ssize_t n = x.shape[0], width = x.shape[1], r, at = 0, room
+    cdef const fs_lanes *kernels = fs_lanes_select(K.name, wide)
+    some = np.linspace(0, n - 1, min(n, 64)).astype(np.int64)
+    share = np.count_nonzero(np.asarray(data)[some]) / max(1, len(some) * width)
+    if share > limit or width > 1 << 20:
+        return None
+    size = 8 if wide else 4
+    begin = np.zeros(n + 1, np.intp)
+    room = int(share * 1.1 * n * width) + width + 64
+    column = np.empty(room, np.int32)
+    value = np.empty(room, np.float64 if wide else np.float32)
+    cdef Py_ssize_t[::1] b = begin
+    cdef int *c = <int *><size_t>column.ctypes.data
+    cdef char *v = <char *><size_t>value.ctypes.data
+    cdef int element = size
+    r = 0
+    while r < n:
+        with nogil:
+            while r < n and at + width + 32 <= room:
+                at += kernels.compress(c + at, v + at * element, &x[r, 0], <int>width)
+                r += 1
+                b[r] = at
+        if r < n:
+            room = 2 * room
+            column, value = np.resize(column, room), np.resize(value, room)
+            c = <int *><size_t>column.ctypes.data
+            v = <char *><size_t>value.ctypes.data
+    return begin, column[:max(at, 1)], value[:max(at, 1)]
+
+
+# --- what a thread does ---------------------------------------------------------------------------
+
+cdef void run(Replay r, int thread, real tag) noexcept nogil:
+    cdef Py_ssize_t first = 0
+    cdef int c, l, n, lanes
+    cdef bint back = (r.mode & (PARAMETERS | ARGUMENTS)) != 0
+    if thread == 0 and not r.mode & TRAIN:
+        begin_sums(r, tag)
+    while first < r.n_rows:
+        n = <int>min(<Py_ssize_t>r.batch_rows, r.n_rows - first)
+        if thread == r.team - 1:
+            begin_rows(r, r.rows + first, n)
+        if thread == 0:
+            if r.mode & TRAIN:
+                begin_sums(r, tag)
+            memset(r.PB, 0, <size_t>r.plan.body.n_ports * ((n + r.chunk - 1) // r.chunk) * sizeof(real))
+        r.meet()
+        c = thread
+        while c * r.chunk < n:
+            l = c * r.chunk
+            lanes = min(r.chunk, n - l)
+            forward(r, thread, l, lanes, r.rows + first, tag)
+            if back and not flagged(r, l, lanes):
+                backward(r, thread, c, l, lanes, r.rows + first, tag)
+            c += r.team
+        r.meet()
+        if (r.mode & TRAIN) != 0 and not sound(r, n):
+            break
+        if r.mode & PARAMETERS:
+            update_weights(r, thread, n, r.rate + r.rate_slope * first, tag)
+            r.meet()
+        if thread == 0:
+            if back:
+                end_sums(r, n, r.rows + first, tag)
+            if r.mode & TRAIN:
+                end_batch(r, n, r.rate + r.rate_slope * first, tag)
+            elif r.out_values != NULL:
+                memcpy(r.out_values + first, r.loss, n * sizeof(double))
+                for l in range(n):
+                    r.out_status[first + l] = r.status[l] | (MISSED if r.uniform_missed else 0) | (
+                        SUSPECT if r.uniform_suspect else 0)
+        first += n
+        if thread == 0:
+            r.done = first
+    if thread == 0 and back and not r.mode & TRAIN and r.last_call:
+        uniform_backward(r, tag)
+
+
+cdef bint flagged(Replay r, int first, int lanes) noexcept nogil:
+    cdef int l
+    for l in range(first, first + lanes):
+        if r.status[l]:
+            return True
+    return r.uniform_missed
+
+
+cdef bint sound(Replay r, int n) noexcept nogil:
+    """Whether a batch may be learned from.  Every thread asks for itself."""
+    cdef int l
+    if r.uniform_missed or r.uniform_suspect:
+        return False
+    for l in range(n):
+        if r.status[l] or not isfinite(r.loss[l]):
+            return False
+    return True
+
+
+cdef void begin_rows(Replay r, const long long *rows, int n) noexcept nogil:
+    """Where the sparse rows of a batch are, and what weight gradients want of them."""
+    cdef int i, l
+    cdef Input *x
+    cdef long long row
+    for i in range(r.n_inputs):
+        x = &r.input[i]
+        if x.begin == NULL:
+            continue
+        for l in range(n):
+            row = rows[l]
+            x.row_column[l] = x.column + x.begin[row]
+            x.row_value[l] = <const char *>x.value + <size_t>x.begin[row] * r.size
+            x.row_count[l] = <int>(x.begin[row + 1] - x.begin[row])
+        if r.mode & PARAMETERS and n > 1:
+            r.K.transpose(x.start, x.lane, x.entry, <int>x.width, n, x.row_column, x.row_value, x.row_count)
+
+
+cdef void begin_sums(Replay r, real tag) noexcept nogil:
+    """The uniform part forwards; gradients of uniform numbers to zero."""
+    cdef Py_ssize_t k
+    if r.mode & TRAIN:
+        for k in range(r.n_loose):
+            memset(<real *>r.UA + r.loose[2 * k], 0, r.loose[2 * k + 1] * sizeof(real))
+    elif r.mode and r.first_call:
+        memset(r.UA, 0, r.plan.body.n_uniform * sizeof(real))
+    uniform_forward(r, tag)
+
+
+cdef void end_sums(Replay r, int n, const long long *rows, real tag) noexcept nogil:
+    """Add up what the chunks collected, in their order, and what is gathered, in the order of the lanes."""
+    cdef const Body *p = &r.plan.body
+    cdef int c, k, l
+    cdef real *UA = <real *>r.UA
+    cdef real *port = <real *>r.PB
+    cdef const int *address
+    cdef Py_ssize_t j
+    cdef const Instr *q
+    for c in range((n + r.chunk - 1) // r.chunk):
+        for k in range(p.n_ports):
+            UA[p.ports[k]] += port[<Py_ssize_t>c * p.n_ports + k]
+    if r.plan.body.result_kind == R_UNIFORM:
+        UA[p.result] += <real>n
+    for j in range(p.n_lanes):
+        q = &p.lanes[j]
+        if q.kind == I_GATHER and q.mask & r.mode and p.items[q.extra].address >= 0:
+            gather_backward(r, q, n, rows, tag)
+
+
+cdef void end_batch(Replay r, int n, double rate, real tag) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef int l
+    uniform_backward(r, tag)
+    for k in range(r.n_steps):
+        r.K.add_scaled(<real *>r.U + r.steps[2 * k], -rate / n, <real *>r.UA + r.steps[2 * k], r.steps[2 * k + 1])
+    for l in range(n):
+        r.total_loss += r.loss[l]
+
+
+# --- operands -------------------------------------------------------------------------------------
+
+cdef inline int place(const Ref *a, int k) noexcept nogil:
+    return a.index[k] if a.index != NULL else a.start + k * a.step
+
+
+cdef inline real *rows_of(Replay r, char *block, int run, int lane, real tag) noexcept nogil:
+    return <real *>block + r.plan.body.runs[run].base * r.batch + <Py_ssize_t>lane * r.plan.body.runs[run].ld
+
+
+# --- forwards -------------------------------------------------------------------------------------
+
+cdef void uniform_forward(Replay r, real tag) noexcept nogil:
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k, i, j
+    cdef const Instr *q
+    cdef const Matrix *m
+    cdef const Guard *guard
+    cdef real *U = <real *>r.U
+    cdef const int *table
+    r.uniform_missed = r.uniform_suspect = False
+    for k in range(p.n_uniform_instr):
+        q = &p.uniform[k]
+        if q.kind == I_SUM:
+            U[q.out] = <real>uniform_sum(r, q, tag)
+        else:
+            elements_forward(r, q, U, U, 1, True, tag)
+            if q.raises and r.K.not_finite(U + q.out, q.n) and not r.trusting:
+                r.uniform_suspect = True
+    for k in range(p.n_matrices):
+        m = &p.matrices[k]
+        if m.table >= 0:
+            table = p.table_of[m.table]
+            for i in range(m.rows):
+                for j in range(m.cols):
+                    U[m.base + i * m.ld + j] = U[table[i * m.cols + j]]
+    for k in range(p.n_guards):
+        guard = &p.guards[k]
+        if guard.kind != R_SLOTS and guard.other != R_SLOTS:
+            if not holds(guard, U[guard.p], U[guard.q] if guard.other == R_UNIFORM else 0.0):
+                r.uniform_missed = True
+
+
+cdef bint holds(const Guard *g, double x, double y) noexcept nogil:
+    """Whether a decision comes out as it did when the program was recorded."""
+    if g.op <= 5:
+        return compare_numbers(g.op, x, y) == (g.value != 0.0)
+    if g.op == 6:
+        return (x == g.value and signbit(x) == signbit(g.value)) or (x != x and g.value != g.value)
+    if g.op == 7:
+        return x - g.value < 1.0 and g.value - x < 1.0 and (x >= g.value if g.value > 0 else x <= g.value if g.value < 0 else True)
+    return g.value <= x < g.value + 1.0 if g.op == 8 else g.value - 1.0 < x <= g.value
+
+
+cdef double uniform_sum(Replay r, const Instr *q, real tag) noexcept nogil:
+    cdef const Sum *s = &r.plan.body.sums[q.extra]
+    cdef const Term *t
+    cdef real *U = <real *>r.U
+    cdef double total = 0.0
+    cdef int k
+    for k in range(s.first, s.stop):
+        t = &r.plan.body.terms[k]
+        if t.q_kind == R_NONE:
+            total += t.sign * (r.K.sum(U + t.p, t.count) if t.count > 1 else <double>U[t.p])
+        else:
+            total += t.sign * (r.K.dot(U + t.p, U + t.q, t.count) if t.count > 1 else <double>U[t.p] * U[t.q])
+    return total
+
+
+cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k
+    cdef int l
+    cdef const Instr *q
+    cdef real *V = <real *>r.V[thread]
+    cdef real *U = <real *>r.U
+    cdef const Input *x
+    cdef const real *v
+    memset(r.status + l0, 0, lanes)
+    for l in range(r.n_inputs):
+        x = &r.input[l]
+        if p.run_of_input[l] >= 0 and (x.dense or x.begin == NULL):
+            load_input(r, l, l0, lanes, rows, tag)
+    for k in range(p.n_lanes):
+        q = &p.lanes[k]
+        if q.kind == I_ELEMENTS:
+            elements_forward(r, q, V, U, lanes, False, tag)
+            if q.raises and r.K.not_finite(V + <Py_ssize_t>q.out * lanes, <Py_ssize_t>q.n * lanes):
+                mark_suspects(r, V + <Py_ssize_t>q.out * lanes, q.n, lanes, l0, tag)
+        elif q.kind == I_SUM:
+            sum_forward(r, q, V, U, lanes, tag)
+        elif q.kind == I_ROWS:
+            rows_forward(r, q, l0, lanes, tag)
+        elif q.kind == I_PRODUCT:
+            product_forward(r, q, l0, lanes, tag)
+        elif q.kind == I_NUMBER:
+            x = &r.input[q.extra]
+            for l in range(lanes):
+                V[<Py_ssize_t>q.out * lanes + l] = <real>(
+                    x.whole[rows[l0 + l]] if x.whole != NULL else x.data[rows[l0 + l]])
+        elif q.kind == I_SPREAD:
+            spread(r, q, rows_of(r, r.RV, q.a.run, l0, tag), V, lanes, tag)
+        elif q.kind == I_PACK:
+            pack(r, q, V, U, l0, lanes, tag)
+        elif q.kind == I_SELECT:
+            select_forward(r, q, V, U, lanes, tag)
+        elif q.kind == I_GATHER:
+            gather_forward(r, q, l0, lanes, rows, tag)
+        else:
+            loss_forward(r, q, thread, l0, lanes, rows, tag)
+    if p.result_kind == R_SLOTS:
+        v = V + <Py_ssize_t>p.result * lanes
+        for l in range(lanes):
+            r.loss[l0 + l] = v[l]
+    else:
+        for l in range(lanes):
+            r.loss[l0 + l] = U[p.result]
+    if r.trusting:
+        memset(r.status + l0, 0, lanes)
+    check_guards(r, V, U, l0, lanes, tag)
+
+
+cdef void load_input(Replay r, int i, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    """Rows of the data as numbers of our type, some at a time."""
+    cdef Rows16 row
+    cdef const Input *x = &r.input[i]
+    cdef int run = r.plan.body.run_of_input[i], l = 0, k, n
+    while l < lanes:
+        n = min(16, lanes - l)
+        for k in range(n):
+            row[k] = x.data + rows[l0 + l + k] * x.width
+        r.K.load_rows(rows_of(r, r.RV, run, l0 + l, tag), r.plan.body.runs[run].ld, row, <int>x.width, n)
+        l += n
+
+
+cdef void mark_suspects(Replay r, const real *v, int n, int lanes, int l0, real tag) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef int l
+    for k in range(n):
+        for l in range(lanes):
+            if not isfinite(<double>v[k * lanes + l]):
+                r.status[l0 + l] |= SUSPECT
+
+
+cdef void check_guards(Replay r, const real *V, const real *U, int l0, int lanes, real tag) noexcept nogil:
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k
+    cdef int l
+    cdef const Guard *g
+    cdef const real *x
+    cdef const real *y
+    for k in range(p.n_guards):
+        g = &p.guards[k]
+        if g.kind != R_SLOTS and g.other != R_SLOTS:
+            continue
+        x = V + <Py_ssize_t>g.p * lanes if g.kind == R_SLOTS else U + g.p
+        y = V + <Py_ssize_t>g.q * lanes if g.other == R_SLOTS else U + g.q
+        for l in range(lanes):
+            if not holds(g, x[l if g.kind == R_SLOTS else 0],
+                         0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0]):
+                r.status[l0 + l] |= MISSED
+
+
+cdef void apply(Replay r, const Instr *q, int mode, real *out, const real *a, const real *b, Py_ssize_t n,
+                real tag) noexcept nogil:
+    """One operation on n numbers."""
+    cdef Py_ssize_t k
+    cdef Row *f
+    cdef bint one_a = mode == FS_A_IS_ONE, one_b = mode == FS_B_IS_ONE
+    if q.op >= 0:
+        if q.b.kind == R_NONE:
+            r.K.unary(q.op, out, a, n)
+        else:
+            r.K.binary(q.op, mode, out, a, b, n)
+    elif q.code == X_COPY:
+        memcpy(out, a, n * sizeof(real))
+    else:
+        f = row(q.code)
+        if f.arity == 1:
+            for k in range(n):
+                out[k] = <real>f.f(a[k])
+        else:
+            for k in range(n):
+                out[k] = <real>f.f2(a[0 if one_a else k], b[0 if one_b else k])
+
+
+cdef void apply_backward(Replay r, const Instr *q, int mode, real *da, real *db, const real *a, const real *b,
+                         const real *v, const real *g, Py_ssize_t n, real tag) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef Row *f
+    cdef bint one_a = mode == FS_A_IS_ONE, one_b = mode == FS_B_IS_ONE
+    cdef double x, y
+    if q.code == X_COPY:
+        return
+    if q.op >= 0:
+        if q.b.kind != R_NONE:
+            r.K.binary_backward(q.op, mode, da, db, a, b, v, g, n)
+        elif da != NULL:
+            r.K.unary_backward(q.op, da, a, v, g, n)
+        return
+    f = row(q.code)
+    for k in range(n):
+        x = a[0 if one_a else k]
+        if f.arity == 1:
+            da[k] += <real>(g[k] * f.d(x, v[k]))
+            continue
+        y = b[0 if one_b else k]
+        if da != NULL:
+            da[0 if one_a else k] += <real>(g[k] * f.da(x, y, v[k]))
+        if db != NULL:
+            db[0 if one_b else k] += <real>(g[k] * f.db(x, y, v[k]))
+
+
+cdef inline bint is_vector(const Ref *a, bint uniform) noexcept nogil:
+    """Whether an operand has a number for each lane (all have, in the uniform part)."""
+    return a.kind == R_SLOTS or uniform
+
+
+cdef inline bint is_flat(const Ref *a, int n, bint uniform) noexcept nogil:
+    """Whether an operand of n operations is one stretch of memory, or one number."""
+    if a.kind == R_NONE or n == 1:
+        return True
+    if a.index != NULL:
+        return False
+    return a.step == 1 if is_vector(a, uniform) else a.step == 0
+
+
+cdef void elements_forward(Replay r, const Instr *q, real *V, real *U, int lanes, bint uniform, real tag) noexcept nogil:
+    cdef bint va = is_vector(&q.a, uniform), vb = q.b.kind == R_NONE or is_vector(&q.b, uniform)
+    cdef int mode = FS_VECTORS if va and vb else FS_B_IS_ONE if va else FS_A_IS_ONE
+    cdef Py_ssize_t k
+    cdef real *out = V + <Py_ssize_t>q.out * lanes
+    cdef const real *a
+    cdef const real *b = NULL
+    if is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform):
+        a = V + <Py_ssize_t>place(&q.a, 0) * lanes if va else U + place(&q.a, 0)
+        if q.b.kind != R_NONE:
+            b = V + <Py_ssize_t>place(&q.b, 0) * lanes if vb else U + place(&q.b, 0)
+        apply(r, q, mode, out, a, b, <Py_ssize_t>q.n * lanes, tag)
+        return
+    for k in range(q.n):
+        a = V + <Py_ssize_t>place(&q.a, <int>k) * lanes if va else U + place(&q.a, <int>k)
+        if q.b.kind != R_NONE:
+            b = V + <Py_ssize_t>place(&q.b, <int>k) * lanes if vb else U + place(&q.b, <int>k)
+        apply(r, q, mode, out + k * lanes, a, b, lanes, tag)
+
+
+cdef void rows_forward(Replay r, const Instr *q, int l0, int lanes, real tag) noexcept nogil:
+    """An operation on whole runs; an operand may be n uniform numbers, or one."""
+    cdef const Run *out = &r.plan.body.runs[q.run]
+    cdef real *U = <real *>r.U
+    cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
+    cdef bint one_a = not ra and q.a.step == 0, one_b = q.b.kind == R_UNIFORM and q.b.step == 0
+    cdef int mode = FS_A_IS_ONE if one_a else FS_B_IS_ONE if one_b else FS_VECTORS, l
+    cdef const real *a
+    cdef const real *b
+    cdef bint flat = out.ld == q.n and (ra or one_a) and (rb or one_b or q.b.kind == R_NONE)
+    if flat and (not ra or r.plan.body.runs[q.a.run].ld == q.n) and (not rb or r.plan.body.runs[q.b.run].ld == q.n):
+        a = rows_of(r, r.RV, q.a.run, l0, tag) if ra else U + q.a.start
+        b = rows_of(r, r.RV, q.b.run, l0, tag) if rb else U + q.b.start
+        apply(r, q, mode, rows_of(r, r.RV, q.run, l0, tag), a, b, <Py_ssize_t>q.n * lanes, tag)
+    else:
+        for l in range(l0, l0 + lanes):
+            a = rows_of(r, r.RV, q.a.run, l, tag) if ra else U + q.a.start
+            b = rows_of(r, r.RV, q.b.run, l, tag) if rb else U + q.b.start
+            apply(r, q, mode, rows_of(r, r.RV, q.run, l, tag), a, b, q.n, tag)
+    if q.raises:
+        for l in range(l0, l0 + lanes):
+            if r.K.not_finite(rows_of(r, r.RV, q.run, l, tag), q.n):
+                r.status[l] |= SUSPECT
+
+
+cdef void sum_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
+    cdef const Sum *s = &r.plan.body.sums[q.extra]
+    cdef const Term *t
+    cdef real *out = V + <Py_ssize_t>q.out * lanes
+    cdef double number = 0.0
+    cdef int k
+    memset(out, 0, lanes * sizeof(real))
+    for k in range(s.first, s.stop):
+        t = &r.plan.body.terms[k]
+        if t.p_kind == R_UNIFORM and t.q_kind != R_SLOTS:
+            number += t.sign * <double>U[t.p] * (<double>U[t.q] if t.q_kind == R_UNIFORM else 1.0)
+        elif t.q_kind == R_NONE:
+            if t.sign > 0:
+                r.K.add(out, V + <Py_ssize_t>t.p * lanes, lanes)
+            else:
+                r.K.add_scaled(out, -1.0, V + <Py_ssize_t>t.p * lanes, lanes)
+        elif t.p_kind == R_UNIFORM:
+            r.K.add_scaled(out, t.sign * <double>U[t.p], V + <Py_ssize_t>t.q * lanes, lanes)
+        elif t.q_kind == R_UNIFORM:
+            r.K.add_scaled(out, t.sign * <double>U[t.q], V + <Py_ssize_t>t.p * lanes, lanes)
+        elif t.sign > 0:
+            r.K.add_product(out, V + <Py_ssize_t>t.p * lanes, V + <Py_ssize_t>t.q * lanes, lanes)
+        else:
+            subtract_product(out, V + <Py_ssize_t>t.p * lanes, V + <Py_ssize_t>t.q * lanes, lanes)
+    if number != 0.0:
+        r.K.add_number(out, number, lanes)
+
+
+cdef void subtract_product(real *y, const real *a, const real *b, int n) noexcept nogil:
+    cdef int k
+    for k in range(n):
+        y[k] -= a[k] * b[k]
+
+
+cdef inline bint has_sparse(Replay r, const Product *p) noexcept nogil:
+    return p.whole_input >= 0 and r.input[p.whole_input].begin != NULL
+
+
+cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, real tag) noexcept nogil:
+    cdef const Product *p = &r.plan.body.products[q.extra]
+    cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
+    cdef real *U = <real *>r.U
+    cdef const void *b = <const void *>(U + r.plan.body.matrices[p.bias].base) if p.bias >= 0 else NULL
+    cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
+    cdef const Input *x
+    if has_sparse(r, p):
+        x = &r.input[p.whole_input]
+        r.K.sparse_affine(out, m.ld, b, U + m.base, m.ld, m.ld, lanes,
+                          x.row_column + l0, x.row_value + l0, x.row_count + l0)
+    else:
+        r.K.dense_affine(out, m.ld, b, U + m.base, m.ld, m.ld, lanes,
+                         rows_of(r, r.RV, p.x, l0, tag) + p.first, r.plan.body.runs[p.x].ld, m.rows)
+
+
+cdef void spread(Replay r, const Instr *q, const real *source, real *V, int lanes, real tag) noexcept nogil:
+    cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
+    cdef real *out = V + <Py_ssize_t>q.out * lanes
+    if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
+        r.K.turn(out, lanes, source + q.a.start, ld, lanes, q.n, False)
+        return
+    for k in range(q.n):
+        at = place(&q.a, k)
+        for l in range(lanes):
+            out[<Py_ssize_t>k * lanes + l] = source[<Py_ssize_t>l * ld + at]
+
+
+cdef void pack(Replay r, const Instr *q, const real *V, const real *U, int l0, int lanes, real tag) noexcept nogil:
+    cdef int ld = r.plan.body.runs[q.run].ld, k = 0, l, n
+    cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
+    cdef const int *index = q.a.index
+    while k < q.n:
+        n = 1
+        if index[k] < 0:
+            for l in range(lanes):
+                out[<Py_ssize_t>l * ld + k] = U[-1 - index[k]]
+        else:
+            while k + n < q.n and index[k + n] == index[k] + n:
+                n += 1
+            r.K.turn(out + k, ld, V + <Py_ssize_t>index[k] * lanes, lanes, n, lanes, False)
+        k += n
+
+
+cdef inline const real *one_of(const Ref *a, const real *V, const real *U, int lanes) noexcept nogil:
+    return V + <Py_ssize_t>a.start * lanes if a.kind == R_SLOTS else U + a.start
+
+
+cdef void select_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const real *a = one_of(&q.a, V, U, lanes)
+    cdef const real *b = one_of(&q.b, V, U, lanes)
+    cdef const real *c = one_of(&it.c, V, U, lanes)
+    cdef const real *d = one_of(&it.d, V, U, lanes)
+    cdef real *out = V + <Py_ssize_t>q.out * lanes
+    cdef int l
+    for l in range(lanes):
+        if compare_numbers(it.count, a[l if q.a.kind == R_SLOTS else 0], b[l if q.b.kind == R_SLOTS else 0]):
+            out[l] = c[l if it.c.kind == R_SLOTS else 0]
+        else:
+            out[l] = d[l if it.d.kind == R_SLOTS else 0]
+
+
+cdef inline long long choice(Replay r, int argument, int fixed, long long row, Py_ssize_t n) noexcept nogil:
+    """A label or an index; -1: out of range."""
+    cdef long long i = fixed if argument < 0 else r.input[argument].whole[row]
+    if i < 0:
+        i = -1 if fixed == -2 or i + n < 0 else i + n
+    return i if i < n else -1
+
+
+cdef void gather_forward(Replay r, const Instr *q, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
+    cdef const Matrix *m
+    cdef const real *source
+    cdef long long i
+    cdef int l, n, ld = r.plan.body.runs[q.run].ld
+    for l in range(lanes):
+        if it.address >= 0:
+            m = &r.plan.body.matrices[it.address]
+            n = m.rows
+        else:
+            n = q.b.start // it.count
+        i = choice(r, it.argument, 0, rows[l0 + l], n)
+        if i < 0:
+            r.status[l0 + l] |= SUSPECT
+            i = 0
+        if it.address >= 0:
+            source = <real *>r.U + m.base + i * m.ld
+        else:
+            source = rows_of(r, r.RV, it.x, l0 + l, tag) + q.a.start + i * it.count
+        memcpy(out + <Py_ssize_t>l * ld, source, it.count * sizeof(real))
+
+
+cdef void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
+                       real tag) noexcept nogil:
+    """cross_entropy, logsumexp, softmax."""
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const real *z = rows_of(r, r.RV, it.x, l0, tag) + q.a.start
+    cdef int ld = r.plan.body.runs[it.x].ld, n = q.b.start, l
+    cdef real *out
+    cdef long long i
+    if q.kind == I_SOFTMAX:
+        r.K.softmax(rows_of(r, r.RV, q.run, l0, tag), r.plan.body.runs[q.run].ld, r.scratch[thread], z, ld, n, lanes)
+        return
+    out = <real *>r.V[thread] + <Py_ssize_t>q.out * lanes
+    r.K.softmax(rows_of(r, r.RV, it.saved, l0, tag), r.plan.body.runs[it.saved].ld, out, z, ld, n, lanes)
+    if q.kind == I_XENT:
+        for l in range(lanes):
+            i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)
+            if i < 0:
+                r.status[l0 + l] |= SUSPECT
+                i = 0
+            out[l] -= z[<Py_ssize_t>l * ld + i]
+
+
+# --- backwards ------------------------------------------------------------------------------------
+
+cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k
+    cdef int l, mode = r.mode & (PARAMETERS | ARGUMENTS)
+    cdef const Instr *q
+    cdef const Product *product
+    cdef real *V = <real *>r.V[thread]
+    cdef real *A = <real *>r.A[thread]
+    cdef real *U = <real *>r.U
+    cdef real *port = <real *>r.PB + <Py_ssize_t>c * p.n_ports
+    cdef real *g
+    cdef Input *x
+    memset(A, 0, <size_t>p.n_slots * lanes * sizeof(real))
+    for k in range(p.n_runs):
+        if p.runs[k].mask & mode:
+            memset(rows_of(r, r.RA, <int>k, l0, tag), 0, <size_t>p.runs[k].ld * lanes * sizeof(real))
+    if p.result_kind == R_SLOTS:
+        g = A + <Py_ssize_t>p.result * lanes
+        for l in range(lanes):
+            g[l] = 1.0
+    for k in range(p.n_lanes - 1, -1, -1):
+        q = &p.lanes[k]
+        if not q.mask & mode:
+            continue
+        if q.kind == I_ELEMENTS:
+            elements_backward(r, q, V, A, U, port, lanes, False, tag)
+        elif q.kind == I_SUM:
+            sum_backward(r, q, V, A, U, port, lanes, tag)
+        elif q.kind == I_ROWS:
+            rows_backward(r, q, l0, lanes, port, tag)
+        elif q.kind == I_PRODUCT:
+            product = &p.products[q.extra]
+            if q.a.mask & mode:
+                r.K.input_gradient(rows_of(r, r.RA, product.x, l0, tag) + product.first, p.runs[product.x].ld,
+                                   U + p.matrices[product.matrix].base, p.matrices[product.matrix].ld,
+                                   p.matrices[product.matrix].ld, p.matrices[product.matrix].rows, lanes,
+                                   rows_of(r, r.RA, q.run, l0, tag), p.runs[q.run].ld, r.scratch[thread])
+        elif q.kind == I_NUMBER:
+            x = &r.input[q.extra]
+            if x.gradient != NULL:
+                for l in range(lanes):
+                    x.gradient[rows[l0 + l]] = A[<Py_ssize_t>q.out * lanes + l]
+        elif q.kind == I_SPREAD:
+            spread_backward(r, q, rows_of(r, r.RA, q.a.run, l0, tag), A, lanes, tag)
+        elif q.kind == I_PACK:
+            pack_backward(r, q, A, port, l0, lanes, tag)
+        elif q.kind == I_SELECT:
+            select_backward(r, q, V, A, U, port, lanes, tag)
+        elif q.kind == I_GATHER:
+            if p.items[q.extra].address < 0:
+                gather_lanes_backward(r, q, l0, lanes, rows, tag)
+        else:
+            loss_backward(r, q, thread, l0, lanes, rows, tag)
+    if mode & ARGUMENTS:
+        for l in range(r.n_inputs):
+            x = &r.input[l]
+            if p.run_of_input[l] >= 0 and x.gradient != NULL:
+                store_gradient(r, l, l0, lanes, rows, tag)
+
+
+cdef void store_gradient(Replay r, int i, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    cdef const Input *x = &r.input[i]
+    cdef const real *g
+    cdef double *out
+    cdef int l
+    cdef Py_ssize_t k
+    for l in range(l0, l0 + lanes):
+        g = rows_of(r, r.RA, r.plan.body.run_of_input[i], l, tag)
+        out = x.gradient + rows[l] * x.width
+        for k in range(x.width):
+            out[k] = g[k]
+
+
+cdef void elements_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes, bint uniform,
+                            real tag) noexcept nogil:
+    """`port`: where the gradients of uniform operands go; in the uniform part all are in A."""
+    cdef bint va = is_vector(&q.a, uniform), vb = q.b.kind == R_NONE or is_vector(&q.b, uniform)
+    cdef int mode = FS_VECTORS if va and vb else FS_B_IS_ONE if va else FS_A_IS_ONE, which = r.mode & (
+        PARAMETERS | ARGUMENTS)
+    cdef bint wa = (q.a.mask & which) != 0, wb = (q.b.mask & which) != 0
+    cdef int pa = 0 if q.a.index == NULL and q.a.step == 0 else 1
+    cdef int pb = 0 if q.b.index == NULL and q.b.step == 0 else 1
+    cdef Py_ssize_t k, out = <Py_ssize_t>q.out * lanes, at, bt, step = lanes, count = q.n
+    cdef real *da
+    cdef real *db
+    if not wa and not wb:
+        return
+    if is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform):
+        step, count = <Py_ssize_t>q.n * lanes, 1
+    for k in range(count - 1, -1, -1):
+        at = <Py_ssize_t>place(&q.a, <int>k) * (lanes if va else 1)
+        bt = <Py_ssize_t>place(&q.b, <int>k) * (lanes if vb else 1)
+        da = NULL
+        db = NULL
+        if wa:
+            da = A + at if va else port + q.a.port + k * pa
+        if wb:
+            db = A + bt if vb else port + q.b.port + k * pb
+        apply_backward(r, q, mode, da, db, V + at if va else U + at, V + bt if vb else U + bt,
+                       V + out + k * step, A + out + k * step, step, tag)
+
+
+cdef void rows_backward(Replay r, const Instr *q, int l0, int lanes, real *port, real tag) noexcept nogil:
+    cdef real *U = <real *>r.U
+    cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
+    cdef int which = r.mode & (PARAMETERS | ARGUMENTS)
+    cdef bint wa = (q.a.mask & which) != 0, wb = (q.b.mask & which) != 0
+    cdef int mode = FS_VECTORS, l
+    cdef real *da
+    cdef real *db
+    if not wa and not wb:
+        return
+    if not ra and q.a.step == 0:
+        mode = FS_A_IS_ONE
+    elif q.b.kind == R_UNIFORM and q.b.step == 0:
+        mode = FS_B_IS_ONE
+    for l in range(l0, l0 + lanes):
+        da = NULL
+        db = NULL
+        if wa:
+            da = rows_of(r, r.RA, q.a.run, l, tag) if ra else port + q.a.port
+        if wb:
+            db = rows_of(r, r.RA, q.b.run, l, tag) if rb else port + q.b.port
+        apply_backward(r, q, mode, da, db, rows_of(r, r.RV, q.a.run, l, tag) if ra else U + q.a.start,
+                       rows_of(r, r.RV, q.b.run, l, tag) if rb else U + q.b.start,
+                       rows_of(r, r.RV, q.run, l, tag), rows_of(r, r.RA, q.run, l, tag), q.n, tag)
+
+
+cdef void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
+                       real tag) noexcept nogil:
+    cdef const Sum *s = &r.plan.body.sums[q.extra]
+    cdef const Term *t
+    cdef const real *g = A + <Py_ssize_t>q.out * lanes
+    cdef int k, which = r.mode & (PARAMETERS | ARGUMENTS)
+    for k in range(s.stop - 1, s.first - 1, -1):
+        t = &r.plan.body.terms[k]
+        if t.p_mask & which:
+            term_backward(r, t.sign, t.p_kind, t.p, t.p_port, t.q_kind, t.q, V, A, U, port, g, lanes, tag)
+        if t.q_kind != R_NONE and t.q_mask & which:
+            term_backward(r, t.sign, t.q_kind, t.q, t.q_port, t.p_kind, t.p, V, A, U, port, g, lanes, tag)
+
+
+cdef void term_backward(Replay r, int sign, int kind, int p, int p_port, int other, int q, real *V, real *A, real *U,
+                        real *port, const real *g, int lanes, real tag) noexcept nogil:
+    """What flows into p, whose factor is q."""
+    cdef real *d = A + <Py_ssize_t>p * lanes
+    if kind == R_UNIFORM:
+        if other == R_SLOTS:
+            port[p_port] += <real>(sign * r.K.dot(g, V + <Py_ssize_t>q * lanes, lanes))
+        else:
+            port[p_port] += <real>(sign * r.K.sum(g, lanes) * (<double>U[q] if other == R_UNIFORM else 1.0))
+    elif other == R_NONE:
+        if sign > 0:
+            r.K.add(d, g, lanes)
+        else:
+            r.K.add_scaled(d, -1.0, g, lanes)
+    elif other == R_UNIFORM:
+        r.K.add_scaled(d, sign * <double>U[q], g, lanes)
+    elif sign > 0:
+        r.K.add_product(d, g, V + <Py_ssize_t>q * lanes, lanes)
+    else:
+        subtract_product(d, g, V + <Py_ssize_t>q * lanes, lanes)
+
+
+cdef void spread_backward(Replay r, const Instr *q, real *target, const real *A, int lanes, real tag) noexcept nogil:
+    cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
+    cdef const real *g = A + <Py_ssize_t>q.out * lanes
+    if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
+        r.K.turn(target + q.a.start, ld, g, lanes, q.n, lanes, True)
+        return
+    for k in range(q.n):
+        at = place(&q.a, k)
+        for l in range(lanes):
+            target[<Py_ssize_t>l * ld + at] += g[<Py_ssize_t>k * lanes + l]
+
+
+cdef void pack_backward(Replay r, const Instr *q, real *A, real *port, int l0, int lanes, real tag) noexcept nogil:
+    cdef int ld = r.plan.body.runs[q.run].ld, k = 0, l, n, uniform = 0
+    cdef const real *g = rows_of(r, r.RA, q.run, l0, tag)
+    cdef const int *index = q.a.index
+    while k < q.n:
+        n = 1
+        if index[k] < 0:
+            for l in range(lanes):
+                port[q.a.port + uniform] += g[<Py_ssize_t>l * ld + k]
+            uniform += 1
+        else:
+            while k + n < q.n and index[k + n] == index[k] + n:
+                n += 1
+            r.K.turn(A + <Py_ssize_t>index[k] * lanes, lanes, g + k, ld, lanes, n, True)
+        k += n
+
+
+cdef void select_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
+                          real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const real *a = one_of(&q.a, V, U, lanes)
+    cdef const real *b = one_of(&q.b, V, U, lanes)
+    cdef const real *g = A + <Py_ssize_t>q.out * lanes
+    cdef const Ref *chosen
+    cdef int l, which = r.mode & (PARAMETERS | ARGUMENTS)
+    for l in range(lanes):
+        if compare_numbers(it.count, a[l if q.a.kind == R_SLOTS else 0], b[l if q.b.kind == R_SLOTS else 0]):
+            chosen = &it.c
+        else:
+            chosen = &it.d
+        if not chosen.mask & which:
+            continue
+        if chosen.kind == R_SLOTS:
+            A[<Py_ssize_t>chosen.start * lanes + l] += g[l]
+        else:
+            port[chosen.port] += g[l]
+
+
+cdef void gather_lanes_backward(Replay r, const Instr *q, int l0, int lanes, const long long *rows,
+                                real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef long long i
+    cdef int l
+    for l in range(lanes):
+        i = choice(r, it.argument, 0, rows[l0 + l], q.b.start // it.count)
+        r.K.add(rows_of(r, r.RA, it.x, l0 + l, tag) + q.a.start + i * it.count, rows_of(r, r.RA, q.run, l0 + l, tag),
+                it.count)
+
+
+cdef void gather_backward(Replay r, const Instr *q, int n, const long long *rows, real tag) noexcept nogil:
+    """Into uniform candidates, for all lanes of a batch in their order."""
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const Matrix *m = &r.plan.body.matrices[it.address]
+    cdef int l
+    for l in range(n):
+        r.K.add(<real *>r.UA + m.base + choice(r, it.argument, 0, rows[l], m.rows) * m.ld,
+                rows_of(r, r.RA, q.run, l, tag), it.count)
+
+
+cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
+                        real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef int n = q.b.start, l, k
+    cdef const real *p
+    cdef const real *g
+    cdef real *dz
+    cdef real total
+    if not q.a.mask & r.mode:
+        return
+    for l in range(lanes):
+        dz = rows_of(r, r.RA, it.x, l0 + l, tag) + q.a.start
+        if q.kind == I_SOFTMAX:
+            p = rows_of(r, r.RV, q.run, l0 + l, tag)
+            g = rows_of(r, r.RA, q.run, l0 + l, tag)
+            total = 0.0
+            for k in range(n):
+                total += g[k] * p[k]
+            for k in range(n):
+                dz[k] += p[k] * (g[k] - total)
+            continue
+        p = rows_of(r, r.RV, it.saved, l0 + l, tag)
+        g = <real *>r.A[thread] + <Py_ssize_t>q.out * lanes + l
+        for k in range(n):
+            dz[k] += g[0] * p[k]
+        if q.kind == I_XENT:
+            dz[choice(r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)] -= g[0]
+
+
+# --- weights, and the uniform part backwards ------------------------------------------------------
+
+cdef void update_weights(Replay r, int thread, int n, double rate, real tag) noexcept nogil:
+    """This thread's share of all weight gradients: some columns of each, over all lanes in their order."""
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k
+    cdef const Instr *q
+    cdef const Product *product
+    cdef const Matrix *m
+    cdef real *target
+    cdef real *g
+    cdef int parts, first, stop, row0, row1
+    cdef double scale
+    for k in range(p.n_lanes - 1, -1, -1):
+        q = &p.lanes[k]
+        if q.kind != I_PRODUCT or not q.mask & PARAMETERS:
+            continue
+        product = &p.products[q.extra]
+        m = &p.matrices[product.matrix]
+        g = rows_of(r, r.RA, q.run, 0, tag)
+        if product.bias >= 0 and thread == r.team - 1 and p.matrices[product.bias].mask & PARAMETERS:
+            r.K.add_rows(<real *>r.UA + p.matrices[product.bias].base, g, m.ld, m.ld, n)
+        if not m.mask & PARAMETERS:
+            continue
+        first, stop, row0, row1 = 0, m.ld, 0, m.rows
+        parts = m.ld // PAD
+        if parts >= r.team:
+            first, stop = parts * thread // r.team * PAD, parts * (thread + 1) // r.team * PAD
+        else:
+            row0, row1 = m.rows * thread // r.team, m.rows * (thread + 1) // r.team
+        target = <real *>(r.U if r.fused[product.matrix] and r.mode & TRAIN else r.UA) + m.base
+        scale = -rate / n if r.fused[product.matrix] and r.mode & TRAIN else 1.0
+        weights_of(r, product, m, target, scale, g, n, first, stop, row0, row1, tag)
+
+
+cdef void weights_of(Replay r, const Product *p, const Matrix *m, real *target, double scale, const real *g, int n,
+                     int first, int stop, int row0, int row1, real tag) noexcept nogil:
+    cdef const Input *x
+    if has_sparse(r, p):
+        x = &r.input[p.whole_input]
+        if n == 1:
+            r.K.sparse_update_one(target + first, m.ld, scale, stop - first, x.row_column[0], x.row_value[0],
+                                  x.row_count[0], g + first)
+        else:
+            r.K.sparse_update(target + first, m.ld, scale, stop - first, x.start, x.lane, x.entry, row0, row1,
+                              g + first, m.ld)
+    else:
+        r.K.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
+                         rows_of(r, r.RV, p.x, 0, tag) + p.first + row0, r.plan.body.runs[p.x].ld, row1 - row0,
+                         g + first, m.ld)
+
+
+cdef void uniform_backward(Replay r, real tag) noexcept nogil:
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k, i, j
+    cdef const Instr *q
+    cdef const Matrix *m
+    cdef const Sum *s
+    cdef const Term *t
+    cdef real *UA = <real *>r.UA
+    cdef real *U = <real *>r.U
+    cdef const int *table
+    cdef double g
+    cdef int which = r.mode & (PARAMETERS | ARGUMENTS)
+    for k in range(p.n_matrices - 1, -1, -1):
+        m = &p.matrices[k]
+        if m.table >= 0 and m.mask & which:
+            table = p.table_of[m.table]
+            for i in range(m.rows):
+                for j in range(m.cols):
+                    UA[table[i * m.cols + j]] += UA[m.base + i * m.ld + j]
+    for k in range(p.n_uniform_instr - 1, -1, -1):
+        q = &p.uniform[k]
+        if not q.mask & which:
+            continue
+        if q.kind == I_ELEMENTS:
+            elements_backward(r, q, U, UA, U, UA, 1, True, tag)
+            continue
+        s = &p.sums[q.extra]
+        g = UA[q.out]
+        for j in range(s.first, s.stop):
+            t = &p.terms[j]
+            if t.q_kind == R_NONE:
+                if t.p_mask & which:
+                    r.K.add_number(UA + t.p, t.sign * g, t.count)
+            else:
+                if t.p_mask & which:
+                    r.K.add_scaled(UA + t.p, t.sign * g, U + t.q, t.count)
+                if t.q_mask & which:
+                    r.K.add_scaled(UA + t.q, t.sign * g, U + t.p, t.count)

@@ -1,0 +1,648 @@
+"""compile: record a scalar program once, and replay it over the rows of a data set.
+
+The boundary: `_program` records, `_rewrite` plans, `_replay` computes.  Here are the programs that a user holds: which
+recording fits which rows, what happens when none does, and what becomes of errors.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastscalar import _replay
+from fastscalar._array import TensorArray, TracedInt, to_tensor
+from fastscalar._core import Tensor
+from fastscalar._program import NotReplayable, Recording, extract
+from fastscalar._rewrite import rewrite
+
+MISSED, SUSPECT = 1, 2  # status of a row, as `_replay` has it
+VERSIONS = 64  # recordings of one program for arguments of one shape
+BATCH = 256  # rows at once
+SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
+PORTION = 0.05  # seconds between two looks at signals
+
+
+class CompileWarning(UserWarning):
+    """A program, or a part of its rows, runs eagerly; the message says why and what to write instead."""
+
+
+def compile(function: Callable[..., Any] | None = None, *, exact: bool = False) -> Any:
+    """A Program of a function that takes the numbers of one row and returns one number.
+
+    Also a decorator, with or without arguments.  exact=True keeps the order of operations of the eager engine.
+
+    >>> import fastscalar as fs, numpy as np
+    >>> w = fs.to_tensor([1.0, 2.0, 3.0])
+    >>> @fs.compile
+    ... def error(x, y):
+    ...     s = 0.0
+    ...     for j in range(3):
+    ...         s = s + x[j] * w[j]
+    ...     return (s - y) ** 2
+    >>> X, y = np.eye(3), np.array([1.0, 1.0, 1.0])
+    >>> error(X[1], y[1])
+    1.0
+    >>> error.map(X, y)
+    array([0., 1., 4.])
+    >>> error.backward(X, y)
+    array([0., 1., 4.])
+    >>> w.grad
+    array([0., 2., 4.])
+    """
+    if function is None:
+        return lambda f: Program(f, exact=exact)
+    return Program(function, exact=exact)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+class Rows:
+    """The arguments of a program for n rows: for each its kind, and its numbers as the replays want them."""
+
+    def __init__(self, arguments: Sequence[Any], name: str) -> None:
+        self.kinds: list[Any] = []  # "array" and its shape, "number", "whole", "wholes" and their shape; shared or not
+        self.data: list[Any] = []
+        self.n = -1
+        for k, argument in enumerate(arguments):
+            self._add(argument, f"{name}: argument {k}")
+        if self.n < 0:
+            raise ValueError(f"{name}: expected at least one array with a row for each sample")
+        if self.n == 0:
+            raise ValueError(f"{name}: the arrays are empty")
+
+    def _add(self, argument: Any, what: str) -> None:
+        values = _as_array(argument, what)
+        if values.ndim and self.n not in (-1, len(values)):
+            raise ValueError(f"{what} has {len(values)} rows, those before it have {self.n}")
+        if values.ndim:
+            self.n = len(values)
+        if values.dtype.kind in "iub":
+            values = values.astype(np.int64)
+            self.kinds.append(("whole",) if values.ndim <= 1 else ("wholes", values.shape[1:]))
+            self.data.append(values)
+        else:
+            values = np.array(values, dtype=np.float64, order="C", copy=None)
+            if values.ndim == 0:
+                self.kinds.append(("shared",))
+            elif values.ndim == 1:
+                self.kinds.append(("number",))
+            else:
+                if not values[0].size:
+                    raise ValueError(f"{what}: its rows are empty")
+                self.kinds.append(("array", values.shape[1:]))
+            self.data.append(values)
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        return tuple(self.kinds)
+
+    def row(self, i: int) -> list[Any]:
+        return [d[i] if d.ndim else d[()] for d in self.data]
+
+
+def _as_array(argument: Any, what: str) -> np.ndarray:
+    if isinstance(argument, TensorArray):
+        argument = argument.numpy()
+    elif isinstance(argument, Tensor):
+        argument = argument.item()
+    values = np.asarray(argument)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{what}: expected numbers or an array of them, got {type(argument).__name__} of {values.dtype}")
+    return values
+
+
+class One(Rows):
+    """The arguments of a single call."""
+
+    def __init__(self, arguments: Sequence[Any], name: str) -> None:
+        self.kinds, self.data, self.n = [], [], -1
+        for k, argument in enumerate(arguments):
+            self._add(_as_array(argument, f"{name}: argument {k}")[None], f"{name}: argument {k}")
+
+
+def _handles(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """What a recorded function is called with, and the inputs of the recording."""
+    arguments: list[Any] = []
+    inputs: list[Any] = []
+    for kind, value in zip(kinds, row, strict=True):
+        if kind[0] == "array":
+            handle = to_tensor(value)
+            inputs.append(("array", handle))
+        elif kind[0] in ("number", "shared"):
+            handle = Tensor(float(value))
+            inputs.append(("number", handle))
+        elif kind[0] == "whole":
+            handle = TracedInt(int(value), Tensor(float(value)), len(inputs))
+            inputs.append(("whole", handle))
+        else:
+            handle = _nested(value, inputs)
+        arguments.append(handle)
+    return arguments, inputs
+
+
+def _nested(values: np.ndarray, inputs: list[Any]) -> Any:
+    if values.ndim:
+        return [_nested(v, inputs) for v in values]
+    handle = TracedInt(int(values), Tensor(float(values)), len(inputs))
+    inputs.append(("whole", handle))
+    return handle
+
+
+def _eager_arguments(kinds: Sequence[Any], row: Sequence[Any]) -> list[Any]:
+    arguments = []
+    for kind, value in zip(kinds, row, strict=True):
+        if kind[0] == "array":
+            arguments.append(to_tensor(value))
+        elif kind[0] in ("number", "shared"):
+            arguments.append(Tensor(float(value)))
+        else:
+            arguments.append(int(value) if kind[0] == "whole" else value.tolist())
+    return arguments
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+class Version:
+    """One recording: its graph, its plans, and replays that nobody uses at the moment."""
+
+    def __init__(self, graph: Any, sizes: list[int]) -> None:
+        self.graph = graph
+        self.sizes = sizes
+        self.plans: dict[Any, Any] = {}
+        self.free: dict[Any, list[Any]] = {}
+        self.lock = threading.Lock()
+
+    @property
+    def captures(self) -> list[Any]:
+        return self.graph.captures
+
+    def plan(self, shared: frozenset[int], parameters: list[Any] | None = None) -> Any:
+        trained = None if parameters is None else _replay.trained_elements(self.graph.captures, parameters)
+        key = (shared, None if trained is None else b"".join(t.tobytes() for t in trained))
+        with self.lock:
+            if key not in self.plans:
+                self.plans[key] = rewrite(self.graph, self.sizes, shared, trained)
+            return self.plans[key]
+
+    def take(self, plan: Any, batch: int, wide: bool, threads: int) -> Any:
+        key = (id(plan), batch, wide, threads, _replay.kernel_set())
+        with self.lock:
+            if self.free.get(key):
+                return self.free[key].pop()
+        return _replay.Replay(plan, batch, wide, threads)
+
+    def give(self, replay: Any, batch: int) -> None:
+        replay.release_inputs()
+        key = (id(replay.plan), batch, replay.wide, replay.threads, _replay.kernel_set())
+        with self.lock:
+            self.free.setdefault(key, []).append(replay)
+
+
+class Site:
+    """The versions of a program for arguments of one signature."""
+
+    def __init__(self) -> None:
+        self.versions: list[Version] = []
+        self.eager = False  # no more versions: what none fits runs eagerly
+
+
+class _Failure(Exception):
+    """A row that raises: `row`, `error`."""
+
+    def __init__(self, row: int, error: BaseException) -> None:
+        self.row, self.error = row, error
+
+
+def _named(row: int, error: BaseException) -> BaseException:
+    """The same error, saying which row it was."""
+    if type(error) in (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPointError, ArithmeticError):
+        return type(error)(f"row {row}: {error}").with_traceback(error.__traceback__)
+    error.add_note(f"row {row}")
+    return error
+
+
+class Program:
+    """What `fastscalar.compile` makes of a function.
+
+    The first call records; others replay what was recorded, over many rows at once and without Python.  Leaves that
+    the function reads (parameters) are captured: each replay uses the value that they have then, and `backward` leaves
+    gradients in them.  Everything else that it reads is frozen, until `reset()`.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, exact: bool = False) -> None:
+        if not callable(function):
+            raise TypeError(f"compile: expected a function, got {type(function).__name__}")
+        self.function = function
+        self.exact = bool(exact)
+        self.__wrapped__ = function
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__doc__ = getattr(function, "__doc__", None)
+        self._sites: dict[Any, Site] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<fastscalar program {self.__name__}>"
+
+    # --- what a user calls ---
+
+    def __call__(self, *arguments: Any) -> float:
+        """The value for one row, a float; the first call records."""
+        rows = One(arguments, self.__name__)
+        site = self._site(rows.signature)
+        if not site.versions and not site.eager:
+            try:
+                return self._record(site, rows, 0)[1]
+            except _Failure as failure:
+                raise failure.error from None
+        try:
+            return float(self._values(rows, 1)[0])
+        except _Failure as failure:
+            raise failure.error from None
+
+    def map(self, *arguments: Any, threads: int = 1) -> np.ndarray:
+        """One value for each row: float64 of shape (n,).
+
+        Arrays have a row for each sample, along their first axis; a single number is the same for all rows.
+        Raises what the function raises for the first row that does, with that row named.
+        """
+        rows = Rows(arguments, f"{self.__name__}.map")
+        try:
+            return self._values(rows, _whole_number("threads", threads))
+        except _Failure as failure:
+            raise _named(failure.row, failure.error) from failure.error
+
+    def value_and_grad(self, *arguments: Any, argnums: int | Sequence[int] = 0, threads: int = 1) -> tuple[Any, Any]:
+        """Values, (n,), and for each row the derivatives by the arguments `argnums`.
+
+        Of an array argument they have its shape; of a single number, which all rows share, it is their sum, a float.
+        Captured leaves keep their gradients.  With a tuple of argnums a tuple of derivatives.
+        """
+        rows = Rows(arguments, f"{self.__name__}.value_and_grad")
+        numbers = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+        for k in numbers:
+            if not -len(arguments) <= k < len(arguments):
+                raise ValueError(f"{self.__name__}.value_and_grad: argnums: no argument {k}, there are {len(arguments)}")
+            if rows.kinds[k][0] in ("whole", "wholes"):
+                raise ValueError(f"{self.__name__}.value_and_grad: argnums: argument {k} holds whole numbers")
+        gradients = {k % len(arguments): np.zeros(rows.data[k].shape) for k in numbers}
+        try:
+            values = self._gradients(rows, _whole_number("threads", threads), gradients)
+        except _Failure as failure:
+            raise _named(failure.row, failure.error) from failure.error
+        found = tuple(g if g.ndim else float(g) for g in (gradients[k % len(arguments)] for k in numbers))
+        return values, found[0] if isinstance(argnums, (int, np.integer)) else found
+
+    def backward(self, *arguments: Any, accumulate: bool = False, threads: int = 1) -> np.ndarray:
+        """The values, (n,); leaves the sum over the rows of their derivatives in `.grad` of the captured leaves.
+
+        Their gradients are reset first, unless accumulate=True.  All or nothing: if a row raises, none has changed.
+        """
+        rows = Rows(arguments, f"{self.__name__}.backward")
+        try:
+            return self._gradients(rows, _whole_number("threads", threads), None, accumulate)
+        except _Failure as failure:
+            raise _named(failure.row, failure.error) from failure.error
+
+    def report(self) -> str:
+        """What was recovered from the recordings so far, a line for each."""
+        lines = []
+        for signature, site in self._sites.items():
+            for version in site.versions:
+                lines.append(version.plan(_shared(signature)).summary)
+        return "\n".join(lines) or f"{self.__name__}: nothing was recorded yet"
+
+    def reset(self) -> None:
+        """Forget all recordings: the next call records again."""
+        with self._lock:
+            self._sites.clear()
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The captured leaves of all versions: Tensors, and arrays as one-dimensional TensorArrays."""
+        found: dict[Any, Any] = {}
+        for site in self._sites.values():
+            for version in site.versions:
+                for capture in version.captures:
+                    found.setdefault(_replay.storage_of(capture), capture)
+        return list(found.values())
+
+    # --- recording ---
+
+    def _site(self, signature: tuple[Any, ...]) -> Site:
+        with self._lock:
+            return self._sites.setdefault(tuple(("number",) if k == ("shared",) else k for k in signature), Site())
+
+    def _record(self, site: Site, rows: Rows, i: int) -> tuple[Version | None, float]:
+        """A version that fits row i, and its value.  None if this program cannot be replayed, or not any more."""
+        with self._lock:
+            recording = Recording(self.exact)
+            try:
+                with recording:
+                    arguments, recording.inputs = _handles(rows.kinds, rows.row(i))
+                    recording.begin()
+                    result = self.function(*arguments)
+                    if not isinstance(result, Tensor):
+                        if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
+                            raise TypeError(
+                                f"{self.__name__}: expected one number (a Tensor) as result, got {type(result).__name__}"
+                            )
+                        result = Tensor(result)
+                    graph = extract(recording, result)
+                value = result.item()
+            except NotReplayable as reason:
+                site.eager = True
+                self._warn(f"{reason} cannot be replayed: this program runs eagerly")
+                return None, result.item()
+            except Exception as error:
+                raise _Failure(i, error) from error
+            sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
+            if len(site.versions) >= VERSIONS:
+                site.eager = True
+                self._warn(self._why(site))
+                return None, value
+            version = Version(graph, sizes)
+            site.versions.append(version)
+            return version, value
+
+    def _why(self, site: Site) -> str:
+        """The place where most versions part."""
+        places: dict[Any, int] = {}
+        for version in site.versions:
+            for guard in version.graph.guards:
+                places[guard[4]] = places.get(guard[4], 0) + 1
+        file, line = max(places, key=places.__getitem__) if places else ("?", 0)
+        return (
+            f"more than {VERSIONS} ways through {self.__name__}; they part at {file}:{line}. "
+            "Rows that none of them fits run eagerly. fastscalar.maximum, minimum or where instead of a decision on a "
+            "value, and a TensorArray instead of a list that is indexed, make one way of them"
+        )
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"{self.__name__}: {message}", CompileWarning, stacklevel=4)
+
+    # --- eagerly ---
+
+    def _eager(self, rows: Rows, i: int) -> tuple[Tensor, list[Any]]:
+        arguments = _eager_arguments(rows.kinds, rows.row(i))
+        try:
+            result = self.function(*arguments)
+        except Exception as error:
+            raise _Failure(i, error) from error
+        return result if isinstance(result, Tensor) else Tensor(result), arguments
+
+    # --- replays ---
+
+    def _bind(self, replay: Any, rows: Rows, gradients: dict[int, np.ndarray] | None = None) -> None:
+        at = 0
+        for k, (kind, data) in enumerate(zip(rows.kinds, rows.data, strict=True)):
+            wanted = None if gradients is None else gradients.get(k)
+            if kind[0] == "array":
+                flat = data.reshape(rows.n, -1)
+                replay.bind(at, flat, None if wanted is None else wanted.reshape(rows.n, -1))
+                if replay.wants_sparse(at):
+                    found = rows_by_entries(rows, k, replay.wide)
+                    if found is not None:
+                        replay.sparse(at, *found)
+            elif kind[0] == "shared":
+                replay.share(at, float(data))
+            elif kind[0] == "number":
+                replay.bind(at, data, wanted)
+            else:
+                columns = np.broadcast_to(data, (rows.n,)) if data.ndim == 0 else data
+                for column in columns.reshape(rows.n, -1).T:
+                    replay.bind(at, np.ascontiguousarray(column))
+                    at += 1
+                continue
+            at += 1
+
+    def _replay(self, version: Version, rows: Rows, threads: int, gradients: Any = None) -> Any:
+        replay = version.take(version.plan(_shared(rows.signature)), BATCH, True, threads)
+        replay.trusting = False
+        replay.load()
+        self._bind(replay, rows, gradients)
+        return replay
+
+    def _values(self, rows: Rows, threads: int) -> np.ndarray:
+        return self._classify(rows, threads)[0]
+
+    def _classify(self, rows: Rows, threads: int) -> tuple[np.ndarray, list[tuple[Version | None, np.ndarray]]]:
+        """The values of all rows, and which version fits which of them (None: none, eagerly).  Raises the _Failure of
+        the lowest row that raises."""
+        site = self._site(rows.signature)
+        values = np.empty(rows.n)
+        pending = np.arange(rows.n, dtype=np.int64)
+        found: list[tuple[Version | None, np.ndarray]] = []
+        failure: _Failure | None = None
+        k = 0
+        while len(pending):
+            if k < len(site.versions):
+                version = site.versions[k]
+                k += 1
+            elif site.eager:
+                break
+            else:
+                try:
+                    made, _ = self._record(site, rows, int(pending[0]))
+                except _Failure as raised:
+                    failure = raised
+                    break
+                if made is None:
+                    break
+                continue
+            fits, missed, raised_here = self._try(version, rows, pending, values, threads)
+            if raised_here is not None and (failure is None or raised_here.row < failure.row):
+                failure = raised_here
+            found.append((version, fits))
+            pending = missed
+            if failure is not None:
+                pending = pending[pending < failure.row]
+        if failure is not None:
+            raise failure
+        for i in pending:
+            values[i] = self._eager(rows, int(i))[0].item()
+        if len(pending):
+            found.append((None, pending))
+        return values, found
+
+    def _try(
+        self, version: Version, rows: Rows, pending: np.ndarray, values: np.ndarray, threads: int
+    ) -> tuple[np.ndarray, np.ndarray, _Failure | None]:
+        """Which of the pending rows a version fits, which it does not, and the first that raises."""
+        replay = self._replay(version, rows, threads)
+        some = np.empty(len(pending))
+        status = np.empty(len(pending), np.uint8)
+        for part in _portions(len(pending)):
+            replay.values(pending[part], some[part], status[part])
+        version.give(replay, BATCH)
+        fits = (status & MISSED) == 0
+        values[pending[fits]] = some[fits]
+        for i in pending[fits & ((status & SUSPECT) != 0)]:
+            try:
+                values[i] = self._eager(rows, int(i))[0].item()
+            except _Failure as failure:
+                return pending[fits], pending[~fits], failure
+        return pending[fits], pending[~fits], None
+
+    def _gradients(
+        self, rows: Rows, threads: int, gradients: dict[int, np.ndarray] | None, accumulate: bool = False
+    ) -> np.ndarray:
+        """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them."""
+        site = self._site(rows.signature)
+        if not site.versions and not site.eager:
+            self._record(site, rows, 0)
+        replays: list[Any] = []
+        if len(site.versions) == 1:              # the common case: one way for all rows
+            version = site.versions[0]
+            values = np.empty(rows.n)
+            replay = self._backward(version, rows, np.arange(rows.n, dtype=np.int64), values, threads, gradients, False)
+            if replay is not None:
+                replays, eager = [(version, replay)], np.empty(0, np.int64)
+        if not replays:
+            values, found = self._classify(rows, threads)
+            eager = np.empty(0, np.int64)
+            for some, fits in found:
+                if some is None:
+                    eager = fits
+                elif len(fits):
+                    some_values = np.empty(len(fits))
+                    replays.append((some, self._backward(some, rows, fits, some_values, threads, gradients, True)))
+        if gradients is not None:
+            self._collect(replays, rows, eager, gradients)
+        else:
+            self._commit(replays, rows, eager, accumulate)
+        for version, replay in replays:
+            version.give(replay, BATCH)
+        return values
+
+    def _backward(
+        self,
+        version: Version,
+        rows: Rows,
+        chosen: np.ndarray,
+        values: np.ndarray,
+        threads: int,
+        gradients: Any,
+        trusting: bool,
+    ) -> Any:
+        """The replay of a version with the gradients of some rows in it; None if it does not fit all of them."""
+        replay = self._replay(version, rows, threads, gradients)
+        replay.trusting = trusting
+        status = np.empty(len(chosen), np.uint8)
+        parts = list(_portions(len(chosen)))
+        done = 0
+        for part in parts:
+            done += len(range(*part.indices(len(chosen))))
+            if not replay.gradients(
+                chosen[part], values[part], status[part], gradients is not None, part.start == 0, done == len(chosen)
+            ):
+                version.give(replay, BATCH)
+                return None
+        return replay
+
+    def _collect(
+        self, replays: list[Any], rows: Rows, eager: np.ndarray, gradients: dict[int, np.ndarray]
+    ) -> None:
+        inputs = _first_inputs(rows.kinds)
+        for _, replay in replays:
+            for k, gradient in gradients.items():
+                if rows.kinds[k] == ("shared",):
+                    gradient += replay.shared_gradient(inputs[k])
+        for i in eager:
+            loss, arguments = self._eager(rows, int(i))
+            with _kept_gradients(self.parameters):
+                loss.backward()
+                for k, gradient in gradients.items():
+                    if rows.kinds[k] == ("shared",):
+                        gradient += arguments[k].grad
+                    else:
+                        gradient[i] = np.asarray(arguments[k].grad)
+
+    def _commit(self, replays: list[Any], rows: Rows, eager: np.ndarray, accumulate: bool) -> None:
+        if len(replays) == 1 and not len(eager):
+            replays[0][1].commit_gradients(accumulate)
+            return
+        losses = [self._eager(rows, int(i))[0] for i in eager]    # all of them, before anything changes
+        if not accumulate:
+            for _, replay in replays:
+                replay.commit_gradients(False, True)
+            for loss in losses:
+                loss.backward()
+            for _, replay in replays:
+                replay.commit_gradients(False, True)
+            for loss in losses:
+                _reset_leaves(loss)
+        for _, replay in replays:
+            replay.commit_gradients(True)
+        for loss in losses:
+            loss.backward(accumulate=True)
+
+
+def _reset_leaves(loss: Tensor) -> None:
+    """Gradients of the leaves that a loss reaches to zero."""
+    from fastscalar._graph import _reached
+
+    for t in _reached(loss):
+        if not t._parents:
+            t.grad = 0.0
+
+
+class _kept_gradients:
+    """Context after which captured leaves have the gradients that they had before."""
+
+    def __init__(self, parameters: list[Any]) -> None:
+        self.parameters = parameters
+
+    def __enter__(self) -> None:
+        self.before = [p.grad if isinstance(p, Tensor) else np.array(p.grad) for p in self.parameters]
+
+    def __exit__(self, *exc: Any) -> None:
+        for p, gradient in zip(self.parameters, self.before, strict=True):
+            p.grad = gradient
+
+
+def _first_inputs(kinds: Sequence[Any]) -> list[int]:
+    """By argument, its first input in the recording."""
+    first, at = [], 0
+    for kind in kinds:
+        first.append(at)
+        at += int(np.prod(kind[1])) if kind[0] == "wholes" else 1
+    return first
+
+
+def _shared(signature: Sequence[Any]) -> frozenset[int]:
+    """Inputs that are one number for all rows."""
+    first = _first_inputs(signature)
+    return frozenset(first[k] for k, kind in enumerate(signature) if kind == ("shared",))
+
+
+def rows_by_entries(rows: Rows, k: int, wide: bool) -> Any:
+    """Argument k by the non-zero entries of its rows, if few are; remembered with the rows."""
+    known = rows.__dict__.setdefault("entries", {})
+    if (k, wide) not in known:
+        known[k, wide] = _replay.sparse_rows(rows.data[k].reshape(rows.n, -1), wide, SPARSE)
+    return known[k, wide]
+
+
+def _portions(n: int) -> Iterator[slice]:
+    """Stretches of rows, each some batches long, so that a signal need not wait much longer than PORTION."""
+    size, first = 4 * BATCH, 0
+    while first < n:
+        start = time.perf_counter()
+        yield slice(first, min(n, first + size))
+        first += size
+        if time.perf_counter() - start < PORTION / 2:
+            size *= 2
+
+
+def _whole_number(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    return operator.index(value)
