@@ -6,7 +6,13 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+from fastscalar.bench import absent
 from workloads import in_turn
+
+pytestmark = pytest.mark.benchmark(group="import")
+PEERS = ["micrograd", "torch", "numba", "jax", "casadi", "paddle"]
 
 
 def start(code: str) -> str:
@@ -31,3 +37,15 @@ def test_import_time(benchmark: Any, bar: Any, small: bool) -> None:
         "s",
         at_most=0.15,
     )
+
+
+def test_import_time_of_others(benchmark: Any, bar: Any, small: bool, skipped: Any) -> None:
+    """Beside ours, in turn; no bar."""
+    for module in PEERS:
+        if why := absent(module):
+            skipped(module, why)
+    here = [module for module in PEERS if not absent(module)][: 1 if small else None]
+    others = {module: lambda module=module: start(f"import {module}") and None for module in here}
+    turns = in_turn(benchmark, lambda: start("import fastscalar") and None, others, 1 if small else 5)
+    for module in turns.seconds:
+        bar(f"import_time: Python with {module}, beside others", turns.median(module), "s")

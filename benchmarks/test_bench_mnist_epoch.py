@@ -60,5 +60,5 @@ def test_ten_epochs(benchmark: Any, bar: Any, small: bool, tmp_path: pathlib.Pat
     report = benchmark.pedantic(train, (tmp_path, 2 if small else 10, *options), rounds=1)
     losses = [epoch["loss"] for epoch in report["epochs"]]
     assert np.all(np.diff(losses) < 0)
-    bar("mnist_epoch: ten epochs", report["seconds"], "s")
-    bar("mnist_epoch: test accuracy after ten epochs", 100 * report["test_accuracy"], "%", at_least=98)
+    bar("mnist_epoch: ten epochs", report["seconds"], "s", at_most=20)
+    bar("mnist_epoch: test accuracy after ten epochs", 100 * report["test_accuracy"], "%", at_least=98.2)

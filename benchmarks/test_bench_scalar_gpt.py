@@ -24,6 +24,7 @@ from workloads import SEED, Turns, collector, in_turn
 
 # --- a training step of a small GPT ---
 
+pytestmark = pytest.mark.benchmark(group="scalar_gpt")
 STEPS = 10  # of ours in one timer, and of the check before; the twin does one
 VOCABULARY = 27
 SIZE = {"context": 8, "width": 16, "heads": 4, "seed": SEED}

@@ -17,7 +17,18 @@ import pytest
 
 import article
 import fastscalar as fs
+from contestants import Race
+from contestants.programs import CasADiProducts
 from fastscalar import _core, reference
+from fastscalar.bench import (
+    CompiledProducts,
+    Products,
+    absent,
+    deep,
+    micrograd_number,
+    products_entry,
+    torch_number,
+)
 from workloads import (
     OPERATIONS,
     OUTPUTS,
@@ -29,6 +40,7 @@ from workloads import (
     total,
 )
 
+pytestmark = pytest.mark.benchmark(group="scalar_ops")
 ROUNDS = 50  # in one timer
 
 
@@ -159,3 +171,36 @@ def test_in_all(
     bar("scalar_ops: in all", turns.median("fastscalar") / (ROUNDS * OPERATIONS) * 1e9, "ns/op")
     ratio = ROUNDS * turns.ratio(side, "fastscalar")
     bar(f"scalar_ops: in all, {side} with collector {state} / ours", ratio, "x", at_least=factor)
+
+
+def test_peers(benchmark: Any, bar: Any, small: bool, race: Race, skipped: Any) -> None:
+    """Fewer dot products, and everybody: forward, backward, freeing.  No bar.
+
+    Those that replay a recorded program are not said to be slow at recording it: they do it once.  NumPy, Numba and JAX
+    have no numbers of their own; for them this is a matrix product.
+    """
+    outputs = 5 if small else 50
+    sides: list[tuple[str, Callable[[float], Any], str | None]] = [
+        ("fastscalar", fs.Tensor, None),
+        ("twin", reference.Tensor, None),
+        ("the article's classes", article.Tensor, None),
+        ("micrograd", micrograd_number, "micrograd"),
+        ("PyTorch, tensors of one number", torch_number, "torch"),
+    ]
+    with deep():
+        for name, number, needs in sides:
+            if why := absent(needs):
+                skipped(name, why)
+            else:
+                race.add(products_entry(Products(name, number, outputs, needs)))
+        if hasattr(fs, "compile"):
+            race.add(products_entry(CompiledProducts("fastscalar compiled", 50 * outputs)))
+        else:
+            skipped("fastscalar compiled", "this version has no fs.compile")
+        if why := absent("casadi"):
+            skipped("CasADi SX, replayed", why)
+        else:
+            race.add(products_entry(CasADiProducts("CasADi SX, replayed", None, outputs, "casadi")))
+        turns = race.run(rounds=9, unit="ns_per_operation")
+    for side in turns.seconds:
+        bar(f"scalar_ops: peers, {side}", turns.median(side) * 1e9, "ns/op")

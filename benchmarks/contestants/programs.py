@@ -19,7 +19,7 @@ import fastscalar as fs
 from contestants.child import InChild
 from contestants.graphs import jax_settings
 from fastscalar import reference
-from fastscalar.bench import Compiled, absent, compiled_only, installed_version
+from fastscalar.bench import Products, absent, compiled_only, installed_version
 
 # --- the programs ---
 
@@ -218,7 +218,7 @@ class Compilation(Evaluation):
 
     @classmethod
     def missing(cls) -> str | None:
-        return Compiled.missing()
+        return None if hasattr(fs, "compile") else "this version has no fs.compile"
 
 
 class CasADiReplay(Evaluation):
@@ -245,6 +245,37 @@ class CasADiReplay(Evaluation):
     def once(self) -> tuple[Any, Any]:
         self.evaluate()
         return self.values, self.gradients
+
+
+class CasADiProducts(Products):
+    """The dot products of `scalar_ops` and their gradient as one SX function."""
+
+    def __init__(self, name: str, number: None, outputs: int, needs: str) -> None:
+        super().__init__(name, number, outputs, needs)
+        ca: Any = importlib.import_module("casadi")
+        x, w = ca.SX.sym("x", self.LENGTH), ca.SX.sym("w", self.LENGTH, outputs)  # columns there are rows here
+        root = 0
+        for k in range(outputs):
+            s = 0
+            for j in range(self.LENGTH):
+                s = s + x[j] * w[j, k]
+            root = root + s
+        function = ca.Function("f", [x, w], [root, ca.gradient(root, x), ca.gradient(root, ca.vec(w))])
+        self.buffer, self.evaluate = function.buffer()
+        self.results = [np.empty(1), np.empty(self.LENGTH), np.empty(self.w.shape)]
+        for k, array in enumerate((self.x, self.w)):
+            self.buffer.set_arg(k, memoryview(array.reshape(-1)))
+        for k, array in enumerate(self.results):
+            self.buffer.set_res(k, memoryview(array.reshape(-1)))
+
+    def run(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.evaluate()
+
+    def numbers(self) -> tuple[float, np.ndarray, np.ndarray]:
+        self.evaluate()
+        value, inputs, weights = self.results
+        return float(value[0]), inputs, weights
 
 
 class TorchColumns(Evaluation):
