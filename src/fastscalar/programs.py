@@ -423,8 +423,8 @@ class Program:
                 continue
             at += 1
 
-    def _replay(self, version: Version, rows: Rows, threads: int, gradients: Any = None) -> Any:
-        replay = version.take(version.plan(_shared(rows.signature)), BATCH, True, threads)
+    def _replay(self, version: Version, rows: Rows, threads: int, wide: bool, gradients: Any = None) -> Any:
+        replay = version.take(version.plan(_shared(rows.signature)), BATCH, wide, threads)
         replay.trusting = False
         replay.load()
         self._bind(replay, rows, gradients)
@@ -433,12 +433,15 @@ class Program:
     def _values(self, rows: Rows, threads: int) -> np.ndarray:
         return self._classify(rows, threads)[0]
 
-    def _classify(self, rows: Rows, threads: int) -> tuple[np.ndarray, list[tuple[Version | None, np.ndarray]]]:
-        """The values of all rows, and which version fits which of them (None: none, eagerly).  Raises the _Failure of
-        the lowest row that raises."""
+    def _classify(
+        self, rows: Rows, threads: int, chosen: np.ndarray | None = None, wide: bool = True
+    ) -> tuple[np.ndarray, list[tuple[Version | None, np.ndarray]]]:
+        """The values of all rows, or of the chosen ones, and which version fits which of them (None: none, eagerly).
+
+        Raises the _Failure of the lowest row that raises."""
         site = self._site(rows.signature)
         values = np.empty(rows.n)
-        pending = np.arange(rows.n, dtype=np.int64)
+        pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
         found: list[tuple[Version | None, np.ndarray]] = []
         failure: _Failure | None = None
         k = 0
@@ -450,17 +453,18 @@ class Program:
                 break
             else:
                 try:
-                    made, _ = self._record(site, rows, int(pending[0]))
+                    made, _ = self._record(site, rows, int(pending.min()))
                 except _Failure as raised:
                     failure = raised
                     break
                 if made is None:
                     break
                 continue
-            fits, missed, raised_here = self._try(version, rows, pending, values, threads)
+            fits, missed, raised_here = self._try(version, rows, pending, values, threads, wide)
             if raised_here is not None and (failure is None or raised_here.row < failure.row):
                 failure = raised_here
-            found.append((version, fits))
+            if len(fits):
+                found.append((version, fits))
             pending = missed
             if failure is not None:
                 pending = pending[pending < failure.row]
@@ -473,10 +477,10 @@ class Program:
         return values, found
 
     def _try(
-        self, version: Version, rows: Rows, pending: np.ndarray, values: np.ndarray, threads: int
+        self, version: Version, rows: Rows, pending: np.ndarray, values: np.ndarray, threads: int, wide: bool
     ) -> tuple[np.ndarray, np.ndarray, _Failure | None]:
         """Which of the pending rows a version fits, which it does not, and the first that raises."""
-        replay = self._replay(version, rows, threads)
+        replay = self._replay(version, rows, threads, wide)
         some = np.empty(len(pending))
         status = np.empty(len(pending), np.uint8)
         for part in _portions(len(pending)):
@@ -484,7 +488,7 @@ class Program:
         version.give(replay, BATCH)
         fits = (status & MISSED) == 0
         values[pending[fits]] = some[fits]
-        for i in pending[fits & ((status & SUSPECT) != 0)]:
+        for i in np.sort(pending[fits & ((status & SUSPECT) != 0)]):
             try:
                 values[i] = self._eager(rows, int(i))[0].item()
             except _Failure as failure:
@@ -492,32 +496,46 @@ class Program:
         return pending[fits], pending[~fits], None
 
     def _gradients(
-        self, rows: Rows, threads: int, gradients: dict[int, np.ndarray] | None, accumulate: bool = False
+        self,
+        rows: Rows,
+        threads: int,
+        gradients: dict[int, np.ndarray] | None,
+        accumulate: bool = False,
+        chosen: np.ndarray | None = None,
+        wide: bool = True,
+        reset: Callable[[], None] | None = None,
     ) -> np.ndarray:
-        """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them."""
+        """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them.
+
+        chosen: only these rows.  reset: called before gradients are left in the leaves."""
         site = self._site(rows.signature)
+        all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
         if not site.versions and not site.eager:
-            self._record(site, rows, 0)
+            self._record(site, rows, int(all_rows.min()))
         replays: list[Any] = []
         if len(site.versions) == 1:              # the common case: one way for all rows
             version = site.versions[0]
-            values = np.empty(rows.n)
-            replay = self._backward(version, rows, np.arange(rows.n, dtype=np.int64), values, threads, gradients, False)
+            values, some_values = np.empty(rows.n), np.empty(len(all_rows))
+            replay = self._backward(version, rows, all_rows, some_values, threads, gradients, False, wide)
             if replay is not None:
+                values[all_rows] = some_values
                 replays, eager = [(version, replay)], np.empty(0, np.int64)
         if not replays:
-            values, found = self._classify(rows, threads)
+            values, found = self._classify(rows, threads, chosen, wide)
             eager = np.empty(0, np.int64)
             for some, fits in found:
                 if some is None:
                     eager = fits
                 elif len(fits):
                     some_values = np.empty(len(fits))
-                    replays.append((some, self._backward(some, rows, fits, some_values, threads, gradients, True)))
+                    replay = self._backward(some, rows, fits, some_values, threads, gradients, True, wide)
+                    replays.append((some, replay))
         if gradients is not None:
             self._collect(replays, rows, eager, gradients)
         else:
-            self._commit(replays, rows, eager, accumulate)
+            if reset is not None:
+                reset()
+            self._commit(replays, rows, eager, accumulate or reset is not None)
         for version, replay in replays:
             version.give(replay, BATCH)
         return values
@@ -531,9 +549,10 @@ class Program:
         threads: int,
         gradients: Any,
         trusting: bool,
+        wide: bool,
     ) -> Any:
         """The replay of a version with the gradients of some rows in it; None if it does not fit all of them."""
-        replay = self._replay(version, rows, threads, gradients)
+        replay = self._replay(version, rows, threads, wide, gradients)
         replay.trusting = trusting
         status = np.empty(len(chosen), np.uint8)
         parts = list(_portions(len(chosen)))

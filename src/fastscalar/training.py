@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 from fastscalar._array import cross_entropy
 from fastscalar._core import no_grad
 from fastscalar.optim import SGD, Optimizer
+from fastscalar.programs import CompileWarning, Program, Rows
+from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule, draws_random_numbers
 
-REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
 EVALUATE_ROWS = 1024  # samples in one call of the net in `evaluate` and `predict`
 
 
@@ -50,7 +51,7 @@ class History:
 
 
 def fit(
-    net: Callable[[Any], Any],
+    net: Callable[[Any], Any] | Program,
     X: Any,
     y: Any,
     *,
@@ -65,11 +66,16 @@ def fit(
     validation_data: tuple[Any, Any] | None = None,
     progress: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
+    compile: bool = True,
+    exact: bool = False,
+    threads: int = 1,
+    dtype: str = "float64",
 ) -> History:
     """Train a net: for every sample (or minibatch) the loss, its gradient, one step of the optimiser.
 
-    net: anything that is called with one row of X (or, for batch_size > 1, with several rows) and returns what `loss`
-    takes; its parameters come from `net.parameters()` unless the optimiser has some already.
+    net: anything that is called with one row of X and returns what `loss` takes; its parameters come from
+    `net.parameters()` unless the optimiser has some already.  Or a program, `fastscalar.compile(sample_loss)`, that is
+    called with a row of X and of y and returns the loss: then all leaves that it reads are trained.
     X: array of floats of shape (n, in_features).  Images need scaling: X.reshape(len(X), -1) / 255.
     y: n labels or targets.
     optimizer: SGD(lr=0.02) if left out.  schedule="linear" lets its learning rate fall linearly to zero over the run;
@@ -79,9 +85,14 @@ def fit(
     learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
     progress: a bar on the standard error stream, if that is a terminal.
     on_epoch: called with the Epoch after each one.
+    compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is the
+    mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch.
+    exact: compiled, but with the additions in the order of the eager loop, so that both give the same bits.
+    threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
+    dtype: "float64" or "float32", of the numbers that a compiled program computes with.
 
-    Raises ValueError for data that do not fit, FloatingPointError when the loss is infinite or NaN; the parameters
-    then are those before that step.  The numbers that it trained on so far stay in the net whatever stops it.
+    Raises ValueError for data that do not fit, FloatingPointError when the loss is infinite or NaN.  Whatever stops a
+    compiled run, the net is as it was after the last whole epoch; an eager one keeps every step that it did.
 
     >>> import fastscalar as fs, numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
@@ -91,21 +102,30 @@ def fit(
     >>> fs.evaluate(net, X, y) > 0.9
     True
     """
-    X, y = _checked(X, y)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+    X, y = _checked(X, y) if not isinstance(net, Program) else _checked_rows(X, y)
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"fit: {name}: expected a whole number of at least 1, got {value!r}")
     if first_epoch not in range(1, epochs + 1):
         raise ValueError(f"fit: first_epoch: expected a whole number from 1 to epochs={epochs}, got {first_epoch!r}")
     if schedule not in ("linear", None):
         raise ValueError(f'fit: schedule: expected "linear" or None, got {schedule!r}')
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f'fit: dtype: expected "float64" or "float32", got {dtype!r}')
+    if threads > 1 and batch_size == 1:
+        raise ValueError("fit: threads: the samples of a batch are shared among threads, and batch_size is 1")
+    if dtype == "float32" and (exact or not compile):
+        raise ValueError("fit: dtype: the eager order of operations is of float64; float32 needs compile=True, exact=False")
     if validation_data is not None:
+        if isinstance(net, Program):
+            raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")
         validation_data = _checked(*validation_data)
     optimizer = SGD() if optimizer is None else optimizer
-    if optimizer.parameters is None:
+    if optimizer.parameters is None and not isinstance(net, Program):
         optimizer.bind(net.parameters())  # type: ignore[attr-defined]
+    done = Schedule(optimizer, schedule, epochs * len(X), (first_epoch - 1) * len(X))
+    run = _trainer(net, loss, X, y, batch_size, done, compile, exact, threads, dtype)
     optimizer.zero_grad()
-    run = _Run(net, X, y, loss, optimizer, epochs, batch_size, schedule, done=(first_epoch - 1) * len(X))
     history = History()
     generator = np.random.default_rng(seed)
     for number in range(1, epochs + 1):
@@ -113,7 +133,8 @@ def fit(
         if number < first_epoch:
             continue
         start = time.perf_counter()
-        mean = run.epoch(number, order, progress)
+        with _bar(number, epochs, len(X), progress) as bar:
+            mean = run.epoch(order, bar)
         seconds = time.perf_counter() - start
         accuracy = None if validation_data is None else evaluate(net, *validation_data)
         history.epochs.append(Epoch(number, mean, accuracy, seconds, len(X) / seconds))
@@ -122,63 +143,53 @@ def fit(
     return history
 
 
-@dataclass
-class _Run:
-    """The loop inside one call of `fit`."""
+def _trainer(
+    net: Any,
+    loss: Callable[[Any, Any], Any],
+    X: np.ndarray,
+    y: np.ndarray,
+    batch_size: int,
+    schedule: Schedule,
+    compile: bool,
+    exact: bool,
+    threads: int,
+    dtype: str,
+) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer:
+    """The loop for these wishes."""
+    eager = EagerTrainer(lambda x, label: loss(net(x), label), X, y, batch_size, schedule)
+    if isinstance(net, Program):
+        program = net
+        exact = exact or program.exact
+    elif compile:
+        program = Program(eager.sample, exact=exact)
+        program.__name__ = type(net).__name__
+    if isinstance(net, Program) and not compile:
+        rows = Rows((X, y), "fit")
+        if schedule.optimizer.parameters is None:
+            raise ValueError("fit: compile=False: the optimiser needs to be told the parameters of a program")
+        return EagerProgramTrainer(program, rows, batch_size, schedule)
+    if not compile:
+        return eager
+    if exact:
+        if batch_size > 1 and not isinstance(net, Program):
+            return eager                         # whole batches are what the eager loop computes with
+        return eager
+    trainer = None
 
-    net: Callable[[Any], Any]
-    X: np.ndarray
-    y: Any
-    loss: Callable[[Any, Any], Any]
-    optimizer: Optimizer
-    epochs: int
-    batch_size: int
-    schedule: str | None
-    done: int  # samples of the whole run
+    def record() -> None:
+        nonlocal trainer
+        trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
 
-    def __post_init__(self) -> None:
-        self.first_rate = self.optimizer.lr
-        self.labels = self.y.tolist() if self.y.ndim == 1 else self.y
-
-    def epoch(self, number: int, order: np.ndarray, progress: bool) -> float:
-        """Train on the samples in this order; the mean of their losses."""
-        total = 0.0
-        try:
-            with _bar(number, self.epochs, len(order), progress) as bar:
-                for first, count in _portions(len(order), -(-REPORT_EVERY // self.batch_size) * self.batch_size):
-                    total += self._some(order[first : first + count].tolist())
-                    bar.set_postfix_str(f"loss {total / (first + count):.4f}", refresh=False)
-                    bar.update(count)
-        finally:
-            self.optimizer.lr = self.first_rate
-        return total / len(order)
-
-    def _some(self, indices: list[int]) -> float:
-        X, labels, net, loss, optimizer = self.X, self.labels, self.net, self.loss, self.optimizer
-        total = 0.0
-        for k in range(0, len(indices), self.batch_size):
-            if self.batch_size == 1:
-                i = indices[k]
-                result = loss(net(X[i]), labels[i])
-                count = 1
-            else:
-                batch = indices[k : k + self.batch_size]
-                result = loss(net(X[batch]), self.y[batch])
-                count = len(batch)
-            value = result.data
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss is {value} after {self.done:,} samples; the learning rate "
-                    f"{self.first_rate:g} may be too large"
-                )
-            if self.schedule == "linear":
-                optimizer.lr = self.first_rate * (1.0 - self.done / (self.epochs * len(X)))
-            result.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            self.done += count
-            total += value * count
-        return total
+    if draws_random_numbers(record) and not isinstance(net, Program):
+        warnings.warn(
+            f"{type(net).__name__} draws random numbers, which a program would freeze: fit runs eagerly "
+            "(compile=False says that this is meant)",
+            CompileWarning,
+            stacklevel=3,
+        )
+        return eager
+    assert trainer is not None
+    return trainer if isinstance(net, Program) or trainer.version is not None else eager
 
 
 def _portions(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -213,6 +224,18 @@ def _checked(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"X: expected an array of floats, got {X.dtype}")
     if y.shape[:1] != X.shape[:1]:
         raise ValueError(f"X has {len(X)} rows but y has shape {y.shape}")
+    if not len(X):
+        raise ValueError("X is empty")
+    return X, y
+
+
+def _checked_rows(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The same for a program, whose rows may have any shape."""
+    X, y = np.asarray(X), np.asarray(y)
+    if X.ndim == 0 or y.shape[:1] != X.shape[:1]:
+        raise ValueError(f"X of shape {X.shape} and y of shape {y.shape}: expected as many rows in both")
+    if X.ndim > 1 and X.dtype.kind in "iub":
+        raise ValueError(f"X: got an array of {X.dtype}; images need scaling to 0..1 first: X / 255")
     if not len(X):
         raise ValueError("X is empty")
     return X, y
