@@ -6,10 +6,10 @@ JOBS ?= 2
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-stress fuzz oracle lint types bench bench-check annotate clean
+.PHONY: help build test test-stress fuzz oracle lint types bench bench-check bench-compare profile annotate clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 build: ## compile the extensions in place and install the package in editable form, with all tools
 	$(PYTHON) -m pip install -e '.[test,dev]'
@@ -42,6 +42,13 @@ bench: ## all benchmarks (pytest-benchmark); results are checked before they are
 
 bench-check: ## every benchmark once in its smallest size, checks included, no timing
 	$(PYTEST) benchmarks --benchmark-disable -q
+
+bench-compare: ## build REV=... and the working tree, and time both in turn
+	@test -n "$(REV)" || { echo "say with which version: make bench-compare REV=v0.1.0" >&2; exit 2; }
+	$(PYTHON) benchmarks/compare.py $(REV) $(WORKLOADS)
+
+profile: ## instructions of the fixed workloads, counted by valgrind (WORKLOADS=... for some)
+	$(PYTHON) benchmarks/instructions.py $(WORKLOADS)
 
 annotate: ## Cython's HTML: what in the extensions still calls Python
 	FASTSCALAR_ANNOTATE=1 $(PYTHON) setup.py build_ext --inplace --force
