@@ -14,7 +14,11 @@ LANES_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
     [] if sys.platform == "win32" else ["-ffp-contract=fast"]
 )
 
-HEADERS = [f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_core.pxd", "_array.pxd", "_scalar.pxd", "_program.pxd", "_replay.pxd")]
+HEADERS = [
+    *(f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_lanes.h")),
+    *(f"src/fastscalar/_lanes_{name}.c" for name in ("body", "dense", "exp")),
+    *(f"src/fastscalar/_{name}.pxd" for name in ("core", "array", "scalar", "program", "replay")),
+]
 
 
 def extension(name: str, *sources: str, flags: list[str] = FLAGS) -> Extension:
@@ -35,6 +39,7 @@ setup(
             extension("_array"),
             extension("_graph"),
             extension("_program"),
+            extension("_exact"),
             extension("_rewrite"),
             extension("_replay", "_lanes.c", "_lanes_avx2.c", "_lanes_avx512.c", flags=LANES_FLAGS),
         ],

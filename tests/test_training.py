@@ -92,7 +92,8 @@ def by_hand(net, X, y, epochs, batch_size, lr, seed, schedule, loss=fs.cross_ent
 def test_fit_is_the_loop_written_by_hand(batch_size, schedule):
     X, y = small()
     nets = [fs.MLP(2, [8, 2], seed=1) for _ in range(2)]
-    history = fit(nets[0], X, y, epochs=3, batch_size=batch_size, seed=5, schedule=schedule, optimizer=fs.SGD(lr=0.05))
+    given = {"epochs": 3, "batch_size": batch_size, "seed": 5, "schedule": schedule}
+    history = fit(nets[0], X, y, **given, optimizer=fs.SGD(lr=0.05), compile=False)
     means = by_hand(nets[1], X, y, 3, batch_size, 0.05, 5, schedule)
     assert weights(nets[0]) == weights(nets[1])
     assert history.loss == pytest.approx(means, rel=1e-12)
@@ -129,10 +130,10 @@ def test_without_shuffling_the_order_is_that_of_the_rows():
             seen.append(x.tolist())
             return super().forward(x)
 
-    fit(Net(2, [2], seed=0), X, y, epochs=2, shuffle=False)
+    fit(Net(2, [2], seed=0), X, y, epochs=2, shuffle=False, compile=False)
     assert seen == [*X.tolist(), *X.tolist()]
     seen.clear()
-    fit(Net(2, [2], seed=0), X, y, epochs=2)
+    fit(Net(2, [2], seed=0), X, y, epochs=2, compile=False)
     assert seen != [*X.tolist(), *X.tolist()]
     assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(X.tolist())
     assert seen[:10] != seen[10:]
@@ -280,7 +281,7 @@ def test_a_loss_that_is_not_finite_is_an_error_before_its_step(value, batch_size
     net = fs.MLP(2, [3, 2], seed=0)
     optimizer = fs.SGD(lr=0.05)
     with pytest.raises(FloatingPointError, match=r"(nan|inf) after 12 samples"):
-        fit(net, X, y, shuffle=False, batch_size=batch_size, optimizer=optimizer)
+        fit(net, X, y, shuffle=False, batch_size=batch_size, optimizer=optimizer, compile=False)
     assert np.isfinite(np.frombuffer(weights(net))).all()
     assert optimizer.lr == 0.05
     same = fs.MLP(2, [3, 2], seed=0)

@@ -37,11 +37,6 @@ class Race:
         assert about["correct"], f"{entry.name} computes something else: {about}"
         if self.small:
             entry.calls = (1, 1)
-        elif getattr(entry.side, "whole", False):
-            # Compiled for this number of steps, or with a price for every call: all rows in each call.
-            assert entry.most is not None
-            entry.timed(1, entry.most)
-            entry.calls = (max(1, round(0.1 / entry.timed(1, entry.most))), entry.most)
         else:
             entry.calibrate(0.1)
         self.entries.append(entry)
@@ -93,6 +88,8 @@ class Race:
         median = statistics.median(entry.seconds)
         about[unit] = 1 / median if unit == "samples_per_s" else median * 1e9
         about |= {"rounds": len(entry.seconds), "calls": entry.calls, "spread": entry.spread}
+        if (once := getattr(entry.side, "once", None)) is not None:
+            about["seconds_once"] = once
         if isinstance(entry.side, Contestant) and not self.small:
             # The threads that a library was allowed are not always those that it took.
             before, start = entry.side.processor_seconds(), time.perf_counter()

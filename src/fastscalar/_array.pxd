@@ -29,3 +29,4 @@ cdef class TracedBool:
 
 
 cdef TensorArray array_of(Wide *q)
+cdef void compute_wide(Wide *q, double *out) noexcept nogil

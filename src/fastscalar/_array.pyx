@@ -536,6 +536,51 @@ cdef int resolve(Source s, Operand *o, str what) except -1:
     return 0
 
 
+# --- values of wide instructions ------------------------------------------------------------------
+
+cdef void compute_wide(Wide *q, double *out) noexcept nogil:
+    """What an instruction computes, from the operands' values as they are now."""
+    cdef Py_ssize_t k
+    cdef double total = 0.0
+    if q.op == W_AFFINE:
+        affine_forward(q, 0, q.rows, out)
+    elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
+        K.relu(out, T.value + q.x.start, q.count)
+    elif q.op == W_MAP1:
+        for k in range(q.count):
+            out[k] = row(q.code).f(value_of(&q.x, k))
+    elif q.op == W_MAP2:
+        for k in range(q.count):
+            out[k] = row(q.code).f2(value_of(&q.x, k), value_of(&q.y, k))
+    elif q.op == W_SUM:
+        for k in range(q.x.count):
+            total = total + value_of(&q.x, k)
+        out[0] = total
+    elif q.op == W_DOT:
+        for k in range(q.x.count):
+            total = total + value_of(&q.x, k) * value_of(&q.y, k)
+        out[0] = total
+    elif q.op == W_LOGSUMEXP:
+        out[0] = softmax_forward(q, 0, q.x.count)
+    elif q.op == W_SOFTMAX:
+        softmax_forward(q, 0, q.count)
+        memcpy(out, q.saved, q.count * sizeof(double))
+    elif q.op == W_SQUARED or q.op == W_XENT:
+        for k in range(max(q.rows, 1)):
+            total = total + (squared_forward(q, k) if q.op == W_SQUARED else xent_forward(q, k))
+        out[0] = total / q.rows if q.rows else total
+
+
+cdef double squared_forward(Wide *q, Py_ssize_t r) noexcept nogil:
+    """The loss of one row; the differences are saved."""
+    cdef Py_ssize_t k
+    cdef double total = 0.0, d
+    for k in range(r * q.cols, (r + 1) * q.cols):
+        d = q.saved[k] = value_of(&q.x, k) - value_of(&q.y, k)
+        total = total + d * d
+    return total
+
+
 # --- emitting wide instructions -------------------------------------------------------------------
 #
 # begin: after the safepoint, everything that can fail.  Then the values are computed into value[n:n + count].
@@ -620,19 +665,12 @@ cdef TensorArray map1(int code, TensorArray x):
     """A unary row of the table for every element; follows IEEE 754."""
     cdef Source s = source(x, op_name(code))
     cdef TensorArray array
-    cdef double *out
     cdef Wide *q
-    cdef Py_ssize_t k
     safepoint(s.count)
     array = TensorArray.__new__(TensorArray)
     q = begin(W_MAP1, s.count, s, None, None, op_name(code))
     q.code = code
-    out = T.value + T.n
-    if code == RELU and q.x.kind == RUN:
-        K.relu(out, T.value + q.x.start, q.count)
-    else:
-        for k in range(q.count):
-            out[k] = row(code).f(value_of(&q.x, k))
+    compute_wide(q, T.value + T.n)
     return end_array(q, array, s.ndim, s.shape)
 
 
@@ -648,9 +686,7 @@ cdef object map2(int code, object left, object right):
     """A binary row of the table, element by element; an operand of no dimensions goes with every element."""
     cdef Source x, y
     cdef TensorArray array
-    cdef double *out
     cdef Wide *q
-    cdef Py_ssize_t k
     cdef Source shape
     for other in (left, right):
         if not isinstance(other, (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)):
@@ -664,25 +700,19 @@ cdef object map2(int code, object left, object right):
     array = TensorArray.__new__(TensorArray)
     q = begin(W_MAP2, shape.count, x, y, None, op_name(code))
     q.code = code
-    out = T.value + T.n
-    for k in range(q.count):
-        out[k] = row(code).f2(value_of(&q.x, k), value_of(&q.y, k))
+    compute_wide(q, T.value + T.n)
     return end_array(q, array, shape.ndim, shape.shape)
 
 
 def total(x):
     """The sum of all elements of a sequence or an array, added in order from 0.0, a Tensor."""
     cdef Source s = source(x, "sum")
-    cdef double so_far = 0.0
-    cdef Py_ssize_t k
     cdef Tensor t
     cdef Wide *q
     safepoint(1)
     t = Tensor.__new__(Tensor)
     q = begin(W_SUM, 1, s, None, None, "sum")
-    for k in range(q.x.count):
-        so_far = so_far + value_of(&q.x, k)
-    T.value[T.n] = so_far
+    compute_wide(q, T.value + T.n)
     return end_scalar(q, t)
 
 
@@ -696,8 +726,6 @@ def dot(x, y):
     Tensor(data=11.0)
     """
     cdef Source sx = source(x, "dot"), sy = source(y, "dot")
-    cdef double total = 0.0
-    cdef Py_ssize_t k
     cdef Tensor t
     cdef Wide *q
     if sx.ndim != 1 or sy.ndim != 1 or sx.count != sy.count:
@@ -705,9 +733,7 @@ def dot(x, y):
     safepoint(1)
     t = Tensor.__new__(Tensor)
     q = begin(W_DOT, 1, sx, sy, None, "dot")
-    for k in range(q.x.count):
-        total = total + value_of(&q.x, k) * value_of(&q.y, k)
-    T.value[T.n] = total
+    compute_wide(q, T.value + T.n)
     return end_scalar(q, t)
 
 
@@ -725,7 +751,7 @@ def logsumexp(x):
     t = Tensor.__new__(Tensor)
     q = begin(W_LOGSUMEXP, 1, s, None, None, "logsumexp")
     save(q, "logsumexp")
-    T.value[T.n] = softmax_forward(q, 0, q.x.count)
+    compute_wide(q, T.value + T.n)
     return end_scalar(q, t)
 
 
@@ -745,8 +771,7 @@ def softmax(x):
     array = TensorArray.__new__(TensorArray)
     q = begin(W_SOFTMAX, s.count, s, None, None, "softmax")
     save(q, "softmax")
-    softmax_forward(q, 0, s.count)
-    memcpy(T.value + T.n, q.saved, s.count * sizeof(double))
+    compute_wide(q, T.value + T.n)
     return end_array(q, array, 1, s.shape)
 
 
@@ -848,8 +873,7 @@ def squared_loss(y_hat, y):
     Tensor(data=5.0)
     """
     cdef Source sx = source(y_hat, "squared_loss"), sy = source(y, "squared_loss")
-    cdef Py_ssize_t rows, cols, r, k
-    cdef double total = 0.0, part, d
+    cdef Py_ssize_t rows, cols
     cdef Tensor t
     cdef Wide *q
     if sx.ndim > 2 or sx.count != sy.count or not (
@@ -863,13 +887,7 @@ def squared_loss(y_hat, y):
     save(q, "squared_loss")
     q.rows = <int>rows if sx.ndim == 2 else 0
     q.cols = <int>cols
-    for r in range(rows):
-        part = 0.0
-        for k in range(r * cols, r * cols + cols):
-            d = q.saved[k] = value_of(&q.x, k) - value_of(&q.y, k)
-            part = part + d * d
-        total = total + part
-    T.value[T.n] = total / rows if q.rows else total
+    compute_wide(q, T.value + T.n)
     return end_scalar(q, t)
 
 
@@ -909,8 +927,6 @@ def cross_entropy(logits, label):
     """
     cdef Source s = source(logits, "cross_entropy")
     cdef Py_ssize_t rows = 1, classes, r
-    cdef double total = 0.0
-    cdef double *unused = NULL
     cdef int one = 0, argument = 0
     cdef int *labels
     cdef Tensor t
@@ -948,9 +964,7 @@ def cross_entropy(logits, label):
     q.argument = argument
     q.rows = <int>rows if s.ndim == 2 else 0
     q.cols = <int>classes
-    for r in range(rows):
-        total = total + xent_forward(q, r)
-    T.value[T.n] = total / rows if q.rows else total
+    compute_wide(q, T.value + T.n)
     return end_scalar(q, t)
 
 

@@ -303,6 +303,7 @@ cdef Tensor result_of_number(double v)
 cdef Row *row(int code) noexcept nogil
 cdef str op_name(int code)
 cdef int as_number(object x, double *v) except -1
+cdef double compute(int code, double a, double b) except? -1.0
 
 cdef double value_of(Operand *o, Py_ssize_t k) noexcept nogil
 cdef int node_of(Operand *o, Py_ssize_t k) noexcept nogil

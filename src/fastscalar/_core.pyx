@@ -1051,6 +1051,17 @@ cdef inline double evaluate(int code, double a, double b) except? -1.0:
     return v
 
 
+cdef double compute(int code, double a, double b) except? -1.0:
+    """The value of a scalar operation, with the errors that it has in a program."""
+    cdef double v
+    if TABLE[code].arity == 2:
+        return evaluate(code, a, b)
+    v = TABLE[code].f(a)
+    if v - v != 0.0:
+        raise_unary(code, a, v)
+    return v
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 cdef tuple REAL = (numbers.Real, np.bool_)

@@ -1,5 +1,7 @@
 # What the graph of a program is made of.  Private, not an API.
 
+from fastscalar._core cimport Operand
+
 cdef enum:
     G_CONSTANT = 1          # operations of a Graph beside those of the table
     G_PARAMETER = -1
@@ -14,3 +16,5 @@ cdef enum:
 
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil
 cdef double truncated(int op, double v)
+cdef void see(int p) noexcept nogil
+cdef void see_operand(Operand *o) noexcept nogil

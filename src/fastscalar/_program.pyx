@@ -300,6 +300,17 @@ cdef int list_nodes_of(Nodes *m, list roots, dict copies) except -1:
     return 0
 
 
+def same_graph(Graph g not None, Graph h not None):
+    """Whether two recordings did the same: then nothing in them was drawn at random, or counted."""
+    for name in ("op", "a", "b", "stopped"):
+        if not np.array_equal(getattr(g, name), getattr(h, name)):
+            return False
+    constants = g.op == G_CONSTANT
+    if g.value[constants].tobytes() != h.value[constants].tobytes() or len(g.items) != len(h.items):
+        return False
+    return all(len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y)) for x, y in zip(g.items, h.items))
+
+
 def extract(recording, Tensor result):
     """The Graph of what a recorded call returned; ends the recording.
 

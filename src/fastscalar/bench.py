@@ -124,12 +124,13 @@ class Contestant:
     """One side of a comparison.  Its data are converted, and its net is made, before anything is timed.
 
     `run(steps)` trains on the first steps * batch rows and goes on with the weights where the last call ended; the
-    losses of these steps, each before its step, or None where they are not to be had one by one.
+    losses of these steps, each before its step, or, as a float, the seconds that it says it took.
     """
 
     name: ClassVar[str]
     dtype: ClassVar[str] = "float64"
     needs: ClassVar[str | None] = None  # the module that it needs
+    whole: ClassVar[bool] = False  # compiled for a number of steps: always run with the same
 
     def __init__(self, work: Workload, X: np.ndarray, y: Sequence[int], batch: int = 1, threads: int = 1) -> None:
         self.work, self.batch, self.threads = work, batch, threads
@@ -140,13 +141,13 @@ class Contestant:
     def start(self) -> None:
         raise NotImplementedError
 
-    def run(self, steps: int) -> Sequence[float] | None:
+    def run(self, steps: int) -> Sequence[float] | float:
         raise NotImplementedError
 
     def first(self) -> list[float]:
         """The losses of the first steps of a new net."""
         losses = self.run(CHECKED)
-        assert losses is not None
+        assert not isinstance(losses, float)
         return [float(loss) for loss in losses]
 
     def processor_seconds(self) -> float:
@@ -237,9 +238,15 @@ def compiled_only() -> Iterator[None]:
 
 
 class Compiled(Contestant):
-    """`fit` with its compiled program, in the order of the rows and at a fixed rate."""
+    """`fit` with its compiled program, in the order of the rows and at a fixed rate.
+
+    Its seconds are those of epochs after the first.  What a call of fit costs before, recording and translating, is
+    kept as `once`: it is no part of a step, as the compilers of JAX and Numba are none.
+    """
 
     name = "fastscalar compiled"
+    whole = True
+    EPOCHS = 4
 
     def start(self) -> None:
         self.net, self.loss = self.model()
@@ -251,30 +258,33 @@ class Compiled(Contestant):
     def model(self) -> tuple[Any, Callable[[Any, Any], Any]]:
         return net_of(self.work), fs.squared_loss if self.work.loss == "squared" else fs.cross_entropy
 
-    def fit(self, rows: slice) -> float:
+    def fit(self, rows: slice, epochs: int = 1) -> fs.History:
         options: dict[str, Any] = {"dtype": self.dtype, "threads": self.threads, "compile": True}
         with compiled_only():
-            history = fs.fit(
+            return fs.fit(
                 self.net,
                 self.X[rows],
                 self.targets[rows],
                 loss=self.loss,
                 optimizer=self.optimizer,
-                epochs=1,
+                epochs=epochs,
                 batch_size=self.batch,
                 schedule=None,
                 shuffle=False,
                 progress=False,
                 **options,
             )
-        return history.loss[0]
 
-    def run(self, steps: int) -> None:
-        self.fit(slice(steps * self.batch))
+    def run(self, steps: int) -> float:
+        start = time.perf_counter()
+        history = self.fit(slice(steps * self.batch), self.EPOCHS)
+        seconds = statistics.mean(epoch.seconds for epoch in history.epochs[1:])
+        self.once = time.perf_counter() - start - self.EPOCHS * seconds
+        return seconds
 
     def first(self) -> list[float]:
         """fit tells the mean of an epoch: one epoch for each step."""
-        return [self.fit(slice(k * self.batch, (k + 1) * self.batch)) for k in range(CHECKED)]
+        return [self.fit(slice(k * self.batch, (k + 1) * self.batch)).loss[0] for k in range(CHECKED)]
 
     @classmethod
     def missing(cls) -> str | None:
@@ -533,6 +543,10 @@ class Entry:
 
     def calibrate(self, target: float) -> None:
         """Find how often to run so that one timer lasts about `target` seconds."""
+        if self.most is not None and getattr(self.side, "whole", False):
+            self.timed(1, self.most)
+            self.calls = (max(1, round(target / self.timed(1, self.most))), self.most)
+            return
         count = 1
         while (spent := self.timed(1, count)) < target / 4 and count != self.most:
             count = min(count * 4, self.most or count * 4)
@@ -545,9 +559,9 @@ class Entry:
     def timed(self, times: int, count: int) -> float:
         gc.collect()
         start = time.perf_counter()
-        for _ in range(times):
-            self.run(count)
-        return time.perf_counter() - start
+        results = [self.run(count) for _ in range(times)]
+        seconds = time.perf_counter() - start
+        return sum(results) if isinstance(results[0], float) else seconds
 
     def measure(self) -> None:
         times, count = self.calls
@@ -746,6 +760,11 @@ def measured(comparison: Comparison, quick: bool) -> dict[str, Any]:
         per_second = {"ns_per_operation": figure} if comparison.unit == "ns/op" else {"samples_per_s": 1 / entry.median}
         result |= {"median": figure, "spread": entry.spread, "twin_ratio": ratio, **per_second}
         result["rounds"] = [s / entry.median * figure for s in entry.seconds]
+    for entry in timed:
+        if (once := getattr(entry.side, "once", None)) is not None:
+            results[entry.name]["seconds_once"] = once
+            note = f"{entry.name}: {1e3 * once:.0f} ms more for each call of fit"
+            say(f"  {note}", "dim")
     for note in comparison.notes:
         say(f"  {note}", "dim")
     for name, why in skipped.items():

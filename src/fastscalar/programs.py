@@ -18,7 +18,7 @@ import numpy as np
 from fastscalar import _replay
 from fastscalar._array import TensorArray, TracedInt, to_tensor
 from fastscalar._core import Tensor
-from fastscalar._program import NotReplayable, Recording, extract
+from fastscalar._program import NotReplayable, Recording, extract, same_graph
 from fastscalar._rewrite import rewrite
 
 MISSED, SUSPECT = 1, 2  # status of a row, as `_replay` has it
@@ -55,9 +55,11 @@ def compile(function: Callable[..., Any] | None = None, *, exact: bool = False) 
     >>> w.grad
     array([0., 2., 4.])
     """
-    if function is None:
-        return lambda f: Program(f, exact=exact)
-    return Program(function, exact=exact)
+    if exact:
+        from fastscalar.exact import ExactProgram as kind
+    else:
+        kind = Program
+    return kind if function is None else kind(function)
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -173,7 +175,8 @@ def _eager_arguments(kinds: Sequence[Any], row: Sequence[Any]) -> list[Any]:
 class Version:
     """One recording: its graph, its plans, and replays that nobody uses at the moment."""
 
-    def __init__(self, graph: Any, sizes: list[int]) -> None:
+    def __init__(self, graph: Any, sizes: list[int], stopped: bool = False) -> None:
+        self.stopped = stopped                   # there are blocks of no_grad in it
         self.graph = graph
         self.sizes = sizes
         self.plans: dict[Any, Any] = {}
@@ -237,11 +240,12 @@ class Program:
     gradients in them.  Everything else that it reads is frozen, until `reset()`.
     """
 
-    def __init__(self, function: Callable[..., Any], *, exact: bool = False) -> None:
+    exact = False
+
+    def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise TypeError(f"compile: expected a function, got {type(function).__name__}")
         self.function = function
-        self.exact = bool(exact)
         self.__wrapped__ = function
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
@@ -355,7 +359,7 @@ class Program:
                                 f"{self.__name__}: expected one number (a Tensor) as result, got {type(result).__name__}"
                             )
                         result = Tensor(result)
-                    graph = extract(recording, result)
+                    graph = self._graph(recording, result)
                 value = result.item()
             except NotReplayable as reason:
                 site.eager = True
@@ -363,14 +367,26 @@ class Program:
                 return None, result.item()
             except Exception as error:
                 raise _Failure(i, error) from error
+            stopped = bool(recording.stopped)
             sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
             if len(site.versions) >= VERSIONS:
                 site.eager = True
                 self._warn(self._why(site))
                 return None, value
-            version = Version(graph, sizes)
+            version = Version(graph, sizes, stopped)
             site.versions.append(version)
             return version, value
+
+    def _graph(self, recording: Recording, result: Tensor) -> Any:
+        return extract(recording, result)
+
+    def repeats(self, rows: Rows) -> bool:
+        """Whether a second recording of the first row is like the first one."""
+        site = self._site(rows.signature)
+        if not site.versions:
+            return True
+        self._record(site, rows, 0)
+        return len(site.versions) < 2 or same_graph(site.versions[0].graph, site.versions.pop().graph)
 
     def _why(self, site: Site) -> str:
         """The place where most versions part."""
@@ -597,14 +613,14 @@ class Program:
             for _, replay in replays:
                 replay.commit_gradients(False, True)
             for loss in losses:
-                _reset_leaves(loss)
+                reset_leaves(loss)
         for _, replay in replays:
             replay.commit_gradients(True)
         for loss in losses:
             loss.backward(accumulate=True)
 
 
-def _reset_leaves(loss: Tensor) -> None:
+def reset_leaves(loss: Tensor) -> None:
     """Gradients of the leaves that a loss reaches to zero."""
     from fastscalar._graph import _reached
 

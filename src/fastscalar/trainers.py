@@ -6,7 +6,6 @@ Both have `epoch(order, bar)`: train on the samples in this order, tell the bar,
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -152,14 +151,28 @@ class CompiledTrainer:
                 program._record(self.site, self.rows, 0)
             except _Failure as failure:
                 raise _named(failure.row, failure.error) from failure.error
-        if optimizer.parameters is None:
-            optimizer.bind(program.parameters)
-        self.parameters = flatten_parameters(optimizer.parameters, [])
+        self.own = optimizer.parameters is None      # then all that the program reads is trained
+        self.known = 0
+        self.before: list[Any] | None = None     # values from the beginning of an epoch that touched the net
+        self._bind()
         optimizer.zero_grad()
         self.version: Version | None = self.site.versions[0] if self.site.versions else None
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule)
-        self.before: list[Any] | None = None     # values from the beginning of an epoch that touched the net
         self.losses = 0.0
+
+    def _bind(self) -> None:
+        """What is trained; a new version may read more."""
+        if self.own and len(self.site.versions) > self.known:
+            if len(self.program.parameters) > self.known_parameters():
+                self.schedule.optimizer.bind(self.program.parameters)
+            self.known = len(self.site.versions)
+        before = len(getattr(self, "parameters", []))
+        self.parameters = flatten_parameters(self.schedule.optimizer.parameters, [])
+        if self.before is not None:              # nothing has trained the new ones yet
+            self.before += [p.data if isinstance(p, Tensor) else p.numpy() for p in self.parameters[before:]]
+
+    def known_parameters(self) -> int:
+        return len(flatten_parameters(self.schedule.optimizer.parameters or [], []))
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
@@ -202,7 +215,7 @@ class CompiledTrainer:
     # --- SGD inside the replay ---
 
     def _open(self, version: Version) -> Any:
-        plan = version.plan(frozenset(), self.parameters)
+        plan = version.plan(frozenset(), None if self.own else self.parameters)
         replay = version.take(plan, self.batch_size, self.wide, self.threads)
         replay.trusting = False
         replay.load()
@@ -254,6 +267,7 @@ class CompiledTrainer:
         self._keep()
         self._close(replay)                      # a version is recorded, and rows run eagerly, with what was learned
         values, found = self._classify(batch)
+        self._bind()
         if not np.isfinite(values[batch]).all():
             raise self.schedule.bad_loss(float(values[batch][~np.isfinite(values[batch])][0]))
         if len(found) == 1 and found[0][0] is self.version:
@@ -289,16 +303,9 @@ class CompiledTrainer:
             raise _named(failure.row, failure.error) from failure.error
         if not np.isfinite(values).all():
             raise self.schedule.bad_loss(float(values[~np.isfinite(values)][0]))
+        self._bind()
         step_by_mean(self.schedule.optimizer, len(batch), self.schedule)
         self.losses += float(values.sum())
-
-
-def draws_random_numbers(record: Callable[[], Any]) -> bool:
-    """Whether a call draws from Python's or NumPy's shared generator, which a program would freeze."""
-    before = random.getstate(), np.random.get_state()[1:3]
-    record()
-    after = random.getstate(), np.random.get_state()[1:3]
-    return before[0] != after[0] or before[1][1] != after[1][1] or not np.array_equal(before[1][0], after[1][0])
 
 
 def _stretches(n: int, size: int) -> Iterator[tuple[int, int]]:

@@ -13,9 +13,10 @@ import numpy as np
 
 from fastscalar._array import cross_entropy
 from fastscalar._core import no_grad
+from fastscalar.exact import ExactProgram, ExactTrainer
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import CompileWarning, Program, Rows
-from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule, draws_random_numbers
+from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule
 
 EVALUATE_ROWS = 1024  # samples in one call of the net in `evaluate` and `predict`
 
@@ -154,14 +155,14 @@ def _trainer(
     exact: bool,
     threads: int,
     dtype: str,
-) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer:
+) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer | ExactTrainer:
     """The loop for these wishes."""
     eager = EagerTrainer(lambda x, label: loss(net(x), label), X, y, batch_size, schedule)
     if isinstance(net, Program):
         program = net
         exact = exact or program.exact
     elif compile:
-        program = Program(eager.sample, exact=exact)
+        program = ExactProgram(eager.sample) if exact else Program(eager.sample)
         program.__name__ = type(net).__name__
     if isinstance(net, Program) and not compile:
         rows = Rows((X, y), "fit")
@@ -171,25 +172,23 @@ def _trainer(
     if not compile:
         return eager
     if exact:
+        if not isinstance(program, ExactProgram):
+            raise ValueError("fit: exact: the program has to be made by compile(function, exact=True)")
         if batch_size > 1 and not isinstance(net, Program):
             return eager                         # whole batches are what the eager loop computes with
-        return eager
-    trainer = None
-
-    def record() -> None:
-        nonlocal trainer
-        trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
-
-    if draws_random_numbers(record) and not isinstance(net, Program):
+        return ExactTrainer(program, X, y, batch_size, schedule)
+    trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
+    if isinstance(net, Program):
+        return trainer
+    if not program.repeats(trainer.rows):
         warnings.warn(
-            f"{type(net).__name__} draws random numbers, which a program would freeze: fit runs eagerly "
-            "(compile=False says that this is meant)",
+            f"{type(net).__name__} does something else when it is called again (it draws random numbers, or counts), "
+            "which a program would freeze: fit runs eagerly (compile=False says that this is meant)",
             CompileWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return eager
-    assert trainer is not None
-    return trainer if isinstance(net, Program) or trainer.version is not None else eager
+    return trainer if trainer.version is not None else eager
 
 
 def _portions(n: int, size: int) -> Iterator[tuple[int, int]]:

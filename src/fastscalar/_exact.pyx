@@ -1,0 +1,267 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""Replays in the order of the eager engine: the recorded graph stays on the tape and is computed again in place.
+
+The boundary: inputs are written into their leaves, every reached node is computed again with the functions that made
+it, and the backward pass is the engine's own.  So the bits are the eager ones, by construction; what is saved is Python
+and the making of nodes.  Everything here holds the GIL.
+"""
+
+from cpython.mem cimport PyMem_RawFree
+from libc.string cimport memset
+
+from fastscalar._array cimport *
+from fastscalar._core cimport *
+from fastscalar._program cimport *
+
+import numpy as np
+
+from fastscalar._array import sgd_step
+from fastscalar._program import NotReplayable
+
+
+cdef class ExactGraph:
+    """A recorded call that stays on the tape: `result`, the inputs' handles, and the Tensors that decisions compare."""
+
+    cdef readonly Tensor result
+    cdef readonly list inputs        # (kind, handle)
+    cdef readonly list guards        # (comparison, Tensor, Tensor or None, value, place)
+    cdef readonly list captures      # leaves that it reads: Tensors, and arrays as TensorArrays of one dimension
+    cdef list copies                 # (Tensor, the one that it has the value of)
+    cdef dict copied                 # the same by node, while `locked`
+    cdef int *node                   # what is computed again, from old to young; indices hold while `locked`
+    cdef Py_ssize_t n, room
+
+    def __init__(self, Tensor result not None, list inputs, list guards, list copies):
+        self.result, self.inputs, self.guards, self.copies = result, inputs, guards, copies
+        self.captures = []
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.node)
+
+    cdef int note(self, int i) except -1:
+        cdef void *block
+        if self.n == self.room:
+            block = reallocate(self.node, (2 * self.room + 1024) * sizeof(int))
+            if block == NULL:
+                out_of_memory("a program", 2 * self.room + 1024)
+            self.node = <int *>block
+            self.room = 2 * self.room + 1024
+        self.node[self.n] = i
+        self.n += 1
+        return 0
+
+    cdef int list_nodes(self) except -1:
+        """What is to be computed again: scalar operations, and wide instructions by their last node."""
+        cdef int i
+        cdef Py_ssize_t k
+        cdef Wide *q
+        self.n = 0
+        self.copied = {(<Tensor>t).index: (<Tensor>source).index for t, source in self.copies}
+        start_sweep()
+        try:
+            see(self.result.index)
+            for _, left, right, _, _ in self.guards:
+                see((<Tensor>left).index)
+                if right is not None:
+                    see((<Tensor>right).index)
+            i = previous(<int>T.n)
+            while i > 0:
+                T.at = i
+                T.mark[i] = 0
+                if T.record[i].op > WIDE:
+                    self.note(i)
+                    see(T.record[i].a)
+                    see(T.record[i].b)
+                elif T.record[i].op == WIDE:
+                    q = T.wide[T.record[i].a]
+                    if q.op != W_LEAF:
+                        self.note(i)
+                        see_operand(&q.x)
+                        see_operand(&q.y)
+                        see_operand(&q.z)
+                elif i in self.copied:
+                    self.note(i)
+                    see(self.copied[i])
+                i = previous(i)
+            T.at = 0
+        finally:
+            end_sweep()
+        for k in range(self.n // 2):
+            self.node[k], self.node[self.n - 1 - k] = self.node[self.n - 1 - k], self.node[k]
+        return 0
+
+    def __enter__(self):
+        """Nothing moves on the tape until the end of the block."""
+        T.locked += 1
+        try:
+            self.list_nodes()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        T.locked -= 1
+        set_limit()
+
+    def value(self, list row):
+        """The value for one row, given as float64 arrays, floats and ints; None if a decision comes out differently.
+
+        Raises what the engine raises."""
+        cdef Py_ssize_t k
+        cdef int i
+        cdef Record r
+        cdef Wide *q
+        self.write(row)
+        for k in range(self.n):
+            i = self.node[k]
+            r = T.record[i]
+            if r.op == WIDE:
+                q = T.wide[r.a]
+                if q.argument:
+                    q.labels[0] = self.label(row[q.argument - 1], q.cols)
+                compute_wide(q, T.value + q.start)
+            elif r.op <= CONST:
+                T.value[i] = T.value[<int>self.copied[i]]
+            else:
+                T.value[i] = compute(r.op, T.value[r.a], T.value[r.b])
+        for op, left, right, value, _ in self.guards:
+            if not self.holds(op, left, right, value):
+                return None
+        return T.value[self.result.index]
+
+    cdef int label(self, label, int classes) except -1:
+        if not 0 <= label < classes:
+            raise ValueError(f"cross_entropy: expected a label in 0..{classes - 1}, got {label!r}")
+        return label
+
+    cdef bint holds(self, int op, Tensor left, right, double value):
+        cdef double x = T.value[left.index]
+        if right is not None:
+            return compare_numbers(op, x, T.value[(<Tensor>right).index]) == (value != 0.0)
+        return np.float64(truncated(op, x)).tobytes() == np.float64(value).tobytes()
+
+    cdef int write(self, list row) except -1:
+        cdef const double[::1] numbers
+        cdef Py_ssize_t k
+        cdef Wide *q
+        for (kind, handle), given in zip(self.inputs, row):
+            if kind == "array":
+                numbers = given
+                q = T.wide[(<TensorArray>handle).slot]
+                for k in range(numbers.shape[0]):
+                    T.value[q.start + k] = numbers[k]
+            elif kind == "number":
+                T.value[(<Tensor>handle).index] = given
+            else:
+                T.value[(<TracedInt>handle).tensor.index] = given
+        return 0
+
+    def train(self, list columns, const long long[::1] order, parameters, double rate, bint falls, long long done,
+              double total_samples):
+        """SGD sample by sample: (samples done, sum of their losses).  Stops before a sample that misses or raises, or
+        whose loss is not finite."""
+        cdef Py_ssize_t at
+        cdef double total = 0.0
+        for at in range(order.shape[0]):
+            row = [column[order[at]] for column in columns]
+            try:
+                value = self.value(row)
+            except (ArithmeticError, ValueError):
+                return at, total
+            if value is None or value - value != 0.0:
+                return at, total
+            start_sweep()
+            try:
+                sweep(self.result, False)
+            finally:
+                end_sweep()
+            sgd_step(parameters, rate * (1.0 - (done + at) / total_samples) if falls else rate)
+            total += value
+        return order.shape[0], total
+
+
+    def backward(self, bint accumulate):
+        """Gradients for the row whose value was computed last."""
+        start_sweep()
+        try:
+            sweep(self.result, accumulate)
+        finally:
+            end_sweep()
+
+    cdef int find_captures(self, int first) except -1:
+        """The leaves from before node `first`, which the recording began with; what came later are its constants."""
+        cdef dict seen = {}
+        cdef set own = set()
+        cdef int i
+        cdef Wide *q
+        for kind, handle in self.inputs:
+            own.add(-1 - (<TensorArray>handle).slot if kind == "array" else
+                    (<TracedInt>handle).tensor.index if kind == "whole" else (<Tensor>handle).index)
+        for t in self.leaves():
+            i = (<Tensor>t).index
+            if T.record[i].op == WIDE:
+                q = T.wide[T.record[i].a]
+                if q.start < first and -1 - q.slot not in own:
+                    seen.setdefault(-1 - q.slot, array_of(q))
+            elif T.record[i].op == LEAF and i < first and i not in own:
+                seen.setdefault(i, t)
+        self.captures = list(seen.values())
+        return 0
+
+    def leaves(self):
+        """The leaves that are read; of an array the first element that is."""
+        cdef list out = []
+        cdef int i, slot = -1
+        start_sweep()
+        try:
+            see(self.result.index)
+            for _, left, right, _, _ in self.guards:
+                see((<Tensor>left).index)
+                if right is not None:
+                    see((<Tensor>right).index)
+            i = previous(<int>T.n)
+            while i > 0:
+                T.at = i
+                T.mark[i] = 0
+                if T.record[i].op > WIDE:
+                    see(T.record[i].a)
+                    see(T.record[i].b)
+                elif T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
+                    see_operand(&T.wide[T.record[i].a].x)
+                    see_operand(&T.wide[T.record[i].a].y)
+                    see_operand(&T.wide[T.record[i].a].z)
+                elif T.record[i].op != WIDE:
+                    out.append(i)
+                elif T.record[i].a != slot:
+                    slot = T.record[i].a
+                    out.append(i)
+                i = previous(i)
+            T.at = 0
+        finally:
+            end_sweep()
+        return [handle_of(i) for i in out]
+
+
+def exact_graph(recording, Tensor result):
+    """The recorded call of an exact program; ends the recording.  NotReplayable says why it has to run eagerly."""
+    cdef Py_ssize_t k
+    cdef ExactGraph graph
+    guards = []
+    T.locked += 1
+    try:
+        for op, left, right, value, place in recording.guards:
+            guards.append((op, handle_of(left), None if right is None else handle_of(right), value, place))
+        copies = [(handle_of(t), handle_of(source)) for t, source in recording.copies.items()]
+        recording.__exit__()
+        graph = ExactGraph(result, recording.inputs, guards, copies)
+        with graph:
+            for k in range(graph.n):
+                if T.record[graph.node[k]].op == WIDE and T.wide[T.record[graph.node[k]].a].op == W_CUSTOM:
+                    raise NotReplayable(f"the user's own operation {name_of(graph.node[k])!r}")
+            graph.find_captures(recording.first)
+    finally:
+        T.locked -= 1
+        set_limit()
+    return graph
