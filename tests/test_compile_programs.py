@@ -518,7 +518,7 @@ class Tie(Exception):
 
 def apart(a, b):
     """Refuse what a rounding error could turn over."""
-    if not abs(a.data - b.data) > 1e-6 * (abs(a.data) + abs(b.data) + 1e-3):
+    if not abs(a - b) > 1e-6 * (abs(a) + abs(b) + 1e-3):
         raise Tie
 
 
@@ -563,12 +563,12 @@ def run(m, program, w, b, table, x, y):
         elif what == 17:
             v.append(m.cross_entropy([p.tanh(), q, v[k % len(v)].tanh()], y))
         elif what == 18:
-            if abs(p.data) < 0.7:
+            if abs(p) < 0.7:
                 apart(abs(p), m.Tensor(0.7))
                 v.append(m.logsumexp([p, q.tanh()]))
         else:
             v[i % len(v)] = v[-1]  # what was there is dead, unless it was used
-        if not abs(v[-1].data) < 1e3:
+        if not abs(v[-1]) < 1e3:
             raise Tie  # larger and larger: rounding is all that would be seen
     return m.sum(v[-3:]) + v[len(v) // 2] * 0.5
 

@@ -2590,6 +2590,11 @@ def _note_lines(here=None, explain=None):
     return T.noting
 
 
+def _noting():
+    """Whether operations are noted at the moment: a program would not note its own."""
+    return T.noting > 0
+
+
 cdef inline bint nan_gradient(int p) noexcept nogil:
     """Whether this sweep reached node p, not a number in an expression, and its gradient is NaN."""
     if p == 0 or not isnan(T.grad[p]) or T.record[p].op == CONST:

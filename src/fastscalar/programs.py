@@ -238,6 +238,14 @@ class Program:
     The first call records; others replay what was recorded, over many rows at once and without Python.  Leaves that
     the function reads (parameters) are captured: each replay uses the value that they have then, and `backward` leaves
     gradients in them.  Everything else that it reads is frozen, until `reset()`.
+
+    >>> import fastscalar as fs, numpy as np
+    >>> w = fs.Tensor(2.0)
+    >>> f = fs.Program(lambda x: (x * w).exp())
+    >>> f.value_and_grad(np.zeros(3))
+    (array([1., 1., 1.]), array([2., 2., 2.]))
+    >>> print(f.report())
+    2 operations -> 1 *, 1 exp
     """
 
     exact = False

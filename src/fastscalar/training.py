@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._array import cross_entropy
-from fastscalar._core import no_grad
+from fastscalar._core import _noting, no_grad
 from fastscalar.exact import ExactProgram, ExactTrainer
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import CompileWarning, Program, Rows
@@ -169,7 +169,7 @@ def _trainer(
         if schedule.optimizer.parameters is None:
             raise ValueError("fit: compile=False: the optimiser needs to be told the parameters of a program")
         return EagerProgramTrainer(program, rows, batch_size, schedule)
-    if not compile:
+    if not compile or _noting():
         return eager
     if exact:
         if not isinstance(program, ExactProgram):
