@@ -104,6 +104,9 @@ cdef enum:
     SUSPECT = 2             # something in it may have raised
     TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
     MAX_INPUTS = 64
+    GROUP = 64              # rows whose sparse entries are turned together: their gradients stay in the nearest cache
+    FEW_ROWS = 4            # up to so many rows, or columns of a matrix, weights are updated row by row:
+    FEW_COLUMNS = 32        # MNIST, Linear(784, 10), batches of 64, float32: 0.8 instead of 1.1 us a sample
 
 ctypedef struct Input:
     const double *data      # of an array or of numbers; rows side by side
@@ -116,7 +119,8 @@ ctypedef struct Input:
     const int **row_column  # of the rows of this batch
     const void **row_value
     int *row_count
-    int *start              # and column by column
+    bint turned             # somebody wants them column by column:
+    int *start              # those of each GROUP
     int *lane
     void *entry
     double *gradient        # where gradients by this argument go, row by row; or NULL
@@ -377,6 +381,8 @@ cdef class Replay:
             for k in range(p.n_lanes):
                 q = &p.lanes[k]
                 if q.kind == I_PRODUCT:
+                    if p.products[q.extra].whole_input == i and p.matrices[p.products[q.extra].matrix].ld > FEW_COLUMNS:
+                        self.input[i].turned = True
                     if p.products[q.extra].x == p.input_run[i] and p.products[q.extra].whole_input != i:
                         self.input[i].dense = True
                 elif (q.a.kind == R_ROWS and q.a.run == p.input_run[i]) or (
@@ -533,7 +539,7 @@ cdef class Replay:
             x.row_column = <const int **>self.block(self.batch, sizeof(void *))
             x.row_value = <const void **>self.block(self.batch, sizeof(void *))
             x.row_count = <int *>self.block(self.batch, sizeof(int))
-            x.start = <int *>self.block(x.width + 2, sizeof(int))
+            x.start = <int *>self.block((x.width + 2) * (self.batch // GROUP + 1), sizeof(int))
             x.lane = <int *>self.block(most, sizeof(int))
             x.entry = self.block(most, self.size)
 
@@ -817,6 +823,7 @@ cdef void begin_rows(Replay r, const long long *rows, int n) noexcept nogil:
     cdef int i, l
     cdef Input *x
     cdef long long row
+    cdef size_t at
     for i in range(r.n_inputs):
         x = &r.input[i]
         if x.begin == NULL:
@@ -826,8 +833,11 @@ cdef void begin_rows(Replay r, const long long *rows, int n) noexcept nogil:
             x.row_column[l] = x.column + x.begin[row]
             x.row_value[l] = <const char *>x.value + <size_t>x.begin[row] * r.size
             x.row_count[l] = <int>(x.begin[row + 1] - x.begin[row])
-        if r.mode & PARAMETERS and n > 1:
-            r.K.transpose(x.start, x.lane, x.entry, <int>x.width, n, x.row_column, x.row_value, x.row_count)
+        if r.mode & PARAMETERS and n > FEW_ROWS and x.turned:
+            for l in range(0, n, 64):      # GROUP; a step has to be a literal here
+                at = <size_t>l * x.width
+                r.K.transpose(x.start + (l // GROUP) * (x.width + 2), x.lane + at, <char *>x.entry + at * r.size,
+                              <int>x.width, min(GROUP, n - l), x.row_column + l, x.row_value + l, x.row_count + l)
 
 
 cdef void begin_sums(Replay r, real tag) noexcept nogil:
@@ -1590,8 +1600,11 @@ cdef void update_weights(Replay r, int thread, int n, double rate, real tag) noe
             continue
         first, stop, row0, row1 = 0, m.ld, 0, m.rows
         parts = m.ld // PAD
-        if parts >= r.team:
-            first, stop = parts * thread // r.team * PAD, parts * (thread + 1) // r.team * PAD
+        if has_sparse(r, product) and m.ld <= FEW_COLUMNS and thread:
+            continue                             # too little to share
+        if parts >= r.team or (has_sparse(r, product) and m.ld <= FEW_COLUMNS):
+            if m.ld > FEW_COLUMNS or not has_sparse(r, product):
+                first, stop = parts * thread // r.team * PAD, parts * (thread + 1) // r.team * PAD
         else:
             row0, row1 = m.rows * thread // r.team, m.rows * (thread + 1) // r.team
         target = <real *>(r.U if r.fused[product.matrix] and r.mode & TRAIN else r.UA) + m.base
@@ -1602,14 +1615,20 @@ cdef void update_weights(Replay r, int thread, int n, double rate, real tag) noe
 cdef void weights_of(Replay r, const Product *p, const Matrix *m, real *target, double scale, const real *g, int n,
                      int first, int stop, int row0, int row1, real tag) noexcept nogil:
     cdef const Input *x
+    cdef int l
+    cdef size_t at
     if has_sparse(r, p):
         x = &r.input[p.whole_input]
-        if n == 1:
-            r.K.sparse_update_one(target + first, m.ld, scale, stop - first, x.row_column[0], x.row_value[0],
-                                  x.row_count[0], g + first)
+        if n <= FEW_ROWS or m.ld <= FEW_COLUMNS:
+            for l in range(n):
+                r.K.sparse_update_one(target + first, m.ld, scale, stop - first, x.row_column[l], x.row_value[l],
+                                      x.row_count[l], g + <Py_ssize_t>l * m.ld + first)
         else:
-            r.K.sparse_update(target + first, m.ld, scale, stop - first, x.start, x.lane, x.entry, row0, row1,
-                              g + first, m.ld)
+            for l in range(0, n, 64):      # GROUP; a step has to be a literal here
+                at = <size_t>l * x.width
+                r.K.sparse_update(target + first, m.ld, scale, stop - first, x.start + (l // GROUP) * (x.width + 2),
+                                  x.lane + at, <char *>x.entry + at * r.size, row0, row1,
+                                  g + <Py_ssize_t>l * m.ld + first, m.ld)
     else:
         r.K.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
                          rows_of(r, r.RV, p.x, 0, tag) + p.first + row0, r.plan.body.runs[p.x].ld, row1 - row0,
