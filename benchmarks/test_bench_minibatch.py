@@ -21,9 +21,12 @@ LIMITS = {"sparse": 1.3, "dense": 0.9}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
 @pytest.mark.parametrize("batch", [64, 256])
-@pytest.mark.parametrize("work", [LINEAR10, MLP], ids=lambda work: work.name)
+@pytest.mark.parametrize(
+    ("work", "kind"),
+    [(LINEAR10, "sparse"), (MLP, "sparse"), (MLP, "dense")],
+    ids=["linear10-sparse", "mlp-sparse", "mlp-dense"],
+)
 def test_minibatch(
     benchmark: Any, bar: Any, small: bool, race: Race, work: Workload, batch: int, kind: str, threads: int
 ) -> None:

@@ -7,6 +7,7 @@ sums run over generators, and Adam is a Python loop over the parameters that kee
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import itertools
 import math
@@ -20,6 +21,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core, reference
+from fastscalar.bench import absent, deep, torch_number
 from workloads import SEED, Turns, collector, in_turn
 
 # --- a training step of a small GPT ---
@@ -132,6 +134,70 @@ def test_parts_of_a_step(benchmark: Any, bar: Any, small: bool, gpt: ModuleType)
     for part in PARTS:
         for side in sides:
             bar(f"scalar_gpt: {part}, {side}", turns.median(f"{side} {part}") * 1e3, "ms")
+
+
+def micrograd_with_functions() -> Any:
+    """Its Value, with the exp and log that the program needs and micrograd has not."""
+    value = importlib.import_module("micrograd.engine").Value
+
+    def function(name: str, compute: Any, slope: Any) -> None:
+        def method(self: Any) -> Any:
+            out = value(compute(self.data), (self,), name)
+
+            def _backward() -> None:
+                self.grad += slope(self.data, out.data) * out.grad
+
+            out._backward = _backward
+            return out
+
+        setattr(value, name, method)
+
+    function("exp", math.exp, lambda x, y: y)
+    function("log", math.log, lambda x, y: 1.0 / x)
+    return value
+
+
+class Accumulating(Training):
+    """A library whose gradients add up until somebody resets them."""
+
+    def run(self, steps: int) -> list[float]:
+        losses = []
+        for _ in range(steps):
+            self.reset()
+            losses += [float(loss) for loss in super().run(1)]
+        return losses
+
+    def reset(self) -> None:
+        for p in self.model.parameters:
+            p.grad = 0.0
+
+
+class Torch(Accumulating):
+    def reset(self) -> None:
+        for p in self.model.parameters:
+            p.grad = p.new_zeros(())  # those of letters that do not occur would stay None
+
+
+def test_peers(benchmark: Any, bar: Any, small: bool, gpt: ModuleType, skipped: Any) -> None:
+    """The same program on the numbers of others; no bar.  The article's classes know neither exp nor division."""
+    ours = Training(gpt, fs.Tensor)
+    expected = ours.run(2)
+    makers = {
+        "micrograd": ("micrograd", lambda: Accumulating(gpt, micrograd_with_functions())),
+        "PyTorch, tensors of one number": ("torch", lambda: Torch(gpt, torch_number)),
+    }
+    with deep():
+        others = {}
+        for name, (module, make) in makers.items():
+            if why := absent(module):
+                skipped(name, why)
+                continue
+            side = make()
+            assert side.run(2) == pytest.approx(expected, rel=1e-9), name
+            others[name] = lambda side=side: side.run(1) and None
+        turns = in_turn(benchmark, lambda: ours.run(1) and None, others, rounds=1 if small else 3)
+    for name in turns.seconds:
+        bar(f"scalar_gpt: peers, a step, {name}", turns.median(name) * 1e3, "ms")
 
 
 # --- functions of single numbers ---
