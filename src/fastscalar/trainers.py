@@ -159,6 +159,8 @@ class CompiledTrainer:
         self.version: Version | None = self.site.versions[0] if self.site.versions else None
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule)
         self.losses = 0.0
+        # Whether SGD is done inside the replay.  Asking makes the plan and the sparse rows: once, before the first epoch.
+        self.inside = type(optimizer) is SGD and self.version is not None and self._fits()
 
     def _bind(self) -> None:
         """What is trained; a new version may read more."""
@@ -181,7 +183,7 @@ class CompiledTrainer:
             if self.version is None:
                 self._keep()
                 return self.eager.epoch(order, bar)
-            if type(self.schedule.optimizer) is SGD and self._fits():
+            if self.inside:
                 self._by_replays(order, bar)
             else:
                 self._keep()
