@@ -182,7 +182,8 @@ cdef class TracedBool:
 
 
 cdef object of_truth(operation, left, right):
-    return operation(bool(left) if type(left) is TracedBool else left, bool(right) if type(right) is TracedBool else right)
+    left = bool(left) if type(left) is TracedBool else left
+    return operation(left, bool(right) if type(right) is TracedBool else right)
 
 
 def select(TracedBool condition not None, a, b):
@@ -689,7 +690,9 @@ cdef object map2(int code, object left, object right):
     cdef Wide *q
     cdef Source shape
     for other in (left, right):
-        if not isinstance(other, (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)):
+        if not isinstance(
+            other, (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)
+        ):
             return NotImplemented
     x = source(left, op_name(code))
     y = source(right, op_name(code))

@@ -8,7 +8,6 @@ and the making of nodes.  Everything here holds the GIL.
 """
 
 from cpython.mem cimport PyMem_RawFree
-from libc.string cimport memset
 
 from fastscalar._array cimport *
 from fastscalar._core cimport *
@@ -180,7 +179,6 @@ cdef class ExactGraph:
             sgd_step(parameters, rate * (1.0 - (done + at) / total_samples) if falls else rate)
             total += value
         return order.shape[0], total
-
 
     def backward(self, bint accumulate):
         """Gradients for the row whose value was computed last."""

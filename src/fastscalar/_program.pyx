@@ -8,7 +8,7 @@ instructions of a Graph, `_replay` runs them.
 """
 
 from cpython.mem cimport PyMem_RawFree
-from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE
+from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
 from libc.string cimport memcpy, memset
 
 from fastscalar._array cimport *
@@ -98,7 +98,9 @@ class Recording:
 
 
 cdef double truncated(int op, double v):
-    return float(math.trunc(v) if op == GUARD_TRUNC else math.floor(v) if op == GUARD_FLOOR else math.ceil(v)) if op != GUARD_SAME else v
+    if op == GUARD_SAME:
+        return v
+    return float(math.trunc(v) if op == GUARD_TRUNC else math.floor(v) if op == GUARD_FLOOR else math.ceil(v))
 
 
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil:

@@ -56,7 +56,7 @@ ctypedef struct Instr:
     Ref a
     Ref b
 
-ctypedef struct Term:       # of an n-ary sum: sign * p * q, or sign * p; in the uniform part `count` of them side by side
+ctypedef struct Term:       # of an n-ary sum: sign * p * q, or sign * p; in the uniform part `count` side by side
     signed char sign
     unsigned char p_kind    # R_SLOTS, R_UNIFORM
     unsigned char q_kind    # the same, or R_NONE
@@ -158,11 +158,11 @@ cdef class Plan:
     cdef public object constant_at, constant_value     # addresses and values of numbers
     cdef public object port_address  # address that each port belongs to
     cdef public list captures        # handles, as in the Graph
-    cdef public object capture_of, offset_of, address_of   # of every captured number: which capture, where in it, address
+    cdef public object capture_of, offset_of, address_of   # of every captured number: its capture, place in it, address
     cdef public object trained       # uint8 by address: a captured leaf that is to get a gradient
     cdef public list inputs          # kinds
     cdef public object input_run     # by input: the run of an array, -1
-    cdef public object input_address # by input: the address of a shared number, -1
+    cdef public object input_address  # by input: the address of a shared number, -1
     cdef public list places          # of guards: (file, line)
     cdef public str summary
     cdef public int operations

@@ -24,7 +24,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._array cimport *
 from fastscalar._core cimport *
-from fastscalar._program cimport compare_numbers, truncated
+from fastscalar._program cimport compare_numbers
 
 import threading
 
@@ -113,7 +113,7 @@ ctypedef struct Input:
     const long long *whole  # whole numbers
     Py_ssize_t width        # numbers in a row of an array
     bint dense              # somebody reads its columns
-    const Py_ssize_t *begin # sparse rows, if not NULL
+    const Py_ssize_t *begin  # sparse rows, if not NULL
     const int *column
     const void *value
     const int **row_column  # of the rows of this batch
@@ -560,8 +560,7 @@ cdef class Replay:
     def train_all(self, bint on):
         """Let matrices of trained leaves that one product reads take their step with their gradient, or not."""
         cdef Plan p = self.plan
-        cdef Py_ssize_t k, n
-        cdef unsigned char[::1] trained = p.trained
+        cdef Py_ssize_t k
         cdef Matrix *m
         inside = np.zeros(p.n_uniform + 1, np.uint8)
         for k in range(p.n_matrices):
@@ -601,7 +600,7 @@ cdef class Replay:
 
     def train(self, rows, int batch_rows, double rate, double rate_slope):
         """SGD over rows in their order: (rows done, sum of their losses).  Stops before a batch that misses a guard,
-        may have raised, or has a loss that is not finite.  rate: of the first row; rate_slope: what a row adds to it."""
+        may have raised, or has a loss that is not finite.  rate: of the first row; rate_slope: what a row adds."""
         self.rate, self.rate_slope = rate, rate_slope
         self.total_loss = 0.0
         self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
@@ -854,10 +853,9 @@ cdef void begin_sums(Replay r, real tag) noexcept nogil:
 cdef void end_sums(Replay r, int n, const long long *rows, real tag) noexcept nogil:
     """Add up what the chunks collected, in their order, and what is gathered, in the order of the lanes."""
     cdef const Body *p = &r.plan.body
-    cdef int c, k, l
+    cdef int c, k
     cdef real *UA = <real *>r.UA
     cdef real *port = <real *>r.PB
-    cdef const int *address
     cdef Py_ssize_t j
     cdef const Instr *q
     for c in range((n + r.chunk - 1) // r.chunk):
@@ -931,7 +929,8 @@ cdef bint holds(const Guard *g, double x, double y) noexcept nogil:
     if g.op == 6:
         return (x == g.value and signbit(x) == signbit(g.value)) or (x != x and g.value != g.value)
     if g.op == 7:
-        return x - g.value < 1.0 and g.value - x < 1.0 and (x >= g.value if g.value > 0 else x <= g.value if g.value < 0 else True)
+        return x - g.value < 1.0 and g.value - x < 1.0 and (
+            x >= g.value if g.value > 0 else x <= g.value if g.value < 0 else True)
     return g.value <= x < g.value + 1.0 if g.op == 8 else g.value - 1.0 < x <= g.value
 
 
@@ -1108,7 +1107,8 @@ cdef inline bint is_flat(const Ref *a, int n, bint uniform) noexcept nogil:
     return a.step == 1 if is_vector(a, uniform) else a.step == 0
 
 
-cdef void elements_forward(Replay r, const Instr *q, real *V, real *U, int lanes, bint uniform, real tag) noexcept nogil:
+cdef void elements_forward(Replay r, const Instr *q, real *V, real *U, int lanes, bint uniform,
+                           real tag) noexcept nogil:
     cdef bint va = is_vector(&q.a, uniform), vb = q.b.kind == R_NONE or is_vector(&q.b, uniform)
     cdef int mode = FS_VECTORS if va and vb else FS_B_IS_ONE if va else FS_A_IS_ONE
     cdef Py_ssize_t k

@@ -134,7 +134,6 @@ cdef inline bint alike(const Key *x, const Key *y) noexcept nogil:
     return x.code == y.code and x.a_where == y.a_where and x.b_where == y.b_where
 
 
-
 cdef inline size_t scatter(size_t x) noexcept nogil:
     x = (x ^ (x >> 31)) * <size_t>0x9E3779B97F4A7C15
     return x ^ (x >> 29)
@@ -443,7 +442,7 @@ cdef class Rewriter:
             room = max(room, self.first.at[s + 1] - self.first.at[s])
         pairs = np.empty(room + 1, np.int64)
         column = np.empty(room + 1, np.int32)
-        for s in range(self.root.n):
+        for s in range(self.root.n):                         # no-cython-lint
             push(&self.group, -1)
             push(&self.direct, -1)
         for s in range(self.root.n - 1, -1, -1):             # in the order of the program

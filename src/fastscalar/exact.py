@@ -153,7 +153,9 @@ def arguments_of(rows: Rows, inputs: list[Any]) -> list[Any]:
 class ExactTrainer:
     """SGD sample by sample by replays on the tape; whatever else is asked for, row by row in Python."""
 
-    def __init__(self, program: ExactProgram, X: np.ndarray, y: np.ndarray, batch_size: int, schedule: Schedule) -> None:
+    def __init__(
+        self, program: ExactProgram, X: np.ndarray, y: np.ndarray, batch_size: int, schedule: Schedule
+    ) -> None:
         self.program, self.schedule, self.batch_size = program, schedule, batch_size
         self.rows = Rows((X, y), "fit")
         self.columns = columns_of(self.rows)

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class CompileWarning(UserWarning):
     """A program, or a part of its rows, runs eagerly; the message says why and what to write instead."""
 
 
+@overload
+def compile(function: Callable[..., Any], *, exact: bool = False) -> Program: ...
+@overload
+def compile(function: None = None, *, exact: bool = False) -> Callable[[Callable[..., Any]], Program]: ...
 def compile(function: Callable[..., Any] | None = None, *, exact: bool = False) -> Any:
     """A Program of a function that takes the numbers of one row and returns one number.
 
@@ -55,10 +59,11 @@ def compile(function: Callable[..., Any] | None = None, *, exact: bool = False) 
     >>> w.grad
     array([0., 2., 4.])
     """
+    kind: type[Program] = Program
     if exact:
-        from fastscalar.exact import ExactProgram as kind
-    else:
-        kind = Program
+        from fastscalar.exact import ExactProgram
+
+        kind = ExactProgram
     return kind if function is None else kind(function)
 
 
@@ -116,7 +121,8 @@ def _as_array(argument: Any, what: str) -> np.ndarray:
         argument = argument.item()
     values = np.asarray(argument)
     if values.dtype.kind not in "fiub":
-        raise TypeError(f"{what}: expected numbers or an array of them, got {type(argument).__name__} of {values.dtype}")
+        got = f"{type(argument).__name__} of {values.dtype}"
+        raise TypeError(f"{what}: expected numbers or an array of them, got {got}")
     return values
 
 
@@ -301,7 +307,9 @@ class Program:
         numbers = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
         for k in numbers:
             if not -len(arguments) <= k < len(arguments):
-                raise ValueError(f"{self.__name__}.value_and_grad: argnums: no argument {k}, there are {len(arguments)}")
+                raise ValueError(
+                    f"{self.__name__}.value_and_grad: argnums: no argument {k}, there are {len(arguments)}"
+                )
             if rows.kinds[k][0] in ("whole", "wholes"):
                 raise ValueError(f"{self.__name__}.value_and_grad: argnums: argument {k} holds whole numbers")
         gradients = {k % len(arguments): np.zeros(rows.data[k].shape) for k in numbers}
@@ -363,9 +371,8 @@ class Program:
                     result = self.function(*arguments)
                     if not isinstance(result, Tensor):
                         if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
-                            raise TypeError(
-                                f"{self.__name__}: expected one number (a Tensor) as result, got {type(result).__name__}"
-                            )
+                            got = type(result).__name__
+                            raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
                         result = Tensor(result)
                     graph = self._graph(recording, result)
                 value = result.item()

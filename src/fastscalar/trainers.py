@@ -159,7 +159,7 @@ class CompiledTrainer:
         self.version: Version | None = self.site.versions[0] if self.site.versions else None
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule)
         self.losses = 0.0
-        # Whether SGD is done inside the replay.  Asking makes the plan and the sparse rows: once, before the first epoch.
+        # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
         self.inside = type(optimizer) is SGD and self.version is not None and self._fits()
 
     def _bind(self) -> None:

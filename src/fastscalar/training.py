@@ -86,8 +86,8 @@ def fit(
     learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
     progress: a bar on the standard error stream, if that is a terminal.
     on_epoch: called with the Epoch after each one.
-    compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is the
-    mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch.
+    compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
+    the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch.
     exact: compiled, but with the additions in the order of the eager loop, so that both give the same bits.
     threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
     dtype: "float64" or "float32", of the numbers that a compiled program computes with.
@@ -116,7 +116,9 @@ def fit(
     if threads > 1 and batch_size == 1:
         raise ValueError("fit: threads: the samples of a batch are shared among threads, and batch_size is 1")
     if dtype == "float32" and (exact or not compile):
-        raise ValueError("fit: dtype: the eager order of operations is of float64; float32 needs compile=True, exact=False")
+        raise ValueError(
+            "fit: dtype: the eager order of operations is of float64; float32 needs compile=True, exact=False"
+        )
     if validation_data is not None:
         if isinstance(net, Program):
             raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")

@@ -32,3 +32,24 @@ assert_type(fs.squared_loss(y, [0.0] * 10), fs.Tensor)
 assert_type(fs.to_tensor(2.0), fs.Tensor)
 assert_type(fs.evaluate(net, np.zeros((1, 784)), [1]), float)
 assert_type(fs.fit(net, np.zeros((1, 784)), [1]), fs.History)
+
+program = fs.compile(lambda x, label: fs.cross_entropy(net(x), label))
+assert_type(program, fs.Program)
+assert_type(program(np.zeros(784), 3), float)
+assert_type(program.map(np.zeros((1, 784)), [3], threads=2), "np.ndarray")
+assert_type(program.backward(np.zeros((1, 784)), [3], accumulate=True), "np.ndarray")
+pair: tuple[np.ndarray, np.ndarray] = program.value_and_grad(np.zeros((1, 784)), [3], argnums=0)
+assert_type(program.report(), str)
+program.reset()
+
+
+@fs.compile(exact=True)
+def square(x: fs.Tensor) -> fs.Tensor:
+    return x * x
+
+
+assert_type(square, fs.Program)
+warning: type[UserWarning] = fs.CompileWarning
+assert_type(
+    fs.fit(program, np.zeros((1, 784)), [1], compile=True, exact=False, threads=1, dtype="float32"), fs.History
+)

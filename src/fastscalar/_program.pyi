@@ -1,0 +1,43 @@
+from typing import Any
+
+import numpy as np
+from typing_extensions import disjoint_base
+
+from fastscalar._core import Tensor
+
+class NotReplayable(Exception): ...
+
+class Recording:
+    inputs: list[tuple[str, Any]]
+    stopped: list[list[int]]
+    gathers: bool
+    exact: bool
+    guards: list[tuple[Any, ...]]
+    copies: dict[int, int]
+    def __init__(self, exact: bool = False) -> None: ...
+    def __enter__(self) -> Recording: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def begin(self) -> None: ...
+    def compare(self, op: int, left: Tensor, right: Tensor) -> Any: ...
+    def decided(self, op: int, left: Tensor, right: Tensor, outcome: bool) -> None: ...
+    def number_read(self, node: int, how: str) -> None: ...
+    def detached(self, copy: int, node: int) -> None: ...
+    def stop_gradients(self) -> None: ...
+    def resume_gradients(self) -> None: ...
+
+@disjoint_base
+class Graph:
+    op: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    value: np.ndarray
+    stopped: np.ndarray
+    items: list[tuple[Any, ...]]
+    captures: list[Any]
+    guards: list[tuple[Any, ...]]
+    inputs: list[str]
+    result: int
+    operations: int
+
+def same_graph(g: Graph, h: Graph) -> bool: ...
+def extract(recording: Recording, result: Tensor) -> Graph: ...
