@@ -389,11 +389,18 @@ def test_resume_gives_the_same_numbers(
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert errors.count("\n") == 1
+        model, checkpoint = fs.load(out / "model.npz"), fs.load(out / "checkpoint.npz")
+        epochs = len(model.metadata["epochs"])
         assert errors == (
-            "fastscalar: interrupted; what was trained so far is in out; "
+            f"fastscalar: interrupted; the net after {epochs} whole epoch{'s' * (epochs != 1)} is in out; "
             "to go on: fastscalar train --out out --resume\n"
         )
-        assert fs.load(out / "model.npz").metadata["interrupted"] is True
+        assert model.metadata["epochs"] == checkpoint.metadata["epochs"]
+        for one, other in zip(model.linears, checkpoint.linears, strict=True):
+            assert one.w.tolist() == other.w.tolist()
+            assert one.b.tolist() == other.b.tolist()
+        assert f"for {epochs} epochs (interrupted)" in shell.right("evaluate", "out").replace("1 epoch ", "1 epochs ")
+        assert model.metadata["interrupted"] is True
         assert json.loads((out / "training.json").read_text())["interrupted"] is True
     assert (out / "checkpoint.npz").exists()
     done = len(fs.load(out / "checkpoint.npz").metadata["epochs"])
@@ -409,6 +416,29 @@ def test_resume_gives_the_same_numbers(
         assert array.tobytes() == expected_weights[name].tobytes()
     assert {p.name for p in out.iterdir()} == {"model.npz", "training.json"}
     assert "interrupted" not in json.loads((shell.work / "a.json").read_text())
+
+
+def test_interrupted_in_an_epochs_validation(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The net is ahead of the list of epochs then; what is kept is the epoch that was reported."""
+    from fastscalar import training
+
+    calls, evaluate = [], training.evaluate
+
+    def stopped(net: fs.MLP, X: np.ndarray, y: np.ndarray) -> float:
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(net, X, y)
+
+    monkeypatch.setattr(training, "evaluate", stopped)
+    out = tmp_path / "out"
+    assert cli.main(["train", "--data", str(digits), "--hidden", "4", "--epochs", "3", "--out", str(out)]) == 130
+    assert "the net after 1 whole epoch is in" in capsys.readouterr().err
+    model, checkpoint = fs.load(out / "model.npz"), fs.load(out / "checkpoint.npz")
+    assert len(model.metadata["epochs"]) == len(checkpoint.metadata["epochs"]) == 1
+    assert model.linears[0].w.tolist() == checkpoint.linears[0].w.tolist()
 
 
 def test_interrupted_without_out(shell: Shell, digits: Path) -> None:

@@ -73,9 +73,11 @@ def train(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             if run.out is None:
                 raise
+            run.back()
             run.save(MODEL, interrupted=True)
+            done = plural(len(run.epochs), "whole epoch")
             again = f"to go on: fastscalar train --out {run.out} --resume"
-            raise Stop(f"interrupted; what was trained so far is in {run.out}; {again}", 130) from None
+            raise Stop(f"interrupted; the net after {done} is in {run.out}; {again}", 130) from None
         if run.out is not None:
             (run.out / CHECKPOINT).unlink(missing_ok=True)
         if args.json is not None:
@@ -108,8 +110,8 @@ def widths(net: Any) -> tuple[int, int]:
 def trained_on(about: dict[str, Any]) -> str:
     if "title" not in about:
         return "; it does not say what it was trained on"
-    part = " and a part of one" if about.get("interrupted") else ""
-    return f", trained on {about['title']} for {plural(len(about['epochs']), 'epoch')}{part}"
+    stopped = " (interrupted)" if about.get("interrupted") else ""
+    return f", trained on {about['title']} for {plural(len(about['epochs']), 'epoch')}{stopped}"
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 """One training run of the command line: what was asked for, its files, and how it is resumed.
 
-`--out DIR` holds `model.npz` (the net as it is now), `training.json` (what --json writes) and, until the run
-is complete, `checkpoint.npz`: the net after the last whole epoch, with everything that --resume needs to go
-on exactly.  A file is written whole or not at all.
+`--out DIR` holds `model.npz` (the net after the last whole epoch), `training.json` (what --json writes) and, until the
+run is complete, `checkpoint.npz`: the same net with everything that --resume needs to go on exactly.  A file is
+written whole or not at all.
 """
 
 from __future__ import annotations
@@ -83,6 +83,15 @@ class Run:
         self.epochs.append(row)
         self.save(CHECKPOINT, MODEL)
         return row
+
+    def back(self) -> None:
+        """To the checkpoint: when something stops a run, the net or the list of epochs may be one epoch ahead of it."""
+        if self.out is None or not (self.out / CHECKPOINT).exists():
+            return
+        net = read_model(self.out / CHECKPOINT)
+        about = net.metadata
+        if about.get("run") == self.asked and about.get("fingerprint") == self.fingerprint:  # not of an older run
+            self.net, self.epochs = net, about["epochs"]
 
 
 def start(args: argparse.Namespace) -> Run:
