@@ -29,7 +29,17 @@ PORTION = 0.05  # seconds between two looks at signals
 
 
 class CompileWarning(UserWarning):
-    """A program, or a part of its rows, runs eagerly; the message says why and what to write instead."""
+    """A program, or a part of its rows, runs eagerly; the message says why and what to write instead.
+
+    >>> import fastscalar as fs, warnings
+    >>> triple = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple")
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fs.compile(triple)(2.0)
+    6.0
+    >>> caught[0].category.__name__
+    'CompileWarning'
+    """
 
 
 @overload
@@ -40,6 +50,7 @@ def compile(function: Callable[..., Any] | None = None, *, exact: bool = False) 
     """A Program of a function that takes the numbers of one row and returns one number.
 
     Also a decorator, with or without arguments.  exact=True keeps the order of operations of the eager engine.
+    TypeError if it is given something that cannot be called, or, at the first call, returns something else.
 
     >>> import fastscalar as fs, numpy as np
     >>> w = fs.to_tensor([1.0, 2.0, 3.0])
@@ -289,7 +300,13 @@ class Program:
         """One value for each row: float64 of shape (n,).
 
         Arrays have a row for each sample, along their first axis; a single number is the same for all rows.
-        Raises what the function raises for the first row that does, with that row named.
+        ValueError if the arrays do not have the same number of rows, at least one; TypeError for what is no number.
+        Raises what the function raises for the first row that does, with that row named.  threads: the values do not
+        depend on it.
+
+        >>> import fastscalar as fs, numpy as np
+        >>> fs.compile(lambda x, k: x[0] * k).map(np.array([[1.0, 5.0], [2.0, 6.0]]), 10.0)
+        array([10., 20.])
         """
         rows = Rows(arguments, f"{self.__name__}.map")
         try:
@@ -302,6 +319,12 @@ class Program:
 
         Of an array argument they have its shape; of a single number, which all rows share, it is their sum, a float.
         Captured leaves keep their gradients.  With a tuple of argnums a tuple of derivatives.
+        Errors as in `map`; ValueError if there is no such argument, or if it holds whole numbers.
+
+        >>> import fastscalar as fs, numpy as np
+        >>> f = fs.compile(lambda x, k: x[0] * x[1] * k)
+        >>> f.value_and_grad(np.array([[2.0, 3.0]]), 10.0, argnums=(0, 1))
+        (array([60.]), (array([[30., 20.]]), 6.0))
         """
         rows = Rows(arguments, f"{self.__name__}.value_and_grad")
         numbers = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
@@ -324,6 +347,15 @@ class Program:
         """The values, (n,); leaves the sum over the rows of their derivatives in `.grad` of the captured leaves.
 
         Their gradients are reset first, unless accumulate=True.  All or nothing: if a row raises, none has changed.
+        Errors as in `map`.
+
+        >>> import fastscalar as fs, numpy as np
+        >>> w = fs.Tensor(3.0)
+        >>> f = fs.compile(lambda x: x * x * w)
+        >>> f.backward(np.array([1.0, 2.0]))
+        array([ 3., 12.])
+        >>> w.grad
+        5.0
         """
         rows = Rows(arguments, f"{self.__name__}.backward")
         try:
@@ -332,7 +364,15 @@ class Program:
             raise _named(failure.row, failure.error) from failure.error
 
     def report(self) -> str:
-        """What was recovered from the recordings so far, a line for each."""
+        """What was recovered from the recordings so far, a line for each.
+
+        >>> import fastscalar as fs
+        >>> f = fs.compile(lambda x: fs.sum(x * x))
+        >>> f([1.0, 2.0, 3.0, 4.0])
+        30.0
+        >>> print(f.report())
+        8 operations -> 1 sum(4)
+        """
         lines = []
         for signature, site in self._sites.items():
             for version in site.versions:
@@ -340,7 +380,20 @@ class Program:
         return "\n".join(lines) or f"{self.__name__}: nothing was recorded yet"
 
     def reset(self) -> None:
-        """Forget all recordings: the next call records again."""
+        """Forget all recordings: the next call records again.
+
+        >>> import fastscalar as fs
+        >>> k = 2.0
+        >>> f = fs.compile(lambda x: x * k)
+        >>> f(1.0)
+        2.0
+        >>> k = 5.0                                  # frozen in the recording
+        >>> f(1.0)
+        2.0
+        >>> f.reset()
+        >>> f(1.0)
+        5.0
+        """
         with self._lock:
             self._sites.clear()
 
