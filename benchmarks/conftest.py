@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import fastscalar as fs
 from contestants import Race
+from fastscalar.bench import absent
 from fastscalar.console import cpu
 
 ROWS = pytest.StashKey[list[str]]()
@@ -45,8 +47,17 @@ def skipped(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[str, st
 
 
 @pytest.fixture
-def race(benchmark: Any, small: bool, skipped: Callable[[str, str], None]) -> Race:
-    return Race(benchmark, small, skipped)
+def race(benchmark: Any, small: bool, skipped: Callable[[str, str], None]) -> Iterator[Race]:
+    """What modules of peers and earlier tests have left is not the business of the collector in this one: walking
+    through it would slow everything in pure Python, and the collection before each timer."""
+    if not small:
+        for module in ("torch", "numba", "casadi", "micrograd"):
+            if not absent(module):
+                importlib.import_module(module)
+        gc.collect()
+        gc.freeze()
+    yield Race(benchmark, small, skipped)
+    gc.unfreeze()
 
 
 @pytest.fixture

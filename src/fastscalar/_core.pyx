@@ -2690,6 +2690,11 @@ def _fail_after(long long requests):
     requests_left = requests
 
 
+def _requests_left():
+    """Of those that `_fail_after` lets pass; -1 when the one has failed, or none was to."""
+    return requests_left
+
+
 def _set_max_nodes(Py_ssize_t nodes):
     """Lower the limit of 2**31 - 1 nodes, for tests; the old limit."""
     cdef Py_ssize_t before = T.max_nodes

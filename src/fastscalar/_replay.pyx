@@ -1668,6 +1668,9 @@ cdef void uniform_backward(Replay r, real tag) noexcept nogil:
             if t.q_kind == R_NONE:
                 if t.p_mask & which:
                     r.K.add_number(UA + t.p, t.sign * g, t.count)
+            elif t.p == t.q:                     # a square: weights of an L2 term are gone through once
+                if t.p_mask & which:
+                    r.K.add_scaled(UA + t.p, 2.0 * t.sign * g, U + t.p, t.count)
             else:
                 if t.p_mask & which:
                     r.K.add_scaled(UA + t.p, t.sign * g, U + t.q, t.count)
