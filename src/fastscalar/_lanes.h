@@ -57,10 +57,10 @@ typedef struct {
     /* out[l][0..n) = b[0..n) + sum over j < m of x[l][j] * w[j][0..n) */
     void (*dense_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int lanes,
                          const void *x, ptrdiff_t ldx, int m);
-    /* The sparse rows of all lanes, column by column: entries start[j] <= k < start[j + 1] are those of column j,
-     * lane[k] (ascending) and entry[k] the lane and the number of each.  start has room for m + 1, lane and entry for
-     * all entries. */
-    void (*transpose)(int *start, int *lane, void *entry, int m, int lanes, const int *const *column,
+    /* The sparse rows of all lanes, whose columns are first <= j < stop, column by column: entries start[j] <= k <
+     * start[j + 1] are those of column j, lane[k] (ascending) and entry[k] the lane and the number of each.  start has
+     * room for stop + 1, lane and entry for all entries. */
+    void (*transpose)(int *start, int *lane, void *entry, int first, int stop, int lanes, const int *const *column,
                       const void *const *value, const int *count);
     /* w[j][0..n) += scale * sum over the lanes l of x[l][j] * g[l][0..n), for first <= j < stop, x as `transpose` left
      * it.  Rows of w without an entry are not touched.  Fastest with 16 to 64 lanes at once. */

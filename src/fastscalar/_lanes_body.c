@@ -219,15 +219,15 @@ static void T(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const voi
 #undef STEP
 }
 
-static void T(transpose)(int *start, int *lane, void *entry_, int m, int lanes, const int *const *column,
+static void T(transpose)(int *start, int *lane, void *entry_, int first, int stop, int lanes, const int *const *column,
                          const void *const *value, const int *count)
 {
     R *entry = entry_;
-    memset(start, 0, (size_t)(m + 1) * sizeof *start);
+    memset(start + first, 0, (size_t)(stop - first + 1) * sizeof *start);
     for (int l = 0; l < lanes; l++)
         for (int k = 0; k < count[l]; k++)
             start[column[l][k] + 1]++;
-    for (int j = 0, sum = 0; j < m; j++) { /* start[j + 1]: where column j begins; it moves to its end below */
+    for (int j = first, sum = 0; j < stop; j++) { /* start[j + 1]: where column j begins; it moves to its end below */
         int c = start[j + 1];
         start[j + 1] = sum;
         sum += c;

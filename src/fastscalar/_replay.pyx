@@ -11,10 +11,11 @@ Contract
 2. `load` copies captured leaves in, with the GIL; the runs below hold no GIL and touch nothing outside; `commit` and
    `commit_gradients` copy out, with the GIL, all or nothing.
 3. A batch is cut into chunks of a fixed number of lanes.  Threads take chunks in turn; what they add up is added in the
-   order of the chunks (ports) or column by column over all lanes (weights): the result does not depend on the threads.
+   order of the chunks (ports) or by one thread over all lanes (weights): the result does not depend on the threads.
 
-A batch:  uniform part | chunks: forward, backward | weights, columns shared among threads | uniform part backward, step
-with a barrier of all threads at each |.
+A batch:  uniform part | chunks: forward, backward | weights, shared out among threads | uniform part backward, step
+with a barrier of all threads at each |.  Weights of sparse rows are shared out by columns of the input, so many that
+each thread has as many entries; it also turns these itself (one thread for all: 0.35 us a sample in which others wait).
 """
 
 cimport cython
@@ -44,7 +45,7 @@ cdef extern from "_lanes.h":
                               const int *const *, const void *const *, const int *) noexcept nogil
         void (*dense_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
                              const void *, Py_ssize_t, int) noexcept nogil
-        void (*transpose)(int *, int *, void *, int, int, const int *const *, const void *const *,
+        void (*transpose)(int *, int *, void *, int, int, int, const int *const *, const void *const *,
                           const int *) noexcept nogil
         void (*sparse_update)(void *, Py_ssize_t, double, int, const int *, const int *, const void *, int, int,
                               const void *, Py_ssize_t) noexcept nogil
@@ -113,14 +114,12 @@ ctypedef struct Input:
     const long long *whole  # whole numbers
     Py_ssize_t width        # numbers in a row of an array
     bint dense              # somebody reads its columns
-    const Py_ssize_t *begin  # sparse rows, if not NULL
+    const Py_ssize_t *begin  # sparse rows, if not NULL: where each part of each row begins
     const int *column
     const void *value
-    const int **row_column  # of the rows of this batch
-    const void **row_value
-    int *row_count
-    bint turned             # somebody wants them column by column:
-    int *start              # those of each GROUP
+    int *border             # the columns of part t: from border[t] to border[t + 1]; a thread updates weights of some parts
+    bint turned             # somebody wants them column by column; for each thread, those of its parts of a GROUP:
+    int *start
     int *lane
     void *entry
     double *gradient        # where gradients by this argument go, row by row; or NULL
@@ -528,20 +527,27 @@ cdef class Replay:
 
     def sparse(self, int i, begin, column, value):
         """The rows of an input by their non-zero entries, from `sparse_rows`."""
-        cdef Py_ssize_t[::1] begins = begin
         cdef int[::1] columns = column
+        cdef Py_ssize_t[::1] begins
         cdef Input *x = &self.input[i]
+        cdef int t
         cdef size_t most
+        if x.border == NULL:
+            x.border = <int *>self.block(self.threads + 1, sizeof(int))
+            if x.turned:
+                most = <size_t>self.threads * min(GROUP, self.batch) * x.width
+                x.start = <int *>self.block(self.threads * (x.width + 2), sizeof(int))
+                x.lane = <int *>self.block(most, sizeof(int))
+                x.entry = self.block(most, self.size)
+        x.border[self.threads] = <int>x.width
+        if self.threads > 1:
+            some = np.sort(column[::max(1, len(column) // 65536)])
+            for t in range(1, self.threads):     # as many entries in each part
+                x.border[t] = some[len(some) * t // self.threads]
+            begin = parts_of_rows(begin, column, np.array([x.border[t] for t in range(self.threads)], np.int32))
+        begins = begin
         self.held.append((begin, column, value))
         x.begin, x.column, x.value = &begins[0], &columns[0], <void *><size_t>value.ctypes.data
-        if x.row_count == NULL:
-            most = <size_t>self.batch * x.width
-            x.row_column = <const int **>self.block(self.batch, sizeof(void *))
-            x.row_value = <const void **>self.block(self.batch, sizeof(void *))
-            x.row_count = <int *>self.block(self.batch, sizeof(int))
-            x.start = <int *>self.block((x.width + 2) * (self.batch // GROUP + 1), sizeof(int))
-            x.lane = <int *>self.block(most, sizeof(int))
-            x.entry = self.block(most, self.size)
 
     def wants_sparse(self, int i):
         """Whether sparse rows of this input would be of use."""
@@ -750,6 +756,29 @@ def sparse_rows(data, bint wide, double limit):
     return begin, column[:max(at, 1)], value[:max(at, 1)]
 
 
+cdef object parts_of_rows(begin, column, border):
+    """Where the columns of each row pass each border; the first border is 0."""
+    cdef const Py_ssize_t[::1] begins = begin
+    cdef const int[::1] c = column, borders = border
+    cdef Py_ssize_t n = begins.shape[0] - 1, parts = borders.shape[0], r, t, low, high, middle
+    out = np.empty(n * parts + 1, np.intp)
+    cdef Py_ssize_t[::1] at = out
+    with nogil:
+        for r in range(n):
+            low = begins[r]
+            for t in range(parts):
+                high = begins[r + 1]
+                while low < high:
+                    middle = (low + high) // 2
+                    if c[middle] < borders[t]:
+                        low = middle + 1
+                    else:
+                        high = middle
+                at[r * parts + t] = low
+        at[n * parts] = begins[n]
+    return out
+
+
 # --- what a thread does ---------------------------------------------------------------------------
 
 cdef void run(Replay r, int thread, real tag) noexcept nogil:
@@ -760,8 +789,6 @@ cdef void run(Replay r, int thread, real tag) noexcept nogil:
         begin_sums(r, tag)
     while first < r.n_rows:
         n = <int>min(<Py_ssize_t>r.batch_rows, r.n_rows - first)
-        if thread == r.team - 1:
-            begin_rows(r, r.rows + first, n)
         if thread == 0:
             if r.mode & TRAIN:
                 begin_sums(r, tag)
@@ -779,7 +806,7 @@ cdef void run(Replay r, int thread, real tag) noexcept nogil:
         if (r.mode & TRAIN) != 0 and not sound(r, n):
             break
         if r.mode & PARAMETERS:
-            update_weights(r, thread, n, r.rate + r.rate_slope * first, tag)
+            update_weights(r, thread, n, r.rows + first, r.rate + r.rate_slope * first, tag)
             r.meet()
         if thread == 0:
             if back:
@@ -815,28 +842,6 @@ cdef bint sound(Replay r, int n) noexcept nogil:
         if r.status[l] or not isfinite(r.loss[l]):
             return False
     return True
-
-
-cdef void begin_rows(Replay r, const long long *rows, int n) noexcept nogil:
-    """Where the sparse rows of a batch are, and what weight gradients want of them."""
-    cdef int i, l
-    cdef Input *x
-    cdef long long row
-    cdef size_t at
-    for i in range(r.n_inputs):
-        x = &r.input[i]
-        if x.begin == NULL:
-            continue
-        for l in range(n):
-            row = rows[l]
-            x.row_column[l] = x.column + x.begin[row]
-            x.row_value[l] = <const char *>x.value + <size_t>x.begin[row] * r.size
-            x.row_count[l] = <int>(x.begin[row + 1] - x.begin[row])
-        if r.mode & PARAMETERS and n > FEW_ROWS and x.turned:
-            for l in range(0, n, 64):      # GROUP; a step has to be a literal here
-                at = <size_t>l * x.width
-                r.K.transpose(x.start + (l // GROUP) * (x.width + 2), x.lane + at, <char *>x.entry + at * r.size,
-                              <int>x.width, min(GROUP, n - l), x.row_column + l, x.row_value + l, x.row_count + l)
 
 
 cdef void begin_sums(Replay r, real tag) noexcept nogil:
@@ -974,7 +979,7 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
         elif q.kind == I_ROWS:
             rows_forward(r, q, l0, lanes, tag)
         elif q.kind == I_PRODUCT:
-            product_forward(r, q, l0, lanes, tag)
+            product_forward(r, q, l0, lanes, rows, tag)
         elif q.kind == I_NUMBER:
             x = &r.input[q.extra]
             for l in range(lanes):
@@ -1191,17 +1196,30 @@ cdef inline bint has_sparse(Replay r, const Product *p) noexcept nogil:
     return p.whole_input >= 0 and r.input[p.whole_input].begin != NULL
 
 
-cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, real tag) noexcept nogil:
+cdef void find_rows(Replay r, const Input *x, const long long *rows, int lanes, int part, int parts, const int **column,
+                    const void **value, int *count) noexcept nogil:
+    """Sparse rows, or some parts of them, of some lanes."""
+    cdef int l
+    cdef Py_ssize_t first, stop
+    for l in range(lanes):
+        first, stop = x.begin[rows[l] * r.threads + part], x.begin[rows[l] * r.threads + part + parts]
+        column[l] = x.column + first
+        value[l] = <const char *>x.value + <size_t>first * r.size
+        count[l] = <int>(stop - first)
+
+
+cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
     cdef const Product *p = &r.plan.body.products[q.extra]
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
     cdef real *U = <real *>r.U
     cdef const void *b = <const void *>(U + r.plan.body.matrices[p.bias].base) if p.bias >= 0 else NULL
     cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
-    cdef const Input *x
+    cdef const int *column[128]                  # the most that a chunk has
+    cdef const void *value[128]
+    cdef int count[128]
     if has_sparse(r, p):
-        x = &r.input[p.whole_input]
-        r.K.sparse_affine(out, m.ld, b, U + m.base, m.ld, m.ld, lanes,
-                          x.row_column + l0, x.row_value + l0, x.row_count + l0)
+        find_rows(r, &r.input[p.whole_input], rows + l0, lanes, 0, r.threads, column, value, count)
+        r.K.sparse_affine(out, m.ld, b, U + m.base, m.ld, m.ld, lanes, column, value, count)
     else:
         r.K.dense_affine(out, m.ld, b, U + m.base, m.ld, m.ld, lanes,
                          rows_of(r, r.RV, p.x, l0, tag) + p.first, r.plan.body.runs[p.x].ld, m.rows)
@@ -1576,8 +1594,8 @@ cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes,
 
 # --- weights, and the uniform part backwards ------------------------------------------------------
 
-cdef void update_weights(Replay r, int thread, int n, double rate, real tag) noexcept nogil:
-    """This thread's share of all weight gradients: some columns of each, over all lanes in their order."""
+cdef void update_weights(Replay r, int thread, int n, const long long *rows, double rate, real tag) noexcept nogil:
+    """This thread's share of all weight gradients: some rows or columns of each, over all lanes in their order."""
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
     cdef const Instr *q
@@ -1598,41 +1616,43 @@ cdef void update_weights(Replay r, int thread, int n, double rate, real tag) noe
             r.K.add_rows(<real *>r.UA + p.matrices[product.bias].base, g, m.ld, m.ld, n)
         if not m.mask & PARAMETERS:
             continue
-        first, stop, row0, row1 = 0, m.ld, 0, m.rows
-        parts = m.ld // PAD
-        if has_sparse(r, product) and m.ld <= FEW_COLUMNS and thread:
-            continue                             # too little to share
-        if parts >= r.team or (has_sparse(r, product) and m.ld <= FEW_COLUMNS):
-            if m.ld > FEW_COLUMNS or not has_sparse(r, product):
-                first, stop = parts * thread // r.team * PAD, parts * (thread + 1) // r.team * PAD
-        else:
-            row0, row1 = m.rows * thread // r.team, m.rows * (thread + 1) // r.team
         target = <real *>(r.U if r.fused[product.matrix] and r.mode & TRAIN else r.UA) + m.base
         scale = -rate / n if r.fused[product.matrix] and r.mode & TRAIN else 1.0
-        weights_of(r, product, m, target, scale, g, n, first, stop, row0, row1, tag)
-
-
-cdef void weights_of(Replay r, const Product *p, const Matrix *m, real *target, double scale, const real *g, int n,
-                     int first, int stop, int row0, int row1, real tag) noexcept nogil:
-    cdef const Input *x
-    cdef int l
-    cdef size_t at
-    if has_sparse(r, p):
-        x = &r.input[p.whole_input]
-        if n <= FEW_ROWS or m.ld <= FEW_COLUMNS:
-            for l in range(n):
-                r.K.sparse_update_one(target + first, m.ld, scale, stop - first, x.row_column[l], x.row_value[l],
-                                      x.row_count[l], g + <Py_ssize_t>l * m.ld + first)
+        if has_sparse(r, product):
+            sparse_weights(r, thread, &r.input[product.whole_input], m, target, scale, g, n, rows, tag)
+            continue
+        first, stop, row0, row1 = 0, m.ld, 0, m.rows
+        parts = m.ld // PAD
+        if parts >= r.team:
+            first, stop = parts * thread // r.team * PAD, parts * (thread + 1) // r.team * PAD
         else:
-            for l in range(0, n, 64):      # GROUP; a step has to be a literal here
-                at = <size_t>l * x.width
-                r.K.sparse_update(target + first, m.ld, scale, stop - first, x.start + (l // GROUP) * (x.width + 2),
-                                  x.lane + at, <char *>x.entry + at * r.size, row0, row1,
-                                  g + <Py_ssize_t>l * m.ld + first, m.ld)
-    else:
+            row0, row1 = m.rows * thread // r.team, m.rows * (thread + 1) // r.team
         r.K.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
-                         rows_of(r, r.RV, p.x, 0, tag) + p.first + row0, r.plan.body.runs[p.x].ld, row1 - row0,
-                         g + first, m.ld)
+                         rows_of(r, r.RV, product.x, 0, tag) + product.first + row0, r.plan.body.runs[product.x].ld,
+                         row1 - row0, g + first, m.ld)
+
+
+cdef void sparse_weights(Replay r, int thread, const Input *x, const Matrix *m, real *target, double scale,
+                         const real *g, int n, const long long *rows, real tag) noexcept nogil:
+    """This thread's rows of a matrix, by the non-zero entries of its columns of the input."""
+    cdef const int *column[GROUP]
+    cdef const void *value[GROUP]
+    cdef int count[GROUP]
+    cdef int first = r.threads * thread // r.team, stop = r.threads * (thread + 1) // r.team, l, lanes, k
+    cdef int *start = x.start + thread * (x.width + 2)
+    cdef size_t at = <size_t>thread * min(GROUP, r.batch) * x.width
+    for l in range(0, n, 64):                    # GROUP; a step has to be a literal here
+        lanes = min(GROUP, n - l)
+        find_rows(r, x, rows + l, lanes, first, stop - first, column, value, count)
+        if n <= FEW_ROWS or not x.turned or m.ld <= FEW_COLUMNS:
+            for k in range(lanes):
+                r.K.sparse_update_one(target, m.ld, scale, m.ld, column[k], value[k], count[k],
+                                      g + <Py_ssize_t>(l + k) * m.ld)
+        else:
+            r.K.transpose(start, x.lane + at, <char *>x.entry + at * r.size, x.border[first], x.border[stop], lanes,
+                          column, value, count)
+            r.K.sparse_update(target, m.ld, scale, m.ld, start, x.lane + at, <char *>x.entry + at * r.size,
+                              x.border[first], x.border[stop], g + <Py_ssize_t>l * m.ld, m.ld)
 
 
 cdef void uniform_backward(Replay r, real tag) noexcept nogil:
