@@ -55,4 +55,5 @@ annotate: ## Cython's HTML: what in the extensions still calls Python
 	FASTSCALAR_ANNOTATE=1 $(PYTHON) setup.py build_ext --inplace --force
 
 clean: ## remove what a build leaves
-	rm -rf build src/fastscalar/*.so src/fastscalar/_core.c src/fastscalar/_array.c src/fastscalar/_graph.c src/fastscalar/*.html src/*.egg-info
+	rm -rf build src/fastscalar/*.so src/fastscalar/*.html src/*.egg-info
+	cd src/fastscalar && for module in *.pyx; do rm -f $${module%.pyx}.c; done

@@ -402,6 +402,44 @@ def test_exact_order_of_a_net_in_scalar_loops(way):
     assert found[0] == found[1]
 
 
+HOW = [{"compile": False}, {"exact": True}]
+
+
+def test_exact_order_gives_the_losses_of_the_eager_loop():
+    """Long enough for sums of several portions; inputs that many instructions read."""
+    X, y = problem(1300)
+    X = np.where(abs(X) > 0.3, X, 0.0)
+    nets = [Fan(), Fan()]
+    losses = [fit(net, X, y, epochs=2, **how).loss for net, how in zip(nets, HOW, strict=True)]
+    assert losses[0] == losses[1]
+    assert weights(nets[0]) == weights(nets[1])
+
+
+class Fan(fs.Module):
+    """The inputs through two layers and as they are."""
+
+    def __init__(self):
+        self.linears = [fs.Linear(4, 5, seed=1), fs.Linear(4, 5, seed=2), fs.Linear(9, 3, seed=3)]
+
+    def forward(self, x):
+        a, b, last = self.linears
+        return last([*(a(x).relu() + b(x)), *(x * 0.5)])
+
+
+@pytest.mark.parametrize("keywords", [{}, {"exact": True}])
+def test_detect_anomaly_runs_a_program_row_by_row(keywords):
+    X, y = problem(30)
+    w, expected = fs.to_tensor([0.5, 0.1, -0.2, 0.3]), fs.to_tensor([0.5, 0.1, -0.2, 0.3])
+    f = fs.compile(lambda x, k: (fs.dot(w, x) - k) ** 2, **keywords)
+    with fs.debug.detect_anomaly():
+        with pytest.raises(ValueError, match="fit: under detect_anomaly: .*parameters of a program"):
+            fit(f, X, y, epochs=1)
+        fit(f, X, y, epochs=2, optimizer=fs.SGD([w], lr=0.01))
+    g = fs.compile(lambda x, k: (fs.dot(expected, x) - k) ** 2, **keywords)
+    fit(g, X, y, epochs=2, optimizer=fs.SGD([expected], lr=0.01))
+    close(w.numpy(), expected.numpy())
+
+
 def test_a_function_that_was_compiled_in_exact_order_is_fitted_so():
     X, y = problem(30)
     nets = [fs.MLP(4, [6, 3], seed=1) for _ in range(2)]
@@ -715,10 +753,11 @@ class Masked(fs.Module):
         return self.layers[1](h)
 
 
-def test_a_mask_of_random_numbers_is_not_frozen():
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_mask_of_random_numbers_is_not_frozen(exact):
     X, y = problem(40)
     net = Masked()
-    said = compile_warnings(lambda: fit(net, X, y, epochs=1))
+    said = compile_warnings(lambda: fit(net, X, y, epochs=1, exact=exact))
     assert len(said) == 1
     assert net.calls >= 40
 

@@ -998,8 +998,16 @@ cdef class Rewriter:
         else:
             self.next_address += 1
         self.plan.add_instr(&q, lanes)
-        self.counts.append(("sum" if self.q.at[self.first.at[k]] < 0 and count == 1 else "sum", count))
+        if count:                                # else an element of a product, and nothing to add
+            self.counts.append(("dot" if self.only_products(k) else "sum", count))
         return 0
+
+    cdef bint only_products(self, int s):
+        cdef Py_ssize_t t
+        for t in range(self.first.at[s], self.first.at[s + 1]):
+            if self.q.at[t] < 0:
+                return False
+        return True
 
     cdef int fill_term(self, Term *term, int sign, int p, int q) except -1:
         memset(term, 0, sizeof(Term))
@@ -1106,7 +1114,7 @@ cdef class Rewriter:
             self.where[i], self.at[i] = SLOT, q.out
             self.next_slot += 1
         self.plan.add_instr(&q, True)
-        self.counts.append((kind, outputs if q.run >= 0 else len(item[3])))
+        self.counts.append((kind, 1 if kind == "where" else outputs if q.run >= 0 else len(item[3])))
         return 0
 
     cdef int one(self, Ref *r, int i) except -1:

@@ -16,9 +16,8 @@ from fastscalar._exact import exact_graph
 from fastscalar._program import Recording
 from fastscalar.optim import SGD
 from fastscalar.programs import Program, Rows, Version, _Failure, _kept_gradients, _named, reset_leaves
-from fastscalar.trainers import EagerProgramTrainer, Schedule
+from fastscalar.trainers import REPORT_EVERY, EagerProgramTrainer, Schedule
 
-SAMPLES = 2048  # between two looks at signals
 
 
 class ExactProgram(Program):
@@ -45,7 +44,10 @@ class ExactProgram(Program):
         return version, value
 
     def repeats(self, rows: Rows) -> bool:
-        return True                              # what it reads from outside is frozen; fit asks the default program
+        """The graphs of the default program are asked: these here are on the tape."""
+        other = Program(self.function)
+        other._record(other._site(rows.signature), rows, 0)
+        return other.repeats(rows)
 
     def _value(self, rows: Rows, columns: list[Any], i: int) -> tuple[Version | None, float, Any]:
         """The version that fits a row, and its value there; else what the function itself gives."""
@@ -189,14 +191,14 @@ class ExactTrainer:
         while at < len(order):
             with self.site.versions[0].graph as graph:
                 done, losses = graph.train(
-                    self.columns, order[at : at + SAMPLES], self.parameters, schedule.first_rate, schedule.falls,
+                    self.columns, order[at : at + REPORT_EVERY], self.parameters, schedule.first_rate, schedule.falls,
                     schedule.done, schedule.total,
                 )  # fmt: skip
             at += done
             schedule.done += done
             total += losses
             bar.update(done)
-            if done < SAMPLES and at < len(order):
+            if done < REPORT_EVERY and at < len(order):
                 total += self._one(int(order[at]))
                 optimizer.lr = schedule.first_rate
                 at += 1

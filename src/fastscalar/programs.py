@@ -371,7 +371,7 @@ class Program:
         >>> f([1.0, 2.0, 3.0, 4.0])
         30.0
         >>> print(f.report())
-        8 operations -> 1 sum(4)
+        8 operations -> 1 dot(4)
         """
         lines = []
         for signature, site in self._sites.items():

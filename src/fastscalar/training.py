@@ -37,7 +37,6 @@ class History:
     """What `fit` did: `epochs`, a list of Epoch; `seconds` of training in all."""
 
     epochs: list[Epoch] = field(default_factory=list)
-    interrupted: bool = False  # by Ctrl-C
 
     @property
     def seconds(self) -> float:
@@ -93,7 +92,8 @@ def fit(
     dtype: "float64" or "float32", of the numbers that a compiled program computes with.
 
     Raises ValueError for data that do not fit, FloatingPointError when the loss is infinite or NaN.  Whatever stops a
-    compiled run, the net is as it was after the last whole epoch; an eager one keeps every step that it did.
+    compiled run, the net is as it was after the last whole epoch; one that runs eagerly (compile=False, detect_anomaly,
+    after a CompileWarning) keeps every step that it did.
 
     >>> import fastscalar as fs, numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
@@ -166,22 +166,26 @@ def _trainer(
     elif compile:
         program = ExactProgram(eager.sample) if exact else Program(eager.sample)
         program.__name__ = type(net).__name__
-    if isinstance(net, Program) and not compile:
-        rows = Rows((X, y), "fit")
+    if not compile or _noting():                 # detect_anomaly looks at what the user's own lines do
+        if not isinstance(net, Program):
+            return eager
         if schedule.optimizer.parameters is None:
-            raise ValueError("fit: compile=False: the optimiser needs to be told the parameters of a program")
-        return EagerProgramTrainer(program, rows, batch_size, schedule)
-    if not compile or _noting():
-        return eager
+            why = "under detect_anomaly" if compile else "compile=False"
+            raise ValueError(f"fit: {why}: the optimiser needs to be told the parameters of a program")
+        return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
+    if exact and not isinstance(program, ExactProgram):
+        raise ValueError("fit: exact: the program has to be made by compile(function, exact=True)")
+    if exact and batch_size > 1 and not isinstance(net, Program):
+        return eager                             # whole batches are what the eager loop computes with
+    trainer: ExactTrainer | CompiledTrainer
     if exact:
-        if not isinstance(program, ExactProgram):
-            raise ValueError("fit: exact: the program has to be made by compile(function, exact=True)")
-        if batch_size > 1 and not isinstance(net, Program):
-            return eager                         # whole batches are what the eager loop computes with
-        return ExactTrainer(program, X, y, batch_size, schedule)
-    trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
+        trainer = ExactTrainer(program, X, y, batch_size, schedule)
+    else:
+        trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
     if isinstance(net, Program):
         return trainer
+    if trainer.site.eager:
+        return eager
     if not program.repeats(trainer.rows):
         warnings.warn(
             f"{type(net).__name__} does something else when it is called again (it draws random numbers, or counts), "
@@ -190,7 +194,7 @@ def _trainer(
             stacklevel=4,
         )
         return eager
-    return trainer if trainer.version is not None else eager
+    return trainer
 
 
 def _portions(n: int, size: int) -> Iterator[tuple[int, int]]:
