@@ -249,6 +249,42 @@ def test_linear_and_batches(shell: Shell, digits: Path) -> None:
     assert isinstance(fs.load(shell.work / "o" / "model.npz"), fs.Linear)
 
 
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ("--eager", {"compile": False}),
+        ("--dtype float32", {"dtype": "float32"}),
+        ("--batch-size 16 --threads 2 --dtype float32", {"batch_size": 16, "threads": 1, "dtype": "float32"}),
+    ],
+)
+def test_how_it_is_computed(shell: Shell, digits: Path, options: str, how: dict[str, Any]) -> None:
+    """The options are those of fit; the number of threads does not change what comes out."""
+    base = ["train", "--data", digits, "--hidden", 8, "--epochs", 2]
+    seen = shell.right(*base, *options.split(), "--json", "a.json")
+    (X, y), _ = datasets.load_folder(digits)
+    net = fs.MLP(784, [8, 10], seed=0)
+    lr = 0.02 * how.get("batch_size", 1) ** 0.5
+    history = fs.fit(net, X.reshape(-1, 784) / 255, y, epochs=2, optimizer=fs.SGD(lr=lr), progress=False, **how)
+    report = json.loads((shell.work / "a.json").read_text())
+    assert [row["loss"] for row in report["epochs"]] == history.loss
+    assert report["eager"] == ("--eager" in options)
+    assert report["dtype"] == how.get("dtype", "float64")
+    assert report["threads"] == (2 if "--threads" in options else 1)
+    assert ("eager, float64, 1 thread" if report["eager"] else f"compiled, {report['dtype']}") in seen
+
+
+def test_a_run_of_a_version_with_fewer_options_goes_on(shell: Shell, digits: Path) -> None:
+    shell.right("train", "--data", digits, "--hidden", 8, "--epochs", 1, "--limit", 50, "--out", "o")
+    net = fs.load(shell.work / "o" / "model.npz")
+    about = dict(net.metadata)
+    about["run"] = {key: value for key, value in about["run"].items() if key not in ("dtype", "eager")} | {"epochs": 2}
+    (shell.work / "o" / ".model.npz.1.tmp").write_bytes(b"half")  # of a run that was killed
+    net.save(shell.work / "o" / "checkpoint.npz", **about)
+    shell.right("train", "--out", "o", "--resume")
+    assert [row["epoch"] for row in fs.load(shell.work / "o" / "model.npz").metadata["epochs"]] == [1, 2]
+    assert shell.files() == {"work/o/model.npz", "work/o/training.json"}
+
+
 def test_out(shell: Shell, digits: Path) -> None:
     seen = shell.right("train", "--data", digits, "--epochs", 1, "--out", "runs/a", "--json", "a.json")
     assert shell.files() == {"work/runs/a/model.npz", "work/runs/a/training.json", "work/a.json"}
@@ -526,6 +562,10 @@ def test_fit_in_two_parts_is_fit() -> None:
         ("train --lr inf", "--lr: expected a number above 0"),
         ("train --hidden 10,,5", "--hidden: expected a whole number"),
         ("train --model cnn", "--model: invalid choice"),
+        ("train --data synthetic --threads 2", "--threads 2: they share the samples of a batch; add --batch-size"),
+        ("train --data synthetic --threads 2 --batch-size 8 --eager", "--threads 2: the eager loop has one"),
+        ("train --data synthetic --eager --dtype float32", "--dtype float32: the eager loop computes in float64"),
+        ("train --dtype float16", "--dtype: invalid choice"),
         ("train --model linear --hidden 5", "no hidden layers"),
         ("train --epoch 3", "unrecognized arguments: --epoch"),
         ("train --json nowhere/a.json", "--json nowhere/a.json: "),

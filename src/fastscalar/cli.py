@@ -69,6 +69,9 @@ def train(args: argparse.Namespace) -> int:
                     validation_data=rows(run.data.test),
                     progress=not args.quiet,
                     on_epoch=on_epoch,
+                    compile=not asked["eager"],
+                    threads=run.threads,
+                    dtype=asked["dtype"],
                 )
         except KeyboardInterrupt:
             if run.out is None:
@@ -301,6 +304,10 @@ def parser() -> Parser:
     add("--seed", type=number(int, 0, "a whole number of at least 0"), metavar="N",
         help="of the first weights and of the order (default: 0)")
     add("--limit", type=count, metavar="N", help="use only the first N training images")
+    add("--dtype", choices=["float64", "float32"], help="of the numbers that are computed with (default: float64)")
+    add("--threads", type=count, metavar="N", help="samples of a batch at the same time (default: 1)")
+    add("--eager", action="store_true", default=None,
+        help="make the graph of every sample anew, as the article does; slower")
     add("--out", type=Path, metavar="DIR", help="keep the model, its history and a checkpoint here")
     add("--resume", action="store_true", help="go on, exactly, with the interrupted run in --out DIR")
     add("--json", type=Path, metavar="FILE", help="write what happened to this file")

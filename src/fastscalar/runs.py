@@ -34,6 +34,8 @@ DEFAULTS: dict[str, Any] = {  # of the options that make up a run
     "batch_size": 1,
     "seed": 0,
     "limit": None,
+    "dtype": "float64",
+    "eager": False,
 }
 MODEL, CHECKPOINT, REPORT = "model.npz", "checkpoint.npz", "training.json"
 
@@ -43,6 +45,7 @@ class Run:
     """One training run: what was asked for, what it is done with, what came out so far."""
 
     asked: dict[str, Any]  # the keys of DEFAULTS
+    threads: int  # no part of the run: they do not change what comes out
     data: Data
     net: Any
     parameters: int
@@ -64,6 +67,7 @@ class Run:
             **asked,
             "training_images": len(self.data.train[1]),
             "test_images": len(self.data.test[1]),
+            "threads": self.threads,
             "kernels": fs.tape_info()["kernels"],
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -90,7 +94,7 @@ class Run:
             return
         net = read_model(self.out / CHECKPOINT)
         about = net.metadata
-        if about.get("run") == self.asked and about.get("fingerprint") == self.fingerprint:  # not of an older run
+        if DEFAULTS | about.get("run", {}) == self.asked and about.get("fingerprint") == self.fingerprint:  # not of an older run
             self.net, self.epochs = net, about["epochs"]
 
 
@@ -104,6 +108,10 @@ def start(args: argparse.Namespace) -> Run:
         net = read_checkpoint(args.out)
         saved = net.metadata
     asked = what_was_asked(args, saved.get("run"))
+    threads = args.threads or 1
+    if threads > 1 and (asked["eager"] or asked["batch_size"] == 1):
+        why = "the eager loop has one" if asked["eager"] else "they share the samples of a batch; add --batch-size 64"
+        raise Stop(f"--threads {threads}: {why}")
     check_targets(args.out, args.json)
     # A run goes on with the data that it began with, whatever "auto" would find today.
     data = load_data(
@@ -134,7 +142,8 @@ def start(args: argparse.Namespace) -> Run:
         first_lines(data, f"{few} training and {plural(len(data.test[1]), 'test image')}")
         say(f"net:  {net}, {parameters:,} parameters, seed {asked['seed']}")
         say(f"      SGD, learning rate {asked['lr']:g} falling to 0, batch size {asked['batch_size']}")
-    return Run(asked, data, net, parameters, args.out, fingerprint, saved.get("epochs", []))
+        say(f"      {'eager' if asked['eager'] else 'compiled'}, {asked['dtype']}, {plural(threads, 'thread')}")
+    return Run(asked, threads, data, net, parameters, args.out, fingerprint, saved.get("epochs", []))
 
 
 def what_was_asked(args: argparse.Namespace, saved: dict[str, Any] | None) -> dict[str, Any]:
@@ -143,6 +152,7 @@ def what_was_asked(args: argparse.Namespace, saved: dict[str, Any] | None) -> di
     if os.path.isdir(given.get("data", "")) and given["data"] not in NAMES:
         given["data"] = os.path.abspath(given["data"])
     if saved is not None:
+        saved = DEFAULTS | saved             # of a version that had fewer options
         for key, value in given.items():
             if value != saved[key]:
                 option, had = key.replace("_", "-"), saved[key]
@@ -153,6 +163,8 @@ def what_was_asked(args: argparse.Namespace, saved: dict[str, Any] | None) -> di
         if "hidden" in given:
             raise Stop("--hidden is for --model mlp; a linear model has no hidden layers")
         asked["hidden"] = []
+    if asked["eager"] and asked["dtype"] != "float64":
+        raise Stop(f"--dtype {asked['dtype']}: the eager loop computes in float64")
     if asked["lr"] is None:
         asked["lr"] = 0.02 * math.sqrt(asked["batch_size"])  # fewer steps, each a mean over the batch
     return asked
@@ -167,6 +179,9 @@ def read_model(path: Path) -> Any:
 
 
 def read_checkpoint(out: Path) -> Any:
+    for name in (CHECKPOINT, MODEL, REPORT):  # half a file, of a run that was killed while it wrote
+        for half in out.glob(f".{name}.*.tmp"):
+            half.unlink(missing_ok=True)
     for name in (CHECKPOINT, MODEL):  # a complete run has only the model
         if (out / name).exists():
             net = read_model(out / name)
