@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from contestants import Race
+from contestants import Race, child
 from fastscalar.bench import absent
 from fastscalar.console import cpu
 
@@ -50,6 +50,7 @@ def skipped(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[str, st
 def race(benchmark: Any, small: bool, skipped: Callable[[str, str], None]) -> Iterator[Race]:
     """What modules of peers and earlier tests have left is not the business of the collector in this one: walking
     through it would slow everything in pure Python, and the collection before each timer."""
+    child.KEEP = small
     if not small:
         for module in ("torch", "numba", "casadi", "micrograd"):
             if not absent(module):

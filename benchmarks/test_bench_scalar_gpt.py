@@ -181,7 +181,8 @@ class Torch(Accumulating):
 def test_peers(benchmark: Any, bar: Any, small: bool, gpt: ModuleType, skipped: Any) -> None:
     """The same program on the numbers of others; no bar.  The article's classes know neither exp nor division."""
     ours = Training(gpt, fs.Tensor)
-    expected = ours.run(2)
+    checked = 1 if small else 2
+    expected = ours.run(checked)
     makers = {
         "micrograd": ("micrograd", lambda: Accumulating(gpt, micrograd_with_functions())),
         "PyTorch, tensors of one number": ("torch", lambda: Torch(gpt, torch_number)),
@@ -193,7 +194,7 @@ def test_peers(benchmark: Any, bar: Any, small: bool, gpt: ModuleType, skipped: 
                 skipped(name, why)
                 continue
             side = make()
-            assert side.run(2) == pytest.approx(expected, rel=1e-9), name
+            assert side.run(checked) == pytest.approx(expected, rel=1e-9), name
             others[name] = lambda side=side: side.run(1) and None
         turns = in_turn(benchmark, lambda: ours.run(1) and None, others, rounds=1 if small else 3)
     for name in turns.seconds:

@@ -121,9 +121,9 @@ def test_mlp_by_fit_in_float32(bar: Any, compiled: Any) -> None:
 
 @pytest.mark.parametrize("work", [LINEAR10, MLP], ids=lambda work: work.name)
 @pytest.mark.parametrize("kind", [ours.CompiledLoops, ours.CompiledLists], ids=["arrays", "lists"])
-def test_scalar_loops(bar: Any, compiled: Any, small: bool, work: Workload, kind: type[Contestant]) -> None:
+def test_scalar_loops(bar: Any, compiled: Any, work: Workload, kind: type[Contestant]) -> None:
     """Nets without Linear, against those with it; the weights in TensorArrays, or Tensors in lists."""
-    turns = compiled(TINY if small and work is MLP else work, Compiled, kind)
+    turns = compiled(work, Compiled, kind)
     what = kind.name.removeprefix("fastscalar compiled, ")
     bar(f"compile: {work.name}, {what} / layers", turns.ratio(kind.name, Compiled.name), "x", at_most=1.3)
 

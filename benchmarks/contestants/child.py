@@ -18,6 +18,12 @@ from typing import Any, ClassVar
 from fastscalar.bench import Contestant
 
 
+# With KEEP, which is not for timing, a process that is done with waits for the next contestant with its settings:
+# to import a framework takes longer than to check it.
+KEEP = False
+IDLE: list[tuple[dict[str, str], subprocess.Popen[bytes]]] = []
+
+
 class InChild(Contestant):
     """`inner` names the class that the child has, "module:class"; it is called as this one is."""
 
@@ -46,14 +52,22 @@ class InChild(Contestant):
         return self.ask("processor_seconds")
 
     def close(self) -> None:
-        close(self.process)
+        process = self.__dict__.pop("process", None)
+        if KEEP and process is not None and process.poll() is None:
+            ask(process, "forget")
+            IDLE.append((self.settings(self.threads), process))
+        elif process is not None:
+            close(process)
 
     def __del__(self) -> None:
-        if hasattr(self, "process"):
-            self.close()
+        self.close()
 
 
 def spawn(settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    for number, (others, process) in enumerate(IDLE):
+        if others == settings:
+            del IDLE[number]
+            return process
     here = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
@@ -99,7 +113,9 @@ def serve() -> None:
         except EOFError:
             return
         try:
-            if target is None:
+            if name == "forget":
+                target = answer = None
+            elif target is None:
                 module, _, kind = name.partition(":")
                 target = getattr(importlib.import_module(module), kind)(*arguments)
                 answer = None

@@ -19,7 +19,6 @@ from fastscalar.programs import Program, Rows, Version, _Failure, _kept_gradient
 from fastscalar.trainers import REPORT_EVERY, EagerProgramTrainer, Schedule
 
 
-
 class ExactProgram(Program):
     """`fastscalar.compile(f, exact=True)`: slower than the default, and with the bits of the eager engine.
 

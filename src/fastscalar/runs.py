@@ -94,7 +94,8 @@ class Run:
             return
         net = read_model(self.out / CHECKPOINT)
         about = net.metadata
-        if DEFAULTS | about.get("run", {}) == self.asked and about.get("fingerprint") == self.fingerprint:  # not of an older run
+        this = (self.asked, self.fingerprint)    # and not an older run in the same folder
+        if (DEFAULTS | about.get("run", {}), about.get("fingerprint")) == this:
             self.net, self.epochs = net, about["epochs"]
 
 

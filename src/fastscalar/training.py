@@ -173,13 +173,13 @@ def _trainer(
             why = "under detect_anomaly" if compile else "compile=False"
             raise ValueError(f"fit: {why}: the optimiser needs to be told the parameters of a program")
         return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
-    if exact and not isinstance(program, ExactProgram):
-        raise ValueError("fit: exact: the program has to be made by compile(function, exact=True)")
     if exact and batch_size > 1 and not isinstance(net, Program):
         return eager                             # whole batches are what the eager loop computes with
     trainer: ExactTrainer | CompiledTrainer
-    if exact:
+    if isinstance(program, ExactProgram):
         trainer = ExactTrainer(program, X, y, batch_size, schedule)
+    elif exact:
+        raise ValueError("fit: exact: the program has to be made by compile(function, exact=True)")
     else:
         trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
     if isinstance(net, Program):
