@@ -474,6 +474,34 @@ def test_the_result_does_not_depend_on_the_number_of_threads(batch_size, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("hidden", [10, 40])
+@pytest.mark.parametrize("batch_size", [3, 40, 130])
+@pytest.mark.parametrize("rows", ["scattered", "one column", "none"])
+def test_rows_with_zeros_are_shared_among_threads(rows, batch_size, hidden, dtype):
+    """The inputs are cut into as many parts as there are threads: some are empty here, some columns never used."""
+    X, y = problem(211, 23)
+    generator = np.random.default_rng(3)
+    X[:, generator.permutation(23)[:5]] = 0.0
+    if rows == "scattered":
+        X[generator.random(X.shape) < 0.7] = 0.0
+    else:
+        X[:, np.arange(23) != 7 if rows == "one column" else slice(None)] = 0.0
+
+    def run(**keywords):
+        net = fs.MLP(23, [hidden, 3], seed=1)
+        optimizer = fs.SGD(lr=0.05)
+        return net, fit(net, X, y, epochs=2, batch_size=batch_size, optimizer=optimizer, **keywords)
+
+    found = set()
+    for threads in (1, 2, 3, 5):
+        with compiled_only():
+            net, history = run(threads=threads, dtype=dtype)
+        found.add((weights(net), tuple(history.loss)))
+    assert len(found) == 1
+    close_nets(net, run(compile=False)[0], RUN if dtype == "float64" else RUN32)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_threads_that_add_to_the_same_numbers(dtype):
     """Rows that are picked from a table: many rows of a large batch scatter their gradients to the same place."""
     X, y = problem(1500, 3)
