@@ -117,7 +117,7 @@ ctypedef struct Input:
     const Py_ssize_t *begin  # sparse rows, if not NULL: where each part of each row begins
     const int *column
     const void *value
-    int *border             # the columns of part t: from border[t] to border[t + 1]; a thread updates weights of some parts
+    const int *border       # the columns of part t: from border[t] to border[t + 1]; a thread updates weights of some parts
     bint turned             # somebody wants them column by column; for each thread, those of its parts of a GROUP:
     int *start
     int *lane
@@ -525,29 +525,19 @@ cdef class Replay:
         if self.plan.input_address[i] >= 0:
             self.put(self.plan.input_address[i], value)
 
-    def sparse(self, int i, begin, column, value):
-        """The rows of an input by their non-zero entries, from `sparse_rows`."""
-        cdef int[::1] columns = column
-        cdef Py_ssize_t[::1] begins
+    def sparse(self, int i, begin, column, value, border):
+        """The rows of an input by their non-zero entries, from `sparse_rows` for as many threads."""
+        cdef const Py_ssize_t[::1] begins = begin
+        cdef const int[::1] columns = column, borders = border
         cdef Input *x = &self.input[i]
-        cdef int t
-        cdef size_t most
-        if x.border == NULL:
-            x.border = <int *>self.block(self.threads + 1, sizeof(int))
-            if x.turned:
-                most = <size_t>self.threads * min(GROUP, self.batch) * x.width
-                x.start = <int *>self.block(self.threads * (x.width + 2), sizeof(int))
-                x.lane = <int *>self.block(most, sizeof(int))
-                x.entry = self.block(most, self.size)
-        x.border[self.threads] = <int>x.width
-        if self.threads > 1:
-            some = np.sort(column[::max(1, len(column) // 65536)])
-            for t in range(1, self.threads):     # as many entries in each part
-                x.border[t] = some[len(some) * t // self.threads]
-            begin = parts_of_rows(begin, column, np.array([x.border[t] for t in range(self.threads)], np.int32))
-        begins = begin
-        self.held.append((begin, column, value))
-        x.begin, x.column, x.value = &begins[0], &columns[0], <void *><size_t>value.ctypes.data
+        cdef size_t most = <size_t>self.threads * min(GROUP, self.batch) * x.width
+        if x.turned and x.start == NULL:
+            x.start = <int *>self.block(self.threads * (x.width + 2), sizeof(int))
+            x.lane = <int *>self.block(most, sizeof(int))
+            x.entry = self.block(most, self.size)
+        self.held.append((begin, column, value, border))
+        x.begin, x.column, x.border = &begins[0], &columns[0], &borders[0]
+        x.value = <void *><size_t>value.ctypes.data
 
     def wants_sparse(self, int i):
         """Whether sparse rows of this input would be of use."""
@@ -723,8 +713,11 @@ def kernel_set():
     return K.name
 
 
-def sparse_rows(data, bint wide, double limit):
-    """(begin, column, value) of the non-zero entries of the rows of an array, or None if more than `limit` are."""
+def sparse_rows(data, bint wide, double limit, int threads):
+    """The non-zero entries of the rows of an array, or None if more than `limit` of its numbers are.
+
+    (begin, column, value, border): columns are cut at `border` into a part for each thread, each with as many entries
+    or nearly so; begin[r * threads + t]: where part t of row r begins in column and value."""
     cdef const double[:, ::1] x = data
     cdef Py_ssize_t n = x.shape[0], width = x.shape[1], r, at = 0, room
     cdef const fs_lanes *kernels = fs_lanes_select(K.name, wide)
@@ -753,7 +746,15 @@ def sparse_rows(data, bint wide, double limit):
             column, value = np.resize(column, room), np.resize(value, room)
             c = <int *><size_t>column.ctypes.data
             v = <char *><size_t>value.ctypes.data
-    return begin, column[:max(at, 1)], value[:max(at, 1)]
+    if not at:
+        column[0] = 0                            # there is something to point at
+    column, value = column[:max(at, 1)], value[:max(at, 1)]
+    border = np.array([0] * threads + [width], np.int32)
+    if threads > 1:
+        sample = np.sort(column[::max(1, at // 65536)])
+        border[1:threads] = sample[len(sample) * np.arange(1, threads) // threads]
+        begin = parts_of_rows(begin, column, border[:threads])
+    return begin, column, value, border
 
 
 cdef object parts_of_rows(begin, column, border):
