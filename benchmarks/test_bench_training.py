@@ -50,7 +50,8 @@ def test_a_step(benchmark: Any, bar: Any, small: bool, race: Race, work: Workloa
     X, y, source = rows(kind, 3 if small else 5_000)
     benchmark.extra_info.update(data=source, widths=work.widths)
     sides: list[type[Contestant]] = [Loop, Compiled, Compiled32]
-    race.train([*sides, *PEERS], work, X, y)
+    # At the smallest size rows without zeros are news only to those who skip zeros.
+    race.train(sides if small and kind == "dense" else [*sides, *PEERS], work, X, y)
     if kind == "sparse":
         race.train(PURE, TINY if work is MLP else work, X, y)
     turns = race.run(rounds=9)

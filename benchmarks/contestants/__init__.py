@@ -55,9 +55,9 @@ class Race:
     ) -> None:
         """Enter these; the first one is ours, and without it there is no race."""
         if self.small:
-            inputs, *hidden, outputs = work.widths
             X = X[:, SMALL]
-            work = replace(work, widths=(X.shape[1], *(min(n, SMALL_HIDDEN) for n in hidden), outputs))
+            hidden = (min(n, SMALL_HIDDEN) for n in work.widths[1:-1])
+            work = replace(work, widths=(X.shape[1], *hidden, work.widths[-1]))
         for kind in kinds:
             if why := kind.missing():
                 if kind is kinds[0]:

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 from fastscalar.bench import Contestant
 
-
 # With KEEP, which is not for timing, a process that is done with waits for the next contestant with its settings:
 # to import a framework takes longer than to check it.
 KEEP = False
