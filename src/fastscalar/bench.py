@@ -91,9 +91,19 @@ def digits(n: int) -> tuple[np.ndarray, list[int], str]:
     return X[:n].reshape(-1, 784) / 255, y[:n].tolist(), name
 
 
-def expected_losses(work: Workload, X: np.ndarray, y: Sequence[int], batch: int, steps: int = CHECKED) -> list[float]:
-    """The losses of the first steps in float64, from the formulas: what everybody must reproduce."""
-    layers, losses = initial_layers(work.widths), []
+def expected_losses(
+    work: Workload,
+    X: np.ndarray,
+    y: Sequence[int],
+    batch: int,
+    steps: int = CHECKED,
+    layers: list[tuple[np.ndarray, np.ndarray]] | None = None,
+) -> list[float]:
+    """The losses of the first steps in float64, from the formulas: what everybody must reproduce.
+
+    `layers` are the (w, b) to begin with, if they are not those of `initial_layers`.
+    """
+    layers, losses = initial_layers(work.widths) if layers is None else list(layers), []
     for k in range(steps):
         inputs = [X[k * batch : (k + 1) * batch] * work.white]
         labels = np.array(y[k * batch : (k + 1) * batch])
