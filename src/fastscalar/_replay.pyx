@@ -117,7 +117,7 @@ ctypedef struct Input:
     const Py_ssize_t *begin  # sparse rows, if not NULL: where each part of each row begins
     const int *column
     const void *value
-    const int *border       # the columns of part t: from border[t] to border[t + 1]; a thread updates weights of some parts
+    const int *border       # part t of a row: columns border[t] to border[t + 1]; a thread updates weights of a part
     bint turned             # somebody wants them column by column; for each thread, those of its parts of a GROUP:
     int *start
     int *lane
