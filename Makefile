@@ -3,10 +3,11 @@
 PYTHON ?= python
 PYTEST ?= $(PYTHON) -m pytest
 JOBS ?= 2
+FIGURES ?= build
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-stress fuzz oracle lint types bench bench-check bench-compare profile annotate clean
+.PHONY: help build test test-stress fuzz oracle lint types bench bench-check bench-compare bench-tables profile annotate clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -47,6 +48,12 @@ bench-check: ## every benchmark once in its smallest size, checks included, no t
 bench-compare: ## build REV=... and the working tree, and time both in turn
 	@test -n "$(REV)" || { echo "say with which version: make bench-compare REV=v0.1.0" >&2; exit 2; }
 	$(PYTHON) benchmarks/compare.py $(REV) $(WORKLOADS)
+
+bench-tables: ## everything that docs/performance.md and README.md show: a long run, then the tables and the picture
+	$(PYTEST) benchmarks -p no:xdist --benchmark-json=$(FIGURES)/all.json
+	$(PYTHON) benchmarks/scaling.py --json $(FIGURES)/scaling.json --picture docs/scaling.svg
+	$(PYTHON) benchmarks/ceiling.py --json $(FIGURES)/ceiling.json
+	$(PYTHON) benchmarks/tables.py $(FIGURES)/all.json $(FIGURES)/scaling.json $(FIGURES)/ceiling.json
 
 profile: ## instructions of the fixed workloads, counted by valgrind (WORKLOADS=... for some)
 	$(PYTHON) benchmarks/instructions.py $(WORKLOADS)

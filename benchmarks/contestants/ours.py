@@ -114,4 +114,3 @@ class CompiledL2(Compiled):
             w1 -= work.rate * np.outer(x, below)
             b1 -= work.rate * below
         return losses
-
