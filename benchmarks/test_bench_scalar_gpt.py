@@ -30,6 +30,7 @@ pytestmark = pytest.mark.benchmark(group="scalar_gpt")
 STEPS = 10  # of ours in one timer, and of the check before; the twin does one
 VOCABULARY = 27
 SIZE = {"context": 8, "width": 16, "heads": 4, "seed": SEED}
+SMALLEST = SIZE | {"context": 2}
 PARTS = ("forward", "backward", "Adam")
 
 
@@ -44,18 +45,19 @@ def gpt() -> ModuleType:
     return module
 
 
-def documents() -> list[list[int]]:
+def documents(context: int) -> list[list[int]]:
     """Of the length of the context, so that every step is the same work."""
     rng = random.Random(SEED)
-    return [[0, *(rng.randrange(1, VOCABULARY) for _ in range(SIZE["context"] - 1)), 0] for _ in range(STEPS)]
+    return [[0, *(rng.randrange(1, VOCABULARY) for _ in range(context - 1)), 0] for _ in range(STEPS)]
 
 
 class Training:
     """One side: its model, and steps that go on where the last ones ended."""
 
-    def __init__(self, gpt: ModuleType, tensor: Any) -> None:
-        self.gpt, self.documents = gpt, documents()
-        self.model = gpt.Model(tensor, VOCABULARY, **SIZE)
+    def __init__(self, gpt: ModuleType, tensor: Any, small: bool) -> None:
+        size = SMALLEST if small else SIZE
+        self.gpt, self.documents = gpt, documents(size["context"])
+        self.model = gpt.Model(tensor, VOCABULARY, **size)
         self.done = 0
 
     def run(self, steps: int) -> list[float]:
@@ -90,11 +92,11 @@ def graph_of(training: Training) -> int:
 @pytest.mark.parametrize(("on", "factor"), [(True, 10), (False, 6)])
 def test_a_step_of_a_small_gpt(benchmark: Any, bar: Any, small: bool, gpt: ModuleType, on: bool, factor: float) -> None:
     """Forward, backward, Adam and freeing: the twin with the collector on or off, ours always with it on."""
-    ours, theirs = Training(gpt, fs.Tensor), Training(gpt, reference.Tensor)
+    ours, theirs = Training(gpt, fs.Tensor, small), Training(gpt, reference.Tensor, small)
     first = 2 if small else STEPS
     assert repr(ours.run(first)) == repr(theirs.run(first))
     nodes = graph_of(ours)
-    assert 45_000 <= nodes <= 75_000
+    assert small or 45_000 <= nodes <= 75_000
     benchmark.extra_info.update(nodes=nodes, parameters=len(ours.model.parameters), twin_collector=on)
     steps = 1 if small else STEPS
 
@@ -119,7 +121,7 @@ def test_a_step_of_a_small_gpt(benchmark: Any, bar: Any, small: bool, gpt: Modul
 
 def test_parts_of_a_step(benchmark: Any, bar: Any, small: bool, gpt: ModuleType) -> None:
     """Where the time of a step goes, both sides with the collector on; no bar."""
-    sides = {"fastscalar": Training(gpt, fs.Tensor), "twin": Training(gpt, reference.Tensor)}
+    sides = {"fastscalar": Training(gpt, fs.Tensor, small), "twin": Training(gpt, reference.Tensor, small)}
     assert repr(sides["fastscalar"].run(2)) == repr(sides["twin"].run(2))
     parts = {(side, part): [] for side in sides for part in PARTS}
 
@@ -180,12 +182,12 @@ class Torch(Accumulating):
 
 def test_peers(benchmark: Any, bar: Any, small: bool, gpt: ModuleType, skipped: Any) -> None:
     """The same program on the numbers of others; no bar.  The article's classes know neither exp nor division."""
-    ours = Training(gpt, fs.Tensor)
+    ours = Training(gpt, fs.Tensor, small)
     checked = 1 if small else 2
     expected = ours.run(checked)
     makers = {
-        "micrograd": ("micrograd", lambda: Accumulating(gpt, micrograd_with_functions())),
-        "PyTorch, tensors of one number": ("torch", lambda: Torch(gpt, torch_number)),
+        "micrograd": ("micrograd", lambda: Accumulating(gpt, micrograd_with_functions(), small)),
+        "PyTorch, tensors of one number": ("torch", lambda: Torch(gpt, torch_number, small)),
     }
     with deep():
         others = {}

@@ -42,6 +42,7 @@ from workloads import (
 
 pytestmark = pytest.mark.benchmark(group="scalar_ops")
 ROUNDS = 50  # in one timer
+FEW = 5  # at the smallest size
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def whole(data: Any, rounds: int) -> float:
     return seconds
 
 
-def in_steady_state(run: Callable[[], None], nodes: int) -> Callable[[], None]:
+def in_steady_state(run: Callable[[], None], nodes: int, small: bool) -> Callable[[], None]:
     """`run` with everything freed inside the timer, and a check that enough collections took place in it."""
 
     def steady() -> float:
@@ -100,8 +101,8 @@ def in_steady_state(run: Callable[[], None], nodes: int) -> Callable[[], None]:
         full = after["full_collections"] - before["full_collections"]
         young = after["collections"] - before["collections"] - full
         assert after["nodes"] == nodes
-        assert full >= 2  # one that the work made due beside the one above
-        assert young >= 20
+        assert small or full >= 2  # one that the work made due beside the one above
+        assert small or young >= 20
         return seconds
 
     return steady
@@ -117,27 +118,29 @@ def leaves(sides: SimpleNamespace) -> int:
 
 def test_forward_and_freeing(benchmark: Any, bar: Any, small: bool, sides: SimpleNamespace, leaves: int) -> None:
     """Against the same loop over `complex`, which makes one C object for each operation."""
-    ours = in_steady_state(lambda: forward(sides.fastscalar, ROUNDS), leaves)
-    turns = in_turn(benchmark, ours, {"complex": lambda: forward(sides.complex, ROUNDS)}, rounds=15)
-    unit = 1e9 / (ROUNDS * OPERATIONS)
+    rounds = FEW if small else ROUNDS
+    ours = in_steady_state(lambda: forward(sides.fastscalar, rounds), leaves, small)
+    turns = in_turn(benchmark, ours, {"complex": lambda: forward(sides.complex, rounds)}, rounds=15)
+    unit = 1e9 / (rounds * OPERATIONS)
     bar("scalar_ops: forward and freeing", turns.median("fastscalar") * unit, "ns/op")
     bar("scalar_ops: the loop over complex", turns.median("complex") * unit, "ns/op")
     bar("scalar_ops: forward and freeing / complex", turns.ratio("fastscalar", "complex"), "x", at_most=1.5)
 
 
-def test_backward(benchmark: Any, bar: Any, sides: SimpleNamespace, leaves: int) -> None:
+def test_backward(benchmark: Any, bar: Any, small: bool, sides: SimpleNamespace, leaves: int) -> None:
     """The passes inside the rounds of a whole training step; leaves not counted as nodes.
 
     This bar is a time and not a ratio: the loop over `complex`, run in turn, says how fast the machine was.
     """
     seconds = []
-    ours = in_steady_state(lambda: seconds.append(whole(sides.fastscalar, ROUNDS)), leaves)
-    turns = in_turn(benchmark, ours, {"complex": lambda: forward(sides.complex, ROUNDS)}, rounds=15)
+    rounds = FEW if small else ROUNDS
+    ours = in_steady_state(lambda: seconds.append(whole(sides.fastscalar, rounds)), leaves, small)
+    turns = in_turn(benchmark, ours, {"complex": lambda: forward(sides.complex, rounds)}, rounds=15)
     seconds.sort()
     nodes = OPERATIONS + OUTPUTS
-    unit = 1e9 / (ROUNDS * OPERATIONS)
+    unit = 1e9 / (rounds * OPERATIONS)
     bar("scalar_ops: the loop over complex, beside backward", turns.median("complex") * unit, "ns/op")
-    bar("scalar_ops: backward", seconds[len(seconds) // 2] / (ROUNDS * nodes) * 1e9, "ns/node", at_most=6)
+    bar("scalar_ops: backward", seconds[len(seconds) // 2] / (rounds * nodes) * 1e9, "ns/node", at_most=6)
 
 
 @pytest.mark.parametrize(("side", "on", "factor"), [("twin", False, 12), ("twin", True, 25), ("article", True, 100)])
@@ -164,12 +167,13 @@ def test_in_all(
                 gc.collect()
             return time.perf_counter() - start
 
-    ours = in_steady_state(lambda: whole(sides.fastscalar, ROUNDS) and None, leaves)
+    rounds = FEW if small else ROUNDS
+    ours = in_steady_state(lambda: whole(sides.fastscalar, rounds) and None, leaves, small)
     turns = in_turn(benchmark, ours, {side: theirs}, rounds=7)
     state = "on" if on else "off"
     bar(f"scalar_ops: in all, {side}, collector {state}", turns.median(side) / OPERATIONS * 1e9, "ns/op")
-    bar("scalar_ops: in all", turns.median("fastscalar") / (ROUNDS * OPERATIONS) * 1e9, "ns/op")
-    ratio = ROUNDS * turns.ratio(side, "fastscalar")
+    bar("scalar_ops: in all", turns.median("fastscalar") / (rounds * OPERATIONS) * 1e9, "ns/op")
+    ratio = rounds * turns.ratio(side, "fastscalar")
     bar(f"scalar_ops: in all, {side} with collector {state} / ours", ratio, "x", at_least=factor)
 
 

@@ -27,13 +27,11 @@ from fastscalar.bench import (
 from workloads import rows
 
 PURE: list[type[Contestant]] = [Twin, python.Article, python.Micrograd]
+NUMBAS: list[type[Contestant]] = [arrays.Numba, arrays.NumbaFast, arrays.Numba32, arrays.NumbaFast32]
 PEERS: list[type[Contestant]] = [
     arrays.NumPy64,
     NumPy,
-    arrays.Numba,
-    arrays.NumbaFast,
-    arrays.Numba32,
-    arrays.NumbaFast32,
+    *NUMBAS,
     Torch,
     graphs.Paddle,
     graphs.Jax,
@@ -50,8 +48,10 @@ def test_a_step(benchmark: Any, bar: Any, small: bool, race: Race, work: Workloa
     X, y, source = rows(kind, 3 if small else 5_000)
     benchmark.extra_info.update(data=source, widths=work.widths)
     sides: list[type[Contestant]] = [Loop, Compiled, Compiled32]
-    # At the smallest size rows without zeros are news only to those who skip zeros.
-    race.train(sides if small and kind == "dense" else [*sides, *PEERS], work, X, y)
+    peers = PEERS
+    if small:  # rows without zeros are news only to those who skip zeros; Numba compiles for some seconds
+        peers = [] if kind == "dense" else [peer for peer in PEERS if work is MLP or peer not in NUMBAS[1:]]
+    race.train([*sides, *peers], work, X, y)
     if kind == "sparse":
         race.train(PURE, TINY if work is MLP else work, X, y)
     turns = race.run(rounds=9)
