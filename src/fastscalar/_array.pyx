@@ -53,7 +53,7 @@ cdef class TracedInt:
         self.argument = argument
 
     def __repr__(self):
-        return f"TracedInt({self.value})"
+        return repr(operator.index(self))
 
     def __format__(self, spec):
         return format(operator.index(self), spec)
@@ -100,6 +100,27 @@ cdef class TracedInt:
     def __truediv__(left, right):
         return operator.truediv(as_tensor(left), as_tensor(right))
 
+    def __divmod__(left, right):
+        return of_whole(divmod, left, right)
+
+    def __and__(left, right):
+        return of_whole(operator.and_, left, right)
+
+    def __or__(left, right):
+        return of_whole(operator.or_, left, right)
+
+    def __xor__(left, right):
+        return of_whole(operator.xor, left, right)
+
+    def __lshift__(left, right):
+        return of_whole(operator.lshift, left, right)
+
+    def __rshift__(left, right):
+        return of_whole(operator.rshift, left, right)
+
+    def __invert__(self):
+        return ~operator.index(self)
+
     def __neg__(self):
         return -operator.index(self)
 
@@ -108,6 +129,18 @@ cdef class TracedInt:
 
     def __abs__(self):
         return abs(operator.index(self))
+
+    def __round__(self, digits=None):
+        return round(operator.index(self), digits)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __getattr__(self, name):
+        return getattr(operator.index(self), name)           # bit_length, numerator, ...
 
 
 cdef tuple REAL_NUMBERS = (numbers.Real, np.bool_)

@@ -1203,6 +1203,11 @@ def _set_recording(recording):
     set_limit()
 
 
+def _recording():
+    """Whether this thread records a program."""
+    return recording_here() is not None
+
+
 cdef int forbid(str what) except -1:
     if recording_here() is not None:
         raise RuntimeError(f"{what} inside a compiled function: it would be lost in the replays")
@@ -1284,6 +1289,8 @@ cdef class Tensor:
                 T.wide[T.record[i].a].handles -= 1
 
     def __repr__(self):
+        if programs:
+            read_number(self, "repr()")
         return f"Tensor(data={T.value[self.index]!r})"
 
     # --- number protocol ---

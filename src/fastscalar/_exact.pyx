@@ -296,6 +296,18 @@ cdef class ExactGraph:
         return [handle_of(i) for i in out]
 
 
+def leaves_before(Tensor marker not None, Tensor result not None, list inputs):
+    """The leaves that a result was computed from and that are older than `marker`; `inputs` as in a recording."""
+    cdef ExactGraph graph = ExactGraph(result, inputs, [], [])
+    T.locked += 1
+    try:
+        graph.find_captures(marker.index)
+    finally:
+        T.locked -= 1
+        set_limit()
+    return graph.captures
+
+
 def exact_graph(recording, Tensor result):
     """The recorded call of an exact program; ends the recording.  NotReplayable says why it has to run eagerly."""
     cdef Py_ssize_t k

@@ -7,6 +7,7 @@ and `extract` copies what its result was computed from off the tape into a Graph
 instructions of a Graph, `_replay` runs them.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
 from libc.string cimport memcpy, memset
@@ -116,11 +117,24 @@ cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
 
 
 def _place():
-    """File and line of the innermost frame that is not ours."""
+    """The innermost frame that is not ours, as its code and the instruction in it: its line is asked for once in a
+    thousand times, and costs more than the decision."""
     frame = sys._getframe(0)
     while frame is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
-    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("?", 0)
+    return (frame.f_code, frame.f_lasti) if frame is not None else None
+
+
+def line_of(place):
+    """File and line of what `_place` found."""
+    if place is None:
+        return "?", 0
+    code, instruction = place
+    line = 0
+    for start, end, number in code.co_lines():
+        if start <= instruction < end and number is not None:
+            line = number
+    return code.co_filename, line
 
 
 # --- the graph of a program -----------------------------------------------------------------------
@@ -135,6 +149,7 @@ cdef class Graph:
 
     cdef public object op, a, b, value, stopped
     cdef public list items, captures, guards, inputs
+    cdef dict tables             # while it is made: nodes of the arrays that were gathered from
     cdef public int result
     cdef public int operations   # scalar operations that the function did, wide ones counted by their scalar work
     cdef int *op_
@@ -146,6 +161,7 @@ cdef class Graph:
 
     def __cinit__(self):
         self.items, self.captures, self.guards, self.inputs = [], [], [], []
+        self.tables = {}
 
     def __dealloc__(self):
         self.release()
@@ -215,6 +231,7 @@ cdef class Graph:
         if self.n:
             memcpy(&value[0], self.value_, self.n * sizeof(double))
         self.release()
+        self.tables = {}
         return 0
 
 
@@ -277,6 +294,7 @@ cdef int list_nodes_of(Nodes *m, list roots, dict copies) except -1:
     """What the roots were computed from, from young to old: scalar nodes, leaves, last nodes of instructions."""
     cdef int i
     cdef Wide *q
+    cdef set seen = set()                        # tables: many rows are gathered from one
     for root in roots:
         see(root)
     i = previous(<int>T.n)
@@ -292,7 +310,11 @@ cdef int list_nodes_of(Nodes *m, list roots, dict copies) except -1:
             q = T.wide[T.record[i].a]
             if q.op == W_CUSTOM:
                 raise NotReplayable(f"the user's own operation {name_of(i) or 'Tensor(value, parents)'!r}")
-            see_operand(&q.x)
+            if q.op != W_GATHER or q.x.kind != RUN:
+                see_operand(&q.x)
+            elif (q.x.start, q.x.count) not in seen:
+                seen.add((q.x.start, q.x.count))
+                see_operand(&q.x)
             see_operand(&q.y)
             see_operand(&q.z)
         elif i in copies:
@@ -463,6 +485,17 @@ cdef object operand_nodes(Graph g, Operand *o, const int *number):
     return out
 
 
+cdef object table_nodes(Graph g, Operand *o, const int *number):
+    """The same array for all that are gathered from one table: it may be large, and they many."""
+    key = (o.start, o.count) if o.kind == RUN else PyBytes_FromStringAndSize(
+        <char *>o.index, o.count * sizeof(int)) if o.kind == INDEX else None
+    if key is None:
+        return operand_nodes(g, o, number)
+    if key not in g.tables:
+        g.tables[key] = operand_nodes(g, o, number)
+    return g.tables[key]
+
+
 cdef bint any_lane(Graph g, nodes) except -1:
     cdef int[::1] view = nodes
     cdef Py_ssize_t k
@@ -497,8 +530,7 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
         number[q.start] = 1 + copy_cross_entropy(g, q, number)
     else:
         item = <int>len(g.items)
-        x = <int>g.n
-        operands = operand_nodes(g, &q.x, number)
+        operands = table_nodes(g, &q.x, number) if q.op == W_GATHER else operand_nodes(g, &q.x, number)
         g.items.append(None)
         for k in range(q.count):
             y = g.output(item, <int>k, T.value[q.start + k])

@@ -41,7 +41,16 @@ class Replay:
         first: bool = True,
         last: bool = True,
     ) -> bool: ...
-    def train(self, rows: np.ndarray, batch_rows: int, rate: float, rate_slope: float) -> tuple[int, float]: ...
+    def train(
+        self,
+        rows: np.ndarray,
+        batch_rows: int,
+        rate: float,
+        falls: bool,
+        done: int,
+        total_rows: int,
+        total_loss: float,
+    ) -> tuple[int, float]: ...
     def batch_status(self) -> tuple[np.ndarray, np.ndarray]: ...
 
 def trained_elements(captures: list[Any], parameters: list[Any]) -> list[np.ndarray]: ...

@@ -104,7 +104,6 @@ cdef enum:
     MISSED = 1              # status of a row: a guard does not hold,
     SUSPECT = 2             # something in it may have raised
     TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
-    MAX_INPUTS = 64
     GROUP = 64              # rows whose sparse entries are turned together: their gradients stay in the nearest cache
     FEW_ROWS = 4            # up to so many rows, or columns of a matrix, weights are updated row by row:
     FEW_COLUMNS = 32        # MNIST, Linear(784, 10), batches of 64, float32: 0.8 instead of 1.1 us a sample
@@ -266,7 +265,7 @@ cdef class Replay:
     cdef char *PB                    # ports, by chunk
     cdef double *loss
     cdef unsigned char *status
-    cdef Input[MAX_INPUTS] input
+    cdef Input *input
     cdef int n_inputs
     cdef list held                   # arrays that `input` points into
     cdef Segment *segments
@@ -283,7 +282,9 @@ cdef class Replay:
     cdef int mode
     cdef const long long *rows       # rows of the data, in their order
     cdef Py_ssize_t n_rows, done, failed_at
-    cdef double rate, rate_slope, total_loss
+    cdef double rate, total_loss
+    cdef bint falls
+    cdef long long rows_before, rows_in_all
     cdef int batch_rows
     cdef double *out_values
     cdef unsigned char *out_status
@@ -374,8 +375,7 @@ cdef class Replay:
         cdef Instr *q
         cdef int i
         self.n_inputs = <int>len(p.inputs)
-        if self.n_inputs > MAX_INPUTS:
-            raise ValueError(f"compile: at most {MAX_INPUTS} arguments (whole numbers in a list count one by one)")
+        self.input = <Input *>self.block(self.n_inputs + 1, sizeof(Input))
         for i in range(self.n_inputs):
             for k in range(p.n_lanes):
                 q = &p.lanes[k]
@@ -594,11 +594,15 @@ cdef class Replay:
         self.go(ARGUMENTS if arguments else PARAMETERS, rows, values, status, self.batch)
         return not np.asarray(status).any()
 
-    def train(self, rows, int batch_rows, double rate, double rate_slope):
-        """SGD over rows in their order: (rows done, sum of their losses).  Stops before a batch that misses a guard,
-        may have raised, or has a loss that is not finite.  rate: of the first row; rate_slope: what a row adds."""
-        self.rate, self.rate_slope = rate, rate_slope
-        self.total_loss = 0.0
+    def train(self, rows, int batch_rows, double rate, bint falls, long long done, long long total_rows,
+              double total_loss):
+        """SGD over rows in their order: (rows done, total_loss with their losses).  Stops before a batch that misses a
+        guard, may have raised, or has a loss that is not finite.
+
+        The rate falls to 0 over total_rows of which some are done: what it is for a batch, and what the losses add up
+        to, must not depend on how many rows one call is given."""
+        self.rate, self.falls, self.rows_before, self.rows_in_all = rate, falls, done, total_rows
+        self.total_loss = total_loss
         self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
         return self.done, self.total_loss
 
@@ -807,13 +811,13 @@ cdef void run(Replay r, int thread, real tag) noexcept nogil:
         if (r.mode & TRAIN) != 0 and not sound(r, n):
             break
         if r.mode & PARAMETERS:
-            update_weights(r, thread, n, r.rows + first, r.rate + r.rate_slope * first, tag)
+            update_weights(r, thread, n, r.rows + first, rate_at(r, first), tag)
             r.meet()
         if thread == 0:
             if back:
                 end_sums(r, n, r.rows + first, tag)
             if r.mode & TRAIN:
-                end_batch(r, n, r.rate + r.rate_slope * first, tag)
+                end_batch(r, n, rate_at(r, first), tag)
             elif r.out_values != NULL:
                 memcpy(r.out_values + first, r.loss, n * sizeof(double))
                 for l in range(n):
@@ -824,6 +828,10 @@ cdef void run(Replay r, int thread, real tag) noexcept nogil:
             r.done = first
     if thread == 0 and back and not r.mode & TRAIN and r.last_call:
         uniform_backward(r, tag)
+
+
+cdef double rate_at(Replay r, Py_ssize_t row) noexcept nogil:
+    return r.rate * (1.0 - <double>(r.rows_before + row) / <double>r.rows_in_all) if r.falls else r.rate
 
 
 cdef bint flagged(Replay r, int first, int lanes) noexcept nogil:
@@ -912,8 +920,8 @@ cdef void uniform_forward(Replay r, real tag) noexcept nogil:
             U[q.out] = <real>uniform_sum(r, q, tag)
         else:
             elements_forward(r, q, U, U, 1, True, tag)
-            if q.raises and r.K.not_finite(U + q.out, q.n) and not r.trusting:
-                r.uniform_suspect = True
+        if q.raises and r.K.not_finite(U + q.out, q.n) and not r.trusting:
+            r.uniform_suspect = True
     for k in range(p.n_matrices):
         m = &p.matrices[k]
         if m.table >= 0:
@@ -971,12 +979,13 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
             load_input(r, l, l0, lanes, rows, tag)
     for k in range(p.n_lanes):
         q = &p.lanes[k]
-        if q.kind == I_ELEMENTS:
-            elements_forward(r, q, V, U, lanes, False, tag)
+        if q.kind == I_ELEMENTS or q.kind == I_SUM:
+            if q.kind == I_SUM:
+                sum_forward(r, q, V, U, lanes, tag)
+            else:
+                elements_forward(r, q, V, U, lanes, False, tag)
             if q.raises and r.K.not_finite(V + <Py_ssize_t>q.out * lanes, <Py_ssize_t>q.n * lanes):
                 mark_suspects(r, V + <Py_ssize_t>q.out * lanes, q.n, lanes, l0, tag)
-        elif q.kind == I_SUM:
-            sum_forward(r, q, V, U, lanes, tag)
         elif q.kind == I_ROWS:
             rows_forward(r, q, l0, lanes, tag)
         elif q.kind == I_PRODUCT:

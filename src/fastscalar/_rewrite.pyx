@@ -74,7 +74,7 @@ cdef int fill_fast() except -1:
     FAST[<int>EXP], FAST[<int>LOG], FAST[<int>TANH], FAST[<int>SIGMOID] = FS_EXP, FS_LOG, FS_TANH, FS_SIGMOID
     FAST[<int>SQUARE] = FS_SQUARE
     for k in (ADD, SUB, MUL, NEG, RELU, ABS, MINIMUM, MAXIMUM, SIGN, COPYSIGN, LEAKY_RELU, TANH, SIGMOID, ATAN, ASINH,
-              ERF, ERFC, NDTR, CBRT, DEGREES, RADIANS, SOFTPLUS, SILU, GELU, ATAN2, HYPOT, SQUARE, COPY):
+              ERF, ERFC, NDTR, CBRT, DEGREES, RADIANS, SOFTPLUS, SILU, GELU, ATAN2, HYPOT, COPY):
         QUIET[<int>k] = True
     return 0
 
@@ -150,6 +150,10 @@ cdef class Rewriter:
     cdef Ints first, root, group             # by sum: first term, node, group of products or -1
     cdef Ints direct                         # by sum: the product's output is the sum; else its node, or -1
     cdef list items, groups, input_kinds, input_sizes, counts
+    cdef dict tables                 # what became of the operands of items
+    cdef dict gathered               # gathers, by table and index: the first output
+    cdef int[::1] twin               # by item: first output of an earlier one that is the same, -1
+    cdef set raising                 # sums that have squares in them which may overflow
     cdef dict matrices, packs, spreads
     cdef object shared, trained
     cdef int next_address, next_slot, zero
@@ -179,7 +183,8 @@ cdef class Rewriter:
         self.item_level = np.full(len(self.items) + 1, -1, np.int32)
         self.input_kinds, self.input_sizes = graph.inputs, sizes
         self.shared, self.trained = shared, trained
-        self.groups, self.counts = [], []
+        self.groups, self.counts, self.tables, self.raising = [], [], {}, set()
+        self.gathered, self.twin = {}, np.full(len(graph.items) + 1, -1, np.int32)
         self.matrices, self.packs, self.spreads = {}, {}, {}
         self.zero = -1
         return 0
@@ -226,21 +231,31 @@ cdef class Rewriter:
                     self.rep[i] = self.a[i]
             elif o == G_ITEM:
                 if self.b[i] == 0:
-                    self.enter_item(self.a[i])
+                    self.enter_item(self.a[i], self.stopped[i])
+                if self.twin[self.a[i]] >= 0:
+                    self.rep[i] = self.twin[self.a[i]] + self.b[i]
                 self.depends[i] = C_LANE
                 self.mask[i] = 0 if self.stopped[i] else self.items[self.a[i]][1]
             else:
                 self.simplify_one(<int>i, bucket, wrap)
         return 0
 
-    cdef int enter_item(self, int k) except -1:
+    cdef int enter_item(self, int k, bint stopped) except -1:
         """Its operands are those of the shared nodes; in place of its first output stands its mask."""
         cdef list item = self.items[k]
         mask = 0
         rep, masks = np.asarray(self.rep), np.asarray(self.mask)
         for j in range(3, 6 if item[0] == "affine" else 4):
-            item[j] = rep[item[j]]
-            mask |= int(np.bitwise_or.reduce(masks[item[j]].ravel()))
+            key = id(item[j])                    # of an array that the graph holds; gathers from one table share it
+            if item[0] != "gather" or key not in self.tables:
+                nodes = rep[item[j]]
+                self.tables[key] = nodes, int(np.bitwise_or.reduce(masks[nodes].ravel()))
+            item[j], some = self.tables[key]
+            mask |= some
+        if item[0] == "gather":                  # once for each index
+            twin = self.gathered.setdefault((id(item[3]), item[2], item[4], stopped), item[1])
+            if twin != item[1]:
+                self.twin[k] = twin
         item.append(item[1])                     # the first output is the last entry now
         item[1] = mask
         return 0
@@ -284,7 +299,7 @@ cdef class Rewriter:
         elif code == MUL:
             t = y if self.is_number(x, 1.0) else x if self.is_number(y, 1.0) else -1
             if t < 0 and x == y:
-                o, y = SQUARE, -1
+                o, y = SQUARE | IEEE, -1         # infinite where x ** 2 raises
         elif code == DIV and self.op[y] == G_CONSTANT:
             v = self.value[y]
             if v == 1.0:
@@ -295,7 +310,7 @@ cdef class Rewriter:
             if self.value[y] == 1.0:
                 t = x
             elif self.value[y] == 2.0:
-                o, y = SQUARE, -1
+                o, y = SQUARE | (o & IEEE), -1
         if t >= 0 and not self.stopped[i]:
             self.rep[i] = t
             return 0
@@ -333,7 +348,7 @@ cdef class Rewriter:
     cdef int reach(self, int result, list guards) except -1:
         cdef Py_ssize_t i
         cdef int k, o
-        cdef set done = set()
+        cdef set done = set(), tables = set()
         self.need(self.rep[result], True)
         for _, p, q, _, _ in guards:
             self.need(self.rep[p], True)
@@ -348,7 +363,9 @@ cdef class Rewriter:
                     done.add(self.a[i])
                     item = self.items[self.a[i]]
                     for k in range(3, 6 if item[0] == "affine" else 4):
-                        self.need_all(item[k].ravel())
+                        if item[0] != "gather" or id(item[k]) not in tables:
+                            tables.add(id(item[k]))
+                            self.need_all(item[k].ravel())
                     for k in range(item[2]):
                         self.live[<int>item[len(item) - 1] + k] = 1
             elif o > G_CONSTANT:
@@ -402,8 +419,10 @@ cdef class Rewriter:
                 push(todo, sign if self.op[t] == ADD else -sign)
                 push(todo, self.a[t])
                 push(todo, sign)
-            elif ((self.op[t] == MUL or self.op[t] == SQUARE) and self.uses[t] == 1 and not self.pinned[t]
+            elif ((self.op[t] == MUL or self.op[t] & 0xff == SQUARE) and self.uses[t] == 1 and not self.pinned[t]
                     and self.depends[t] == depends and not self.stopped[t]):
+                if self.op[t] == SQUARE:
+                    self.raising.add(root)
                 push(inner, t)
                 push(&self.p, self.a[t])
                 push(&self.q, self.b[t] if self.op[t] == MUL else self.a[t])
@@ -542,6 +561,7 @@ cdef class Rewriter:
         cdef int o, l, g, section
         cdef Ints[3] unit
         cdef Ints[3] depth
+        cdef dict depths = {}        # of tables that are gathered from
         memset(unit, 0, sizeof(unit))
         memset(depth, 0, sizeof(depth))
         try:
@@ -573,7 +593,9 @@ cdef class Rewriter:
                     if self.b[i]:
                         self.level[i] = self.item_level[self.a[i]]
                         continue
-                    l = self.depth_of_all(item[3])
+                    if item[0] != "gather" or id(item[3]) not in depths:
+                        depths[id(item[3])] = self.depth_of_all(item[3])
+                    l = depths[id(item[3])]
                     self.item_level[self.a[i]] = l + 1
                 else:
                     l = self.depth(self.a[i], section)
@@ -646,7 +668,7 @@ cdef class Rewriter:
             if group is not None:
                 group[1] = self.matrix_for(group[1], True)
                 group[2] = self.bias_for(group[2])
-        done = set()
+        done, tables = set(), {}
         for i in range(self.n):
             if self.live[i] and self.op[i] == G_ITEM and self.a[i] not in done:
                 done.add(self.a[i])
@@ -654,8 +676,13 @@ cdef class Rewriter:
                 if item[0] == "affine":
                     item[4] = self.matrix_for(item[4], True)
                     item[5] = self.bias_for(item[5])
-                elif item[0] == "gather" and not np.asarray(self.depends)[item[3]].max() == C_LANE:
-                    item[3] = self.matrix_for(item[3].reshape(-1, item[2]), False)
+                elif item[0] == "gather":
+                    key = (id(item[3]), item[2])
+                    if key not in tables:
+                        uniform = np.asarray(self.depends)[item[3]].max() != C_LANE
+                        tables[key] = (item[3], self.matrix_for(item[3].reshape(-1, item[2]), False) if uniform else -1)
+                    if tables[key][1] >= 0:
+                        item[3] = tables[key][1]
         for k in range(self.n):
             if self.live[k] and self.rep[k] == k and self.at[k] < 0 and (
                     self.op[k] == G_PARAMETER or (self.op[k] == G_INPUT and self.depends[k] == C_UNIFORM)):
@@ -965,7 +992,7 @@ cdef class Rewriter:
             self.where[i], self.at[i], self.run[i] = ROWS, k, q.run
             self.mask[i] = q.mask
         self.plan.add_instr(&q, True)
-        self.counts.append(("matrix product", (m.rows, m.cols)))
+        self.counts.append(("dot", m.rows) if m.cols == 1 else ("matrix product", (m.rows, m.cols)))
         return 0
 
     cdef int emit_sum(self, int i, bint lanes) except -1:
@@ -991,6 +1018,7 @@ cdef class Rewriter:
         s.stop = <int>self.plan.n_terms
         q.kind, q.n, q.run, q.mask = I_SUM, 1, -1, self.mask[i]
         q.extra = <int>self.plan.add_sum(&s)
+        q.raises = i in self.raising
         q.out = self.next_slot if lanes else self.next_address
         self.where[i], self.at[i] = SLOT if lanes else UNIFORM, q.out
         if lanes:

@@ -167,20 +167,35 @@ class ExactTrainer:
                 program._record(self.site, self.rows, 0)
         except _Failure as failure:
             raise _named(failure.row, failure.error) from failure.error
-        if optimizer.parameters is None:
-            optimizer.bind(program.parameters)
-        optimizer.zero_grad()
-        self.parameters = flatten_parameters(optimizer.parameters, [])
-        self.by_rows = EagerProgramTrainer(program, self.rows, batch_size, schedule)
+        self.own = optimizer.parameters is None  # then all that the program reads is trained
+        if self.own:
+            program._eager_leaves = {}
+        self.known = -1
+        self.before: list[Any] = []
+        self._bind()
+        if self.parameters:
+            optimizer.zero_grad()
+        self.by_rows = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
+
+    def _bind(self) -> None:
+        """What is trained; a new version, or a row that ran eagerly, may read more."""
+        optimizer = self.schedule.optimizer
+        known = len(self.site.versions) + len(self.program._eager_leaves or ())
+        if self.own and known > self.known and (found := self.program.parameters):
+            optimizer.bind(found)
+        self.known = known
+        self.parameters = flatten_parameters(optimizer.parameters or [], [])
+        self.before += [p.data if isinstance(p, Tensor) else p.numpy() for p in self.parameters[len(self.before) :]]
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
-        before = [p.data if isinstance(p, Tensor) else p.numpy() for p in self.parameters]
+        self.before = []
+        self._bind()
         try:
             if self.batch_size > 1 or type(self.schedule.optimizer) is not SGD or not self.site.versions:
                 return self.by_rows.epoch(order, bar)
             return self._by_replays(np.ascontiguousarray(order, dtype=np.int64), bar)
         except BaseException:
-            for p, value in zip(self.parameters, before, strict=True):
+            for p, value in zip(self.parameters, self.before, strict=False):
                 p.data = value
                 p.grad = 0.0
             raise
@@ -217,6 +232,7 @@ class ExactTrainer:
         else:
             with version.graph as graph:
                 graph.backward(False)
+        self._bind()
         optimizer = self.schedule.optimizer
         optimizer.lr = self.schedule.rate()
         optimizer.step()

@@ -106,14 +106,21 @@ class Adam(Optimizer):
         if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
             raise ValueError(f"Adam: expected betas in [0, 1), got {betas!r}")
         self.betas, self.eps = betas, eps
+        self._flat: list[Any] = []
+        self._means: list[np.ndarray] = []
+        self._squares: list[np.ndarray] = []
+        self._steps = 0
         super().__init__(parameters, lr)
 
     def bind(self, parameters: Any) -> None:
+        """Use these parameters from now on; those that it had before keep their moments, if there are such."""
         super().bind(parameters)
-        self._flat: list[Any] = flatten_parameters(parameters, [])
-        self._steps = 0
-        self._means = [np.zeros(_shape(p)) for p in self._flat]
-        self._squares = [np.zeros(_shape(p)) for p in self._flat]
+        known = dict(zip(map(id, self._flat), zip(self._means, self._squares, strict=True), strict=True))
+        self._flat = flatten_parameters(parameters, [])
+        moments = [known.get(id(p)) or (np.zeros(_shape(p)), np.zeros(_shape(p))) for p in self._flat]
+        if not any(id(p) in known for p in self._flat):
+            self._steps = 0
+        self._means, self._squares = [mean for mean, _ in moments], [square for _, square in moments]
 
     def step(self) -> None:
         """One step for every parameter, touched by the last backward pass or not."""

@@ -7,6 +7,8 @@ recording fits which rows, what happens when none does, and what becomes of erro
 from __future__ import annotations
 
 import operator
+import os
+import sys
 import threading
 import time
 import warnings
@@ -17,8 +19,9 @@ import numpy as np
 
 from fastscalar import _replay
 from fastscalar._array import TensorArray, TracedInt, to_tensor
-from fastscalar._core import Tensor
-from fastscalar._program import NotReplayable, Recording, extract, same_graph
+from fastscalar._core import Tensor, _recording
+from fastscalar._exact import leaves_before
+from fastscalar._program import NotReplayable, Recording, extract, line_of, same_graph
 from fastscalar._rewrite import rewrite
 
 MISSED, SUSPECT = 1, 2  # status of a row, as `_replay` has it
@@ -26,6 +29,10 @@ VERSIONS = 64  # recordings of one program for arguments of one shape
 BATCH = 256  # rows at once
 SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
 PORTION = 0.05  # seconds between two looks at signals
+AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
+REPLAYS = 8  # that one version keeps for the next call
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
 
 
 class CompileWarning(UserWarning):
@@ -102,6 +109,8 @@ class Rows:
         if values.ndim:
             self.n = len(values)
         if values.dtype.kind in "iub":
+            if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+                raise ValueError(f"{what}: expected whole numbers below 2**63, got {values.max()}")
             values = values.astype(np.int64)
             self.kinds.append(("whole",) if values.ndim <= 1 else ("wholes", values.shape[1:]))
             self.data.append(values)
@@ -112,7 +121,7 @@ class Rows:
             elif values.ndim == 1:
                 self.kinds.append(("number",))
             else:
-                if not values[0].size:
+                if not np.prod(values.shape[1:]):
                     raise ValueError(f"{what}: its rows are empty")
                 self.kinds.append(("array", values.shape[1:]))
             self.data.append(values)
@@ -144,6 +153,7 @@ class One(Rows):
         self.kinds, self.data, self.n = [], [], -1
         for k, argument in enumerate(arguments):
             self._add(_as_array(argument, f"{name}: argument {k}")[None], f"{name}: argument {k}")
+        self.n = 1                               # also of a function without arguments
 
 
 def _handles(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -224,6 +234,11 @@ class Version:
         key = (id(replay.plan), batch, replay.wide, replay.threads, _replay.kernel_set())
         with self.lock:
             self.free.setdefault(key, []).append(replay)
+            while sum(map(len, self.free.values())) > REPLAYS:
+                oldest = next(iter(self.free))
+                self.free[oldest].pop()
+                if not self.free[oldest]:
+                    del self.free[oldest]
 
 
 class Site:
@@ -276,6 +291,22 @@ class Program:
         self.__doc__ = getattr(function, "__doc__", None)
         self._sites: dict[Any, Site] = {}
         self._lock = threading.RLock()
+        self._eager_leaves: dict[Any, Any] | None = None         # read by rows that ran eagerly, while fit wants them
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the function, and records anew."""
+        return {"function": self.function}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["function"])  # type: ignore[misc]
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method: each object has a program of its own, kept in its attributes."""
+        if instance is None:
+            return self
+        bound = type(self)(self.function.__get__(instance, owner))
+        vars(instance)[self.__name__] = bound
+        return bound
 
     def __repr__(self) -> str:
         return f"<fastscalar program {self.__name__}>"
@@ -283,7 +314,20 @@ class Program:
     # --- what a user calls ---
 
     def __call__(self, *arguments: Any) -> float:
-        """The value for one row, a float; the first call records."""
+        """The value for one row, a float; the first call records.
+
+        Called with Tensors or TensorArrays, or by the function of another program, it is the function itself: the
+        result is a Tensor, and gradients pass.
+
+        >>> import fastscalar as fs
+        >>> square = fs.compile(lambda x: x * x)
+        >>> square(3.0)
+        9.0
+        >>> fs.grad(square)(3.0)
+        6.0
+        """
+        if _recording() or vars(_eagerly).get("rows") or any(map(_holds_tensors, arguments)):
+            return self.function(*arguments)
         rows = One(arguments, self.__name__)
         site = self._site(rows.signature)
         if not site.versions and not site.eager:
@@ -308,7 +352,7 @@ class Program:
         >>> fs.compile(lambda x, k: x[0] * k).map(np.array([[1.0, 5.0], [2.0, 6.0]]), 10.0)
         array([10., 20.])
         """
-        rows = Rows(arguments, f"{self.__name__}.map")
+        rows = self._rows(arguments, "map")
         try:
             return self._values(rows, _whole_number("threads", threads))
         except _Failure as failure:
@@ -326,8 +370,13 @@ class Program:
         >>> f.value_and_grad(np.array([[2.0, 3.0]]), 10.0, argnums=(0, 1))
         (array([60.]), (array([[30., 20.]]), 6.0))
         """
-        rows = Rows(arguments, f"{self.__name__}.value_and_grad")
-        numbers = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+        rows = self._rows(arguments, "value_and_grad")
+        try:
+            numbers = tuple(map(operator.index, argnums if isinstance(argnums, (tuple, list)) else [argnums]))
+        except TypeError:
+            raise TypeError(
+                f"{self.__name__}.value_and_grad: argnums: expected a whole number or several, got {argnums!r}"
+            ) from None
         for k in numbers:
             if not -len(arguments) <= k < len(arguments):
                 raise ValueError(
@@ -341,7 +390,7 @@ class Program:
         except _Failure as failure:
             raise _named(failure.row, failure.error) from failure.error
         found = tuple(g if g.ndim else float(g) for g in (gradients[k % len(arguments)] for k in numbers))
-        return values, found[0] if isinstance(argnums, (int, np.integer)) else found
+        return values, found if isinstance(argnums, (tuple, list)) else found[0]
 
     def backward(self, *arguments: Any, accumulate: bool = False, threads: int = 1) -> np.ndarray:
         """The values, (n,); leaves the sum over the rows of their derivatives in `.grad` of the captured leaves.
@@ -357,7 +406,7 @@ class Program:
         >>> w.grad
         5.0
         """
-        rows = Rows(arguments, f"{self.__name__}.backward")
+        rows = self._rows(arguments, "backward")
         try:
             return self._gradients(rows, _whole_number("threads", threads), None, accumulate)
         except _Failure as failure:
@@ -405,9 +454,17 @@ class Program:
             for version in site.versions:
                 for capture in version.captures:
                     found.setdefault(_replay.storage_of(capture), capture)
+        for leaf in list((self._eager_leaves or {}).values()):
+            found.setdefault(_replay.storage_of(leaf), leaf)
         return list(found.values())
 
     # --- recording ---
+
+    def _rows(self, arguments: Sequence[Any], method: str) -> Rows:
+        if _recording():
+            name = self.__name__
+            raise RuntimeError(f"{name}.{method} inside a compiled function: call {name} itself there")
+        return Rows(arguments, f"{self.__name__}.{method}")
 
     def _site(self, signature: tuple[Any, ...]) -> Site:
         with self._lock:
@@ -422,6 +479,8 @@ class Program:
                     arguments, recording.inputs = _handles(rows.kinds, rows.row(i))
                     recording.begin()
                     result = self.function(*arguments)
+                    if isinstance(result, TracedInt):
+                        result = result.tensor
                     if not isinstance(result, Tensor):
                         if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
                             got = type(result).__name__
@@ -462,7 +521,7 @@ class Program:
         for version in site.versions:
             for guard in version.graph.guards:
                 places[guard[4]] = places.get(guard[4], 0) + 1
-        file, line = max(places, key=places.__getitem__) if places else ("?", 0)
+        file, line = line_of(max(places, key=places.__getitem__) if places else None)
         return (
             f"more than {VERSIONS} ways through {self.__name__}; they part at {file}:{line}. "
             "Rows that none of them fits run eagerly. fastscalar.maximum, minimum or where instead of a decision on a "
@@ -470,17 +529,31 @@ class Program:
         )
 
     def _warn(self, message: str) -> None:
-        warnings.warn(f"{self.__name__}: {message}", CompileWarning, stacklevel=4)
+        warn(f"{self.__name__}: {message}")
 
     # --- eagerly ---
 
     def _eager(self, rows: Rows, i: int) -> tuple[Tensor, list[Any]]:
+        marker = Tensor(0.0)
         arguments = _eager_arguments(rows.kinds, rows.row(i))
+        _eagerly.rows = vars(_eagerly).get("rows", 0) + 1
         try:
             result = self.function(*arguments)
         except Exception as error:
             raise _Failure(i, error) from error
-        return result if isinstance(result, Tensor) else Tensor(result), arguments
+        finally:
+            _eagerly.rows -= 1
+        loss = result if isinstance(result, Tensor) else Tensor(result)
+        if self._eager_leaves is not None:
+            inputs = [
+                ("array" if isinstance(a, TensorArray) else "number", a)
+                for a in arguments
+                if isinstance(a, (Tensor, TensorArray))
+            ]
+            for leaf in leaves_before(marker, loss, inputs):
+                if self._eager_leaves.setdefault(_replay.storage_of(leaf), leaf) is leaf:
+                    leaf.grad = 0.0              # of whatever was before; it is trained from now on
+        return loss, arguments
 
     # --- replays ---
 
@@ -528,7 +601,8 @@ class Program:
         pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
         found: list[tuple[Version | None, np.ndarray]] = []
         failure: _Failure | None = None
-        k = 0
+        alone: dict[int, float] = {}             # rows that miss their own recording: a decision at a tie
+        k, made, recorded, value = 0, None, -1, 0.0
         while len(pending):
             if k < len(site.versions):
                 version = site.versions[k]
@@ -536,8 +610,9 @@ class Program:
             elif site.eager:
                 break
             else:
+                recorded = int(pending.min())
                 try:
-                    made, _ = self._record(site, rows, int(pending.min()))
+                    made, value = self._record(site, rows, recorded)
                 except _Failure as raised:
                     failure = raised
                     break
@@ -549,6 +624,11 @@ class Program:
                 failure = raised_here
             if len(fits):
                 found.append((version, fits))
+            if version is made and recorded in missed:
+                alone[recorded] = value
+                missed = missed[missed != recorded]
+                if not len(fits) and self._forget(site, version):
+                    k -= 1
             pending = missed
             if failure is not None:
                 pending = pending[pending < failure.row]
@@ -556,9 +636,20 @@ class Program:
             raise failure
         for i in pending:
             values[i] = self._eager(rows, int(i))[0].item()
+        for i, value in alone.items():
+            values[i] = value
+        pending = np.concatenate([pending, np.array(list(alone), np.int64)])
         if len(pending):
             found.append((None, pending))
         return values, found
+
+    def _forget(self, site: Site, version: Version) -> bool:
+        """Drop a recording that fits nothing, if it is still the last."""
+        with self._lock:
+            if site.versions and site.versions[-1] is version:
+                site.versions.pop()
+                return True
+        return False
 
     def _try(
         self, version: Version, rows: Rows, pending: np.ndarray, values: np.ndarray, threads: int, wide: bool
@@ -567,7 +658,7 @@ class Program:
         replay = self._replay(version, rows, threads, wide)
         some = np.empty(len(pending))
         status = np.empty(len(pending), np.uint8)
-        for part in _portions(len(pending)):
+        for part in _portions(len(pending), replay.batch, version.graph.operations):
             replay.values(pending[part], some[part], status[part])
         version.give(replay, BATCH)
         fits = (status & MISSED) == 0
@@ -639,12 +730,10 @@ class Program:
         replay = self._replay(version, rows, threads, wide, gradients)
         replay.trusting = trusting
         status = np.empty(len(chosen), np.uint8)
-        parts = list(_portions(len(chosen)))
-        done = 0
-        for part in parts:
-            done += len(range(*part.indices(len(chosen))))
+        for part in _portions(len(chosen), replay.batch, version.graph.operations):
+            last = part.stop == len(chosen)
             if not replay.gradients(
-                chosen[part], values[part], status[part], gradients is not None, part.start == 0, done == len(chosen)
+                chosen[part], values[part], status[part], gradients is not None, part.start == 0, last
             ):
                 version.give(replay, BATCH)
                 return None
@@ -686,6 +775,20 @@ class Program:
             replay.commit_gradients(True)
         for loss in losses:
             loss.backward(accumulate=True)
+
+
+def warn(message: str) -> None:
+    """A CompileWarning at the line of the user's that led to it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, CompileWarning, stacklevel=level)
+
+
+def _holds_tensors(argument: Any) -> bool:
+    if isinstance(argument, (list, tuple)):
+        return any(map(_holds_tensors, argument))
+    return isinstance(argument, (Tensor, TensorArray, TracedInt))
 
 
 def reset_leaves(loss: Tensor) -> None:
@@ -734,9 +837,10 @@ def rows_by_entries(rows: Rows, k: int, wide: bool, threads: int) -> Any:
     return known[k, wide, threads]
 
 
-def _portions(n: int) -> Iterator[slice]:
-    """Stretches of rows, each some batches long, so that a signal need not wait much longer than PORTION."""
-    size, first = 4 * BATCH, 0
+def _portions(n: int, batch: int, operations: int) -> Iterator[slice]:
+    """Stretches of rows, so that a signal need not wait much longer than PORTION.  Each has whole batches: where they
+    end must not depend on the clock."""
+    size, first = batch * max(1, min(4 * BATCH, AT_ONCE // (operations + 1)) // batch), 0
     while first < n:
         start = time.perf_counter()
         yield slice(first, min(n, first + size))

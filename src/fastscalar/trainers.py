@@ -15,7 +15,7 @@ import numpy as np
 from fastscalar._array import flatten_parameters
 from fastscalar._core import Tensor
 from fastscalar.optim import SGD, Optimizer
-from fastscalar.programs import Program, Rows, Version, _Failure, _named
+from fastscalar.programs import AT_ONCE, Program, Rows, Version, _Failure, _named
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
 PORTION = 0.1  # seconds between two looks at signals
@@ -30,10 +30,6 @@ class Schedule:
 
     def rate(self) -> float:
         return self.first_rate * (1.0 - self.done / self.total) if self.falls else self.first_rate
-
-    def slope(self) -> float:
-        """What one more sample adds to the rate."""
-        return -self.first_rate / self.total if self.falls else 0.0
 
     def bad_loss(self, value: float) -> FloatingPointError:
         return FloatingPointError(
@@ -86,10 +82,29 @@ class EagerTrainer:
 
 
 class EagerProgramTrainer:
-    """A program's function row by row, for what is not replayed; a batch is the mean of its rows."""
+    """A program's function row by row, for what is not replayed; a batch is the mean of its rows.
 
-    def __init__(self, program: Program, rows: Rows, batch_size: int, schedule: Schedule) -> None:
+    bind: called when a batch has run, which may have read leaves that none read before.  If it is left out, an
+    optimiser without parameters is given them all."""
+
+    def __init__(
+        self,
+        program: Program,
+        rows: Rows,
+        batch_size: int,
+        schedule: Schedule,
+        bind: Callable[[], None] | None = None,
+    ) -> None:
         self.program, self.rows, self.batch_size, self.schedule = program, rows, batch_size, schedule
+        self.own = schedule.optimizer.parameters is None
+        self.bind = bind or self._bind
+        if bind is None and self.own:
+            program._eager_leaves = {}
+
+    def _bind(self) -> None:
+        found = self.program.parameters if self.own else []
+        if len(found) > len(flatten_parameters(self.schedule.optimizer.parameters or [], [])):
+            self.schedule.optimizer.bind(found)
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         total = 0.0
@@ -105,6 +120,7 @@ class EagerProgramTrainer:
                 for loss in losses:
                     if not math.isfinite(loss.item()):
                         raise self.schedule.bad_loss(loss.item())
+                self.bind()
                 optimizer.zero_grad()
                 for loss in losses:
                     loss.backward(accumulate=True)
@@ -152,24 +168,28 @@ class CompiledTrainer:
             except _Failure as failure:
                 raise _named(failure.row, failure.error) from failure.error
         self.own = optimizer.parameters is None      # then all that the program reads is trained
+        if self.own:
+            program._eager_leaves = {}
         self.known = 0
         self.before: list[Any] | None = None     # values from the beginning of an epoch that touched the net
         self._bind()
-        optimizer.zero_grad()
+        if self.parameters:
+            optimizer.zero_grad()
         self.version: Version | None = self.site.versions[0] if self.site.versions else None
-        self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule)
+        self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
         self.losses = 0.0
         # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
         self.inside = type(optimizer) is SGD and self.version is not None and self._fits()
 
     def _bind(self) -> None:
         """What is trained; a new version may read more."""
-        if self.own and len(self.site.versions) > self.known:
+        known = len(self.site.versions) + len(self.program._eager_leaves or ())
+        if self.own and known > self.known:
             if len(self.program.parameters) > self.known_parameters():
                 self.schedule.optimizer.bind(self.program.parameters)
-            self.known = len(self.site.versions)
+            self.known = known
         before = len(getattr(self, "parameters", []))
-        self.parameters = flatten_parameters(self.schedule.optimizer.parameters, [])
+        self.parameters = flatten_parameters(self.schedule.optimizer.parameters or [], [])
         if self.before is not None:              # nothing has trained the new ones yet
             self.before += [p.data if isinstance(p, Tensor) else p.numpy() for p in self.parameters[before:]]
 
@@ -236,15 +256,18 @@ class CompiledTrainer:
     def _by_replays(self, order: np.ndarray, bar: Any) -> None:
         assert self.version is not None
         schedule = self.schedule
-        size = -(-REPORT_EVERY // self.batch_size) * self.batch_size
+        some = min(REPORT_EVERY, AT_ONCE // (self.version.graph.operations + 1))
+        size = max(1, -(-some // self.batch_size)) * self.batch_size
         at = 0
         replay = self._open(self.version)
         while at < len(order):
             start = time.perf_counter()
-            done, losses = replay.train(order[at : at + size], self.batch_size, schedule.rate(), schedule.slope())
+            done, self.losses = replay.train(
+                order[at : at + size], self.batch_size, schedule.first_rate, schedule.falls, schedule.done,
+                schedule.total, self.losses,
+            )  # fmt: skip
             at += done
             schedule.done += done
-            self.losses += losses
             if done:
                 self._tell(bar, done, at)
             if done < size and at < len(order):
@@ -275,11 +298,12 @@ class CompiledTrainer:
         if len(found) == 1 and found[0][0] is self.version:
             replay = self._open(self.version)    # a result that is infinite and right
             replay.trusting = True
-            done, total = replay.train(batch, self.batch_size, self.schedule.rate(), 0.0)
+            done, self.losses = replay.train(
+                batch, self.batch_size, self.schedule.rate(), False, 0, 1, self.losses
+            )
             replay.trusting = False
             if not done:
                 raise self.schedule.bad_loss(float(replay.batch_status()[0].sum()))
-            self.losses += total
             self.schedule.done += done
             return replay, done
         if len(found) == 1 and found[0][0] is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from fastscalar._array import cross_entropy
 from fastscalar._core import _noting, no_grad
 from fastscalar.exact import ExactProgram, ExactTrainer
 from fastscalar.optim import SGD, Optimizer
-from fastscalar.programs import CompileWarning, Program, Rows
+from fastscalar.programs import Program, Rows, warn
 from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule
 
 EVALUATE_ROWS = 1024  # samples in one call of the net in `evaluate` and `predict`
@@ -124,11 +123,14 @@ def fit(
             raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")
         validation_data = _checked(*validation_data)
     optimizer = SGD() if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {optimizer!r}")
     if optimizer.parameters is None and not isinstance(net, Program):
         optimizer.bind(net.parameters())  # type: ignore[attr-defined]
     done = Schedule(optimizer, schedule, epochs * len(X), (first_epoch - 1) * len(X))
     run = _trainer(net, loss, X, y, batch_size, done, compile, exact, threads, dtype)
-    optimizer.zero_grad()
+    if optimizer.parameters is not None:         # else they are found when they are read
+        optimizer.zero_grad()
     history = History()
     generator = np.random.default_rng(seed)
     for number in range(1, epochs + 1):
@@ -167,12 +169,9 @@ def _trainer(
         program = ExactProgram(eager.sample) if exact else Program(eager.sample)
         program.__name__ = type(net).__name__
     if not compile or _noting():                 # detect_anomaly looks at what the user's own lines do
-        if not isinstance(net, Program):
-            return eager
-        if schedule.optimizer.parameters is None:
-            why = "under detect_anomaly" if compile else "compile=False"
-            raise ValueError(f"fit: {why}: the optimiser needs to be told the parameters of a program")
-        return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
+        if isinstance(net, Program):
+            return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
+        return eager
     if exact and batch_size > 1 and not isinstance(net, Program):
         return eager                             # whole batches are what the eager loop computes with
     trainer: ExactTrainer | CompiledTrainer
@@ -187,11 +186,9 @@ def _trainer(
     if trainer.site.eager:
         return eager
     if not program.repeats(trainer.rows):
-        warnings.warn(
+        warn(
             f"{type(net).__name__} does something else when it is called again (it draws random numbers, or counts), "
-            "which a program would freeze: fit runs eagerly (compile=False says that this is meant)",
-            CompileWarning,
-            stacklevel=4,
+            "which a program would freeze: fit runs eagerly (compile=False says that this is meant)"
         )
         return eager
     return trainer
@@ -239,7 +236,7 @@ def _checked_rows(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     X, y = np.asarray(X), np.asarray(y)
     if X.ndim == 0 or y.shape[:1] != X.shape[:1]:
         raise ValueError(f"X of shape {X.shape} and y of shape {y.shape}: expected as many rows in both")
-    if X.ndim > 1 and X.dtype.kind in "iub":
+    if X.ndim > 1 and X.dtype == np.uint8:       # other whole numbers may be indices
         raise ValueError(f"X: got an array of {X.dtype}; images need scaling to 0..1 first: X / 255")
     if not len(X):
         raise ValueError("X is empty")
