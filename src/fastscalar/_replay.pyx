@@ -284,6 +284,8 @@ cdef class Replay:
     cdef Py_ssize_t n_rows, done, failed_at
     cdef double rate, total_loss
     cdef bint falls
+    cdef object nodes                # `first_nodes`, as they were after so many collections
+    cdef long long nodes_of
     cdef long long rows_before, rows_in_all
     cdef int batch_rows
     cdef double *out_values
@@ -410,13 +412,16 @@ cdef class Replay:
                 self.K.load_rows(<float *>self.U + s.address, s.count, &source, s.count, 1)
 
     cdef object first_nodes(self):
-        """By capture, the node of its first element."""
-        out = np.empty(max(1, len(self.plan.captures)), np.int64)
-        cdef long long[::1] view = out
+        """By capture, the node of its first element.  Only a collection moves them."""
+        cdef long long[::1] view
         cdef Py_ssize_t k
-        for k, handle in enumerate(self.plan.captures):
-            view[k] = (<Tensor>handle).index if type(handle) is Tensor else T.wide[(<TensorArray>handle).slot].start
-        return out
+        if self.nodes is None or self.nodes_of != T.collections + T.full_collections:
+            self.nodes = np.empty(max(1, len(self.plan.captures)), np.int64)
+            self.nodes_of = T.collections + T.full_collections
+            view = self.nodes
+            for k, handle in enumerate(self.plan.captures):
+                view[k] = (<Tensor>handle).index if type(handle) is Tensor else T.wide[(<TensorArray>handle).slot].start
+        return self.nodes
 
     cdef void put(self, int address, double value) noexcept nogil:
         if self.wide:
@@ -568,6 +573,11 @@ cdef class Replay:
         inside[p.n_uniform] = 1
         self.loose = self.stretches(inside == 0, &self.n_loose)
         stepped = (inside[:p.n_uniform] == 0) & (np.asarray(p.trained) != 0)
+        for k in range(p.n_matrices):            # padding is zero, and so is its gradient: longer stretches
+            m = &p.matrices[k]
+            if m.home and not self.fused[k] and m.cols < m.ld:
+                whole = stepped[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)
+                whole[whole[:, :m.cols].all(axis=1)] = True
         self.steps = self.stretches(np.append(stepped, False), &self.n_steps)
 
     cdef int *stretches(self, chosen, Py_ssize_t *count) except NULL:

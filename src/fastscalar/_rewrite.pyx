@@ -1064,7 +1064,7 @@ cdef class Rewriter:
     cdef int add_segments(self, int s) except -1:
         """The terms of a uniform sum, those side by side in memory together."""
         cdef Term term
-        cdef Py_ssize_t k, count = self.first.at[s + 1] - self.first.at[s], first = self.first.at[s], t
+        cdef Py_ssize_t k, count = self.first.at[s + 1] - self.first.at[s], first = self.first.at[s], t, gap
         cdef long long[:, ::1] rows = np.empty((count, 5), np.int64)
         cdef long long[:, ::1] sorted_rows
         for k in range(count):
@@ -1080,11 +1080,17 @@ cdef class Rewriter:
         sorted_rows = array
         memset(&term, 0, sizeof(Term))
         for k in range(count):
-            if k and sorted_rows[k, 0] == term.sign and sorted_rows[k, 1] == term.p + term.count and (
-                    sorted_rows[k, 3] == term.p_mask and sorted_rows[k, 4] == term.q_mask) and (
-                    sorted_rows[k, 2] == term.q + term.count if term.q_kind != R_NONE else sorted_rows[k, 2] < 0):
-                term.count += 1
-                continue
+            if k and sorted_rows[k, 0] == term.sign and (
+                    sorted_rows[k, 3] == term.p_mask and sorted_rows[k, 4] == term.q_mask):
+                gap = sorted_rows[k, 1] - term.p - term.count
+                if gap == 0 and (
+                        sorted_rows[k, 2] == term.q + term.count if term.q_kind != R_NONE else sorted_rows[k, 2] < 0):
+                    term.count += 1
+                    continue
+                if 0 < gap < PAD and term.q_kind != R_NONE and sorted_rows[k, 2] == term.q + term.count + gap and (
+                        self.is_padding(term.p + term.count, gap) and self.is_padding(term.q + term.count, gap)):
+                    term.count += <int>gap + 1   # padding is zero, and so is what is added to its gradient
+                    continue
             if k:
                 self.plan.add_term(&term)
             term.sign, term.count = <signed char>sorted_rows[k, 0], 1
@@ -1093,6 +1099,16 @@ cdef class Rewriter:
             term.q, term.q_mask = <int>sorted_rows[k, 2], <unsigned char>sorted_rows[k, 4]
         self.plan.add_term(&term)
         return 0
+
+    cdef bint is_padding(self, int address, Py_ssize_t n) except -1:
+        """Whether these places fill up a row of a matrix."""
+        cdef Matrix *m
+        cdef Py_ssize_t k
+        for k in range(self.plan.n_matrices):
+            m = &self.plan.matrices[k]
+            if m.base <= address < m.base + m.rows * m.ld:
+                return (address - m.base) % m.ld >= m.cols and (address - m.base) % m.ld + n <= m.ld
+        return False
 
     cdef int emit_item(self, int i) except -1:
         cdef list item = self.items[self.a[i]]

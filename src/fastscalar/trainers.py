@@ -172,6 +172,7 @@ class CompiledTrainer:
             program._eager_leaves = {}
         self.known = 0
         self.before: list[Any] | None = None     # values from the beginning of an epoch that touched the net
+        self.plans: dict[Version, Any] = {}      # which elements are trained stays the same until more are read
         self._bind()
         if self.parameters:
             optimizer.zero_grad()
@@ -188,6 +189,7 @@ class CompiledTrainer:
             if len(self.program.parameters) > self.known_parameters():
                 self.schedule.optimizer.bind(self.program.parameters)
             self.known = known
+            self.plans = {}
         before = len(getattr(self, "parameters", []))
         self.parameters = flatten_parameters(self.schedule.optimizer.parameters or [], [])
         if self.before is not None:              # nothing has trained the new ones yet
@@ -237,7 +239,9 @@ class CompiledTrainer:
     # --- SGD inside the replay ---
 
     def _open(self, version: Version) -> Any:
-        plan = version.plan(frozenset(), None if self.own else self.parameters)
+        if version not in self.plans:
+            self.plans[version] = version.plan(frozenset(), None if self.own else self.parameters)
+        plan = self.plans[version]
         replay = version.take(plan, self.batch_size, self.wide, self.threads)
         replay.trusting = False
         replay.load()
