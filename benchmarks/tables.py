@@ -62,6 +62,11 @@ class Figures:
         return self.bars[name]["value"]
 
 
+def rate(value: float) -> str:
+    """Samples a second; of the slowest sides there are fractions."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def needed(part: dict[str, Any] | None, what: str) -> dict[str, Any]:
     if part is None:
         raise Missing(f"the file of {what}")
@@ -158,7 +163,7 @@ def race(group: str, kept: str = "") -> Callable[[Figures], str]:
             ours = times[best_of_ours(times)]
             said = label.removeprefix(kept).strip("-").replace("-", ", ")
             head += [f"{said}, {unit}".strip(", "), "ours is faster"]
-            figure = {n: digits(s * 1e9) if unit == "ns" else f"{1 / s:,.0f}" for n, s in times.items()}
+            figure = {n: digits(s * 1e9) if unit == "ns" else rate(1 / s) for n, s in times.items()}
             columns.append([figure.get(name, "") for name in names])
             columns.append([f"{digits(times[n] / ours)} x" if n in times else "" for n in names])
         checked = [
@@ -247,9 +252,9 @@ def readme_compiled(figures: Figures) -> str:
         cells = []
         for work in ("linear10", "mlp"):
             note = ", scaled from 8 hidden units" if work == "mlp" and name in ("twin", "micrograd") else ""
-            cells.append(f"{1e6 / figures.value(f'{work}: sparse, {name}{note}'):,.0f}")
+            cells.append(rate(1e6 / figures.value(f"{work}: sparse, {name}{note}")))
         batch = f"minibatch: mlp b64, sparse, 1 thread, {name}"
-        body.append([said, *cells, f"{figures.value(batch):,.0f}" if batch in figures.bars else ""])
+        body.append([said, *cells, rate(figures.value(batch)) if batch in figures.bars else ""])
     return markdown(["samples/s, MNIST, one thread", "Linear(784, 10)", "MLP 784-256-10", "in batches of 64"], body)
 
 
