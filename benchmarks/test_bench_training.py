@@ -131,7 +131,7 @@ def test_scalar_loops(bar: Any, compiled: Any, work: Workload, kind: type[Contes
 
 @pytest.mark.parametrize("kind", [ours.CompiledModule, ours.CompiledL2], ids=["module", "l2"])
 def test_nets_of_users(bar: Any, compiled: Any, kind: type[Contestant]) -> None:
-    """L2: of the last layer's weights, since one of all weights would touch the rows of zero pixels too."""
+    """L2: of all weights, those of zero pixels too, which a step without the term does not touch."""
     turns = compiled(MLP, Compiled, kind, n=10_000)
     what = kind.name.removeprefix("fastscalar compiled, ")
     bar(f"compile: {what} / MLP", turns.ratio(kind.name, Compiled.name), "x", at_most=1.3)

@@ -11,7 +11,7 @@ import numpy as np
 import fastscalar as fs
 from fastscalar.bench import CHECKED, Compiled, Workload, initial_layers
 
-L2 = 1e-4  # times the sum of the squares of the last layer's weights
+L2 = 1e-4  # times the sum of the squares of all weights
 
 
 class Loops(fs.Module):
@@ -84,13 +84,13 @@ class CompiledL2(Compiled):
 
     def model(self) -> tuple[Any, Callable[[Any, Any], Any]]:
         net = Own(self.work.widths)
-        weights = net.layers[-1].w
 
         def loss(outputs: Any, label: Any) -> Any:
             squares = 0.0
-            for row in weights:
-                for w in row:
-                    squares = squares + w * w
+            for layer in net.layers:
+                for row in layer.w:
+                    for w in row:
+                        squares = squares + w * w
             return fs.cross_entropy(outputs, label) + L2 * squares
 
         return net, loss
@@ -106,11 +106,11 @@ class CompiledL2(Compiled):
             z = h @ w2 + b2
             p = np.exp(z - z.max())
             p /= p.sum()
-            losses.append(float(-np.log(p[label]) + L2 * np.sum(w2**2)))
+            losses.append(float(-np.log(p[label]) + L2 * (np.sum(w1**2) + np.sum(w2**2))))
             p[label] -= 1.0
             below = np.where(h > 0.0, w2 @ p, 0.0)
             w2 -= work.rate * (np.outer(h, p) + 2 * L2 * w2)
             b2 -= work.rate * p
-            w1 -= work.rate * np.outer(x, below)
+            w1 -= work.rate * (np.outer(x, below) + 2 * L2 * w1)
             b1 -= work.rate * below
         return losses

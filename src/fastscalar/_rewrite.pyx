@@ -1039,7 +1039,7 @@ cdef class Rewriter:
 
     cdef int fill_term(self, Term *term, int sign, int p, int q) except -1:
         memset(term, 0, sizeof(Term))
-        term.sign, term.count, term.p_port, term.q_port = <signed char>sign, 1, -1, -1
+        term.sign, term.count, term.p_port, term.q_port, term.matrix = <signed char>sign, 1, -1, -1, -1
         term.p_mask = self.mask[p]
         if self.depends[p] == C_LANE:
             term.p_kind, term.p = R_SLOTS, self.slot(p)
@@ -1065,22 +1065,25 @@ cdef class Rewriter:
         """The terms of a uniform sum, those side by side in memory together."""
         cdef Term term
         cdef Py_ssize_t k, count = self.first.at[s + 1] - self.first.at[s], first = self.first.at[s], t, gap
-        cdef long long[:, ::1] rows = np.empty((count, 5), np.int64)
+        cdef int p, q
+        cdef long long[:, ::1] rows = np.empty((count, 6), np.int64)
         cdef long long[:, ::1] sorted_rows
         for k in range(count):
             t = first + k
+            p, q = self.p.at[t], self.q.at[t]
             rows[k, 0] = self.sign.at[t]
-            rows[k, 1] = self.address(self.p.at[t])
-            rows[k, 2] = -1 if self.q.at[t] < 0 else self.address(self.q.at[t])
-            rows[k, 3] = self.mask[self.p.at[t]]
-            rows[k, 4] = 0 if self.q.at[t] < 0 else self.mask[self.q.at[t]]
+            rows[k, 5] = self.node_matrix[p] if p == q else -1
+            rows[k, 1] = self.at[p] if rows[k, 5] >= 0 else self.address(p)
+            rows[k, 2] = -1 if q < 0 else rows[k, 1] if p == q else self.address(q)
+            rows[k, 3] = self.mask[p]
+            rows[k, 4] = 0 if q < 0 else self.mask[q]
         array = np.asarray(rows)
         plain = array[:, 2] < 0
         array = array[np.lexsort((array[:, 2], array[:, 1], plain, array[:, 0]))]
         sorted_rows = array
         memset(&term, 0, sizeof(Term))
         for k in range(count):
-            if k and sorted_rows[k, 0] == term.sign and (
+            if k and sorted_rows[k, 0] == term.sign and sorted_rows[k, 5] == term.matrix and (
                     sorted_rows[k, 3] == term.p_mask and sorted_rows[k, 4] == term.q_mask):
                 gap = sorted_rows[k, 1] - term.p - term.count
                 if gap == 0 and (
@@ -1092,12 +1095,24 @@ cdef class Rewriter:
                     term.count += <int>gap + 1   # padding is zero, and so is what is added to its gradient
                     continue
             if k:
-                self.plan.add_term(&term)
+                self.add_segment(&term)
             term.sign, term.count = <signed char>sorted_rows[k, 0], 1
             term.p_kind, term.p, term.p_mask = R_UNIFORM, <int>sorted_rows[k, 1], <unsigned char>sorted_rows[k, 3]
             term.q_kind = R_NONE if sorted_rows[k, 2] < 0 else R_UNIFORM
             term.q, term.q_mask = <int>sorted_rows[k, 2], <unsigned char>sorted_rows[k, 4]
-        self.plan.add_term(&term)
+            term.matrix = <int>sorted_rows[k, 5]
+        self.add_segment(&term)
+        return 0
+
+    cdef int add_segment(self, Term *term) except -1:
+        """Squares are known as those of a matrix if they are all of them."""
+        cdef Matrix *m
+        if term.matrix >= 0:
+            m = &self.plan.matrices[term.matrix]
+            if term.p != m.base or term.count != (m.rows - 1) * m.ld + m.cols:
+                m.only = False
+                term.matrix = -1
+        self.plan.add_term(term)
         return 0
 
     cdef bint is_padding(self, int address, Py_ssize_t n) except -1:
