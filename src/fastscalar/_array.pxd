@@ -29,4 +29,6 @@ cdef class TracedBool:
 
 
 cdef TensorArray array_of(Wide *q)
+cdef bint is_contiguous(TensorArray a) noexcept
+cdef Py_ssize_t element_count(TensorArray a) noexcept
 cdef void compute_wide(Wide *q, double *out) noexcept nogil

@@ -8,6 +8,7 @@ cdef enum:
     G_INPUT = -2
     G_ITEM = -3
     G_COPY = -4
+    G_BLOCK = -5
     IEEE = 0x100            # added to an operation of the table: it does not raise
     GUARD_SAME = 6          # guards beside the six comparisons
     GUARD_TRUNC = 7

@@ -143,13 +143,15 @@ cdef class Graph:
     """Nodes in topological order, as columns, and what they refer to.
 
     op[i]: a row of the operation table (plus IEEE), or CONSTANT (value), PARAMETER (a: capture, b: offset in it), INPUT
-    (a: input, b: offset), ITEM (a: item, b: which of its outputs), COPY (of a).  stopped[i]: no gradient passes.
+    (a: input, b: offset), ITEM (a: item, b: which of its outputs), COPY (of a), BLOCK (a: capture; all of its elements,
+    which only affine items read, as their weights).  stopped[i]: no gradient passes.
     An item is (kind, first output, outputs, operands, ...), see `extract`.
     """
 
     cdef public object op, a, b, value, stopped
     cdef public list items, captures, guards, inputs
-    cdef dict tables             # while it is made: nodes of the arrays that were gathered from
+    cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
+    cdef dict blocks             # and the node of each block, by its first node on the tape
     cdef public int result
     cdef public int operations   # scalar operations that the function did, wide ones counted by their scalar work
     cdef int *op_
@@ -161,7 +163,7 @@ cdef class Graph:
 
     def __cinit__(self):
         self.items, self.captures, self.guards, self.inputs = [], [], [], []
-        self.tables = {}
+        self.tables, self.blocks = {}, {}
 
     def __dealloc__(self):
         self.release()
@@ -231,7 +233,7 @@ cdef class Graph:
         if self.n:
             memcpy(&value[0], self.value_, self.n * sizeof(double))
         self.release()
-        self.tables = {}
+        self.tables, self.blocks = {}, {}
         return 0
 
 
@@ -290,16 +292,37 @@ cdef void see_operand(Operand *o) noexcept nogil:
             see(o.index[k])
 
 
-cdef int list_nodes_of(Nodes *m, list roots, dict copies) except -1:
-    """What the roots were computed from, from young to old: scalar nodes, leaves, last nodes of instructions."""
-    cdef int i
+cdef Wide *weights_of(Wide *q, Py_ssize_t first) noexcept nogil:
+    """The captured array of leaves that an affine instruction reads whole; NULL if its weights are anything else."""
+    cdef Wide *leaf = whole_leaf(&q.y, q.cols) if q.op == W_AFFINE and q.x.kind != SPARSE else NULL
+    return leaf if leaf != NULL and leaf.start < first else NULL
+
+
+cdef int list_nodes_of(Nodes *m, list roots, recording, dict blocks) except -1:
+    """What the roots were computed from, from young to old: scalar nodes, leaves, last nodes of instructions.
+
+    Not arrays of leaves that only serve as weights: `blocks` has the first node of each.  Millions of leaves, but one
+    node of the graph."""
+    cdef int i, k
     cdef Wide *q
+    cdef Wide *weights
+    cdef Wide *last = NULL                       # the instruction that the node before was of
+    cdef Py_ssize_t first = recording.first
+    cdef dict copies = recording.copies
     cdef set seen = set()                        # tables: many rows are gathered from one
+    cdef set inputs = {(<TensorArray>handle).slot for kind, handle in recording.inputs if kind == "array"}
     for root in roots:
         see(root)
     i = previous(<int>T.n)
     while i > 0:
         T.at = i
+        if T.record[i].op == WIDE and T.wide[T.record[i].a] != last:
+            last = T.wide[T.record[i].a]
+            if last.op == W_LEAF and blocks.pop(last.start, None):       # somebody reads single elements of it
+                for k in range(last.start + last.count - 1, i, -1):
+                    push(m, k)
+                for k in range(last.start, i):
+                    see(k)
         push(m, i)
         T.mark[i] = 0
         if T.record[i].op > WIDE:
@@ -315,7 +338,11 @@ cdef int list_nodes_of(Nodes *m, list roots, dict copies) except -1:
             elif (q.x.start, q.x.count) not in seen:
                 seen.add((q.x.start, q.x.count))
                 see_operand(&q.x)
-            see_operand(&q.y)
+            weights = weights_of(q, first)
+            if weights != NULL and weights.slot not in inputs:
+                blocks[weights.start] = True
+            else:
+                see_operand(&q.y)
             see_operand(&q.z)
         elif i in copies:
             see(copies[i])
@@ -341,7 +368,7 @@ def extract(recording, Tensor result):
     NotReplayable if there is something of the user's own in it.
 
     Items, each with its operands as arrays of nodes:
-        ("affine", first, outputs, x, w (inputs x outputs), b, stopped)
+        ("affine", first, outputs, x, w (inputs x outputs, or 1 x 1: a block), b)
         ("cross_entropy", first, 1, x, input of the label + 1, label)
         ("logsumexp", first, 1, x), ("softmax", first, outputs, x)
         ("gather", first, outputs, candidates, input of the index + 1)
@@ -362,7 +389,7 @@ def extract(recording, Tensor result):
         recording.__exit__()
         start_sweep()
         try:
-            list_nodes_of(&m, roots, recording.copies)
+            list_nodes_of(&m, roots, recording, g.blocks)
         finally:
             end_sweep()
         number = <int *>allocate_zeroed(T.n, sizeof(int))      # by node of the tape: node of the graph + 1
@@ -426,9 +453,13 @@ cdef int stop_nodes(Graph g, Nodes *m, const int *number, recording) except -1:
 cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
     cdef Py_ssize_t k
     cdef int i, op, b
+    cdef int leaf_op = 0, leaf_of = 0
+    cdef Py_ssize_t at = 0
     cdef Wide *q
-    cdef dict arrays = {}, numbers = {}, captures = {}
+    cdef Wide *leaf = NULL                       # the array that the last leaf was of: leaf_op and leaf_of are its
+    cdef dict arrays = {}, numbers = {}
     cdef dict copies = recording.copies
+    cdef list blocks = sorted(g.blocks)
     cdef int first = recording.first
     for k, (kind, handle) in enumerate(recording.inputs):
         if kind == "array":
@@ -438,6 +469,10 @@ cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
     for k in range(m.n - 1, -1, -1):
         i = m.index[k]
         op = T.record[i].op
+        while at < len(blocks) and <int>blocks[at] < i:
+            g.blocks[blocks[at]] = g.add(G_BLOCK, <int>len(g.captures), 0, 0.0, False)
+            g.captures.append(array_of(T.wide[T.record[<int>blocks[at]].a]))
+            at += 1
         if op > WIDE:
             b = number[T.record[i].b] - 1 if row(op).arity == 2 else -1
             number[i] = 1 + g.add(op, number[T.record[i].a] - 1, b, T.value[i],
@@ -446,15 +481,20 @@ cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
             q = T.wide[T.record[i].a]
             if q.op != W_LEAF:
                 copy_wide(g, q, number)
-            elif q.slot in arrays:
-                number[i] = 1 + g.add(G_INPUT, arrays[q.slot], i - q.start, T.value[i], True)
-            elif q.start >= first:
+                continue
+            if q != leaf:                        # its nodes lie, and come, one after the other
+                leaf = q
+                if q.slot in arrays:
+                    leaf_op, leaf_of = G_INPUT, arrays[q.slot]
+                elif q.start >= first:
+                    leaf_op = G_CONSTANT
+                else:
+                    leaf_op, leaf_of = G_PARAMETER, <int>len(g.captures)
+                    g.captures.append(array_of(q))
+            if leaf_op == G_CONSTANT:
                 number[i] = 1 + g.constant(T.value[i])
             else:
-                if q.slot not in captures:
-                    captures[q.slot] = len(g.captures)
-                    g.captures.append(array_of(q))
-                number[i] = 1 + g.add(G_PARAMETER, captures[q.slot], i - q.start, T.value[i], False)
+                number[i] = 1 + g.add(leaf_op, leaf_of, i - q.start, T.value[i], leaf_op == G_INPUT)
         elif op == CONST:
             number[i] = 1 + g.constant(T.value[i])
         elif i in copies:
@@ -579,7 +619,8 @@ cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
     cdef Py_ssize_t r, k, i
     cdef int item, s
     cdef Operand *o = &q.x
-    w = operand_nodes(g, &q.y, number).reshape(q.inner, q.cols)
+    block = g.blocks.get(q.y.start) if q.y.kind == RUN else None
+    w = operand_nodes(g, &q.y, number).reshape(q.inner, q.cols) if block is None else np.array([[block]], np.int32)
     b = operand_nodes(g, &q.z, number)
     cdef bint expand = any_lane(g, w.ravel())
     for r in range(q.rows):

@@ -159,7 +159,8 @@ cdef class Plan:
     cdef public object constant_at, constant_value     # addresses and values of numbers
     cdef public object port_address  # address that each port belongs to
     cdef public list captures        # handles, as in the Graph
-    cdef public object capture_of, offset_of, address_of   # of every captured number: its capture, place in it, address
+    cdef public object capture_of, offset_of, address_of, count_of   # of captured numbers: capture, place in it,
+    #                                address, and how many from there on
     cdef public object trained       # uint8 by address: a captured leaf that is to get a gradient
     cdef public list inputs          # kinds
     cdef public object input_run     # by input: the run of an array, -1

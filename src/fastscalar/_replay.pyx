@@ -377,16 +377,17 @@ cdef class Replay:
     cdef int find_segments(self) except -1:
         """Captured leaves side by side are copied together."""
         cdef int[::1] capture = self.plan.capture_of, offset = self.plan.offset_of, address = self.plan.address_of
+        cdef int[::1] count = self.plan.count_of
         cdef Py_ssize_t k, n = capture.shape[0]
         cdef Segment *s
         self.segments = <Segment *>self.block(n, sizeof(Segment))
         for k in range(n):
             s = &self.segments[self.n_segments - 1]
             if k and capture[k] == s.capture and offset[k] == s.offset + s.count and address[k] == s.address + s.count:
-                s.count += 1
+                s.count += count[k]
             else:
                 s = &self.segments[self.n_segments]
-                s.capture, s.offset, s.address, s.count = capture[k], offset[k], address[k], 1
+                s.capture, s.offset, s.address, s.count = capture[k], offset[k], address[k], count[k]
                 self.n_segments += 1
         return 0
 
@@ -773,7 +774,10 @@ def trained_elements(list captures, list parameters):
         chosen = np.zeros(T.wide[a.slot].count, np.uint8)
         for p in parameters:
             if type(p) is TensorArray and (<TensorArray>p).slot == a.slot:
-                chosen[offsets_of(p)] = 1
+                if is_contiguous(p) and element_count(p) == len(chosen):
+                    chosen[:] = 1
+                else:
+                    chosen[offsets_of(p)] = 1
         for k in nodes:
             if first <= k < first + len(chosen):
                 chosen[k - first] = 1

@@ -155,7 +155,10 @@ cdef class Rewriter:
     cdef int[::1] twin               # by item: first output of an earlier one that is the same, -1
     cdef set raising                 # sums that have squares in them which may overflow
     cdef dict matrices, packs, spreads
-    cdef object shared, trained
+    cdef object shared
+    cdef list trained                # by capture, or None
+    cdef unsigned char[::1] wanted   # all of them, one after the other,
+    cdef Py_ssize_t[::1] begin       # and where each begins
     cdef int next_address, next_slot, zero
     cdef Ints constant_nodes
 
@@ -183,6 +186,9 @@ cdef class Rewriter:
         self.item_level = np.full(len(self.items) + 1, -1, np.int32)
         self.input_kinds, self.input_sizes = graph.inputs, sizes
         self.shared, self.trained = shared, trained
+        if trained:
+            self.wanted = np.concatenate(trained)
+            self.begin = np.cumsum([0] + [len(elements) for elements in trained])
         self.groups, self.counts, self.tables, self.raising = [], [], {}, set()
         self.gathered, self.twin = {}, np.full(len(graph.items) + 1, -1, np.int32)
         self.matrices, self.packs, self.spreads = {}, {}, {}
@@ -219,7 +225,11 @@ cdef class Rewriter:
                 self.share_constant(<int>i, bucket, wrap)
             elif o == G_PARAMETER:
                 self.depends[i] = C_UNIFORM
-                self.mask[i] = PARAMETERS if self.trained is None or self.trained[self.a[i]][self.b[i]] else 0
+                self.mask[i] = (
+                    PARAMETERS if self.trained is None or self.wanted[self.begin[self.a[i]] + self.b[i]] else 0)
+            elif o == G_BLOCK:
+                self.depends[i] = C_UNIFORM
+                self.mask[i] = PARAMETERS if self.trained is None or self.trained[self.a[i]].any() else 0
             elif o == G_INPUT:
                 self.depends[i] = C_UNIFORM if self.a[i] in self.shared else C_LANE
                 self.mask[i] = 0 if self.input_kinds[self.a[i]] == "whole" else ARGUMENTS
@@ -569,7 +579,7 @@ cdef class Rewriter:
                 if not self.live[i] or self.gone[i] or self.rep[i] != i:
                     continue
                 o, section, l = self.op[i], self.depends[i], 0
-                if o == G_CONSTANT or o == G_PARAMETER or o == G_INPUT:
+                if o == G_CONSTANT or o == G_PARAMETER or o == G_INPUT or o == G_BLOCK:
                     continue
                 s = self.sum_of[i]
                 if s >= 0:
@@ -661,6 +671,22 @@ cdef class Rewriter:
         self.plan.add_matrix(&m)
         return k
 
+    cdef int matrix_of_block(self, int i, int rows, int cols) except -1:
+        """The matrix of captured leaves that are a block: one product after another asks for the same."""
+        cdef Matrix m
+        if self.at[i] >= 0:
+            self.plan.matrices[self.node_matrix[i]].uses += 1
+            return self.node_matrix[i]
+        memset(&m, 0, sizeof(Matrix))
+        m.rows, m.cols, m.ld = rows, cols, (cols + PAD - 1) // PAD * PAD
+        m.base = self.next_address = (self.next_address + PAD - 1) // PAD * PAD
+        m.uses = m.only = m.home = 1
+        m.table, m.mask = -1, self.mask[i]
+        self.next_address += m.rows * m.ld
+        self.where[i], self.at[i], self.node_matrix[i] = UNIFORM, m.base, <int>self.plan.n_matrices
+        self.plan.add_matrix(&m)
+        return self.node_matrix[i]
+
     cdef int place_matrices(self) except -1:
         """Before anything else gets an address, so that weights lie as their products read them."""
         cdef Py_ssize_t k
@@ -674,7 +700,10 @@ cdef class Rewriter:
                 done.add(self.a[i])
                 item = self.items[self.a[i]]
                 if item[0] == "affine":
-                    item[4] = self.matrix_for(item[4], True)
+                    if self.op[<int>item[4][0, 0]] == G_BLOCK:
+                        item[4] = self.matrix_of_block(item[4][0, 0], len(item[3]), item[2])
+                    else:
+                        item[4] = self.matrix_for(item[4], True)
                     item[5] = self.bias_for(item[5])
                 elif item[0] == "gather":
                     key = (id(item[3]), item[2])
@@ -1259,9 +1288,12 @@ cdef class Rewriter:
         plan.capture_of = np.asarray(self.a)[nodes].astype(np.int32)
         plan.offset_of = np.asarray(self.b)[nodes].astype(np.int32)
         plan.address_of = at[nodes].astype(np.int32)
+        plan.count_of = np.ones(len(nodes), np.int32)
         plan.n_slots, plan.n_uniform = self.next_slot, (self.next_address + PAD - 1) // PAD * PAD
         plan.trained = np.zeros(plan.n_uniform, np.uint8)
         plan.trained[plan.address_of] = np.asarray(self.mask)[nodes] != 0
+        for i in np.flatnonzero((np.asarray(self.op)[:self.n] == G_BLOCK) & (at >= 0)):
+            self.finish_block(i)
         constants = ints_array(&self.constant_nodes)
         plan.constant_at = np.asarray(self.at)[constants].astype(np.int32)
         plan.constant_value = np.asarray(self.value)[constants].copy()
@@ -1269,6 +1301,19 @@ cdef class Rewriter:
         plan.n_ports = len(plan.port_address)
         plan.captures, plan.inputs, plan.operations = graph.captures, graph.inputs, graph.operations
         plan.summary = self.report()
+        return 0
+
+    cdef int finish_block(self, int i) except -1:
+        """Where the rows of a block are copied to, and which of its elements are trained."""
+        cdef Matrix *m = &self.plan.matrices[self.node_matrix[i]]
+        plan, rows, cols, ld, capture = self.plan, m.rows, m.cols, m.ld, self.a[i]
+        row = np.arange(rows, dtype=np.int32)
+        plan.capture_of = np.append(plan.capture_of, np.full(rows, capture, np.int32))
+        plan.offset_of = np.append(plan.offset_of, row * np.int32(cols))
+        plan.address_of = np.append(plan.address_of, m.base + row * np.int32(ld))
+        plan.count_of = np.append(plan.count_of, np.full(rows, cols, np.int32))
+        plan.trained[m.base:m.base + rows * ld].reshape(rows, ld)[:, :cols] = (
+            1 if self.trained is None else self.trained[capture].reshape(rows, cols))
         return 0
 
     def report(self):

@@ -216,7 +216,7 @@ class Version:
 
     def plan(self, shared: frozenset[int], parameters: list[Any] | None = None) -> Any:
         trained = None if parameters is None else _replay.trained_elements(self.graph.captures, parameters)
-        key = (shared, None if trained is None else b"".join(t.tobytes() for t in trained))
+        key = (shared, None if trained is None else tuple(map(_which, trained)))
         with self.lock:
             if key not in self.plans:
                 self.plans[key] = rewrite(self.graph, self.sizes, shared, trained)
@@ -239,6 +239,11 @@ class Version:
                 self.free[oldest].pop()
                 if not self.free[oldest]:
                     del self.free[oldest]
+
+
+def _which(elements: np.ndarray) -> Any:
+    """Which elements of a capture are trained, to compare; short for millions of which all are."""
+    return True if len(elements) > 1 and elements.all() else elements.tobytes()
 
 
 class Site:
