@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from compiled import bits, close, compiled_only
+from compiled import bits, check, close, compiled_only
 from fastscalar import _core, trainers
 from fastscalar import math as fsmath
+from fastscalar._array import affine
 
 pytestmark = pytest.mark.skipif(_core.tape_info()["stress"], reason="training runs, in stress mode")
 
@@ -170,6 +171,62 @@ def test_many_rows_of_a_large_table():
     for some in rows:
         np.add.at(expected, some, 2 * table.numpy()[some].sum(axis=0))
     close(np.asarray(table.grad), expected, 1e-12)
+
+
+def layer(x, w):
+    return affine(x, w, [0.25] * 4)
+
+
+# What else reads the 4 x 4 weights of a layer whose outputs are z, and as how many nodes they are recorded.
+READERS = {
+    "nobody": (lambda k, z, w: fs.sum(z), 1),
+    "the layer again": (lambda k, z, w: fs.sum(layer(z, w)), 1),
+    "a gather": (lambda k, z, w: fs.dot(z, w[k]), 1),
+    "a layer of what is gathered": (lambda k, z, w: fs.dot(layer(w[k], w), z), 1),
+    "the first element": (lambda k, z, w: fs.sum(z) * w[0][0], 16),
+    "one in the middle": (lambda k, z, w: fs.sum(z) * w[1][2], 16),
+    "the last element": (lambda k, z, w: fs.sum(z) * w[3][3], 16),
+    "a decision": (lambda k, z, w: fs.sum(z) if w[2][1] > -9.0 else z[0], 16),
+    "a penalty": (lambda k, z, w: fs.sum(z) + fs.sum(w * w), 16),
+    "a layer of its columns": (lambda k, z, w: fs.sum(layer(z, [[w[i][j] for i in range(4)] for j in range(4)])), 16),
+    "a layer of its rows": (lambda k, z, w: fs.sum(layer(w, w)) * z[2], 16),
+    "a layer of one row": (lambda k, z, w: fs.sum(layer(w[1], w)) * z[2], 16),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_weights_are_one_node_unless_somebody_reads_single_ones(reader):
+    """Millions of weights are not recorded one by one; whatever else reads them, the numbers are the same."""
+    read, nodes = READERS[reader]
+    rng = np.random.default_rng(0)
+    W, X, rows = rng.normal(size=(4, 4)), rng.normal(size=(5, 4)), rng.integers(0, 4, 5)
+    before, w, after = fs.Tensor(0.5), fs.to_tensor(W), fs.Tensor(1.5)
+    f = lambda x, k: read(k, layer(x * before, w).tanh(), w) * after
+    program = check(f, [before, w, after], X, rows)
+    graph = next(iter(program._sites.values())).versions[0].graph
+    (which,) = [k for k, leaves in enumerate(graph.captures) if isinstance(leaves, fs.TensorArray)]
+    assert ((graph.a == which) & np.isin(graph.op, [-1, -5])).sum() == nodes      # PARAMETER, BLOCK
+    found = []
+    for compile in (True, False):                                         # one row of it is trained, the others are not
+        w.data, after.data = W, 1.5
+        fit(program, X, rows, optimizer=fs.SGD([w[1], after], lr=0.01), epochs=2, batch_size=2, compile=compile)
+        found.append(np.append(w.numpy(), after.data))
+    close(*found)
+    assert not np.array_equal(found[0][4:8], W[1])
+    assert np.array_equal(np.delete(found[0][:16].reshape(4, 4), 1, axis=0), np.delete(W, 1, axis=0))
+
+
+def test_weights_that_are_an_argument():
+    rng = np.random.default_rng(0)
+    f = lambda x, w: fs.sum(layer(x, w).tanh() * fs.dot(w[1], x))
+    check(f, [], rng.normal(size=(5, 4)), rng.normal(size=(5, 4, 4)))
+
+
+def test_an_array_that_is_weights_and_a_table_of_other_rows():
+    rng = np.random.default_rng(0)
+    tables = fs.to_tensor(rng.normal(size=(1, 4, 4)))
+    f = lambda x, k: fs.dot(layer(x, tables[0]).tanh(), tables[k][2])
+    check(f, [tables], rng.normal(size=(5, 4)), np.zeros(5, int))
 
 
 # --- arguments ---

@@ -143,15 +143,15 @@ cdef class Graph:
     """Nodes in topological order, as columns, and what they refer to.
 
     op[i]: a row of the operation table (plus IEEE), or CONSTANT (value), PARAMETER (a: capture, b: offset in it), INPUT
-    (a: input, b: offset), ITEM (a: item, b: which of its outputs), COPY (of a), BLOCK (a: capture; all of its elements,
-    which only affine items read, as their weights).  stopped[i]: no gradient passes.
+    (a: input, b: offset), ITEM (a: item, b: which of its outputs), COPY (of a), BLOCK (a: capture, b: rows; all of its
+    elements, which only affine items read, as their weights, or gathers, row by row).  stopped[i]: no gradient passes.
     An item is (kind, first output, outputs, operands, ...), see `extract`.
     """
 
     cdef public object op, a, b, value, stopped
     cdef public list items, captures, guards, inputs
     cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
-    cdef dict blocks             # and the node of each block, by its first node on the tape
+    cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)
     cdef public int result
     cdef public int operations   # scalar operations that the function did, wide ones counted by their scalar work
     cdef int *op_
@@ -292,20 +292,37 @@ cdef void see_operand(Operand *o) noexcept nogil:
             see(o.index[k])
 
 
-cdef Wide *weights_of(Wide *q, Py_ssize_t first) noexcept nogil:
-    """The captured array of leaves that an affine instruction reads whole; NULL if its weights are anything else."""
-    cdef Wide *leaf = whole_leaf(&q.y, q.cols) if q.op == W_AFFINE and q.x.kind != SPARSE else NULL
-    return leaf if leaf != NULL and leaf.start < first else NULL
+cdef Operand *matrix_of(Wide *q) noexcept nogil:
+    """The operand of an instruction that is a matrix, of `columns_of` columns, to it; else NULL."""
+    if q.op == W_AFFINE and q.x.kind != SPARSE:
+        return &q.y
+    return &q.x if q.op == W_GATHER else NULL
+
+
+cdef int columns_of(Wide *q) noexcept nogil:
+    return q.cols if q.op == W_AFFINE else q.count
+
+
+cdef bint reads_block(Wide *q, Py_ssize_t first, set inputs, dict blocks) except -1:
+    """Whether its matrix is a captured array of leaves that may be a block: then it is one from now on."""
+    cdef Operand *o = matrix_of(q)
+    cdef Wide *leaf
+    if o == NULL or o.kind != RUN or T.record[o.start].op != WIDE:
+        return False
+    leaf = T.wide[T.record[o.start].a]
+    if leaf.op != W_LEAF or leaf.count != o.count or leaf.start >= first or leaf.slot in inputs:
+        return False
+    return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
 
 cdef int list_nodes_of(Nodes *m, list roots, recording, dict blocks) except -1:
     """What the roots were computed from, from young to old: scalar nodes, leaves, last nodes of instructions.
 
-    Not arrays of leaves that only serve as weights: `blocks` has the first node of each.  Millions of leaves, but one
-    node of the graph."""
+    Not arrays of leaves that only serve as weights, or as tables: `blocks` has the first node of each, and its columns.
+    These are millions of leaves, but one node of the graph."""
     cdef int i, k
     cdef Wide *q
-    cdef Wide *weights
+    cdef Operand *matrix
     cdef Wide *last = NULL                       # the instruction that the node before was of
     cdef Py_ssize_t first = recording.first
     cdef dict copies = recording.copies
@@ -333,15 +350,15 @@ cdef int list_nodes_of(Nodes *m, list roots, recording, dict blocks) except -1:
             q = T.wide[T.record[i].a]
             if q.op == W_CUSTOM:
                 raise NotReplayable(f"the user's own operation {name_of(i) or 'Tensor(value, parents)'!r}")
-            if q.op != W_GATHER or q.x.kind != RUN:
+            matrix = matrix_of(q) if reads_block(q, first, inputs, blocks) else NULL
+            if matrix == &q.x:
+                pass
+            elif q.op != W_GATHER or q.x.kind != RUN:
                 see_operand(&q.x)
             elif (q.x.start, q.x.count) not in seen:
                 seen.add((q.x.start, q.x.count))
                 see_operand(&q.x)
-            weights = weights_of(q, first)
-            if weights != NULL and weights.slot not in inputs:
-                blocks[weights.start] = True
-            else:
+            if matrix != &q.y:
                 see_operand(&q.y)
             see_operand(&q.z)
         elif i in copies:
@@ -371,7 +388,7 @@ def extract(recording, Tensor result):
         ("affine", first, outputs, x, w (inputs x outputs, or 1 x 1: a block), b)
         ("cross_entropy", first, 1, x, input of the label + 1, label)
         ("logsumexp", first, 1, x), ("softmax", first, outputs, x)
-        ("gather", first, outputs, candidates, input of the index + 1)
+        ("gather", first, outputs, candidates (or a block), input of the index + 1)
         ("where", first, 1, [left, right, a, b], comparison)
     """
     cdef Graph g = Graph()
@@ -452,8 +469,7 @@ cdef int stop_nodes(Graph g, Nodes *m, const int *number, recording) except -1:
 
 cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
     cdef Py_ssize_t k
-    cdef int i, op, b
-    cdef int leaf_op = 0, leaf_of = 0
+    cdef int i, op, b, leaf_op = 0, leaf_of = 0
     cdef Py_ssize_t at = 0
     cdef Wide *q
     cdef Wide *leaf = NULL                       # the array that the last leaf was of: leaf_op and leaf_of are its
@@ -470,8 +486,9 @@ cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
         i = m.index[k]
         op = T.record[i].op
         while at < len(blocks) and <int>blocks[at] < i:
-            g.blocks[blocks[at]] = g.add(G_BLOCK, <int>len(g.captures), 0, 0.0, False)
-            g.captures.append(array_of(T.wide[T.record[<int>blocks[at]].a]))
+            q = T.wide[T.record[<int>blocks[at]].a]
+            g.blocks[q.start] = g.add(G_BLOCK, <int>len(g.captures), q.count // <int>g.blocks[q.start], 0.0, False)
+            g.captures.append(array_of(q))
             at += 1
         if op > WIDE:
             b = number[T.record[i].b] - 1 if row(op).arity == 2 else -1
@@ -532,7 +549,8 @@ cdef object table_nodes(Graph g, Operand *o, const int *number):
     if key is None:
         return operand_nodes(g, o, number)
     if key not in g.tables:
-        g.tables[key] = operand_nodes(g, o, number)
+        block = g.blocks.get(o.start) if o.kind == RUN else None
+        g.tables[key] = operand_nodes(g, o, number) if block is None else np.array([block], np.int32)
     return g.tables[key]
 
 

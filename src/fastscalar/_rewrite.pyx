@@ -23,6 +23,8 @@ from fastscalar._core cimport *
 from fastscalar._program cimport *
 from fastscalar._replay cimport *
 
+from zlib import crc32
+
 import numpy as np
 
 from fastscalar._core import operations as _operations
@@ -154,7 +156,8 @@ cdef class Rewriter:
     cdef dict gathered               # gathers, by table and index: the first output
     cdef int[::1] twin               # by item: first output of an earlier one that is the same, -1
     cdef set raising                 # sums that have squares in them which may overflow
-    cdef dict matrices, packs, spreads
+    cdef dict matrices               # (nodes, matrix) by shape and checksum
+    cdef dict packs, spreads
     cdef object shared
     cdef list trained                # by capture, or None
     cdef unsigned char[::1] wanted   # all of them, one after the other,
@@ -254,12 +257,10 @@ cdef class Rewriter:
         """Its operands are those of the shared nodes; in place of its first output stands its mask."""
         cdef list item = self.items[k]
         mask = 0
-        rep, masks = np.asarray(self.rep), np.asarray(self.mask)
         for j in range(3, 6 if item[0] == "affine" else 4):
             key = id(item[j])                    # of an array that the graph holds; gathers from one table share it
             if item[0] != "gather" or key not in self.tables:
-                nodes = rep[item[j]]
-                self.tables[key] = nodes, int(np.bitwise_or.reduce(masks[nodes].ravel()))
+                self.tables[key] = self.represented(item[j])
             item[j], some = self.tables[key]
             mask |= some
         if item[0] == "gather":                  # once for each index
@@ -269,6 +270,18 @@ cdef class Rewriter:
         item.append(item[1])                     # the first output is the last entry now
         item[1] = mask
         return 0
+
+    cdef object represented(self, nodes):
+        """The shared nodes of operands, and their masks together."""
+        out = np.empty_like(nodes)
+        cdef const int[::1] node = nodes.ravel()
+        cdef int[::1] shared = out.reshape(-1)
+        cdef Py_ssize_t k
+        cdef unsigned char mask = 0
+        for k in range(node.shape[0]):
+            shared[k] = self.rep[node[k]]
+            mask |= self.mask[shared[k]]
+        return out, mask
 
     cdef int share_constant(self, int i, int[::1] bucket, size_t wrap) except -1:
         cdef size_t h
@@ -625,16 +638,21 @@ cdef class Rewriter:
 
     # --- places of uniform numbers ---
 
-    cdef int matrix_for(self, nodes, bint product) except -1:
-        """The matrix of these nodes (inputs x outputs): a place of its own if they are captured leaves without one."""
+    cdef int matrix_for(self, nodes, bint product, int cols=0) except -1:
+        """The matrix of these nodes (inputs x outputs): a place of its own if they are captured leaves without one.
+
+        cols: what may be a block (then it is the only node) has so many columns."""
         cdef Matrix m
         cdef Py_ssize_t j, i
         cdef int k
         cdef const int[:, ::1] table = np.ascontiguousarray(nodes)
         cdef bint home = True
-        key = (table.shape[0], table.shape[1], np.asarray(table).tobytes())
-        if key in self.matrices:
-            k = self.matrices[key]
+        if cols and self.op[table[0, 0]] == G_BLOCK:
+            return self.matrix_of_block(table[0, 0], cols, product)
+        some = self.matrices.setdefault((table.shape[0], table.shape[1], crc32(table)), [])
+        for known, k in some:
+            if not np.array_equal(known, table):
+                continue
             self.plan.matrices[k].uses += 1
             if not product:
                 self.plan.matrices[k].only = False
@@ -667,25 +685,29 @@ cdef class Rewriter:
                 for i in range(m.cols):
                     self.where[table[j, i]] = UNIFORM
                     self.node_matrix[table[j, i]] = k
-        self.matrices[key] = k
+        some.append((table, k))
         self.plan.add_matrix(&m)
         return k
 
-    cdef int matrix_of_block(self, int i, int rows, int cols) except -1:
-        """The matrix of captured leaves that are a block: one product after another asks for the same."""
+    cdef int matrix_of_block(self, int i, int cols, bint product) except -1:
+        """The same for captured leaves that are a block, which nothing else reads."""
         cdef Matrix m
-        if self.at[i] >= 0:
-            self.plan.matrices[self.node_matrix[i]].uses += 1
-            return self.node_matrix[i]
+        cdef int k = self.node_matrix[i]
+        if k >= 0:
+            self.plan.matrices[k].uses += 1
+            if not product:
+                self.plan.matrices[k].only = False
+            return k
         memset(&m, 0, sizeof(Matrix))
-        m.rows, m.cols, m.ld = rows, cols, (cols + PAD - 1) // PAD * PAD
+        m.rows, m.cols = self.b[i], cols
+        m.ld = (m.cols + PAD - 1) // PAD * PAD
         m.base = self.next_address = (self.next_address + PAD - 1) // PAD * PAD
-        m.uses = m.only = m.home = 1
-        m.table, m.mask = -1, self.mask[i]
+        m.uses, m.only, m.table, m.home, m.mask = 1, product, -1, True, self.mask[i]
         self.next_address += m.rows * m.ld
-        self.where[i], self.at[i], self.node_matrix[i] = UNIFORM, m.base, <int>self.plan.n_matrices
+        k = <int>self.plan.n_matrices
+        self.where[i], self.at[i], self.node_matrix[i] = UNIFORM, m.base, k
         self.plan.add_matrix(&m)
-        return self.node_matrix[i]
+        return k
 
     cdef int place_matrices(self) except -1:
         """Before anything else gets an address, so that weights lie as their products read them."""
@@ -700,16 +722,14 @@ cdef class Rewriter:
                 done.add(self.a[i])
                 item = self.items[self.a[i]]
                 if item[0] == "affine":
-                    if self.op[<int>item[4][0, 0]] == G_BLOCK:
-                        item[4] = self.matrix_of_block(item[4][0, 0], len(item[3]), item[2])
-                    else:
-                        item[4] = self.matrix_for(item[4], True)
+                    item[4] = self.matrix_for(item[4], True, item[2])
                     item[5] = self.bias_for(item[5])
                 elif item[0] == "gather":
                     key = (id(item[3]), item[2])
                     if key not in tables:
                         uniform = np.asarray(self.depends)[item[3]].max() != C_LANE
-                        tables[key] = (item[3], self.matrix_for(item[3].reshape(-1, item[2]), False) if uniform else -1)
+                        rows = item[3].reshape(-1, item[2] if len(item[3]) > 1 else 1)      # a block is one node
+                        tables[key] = (item[3], self.matrix_for(rows, False, item[2]) if uniform else -1)
                     if tables[key][1] >= 0:
                         item[3] = tables[key][1]
         for k in range(self.n):
