@@ -226,22 +226,24 @@ cdef class Graph:
         return self.add(G_ITEM, item, k, value, True)
 
     cdef int close(self) except -1:
-        self.op, self.a, self.b = column(self.op_, self.n), column(self.a_, self.n), column(self.b_, self.n)
-        self.value = np.empty(self.n)
+        self.op = column(<void **>&self.op_, self.n, np.int32)
+        self.a = column(<void **>&self.a_, self.n, np.int32)
+        self.b = column(<void **>&self.b_, self.n, np.int32)
+        self.value = column(<void **>&self.value_, self.n, np.float64)
         self.stopped = np.zeros(self.n, dtype=np.uint8)
-        cdef double[::1] value = self.value
-        if self.n:
-            memcpy(&value[0], self.value_, self.n * sizeof(double))
         self.release()
         self.tables, self.blocks = {}, {}
         return 0
 
 
-cdef object column(const int *data, Py_ssize_t n):
-    out = np.empty(n, dtype=np.int32)
-    cdef int[::1] view = out
+cdef object column(void **data, Py_ssize_t n, dtype):
+    """As an array; the memory that it was in is given back at once, before the next one needs as much."""
+    out = np.empty(n, dtype)
+    cdef char[::1] view = out.view(np.int8)
     if n:
-        memcpy(&view[0], data, n * sizeof(int))
+        memcpy(&view[0], data[0], view.shape[0])
+    PyMem_RawFree(data[0])
+    data[0] = NULL
     return out
 
 

@@ -216,9 +216,11 @@ cdef class Rewriter:
         return i
 
     cdef int simplify(self) except -1:
-        cdef Py_ssize_t i, size = 64
+        cdef Py_ssize_t i, size = 64, shared = 0
         cdef int o
-        while size < 2 * self.n:
+        for i in range(self.n):                  # leaves are not looked up
+            shared += self.op[i] >= G_CONSTANT
+        while size < 2 * shared:
             size *= 2
         cdef int[::1] bucket = np.full(size, -1, np.int32)
         cdef size_t wrap = size - 1
