@@ -280,6 +280,7 @@ cdef class Replay:
     cdef double *scale               # scale * what is in U,
     cdef double *keep                # the next ones keep * these ones + a step,
     cdef double *square              # and the sum of their squares is this; negative: not known
+    cdef bint prepared               # for training: what is above, and `loose` and `steps`, is set
     cdef bint decays                 # there are such matrices
     cdef int since                   # batches since their squares were added up
     cdef char **scaled               # by thread: room for scale * gradients of a chunk
@@ -583,53 +584,61 @@ cdef class Replay:
 
     # --- what takes its step at once ---
 
-    def train_all(self, bint on):
-        """Let matrices of trained leaves that one product reads take their step with their gradient, or not."""
+    def prepare_training(self):
+        """Which matrices take their step with their gradient, and what else a step of SGD writes.
+
+        A matrix of trained leaves that one product reads, and nothing else but a sum of its squares, is fused."""
         cdef Plan p = self.plan
         cdef Py_ssize_t k, widest = 0
         cdef Matrix *m
         cdef bint copies = False                 # a matrix that is copied together has its gradient only after a batch
-        inside = np.zeros(p.n_uniform + 1, np.uint8)
+        if self.prepared:
+            return
+        self.prepared = True
         for k in range(p.n_matrices):
-            self.decayed[k] = 0
             copies = copies or (p.matrices[k].table >= 0 and p.matrices[k].mask & PARAMETERS)
         for k in range(p.n_terms):
             if p.terms[k].matrix >= 0:
                 self.decayed[p.terms[k].matrix] = 1
-        self.decays = False
+        trained = np.asarray(p.trained) != 0
+        loose = np.ones(p.n_uniform, bool)
         for k in range(p.n_matrices):
             m = &p.matrices[k]
-            self.fused[k] = on and m.home and m.only and m.uses == 1 and m.rows > 1 and not (
-                self.decayed[k] and copies) and bool(
-                (np.asarray(p.trained)[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)[:, :m.cols]).all())
+            part = trained[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)
+            self.fused[k] = m.home and m.only and m.uses == 1 and m.rows > 1 and not (
+                self.decayed[k] and copies) and bool(part[:, :m.cols].all())
             self.decayed[k] = self.decayed[k] and self.fused[k]
             if self.decayed[k]:
                 self.decays = True
                 widest = max(widest, m.ld)
             if self.fused[k]:
-                inside[m.base:m.base + m.rows * m.ld] = 1
-        inside[p.n_uniform] = 1
-        self.loose = self.stretches(inside == 0, &self.n_loose)
-        stepped = (inside[:p.n_uniform] == 0) & (np.asarray(p.trained) != 0)
-        for k in range(p.n_matrices):            # padding is zero, and so is its gradient: longer stretches
-            m = &p.matrices[k]
-            if m.home and not self.fused[k] and m.cols < m.ld:
-                whole = stepped[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)
-                whole[whole[:, :m.cols].all(axis=1)] = True
-        self.steps = self.stretches(np.append(stepped, False), &self.n_steps)
-        if self.decays and self.scaled == NULL:
+                loose[m.base:m.base + m.rows * m.ld] = False
+                part[:] = False
+            elif m.home and m.cols < m.ld:       # padding is zero, and so is its gradient: longer stretches
+                part[part[:, :m.cols].all(axis=1)] = True
+        self.loose = self.stretches(loose.view(np.uint8), &self.n_loose)
+        self.steps = self.stretches(trained.view(np.uint8), &self.n_steps)
+        if self.decays:
             self.scaled = <char **>self.block(self.threads, sizeof(void *))
             for k in range(self.threads):
                 self.scaled[k] = <char *>self.block(<size_t>widest * self.chunk, self.size)
 
-    cdef int *stretches(self, chosen, Py_ssize_t *count) except NULL:
-        """(first, count) of consecutive True; the last is False."""
-        edge = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(np.int8)])))
-        cdef Py_ssize_t k, n = len(edge) // 2
-        cdef int *out = <int *>self.block(2 * n, sizeof(int))
-        for k in range(n):
-            out[2 * k], out[2 * k + 1] = edge[2 * k], edge[2 * k + 1] - edge[2 * k]
+    cdef int *stretches(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL:
+        """(first, how many) of those chosen that lie side by side."""
+        cdef Py_ssize_t k, n = 0, size = chosen.shape[0]
+        cdef int *out
+        for k in range(size):
+            n += chosen[k] and not (k and chosen[k - 1])
+        out = <int *>self.block(2 * n, sizeof(int))
         count[0] = n
+        n = -1
+        for k in range(size):
+            if not chosen[k]:
+                continue
+            if k == 0 or not chosen[k - 1]:
+                n += 1
+                out[2 * n], out[2 * n + 1] = <int>k, 0
+            out[2 * n + 1] += 1
         return out
 
     # --- runs ---

@@ -246,7 +246,7 @@ class CompiledTrainer:
         replay.trusting = False
         replay.load()
         self.program._bind(replay, self.rows)
-        replay.train_all(True)
+        replay.prepare_training()
         return replay
 
     def _fits(self) -> bool:
