@@ -1,10 +1,12 @@
-"""What `fs.compile` costs once: the first call records, here 400,000 operations, the second one rewrites them."""
+"""What `fs.compile` costs once: the first call records, here 400,000 operations or 20,000 decisions, the second one
+rewrites them."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastscalar as fs
@@ -59,3 +61,53 @@ def test_recording_time(benchmark: Any, bar: Any, small: bool, skipped: Any) -> 
     bar("compile: recording / the same call without", turns.ratio("fastscalar", "eager"), "x", at_most=2)
     bar("compile: rewriting 400,000 operations", sorted(rewriting)[len(rewriting) // 2], "s", at_most=2)
     bar("compile: gradients of two rows, right after it", sorted(planning)[len(planning) // 2], "s")
+
+
+def largest_by_if(xs: Any) -> Any:
+    m = xs[0]
+    for x in xs:
+        if x > m:
+            m = x
+    return m
+
+
+def largest_by_where(xs: Any) -> Any:
+    m = xs[0]
+    for x in xs:
+        m = fs.where(x > m, x, m)
+    return m
+
+
+def counted_up(xs: Any) -> Any:
+    """A loop that decides on a counter which is a Tensor; as many steps as there are numbers."""
+    t, n = xs[0] * 0.0, float(len(xs))
+    while t < n:
+        t = t + 1.0
+    return t
+
+
+@pytest.mark.parametrize(
+    ("word", "decide"), [("if", largest_by_if), ("where", largest_by_where), ("while", counted_up)]
+)
+def test_recording_decisions(benchmark: Any, bar: Any, small: bool, word: str, decide: Any) -> None:
+    """Functions that do little else than decide: the first call beside the same call without `compile`."""
+    n = 200 if small else 20_000
+    xs = np.random.default_rng(0).normal(size=n)
+    expected = float(n) if decide is counted_up else xs.max()
+
+    def eager() -> None:
+        assert decide(fs.to_tensor(xs)).data == expected
+
+    def recorded() -> float:
+        program = fs.compile(decide)
+        start = time.perf_counter()
+        with compiled_only():
+            first = program(xs)
+            seconds = time.perf_counter() - start
+            assert [first, program(xs)] == [expected, expected]
+        return seconds
+
+    turns = in_turn(benchmark, recorded, {"eager": eager}, rounds=1 if small else 15)
+    steps = f"compile: recording 20,000 decisions by {word}"
+    bar(steps, turns.median("fastscalar"), "s")
+    bar(f"{steps} / the same call without", turns.ratio("fastscalar", "eager"), "x")

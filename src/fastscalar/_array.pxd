@@ -1,6 +1,6 @@
 # The data sheet of TensorArray.  Private, not an API.
 
-from fastscalar._core cimport Tensor, Wide
+from fastscalar._core cimport Recorder, Tensor, Wide
 
 cdef enum:
     MAX_DIMS = 8
@@ -21,10 +21,11 @@ cdef class TracedInt:
 
 
 cdef class TracedBool:
-    cdef object recording
+    cdef Recorder recording         # None, like `left`, only in one that `_program` did not make
     cdef int op                     # comparison, as CPython numbers them
     cdef Tensor left
-    cdef Tensor right
+    cdef Tensor right               # None: it was compared with the number, which has no node before one is needed
+    cdef double number
     cdef bint outcome
 
 

@@ -162,17 +162,20 @@ cdef object of_whole(operation, left, right):
 
 
 @cython.final
+@cython.no_gc
+@cython.freelist(64)
 @cython.c_api_binop_methods(True)
 cdef class TracedBool:
     """The outcome of a comparison in a program.  `where` takes it as it is; anybody else asks for its truth, and from
     then on the program holds only for rows where it is the same."""
 
-    def __init__(self, recording, int op, Tensor left not None, Tensor right not None, bint outcome):
-        self.recording, self.op, self.left, self.right, self.outcome = recording, op, left, right, outcome
+    def __init__(self):
+        raise TypeError("TracedBool: only the recording of a program makes them")
 
     def __bool__(self):
-        self.recording.decided(self.op, self.left, self.right, bool(self.outcome))
-        return bool(self.outcome)
+        if self.recording is not None:
+            self.recording.decided(self.op, self.left, self.right, self.number, self.outcome)
+        return self.outcome
 
     def __repr__(self):
         return repr(bool(self.outcome))
@@ -219,12 +222,32 @@ cdef object of_truth(operation, left, right):
     return operation(left, bool(right) if type(right) is TracedBool else right)
 
 
+cdef Tensor one_tensor(x, str what):
+    """A Tensor as it is, of a number a constant."""
+    cdef Source s
+    if type(x) is Tensor:
+        bound(x)
+        return x
+    s = Source.__new__(Source)
+    s.tensors = []
+    flatten(x, s, 0, what)
+    return s.tensors[0]
+
+
 def select(TracedBool condition not None, a, b):
     """a where the comparison holds, else b, without a decision: two numbers or Tensors, one Tensor."""
-    cdef Source s = source([condition.left, condition.right, a, b], "where")
-    cdef int *outcome = <int *>allocate(sizeof(int))
+    cdef Source s
+    cdef int *outcome
     cdef Tensor t
     cdef Wide *q
+    if condition.recording is None:
+        raise TypeError("where: expected a comparison of a program")
+    bound(condition.left)
+    right = condition.number if condition.right is None else condition.right
+    s = Source.__new__(Source)                   # what `source` makes of the four, without asking what they are
+    s.tensors = [condition.left, one_tensor(right, "where"), one_tensor(a, "where"), one_tensor(b, "where")]
+    s.count = 4
+    outcome = <int *>allocate(sizeof(int))
     if outcome == NULL:
         out_of_memory("where", 1)
     try:

@@ -247,6 +247,18 @@ cdef class Tensor:          # 32 bytes
     cdef void *attributes   # the dict there, for CPython's own look-up (tp_dictoffset); NULL: none
 
 
+cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_program`
+    cdef readonly bint gathers      # an index that is a TracedInt becomes an instruction
+
+    # the outcome of a comparison, or what stands for it; with a number where there is no Tensor on the right
+    cdef object compare(self, int op, Tensor left, Tensor right, double number)
+    cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1
+    cdef int number_read(self, int node, str how) except -1
+    cdef int detached(self, int copy, int node) except -1
+    cdef int stop_gradients(self) except -1
+    cdef int resume_gradients(self) except -1
+
+
 ctypedef double (*Unary)(double) noexcept nogil
 ctypedef double (*Slope1)(double, double) noexcept nogil
 ctypedef double (*Binary)(double, double) noexcept nogil
@@ -295,10 +307,10 @@ cdef void free_operand(Operand *o) noexcept nogil
 cdef int make_leaf(Wide *q, int rows) except -1
 cdef void publish(Wide *q) noexcept nogil
 
-cdef object recording_here()
+cdef Recorder recording_here()
 cdef int forbid(str what) except -1
 cdef int read_number(Tensor t, str how) except -1
-cdef Tensor result_of_number(double v)
+cdef int node_of_number(double v) except -1
 
 cdef Row *row(int code) noexcept nogil
 cdef str op_name(int code)

@@ -829,7 +829,7 @@ class no_grad:
     def __enter__(self):
         me = PyThread_get_thread_ident()
         if programs and me in recordings:        # a program computes everything for every row; gradients stop here
-            recordings[me].stop_gradients()
+            (<Recorder>recordings[me]).stop_gradients()
             return self
         quiet_depth[me] = quiet_depth.get(me, 0) + 1
         T.quiet = <int>len(quiet_depth)
@@ -839,7 +839,7 @@ class no_grad:
     def __exit__(self, *exc):
         me = PyThread_get_thread_ident()
         if programs and me in recordings:
-            recordings[me].resume_gradients()
+            (<Recorder>recordings[me]).resume_gradients()
             return
         depth = quiet_depth[me] - 1
         if depth:
@@ -1180,24 +1180,54 @@ def _count_traced(int more):
 # of the thread: decisions on values, copies that cut the graph, blocks of no_grad, and what a program must not do.
 
 cdef int programs = 0            # recordings under way; the one look that everybody else has to pay for
-cdef dict recordings = {}        # thread -> Recording
+cdef dict recordings = {}        # thread -> Recorder
+cdef Recorder latest = None      # the one that was begun last, if it has not ended: every decision asks for it, and
+cdef unsigned long latest_thread = 0    # the dict would take as long as the comparison
 
 
-cdef object recording_here():
-    return recordings.get(PyThread_get_thread_ident()) if programs else None
+cdef class Recorder:
+    """The base of `_program.Recording`."""
+
+    cdef object compare(self, int op, Tensor left, Tensor right, double number):
+        raise NotImplementedError
+
+    cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1:
+        raise NotImplementedError
+
+    cdef int number_read(self, int node, str how) except -1:
+        raise NotImplementedError
+
+    cdef int detached(self, int copy, int node) except -1:
+        raise NotImplementedError
+
+    cdef int stop_gradients(self) except -1:
+        raise NotImplementedError
+
+    cdef int resume_gradients(self) except -1:
+        raise NotImplementedError
 
 
-def _set_recording(recording):
+cdef Recorder recording_here():
+    if not programs:
+        return None
+    cdef unsigned long me = PyThread_get_thread_ident()
+    return latest if me == latest_thread and latest is not None else <Recorder>recordings.get(me)
+
+
+def _set_recording(Recorder recording):
     """Begin (or, with None, end) the recording of a program in this thread; collection is locked out meanwhile."""
-    global programs
-    me = PyThread_get_thread_ident()
+    global programs, latest, latest_thread
+    cdef unsigned long me = PyThread_get_thread_ident()
     if recording is None:
         del recordings[me]
+        if me == latest_thread:
+            latest = None
         T.locked -= 1
     else:
         if me in recordings:
             raise RuntimeError("a compiled function inside the recording of another one")
         recordings[me] = recording
+        latest, latest_thread = recording, me
         T.locked += 1
     programs = <int>len(recordings)
     set_limit()
@@ -1216,7 +1246,7 @@ cdef int forbid(str what) except -1:
 
 cdef int read_number(Tensor t, str how) except -1:
     """The value leaves the graph: from now on the program holds only for rows where it is the same."""
-    recording = recording_here()
+    cdef Recorder recording = recording_here()
     if recording is not None:
         recording.number_read(t.index, how)
     return 0
@@ -1344,6 +1374,7 @@ cdef class Tensor:
 
     def __richcmp__(self, other, int op):
         cdef double x, y = 0.0
+        cdef Recorder recording
         if type(other) is Tensor:
             y = T.value[(<Tensor>other).index]
         elif not as_number(other, &y):
@@ -1351,7 +1382,7 @@ cdef class Tensor:
         if programs:
             recording = recording_here()
             if recording is not None:
-                return recording.compare(op, self, other if type(other) is Tensor else result_of_number(y))
+                return recording.compare(op, self, <Tensor>other if type(other) is Tensor else None, y)
         x = T.value[self.index]
         if op == Py_LT:
             return x < y
@@ -1696,10 +1727,10 @@ cdef Tensor new_leaf(int i):
     return t
 
 
-cdef Tensor result_of_number(double v):
+cdef int node_of_number(double v) except -1:
     if T.n >= T.limit:
         safepoint(SLACK)
-    return result(CONST, 0, 0, v)
+    return emit(CONST, 0, 0, v, NULL)
 
 
 cdef int emit_custom(Tensor t, double v, list given) except -1:

@@ -1,3 +1,4 @@
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,17 @@ from fastscalar._program import Recording
 class ExactGraph:
     result: Tensor
     inputs: list[tuple[str, Any]]
-    guards: list[tuple[Any, ...]]
+    guards: np.ndarray
+    codes: list[CodeType]
     captures: list[Any]
     def __init__(
-        self, result: Tensor, inputs: list[Any], guards: list[Any], copies: list[tuple[Tensor, Tensor]]
+        self,
+        result: Tensor,
+        inputs: list[Any],
+        guards: np.ndarray,
+        codes: list[CodeType],
+        compared: list[Tensor | None],
+        copies: list[tuple[Tensor, Tensor]],
     ) -> None: ...
     def __enter__(self) -> ExactGraph: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -29,7 +37,6 @@ class ExactGraph:
         total_samples: float,
     ) -> tuple[int, float]: ...
     def backward(self, accumulate: bool) -> None: ...
-    def leaves(self) -> list[Tensor]: ...
 
 def leaves_before(marker: Tensor, result: Tensor, inputs: list[Any]) -> list[Any]: ...
 def exact_graph(recording: Recording, result: Tensor) -> ExactGraph: ...

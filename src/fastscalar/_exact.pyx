@@ -8,6 +8,7 @@ and the making of nodes.  Everything here holds the GIL.
 """
 
 from cpython.mem cimport PyMem_RawFree
+from libc.string cimport memcmp
 
 from fastscalar._array cimport *
 from fastscalar._core cimport *
@@ -16,7 +17,7 @@ from fastscalar._program cimport *
 import numpy as np
 
 from fastscalar._array import sgd_step
-from fastscalar._program import NotReplayable
+from fastscalar._program import DECISION, NotReplayable
 
 
 cdef struct Rows:                    # a Linear of an input array, as the eager engine makes it from a row of numbers
@@ -30,7 +31,10 @@ cdef class ExactGraph:
 
     cdef readonly Tensor result
     cdef readonly list inputs        # (kind, handle)
-    cdef readonly list guards        # (comparison, Tensor, Tensor or None, value, place)
+    cdef readonly object guards      # an array of DECISION; its nodes hold while `locked`
+    cdef readonly list codes         # that it refers to
+    cdef Decision[::1] decisions     # the same array
+    cdef list compared               # of each guard the two Tensors; the second one may be None
     cdef readonly list captures      # leaves that it reads: Tensors, and arrays as TensorArrays of one dimension
     cdef list copies                 # (Tensor, the one that it has the value of)
     cdef dict copied                 # the same by node, while `locked`
@@ -39,8 +43,10 @@ cdef class ExactGraph:
     cdef Rows *rows                  # while `train` runs
     cdef Py_ssize_t n_rows
 
-    def __init__(self, Tensor result not None, list inputs, list guards, list copies):
-        self.result, self.inputs, self.guards, self.copies = result, inputs, guards, copies
+    def __init__(self, Tensor result not None, list inputs, guards, list codes, list compared, list copies):
+        self.result, self.inputs, self.copies = result, inputs, copies
+        self.guards, self.codes, self.compared = guards, codes, compared
+        self.decisions = guards
         self.captures = []
 
     def __dealloc__(self):
@@ -58,6 +64,20 @@ cdef class ExactGraph:
         self.n += 1
         return 0
 
+    cdef int see_roots(self) except -1:
+        """Mark the result and what decisions compare, in a sweep; they may have moved since they were noted."""
+        cdef Py_ssize_t k
+        cdef Decision *d
+        see(self.result.index)
+        for k in range(self.decisions.shape[0]):
+            d = &self.decisions[k]
+            d.left = (<Tensor>self.compared[2 * k]).index
+            see(d.left)
+            if d.right >= 0:
+                d.right = (<Tensor>self.compared[2 * k + 1]).index
+                see(d.right)
+        return 0
+
     cdef int list_nodes(self) except -1:
         """What is to be computed again: scalar operations, and wide instructions by their last node."""
         cdef int i
@@ -65,13 +85,10 @@ cdef class ExactGraph:
         cdef Wide *q
         self.n = 0
         self.copied = {(<Tensor>t).index: (<Tensor>source).index for t, source in self.copies}
+        cdef bint any_copies = len(self.copied) > 0
         start_sweep()
         try:
-            see(self.result.index)
-            for _, left, right, _, _ in self.guards:
-                see((<Tensor>left).index)
-                if right is not None:
-                    see((<Tensor>right).index)
+            self.see_roots()
             i = previous(<int>T.n)
             while i > 0:
                 T.at = i
@@ -87,7 +104,7 @@ cdef class ExactGraph:
                         see_operand(&q.x)
                         see_operand(&q.y)
                         see_operand(&q.z)
-                elif i in self.copied:
+                elif any_copies and i in self.copied:
                     self.note(i)
                     see(self.copied[i])
                 i = previous(i)
@@ -136,8 +153,8 @@ cdef class ExactGraph:
                 T.value[i] = T.value[<int>self.copied[i]]
             else:
                 T.value[i] = compute(r.op, T.value[r.a], T.value[r.b])
-        for op, left, right, value, _ in self.guards:
-            if not self.holds(op, left, right, value):
+        for k in range(self.decisions.shape[0]):
+            if not self.holds(&self.decisions[k]):
                 return None
         return T.value[self.result.index]
 
@@ -146,11 +163,12 @@ cdef class ExactGraph:
             raise ValueError(f"cross_entropy: expected a label in 0..{classes - 1}, got {label!r}")
         return label
 
-    cdef bint holds(self, int op, Tensor left, right, double value):
-        cdef double x = T.value[left.index]
-        if right is not None:
-            return compare_numbers(op, x, T.value[(<Tensor>right).index]) == (value != 0.0)
-        return np.float64(truncated(op, x)).tobytes() == np.float64(value).tobytes()
+    cdef bint holds(self, Decision *d) except -1:
+        cdef double x = T.value[d.left]
+        if d.right >= 0:
+            return compare_numbers(d.op, x, T.value[d.right]) == (d.value != 0.0)
+        x = truncated(d.op, x)
+        return memcmp(&x, &d.value, sizeof(double)) == 0
 
     cdef int write(self, list row) except -1:
         cdef const double[::1] numbers
@@ -251,28 +269,24 @@ cdef class ExactGraph:
         for kind, handle in self.inputs:
             own.add(-1 - (<TensorArray>handle).slot if kind == "array" else
                     (<TracedInt>handle).tensor.index if kind == "whole" else (<Tensor>handle).index)
-        for t in self.leaves():
+        for t in self.leaves_before(first):
             i = (<Tensor>t).index
             if T.record[i].op == WIDE:
                 q = T.wide[T.record[i].a]
-                if q.start < first and -1 - q.slot not in own:
+                if -1 - q.slot not in own:
                     seen.setdefault(-1 - q.slot, array_of(q))
-            elif T.record[i].op == LEAF and i < first and i not in own:
+            elif i not in own:
                 seen.setdefault(i, t)
         self.captures = list(seen.values())
         return 0
 
-    def leaves(self):
-        """The leaves that are read; of an array the first element that is."""
+    cdef list leaves_before(self, int first):
+        """The leaves that are read and older than node `first`; of an array the first element that is."""
         cdef list out = []
         cdef int i, slot = -1
         start_sweep()
         try:
-            see(self.result.index)
-            for _, left, right, _, _ in self.guards:
-                see((<Tensor>left).index)
-                if right is not None:
-                    see((<Tensor>right).index)
+            self.see_roots()
             i = previous(<int>T.n)
             while i > 0:
                 T.at = i
@@ -284,11 +298,13 @@ cdef class ExactGraph:
                     see_operand(&T.wide[T.record[i].a].x)
                     see_operand(&T.wide[T.record[i].a].y)
                     see_operand(&T.wide[T.record[i].a].z)
-                elif T.record[i].op != WIDE:
-                    out.append(i)
-                elif T.record[i].a != slot:
+                elif T.record[i].op == LEAF:
+                    if i < first:
+                        out.append(i)
+                elif T.record[i].op == WIDE and T.record[i].a != slot:
                     slot = T.record[i].a
-                    out.append(i)
+                    if T.wide[slot].start < first:
+                        out.append(i)
                 i = previous(i)
             T.at = 0
         finally:
@@ -298,7 +314,7 @@ cdef class ExactGraph:
 
 def leaves_before(Tensor marker not None, Tensor result not None, list inputs):
     """The leaves that a result was computed from and that are older than `marker`; `inputs` as in a recording."""
-    cdef ExactGraph graph = ExactGraph(result, inputs, [], [])
+    cdef ExactGraph graph = ExactGraph(result, inputs, np.empty(0, DECISION), [], [], [])
     T.locked += 1
     try:
         graph.find_captures(marker.index)
@@ -308,18 +324,19 @@ def leaves_before(Tensor marker not None, Tensor result not None, list inputs):
     return graph.captures
 
 
-def exact_graph(recording, Tensor result):
+def exact_graph(Recording recording not None, Tensor result not None):
     """The recorded call of an exact program; ends the recording.  NotReplayable says why it has to run eagerly."""
     cdef Py_ssize_t k
     cdef ExactGraph graph
-    guards = []
+    cdef list compared = []
     T.locked += 1
     try:
-        for op, left, right, value, place in recording.guards:
-            guards.append((op, handle_of(left), None if right is None else handle_of(right), value, place))
+        for k in range(recording.n):
+            compared.append(handle_of(recording.decisions[k].left))
+            compared.append(handle_of(recording.decisions[k].right) if recording.decisions[k].right >= 0 else None)
         copies = [(handle_of(t), handle_of(source)) for t, source in recording.copies.items()]
         recording.__exit__()
-        graph = ExactGraph(result, recording.inputs, guards, copies)
+        graph = ExactGraph(result, recording.inputs, recording.guards(), recording.codes, compared, copies)
         with graph:
             for k in range(graph.n):
                 if T.record[graph.node[k]].op == WIDE and T.wide[T.record[graph.node[k]].a].op == W_CUSTOM:

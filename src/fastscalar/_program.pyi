@@ -1,29 +1,26 @@
+from collections.abc import Iterator
+from types import CodeType
 from typing import Any
 
 import numpy as np
 from typing_extensions import disjoint_base
 
-from fastscalar._core import Tensor
+from fastscalar._core import Recorder, Tensor
 
 class NotReplayable(Exception): ...
 
-class Recording:
+DECISION: np.dtype[Any]
+
+@disjoint_base
+class Recording(Recorder):
     inputs: list[tuple[str, Any]]
     stopped: list[list[int]]
-    gathers: bool
     exact: bool
-    guards: list[tuple[Any, ...]]
-    copies: dict[int, int]
+    codes: list[CodeType]
     def __init__(self, exact: bool = False) -> None: ...
     def __enter__(self) -> Recording: ...
     def __exit__(self, *exc: object) -> None: ...
     def begin(self) -> None: ...
-    def compare(self, op: int, left: Tensor, right: Tensor) -> Any: ...
-    def decided(self, op: int, left: Tensor, right: Tensor, outcome: bool) -> None: ...
-    def number_read(self, node: int, how: str) -> None: ...
-    def detached(self, copy: int, node: int) -> None: ...
-    def stop_gradients(self) -> None: ...
-    def resume_gradients(self) -> None: ...
 
 @disjoint_base
 class Graph:
@@ -34,11 +31,13 @@ class Graph:
     stopped: np.ndarray
     items: list[tuple[Any, ...]]
     captures: list[Any]
-    guards: list[tuple[Any, ...]]
+    guards: np.ndarray
+    codes: list[CodeType]
     inputs: list[str]
     result: int
     operations: int
 
+def places_of(graph: Any) -> Iterator[tuple[tuple[CodeType, int] | None, int]]: ...
 def line_of(place: Any) -> tuple[str, int]: ...
 def same_graph(g: Graph, h: Graph) -> bool: ...
 def extract(recording: Recording, result: Tensor) -> Graph: ...

@@ -7,21 +7,32 @@ and `extract` copies what its result was computed from off the tape into a Graph
 instructions of a Graph, `_replay` runs them.
 """
 
+from cpython.buffer cimport Py_buffer, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree
-from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
-from libc.string cimport memcpy, memset
+from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyObject
+from libc.string cimport memset
 
 from fastscalar._array cimport *
 from fastscalar._core cimport *
 
 import math
 import os
-import sys
 
 import numpy as np
 
 from fastscalar._core import _record, _set_recording
+
+cdef extern from "Python.h":     # with references as they are counted, which the frames of a hot loop should not cost
+    ctypedef struct PyFrameObject
+    ctypedef struct PyCodeObject
+    PyFrameObject *PyEval_GetFrame()
+    PyFrameObject *PyFrame_GetBack(PyFrameObject *frame)
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
+    int PyFrame_GetLasti(PyFrameObject *frame)
+    void Py_XINCREF(void *x)
+    void Py_DECREF(void *x)
+    void Py_XDECREF(void *x)
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -30,22 +41,20 @@ class NotReplayable(Exception):
     """The function does something that only Python can do; the message says what."""
 
 
-class Recording:
+cdef class Recording(Recorder):
     """Context in which calls of this thread are written down as a program.
 
     `exact`: gathers and `where` become decisions, so that the graph is that of the eager function.
     """
 
-    def __init__(self, exact=False):
+    def __init__(self, bint exact=False):
         self.exact = exact
         self.gathers = not exact
-        self.inputs = []         # (kind, handle): "array" a TensorArray, "number" a Tensor, "whole" a TracedInt
-        self.guards = []         # (comparison, node, node or None, value, place)
-        self.copies = {}         # node of a leaf -> node that it has the value of
-        self.stopped = []        # [first, stop) of nodes made in blocks of no_grad
-        self.depth = 0
-        self.first = 0
-        self.closed = False
+        self.inputs, self.stopped, self.codes = [], [], []
+        self.code_numbers, self.copies = {}, {}
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.decisions)
 
     def __enter__(self):
         self.context = _record()
@@ -59,7 +68,7 @@ class Recording:
 
     def begin(self):
         """The inputs are there; leaves that are made from now on are constants."""
-        self.first = T.n
+        self.first = <int>T.n
 
     def __exit__(self, *exc):
         if not self.closed:
@@ -69,33 +78,140 @@ class Recording:
 
     # --- what the engine tells ---
 
-    def compare(self, int op, Tensor left, Tensor right):
-        cdef double x = T.value[left.index], y = T.value[right.index]
-        outcome = compare_numbers(op, x, y)
-        if not self.exact:
-            return TracedBool(self, op, left, right, outcome)
-        self.decided(op, left, right, outcome)
-        return outcome
+    cdef object compare(self, int op, Tensor left, Tensor right, double number):
+        cdef TracedBool traced
+        cdef double y = number if right is None else T.value[right.index]
+        cdef bint outcome = compare_numbers(op, T.value[left.index], y)
+        if self.exact:
+            self.decided(op, left, right, number, outcome)
+            return outcome
+        traced = TracedBool.__new__(TracedBool)
+        traced.recording, traced.op, traced.outcome = self, op, outcome
+        traced.left, traced.right, traced.number = left, right, number
+        return traced
 
-    def decided(self, int op, Tensor left, Tensor right, bint outcome):
-        self.guards.append((op, left.index, right.index, float(outcome), _place()))
+    cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1:
+        cdef int q
+        if self.closed or left.index == 0:       # somebody kept it and the graph has been made; nobody's node is NaN
+            return 0
+        q = node_of_number(number) if right is None else right.index
+        return self.note(op, left.index, q, outcome) if q else 0
 
-    def number_read(self, int node, str how):
-        cdef int op = {"int()": GUARD_TRUNC, "floor()": GUARD_FLOOR, "ceil()": GUARD_CEIL}.get(how, GUARD_SAME)
-        self.guards.append((op, node, None, truncated(op, T.value[node]), _place()))
+    cdef int number_read(self, int node, str how) except -1:
+        cdef int op = READINGS.get(how, GUARD_SAME)
+        return self.note(op, node, -1, truncated(op, T.value[node]))
 
-    def detached(self, int copy, int node):
+    cdef int detached(self, int copy, int node) except -1:
         self.copies[copy] = node
+        return 0
 
-    def stop_gradients(self):
+    cdef int stop_gradients(self) except -1:
         if self.depth == 0:
             self.stopped.append([T.n, T.n])
         self.depth += 1
+        return 0
 
-    def resume_gradients(self):
+    cdef int resume_gradients(self) except -1:
         self.depth -= 1
         if self.depth == 0:
             self.stopped[len(self.stopped) - 1][1] = T.n
+        return 0
+
+    # --- decisions ---
+
+    cdef int note(self, int op, int left, int right, double value) except -1:
+        cdef Decision *d
+        cdef void *block
+        cdef Py_ssize_t room
+        if self.n == self.room:
+            room = 2 * self.room + 64
+            block = reallocate(self.decisions, room * sizeof(Decision))
+            if block == NULL:
+                out_of_memory("a program", room)
+            self.decisions, self.room = <Decision *>block, room
+        d = &self.decisions[self.n]
+        d.value, d.op, d.left, d.right, d.code, d.instruction = value, op, left, right, -1, -1
+        self.find_place(d)
+        self.n += 1
+        return 0
+
+    cdef int find_place(self, Decision *d) except -1:
+        """The innermost frame that is not ours, as its code and the instruction in it: its line is asked for once in a
+        thousand times, and costs more than the decision."""
+        cdef PyFrameObject *frame = PyEval_GetFrame()
+        cdef PyFrameObject *back
+        cdef PyCodeObject *code
+        Py_XINCREF(frame)
+        try:
+            while frame != NULL:
+                code = PyFrame_GetCode(frame)
+                try:
+                    d.code = self.code_number(<PyObject *>code)
+                finally:
+                    Py_DECREF(code)
+                if d.code >= 0:
+                    d.instruction = PyFrame_GetLasti(frame)
+                    break
+                back = PyFrame_GetBack(frame)
+                Py_DECREF(frame)
+                frame = back
+        finally:
+            Py_XDECREF(frame)
+        return 0
+
+    cdef int code_number(self, PyObject *code) except -2:
+        """The number of a code object in `codes`, -1: it is ours."""
+        cdef size_t slot = (<size_t>code >> 6) % KNOWN
+        if self.known[slot] == code:
+            return self.known_number[slot]
+        entry = self.code_numbers.get(<size_t>code)
+        if entry is None:
+            ours = (<object>code).co_filename.startswith(_OURS)
+            entry = <object>code, -1 if ours else len(self.codes)     # kept, so that no other gets its address
+            if not ours:
+                self.codes.append(<object>code)
+            self.code_numbers[<size_t>code] = entry
+        self.known[slot], self.known_number[slot] = code, entry[1]
+        return entry[1]
+
+    cdef object guards(self):
+        """The decisions, as an array, which takes them over; their nodes are those of the tape."""
+        cdef Py_ssize_t n = self.n
+        self.n = self.room = 0
+        return taken(<void **>&self.decisions, n, DECISION)
+
+
+cdef class Block:
+    """Memory that an array lies in: nothing is copied, which for a graph would be half of what it takes."""
+
+    cdef void *data              # owned
+    cdef Py_ssize_t size
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, False, flags)
+
+
+cdef object taken(void **data, Py_ssize_t n, dtype):
+    """The first n of what lies at data[0], as an array that owns it."""
+    cdef Block block
+    cdef void *smaller
+    if n == 0:
+        return np.empty(0, dtype)
+    block = Block.__new__(Block)
+    block.size = n * dtype.itemsize
+    smaller = reallocate(data[0], block.size)
+    block.data = data[0] if smaller == NULL else smaller
+    data[0] = NULL
+    return np.frombuffer(block, dtype)
+
+
+INT, DOUBLE = np.dtype(np.int32), np.dtype(np.float64)
+DECISION = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4"), ("code", "i4"),
+                     ("instruction", "i4")], align=True)
+cdef dict READINGS = {"int()": GUARD_TRUNC, "floor()": GUARD_FLOOR, "ceil()": GUARD_CEIL}
 
 
 cdef double truncated(int op, double v):
@@ -116,17 +232,18 @@ cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
     return x > y if op == Py_GT else x >= y
 
 
-def _place():
-    """The innermost frame that is not ours, as its code and the instruction in it: its line is asked for once in a
-    thousand times, and costs more than the decision."""
-    frame = sys._getframe(0)
-    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
-        frame = frame.f_back
-    return (frame.f_code, frame.f_lasti) if frame is not None else None
+def places_of(graph):
+    """Where a recorded call decided: for each place its code and the instruction in it, or None, and how often."""
+    guards = graph.guards
+    where = guards["code"].astype(np.int64) << 32 | guards["instruction"].astype(np.int64) & 0xffffffff
+    _, first, count = np.unique(where, return_index=True, return_counts=True)
+    for k in np.argsort(first).tolist():
+        guard = guards[first[k]]
+        yield ((graph.codes[guard["code"]], int(guard["instruction"])) if guard["code"] >= 0 else None), int(count[k])
 
 
 def line_of(place):
-    """File and line of what `_place` found."""
+    """File and line of what `places_of` found."""
     if place is None:
         return "?", 0
     code, instruction = place
@@ -139,6 +256,16 @@ def line_of(place):
 
 # --- the graph of a program -----------------------------------------------------------------------
 
+ctypedef struct Choice:          # a `where`: left `comparison` right decides between a and b, all of them nodes
+    int item
+    int output
+    int comparison
+    int left
+    int right
+    int a
+    int b
+
+
 cdef class Graph:
     """Nodes in topological order, as columns, and what they refer to.
 
@@ -149,7 +276,12 @@ cdef class Graph:
     """
 
     cdef public object op, a, b, value, stopped
-    cdef public list items, captures, guards, inputs
+    cdef list entries            # the items; None: still among the choices
+    cdef Choice *choices         # owned
+    cdef Py_ssize_t n_choices, choice_room
+    cdef public list captures, inputs
+    cdef public object guards    # an array of DECISION, its nodes those of the graph
+    cdef public list codes       # that they refer to
     cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
     cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)
     cdef public int result
@@ -162,11 +294,30 @@ cdef class Graph:
     cdef Py_ssize_t n, room
 
     def __cinit__(self):
-        self.items, self.captures, self.guards, self.inputs = [], [], [], []
+        self.entries, self.captures, self.inputs, self.codes = [], [], [], []
         self.tables, self.blocks = {}, {}
 
     def __dealloc__(self):
         self.release()
+        PyMem_RawFree(self.choices)
+
+    @property
+    def items(self):
+        """A `where` takes 28 bytes until somebody asks, and then ten times that: many a recording is never rewritten,
+        and the first call should not wait for it."""
+        cdef Choice *c
+        cdef Py_ssize_t k
+        cdef int[:, ::1] nodes
+        if self.n_choices:
+            operands = np.empty((self.n_choices, 4), dtype=np.int32)
+            nodes = operands
+            for k in range(self.n_choices):
+                c = &self.choices[k]
+                nodes[k, 0], nodes[k, 1], nodes[k, 2], nodes[k, 3] = c.left, c.right, c.a, c.b
+                self.entries[c.item] = ("where", c.output, 1, operands[k], c.comparison)
+            PyMem_RawFree(self.choices)
+            self.choices, self.n_choices, self.choice_room = NULL, 0, 0
+        return self.entries
 
     cdef void release(self) noexcept:
         PyMem_RawFree(self.op_)
@@ -178,8 +329,7 @@ cdef class Graph:
         self.value_ = NULL
         self.lane_ = NULL
 
-    cdef int grow(self) except -1:
-        cdef Py_ssize_t room = max(256, self.room + self.room // 2)
+    cdef int grow(self, Py_ssize_t room) except -1:
         cdef void *block
         block = reallocate(self.op_, room * sizeof(int))
         if block == NULL:
@@ -207,7 +357,7 @@ cdef class Graph:
     cdef int add(self, int op, int a, int b, double value, bint lane) except -1:
         cdef int i = <int>self.n
         if self.n == self.room:
-            self.grow()
+            self.grow(self.room + self.room // 2 + 256)
         self.op_[i], self.a_[i], self.b_[i], self.value_[i], self.lane_[i] = op, a, b, value, lane
         self.n += 1
         return i
@@ -222,29 +372,34 @@ cdef class Graph:
         return self.add(op, a, b, r.f(x) if r.arity == 1 else r.f2(x, y),
                         self.lane_[a] or (b >= 0 and self.lane_[b]))
 
+    cdef int choose(self, int comparison, int left, int right, int a, int b, double value) except -1:
+        """A `where`."""
+        cdef Choice *c
+        cdef void *block
+        cdef Py_ssize_t room
+        if self.n_choices == self.choice_room:
+            room = 2 * self.choice_room + 64
+            block = reallocate(self.choices, room * sizeof(Choice))
+            if block == NULL:
+                out_of_memory("a program", room)
+            self.choices, self.choice_room = <Choice *>block, room
+        c = &self.choices[self.n_choices]
+        c.item, c.output = <int>len(self.entries), <int>self.n
+        c.comparison, c.left, c.right, c.a, c.b = comparison, left, right, a, b
+        self.entries.append(None)
+        self.n_choices += 1
+        return self.output(c.item, 0, value)
+
     cdef int output(self, int item, int k, double value) except -1:
         return self.add(G_ITEM, item, k, value, True)
 
     cdef int close(self) except -1:
-        self.op = column(<void **>&self.op_, self.n, np.int32)
-        self.a = column(<void **>&self.a_, self.n, np.int32)
-        self.b = column(<void **>&self.b_, self.n, np.int32)
-        self.value = column(<void **>&self.value_, self.n, np.float64)
+        self.op, self.a = taken(<void **>&self.op_, self.n, INT), taken(<void **>&self.a_, self.n, INT)
+        self.b, self.value = taken(<void **>&self.b_, self.n, INT), taken(<void **>&self.value_, self.n, DOUBLE)
         self.stopped = np.zeros(self.n, dtype=np.uint8)
         self.release()
         self.tables, self.blocks = {}, {}
         return 0
-
-
-cdef object column(void **data, Py_ssize_t n, dtype):
-    """As an array; the memory that it was in is given back at once, before the next one needs as much."""
-    out = np.empty(n, dtype)
-    cdef char[::1] view = out.view(np.int8)
-    if n:
-        memcpy(&view[0], data[0], view.shape[0])
-    PyMem_RawFree(data[0])
-    data[0] = NULL
-    return out
 
 
 # --- from the tape --------------------------------------------------------------------------------
@@ -317,21 +472,26 @@ cdef bint reads_block(Wide *q, Py_ssize_t first, set inputs, dict blocks) except
     return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
 
-cdef int list_nodes_of(Nodes *m, list roots, recording, dict blocks) except -1:
-    """What the roots were computed from, from young to old: scalar nodes, leaves, last nodes of instructions.
+cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) except -1:
+    """What the result and the decisions were computed from, from young to old: scalar nodes, leaves, last nodes of
+    instructions.
 
     Not arrays of leaves that only serve as weights, or as tables: `blocks` has the first node of each, and its columns.
     These are millions of leaves, but one node of the graph."""
-    cdef int i, k
+    cdef int i
+    cdef Py_ssize_t k
     cdef Wide *q
     cdef Operand *matrix
     cdef Wide *last = NULL                       # the instruction that the node before was of
     cdef Py_ssize_t first = recording.first
     cdef dict copies = recording.copies
+    cdef bint any_copies = len(copies) > 0
     cdef set seen = set()                        # tables: many rows are gathered from one
     cdef set inputs = {(<TensorArray>handle).slot for kind, handle in recording.inputs if kind == "array"}
-    for root in roots:
-        see(root)
+    see(result)
+    for k in range(recording.n):
+        see(recording.decisions[k].left)
+        see(recording.decisions[k].right)
     i = previous(<int>T.n)
     while i > 0:
         T.at = i
@@ -339,9 +499,9 @@ cdef int list_nodes_of(Nodes *m, list roots, recording, dict blocks) except -1:
             last = T.wide[T.record[i].a]
             if last.op == W_LEAF and blocks.pop(last.start, None):       # somebody reads single elements of it
                 for k in range(last.start + last.count - 1, i, -1):
-                    push(m, k)
+                    push(m, <int>k)
                 for k in range(last.start, i):
-                    see(k)
+                    see(<int>k)
         push(m, i)
         T.mark[i] = 0
         if T.record[i].op > WIDE:
@@ -363,7 +523,7 @@ cdef int list_nodes_of(Nodes *m, list roots, recording, dict blocks) except -1:
             if matrix != &q.y:
                 see_operand(&q.y)
             see_operand(&q.z)
-        elif i in copies:
+        elif any_copies and i in copies:
             see(copies[i])
         i = previous(i)
     T.at = 0
@@ -381,7 +541,7 @@ def same_graph(Graph g not None, Graph h not None):
     return all(len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y)) for x, y in zip(g.items, h.items))
 
 
-def extract(recording, Tensor result):
+def extract(Recording recording not None, Tensor result not None):
     """The Graph of what a recorded call returned; ends the recording.
 
     NotReplayable if there is something of the user's own in it.
@@ -396,19 +556,16 @@ def extract(recording, Tensor result):
     cdef Graph g = Graph()
     cdef Nodes m
     cdef int *number = NULL
-    cdef list roots = [result.index]
+    cdef Decision[::1] guards
+    cdef Py_ssize_t k
     memset(&m, 0, sizeof(Nodes))
     bound(result)
-    for guard in recording.guards:
-        roots.append(guard[1])
-        if guard[2] is not None:
-            roots.append(guard[2])
     T.locked += 1                                # the indices that the recording noted stay right
     try:
         recording.__exit__()
         start_sweep()
         try:
-            list_nodes_of(&m, roots, recording, g.blocks)
+            list_nodes_of(&m, result.index, recording, g.blocks)
         finally:
             end_sweep()
         number = <int *>allocate_zeroed(T.n, sizeof(int))      # by node of the tape: node of the graph + 1
@@ -416,8 +573,11 @@ def extract(recording, Tensor result):
             out_of_memory("a program", T.n)
         copy_nodes(g, &m, number, recording)
         g.result = number[result.index] - 1
-        for op, left, right, value, place in recording.guards:
-            g.guards.append((op, number[<int>left] - 1, -1 if right is None else number[<int>right] - 1, value, place))
+        g.guards, g.codes = recording.guards(), recording.codes
+        guards = g.guards
+        for k in range(guards.shape[0]):
+            guards[k].left = number[guards[k].left] - 1
+            guards[k].right = -1 if guards[k].right < 0 else number[guards[k].right] - 1
         stop_nodes(g, &m, number, recording)
         g.operations = count_operations(recording.first)
     finally:
@@ -449,7 +609,7 @@ cdef int count_operations(Py_ssize_t i) except -1:
     return <int>min(total, <long long>0x7fffffff)
 
 
-cdef int stop_nodes(Graph g, Nodes *m, const int *number, recording) except -1:
+cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) except -1:
     """Close the graph; nothing that was made in a block of no_grad passes a gradient on."""
     cdef Py_ssize_t k, j
     cdef int i, first, stop
@@ -469,21 +629,23 @@ cdef int stop_nodes(Graph g, Nodes *m, const int *number, recording) except -1:
     return 0
 
 
-cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
+cdef int copy_nodes(Graph g, Nodes *m, int *number, Recording recording) except -1:
     cdef Py_ssize_t k
     cdef int i, op, b, leaf_op = 0, leaf_of = 0
     cdef Py_ssize_t at = 0
     cdef Wide *q
     cdef Wide *leaf = NULL                       # the array that the last leaf was of: leaf_op and leaf_of are its
-    cdef dict arrays = {}, numbers = {}
+    cdef dict arrays = {}
     cdef dict copies = recording.copies
+    cdef bint any_copies = len(copies) > 0
     cdef list blocks = sorted(g.blocks)
     cdef int first = recording.first
     for k, (kind, handle) in enumerate(recording.inputs):
         if kind == "array":
             arrays[(<TensorArray>handle).slot] = k
         else:
-            numbers[(<TracedInt>handle).tensor.index if kind == "whole" else (<Tensor>handle).index] = k
+            number[(<TracedInt>handle).tensor.index if kind == "whole" else (<Tensor>handle).index] = -1 - <int>k
+    g.grow(m.n + 1)                              # only what stands for several operations needs more
     for k in range(m.n - 1, -1, -1):
         i = m.index[k]
         op = T.record[i].op
@@ -516,11 +678,11 @@ cdef int copy_nodes(Graph g, Nodes *m, int *number, recording) except -1:
                 number[i] = 1 + g.add(leaf_op, leaf_of, i - q.start, T.value[i], leaf_op == G_INPUT)
         elif op == CONST:
             number[i] = 1 + g.constant(T.value[i])
-        elif i in copies:
+        elif any_copies and i in copies:
             b = number[<int>copies[i]] - 1
             number[i] = 1 + g.add(G_COPY, b, -1, T.value[i], g.lane_[b])
-        elif i in numbers:
-            number[i] = 1 + g.add(G_INPUT, numbers[i], 0, T.value[i], True)
+        elif number[i] < 0:
+            number[i] = 1 + g.add(G_INPUT, -1 - number[i], 0, T.value[i], True)
         elif i >= first:
             number[i] = 1 + g.constant(T.value[i])
         else:
@@ -588,22 +750,24 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
         number[q.start] = 1 + copy_squared(g, q, number)
     elif q.op == W_XENT:
         number[q.start] = 1 + copy_cross_entropy(g, q, number)
+    elif q.op == W_SELECT:
+        number[q.start] = 1 + g.choose(
+            q.code, operand_node(g, &q.x, 0, number), operand_node(g, &q.x, 1, number),
+            operand_node(g, &q.x, 2, number), operand_node(g, &q.x, 3, number), T.value[q.start])
     else:
-        item = <int>len(g.items)
+        item = <int>len(g.entries)
         operands = table_nodes(g, &q.x, number) if q.op == W_GATHER else operand_nodes(g, &q.x, number)
-        g.items.append(None)
+        g.entries.append(None)
         for k in range(q.count):
             y = g.output(item, <int>k, T.value[q.start + k])
             number[q.start + k] = 1 + y
         first = number[q.start] - 1
         if q.op == W_LOGSUMEXP:
-            g.items[item] = ("logsumexp", first, 1, operands)
+            g.entries[item] = ("logsumexp", first, 1, operands)
         elif q.op == W_SOFTMAX:
-            g.items[item] = ("softmax", first, q.count, operands)
+            g.entries[item] = ("softmax", first, q.count, operands)
         elif q.op == W_GATHER:
-            g.items[item] = ("gather", first, q.count, operands, q.argument)
-        elif q.op == W_SELECT:
-            g.items[item] = ("where", first, 1, operands, q.code)
+            g.entries[item] = ("gather", first, q.count, operands, q.argument)
         else:
             raise NotReplayable(f"the operation {name_of(q.start)!r}")
     return 0
@@ -627,9 +791,9 @@ cdef int copy_cross_entropy(Graph g, Wide *q, const int *number) except -1:
     cdef int total = -1, item, out
     x = operand_nodes(g, &q.x, number)
     for r in range(max(q.rows, 1)):
-        item = <int>len(g.items)
+        item = <int>len(g.entries)
         out = g.output(item, 0, 0.0 if q.rows else T.value[q.start])
-        g.items.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument, q.labels[r]))
+        g.entries.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument, q.labels[r]))
         total = out if total < 0 else g.apply(ADD, total, out)
     return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
 
@@ -664,8 +828,8 @@ cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
                     s = g.apply(ADD, s, g.apply(MUL, x[k], weights[k, i]))
                 number[q.start + r * q.cols + i] = 1 + s
         else:
-            item = <int>len(g.items)
-            g.items.append(("affine", <int>g.n, q.cols, x, weights, b))
+            item = <int>len(g.entries)
+            g.entries.append(("affine", <int>g.n, q.cols, x, weights, b))
             for i in range(q.cols):
                 number[q.start + r * q.cols + i] = 1 + g.output(item, <int>i, T.value[q.start + r * q.cols + i])
     return 0

@@ -165,7 +165,6 @@ cdef class Plan:
     cdef public list inputs          # kinds
     cdef public object input_run     # by input: the run of an array, -1
     cdef public object input_address  # by input: the address of a shared number, -1
-    cdef public list places          # of guards: (file, line)
     cdef public str summary
     cdef public int operations
 

@@ -153,7 +153,7 @@ cdef class Plan:
     """What `rewrite` made of a Graph."""
 
     def __cinit__(self):
-        self.keep, self.tables, self.places, self.port_address = [], [], [], []
+        self.keep, self.tables, self.port_address = [], [], []
 
     def __dealloc__(self):
         PyMem_RawFree(self.uniform)

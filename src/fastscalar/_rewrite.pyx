@@ -370,15 +370,15 @@ cdef class Rewriter:
         if pin:
             self.pinned[i] = 1
 
-    cdef int reach(self, int result, list guards) except -1:
+    cdef int reach(self, int result, const Decision[::1] guards) except -1:
         cdef Py_ssize_t i
         cdef int k, o
         cdef set done = set(), tables = set()
         self.need(self.rep[result], True)
-        for _, p, q, _, _ in guards:
-            self.need(self.rep[p], True)
-            if q >= 0:
-                self.need(self.rep[q], True)
+        for i in range(guards.shape[0]):
+            self.need(self.rep[guards[i].left], True)
+            if guards[i].right >= 0:
+                self.need(self.rep[guards[i].right], True)
         for i in range(self.n - 1, -1, -1):
             if not self.live[i]:
                 continue
@@ -1281,16 +1281,17 @@ cdef class Rewriter:
         cdef Guard guard
         cdef Py_ssize_t k
         cdef int i, p, q
+        cdef const Decision[::1] guards = graph.guards
         plan = self.plan
         i = self.rep[graph.result]
         plan.result_kind = R_SLOTS if self.depends[i] == C_LANE else R_UNIFORM
         plan.result = self.slot(i) if self.depends[i] == C_LANE else self.address(i)
-        for op, p, q, value, place in graph.guards:
-            p, q = self.rep[p], self.rep[q] if q >= 0 else -1
+        for k in range(guards.shape[0]):
+            p, q = self.rep[guards[k].left], self.rep[guards[k].right] if guards[k].right >= 0 else -1
             if self.depends[p] == C_CONSTANT and (q < 0 or self.depends[q] == C_CONSTANT):
                 continue
             memset(&guard, 0, sizeof(Guard))
-            guard.op, guard.value = op, value
+            guard.op, guard.value = guards[k].op, guards[k].value
             guard.kind = R_SLOTS if self.depends[p] == C_LANE else R_UNIFORM
             guard.p = self.slot(p) if self.depends[p] == C_LANE else self.address(p)
             guard.other = R_NONE
@@ -1298,7 +1299,6 @@ cdef class Rewriter:
                 guard.other = R_SLOTS if self.depends[q] == C_LANE else R_UNIFORM
                 guard.q = self.slot(q) if self.depends[q] == C_LANE else self.address(q)
             plan.add_guard(&guard)
-            plan.places.append(place)
         at = np.asarray(self.at)
         for k in range(len(plan.tables)):
             nodes = plan.tables[k]

@@ -21,7 +21,7 @@ from fastscalar import _replay
 from fastscalar._array import TensorArray, TracedInt, to_tensor
 from fastscalar._core import Tensor, _recording
 from fastscalar._exact import leaves_before
-from fastscalar._program import NotReplayable, Recording, extract, line_of, same_graph
+from fastscalar._program import NotReplayable, Recording, extract, line_of, places_of, same_graph
 from fastscalar._rewrite import rewrite
 
 MISSED, SUSPECT = 1, 2  # status of a row, as `_replay` has it
@@ -524,8 +524,8 @@ class Program:
         """The place where most versions part."""
         places: dict[Any, int] = {}
         for version in site.versions:
-            for guard in version.graph.guards:
-                places[guard[4]] = places.get(guard[4], 0) + 1
+            for place, count in places_of(version.graph):
+                places[place] = places.get(place, 0) + count
         file, line = line_of(max(places, key=places.__getitem__) if places else None)
         return (
             f"more than {VERSIONS} ways through {self.__name__}; they part at {file}:{line}. "

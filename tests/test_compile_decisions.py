@@ -1,0 +1,250 @@
+"""What recordings note about decisions: which they are, where they were taken, and whose they are."""
+
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from compiled import bits, compiled_only
+from fastscalar import _core
+from fastscalar._exact import exact_graph
+from fastscalar._program import Recording, extract, line_of, places_of
+
+
+def graph_of(f, *numbers, exact=False):
+    """The graph of a call with Tensors."""
+    recording = Recording(exact)
+    with recording:
+        inputs = [fs.Tensor(v) for v in numbers]
+        recording.inputs = [("number", x) for x in inputs]
+        recording.begin()
+        return (exact_graph if exact else extract)(recording, f(*inputs))
+
+
+def lines(graph):
+    """How often it was decided, by file and line."""
+    found = {}
+    for place, count in places_of(graph):
+        where = line_of(place)
+        found[where] = found.get(where, 0) + count
+    return found
+
+
+def helper(t):
+    return t > 0.5
+
+
+def several_places(x):
+    total = x * 2.0
+    for k in range(3):
+        if total > k:
+            total = total + 1.0
+    if helper(total) and helper(x):
+        total = total + float(x)
+    y = fs.max([x, total, total * 2.0])
+    return y if (
+        x <
+        y
+    ) else -y
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_every_place_is_known_by_its_line(exact):
+    here, inside = several_places.__code__.co_firstlineno, helper.__code__.co_firstlineno + 1
+    asked = inside if exact else here + 5         # for its truth, at once or where an `if` does
+    graph = graph_of(several_places, 1.0, exact=exact)
+    expected = {here + 3: 3, asked: 2, here + 6: 1, here + 7: 2, here + 9: 1}
+    found = lines(graph)
+    assert {file for file, _ in found} == {__file__}
+    assert {line: n for (_, line), n in found.items()} == expected
+    assert list(found) == [(__file__, line) for line in expected], "in the order in which they came up first"
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_places_in_more_functions_than_are_remembered(exact):
+    """Equal functions, each from a code object of its own, and as many lines as there are."""
+    makers = [{} for _ in range(300)]
+    for k, names in enumerate(makers):
+        exec(compile("\n" * k + "def f(x):\n    return x * 2.0 if x > 0.0 else x", f"file{k % 7}.py", "exec"), names)
+
+    def f(x):
+        for _ in range(2):
+            for names in makers:
+                x = names["f"](x) / 2.0
+        return x
+
+    assert lines(graph_of(f, 1.0, exact=exact)) == {(f"file{k % 7}.py", k + 2): 2 for k in range(300)}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_warning_names_the_line_where_most_versions_part(exact):
+    def f(x):
+        if x[0] > 100.0:
+            x = x * 2.0
+        total = x[0]
+        for t in x:
+            total = total + (t if t > 0.0 else -2.0 * t)
+        return fs.max([total, x[0]])
+
+    X = np.array([[1.0 if k >> j & 1 else -1.0 for j in range(7)] for k in range(128)])
+    p = fs.compile(f, exact=exact)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        p.map(X)
+    (said,) = (str(w.message) for w in caught)
+    assert f"more than 64 ways through f; they part at {__file__}:{f.__code__.co_firstlineno + 5}. " in said
+
+
+def test_code_without_a_place():
+    """A comparison that no Python code asked for."""
+    assert line_of(None) == ("?", 0)
+    assert list(places_of(graph_of(lambda x: x * x, 2.0))) == []
+
+
+def test_guards_are_what_was_compared_and_how_it_came_out():
+    def f(x, y):
+        less, truncated = bool(x < y), int(y)
+        return x * y if less and 3.0 == y else x + truncated
+
+    graph = graph_of(f, 1.0, 2.5)
+    assert graph.guards["op"].tolist() == [0, 7, 2]
+    assert graph.guards["value"].tolist() == [1.0, 2.0, 0.0]
+    assert (graph.guards["right"] >= 0).tolist() == [True, False, True]
+    for name in ("left", "right"):
+        nodes = graph.guards[name][graph.guards["right"] >= 0]
+        assert sorted(graph.value[nodes].tolist()) in ([1.0, 2.5], [2.5, 3.0], [2.5, 2.5], [1.0, 3.0])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_many_decisions_of_all_kinds(exact):
+    """More than an array holds at first; the rows that they tell apart."""
+    w = [fs.Tensor(v) for v in np.linspace(-1.0, 1.0, 300)]
+
+    def f(x):
+        largest, chosen, count = x * w[0], x, 0
+        for t in w:
+            y = t * x
+            if y > largest:
+                largest = y
+            chosen = fs.where(y > chosen, y * 0.5, chosen)
+            count += int(y * 3.0)
+        return largest + chosen + count
+
+    rows = np.array([1.0, -1.0, 0.25, -0.5, 1.0])
+    expected = [f(fs.Tensor(v)) for v in rows]
+    with compiled_only():
+        p = fs.compile(f, exact=exact)
+        assert bits(p.map(rows)) == bits(np.array([t.data for t in expected]))
+        p.backward(rows)
+    found = [t.grad for t in w]
+    for t in w:
+        t.grad = 0.0
+    for t in expected:
+        t.backward(accumulate=True)
+    np.testing.assert_allclose(found, [t.grad for t in w], rtol=1e-12)
+
+
+def test_a_comparison_that_outlives_its_recording_decides_nothing_any_more():
+    kept = []
+
+    def f(x):
+        kept.append(x < 2.0)
+        return x * 3.0
+
+    p = fs.compile(f)
+    assert p(1.0) == 3.0
+    assert bool(kept[0]) is True
+    assert p.map(np.array([1.0, 5.0])).tolist() == [3.0, 15.0]
+    assert len(kept) == 1
+
+    def g(x):
+        return x * 2.0 if kept[0] else x              # not one of this recording
+
+    assert fs.compile(g).map(np.array([1.0, 5.0])).tolist() == [2.0, 10.0]
+    chosen = fs.where(kept[0], fs.Tensor(4.0), 5.0)
+    assert chosen.data == 4.0
+
+
+def test_a_comparison_is_made_by_recordings_only():
+    from fastscalar._array import TracedBool, select
+
+    with pytest.raises(TypeError, match="only the recording"):
+        TracedBool()
+    empty = TracedBool.__new__(TracedBool)
+    assert not empty
+    with pytest.raises(TypeError, match="where"):
+        select(empty, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("wrong", ["1", None, [1.0], [[1.0], [2.0]], object()])
+def test_where_names_what_is_not_a_number(wrong):
+    for a, b in ((wrong, 1.0), (1.0, wrong), (fs.Tensor(1.0), wrong)):
+        with pytest.raises((TypeError, ValueError), match="where"):
+            fs.compile(lambda x, a=a, b=b: fs.where(x > 0.0, a, b))(1.0)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_threads_note_their_own_decisions(exact):
+    """Two recordings that take turns, each in its thread; one ends in the middle of the other."""
+    turns = [threading.Event() for _ in range(4)]
+    results = {}
+
+    def waits(x):
+        x = x + 1.0 if x > 0.0 else x
+        turns[0].set()
+        assert turns[1].wait(20)
+        x = x + 1.0 if x < 5.0 else x
+        turns[2].set()
+        assert turns[3].wait(20)
+        return x + 1.0 if x != 7.0 else x
+
+    def goes(x):
+        assert turns[0].wait(20)
+        x = x * 2.0 if x > 1.0 else x
+        turns[1].set()
+        assert turns[2].wait(20)
+        return x * 2.0 if x > 3.0 else x
+
+    def record(f, number):
+        results[f] = graph_of(f, number, exact=exact)
+        turns[3].set()
+
+    threads = [threading.Thread(target=record, args=a) for a in ((waits, 1.0), (goes, 2.0))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for f, ops in ((waits, [4, 0, 3]), (goes, [4, 4])):
+        assert results[f].guards["op"].tolist() == ops
+        assert results[f].codes == [f.__code__]
+    assert not _core._recording()
+
+
+@pytest.mark.skipif(_core.tape_info()["stress"], reason="every step allocates, in stress mode")
+@pytest.mark.parametrize("exact", [False, True])
+def test_every_allocation_of_a_recording_that_decides_may_be_refused(exact):
+    def f(x):
+        largest = x
+        for k in range(80):
+            largest = x * k if x * k > largest else largest
+            largest = fs.where(x > k, x, largest)
+        return largest
+
+    for k in range(2000):
+        program = fs.compile(f, exact=exact)
+        _core._fail_after(k)
+        try:
+            assert program(2.0) == 158.0
+        except MemoryError:
+            _core._fail_after(-1)
+            assert program(2.0) == 158.0
+        finally:
+            done = _core._requests_left() >= 0
+            _core._fail_after(-1)
+        if done:
+            break
+    else:
+        pytest.fail("there is no end of allocations")
+    assert k >= 3
