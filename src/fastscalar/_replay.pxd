@@ -26,6 +26,7 @@ ctypedef struct Ref:        # n numbers that an instruction reads
     int step                # from one to the next: 0, or 1
     int port                # R_UNIFORM in the lanes' part: where its gradient is collected (one, or n of them); -1
     int run                 # R_ROWS
+    unsigned char together  # R_SLOTS: their gradients lie side by side too, or it is one
     const int *index        # slots or addresses one by one, instead of start and step; the plan's
 
 cdef enum InstrKind:
@@ -116,6 +117,11 @@ ctypedef struct Guard:
     double value
 
 
+ctypedef struct Birth:
+    int at
+    int count
+
+
 ctypedef struct Body:       # of a finished plan, for code without the GIL
     Instr *uniform
     Instr *lanes
@@ -131,18 +137,22 @@ ctypedef struct Body:       # of a finished plan, for code without the GIL
     Py_ssize_t n_matrices
     Py_ssize_t n_guards
     int n_slots
+    int n_adjoints          # gradients of slots that are there at the same time
     int n_uniform
     int n_ports
     int n_runs
     int result
     int result_kind
+    const int *adjoint      # by slot: where its gradient is; -1: it has none
+    const int *birth_of     # by instruction of the lanes' part, n_lanes for the result: its first birth; and one more
+    const Birth *births     # gradients that begin, at zero, when the instruction runs backwards
     const int *ports
     const int **table_of
     const int *run_of_input
 
 
 cdef class Plan:
-    cdef public int n_slots, n_uniform, n_ports, n_runs, result, result_kind
+    cdef public int n_slots, n_adjoints, n_uniform, n_ports, n_runs, result, result_kind
     cdef Instr *uniform
     cdef Instr *lanes
     cdef Term *terms
@@ -157,6 +167,7 @@ cdef class Plan:
     cdef public list keep            # arrays that pointers refer to
     cdef public list tables          # addresses of copied matrices
     cdef public object constant_at, constant_value     # addresses and values of numbers
+    cdef public object adjoint, birth_of, births         # as in the Body
     cdef public object port_address  # address that each port belongs to
     cdef public list captures        # handles, as in the Graph
     cdef public object capture_of, offset_of, address_of, count_of   # of captured numbers: capture, place in it,

@@ -189,6 +189,10 @@ cdef class Plan:
         p.guards, p.n_guards, p.n_matrices = self.guards, self.n_guards, self.n_matrices
         p.n_uniform_instr, p.n_lanes, p.n_slots, p.n_uniform = (
             self.n_uniform_instr, self.n_lanes, self.n_slots, self.n_uniform)
+        cdef const int[::1] adjoint = self.adjoint, birth_of = self.birth_of
+        cdef const int[:, ::1] births = self.births
+        p.adjoint, p.birth_of, p.births = &adjoint[0], &birth_of[0], <const Birth *>&births[0, 0]
+        p.n_adjoints = self.n_adjoints
         p.n_ports, p.n_runs, p.result, p.result_kind = self.n_ports, self.n_runs, self.result, self.result_kind
         return 0
 
@@ -328,8 +332,11 @@ cdef class Replay:
             PyMem_RawFree(<void *><size_t>block)
 
     cdef int lanes_of_a_chunk(self) except -1:
-        """So many that slots and their gradients stay in the second-level cache; products want some dozen rows."""
-        cdef long long lanes = (1 << 18) // max(1, 2 * self.plan.n_slots * <long long>self.size)
+        """So many that slots stay in the last-level cache; products want some dozen rows.
+
+        Scalar code takes longer to begin an instruction than to read a few lanes from another level: ODE of the
+        benchmarks, nanoseconds an operation and row, 16 lanes (second level) 3.3, 32 lanes 2.1, 64 1.4, 128 1.0."""
+        cdef long long lanes = (1 << 23) // max(1, (self.plan.n_slots + self.plan.n_adjoints) * <long long>self.size)
         lanes = min(max(lanes // 16 * 16, 16), 128)
         if self.plan.n_products:
             lanes = min(lanes, 32)
@@ -361,7 +368,7 @@ cdef class Replay:
         self.scratch = <char **>self.block(self.threads, sizeof(void *))
         for t in range(self.threads):
             self.V[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
-            self.A[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
+            self.A[t] = <char *>self.block(<size_t>p.n_adjoints * self.chunk, self.size)
             self.scratch[t] = <char *>self.block(room + self.chunk, self.size)
         self.PB = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
         self.loss = <double *>self.block(self.batch, sizeof(double))
@@ -1546,17 +1553,18 @@ cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long lo
     cdef real *port = <real *>r.PB + <Py_ssize_t>c * p.n_ports
     cdef real *g
     cdef Input *x
-    memset(A, 0, <size_t>p.n_slots * lanes * sizeof(real))
     for k in range(p.n_runs):
         if p.runs[k].mask & mode:
             memset(rows_of(r, r.RA, <int>k, l0, tag), 0, <size_t>p.runs[k].ld * lanes * sizeof(real))
     if p.result_kind == R_SLOTS:
-        g = A + <Py_ssize_t>p.result * lanes
+        begin_gradients(p, p.n_lanes, A, lanes, tag)
+        g = A + <Py_ssize_t>p.adjoint[p.result] * lanes
         for l in range(lanes):
             g[l] = 1.0
     for k in range(p.n_lanes - 1, -1, -1):
         q = &p.lanes[k]
-        if not q.mask & mode:
+        begin_gradients(p, k, A, lanes, tag)
+        if not q.mask & mode or (q.run < 0 and q.kind != I_NUMBER and p.adjoint[q.out] < 0):
             continue
         if q.kind == I_ELEMENTS:
             elements_backward(r, q, V, A, U, port, lanes, False, tag)
@@ -1571,7 +1579,8 @@ cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long lo
             x = &r.input[q.extra]
             if x.gradient != NULL:
                 for l in range(lanes):
-                    x.gradient[rows[l0 + l]] = A[<Py_ssize_t>q.out * lanes + l]
+                    x.gradient[rows[l0 + l]] = 0.0 if p.adjoint[q.out] < 0 else (
+                        A[<Py_ssize_t>p.adjoint[q.out] * lanes + l])
         elif q.kind == I_SPREAD:
             spread_backward(r, q, rows_of(r, r.RA, q.a.run, l0, tag), A, lanes, tag)
         elif q.kind == I_PACK:
@@ -1588,6 +1597,13 @@ cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long lo
             x = &r.input[l]
             if p.run_of_input[l] >= 0 and x.gradient != NULL:
                 store_gradient(r, l, l0, lanes, rows, tag)
+
+
+cdef inline void begin_gradients(const Body *p, Py_ssize_t k, real *A, int lanes, real tag) noexcept nogil:
+    """Those that are first added to by instruction k."""
+    cdef int b
+    for b in range(p.birth_of[k], p.birth_of[k + 1]):
+        memset(A + <Py_ssize_t>p.births[b].at * lanes, 0, <size_t>p.births[b].count * lanes * sizeof(real))
 
 
 cdef void product_backward(Replay r, const Instr *q, int thread, int l0, int lanes, real tag) noexcept nogil:
@@ -1626,23 +1642,30 @@ cdef void elements_backward(Replay r, const Instr *q, real *V, real *A, real *U,
     cdef int pa = 0 if q.a.index == NULL and q.a.step == 0 else 1
     cdef int pb = 0 if q.b.index == NULL and q.b.step == 0 else 1
     cdef Py_ssize_t k, out = <Py_ssize_t>q.out * lanes, at, bt, step = lanes, count = q.n
+    cdef const int *adjoint = NULL if uniform else r.plan.body.adjoint
+    cdef const real *g = A + <Py_ssize_t>(q.out if uniform else adjoint[q.out]) * lanes
     cdef real *da
     cdef real *db
     if not wa and not wb:
         return
-    if is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform):
+    if is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform) and (
+            uniform or ((not wa or not va or q.a.together) and (not wb or not vb or q.b.together))):
         step, count = <Py_ssize_t>q.n * lanes, 1
     for k in range(count - 1, -1, -1):
         at = <Py_ssize_t>place(&q.a, <int>k) * (lanes if va else 1)
         bt = <Py_ssize_t>place(&q.b, <int>k) * (lanes if vb else 1)
         da = NULL
         db = NULL
-        if wa:
-            da = A + at if va else port + q.a.port + k * pa
-        if wb:
-            db = A + bt if vb else port + q.b.port + k * pb
+        if wa and not va:
+            da = port + q.a.port + k * pa
+        elif wa:
+            da = A + at if uniform else A + <Py_ssize_t>adjoint[place(&q.a, <int>k)] * lanes
+        if wb and not vb:
+            db = port + q.b.port + k * pb
+        elif wb:
+            db = A + bt if uniform else A + <Py_ssize_t>adjoint[place(&q.b, <int>k)] * lanes
         apply_backward(r, q, mode, da, db, V + at if va else U + at, V + bt if vb else U + bt,
-                       V + out + k * step, A + out + k * step, step, tag)
+                       V + out + k * step, g + k * step, step, tag)
 
 
 cdef void rows_backward(Replay r, const Instr *q, int l0, int lanes, real *port, real tag) noexcept nogil:
@@ -1675,7 +1698,7 @@ cdef void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real
                        real tag) noexcept nogil:
     cdef const Sum *s = &r.plan.body.sums[q.extra]
     cdef const Term *t
-    cdef const real *g = A + <Py_ssize_t>q.out * lanes
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
     cdef int k, which = r.mode & (PARAMETERS | ARGUMENTS)
     for k in range(s.stop - 1, s.first - 1, -1):
         t = &r.plan.body.terms[k]
@@ -1688,13 +1711,15 @@ cdef void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real
 cdef void term_backward(Replay r, int sign, int kind, int p, int p_port, int other, int q, real *V, real *A, real *U,
                         real *port, const real *g, int lanes, real tag) noexcept nogil:
     """What flows into p, whose factor is q."""
-    cdef real *d = A + <Py_ssize_t>p * lanes
+    cdef real *d
     if kind == R_UNIFORM:
         if other == R_SLOTS:
             port[p_port] += <real>(sign * r.K.dot(g, V + <Py_ssize_t>q * lanes, lanes))
         else:
             port[p_port] += <real>(sign * r.K.sum(g, lanes) * (<double>U[q] if other == R_UNIFORM else 1.0))
-    elif other == R_NONE:
+        return
+    d = A + <Py_ssize_t>r.plan.body.adjoint[p] * lanes
+    if other == R_NONE:
         if sign > 0:
             r.K.add(d, g, lanes)
         else:
@@ -1709,7 +1734,7 @@ cdef void term_backward(Replay r, int sign, int kind, int p, int p_port, int oth
 
 cdef void spread_backward(Replay r, const Instr *q, real *target, const real *A, int lanes, real tag) noexcept nogil:
     cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
-    cdef const real *g = A + <Py_ssize_t>q.out * lanes
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
     if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
         r.K.turn(target + q.a.start, ld, g, lanes, q.n, lanes, True)
         return
@@ -1723,6 +1748,7 @@ cdef void pack_backward(Replay r, const Instr *q, real *A, real *port, int l0, i
     cdef int ld = r.plan.body.runs[q.run].ld, k = 0, l, n, uniform = 0
     cdef const real *g = rows_of(r, r.RA, q.run, l0, tag)
     cdef const int *index = q.a.index
+    cdef const int *adjoint = r.plan.body.adjoint
     while k < q.n:
         n = 1
         if index[k] < 0:
@@ -1730,9 +1756,9 @@ cdef void pack_backward(Replay r, const Instr *q, real *A, real *port, int l0, i
                 port[q.a.port + uniform] += g[<Py_ssize_t>l * ld + k]
             uniform += 1
         else:
-            while k + n < q.n and index[k + n] == index[k] + n:
+            while k + n < q.n and index[k + n] >= 0 and adjoint[index[k + n]] == adjoint[index[k]] + n:
                 n += 1
-            r.K.turn(A + <Py_ssize_t>index[k] * lanes, lanes, g + k, ld, lanes, n, True)
+            r.K.turn(A + <Py_ssize_t>adjoint[index[k]] * lanes, lanes, g + k, ld, lanes, n, True)
         k += n
 
 
@@ -1741,7 +1767,7 @@ cdef void select_backward(Replay r, const Instr *q, real *V, real *A, real *U, r
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef const real *a = one_of(&q.a, V, U, lanes)
     cdef const real *b = one_of(&q.b, V, U, lanes)
-    cdef const real *g = A + <Py_ssize_t>q.out * lanes
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
     cdef const Ref *chosen
     cdef int l, which = r.mode & (PARAMETERS | ARGUMENTS)
     for l in range(lanes):
@@ -1752,7 +1778,7 @@ cdef void select_backward(Replay r, const Instr *q, real *V, real *A, real *U, r
         if not chosen.mask & which:
             continue
         if chosen.kind == R_SLOTS:
-            A[<Py_ssize_t>chosen.start * lanes + l] += g[l]
+            A[<Py_ssize_t>r.plan.body.adjoint[chosen.start] * lanes + l] += g[l]
         else:
             port[chosen.port] += g[l]
 
@@ -1800,7 +1826,7 @@ cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes,
                 dz[k] += p[k] * (g[k] - total)
             continue
         p = rows_of(r, r.RV, it.saved, l0 + l, tag)
-        g = <real *>r.A[thread] + <Py_ssize_t>q.out * lanes + l
+        g = <real *>r.A[thread] + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes + l
         for k in range(n):
             dz[k] += g[0] * p[k]
         if q.kind == I_XENT:

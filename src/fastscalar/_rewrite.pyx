@@ -1343,6 +1343,135 @@ cdef class Rewriter:
         return summary(self.plan.operations, self.counts)
 
 
+# --- places of the gradients of slots -------------------------------------------------------------
+
+ctypedef struct Places:          # while they are given out
+    int *adjoint                 # by slot
+    const int *first             # by slot: the first one that is computed with it,
+    const int *count             # and by that: how many are
+    Ints[32] spare               # by the logarithm of their size: places that are free again
+    Ints births                  # (at, count)
+    int top
+
+
+cdef int begin_gradient(Places *m, int slot) except -1:
+    """Gradients of slots that are computed together lie together."""
+    cdef int first = m.first[slot], n = m.count[first], size = 0, at, k
+    if m.adjoint[slot] >= 0:
+        return 0
+    while 1 << size < n:
+        size += 1
+    if m.spare[size].n:
+        m.spare[size].n -= 1
+        at = m.spare[size].at[m.spare[size].n]
+    else:
+        at = m.top
+        m.top += 1 << size
+    for k in range(n):
+        m.adjoint[first + k] = at + k
+    push(&m.births, at)
+    push(&m.births, n)
+    return 0
+
+
+cdef int begin_operand(Places *m, const Ref *r, int n) except -1:
+    cdef int k
+    if r.kind == R_SLOTS and r.mask:
+        for k in range(n):
+            begin_gradient(m, r.index[k] if r.index != NULL else r.start + k * r.step)
+    return 0
+
+
+cdef int begin_operands(Places *m, Plan p, const Instr *q) except -1:
+    """What an instruction adds gradients to."""
+    cdef const Term *t
+    cdef int k
+    if q.kind == I_ELEMENTS:
+        begin_operand(m, &q.a, q.n)
+        begin_operand(m, &q.b, q.n)
+    elif q.kind == I_SUM:
+        for k in range(p.sums[q.extra].first, p.sums[q.extra].stop):
+            t = &p.terms[k]
+            if t.p_kind == R_SLOTS and t.p_mask:
+                begin_gradient(m, t.p)
+            if t.q_kind == R_SLOTS and t.q_mask:
+                begin_gradient(m, t.q)
+    elif q.kind == I_PACK:
+        for k in range(q.n):
+            if q.a.mask and q.a.index[k] >= 0:
+                begin_gradient(m, q.a.index[k])
+    elif q.kind == I_SELECT:
+        begin_operand(m, &p.items[q.extra].c, 1)
+        begin_operand(m, &p.items[q.extra].d, 1)
+    return 0
+
+
+cdef int end_gradient(Places *m, const Instr *q) except -1:
+    """An instruction is done, going backwards: the gradients of its outputs make room."""
+    cdef int size = 0
+    if m.adjoint[q.out] >= 0:
+        while 1 << size < q.n:
+            size += 1
+        push(&m.spare[size], m.adjoint[q.out])
+    return 0
+
+
+cdef bint side_by_side(const Ref *r, int n, const int *adjoint) noexcept:
+    cdef int k
+    if r.kind != R_SLOTS or r.index != NULL or r.step != 1:
+        return n == 1
+    for k in range(n):
+        if adjoint[r.start + k] != adjoint[r.start] + k:
+            return False
+    return True
+
+
+cdef int place_gradients(Plan p) except -1:
+    """A gradient is there from the last instruction that reads the slot back to the one that computes it.
+
+    Those that take turns in one place stay in the nearest cache, and there is room for twice the lanes: the ODE of the
+    benchmarks with 7,700 operations, 128 lanes, 1.1 ns an operation and row, 1.6 with a place for each; with 1,900
+    operations 1.02 and 1.08."""
+    cdef Places m
+    cdef Py_ssize_t k
+    cdef Instr *q
+    cdef int[::1] adjoint = np.full(p.n_slots + 1, -1, np.int32), first = np.zeros(p.n_slots + 1, np.int32)
+    cdef int[::1] count = np.zeros(p.n_slots + 1, np.int32), birth_of = np.zeros(p.n_lanes + 2, np.int32)
+    cdef int j
+    memset(&m, 0, sizeof(Places))
+    m.adjoint, m.first, m.count = &adjoint[0], &first[0], &count[0]
+    for k in range(p.n_lanes):
+        q = &p.lanes[k]
+        if q.run < 0:
+            count[q.out] = q.n
+            for j in range(q.n):
+                first[q.out + j] = q.out
+    try:
+        if p.result_kind == R_SLOTS:
+            begin_gradient(&m, p.result)
+        birth_of[p.n_lanes] = <int>m.births.n
+        for k in range(p.n_lanes - 1, -1, -1):
+            q = &p.lanes[k]
+            begin_operands(&m, p, q)
+            birth_of[k] = <int>m.births.n
+            if q.run < 0:
+                end_gradient(&m, q)
+        births = ints_array(&m.births).reshape(-1, 2)
+    finally:
+        PyMem_RawFree(m.births.at)
+        for j in range(32):
+            PyMem_RawFree(m.spare[j].at)
+    for k in range(p.n_lanes):
+        q = &p.lanes[k]
+        q.a.together, q.b.together = side_by_side(&q.a, q.n, m.adjoint), side_by_side(&q.b, q.n, m.adjoint)
+    # they were listed from the last instruction to the first
+    p.births = np.ascontiguousarray(np.concatenate([births[::-1], np.zeros((1, 2), np.int32)]))
+    ends = np.asarray(birth_of)[:p.n_lanes + 1] // 2
+    p.birth_of = np.append(len(births) - ends, np.int32(len(births))).astype(np.int32)
+    p.adjoint, p.n_adjoints = np.asarray(adjoint), m.top
+    return 0
+
+
 cdef void for_each_list(Rewriter r) noexcept:
     PyMem_RawFree(r.p.at)
     PyMem_RawFree(r.q.at)
@@ -1415,5 +1544,6 @@ def rewrite(graph, sizes, shared=frozenset(), trained=None):
     r.emit_inputs()
     r.emit_section(units[1], levels[1], True)
     r.finish(graph)
+    place_gradients(r.plan)
     r.plan.seal()
     return r.plan
