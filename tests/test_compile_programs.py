@@ -3,6 +3,7 @@ the operation table, random programs.  `compiled.check` does the comparing.
 """
 
 import math
+import operator
 import os
 import struct
 
@@ -721,3 +722,40 @@ def test_a_planted_difference_is_seen(monkeypatch, which):
     monkeypatch.setattr(fs, "compile", Wrong)
     with pytest.raises(AssertionError):
         check(f, parameters, *arguments)
+
+
+# --- where: every comparison, and operands of each kind -----------------------------------------------------------------
+
+COMPARISONS = [operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge]
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+@pytest.mark.parametrize("rows", [3, 17, 150])
+def test_where(comparison, rows):
+    """What is compared and what is chosen from: the row's numbers, a leaf's, a plain one; ties among them."""
+    X = np.random.default_rng(rows).integers(-2, 3, size=(rows, 5)) / 4
+    a, b = fs.Tensor(0.25), fs.Tensor(-1.5)
+
+    def f(x):
+        return (
+            fs.where(comparison(x[0], x[1]), x[2] * x[2], x[3])
+            + fs.where(comparison(x[1], a), b, x[2]) * x[4]
+            + 3.0 * fs.where(comparison(0.25, x[2]), x[3] * 0.5, 7.0)
+            + fs.where(comparison(x[3], 0.0), a, b) * x[0]
+            + fs.where(comparison(x[0] * a, x[4] * a), a, a * b)
+            + fs.sum([fs.where(comparison(v, 0.25), v, -v) * v for v in x])
+        )
+
+    with compiled_only():
+        check(f, [a, b], X)
+
+
+def test_where_of_nan_and_infinity():
+    """No comparison holds with NaN but !=; what is not chosen, infinite or NaN, leaves no trace."""
+    X = np.array([[np.nan, 1.0], [1.0, np.nan], [np.inf, 2.0], [-np.inf, 3.0], [0.5, np.inf]] * 5)
+    for comparison in COMPARISONS:
+        f = lambda x, c=comparison: fs.where(c(x[0], 0.75), 2.0 * x[1], 5.0)
+        values, gradients = fs.compile(f).value_and_grad(X, argnums=0)
+        expected = [2.0 * b if comparison(a, 0.75) else 5.0 for a, b in X.tolist()]
+        assert bits(values) == bits(expected)
+        assert gradients.tolist() == [[0.0, 2.0 if comparison(a, 0.75) else 0.0] for a in X[:, 0]]

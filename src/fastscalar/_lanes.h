@@ -84,6 +84,14 @@ typedef struct {
                             const void *g, ptrdiff_t n);
     void (*unary)(int op, void *out, const void *a, ptrdiff_t n);
     void (*unary_backward)(int op, void *da, const void *a, const void *v, const void *g, ptrdiff_t n);
+    /* out[i] = a[i] ? b[i] holds ? c[i] : d[i], for a comparison of Python's; which operands are one number for all n
+     * elements: bit 0 of `ones` for a, 1 for b, 2 for c, 3 for d. */
+    void (*choose)(int comparison, int ones, void *out, const void *a, const void *b, const void *c, const void *d,
+                   ptrdiff_t n);
+    /* to[i] += g[i] where the comparison comes out as `outcome`.  Bit 0 of `ones`: a, 1: b is one number; 2: to[0] += the
+     * sum. */
+    void (*choose_backward)(int comparison, int ones, int outcome, void *to, const void *a, const void *b,
+                            const void *g, ptrdiff_t n);
     /* Whether a number among x[0..n) is infinite or NaN. */
     int (*not_finite)(const void *x, ptrdiff_t n);
 

@@ -592,6 +592,66 @@ static void T(unary_backward)(int op, void *da, const void *a_, const void *v_, 
     }
 }
 
+#define COMPARISONS(INTO)                                                                                              \
+    switch (comparison) { /* Py_LT and so on */                                                                        \
+    case 0: INTO(<) break;                                                                                             \
+    case 1: INTO(<=) break;                                                                                            \
+    case 2: INTO(==) break;                                                                                            \
+    case 3: INTO(!=) break;                                                                                            \
+    case 4: INTO(>) break;                                                                                             \
+    case 5: INTO(>=) break;                                                                                            \
+    }
+
+static void T(choose)(int comparison, int ones, void *out_, const void *a_, const void *b_, const void *c_,
+                      const void *d_, ptrdiff_t n)
+{
+    R one[4][CHUNK];
+    const R *from[4] = {a_, b_, c_, d_};
+    for (int k = 0; k < 4; k++)
+        if (ones >> k & 1)
+            T(spread)(one[k], *from[k], n);
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        const R *a = ones & 1 ? one[0] : from[0] + at, *b = ones & 2 ? one[1] : from[1] + at;
+        const R *c = ones & 4 ? one[2] : from[2] + at, *d = ones & 8 ? one[3] : from[3] + at;
+        R *out = (R *)out_ + at;
+#define INTO(is) VECTORS(i, length, STORE_SOME(out + i, SELECT(GET(a) is GET(b), GET(c), GET(d))))
+        COMPARISONS(INTO)
+#undef INTO
+    }
+}
+
+static void T(choose_backward)(int comparison, int ones, int outcome, void *to_, const void *a_, const void *b_,
+                               const void *g_, ptrdiff_t n)
+{
+    R one[2][CHUNK], sums[CHUNK];
+    double total = 0.0;
+    if (ones & 1)
+        T(spread)(one[0], *(const R *)a_, n);
+    if (ones & 2)
+        T(spread)(one[1], *(const R *)b_, n);
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        const R *a = ones & 1 ? one[0] : (const R *)a_ + at, *b = ones & 2 ? one[1] : (const R *)b_ + at;
+        const R *g = (const R *)g_ + at;
+        R *to = ones & 4 ? sums : (R *)to_ + at;
+        if (ones & 4)
+            memset(sums, 0, (size_t)length * sizeof(R));
+#define INTO(is)                                                                                                       \
+    VECTORS(i, length, {                                                                                               \
+        const vec held = SELECT(GET(a) is GET(b), GET(g), ZERO), other = SELECT(GET(a) is GET(b), ZERO, GET(g));       \
+        STORE_SOME(to + i, GET(to) + (outcome ? held : other));                                                        \
+    })
+        COMPARISONS(INTO)
+#undef INTO
+        if (ones & 4)
+            total += T(sum)(sums, length);
+    }
+    if (ones & 4)
+        *(R *)to_ += (R)total;
+}
+#undef COMPARISONS
+
 /* --- losses --- */
 
 /* p = softmax(z); the greatest of z and the sum of the exponentials of what is left of each. */
@@ -660,6 +720,8 @@ const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
     T(binary_backward),
     T(unary),
     T(unary_backward),
+    T(choose),
+    T(choose_backward),
     T(not_finite),
     T(add),
     T(add_scaled),

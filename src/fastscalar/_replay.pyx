@@ -63,6 +63,10 @@ cdef extern from "_lanes.h":
                                 Py_ssize_t) noexcept nogil
         void (*unary)(int, void *, const void *, Py_ssize_t) noexcept nogil
         void (*unary_backward)(int, void *, const void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*choose)(int, int, void *, const void *, const void *, const void *, const void *,
+                       Py_ssize_t) noexcept nogil
+        void (*choose_backward)(int, int, int, void *, const void *, const void *, const void *,
+                                Py_ssize_t) noexcept nogil
         int (*not_finite)(const void *, Py_ssize_t) noexcept nogil
         void (*add)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*add_scaled)(void *, double, const void *, Py_ssize_t) noexcept nogil
@@ -1209,7 +1213,7 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
             r.loss[l0 + l] = U[p.result]
     if r.trusting:
         memset(r.status + l0, 0, lanes)
-    check_guards(r, V, U, l0, lanes, tag)
+    check_guards(r, V, U, <real *>r.scratch[thread], l0, lanes, tag)
 
 
 cdef void load_input(Replay r, int i, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
@@ -1234,19 +1238,27 @@ cdef void mark_suspects(Replay r, const real *v, int n, int lanes, int l0, real 
                 r.status[l0 + l] |= SUSPECT
 
 
-cdef void check_guards(Replay r, const real *V, const real *U, int l0, int lanes, real tag) noexcept nogil:
+cdef void check_guards(Replay r, const real *V, const real *U, real *room, int l0, int lanes,
+                       real tag) noexcept nogil:
+    """Comparisons of all lanes at once, and one by one only if some come out otherwise."""
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
-    cdef int l
+    cdef int l, ones
     cdef const Guard *g
     cdef const real *x
     cdef const real *y
+    cdef real yes = 1.0, no = 0.0
     for k in range(p.n_guards):
         g = &p.guards[k]
         if g.kind != R_SLOTS and g.other != R_SLOTS:
             continue
         x = V + <Py_ssize_t>g.p * lanes if g.kind == R_SLOTS else U + g.p
         y = V + <Py_ssize_t>g.q * lanes if g.other == R_SLOTS else U + g.q
+        if g.op <= 5:
+            ones = (g.kind != R_SLOTS) | (g.other != R_SLOTS) << 1 | 12
+            r.K.choose(g.op, ones, room, x, y, &yes, &no, lanes)
+            if r.K.sum(room, lanes) == (lanes if g.value != 0.0 else 0):
+                continue
         for l in range(lanes):
             if not holds(g, x[l if g.kind == R_SLOTS else 0],
                          0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0]):
@@ -1473,17 +1485,10 @@ cdef inline const real *one_of(const Ref *a, const real *V, const real *U, int l
 
 cdef void select_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
-    cdef const real *a = one_of(&q.a, V, U, lanes)
-    cdef const real *b = one_of(&q.b, V, U, lanes)
-    cdef const real *c = one_of(&it.c, V, U, lanes)
-    cdef const real *d = one_of(&it.d, V, U, lanes)
-    cdef real *out = V + <Py_ssize_t>q.out * lanes
-    cdef int l
-    for l in range(lanes):
-        if compare_numbers(it.count, a[l if q.a.kind == R_SLOTS else 0], b[l if q.b.kind == R_SLOTS else 0]):
-            out[l] = c[l if it.c.kind == R_SLOTS else 0]
-        else:
-            out[l] = d[l if it.d.kind == R_SLOTS else 0]
+    cdef int ones = (q.a.kind != R_SLOTS) | (q.b.kind != R_SLOTS) << 1 | (it.c.kind != R_SLOTS) << 2 | (
+        it.d.kind != R_SLOTS) << 3
+    r.K.choose(it.count, ones, V + <Py_ssize_t>q.out * lanes, one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes),
+               one_of(&it.c, V, U, lanes), one_of(&it.d, V, U, lanes), lanes)
 
 
 cdef inline long long choice(Replay r, int argument, int fixed, long long row, Py_ssize_t n) noexcept nogil:
@@ -1765,22 +1770,18 @@ cdef void pack_backward(Replay r, const Instr *q, real *A, real *port, int l0, i
 cdef void select_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
                           real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
-    cdef const real *a = one_of(&q.a, V, U, lanes)
-    cdef const real *b = one_of(&q.b, V, U, lanes)
     cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
+    cdef int ones = (q.a.kind != R_SLOTS) | (q.b.kind != R_SLOTS) << 1, outcome, which = r.mode & (
+        PARAMETERS | ARGUMENTS)
     cdef const Ref *chosen
-    cdef int l, which = r.mode & (PARAMETERS | ARGUMENTS)
-    for l in range(lanes):
-        if compare_numbers(it.count, a[l if q.a.kind == R_SLOTS else 0], b[l if q.b.kind == R_SLOTS else 0]):
-            chosen = &it.c
-        else:
-            chosen = &it.d
-        if not chosen.mask & which:
-            continue
-        if chosen.kind == R_SLOTS:
-            A[<Py_ssize_t>r.plan.body.adjoint[chosen.start] * lanes + l] += g[l]
-        else:
-            port[chosen.port] += g[l]
+    cdef real *to
+    for outcome in range(2):
+        chosen = &it.c if outcome else &it.d
+        if chosen.mask & which:
+            to = port + chosen.port if chosen.kind != R_SLOTS else (
+                A + <Py_ssize_t>r.plan.body.adjoint[chosen.start] * lanes)
+            r.K.choose_backward(it.count, ones | (chosen.kind != R_SLOTS) << 2, outcome, to,
+                                one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes), g, lanes)
 
 
 cdef void gather_lanes_backward(Replay r, const Instr *q, int l0, int lanes, const long long *rows,
