@@ -724,7 +724,7 @@ def test_a_planted_difference_is_seen(monkeypatch, which):
         check(f, parameters, *arguments)
 
 
-# --- where: every comparison, and operands of each kind -----------------------------------------------------------------
+# --- where: every comparison, and operands of each kind ---------------------------------------------------------------
 
 COMPARISONS = [operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge]
 

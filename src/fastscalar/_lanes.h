@@ -11,6 +11,8 @@
  * bytes, and what is beyond the real width is zero.  Of x and dx neither is promised.  A lane is a row of x, out and g.
  * Any number of lanes, none included.
  *
+ * A matrix of one column is a vector and has no padding; it has kernels of its own.
+ *
  * A sparse row is `count` pairs (column, value), columns ascending, value of type R: the entries that are not zero.
  */
 #ifndef FASTSCALAR_LANES_H
@@ -75,6 +77,12 @@ typedef struct {
     /* dx[l][j] += sum over i < n of g[l][i] * w[j][i], for 0 <= j < m.  `room`: scratch of at least m * n + 64 R. */
     void (*input_gradient)(void *dx, ptrdiff_t lddx, const void *w, ptrdiff_t ldw, int n, int m, int lanes,
                            const void *g, ptrdiff_t ldg, void *room);
+
+    /* --- one column --- */
+    /* sum over k of value[k] * w[column[k]] */
+    double (*sparse_dot)(const int *column, const void *value, int count, const void *w);
+    /* w[column[k]] += scale * value[k] */
+    void (*sparse_add)(void *w, double scale, const int *column, const void *value, int count);
 
     /* --- elementwise --- */
     void (*binary)(int op, int mode, void *out, const void *a, const void *b, ptrdiff_t n);

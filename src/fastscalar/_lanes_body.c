@@ -298,6 +298,26 @@ static void T(sparse_update_one)(void *w_, ptrdiff_t ldw, double scale, int n, c
 #undef STEP
 }
 
+static double T(sparse_dot)(const int *column, const void *value, int count, const void *w_)
+{
+    const R *w = w_, *x = value;
+    R s[4] = {0};
+    int k = 0;
+    for (; k + 4 <= count; k += 4)
+        UNROLL for (int v = 0; v < 4; v++) s[v] += x[k + v] * w[column[k + v]];
+    for (; k < count; k++)
+        s[0] += x[k] * w[column[k]];
+    return (double)((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+static void T(sparse_add)(void *w_, double scale, const int *column, const void *value, int count)
+{
+    R *w = w_;
+    const R *x = value, t = (R)scale;
+    for (int k = 0; k < count; k++) /* one by one: vectors of scattered numbers are slower */
+        w[column[k]] += t * x[k];
+}
+
 /* w[j] += rate * sum over the lanes l of x[l][j] * g[l], for so few lanes that g stays in the L1 cache: the rows of w
  * one after the other as they lie in memory. */
 static void T(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int lanes, const R *x, ptrdiff_t ldx, int m, const R *g,
@@ -716,6 +736,8 @@ const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
     T(sparse_update_one),
     T(dense_update),
     T(input_gradient),
+    T(sparse_dot),
+    T(sparse_add),
     T(binary),
     T(binary_backward),
     T(unary),

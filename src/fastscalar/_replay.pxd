@@ -78,7 +78,7 @@ ctypedef struct Matrix:     # inputs x PAD-ded outputs, at an address
     int base
     int rows
     int cols                # without padding
-    int ld
+    int ld                  # 1 if there is one column, a multiple of PAD otherwise
     int uses                # products that read it
     int home                # its elements are captured leaves that lie only here; else it is copied together ...
     int table               # ... from the addresses at tables[table], rows * cols of them

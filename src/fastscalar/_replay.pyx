@@ -58,6 +58,8 @@ cdef extern from "_lanes.h":
                              Py_ssize_t) noexcept nogil
         void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *, Py_ssize_t,
                                void *) noexcept nogil
+        double (*sparse_dot)(const int *, const void *, int, const void *) noexcept nogil
+        void (*sparse_add)(void *, double, const int *, const void *, int) noexcept nogil
         void (*binary)(int, int, void *, const void *, const void *, Py_ssize_t) noexcept nogil
         void (*binary_backward)(int, int, void *, void *, const void *, const void *, const void *, const void *,
                                 Py_ssize_t) noexcept nogil
@@ -1428,27 +1430,32 @@ cdef void find_rows(Replay r, const Input *x, const long long *rows, int lanes, 
 cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
     cdef const Product *p = &r.plan.body.products[q.extra]
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
-    cdef real *U = <real *>r.U
-    cdef const void *b = <const void *>(U + r.plan.body.matrices[p.bias].base) if p.bias >= 0 else NULL
+    cdef const real *w = <real *>r.U + m.base
+    cdef const real *bias = <real *>r.U + r.plan.body.matrices[p.bias].base if p.bias >= 0 else NULL
+    cdef const real *x = rows_of(r, r.RV, p.x, l0, tag) + p.first
     cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
     cdef const int *column[128]                  # the most that a chunk has
     cdef const void *value[128]
     cdef int count[128]
-    cdef int l
+    cdef int l, ld = r.plan.body.runs[p.x].ld
     cdef real scale = <real>r.scale[p.matrix]
-    if scale != 1.0:
-        b = NULL
+    cdef const real *b = bias if scale == 1.0 else NULL
     if has_sparse(r, p):
         find_rows(r, &r.input[p.whole_input], rows + l0, lanes, 0, r.threads, column, value, count)
-        r.K.sparse_affine(out, m.ld, b, U + m.base, m.ld, m.ld, lanes, column, value, count)
+    if m.ld == 1:
+        for l in range(lanes):
+            out[l] = (b[0] if b != NULL else 0) + <real>(
+                r.K.sparse_dot(column[l], value[l], count[l], w) if has_sparse(r, p)
+                else r.K.dot(x + <Py_ssize_t>l * ld, w, m.rows))
+    elif has_sparse(r, p):
+        r.K.sparse_affine(out, m.ld, b, w, m.ld, m.ld, lanes, column, value, count)
     else:
-        r.K.dense_affine(out, m.ld, b, U + m.base, m.ld, m.ld, lanes,
-                         rows_of(r, r.RV, p.x, l0, tag) + p.first, r.plan.body.runs[p.x].ld, m.rows)
+        r.K.dense_affine(out, m.ld, b, w, m.ld, m.ld, lanes, x, ld, m.rows)
     if scale != 1.0:
         r.K.binary(FS_MUL, FS_B_IS_ONE, out, out, &scale, <Py_ssize_t>lanes * m.ld)
-        if p.bias >= 0:
-            for l in range(lanes):
-                r.K.add(out + <Py_ssize_t>l * m.ld, U + r.plan.body.matrices[p.bias].base, m.ld)
+        for l in range(lanes):
+            if bias != NULL:
+                r.K.add(out + <Py_ssize_t>l * m.ld, bias, m.ld)
 
 
 cdef void spread(Replay r, const Instr *q, const real *source, real *V, int lanes, real tag) noexcept nogil:
@@ -1617,9 +1624,14 @@ cdef void product_backward(Replay r, const Instr *q, int thread, int l0, int lan
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
     cdef const real *g = rows_of(r, r.RA, q.run, l0, tag)
     cdef real scale = <real>r.scale[p.matrix]
+    cdef int l
     if scale != 1.0:
         r.K.binary(FS_MUL, FS_B_IS_ONE, r.scaled[thread], g, &scale, <Py_ssize_t>lanes * m.ld)
         g = <real *>r.scaled[thread]
+    if m.ld == 1:
+        for l in range(lanes):
+            r.K.add_scaled(rows_of(r, r.RA, p.x, l0 + l, tag) + p.first, g[l], <real *>r.U + m.base, m.rows)
+        return
     r.K.input_gradient(rows_of(r, r.RA, p.x, l0, tag) + p.first, r.plan.body.runs[p.x].ld, <real *>r.U + m.base, m.ld,
                        m.ld, m.rows, lanes, g, m.ld, r.scratch[thread])
 
@@ -1845,7 +1857,7 @@ cdef void update_weights(Replay r, int thread, int n, const long long *rows, dou
     cdef const Matrix *m
     cdef real *target
     cdef real *g
-    cdef int parts, first, stop, row0, row1
+    cdef int parts, first, stop, row0, row1, l
     cdef double scale
     for k in range(p.n_lanes - 1, -1, -1):
         q = &p.lanes[k]
@@ -1869,6 +1881,11 @@ cdef void update_weights(Replay r, int thread, int n, const long long *rows, dou
             first, stop = parts * thread // r.team * PAD, parts * (thread + 1) // r.team * PAD
         else:
             row0, row1 = m.rows * thread // r.team, m.rows * (thread + 1) // r.team
+        if m.ld == 1:
+            for l in range(n):
+                r.K.add_scaled(target + row0, scale * g[l], rows_of(r, r.RV, product.x, l, tag) + product.first + row0,
+                               row1 - row0)
+            continue
         r.K.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
                          rows_of(r, r.RV, product.x, 0, tag) + product.first + row0, r.plan.body.runs[product.x].ld,
                          row1 - row0, g + first, m.ld)
@@ -1886,7 +1903,10 @@ cdef void sparse_weights(Replay r, int thread, const Input *x, const Matrix *m, 
     for l in range(0, n, 64):                    # GROUP; a step has to be a literal here
         lanes = min(GROUP, n - l)
         find_rows(r, x, rows + l, lanes, first, stop - first, column, value, count)
-        if n <= FEW_ROWS or not x.turned or m.ld <= FEW_COLUMNS:
+        if m.ld == 1:
+            for k in range(lanes):
+                r.K.sparse_add(target, scale * g[l + k], column[k], value[k], count[k])
+        elif n <= FEW_ROWS or not x.turned or m.ld <= FEW_COLUMNS:
             for k in range(lanes):
                 r.K.sparse_update_one(target, m.ld, scale, m.ld, column[k], value[k], count[k],
                                       g + <Py_ssize_t>(l + k) * m.ld)

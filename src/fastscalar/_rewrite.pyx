@@ -661,7 +661,7 @@ cdef class Rewriter:
             return k
         memset(&m, 0, sizeof(Matrix))
         m.rows, m.cols = <int>table.shape[0], <int>table.shape[1]
-        m.ld = (m.cols + PAD - 1) // PAD * PAD
+        m.ld = 1 if m.cols == 1 else (m.cols + PAD - 1) // PAD * PAD
         m.base = self.next_address = (self.next_address + PAD - 1) // PAD * PAD
         m.uses, m.only, m.table = 1, product, -1
         self.next_address += m.rows * m.ld
@@ -702,7 +702,7 @@ cdef class Rewriter:
             return k
         memset(&m, 0, sizeof(Matrix))
         m.rows, m.cols = self.b[i], cols
-        m.ld = (m.cols + PAD - 1) // PAD * PAD
+        m.ld = 1 if m.cols == 1 else (m.cols + PAD - 1) // PAD * PAD
         m.base = self.next_address = (self.next_address + PAD - 1) // PAD * PAD
         m.uses, m.only, m.table, m.home, m.mask = 1, product, -1, True, self.mask[i]
         self.next_address += m.rows * m.ld
@@ -1037,7 +1037,7 @@ cdef class Rewriter:
         q.mask = m.mask | q.a.mask | (self.plan.matrices[p.bias].mask if p.bias >= 0 else 0)
         if self.stopped[<int>group[3][0]]:
             q.mask = 0
-        q.run = self.plan.add_run(m.cols, q.mask, True)
+        q.run = self.plan.add_run(m.cols, q.mask, m.cols > 1)
         q.extra = <int>self.plan.add_product(&p)
         for k, i in enumerate(group[3]):
             self.where[i], self.at[i], self.run[i] = ROWS, k, q.run
