@@ -61,6 +61,27 @@ def both(make, X, y, tolerance=RUN, compiled=None, **keywords):
     return nets
 
 
+@pytest.mark.parametrize("schedule", ["linear", None])
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("way", [{}, {"compile": False}, {"exact": True}], ids=["compiled", "eager", "exact"])
+def test_a_rate_that_on_epoch_sets(way, batch_size, schedule):
+    """Two epochs with a rate each are two runs of one epoch."""
+    X, y = problem()
+    nets = [fs.MLP(4, [6, 3], seed=2) for _ in range(2)]
+    optimizer = fs.SGD(lr=0.1)
+    common = {"batch_size": batch_size, "schedule": schedule, "epochs": 2, **way}
+
+    def slower(epoch):
+        optimizer.lr = 0.02
+
+    history = fit(nets[0], X, y, optimizer=optimizer, on_epoch=slower, **common)
+    with pytest.raises(StopIteration):
+        fit(nets[1], X, y, optimizer=fs.SGD(lr=0.1), on_epoch=lambda epoch: next(iter(())), **common)
+    second = fit(nets[1], X, y, optimizer=fs.SGD(lr=0.02), first_epoch=2, **common)
+    assert history.loss[1] == second.loss[0]
+    assert weights(nets[0]) == weights(nets[1])
+
+
 def by_hand(f, parameters, X, y, *, epochs, batch_size, lr, seed=0, schedule="linear"):
     """The objective that fit documents: the mean of the rows' losses; one row after the other, in the eager engine."""
     generator = np.random.default_rng(seed)

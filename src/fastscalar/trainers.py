@@ -28,6 +28,10 @@ class Schedule:
         self.optimizer, self.first_rate, self.total, self.done = optimizer, optimizer.lr, total, done
         self.falls = kind == "linear"
 
+    def begin_epoch(self) -> None:
+        """Somebody may have set another rate."""
+        self.first_rate = self.optimizer.lr
+
     def rate(self) -> float:
         return self.first_rate * (1.0 - self.done / self.total) if self.falls else self.first_rate
 

@@ -83,7 +83,7 @@ def fit(
     first_epoch: where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and
     learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
     progress: a bar on the standard error stream, if that is a terminal.
-    on_epoch: called with the Epoch after each one.
+    on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
     compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
     the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch.
     exact: compiled, but with the additions in the order of the eager loop, so that both give the same bits.
@@ -137,6 +137,7 @@ def fit(
         order = generator.permutation(len(X)) if shuffle else np.arange(len(X))
         if number < first_epoch:
             continue
+        done.begin_epoch()
         start = time.perf_counter()
         with _bar(number, epochs, len(X), progress) as bar:
             mean = run.epoch(order, bar)
