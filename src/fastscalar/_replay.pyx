@@ -81,6 +81,8 @@ cdef extern from "_lanes.h":
         void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
     const fs_lanes *fs_lanes_select(const char *name, int wide) noexcept nogil
 
+cdef double SHORT_BATCH = 70e-6     # seconds
+
 cdef extern from *:
     """
     #if defined(_MSC_VER)
@@ -114,8 +116,6 @@ cdef enum:
     SUSPECT = 2             # something in it may have raised
     TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
     GROUP = 64              # rows whose sparse entries are turned together: their gradients stay in the nearest cache
-    TRIALS = 6              # of the first runs a third is done by one thread, to see which is faster,
-    RETRY = 64              # and later one of so many
     FRESH = 1024            # after so many batches of one row the sum of a matrix's squares is added up anew
     FEW_ROWS = 4            # up to so many rows, or columns of a matrix, weights are updated row by row:
     FEW_COLUMNS = 32        # MNIST, Linear(784, 10), batches of 64, float32: 0.8 instead of 1.1 us a sample
@@ -316,8 +316,8 @@ cdef class Replay:
     cdef unsigned char *out_status
     cdef volatile long arrived, turn_, stop_
     cdef int team                    # threads of this run
-    cdef int runs, paced_mode        # runs of this mode
-    cdef double alone, together      # seconds a row in it, by one thread and by all
+    cdef int paced_mode              # mode of the run before,
+    cdef double pace                 # and its seconds a row
 
     def __cinit__(self, Plan plan not None, int batch, bint wide, int threads=1):
         self.plan, self.wide, self.threads = plan, wide, threads
@@ -710,33 +710,24 @@ cdef class Replay:
             self.settle_all()
         self.arrived = self.turn_ = self.stop_ = 0
         team = min(self.threads, (min(<Py_ssize_t>self.batch_rows, self.n_rows) + self.chunk - 1) // self.chunk)
-        start = time.perf_counter()
         self.team = self.best_team(max(team, 1))
+        start = time.perf_counter()
         self.run_team()
-        if team > 1 and self.done:
-            self.remember_pace((time.perf_counter() - start) / self.done)
+        self.pace = (time.perf_counter() - start) / self.done if self.done else 1.0
         return 0
 
     cdef int best_team(self, int team) noexcept:
-        """All threads, or one: where there is little to do, threads wait for each other and for what the other wrote.
+        """All threads, or one: threads wait for each other several times a batch, and for what the other wrote.
 
-        Linear(784, 10), batches of 64: two threads took 1.15 times the time of one.  The results are the same."""
-        if team == 1:
-            return 1
-        if self.mode != self.paced_mode:
-            self.paced_mode, self.runs, self.alone, self.together = self.mode, 0, 0.0, 0.0
-        self.runs += 1
-        if self.runs <= TRIALS:
-            return 1 if self.runs % 3 == 0 else team
-        if self.runs % RETRY < 2:
-            return 1 if self.runs % RETRY else team
-        return 1 if self.alone < 0.9 * self.together else team
-
-    cdef void remember_pace(self, double pace) noexcept:
-        """The best of a few runs, and not the first, which finds nothing in the cache."""
-        cdef double *known = &self.alone if self.team == 1 else &self.together
-        if self.runs > 1:
-            known[0] = pace if known[0] == 0.0 else min(pace, 1.02 * known[0])
+        Batches of 64: two threads take 1.2 to 2 times the time of one where that takes up to 50 us a batch, and less
+        from 90 on.  Two runs are not compared, since a machine that others use too changes its speed by more than that.
+        The results are the same."""
+        if team == 1 or self.mode != self.paced_mode:
+            self.paced_mode = self.mode
+            return team
+        if self.team == 1:
+            return team if self.pace * self.batch_rows > 1.3 * SHORT_BATCH else 1
+        return 1 if self.pace * self.batch_rows < SHORT_BATCH else team
 
     cdef int run_team(self) except -1:
         if self.team == 1:
