@@ -6,13 +6,21 @@ import pathlib
 import pytest
 
 import fastscalar
-from fastscalar import _core, reference
+from fastscalar import _core, _replay, reference
 
 
 @pytest.fixture(params=["engine", "twin"])
 def fs(request):
     """The engine and its specification: a test that takes this runs on both."""
     return fastscalar if request.param == "engine" else reference
+
+
+@pytest.fixture(autouse=True)
+def all_threads():
+    """Replays use the threads that they are given, however short a batch is: the tests' are all short."""
+    before = _replay._set_short_batch(0.0)
+    yield
+    _replay._set_short_batch(before)
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,7 @@ cdef class Recording(Recorder):
     cdef object guards(self)
 
 
+cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil
 cdef double truncated(int op, double v)
 cdef void see(int p) noexcept nogil

@@ -120,16 +120,7 @@ cdef class Recording(Recorder):
     # --- decisions ---
 
     cdef int note(self, int op, int left, int right, double value) except -1:
-        cdef Decision *d
-        cdef void *block
-        cdef Py_ssize_t room
-        if self.n == self.room:
-            room = 2 * self.room + 64
-            block = reallocate(self.decisions, room * sizeof(Decision))
-            if block == NULL:
-                out_of_memory("a program", room)
-            self.decisions, self.room = <Decision *>block, room
-        d = &self.decisions[self.n]
+        cdef Decision *d = <Decision *>room_for(<void **>&self.decisions, &self.room, self.n, sizeof(Decision))
         d.value, d.op, d.left, d.right, d.code, d.instruction = value, op, left, right, -1, -1
         self.find_place(d)
         self.n += 1
@@ -218,6 +209,18 @@ cdef double truncated(int op, double v):
     if op == GUARD_SAME:
         return v
     return float(math.trunc(v) if op == GUARD_TRUNC else math.floor(v) if op == GUARD_FLOOR else math.ceil(v))
+
+
+cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL:
+    """The place of the next entry of a growing table."""
+    cdef void *block
+    if n == room[0]:
+        block = reallocate(table[0], (2 * room[0] + 16) * size)
+        if block == NULL:
+            out_of_memory("a program", 2 * room[0] + 16)
+        table[0] = block
+        room[0] = 2 * room[0] + 16
+    return <char *>table[0] + n * size
 
 
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
@@ -374,16 +377,8 @@ cdef class Graph:
 
     cdef int choose(self, int comparison, int left, int right, int a, int b, double value) except -1:
         """A `where`."""
-        cdef Choice *c
-        cdef void *block
-        cdef Py_ssize_t room
-        if self.n_choices == self.choice_room:
-            room = 2 * self.choice_room + 64
-            block = reallocate(self.choices, room * sizeof(Choice))
-            if block == NULL:
-                out_of_memory("a program", room)
-            self.choices, self.choice_room = <Choice *>block, room
-        c = &self.choices[self.n_choices]
+        cdef Choice *c = <Choice *>room_for(
+            <void **>&self.choices, &self.choice_room, self.n_choices, sizeof(Choice))
         c.item, c.output = <int>len(self.entries), <int>self.n
         c.comparison, c.left, c.right, c.a, c.b = comparison, left, right, a, b
         self.entries.append(None)

@@ -26,7 +26,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._array cimport *
 from fastscalar._core cimport *
-from fastscalar._program cimport compare_numbers
+from fastscalar._program cimport compare_numbers, room_for
 
 import threading
 import time
@@ -81,7 +81,15 @@ cdef extern from "_lanes.h":
         void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
     const fs_lanes *fs_lanes_select(const char *name, int wide) noexcept nogil
 
-cdef double SHORT_BATCH = 70e-6     # seconds
+cdef double SHORT_BATCH = 70e-6      # seconds
+
+
+def _set_short_batch(double seconds):
+    """For tests: batches that one thread does although there are more; what it was."""
+    global SHORT_BATCH
+    before, SHORT_BATCH = SHORT_BATCH, seconds
+    return before
+
 
 cdef extern from *:
     """
@@ -143,18 +151,6 @@ ctypedef struct Segment:    # captured leaves that lie side by side on the tape 
 
 
 # --- plans ----------------------------------------------------------------------------------------
-
-cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL:
-    """The place of the next entry of a growing table."""
-    cdef void *block
-    if n == room[0]:
-        block = reallocate(table[0], (2 * room[0] + 16) * size)
-        if block == NULL:
-            out_of_memory("a program", 2 * room[0] + 16)
-        table[0] = block
-        room[0] = 2 * room[0] + 16
-    return <char *>table[0] + n * size
-
 
 cdef class Plan:
     """What `rewrite` made of a Graph."""
