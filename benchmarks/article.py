@@ -156,7 +156,7 @@ def squared_loss(y_hat, y):
     total = Tensor(0.0)
     for p, t in zip(y_hat, y, strict=True):
         difference = p - t
-        total = total + difference * difference
+        total = total + difference * difference * 0.5
     return total
 
 

@@ -1,7 +1,7 @@
 """Training at batch size 1, by everybody who is installed: groups linear1, linear10 and mlp.
 
-linear1 is the run for which the article changed to Paddle: Linear(784, 1), pixels from 0 to 255, squared loss on the
-label, learning rate 1e-7.  The other two classify: Linear(784, 10) and MLP 784-256-10, cross-entropy, 0.02.
+linear1 is the run for which the article changed to Paddle: Linear(784, 1), pixels from 0 to 255, mean squared error on
+the label, learning rate 1e-7.  The other two classify: Linear(784, 10) and MLP 784-256-10, cross-entropy, 0.02.
 """
 
 from __future__ import annotations

@@ -425,6 +425,8 @@ WIDE = {
     "log_softmax": lambda x: fs.log_softmax(x)[2] * x[0],
     "squared_loss": lambda x: fs.squared_loss([x[0] ** 2, x[1], x[1]], [x[2], 3.0, x[3]]),
     "squared_loss of rows": lambda x: fs.squared_loss([[x[0] ** 2], [x[1] * x[3]]], [[x[2]], [3.0]]),
+    "mse_loss": lambda x: fs.mse_loss([x[0] ** 2, x[1], x[1]], [x[2], 3.0, x[3]]),
+    "mse_loss of rows": lambda x: fs.mse_loss([[x[0] ** 2, x[1]], [x[1] * x[3], x[2]]], [[x[2], 1.0], [3.0, x[0]]]),
     "cross_entropy": lambda x: fs.cross_entropy(list(x), 2),
     "cross_entropy of rows": lambda x: fs.cross_entropy([[x[0], x[1]], [x[2] * x[0], x[3]]], [1, 0]),
     "norm": lambda x: fs.norm(list(x)),

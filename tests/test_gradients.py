@@ -170,6 +170,7 @@ def mlp(fs, loss):
 
 LOSSES = {
     "squared_loss": lambda fs: lambda out: fs.squared_loss(out, [0.5, -1.0]),
+    "mse_loss": lambda fs: lambda out: fs.mse_loss(out, [0.5, -1.0]),
     "cross_entropy": lambda fs: lambda out: fs.cross_entropy(out, 1),
     "one output": lambda fs: lambda out: out[0] * out[0],
     "rows": lambda fs: lambda out: fs.cross_entropy([list(out), list(out)[::-1]], [0, 0]),

@@ -5,6 +5,7 @@ Values agree bit for bit, gradients to 1e-12 of the sum of the absolute terms.
 
 import itertools
 import random
+import re
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_part_of_the_outputs(linear, selection):
     out, expected = linear(x)[selection], by_hand(linear, x)[selection]
     loss, by_hand_loss = fastscalar.squared_loss(out, [1.0] * len(out)), weigh([])
     for t in expected:
-        by_hand_loss = by_hand_loss + (t - 1.0) * (t - 1.0)
+        by_hand_loss = by_hand_loss + (t - 1.0) * (t - 1.0) * 0.5
     weigh(linear(x)).backward()  # every row is touched, every gradient non-zero where the input is
     before = linear.w.grad.copy()
     loss.backward()
@@ -280,7 +281,8 @@ def values_of_gradients(tensors):
 def test_losses_of_rows_are_means():
     logits, labels = fastscalar.to_tensor([[0.25, -3.0], [2.0, 1.0], [0.0, 0.0]]), [1, 0, 1]
     y = [[1.0, 0.0], [2.0, 2.0], [-1.0, 3.0]]
-    for loss, targets in ((fastscalar.cross_entropy, labels), (fastscalar.squared_loss, y)):
+    of_y = [(loss, y) for loss in (fastscalar.squared_loss, fastscalar.mse_loss)]
+    for loss, targets in ((fastscalar.cross_entropy, labels), *of_y):
         parts = [loss(row, t) for row, t in zip(logits, targets, strict=True)]
         expected = (parts[0] + parts[1] + parts[2]) / 3
         assert loss(logits, targets).data == pytest.approx(expected.data, rel=1e-15)
@@ -291,14 +293,24 @@ def test_losses_of_rows_are_means():
 def test_squared_loss_of_two_sides_that_share_tensors():
     a, b = fastscalar.Tensor(2.0), fastscalar.Tensor(-1.0)
     fastscalar.squared_loss([a, b, a], [b, 3.0, a]).backward()
-    assert (a.grad, b.grad) == (6.0, -6.0 - 8.0)
+    assert (a.grad, b.grad) == (3.0, -3.0 - 4.0)
 
 
 @pytest.mark.parametrize("fs", [fastscalar, reference])
-@pytest.mark.parametrize(("y_hat", "y"), [([1.0, 2.0], [1.0]), ([1.0], [1.0, 2.0]), ([1.0] * 10, [3.0])])
-def test_a_length_mismatch_of_squared_loss_names_both_lengths(fs, y_hat, y):
-    with pytest.raises(ValueError, match=rf"{len(y_hat)} predictions but {len(y)} targets"):
-        fs.squared_loss([fs.Tensor(e) for e in y_hat], y)
+@pytest.mark.parametrize("loss", ["squared_loss", "mse_loss"])
+@pytest.mark.parametrize(
+    ("y_hat", "y", "advice"),
+    [
+        ([1.0, 2.0], [1.0], "; if only the first is meant: {}(y_hat[:1], y)"),
+        ([1.0] * 10, [3.0], "; if only the first is meant: {}(y_hat[:1], y)"),
+        ([1.0] * 3, [3.0] * 2, "; if only the first ones are meant: {}(y_hat[:2], y)"),
+        ([1.0], [1.0, 2.0], ""),
+    ],
+)
+def test_a_length_mismatch_of_a_loss_names_both_lengths_and_what_to_write(fs, loss, y_hat, y, advice):
+    expected = f"{loss}: {len(y_hat)} predictions but {len(y)} targets{advice.format(loss)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        getattr(fs, loss)([fs.Tensor(e) for e in y_hat], y)
 
 
 @pytest.mark.parametrize("label", [-1, 3, 0.5, 10**6, float("nan")])

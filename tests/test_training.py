@@ -192,7 +192,7 @@ def test_regression_with_targets_of_several_columns():
     Y = X @ np.array([[1.0, 0.0], [2.0, -1.0], [4.0, 0.5]])
     for batch_size in (1, 10):
         net = fs.Linear(3, 2, seed=0)
-        fit(net, X, Y, loss=fs.squared_loss, optimizer=fs.SGD(lr=0.1), epochs=30, batch_size=batch_size)
+        fit(net, X, Y, loss=fs.squared_loss, optimizer=fs.SGD(lr=0.2), epochs=30, batch_size=batch_size)
         np.testing.assert_allclose(net.w.numpy(), [[1.0, 0.0], [2.0, -1.0], [4.0, 0.5]], atol=0.02)
 
 

@@ -162,7 +162,7 @@ class Numba(Contestant):
     def run(self, steps: int) -> Any:
         losses = np.empty(steps, self.dtype)
         rate = self.X.dtype.type(self.work.rate)
-        self.kernel(self.X, self.labels, *self.layers, rate, self.work.loss == "squared", losses)
+        self.kernel(self.X, self.labels, *self.layers, rate, self.work.loss == "mse", losses)
         return losses
 
 

@@ -47,7 +47,7 @@ class JaxStep(Contestant):
     def start(self) -> None:
         jax: Any = importlib.import_module("jax")
         jnp, lax = jax.numpy, jax.lax
-        squared, rate, batch = self.work.loss == "squared", self.work.rate, self.batch
+        squared, rate, batch = self.work.loss == "mse", self.work.rate, self.batch
         self.parameters = [
             (jnp.asarray(w, dtype="float32"), jnp.asarray(b, dtype="float32"))
             for w, b in initial_layers(self.work.widths)
@@ -119,7 +119,7 @@ class PaddleStep(Contestant):
     def start(self) -> None:
         paddle: Any = importlib.import_module("paddle")
         paddle.set_device("cpu")
-        squared, layers = self.work.loss == "squared", []
+        squared, layers = self.work.loss == "mse", []
         for w, b in initial_layers(self.work.widths):
             linear = paddle.nn.Linear(*w.shape)
             linear.weight.set_value(w.astype("float32"))
@@ -168,7 +168,7 @@ class CasADi(Contestant):
                 h = ca.fmax(h, 0)
             parameters += [ca.vec(weight), bias]
             values += [w.ravel(), b]  # column by column of the transposed matrix: the order of ours
-        if self.work.loss == "squared":
+        if self.work.loss == "mse":
             loss = ca.sumsqr(h - target)
         else:
             top = ca.mmax(h)
@@ -188,7 +188,7 @@ class CasADi(Contestant):
         for k in range(steps):
             self.row[:] = self.X[k]
             self.target[:] = 0.0
-            if self.work.loss == "squared":
+            if self.work.loss == "mse":
                 self.target[0] = self.y[k]
             else:
                 self.target[self.y[k]] = 1.0

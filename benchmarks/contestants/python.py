@@ -36,7 +36,7 @@ class Closures(Contestant):
         return out
 
     def loss(self, outputs: list[Any], label: int) -> Any:
-        if self.work.loss == "squared":
+        if self.work.loss == "mse":
             difference = outputs[0] - float(label)
             return difference * difference
         top = max(z.data for z in outputs)

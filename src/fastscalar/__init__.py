@@ -19,7 +19,7 @@ What may assume what (imports point one way, each part knows those to its right)
 """
 
 from fastscalar import datasets, debug, math, reference
-from fastscalar._array import TensorArray, cross_entropy, squared_loss, to_tensor
+from fastscalar._array import TensorArray, cross_entropy, mse_loss, squared_loss, to_tensor
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar.custom import custom_op
 from fastscalar.derivatives import (
@@ -102,6 +102,7 @@ __all__ = [
     "maximum",
     "mean",
     "minimum",
+    "mse_loss",
     "no_grad",
     "norm",
     "predict",

@@ -622,14 +622,21 @@ cdef void compute_wide(Wide *q, double *out) noexcept nogil:
     elif q.op == W_SOFTMAX:
         softmax_forward(q, 0, q.count)
         memcpy(out, q.saved, q.count * sizeof(double))
-    elif q.op == W_SQUARED or q.op == W_XENT:
+    elif q.op == W_SQUARED or q.op == W_MSE:
         for k in range(max(q.rows, 1)):
-            total = total + (squared_forward(q, k) if q.op == W_SQUARED else xent_forward(q, k))
+            total = total + squared_forward(q, k)
+        if q.op == W_MSE:
+            out[0] = total / q.x.count
+        else:
+            out[0] = 0.5 * total / q.rows if q.rows else 0.5 * total
+    elif q.op == W_XENT:
+        for k in range(max(q.rows, 1)):
+            total = total + xent_forward(q, k)
         out[0] = total / q.rows if q.rows else total
 
 
 cdef double squared_forward(Wide *q, Py_ssize_t r) noexcept nogil:
-    """The loss of one row; the differences are saved."""
+    """The sum of one row's squared differences, which are saved."""
     cdef Py_ssize_t k
     cdef double total = 0.0, d
     for k in range(r * q.cols, (r + 1) * q.cols):
@@ -922,32 +929,58 @@ cdef void affine_forward(Wide *q, int first, int stop, double *out) noexcept nog
 
 
 def squared_loss(y_hat, y):
-    """The sum of (y_hat[i] - y[i])**2, a Tensor.  For two dimensions the mean over the rows of that sum.
+    """Half the sum of (y_hat[i] - y[i])**2, a Tensor; its gradient by y_hat is y_hat - y.
+
+    Of two dimensions the mean over the rows of that.  y holds numbers or Tensors; a y of shape (n,) goes with a y_hat
+    of shape (n, 1).  `mse_loss` is the mean of the squares, without the half.
+    Raises ValueError if the lengths differ.
+
+    >>> import fastscalar as fs
+    >>> fs.squared_loss(fs.to_tensor([1.0, 2.0]), [0.0, 4.0])
+    Tensor(data=2.5)
+    """
+    return of_differences(W_SQUARED, y_hat, y, "squared_loss")
+
+
+def mse_loss(y_hat, y):
+    """The mean of (y_hat[i] - y[i])**2, a Tensor: the mean squared error, over all outputs and rows.
 
     y holds numbers or Tensors; a y of shape (n,) goes with a y_hat of shape (n, 1).
     Raises ValueError if the lengths differ.
 
     >>> import fastscalar as fs
-    >>> fs.squared_loss(fs.to_tensor([1.0, 2.0]), [0.0, 4.0])
-    Tensor(data=5.0)
+    >>> fs.mse_loss(fs.to_tensor([1.0, 2.0]), [0.0, 4.0])
+    Tensor(data=2.5)
     """
-    cdef Source sx = source(y_hat, "squared_loss"), sy = source(y, "squared_loss")
+    return of_differences(W_MSE, y_hat, y, "mse_loss")
+
+
+cdef Tensor of_differences(int op, object y_hat, object y, str what):
+    cdef Source sx = source(y_hat, what), sy = source(y, what)
     cdef Py_ssize_t rows, cols
     cdef Tensor t
     cdef Wide *q
     if sx.ndim > 2 or sx.count != sy.count or not (
             same_shape(sx, sy) or sx.ndim + sy.ndim == 1 or (sx.ndim == 2 and sx.shape[1] == 1 and sy.ndim == 1)):
-        raise ValueError(f"squared_loss: {describe(sx)} predictions but {describe(sy)} targets")
+        advice = which_are_meant(sx, sy, what)
+        raise ValueError(f"{what}: {describe(sx)} predictions but {describe(sy)} targets{advice}")
     rows = sx.shape[0] if sx.ndim == 2 else 1
     cols = sx.count // rows
     safepoint(1)
     t = Tensor.__new__(Tensor)
-    q = begin(W_SQUARED, 1, sx, sy, None, "squared_loss")
-    save(q, "squared_loss")
+    q = begin(op, 1, sx, sy, None, what)
+    save(q, what)
     q.rows = <int>rows if sx.ndim == 2 else 0
     q.cols = <int>cols
     compute_wide(q, T.value + T.n)
     return end_scalar(q, t)
+
+
+cdef str which_are_meant(Source sx, Source sy, str what):
+    """What to write instead, where only the first predictions have a target."""
+    if sx.ndim == 1 and sy.ndim < 2 and 0 < sy.count < sx.count:
+        return f"; if only the first {'is' if sy.count == 1 else 'ones are'} meant: {what}(y_hat[:{sy.count}], y)"
+    return ""
 
 
 cdef str describe(Source s):

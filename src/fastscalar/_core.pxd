@@ -101,7 +101,8 @@ cdef enum WideCode:
     W_DOT                   # ((0.0 + x[0] * y[0]) + x[1] * y[1]) + ...
     W_LOGSUMEXP             # log(sum(exp(x)))
     W_SOFTMAX               # exp(x) / sum(exp(x))
-    W_SQUARED               # squared_loss(x, y)
+    W_SQUARED               # squared_loss(x, y): half the sum of the squared differences
+    W_MSE                   # mse_loss(x, y): their mean
     W_XENT                  # cross_entropy(x, labels)
     W_CUSTOM                # the user's own operation: parents x, its step a Python callable (Pin.step)
     W_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
@@ -140,7 +141,7 @@ ctypedef struct Wide:
     int count               # nodes in its run
     int handles             # live Tensors of its nodes  }  with either it stays
     int arrays              # live TensorArrays of it    }
-    int rows                # W_LEAF, W_AFFINE, W_XENT, W_SQUARED: rows ...
+    int rows                # W_LEAF, W_AFFINE, W_XENT, W_SQUARED, W_MSE: rows ...
     int cols                # ... and columns of the run, of the outputs, of the logits
     int inner               # W_AFFINE: inputs of one sample
     Operand x
@@ -150,7 +151,7 @@ ctypedef struct Wide:
     int argument            # W_XENT, W_GATHER: the whole number of a program that it depends on + 1; 0: none
     int pin                 # W_CUSTOM: its Pin + 1; 0: none
     double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
-    #                         W_SQUARED: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
+    #                         W_SQUARED, W_MSE: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
     size_t bytes            # owned by it outside the columns
     # collection
     bint alive              # reached by the mark phase; false outside a collection

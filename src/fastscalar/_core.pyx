@@ -959,7 +959,7 @@ binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True)
 binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
-                         "cross_entropy", "custom", "gather", "where")
+                         "mse_loss", "cross_entropy", "custom", "gather", "where")
 
 
 cdef Row *row(int code) noexcept nogil:
@@ -2414,11 +2414,13 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
         add_to(&q.x, <Py_ssize_t>q.labels[0] * q.count + k, g)
     elif q.op == W_SELECT:
         add_to(&q.x, 2 if q.labels[0] else 3, g)
-    elif q.op == W_SQUARED:
-        if q.rows:
+    elif q.op == W_SQUARED or q.op == W_MSE:
+        if q.op == W_MSE:
+            g = g * 2.0 / q.x.count
+        elif q.rows:
             g = g / q.rows
         for j in range(q.x.count):
-            x = g * 2.0 * q.saved[j]
+            x = g * q.saved[j]
             add_to(&q.x, j, x)
             add_to(&q.y, j, -x)
     elif q.op == W_XENT:

@@ -249,7 +249,7 @@ def _instruction(Tensor t not None):
             q = T.wide[T.record[i].a]
             if q.op == W_SOFTMAX:
                 whole = (T.record[i].b,)
-            elif q.op == W_SQUARED:
+            elif q.op == W_SQUARED or q.op == W_MSE:
                 whole = (q.rows,)
             elif q.op == W_XENT:
                 whole = (q.rows, q.cols, *[q.labels[k] for k in range(max(q.rows, 1))])

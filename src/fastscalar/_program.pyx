@@ -741,7 +741,7 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
                 x = g.apply(MUL, x, operand_node(g, &q.y, k, number))
             item = x if item < 0 else g.apply(ADD, item, x)
         number[q.start] = 1 + item
-    elif q.op == W_SQUARED:
+    elif q.op == W_SQUARED or q.op == W_MSE:
         number[q.start] = 1 + copy_squared(g, q, number)
     elif q.op == W_XENT:
         number[q.start] = 1 + copy_cross_entropy(g, q, number)
@@ -778,6 +778,9 @@ cdef int copy_squared(Graph g, Wide *q, const int *number) except -1:
             d = g.apply(MUL, d, d)
             part = d if part < 0 else g.apply(ADD, part, d)
         total = part if total < 0 else g.apply(ADD, total, part)
+    if q.op == W_MSE:
+        return g.apply(DIV | IEEE, total, g.constant(q.x.count)) if q.x.count > 1 else total
+    total = g.apply(MUL, total, g.constant(0.5))
     return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
 
 

@@ -154,7 +154,12 @@ _COLOURS = {  # of the head of a box
     "scalar": "#d6e4f7",
     "wide": "#fbe0bf",
 }
-_ROLES = {"linear": ("x", "w", "b"), "squared_loss": ("prediction", "target"), "cross_entropy": ("logits",)}
+_ROLES = {
+    "linear": ("x", "w", "b"),
+    "squared_loss": ("prediction", "target"),
+    "mse_loss": ("prediction", "target"),
+    "cross_entropy": ("logits",),
+}
 _SIGNS = {"*": "×", "-": "−", "/": "÷", "neg": "−x"}
 
 

@@ -221,11 +221,11 @@ class _Sweep:
         elif name == "softmax":
             for j, (x, p) in enumerate(zip(operands, self._softmax(operands), strict=True)):
                 yield x, lambda j=j, p=p: node * ((1.0 if j == numbers[0] else 0.0) - p)
-        elif name == "squared_loss":
+        elif name in ("squared_loss", "mse_loss"):
+            scale = 1.0 / (numbers[0] or 1) if name == "squared_loss" else 2.0 / half
             for x, y in zip(operands[:half], operands[half:], strict=True):
-                scale = 2.0 / (numbers[0] or 1)
-                yield x, lambda x=x, y=y, scale=scale: scale * (x - y)
-                yield y, lambda x=x, y=y, scale=scale: scale * (y - x)
+                yield x, lambda x=x, y=y: x - y if scale == 1.0 else scale * (x - y)
+                yield y, lambda x=x, y=y: y - x if scale == 1.0 else scale * (y - x)
         elif name == "cross_entropy":
             rows, cols, *labels = numbers
             for row, label in enumerate(labels):

@@ -657,19 +657,36 @@ def relu(x):
 
 
 def squared_loss(y_hat, y):
-    """The sum of (y_hat[i] - y[i])**2; of rows, the mean of that over the rows."""
-    if isinstance(y_hat, Tensor):
-        y_hat, y = [y_hat], [y]
+    """Half the sum of (y_hat[i] - y[i])**2; of rows, the mean of that over the rows."""
+    total, rows, _ = _squares(y_hat, y, "squared_loss")
+    return 0.5 * total / rows if rows else 0.5 * total
+
+
+def mse_loss(y_hat, y):
+    """The mean of (y_hat[i] - y[i])**2, over all outputs and rows."""
+    total, _, count = _squares(y_hat, y, "mse_loss")
+    if not count:
+        raise ValueError("mse_loss: is empty")
+    return total / count
+
+
+def _squares(y_hat, y, what):
+    """(the sum of the squared differences, the number of rows or 0, that of all differences)."""
+    y_hat, y = ([v] if not hasattr(v, "__len__") else v for v in (y_hat, y))
     if len(y_hat) != len(y):
-        raise ValueError(f"squared_loss: {len(y_hat)} predictions but {len(y)} targets")
-    loss = 0.0
+        n = len(y)
+        meant = f"; if only the first {'is' if n == 1 else 'ones are'} meant: {what}(y_hat[:{n}], y)"
+        first = 0 < n < len(y_hat) and not isinstance(y_hat[0], list)
+        raise ValueError(f"{what}: {len(y_hat)} predictions but {n} targets{meant if first else ''}")
+    total, rows, count = 0.0, 0, 0
     for p, t in zip(y_hat, y, strict=True):
         if isinstance(p, list):
-            loss = loss + squared_loss(p, t)
+            part, _, n = _squares(p, t, what)
+            total, rows, count = total + part, rows + 1, count + n
         else:
             difference = p - t
-            loss = loss + difference * difference
-    return loss / len(y_hat) if isinstance(y_hat[0], list) else loss
+            total, count = total + difference * difference, count + 1
+    return total, rows, count
 
 
 def cross_entropy(logits, label):

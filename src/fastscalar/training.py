@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._array import cross_entropy
+from fastscalar._array import cross_entropy, mse_loss, squared_loss
 from fastscalar._core import _noting, no_grad
 from fastscalar.exact import ExactProgram, ExactTrainer
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import Program, Rows, warn
 from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule
 
+LOSSES: dict[str, Callable[[Any, Any], Any]] = {
+    "cross_entropy": cross_entropy, "squared": squared_loss, "mse": mse_loss
+}
 EVALUATE_ROWS = 1024  # samples in one call of the net in `evaluate` and `predict`
 
 
@@ -54,7 +57,7 @@ def fit(
     X: Any,
     y: Any,
     *,
-    loss: Callable[[Any, Any], Any] = cross_entropy,
+    loss: Callable[[Any, Any], Any] | str = cross_entropy,
     optimizer: Optimizer | None = None,
     epochs: int = 5,
     first_epoch: int = 1,
@@ -77,6 +80,8 @@ def fit(
     called with a row of X and of y and returns the loss: then all leaves that it reads are trained.
     X: array of floats of shape (n, in_features).  Images need scaling: X.reshape(len(X), -1) / 255.
     y: n labels or targets.
+    loss: a function of a row's prediction and its y, or a name: "cross_entropy"; "squared", the article's (half the
+    sum of the squared differences); "mse", the mean of the squares.
     optimizer: SGD(lr=0.02) if left out.  schedule="linear" lets its learning rate fall linearly to zero over the run;
     None keeps it.
     shuffle: a new order for every epoch, drawn from `seed`.
@@ -102,6 +107,7 @@ def fit(
     >>> fs.evaluate(net, X, y) > 0.9
     True
     """
+    loss = _loss(loss)
     X, y = _checked(X, y) if not isinstance(net, Program) else _checked_rows(X, y)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -147,6 +153,18 @@ def fit(
         if on_epoch is not None:
             on_epoch(history.epochs[-1])
     return history
+
+
+def _loss(loss: Any) -> Callable[[Any, Any], Any]:
+    """The function of that name; functions stay as they are."""
+    if isinstance(loss, str) and loss in LOSSES:
+        return LOSSES[loss]
+    expected = f"fit: loss: expected a function or one of {', '.join(map(repr, LOSSES))}, got {loss!r}"
+    if isinstance(loss, str):
+        raise ValueError(expected)
+    if not callable(loss):
+        raise TypeError(expected)
+    return loss
 
 
 def _trainer(

@@ -65,7 +65,7 @@ def main():
     net, x, target = namespace["net"], namespace["train_x"][-1], namespace["train_y"][-1]
     y_hat = net(x)[:1]
     fs.squared_loss(y_hat, [target]).backward()
-    slope = 2 * (y_hat[0].data - target.data)
+    slope = y_hat[0].data - target.data
     np.testing.assert_allclose(x.grad, slope * net.w.numpy()[:, 0], rtol=1e-15)
     np.testing.assert_allclose(net.w.grad[:, 0], slope * images[-1], rtol=1e-15)
 

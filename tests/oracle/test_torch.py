@@ -121,7 +121,11 @@ LOSSES = {
     "cross_entropy": (fs.cross_entropy, lambda out, y: torch.nn.functional.cross_entropy(out, y)),
     "squared_loss": (
         lambda out, y: fs.squared_loss(out, np.eye(5)[y]),
-        lambda out, y: ((out - torch.eye(5)[y]) ** 2).sum(-1).mean(),
+        lambda out, y: 0.5 * ((out - torch.eye(5)[y]) ** 2).sum(-1).mean(),
+    ),
+    "mse_loss": (
+        lambda out, y: fs.mse_loss(out, np.eye(5)[y]),
+        lambda out, y: torch.nn.functional.mse_loss(out, torch.eye(5)[y].to(out.dtype)),
     ),
 }
 
@@ -152,7 +156,7 @@ def test_a_linear_layer_alone_and_part_of_its_outputs():
     out, expected = net(x), module(torch.tensor(x))
     close([t.data for t in out], expected.detach().numpy())
     fs.squared_loss(out[1:3], [0.5, 0.25]).backward()
-    ((expected[1:3] - torch.tensor([0.5, 0.25])) ** 2).sum().backward()
+    (0.5 * (expected[1:3] - torch.tensor([0.5, 0.25])) ** 2).sum().backward()
     same_parameters(net, module, "grad")
 
 
