@@ -809,8 +809,10 @@ cdef object offsets_of(TensorArray a):
 
 
 def storage_of(capture):
-    """The same for two handles of the same leaf or array of leaves, as long as one of them is held."""
-    return (<Tensor>capture).index if type(capture) is Tensor else -1 - (<TensorArray>capture).slot
+    """The same for two handles of the same leaf or array of leaves, as long as one of them is held.
+
+    A collection moves nodes.  What it leaves alone is the one handle that a node has, and the slot of an array."""
+    return <size_t><void *>capture if type(capture) is Tensor else -1 - (<TensorArray>capture).slot
 
 
 def kernel_set():

@@ -168,8 +168,6 @@ class ExactTrainer:
         except _Failure as failure:
             raise _named(failure.row, failure.error) from failure.error
         self.own = optimizer.parameters is None  # then all that the program reads is trained
-        if self.own:
-            program._eager_leaves = {}
         self.known = -1
         self.before: list[Any] = []
         self._bind()
@@ -180,7 +178,7 @@ class ExactTrainer:
     def _bind(self) -> None:
         """What is trained; a new version, or a row that ran eagerly, may read more."""
         optimizer = self.schedule.optimizer
-        known = len(self.site.versions) + len(self.program._eager_leaves or ())
+        known = len(self.site.versions) + len(self.program._eager_leaves)
         if self.own and known > self.known and (found := self.program.parameters):
             optimizer.bind(found)
         self.known = known
@@ -190,6 +188,7 @@ class ExactTrainer:
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         self.before = []
         self._bind()
+        self.program._wants_leaves = self.own
         try:
             if self.batch_size > 1 or type(self.schedule.optimizer) is not SGD or not self.site.versions:
                 return self.by_rows.epoch(order, bar)
@@ -199,6 +198,8 @@ class ExactTrainer:
                 p.data = value
                 p.grad = 0.0
             raise
+        finally:
+            self.program._wants_leaves = False
 
     def _by_replays(self, order: np.ndarray, bar: Any) -> float:
         at, total, schedule, optimizer = 0, 0.0, self.schedule, self.schedule.optimizer

@@ -296,7 +296,8 @@ class Program:
         self.__doc__ = getattr(function, "__doc__", None)
         self._sites: dict[Any, Site] = {}
         self._lock = threading.RLock()
-        self._eager_leaves: dict[Any, Any] | None = None         # read by rows that ran eagerly, while fit wants them
+        self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
+        self._wants_leaves = False               # while fit wants to know
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the function, and records anew."""
@@ -459,7 +460,7 @@ class Program:
             for version in site.versions:
                 for capture in version.captures:
                     found.setdefault(_replay.storage_of(capture), capture)
-        for leaf in list((self._eager_leaves or {}).values()):
+        for leaf in list(self._eager_leaves.values()):
             found.setdefault(_replay.storage_of(leaf), leaf)
         return list(found.values())
 
@@ -549,15 +550,14 @@ class Program:
         finally:
             _eagerly.rows -= 1
         loss = result if isinstance(result, Tensor) else Tensor(result)
-        if self._eager_leaves is not None:
+        if self._wants_leaves:
             inputs = [
                 ("array" if isinstance(a, TensorArray) else "number", a)
                 for a in arguments
                 if isinstance(a, (Tensor, TensorArray))
             ]
             for leaf in leaves_before(marker, loss, inputs):
-                if self._eager_leaves.setdefault(_replay.storage_of(leaf), leaf) is leaf:
-                    leaf.grad = 0.0              # of whatever was before; it is trained from now on
+                self._eager_leaves.setdefault(_replay.storage_of(leaf), leaf)
         return loss, arguments
 
     # --- replays ---

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from fastscalar._array import flatten_parameters
 from fastscalar._core import Tensor
+from fastscalar._replay import storage_of
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import AT_ONCE, Program, Rows, Version, _Failure, _named
 
@@ -39,6 +41,15 @@ class Schedule:
         return FloatingPointError(
             f"the loss is {value} after {self.done:,} samples; the learning rate {self.first_rate:g} may be too large"
         )
+
+
+@contextmanager
+def rows_named() -> Iterator[None]:
+    """A row that raises does it as itself, saying which row it is.  Whatever calls a program stands in one of these."""
+    try:
+        yield
+    except _Failure as failure:
+        raise _named(failure.row, failure.error) from failure.error
 
 
 class EagerTrainer:
@@ -100,10 +111,8 @@ class EagerProgramTrainer:
         bind: Callable[[], None] | None = None,
     ) -> None:
         self.program, self.rows, self.batch_size, self.schedule = program, rows, batch_size, schedule
-        self.own = schedule.optimizer.parameters is None
+        self.own = bind is None and schedule.optimizer.parameters is None
         self.bind = bind or self._bind
-        if bind is None and self.own:
-            program._eager_leaves = {}
 
     def _bind(self) -> None:
         found = self.program.parameters if self.own else []
@@ -113,19 +122,19 @@ class EagerProgramTrainer:
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         total = 0.0
         optimizer = self.schedule.optimizer
+        wanted, self.program._wants_leaves = self.program._wants_leaves, self.own or self.program._wants_leaves
         try:
             for first, count in _stretches(len(order), self.batch_size):
                 losses = []
-                for i in order[first : first + count].tolist():
-                    try:
+                with rows_named():
+                    for i in order[first : first + count].tolist():
                         losses.append(self.program._eager(self.rows, i)[0])
-                    except _Failure as failure:
-                        raise _named(failure.row, failure.error) from failure.error
                 for loss in losses:
                     if not math.isfinite(loss.item()):
                         raise self.schedule.bad_loss(loss.item())
                 self.bind()
-                optimizer.zero_grad()
+                if optimizer.parameters is not None:
+                    optimizer.zero_grad()
                 for loss in losses:
                     loss.backward(accumulate=True)
                 step_by_mean(optimizer, count, self.schedule)
@@ -133,17 +142,20 @@ class EagerProgramTrainer:
                 bar.update(count)
         finally:
             optimizer.lr = self.schedule.first_rate
+            self.program._wants_leaves = wanted
         return total / len(order)
 
 
 def step_by_mean(optimizer: Optimizer, count: int, schedule: Schedule) -> None:
-    """One step of an optimiser when the gradients are sums over `count` rows."""
-    if count > 1:
-        for p in flatten_parameters(optimizer.parameters, []):
-            p.grad = p.grad / count if isinstance(p, Tensor) else np.asarray(p.grad) / count
-    optimizer.lr = schedule.rate()
-    optimizer.step()
-    optimizer.zero_grad()
+    """One step of an optimiser when the gradients are sums over `count` rows.  Without parameters it waits for some:
+    no row has read a leaf so far."""
+    if optimizer.parameters is not None:
+        if count > 1:
+            for p in flatten_parameters(optimizer.parameters, []):
+                p.grad = p.grad / count if isinstance(p, Tensor) else np.asarray(p.grad) / count
+        optimizer.lr = schedule.rate()
+        optimizer.step()
+        optimizer.zero_grad()
     schedule.done += count
 
 
@@ -167,15 +179,12 @@ class CompiledTrainer:
         self.site = program._site(self.rows.signature)
         optimizer = schedule.optimizer
         if not self.site.versions and not self.site.eager:
-            try:
+            with rows_named():
                 program._record(self.site, self.rows, 0)
-            except _Failure as failure:
-                raise _named(failure.row, failure.error) from failure.error
         self.own = optimizer.parameters is None      # then all that the program reads is trained
-        if self.own:
-            program._eager_leaves = {}
         self.known = 0
-        self.before: list[Any] | None = None     # values from the beginning of an epoch that touched the net
+        # parameters and their values from the beginning of an epoch that touched the net
+        self.before: list[tuple[Any, Any]] | None = None
         self.plans: dict[Version, Any] = {}      # which elements are trained stays the same until more are read
         self._bind()
         if self.parameters:
@@ -188,16 +197,16 @@ class CompiledTrainer:
 
     def _bind(self) -> None:
         """What is trained; a new version may read more."""
-        known = len(self.site.versions) + len(self.program._eager_leaves or ())
+        known = len(self.site.versions) + len(self.program._eager_leaves)
         if self.own and known > self.known:
             if len(self.program.parameters) > self.known_parameters():
                 self.schedule.optimizer.bind(self.program.parameters)
             self.known = known
             self.plans = {}
-        before = len(getattr(self, "parameters", []))
         self.parameters = flatten_parameters(self.schedule.optimizer.parameters or [], [])
         if self.before is not None:              # nothing has trained the new ones yet
-            self.before += [p.data if isinstance(p, Tensor) else p.numpy() for p in self.parameters[before:]]
+            kept = {storage_of(p) for p, _ in self.before}
+            self.before += _values_of(p for p in self.parameters if storage_of(p) not in kept)
 
     def known_parameters(self) -> int:
         return len(flatten_parameters(self.schedule.optimizer.parameters or [], []))
@@ -205,6 +214,7 @@ class CompiledTrainer:
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0
+        self.program._wants_leaves = self.own
         try:
             if self.version is None:
                 self._keep()
@@ -221,6 +231,7 @@ class CompiledTrainer:
             raise
         finally:
             self.schedule.optimizer.lr = self.schedule.first_rate
+            self.program._wants_leaves = False
         return self.losses / len(order)
 
     def _tell(self, bar: Any, count: int, done: int) -> None:
@@ -232,13 +243,12 @@ class CompiledTrainer:
     def _keep(self) -> None:
         """The net is going to be written to: remember what it was."""
         if self.before is None:
-            self.before = [p.data if isinstance(p, Tensor) else p.numpy() for p in self.parameters]
+            self.before = _values_of(self.parameters)
 
     def _restore(self) -> None:
-        if self.before is not None:
-            for p, value in zip(self.parameters, self.before, strict=True):
-                p.data = value
-                p.grad = 0.0
+        for p, value in self.before or ():
+            p.data = value
+            p.grad = 0.0
 
     # --- SGD inside the replay ---
 
@@ -321,25 +331,31 @@ class CompiledTrainer:
         return self._open(self.version), len(batch)
 
     def _classify(self, batch: np.ndarray) -> Any:
-        try:
+        with rows_named():
             return self.program._classify(self.rows, self.threads, batch, self.wide)
-        except _Failure as failure:
-            raise _named(failure.row, failure.error) from failure.error
 
     # --- gradients by the replay, steps by the optimiser ---
 
     def _one_batch(self, batch: np.ndarray) -> None:
-        try:
+        with rows_named():
             values = self.program._gradients(
-                self.rows, self.threads, None, False, batch, self.wide, self.schedule.optimizer.zero_grad
+                self.rows, self.threads, None, False, batch, self.wide, self._zero_grad
             )[batch]
-        except _Failure as failure:
-            raise _named(failure.row, failure.error) from failure.error
         if not np.isfinite(values).all():
             raise self.schedule.bad_loss(float(values[~np.isfinite(values)][0]))
-        self._bind()
         step_by_mean(self.schedule.optimizer, len(batch), self.schedule)
         self.losses += float(values.sum())
+
+
+    def _zero_grad(self) -> None:
+        """By now all versions of the batch are recorded, and what its other rows read is known."""
+        self._bind()
+        if self.schedule.optimizer.parameters is not None:
+            self.schedule.optimizer.zero_grad()
+
+
+def _values_of(parameters: Iterable[Any]) -> list[tuple[Any, Any]]:
+    return [(p, p.data if isinstance(p, Tensor) else p.numpy()) for p in parameters]
 
 
 def _stretches(n: int, size: int) -> Iterator[tuple[int, int]]:

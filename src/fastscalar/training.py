@@ -15,7 +15,7 @@ from fastscalar._core import _noting, no_grad
 from fastscalar.exact import ExactProgram, ExactTrainer
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import Program, Rows, warn
-from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule
+from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
 
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "cross_entropy": cross_entropy, "squared": squared_loss, "mse": mse_loss
@@ -204,7 +204,9 @@ def _trainer(
         return trainer
     if trainer.site.eager:
         return eager
-    if not program.repeats(trainer.rows):
+    with rows_named():
+        repeats = program.repeats(trainer.rows)
+    if not repeats:
         warn(
             f"{type(net).__name__} does something else when it is called again (it draws random numbers, or counts), "
             "which a program would freeze: fit runs eagerly (compile=False says that this is meant)"

@@ -1,0 +1,202 @@
+"""fit of programs whose rows read different leaves, and of functions that fail: what is trained is what was read,
+whatever is collected in between, and what the function raises is what fit raises."""
+
+import functools
+import warnings
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from compiled import close
+from fastscalar import math
+
+
+@pytest.fixture(autouse=True)
+def eager_rows_are_no_news():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fs.CompileWarning)
+        yield
+
+
+def fit(net, X, y, **keywords):
+    return fs.fit(net, X, y, progress=False, **{"shuffle": False, "schedule": None, **keywords})
+
+
+def by_hand(function, leaves, X, y, make, epochs, batch_size):
+    """The loop that fit stands for: the gradient of the mean, one step; what no row has read yet is not known yet."""
+    optimizer = make(leaves)
+    for _ in range(epochs):
+        for k in range(0, len(X), batch_size):
+            rows = range(k, min(k + batch_size, len(X)))
+            optimizer.zero_grad()
+            for i in rows:
+                loss = function(fs.Tensor(X[i]), int(y[i]))
+                if isinstance(loss, fs.Tensor):
+                    loss.backward(accumulate=True)
+            for p in leaves:
+                p.grad = p.grad / len(rows) if isinstance(p, fs.Tensor) else np.asarray(p.grad) / len(rows)
+            optimizer.step()
+    return leaves
+
+
+def values(leaves):
+    return np.concatenate([np.ravel(np.asarray(p.data)) for p in leaves])
+
+
+# --- leaves that only some rows read ----------------------------------------------------------------------------------
+
+triple = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple")  # is not replayed
+
+
+def scattered(count):
+    """Leaves with places on the tape that a collection moves: there was something between them."""
+    leaves = []
+    for k in range(count):
+        [fs.Tensor(0.0) for _ in range(7)]
+        leaves.append(fs.Tensor(1.0 + 0.1 * k) if k % 2 == 0 else fs.to_tensor([0.5 + 0.1 * k, 1.0]))
+    return leaves
+
+
+def of_one_leaf(leaves, x, k):
+    """Each k has a leaf of its own; 0 reads none."""
+    w = leaves[k - 1]
+    return (w if isinstance(w, fs.Tensor) else w[0] + w[1]) * x if k else math.tanh(x)
+
+
+def replayed(leaves):
+    return lambda x, k: of_one_leaf(leaves, x, k)
+
+
+def eager(leaves):
+    return lambda x, k: triple(of_one_leaf(leaves, x, k)) * 0.3
+
+
+def half(leaves):
+    """The signs of x are two recordings."""
+    return lambda x, k: of_one_leaf(leaves, x, k) if x > 0 else of_one_leaf(leaves, -x, k) * x
+
+
+ORDERS = {
+    "no leaf at first": [0, 0, 0, 1, 2, 3, 4, 0, 2, 2, 1, 4],
+    "one after the other": [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4],
+    "all at once": [4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1],
+    "no leaf in whole batches": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 12])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", [replayed, eager, half])
+@pytest.mark.parametrize("collecting", [False, True])
+def test_what_the_rows_read_is_trained(kind, order, batch_size, threads, collecting, request):
+    if threads > batch_size:
+        pytest.skip("one sample has one thread")
+    y = np.array(ORDERS[order])
+    X = np.linspace(-1.0, 1.3, len(y))
+    keywords = {"epochs": 3, "batch_size": batch_size}
+    if collecting:
+        request.getfixturevalue("stress")
+    expected = scattered(4)
+    by_hand(kind(expected), expected, X, y, functools.partial(fs.SGD, lr=0.05), **keywords)
+    for compiled in (True, False):
+        leaves = scattered(4)
+        program = fs.compile(kind(leaves))
+        optimizer = fs.SGD(lr=0.05)
+        more = {"threads": threads} if compiled else {}
+        fit(program, X, y, optimizer=optimizer, compile=compiled, **more, **keywords)
+        close(values(leaves), values(expected))
+        assert not any(np.any(np.asarray(p.grad)) for p in leaves)
+
+
+def test_gradients_add_up_after_a_fit_of_rows_that_run_eagerly(stress):
+    leaves = scattered(2)
+    program = fs.compile(eager(leaves))
+    X, y = np.ones(6), np.array([1, 2, 1, 1, 2, 2])
+    fit(program, X, y, optimizer=fs.SGD(lr=0.01), epochs=1)
+    program.backward(X, y)
+    once = [np.array(p.grad) for p in leaves]
+    assert all(np.all(g) for g in once)
+    program.backward(X, y, accumulate=True)
+    for p, g in zip(leaves, once, strict=True):
+        close(np.array(p.grad), 2 * g)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_stops_a_run_leaves_every_leaf_as_it_was_whenever_it_was_first_read(batch_size):
+    y = np.array([1, 2, 1, 2, 3, 4, 3, 1])
+    X = np.linspace(0.5, 1.0, len(y))
+    for kind in (replayed, eager, half):
+        leaves = scattered(4)
+        before = values(leaves)
+        function = kind(leaves)
+
+        def failing(x, k, function=function):
+            if x > 0.99:
+                raise LookupError("no such row")
+            return function(x, k)
+
+        with pytest.raises(LookupError):
+            fit(fs.compile(failing), X, y, optimizer=fs.SGD(lr=0.05), epochs=1, batch_size=batch_size)
+        assert values(leaves).tolist() == before.tolist(), kind
+
+
+# --- functions that fail ----------------------------------------------------------------------------------------------
+
+
+class Broken(Exception):
+    pass
+
+
+def refused(x):
+    raise MemoryError("no room")
+
+
+FAILURES = {
+    "its own": lambda x: (_ for _ in ()).throw(Broken("the net is broken")),
+    "memory": refused,
+    "value": lambda x: math.log(fs.Tensor(-1.0)),
+    "zero": lambda x: fs.Tensor(1.0) / 0.0,
+    "index": lambda x: [][7],
+    "type": lambda x: fs.Tensor(1.0) + "a",
+    "key": lambda x: {}["a"],
+}
+EXPECTED = (Broken, MemoryError, ValueError, ZeroDivisionError, IndexError, TypeError, KeyError)
+
+
+class FailsOnce(fs.Module):
+    """Raises in one of its calls, counted from 1."""
+
+    def __init__(self, call, failure):
+        self.linear = fs.Linear(2, 2, seed=0)
+        self.call, self.failure, self.calls = call, failure, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.failure(x) if self.calls == self.call else self.linear(x)
+
+
+@pytest.mark.parametrize("given", [{}, {"compile": False}, {"batch_size": 4}, {"batch_size": 4, "threads": 2}])
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_net_that_raises_in_any_of_its_calls_makes_fit_raise_that(kind, call, given):
+    X, y = np.random.default_rng(0).normal(size=(12, 2)), np.arange(12) % 2
+    net = FailsOnce(call, FAILURES[kind])
+    before = net.linear.w.numpy()
+    optimizer = fs.SGD(lr=0.05)
+    failed = None
+    try:
+        fit(net, X, y, optimizer=optimizer, epochs=2, **given)
+    except EXPECTED as error:
+        failed = error
+    if failed is None:  # replayed, so that the call that fails is never made
+        assert net.calls < call
+        return
+    expected = dict(zip(FAILURES, EXPECTED, strict=True))[kind]
+    assert type(failed) is expected
+    assert optimizer.lr == 0.05
+    if given.get("compile", True):
+        assert net.linear.w.numpy().tolist() == before.tolist()
+    net.call = -1  # the optimiser and the net go on as if nothing had been
+    fit(net, X, y, optimizer=optimizer, epochs=1, **given)
