@@ -39,7 +39,6 @@ setup(
             extension("_array"),
             extension("_graph"),
             extension("_program"),
-            extension("_exact"),
             extension("_rewrite"),
             extension("_replay", "_lanes.c", "_lanes_avx2.c", "_lanes_avx512.c", flags=LANES_FLAGS),
         ],

@@ -9,18 +9,17 @@ import pytest
 import fastscalar as fs
 from compiled import bits, compiled_only
 from fastscalar import _core
-from fastscalar._exact import exact_graph
 from fastscalar._program import Recording, extract, line_of, places_of
 
 
-def graph_of(f, *numbers, exact=False):
+def graph_of(f, *numbers):
     """The graph of a call with Tensors."""
-    recording = Recording(exact)
+    recording = Recording()
     with recording:
         inputs = [fs.Tensor(v) for v in numbers]
         recording.inputs = [("number", x) for x in inputs]
         recording.begin()
-        return (exact_graph if exact else extract)(recording, f(*inputs))
+        return extract(recording, f(*inputs))
 
 
 def lines(graph):
@@ -50,11 +49,10 @@ def several_places(x):
     ) else -y
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_every_place_is_known_by_its_line(exact):
-    here, inside = several_places.__code__.co_firstlineno, helper.__code__.co_firstlineno + 1
-    asked = inside if exact else here + 5         # for its truth, at once or where an `if` does
-    graph = graph_of(several_places, 1.0, exact=exact)
+def test_every_place_is_known_by_its_line():
+    here = several_places.__code__.co_firstlineno
+    asked = here + 5                              # for its truth, where an `if` does
+    graph = graph_of(several_places, 1.0)
     expected = {here + 3: 3, asked: 2, here + 6: 1, here + 7: 2, here + 9: 1}
     found = lines(graph)
     assert {file for file, _ in found} == {__file__}
@@ -62,8 +60,7 @@ def test_every_place_is_known_by_its_line(exact):
     assert list(found) == [(__file__, line) for line in expected], "in the order in which they came up first"
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_places_in_more_functions_than_are_remembered(exact):
+def test_places_in_more_functions_than_are_remembered():
     """Equal functions, each from a code object of its own, and as many lines as there are."""
     makers = [{} for _ in range(300)]
     for k, names in enumerate(makers):
@@ -75,11 +72,10 @@ def test_places_in_more_functions_than_are_remembered(exact):
                 x = names["f"](x) / 2.0
         return x
 
-    assert lines(graph_of(f, 1.0, exact=exact)) == {(f"file{k % 7}.py", k + 2): 2 for k in range(300)}
+    assert lines(graph_of(f, 1.0)) == {(f"file{k % 7}.py", k + 2): 2 for k in range(300)}
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_the_warning_names_the_line_where_most_versions_part(exact):
+def test_the_warning_names_the_line_where_most_versions_part():
     def f(x):
         if x[0] > 100.0:
             x = x * 2.0
@@ -89,7 +85,7 @@ def test_the_warning_names_the_line_where_most_versions_part(exact):
         return fs.max([total, x[0]])
 
     X = np.array([[1.0 if k >> j & 1 else -1.0 for j in range(7)] for k in range(128)])
-    p = fs.compile(f, exact=exact)
+    p = fs.compile(f)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         p.map(X)
@@ -117,8 +113,7 @@ def test_guards_are_what_was_compared_and_how_it_came_out():
         assert sorted(graph.value[nodes].tolist()) in ([1.0, 2.5], [2.5, 3.0], [2.5, 2.5], [1.0, 3.0])
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_many_decisions_of_all_kinds(exact):
+def test_many_decisions_of_all_kinds():
     """More than an array holds at first; the rows that they tell apart."""
     w = [fs.Tensor(v) for v in np.linspace(-1.0, 1.0, 300)]
 
@@ -135,7 +130,7 @@ def test_many_decisions_of_all_kinds(exact):
     rows = np.array([1.0, -1.0, 0.25, -0.5, 1.0])
     expected = [f(fs.Tensor(v)) for v in rows]
     with compiled_only():
-        p = fs.compile(f, exact=exact)
+        p = fs.compile(f)
         assert bits(p.map(rows)) == bits(np.array([t.data for t in expected]))
         p.backward(rows)
     found = [t.grad for t in w]
@@ -185,8 +180,7 @@ def test_where_names_what_is_not_a_number(wrong):
             fs.compile(lambda x, a=a, b=b: fs.where(x > 0.0, a, b))(1.0)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_threads_note_their_own_decisions(exact):
+def test_threads_note_their_own_decisions():
     """Two recordings that take turns, each in its thread; one ends in the middle of the other."""
     turns = [threading.Event() for _ in range(4)]
     results = {}
@@ -208,7 +202,7 @@ def test_threads_note_their_own_decisions(exact):
         return x * 2.0 if x > 3.0 else x
 
     def record(f, number):
-        results[f] = graph_of(f, number, exact=exact)
+        results[f] = graph_of(f, number)
         turns[3].set()
 
     threads = [threading.Thread(target=record, args=a) for a in ((waits, 1.0), (goes, 2.0))]
@@ -223,8 +217,7 @@ def test_threads_note_their_own_decisions(exact):
 
 
 @pytest.mark.skipif(_core.tape_info()["stress"], reason="every step allocates, in stress mode")
-@pytest.mark.parametrize("exact", [False, True])
-def test_every_allocation_of_a_recording_that_decides_may_be_refused(exact):
+def test_every_allocation_of_a_recording_that_decides_may_be_refused():
     def f(x):
         largest = x
         for k in range(80):
@@ -233,7 +226,7 @@ def test_every_allocation_of_a_recording_that_decides_may_be_refused(exact):
         return largest
 
     for k in range(2000):
-        program = fs.compile(f, exact=exact)
+        program = fs.compile(f)
         _core._fail_after(k)
         try:
             assert program(2.0) == 158.0

@@ -1,4 +1,4 @@
-"""fit, compiled (the default) and eager: the same training; threads, float32, exact order; what an error leaves."""
+"""fit, compiled (the default) and eager: the same training; threads, float32; what an error leaves."""
 
 import math
 import random
@@ -63,7 +63,7 @@ def both(make, X, y, tolerance=RUN, compiled=None, **keywords):
 
 @pytest.mark.parametrize("schedule", ["linear", None])
 @pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("way", [{}, {"compile": False}, {"exact": True}], ids=["compiled", "eager", "exact"])
+@pytest.mark.parametrize("way", [{}, {"compile": False}], ids=["compiled", "eager"])
 def test_a_rate_that_on_epoch_sets(way, batch_size, schedule):
     """Two epochs with a rate each are two runs of one epoch."""
     X, y = problem()
@@ -254,7 +254,7 @@ def test_gradients_after_fit_are_zero_and_the_rate_is_given_back():
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
-@pytest.mark.parametrize("keywords", [{}, {"dtype": "float32"}, {"exact": True}])
+@pytest.mark.parametrize("keywords", [{}, {"dtype": "float32"}])
 def test_the_same_seed_gives_the_same_bits(batch_size, keywords):
     X, y = problem()
     nets = [fs.MLP(4, [8, 3], seed=1) for _ in range(3)]
@@ -391,51 +391,6 @@ def test_a_parameter_that_the_loss_does_not_reach_is_left_alone():
     assert w.tolist() != [0.5, 0.1, -0.2, 0.3]
 
 
-# --- exact order ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("optimizer", [fs.SGD, fs.Adam])
-@pytest.mark.parametrize("batch_size", [1, 16])
-def test_exact_order_gives_the_bits_of_the_eager_loop(batch_size, optimizer):
-    X, y = problem()
-    X = np.where(abs(X) > 0.3, X, 0.0)  # layers skip zeros
-    nets = [fs.MLP(4, [8, 3], seed=1) for _ in range(2)]
-    losses = []
-    for net, how in zip(nets, ({"compile": False}, {"exact": True}), strict=True):
-        with compiled_only():
-            history = fit(net, X, y, epochs=2, batch_size=batch_size, optimizer=optimizer(lr=0.02), **how)
-        losses.append(history.loss)
-    assert weights(nets[0]) == weights(nets[1])
-    if batch_size == 1:
-        assert losses[0] == losses[1]
-    else:  # eager divides by the number of rows and multiplies again
-        close(losses[1], losses[0])
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_exact_order_of_a_net_in_scalar_loops(way):
-    X, y = problem(20)
-    found = []
-    for keywords in ({"compile": False}, {"exact": True}):
-        net, parameters = scalar_net(fs, way, (4, 5, 3))
-        fit(net, X, y, epochs=1, optimizer=fs.SGD(parameters, lr=0.05), **keywords)
-        found.append(b"".join(bits(values_of(p)) for p in parameters))
-    assert found[0] == found[1]
-
-
-HOW = [{"compile": False}, {"exact": True}]
-
-
-def test_exact_order_gives_the_losses_of_the_eager_loop():
-    """Long enough for sums of several portions; inputs that many instructions read."""
-    X, y = problem(1300)
-    X = np.where(abs(X) > 0.3, X, 0.0)
-    nets = [Fan(), Fan()]
-    losses = [fit(net, X, y, epochs=2, **how).loss for net, how in zip(nets, HOW, strict=True)]
-    assert losses[0] == losses[1]
-    assert weights(nets[0]) == weights(nets[1])
-
-
 class Fan(fs.Module):
     """The inputs through two layers and as they are."""
 
@@ -447,24 +402,15 @@ class Fan(fs.Module):
         return last([*(a(x).relu() + b(x)), *(x * 0.5)])
 
 
-@pytest.mark.parametrize("keywords", [{}, {"exact": True}])
-def test_detect_anomaly_runs_a_program_row_by_row(keywords):
+def test_detect_anomaly_runs_a_program_row_by_row():
     X, y = problem(30)
     w, expected = fs.to_tensor([0.5, 0.1, -0.2, 0.3]), fs.to_tensor([0.5, 0.1, -0.2, 0.3])
-    f = fs.compile(lambda x, k: (fs.dot(w, x) - k) ** 2, **keywords)
+    f = fs.compile(lambda x, k: (fs.dot(w, x) - k) ** 2)
     with fs.debug.detect_anomaly():
         fit(f, X, y, epochs=2, optimizer=fs.SGD(lr=0.01))
-    g = fs.compile(lambda x, k: (fs.dot(expected, x) - k) ** 2, **keywords)
+    g = fs.compile(lambda x, k: (fs.dot(expected, x) - k) ** 2)
     fit(g, X, y, epochs=2, optimizer=fs.SGD([expected], lr=0.01))
     close(w.numpy(), expected.numpy())
-
-
-def test_a_function_that_was_compiled_in_exact_order_is_fitted_so():
-    X, y = problem(30)
-    nets = [fs.MLP(4, [6, 3], seed=1) for _ in range(2)]
-    fit(nets[0], X, y, epochs=1, compile=False)
-    fit(fs.compile(lambda x, k: fs.cross_entropy(nets[1](x), k), exact=True), X, y, epochs=1)
-    assert weights(nets[0]) == weights(nets[1])
 
 
 # --- threads, float32 -------------------------------------------------------------------------------------------------
@@ -564,14 +510,6 @@ def test_fits_in_two_threads_while_a_third_works_eagerly():
     assert [weights(net) for net in nets] == [weights(net) for net in expected]
 
 
-def test_threads_and_exact_order():
-    X, y = problem(100)
-    nets = [fs.MLP(4, [8, 3], seed=1) for _ in range(3)]
-    for net, keywords in zip(nets, ({"compile": False}, {"exact": True}, {"exact": True, "threads": 2}), strict=True):
-        fit(net, X, y, epochs=1, batch_size=16, **keywords)
-    assert weights(nets[0]) == weights(nets[1]) == weights(nets[2])
-
-
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
 def test_float32(batch_size):
     X, y = problem(128)
@@ -614,8 +552,10 @@ def test_arguments_that_make_no_sense_are_value_errors():
     ):
         with pytest.raises(ValueError, match=words):
             fit(net, X, y, **keywords)
-    with pytest.raises(ValueError, match=r"float32|exact"):
-        fit(net, X, y, dtype="float32", exact=True)
+    with pytest.raises(ValueError, match="float32"):
+        fit(net, X, y, dtype="float32", compile=False)
+    with pytest.raises(TypeError, match="exact"):
+        fit(net, X, y, exact=True)
     assert weights(net) == before
 
 
@@ -800,11 +740,10 @@ class Masked(fs.Module):
         return self.layers[1](h)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_a_mask_of_random_numbers_is_not_frozen(exact):
+def test_a_mask_of_random_numbers_is_not_frozen():
     X, y = problem(40)
     net = Masked()
-    said = compile_warnings(lambda: fit(net, X, y, epochs=1, exact=exact))
+    said = compile_warnings(lambda: fit(net, X, y, epochs=1))
     assert len(said) == 1
     assert net.calls >= 40
 

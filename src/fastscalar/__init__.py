@@ -7,7 +7,7 @@ Python.  `fastscalar.reference` has the same names in pure Python, a few pages, 
 What may assume what (imports point one way, each part knows those to its right):
 
     cli -> training -> derivatives, nn, optim, datasets -> _array, _graph -> _core -> _scalar.pxd (formulas), _kernels.c
-    training -> exact, trainers -> programs -> _rewrite, _exact -> _replay (on _lanes.c) -> _program -> _array
+    training -> trainers -> programs -> _rewrite -> _replay (on _lanes.c) -> _program -> _array
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2), fs.Tensor(3)

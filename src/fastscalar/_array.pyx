@@ -1209,8 +1209,7 @@ cdef class TensorArray:
                 strides[ndim] = self.strides_[d] * step
                 offset += start * self.strides_[d]
                 ndim += 1
-            elif type(k) is TracedInt and traced is None and programs and recording_here() is not None \
-                    and recording_here().gathers:
+            elif type(k) is TracedInt and traced is None and programs and recording_here() is not None:
                 traced = k
                 at = traced.value
                 if at < 0:

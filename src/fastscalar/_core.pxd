@@ -249,8 +249,6 @@ cdef class Tensor:          # 32 bytes
 
 
 cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_program`
-    cdef readonly bint gathers      # an index that is a TracedInt becomes an instruction
-
     # the outcome of a comparison, or what stands for it; with a number where there is no Tensor on the right
     cdef object compare(self, int op, Tensor left, Tensor right, double number)
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1

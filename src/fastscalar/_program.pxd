@@ -30,7 +30,6 @@ cdef enum:
 
 
 cdef class Recording(Recorder):
-    cdef readonly bint exact
     cdef public list inputs         # (kind, handle): "array" a TensorArray, "number" a Tensor, "whole" a TracedInt
     cdef Decision *decisions        # owned
     cdef Py_ssize_t n, room

@@ -42,14 +42,9 @@ class NotReplayable(Exception):
 
 
 cdef class Recording(Recorder):
-    """Context in which calls of this thread are written down as a program.
+    """Context in which calls of this thread are written down as a program."""
 
-    `exact`: gathers and `where` become decisions, so that the graph is that of the eager function.
-    """
-
-    def __init__(self, bint exact=False):
-        self.exact = exact
-        self.gathers = not exact
+    def __init__(self):
         self.inputs, self.stopped, self.codes = [], [], []
         self.code_numbers, self.copies = {}, {}
 
@@ -82,9 +77,6 @@ cdef class Recording(Recorder):
         cdef TracedBool traced
         cdef double y = number if right is None else T.value[right.index]
         cdef bint outcome = compare_numbers(op, T.value[left.index], y)
-        if self.exact:
-            self.decided(op, left, right, number, outcome)
-            return outcome
         traced = TracedBool.__new__(TracedBool)
         traced.recording, traced.op, traced.outcome = self, op, outcome
         traced.left, traced.right, traced.number = left, right, number
@@ -523,6 +515,44 @@ cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) e
         i = previous(i)
     T.at = 0
     return 0
+
+
+def leaves_before(Tensor marker not None, Tensor result not None):
+    """The leaves that a result was computed from and that are older than `marker`: Tensors, and arrays as TensorArrays
+    of one dimension."""
+    cdef int i, first, slot = -1
+    cdef Wide *q
+    cdef list nodes = []
+    bound(result)
+    T.locked += 1                                # handles are made when the sweep has ended
+    try:
+        first = marker.index
+        start_sweep()
+        try:
+            see(result.index)
+            i = previous(<int>T.n)
+            while i > 0:
+                T.at = i
+                T.mark[i] = 0
+                if T.record[i].op > WIDE:
+                    see(T.record[i].a)
+                    see(T.record[i].b)
+                elif T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
+                    q = T.wide[T.record[i].a]
+                    see_operand(&q.x)
+                    see_operand(&q.y)
+                    see_operand(&q.z)
+                elif i < first and T.record[i].op != CONST and (T.record[i].op != WIDE or T.record[i].a != slot):
+                    slot = T.record[i].a if T.record[i].op == WIDE else -1
+                    nodes.append(i)
+                i = previous(i)
+            T.at = 0
+        finally:
+            end_sweep()
+        return [array_of(T.wide[T.record[i].a]) if T.record[i].op == WIDE else handle_of(i) for i in nodes]
+    finally:
+        T.locked -= 1
+        set_limit()
 
 
 def same_graph(Graph g not None, Graph h not None):

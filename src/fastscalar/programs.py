@@ -20,8 +20,7 @@ import numpy as np
 from fastscalar import _replay
 from fastscalar._array import TensorArray, TracedInt, to_tensor
 from fastscalar._core import Tensor, _recording
-from fastscalar._exact import leaves_before
-from fastscalar._program import NotReplayable, Recording, extract, line_of, places_of, same_graph
+from fastscalar._program import NotReplayable, Recording, extract, leaves_before, line_of, places_of, same_graph
 from fastscalar._rewrite import rewrite
 
 MISSED, SUSPECT = 1, 2  # status of a row, as `_replay` has it
@@ -50,13 +49,13 @@ class CompileWarning(UserWarning):
 
 
 @overload
-def compile(function: Callable[..., Any], *, exact: bool = False) -> Program: ...
+def compile(function: Callable[..., Any]) -> Program: ...
 @overload
-def compile(function: None = None, *, exact: bool = False) -> Callable[[Callable[..., Any]], Program]: ...
-def compile(function: Callable[..., Any] | None = None, *, exact: bool = False) -> Any:
+def compile(function: None = None) -> Callable[[Callable[..., Any]], Program]: ...
+def compile(function: Callable[..., Any] | None = None) -> Any:
     """A Program of a function that takes the numbers of one row and returns one number.
 
-    Also a decorator, with or without arguments.  exact=True keeps the order of operations of the eager engine.
+    Also a decorator, with or without arguments.
     TypeError if it is given something that cannot be called, or, at the first call, returns something else.
 
     >>> import fastscalar as fs, numpy as np
@@ -77,12 +76,7 @@ def compile(function: Callable[..., Any] | None = None, *, exact: bool = False) 
     >>> w.grad
     array([0., 2., 4.])
     """
-    kind: type[Program] = Program
-    if exact:
-        from fastscalar.exact import ExactProgram
-
-        kind = ExactProgram
-    return kind if function is None else kind(function)
+    return Program if function is None else Program(function)
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -285,8 +279,6 @@ class Program:
     2 operations -> 1 *, 1 exp
     """
 
-    exact = False
-
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise TypeError(f"compile: expected a function, got {type(function).__name__}")
@@ -479,7 +471,7 @@ class Program:
     def _record(self, site: Site, rows: Rows, i: int) -> tuple[Version | None, float]:
         """A version that fits row i, and its value.  None if this program cannot be replayed, or not any more."""
         with self._lock:
-            recording = Recording(self.exact)
+            recording = Recording()
             try:
                 with recording:
                     arguments, recording.inputs = _handles(rows.kinds, rows.row(i))
@@ -492,7 +484,7 @@ class Program:
                             got = type(result).__name__
                             raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
                         result = Tensor(result)
-                    graph = self._graph(recording, result)
+                    graph = extract(recording, result)
                 value = result.item()
             except NotReplayable as reason:
                 site.eager = True
@@ -509,9 +501,6 @@ class Program:
             version = Version(graph, sizes, stopped)
             site.versions.append(version)
             return version, value
-
-    def _graph(self, recording: Recording, result: Tensor) -> Any:
-        return extract(recording, result)
 
     def repeats(self, rows: Rows) -> bool:
         """Whether a second recording of the first row is like the first one."""
@@ -551,12 +540,7 @@ class Program:
             _eagerly.rows -= 1
         loss = result if isinstance(result, Tensor) else Tensor(result)
         if self._wants_leaves:
-            inputs = [
-                ("array" if isinstance(a, TensorArray) else "number", a)
-                for a in arguments
-                if isinstance(a, (Tensor, TensorArray))
-            ]
-            for leaf in leaves_before(marker, loss, inputs):
+            for leaf in leaves_before(marker, loss):
                 self._eager_leaves.setdefault(_replay.storage_of(leaf), leaf)
         return loss, arguments
 

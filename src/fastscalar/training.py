@@ -12,7 +12,6 @@ import numpy as np
 
 from fastscalar._array import cross_entropy, mse_loss, squared_loss
 from fastscalar._core import _noting, no_grad
-from fastscalar.exact import ExactProgram, ExactTrainer
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import Program, Rows, warn
 from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
@@ -69,7 +68,6 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
     compile: bool = True,
-    exact: bool = False,
     threads: int = 1,
     dtype: str = "float64",
 ) -> History:
@@ -91,7 +89,6 @@ def fit(
     on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
     compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
     the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch.
-    exact: compiled, but with the additions in the order of the eager loop, so that both give the same bits.
     threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
     dtype: "float64" or "float32", of the numbers that a compiled program computes with.
 
@@ -120,10 +117,8 @@ def fit(
         raise ValueError(f'fit: dtype: expected "float64" or "float32", got {dtype!r}')
     if threads > 1 and batch_size == 1:
         raise ValueError("fit: threads: the samples of a batch are shared among threads, and batch_size is 1")
-    if dtype == "float32" and (exact or not compile):
-        raise ValueError(
-            "fit: dtype: the eager order of operations is of float64; float32 needs compile=True, exact=False"
-        )
+    if dtype == "float32" and not compile:
+        raise ValueError("fit: dtype: float32 needs compile=True; the eager engine computes in float64")
     if validation_data is not None:
         if isinstance(net, Program):
             raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")
@@ -134,7 +129,7 @@ def fit(
     if optimizer.parameters is None and not isinstance(net, Program):
         optimizer.bind(net.parameters())  # type: ignore[attr-defined]
     done = Schedule(optimizer, schedule, epochs * len(X), (first_epoch - 1) * len(X))
-    run = _trainer(net, loss, X, y, batch_size, done, compile, exact, threads, dtype)
+    run = _trainer(net, loss, X, y, batch_size, done, compile, threads, dtype)
     if optimizer.parameters is not None:         # else they are found when they are read
         optimizer.zero_grad()
     history = History()
@@ -175,31 +170,21 @@ def _trainer(
     batch_size: int,
     schedule: Schedule,
     compile: bool,
-    exact: bool,
     threads: int,
     dtype: str,
-) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer | ExactTrainer:
+) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer:
     """The loop for these wishes."""
     eager = EagerTrainer(lambda x, label: loss(net(x), label), X, y, batch_size, schedule)
     if isinstance(net, Program):
         program = net
-        exact = exact or program.exact
     elif compile:
-        program = ExactProgram(eager.sample) if exact else Program(eager.sample)
+        program = Program(eager.sample)
         program.__name__ = type(net).__name__
     if not compile or _noting():                 # detect_anomaly looks at what the user's own lines do
         if isinstance(net, Program):
             return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
         return eager
-    if exact and batch_size > 1 and not isinstance(net, Program):
-        return eager                             # whole batches are what the eager loop computes with
-    trainer: ExactTrainer | CompiledTrainer
-    if isinstance(program, ExactProgram):
-        trainer = ExactTrainer(program, X, y, batch_size, schedule)
-    elif exact:
-        raise ValueError("fit: exact: the program has to be made by compile(function, exact=True)")
-    else:
-        trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
+    trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
     if isinstance(net, Program):
         return trainer
     if trainer.site.eager:

@@ -43,7 +43,7 @@ assert_type(program.report(), str)
 program.reset()
 
 
-@fs.compile(exact=True)
+@fs.compile()
 def square(x: fs.Tensor) -> fs.Tensor:
     return x * x
 
@@ -51,5 +51,5 @@ def square(x: fs.Tensor) -> fs.Tensor:
 assert_type(square, fs.Program)
 warning: type[UserWarning] = fs.CompileWarning
 assert_type(
-    fs.fit(program, np.zeros((1, 784)), [1], compile=True, exact=False, threads=1, dtype="float32"), fs.History
+    fs.fit(program, np.zeros((1, 784)), [1], compile=True, threads=1, dtype="float32"), fs.History
 )
