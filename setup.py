@@ -15,7 +15,7 @@ LANES_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
 )
 
 HEADERS = [
-    *(f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_lanes.h")),
+    *(f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_lanes.h", "_pool.h")),
     *(f"src/fastscalar/_lanes_{name}.c" for name in ("body", "dense", "exp")),
     *(f"src/fastscalar/_{name}.pxd" for name in ("core", "array", "scalar", "program", "replay")),
 ]
@@ -40,7 +40,7 @@ setup(
             extension("_graph"),
             extension("_program"),
             extension("_rewrite"),
-            extension("_replay", "_lanes.c", "_lanes_avx2.c", "_lanes_avx512.c", flags=LANES_FLAGS),
+            extension("_replay", "_pool.c", "_lanes.c", "_lanes_avx2.c", "_lanes_avx512.c", flags=LANES_FLAGS),
         ],
         include_path=["src"],
         annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),

@@ -18,9 +18,9 @@ def fs(request):
 @pytest.fixture(autouse=True)
 def all_threads():
     """Replays use the threads that they are given, however short a batch is: the tests' are all short."""
-    before = _replay._set_short_batch(0.0)
+    before = _replay._always_share(True)
     yield
-    _replay._set_short_batch(before)
+    _replay._always_share(before)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import pytest
 
 import fastscalar as fs
 from compiled import WAYS, bits, classified, close, compiled_only, scalar_net, tables, values_of, weights
-from fastscalar import _core, _replay
+from fastscalar import _core
 
 STRESS = _core.tape_info()["stress"]
 pytestmark = pytest.mark.skipif(STRESS, reason="training runs, in stress mode")
@@ -803,20 +803,3 @@ def test_compile_false_calls_the_net_for_every_sample():
     with compiled_only():
         fit(Net(4, [3], seed=0), X, y, epochs=2)
     assert 1 <= len(seen) <= 4
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(0.0, 3), (1e9, 1)], ids=["long batches", "short batches"])
-def test_short_batches_are_left_to_one_thread(monkeypatch, limit, expected):
-    """After a run by all threads, which shows how long a batch takes."""
-    started = []
-
-    class Counted(threading.Thread):
-        def start(self):
-            started.append(self)
-            super().start()
-
-    monkeypatch.setattr(_replay.threading, "Thread", Counted)
-    _replay._set_short_batch(limit)
-    X, y = problem(n=64)
-    fit(fs.MLP(4, [6, 3], seed=0), X, y, epochs=3, batch_size=64, threads=2)
-    assert len(started) == expected

@@ -10,13 +10,15 @@ Contract
    (`UA`), runs of rows (`RV`, `RA`) for a batch, slots (`V`, `A`) for a chunk of each thread.
 2. `load` copies captured leaves in, with the GIL; the runs below hold no GIL and touch nothing outside; `commit` and
    `commit_gradients` copy out, with the GIL, all or nothing.
-3. A batch is cut into chunks of a fixed number of lanes.  Threads take chunks in turn; what they add up is added in the
-   order of the chunks (ports) or by one thread over all lanes (weights): the result does not depend on the threads.
+3. A batch is cut into chunks of a fixed number of lanes.  Whoever is free takes the next chunk; what they add up is
+   added in the order of the chunks (ports) or, for a share of the weights, by one thread over all lanes: the result
+   does not depend on how many threads there are, nor on which did what.
 
-A batch:  uniform part | chunks: forward, backward | weights, shared out among threads | uniform part backward, step
-with a barrier of all threads at each |.  If squares of whole matrices are summed (an L2 term), the uniform part goes
-backward before the weights: see `decay`.  Weights of sparse rows are shared out by columns of the input, so many that
-each thread has as many entries; it turns these itself (one thread for all: 0.35 us a sample in which others wait).
+A batch:  uniform part | chunks: forward, backward | weights, in shares | uniform part backward, step
+One thread goes through it; chunks and shares are what helpers of the pool (`_pool.h`) may take.  If squares of whole
+matrices are summed (an L2 term), the uniform part goes backward before the weights: see `decay`.  Weights of sparse
+rows are shared out by columns of the input, so many that each share has as many entries; who has a share turns these
+(one thread for all: 0.35 us a sample in which others wait).
 """
 
 cimport cython
@@ -28,8 +30,7 @@ from fastscalar._array cimport *
 from fastscalar._core cimport *
 from fastscalar._program cimport compare_numbers, room_for
 
-import threading
-import time
+import os
 
 import numpy as np
 
@@ -81,36 +82,57 @@ cdef extern from "_lanes.h":
         void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
     const fs_lanes *fs_lanes_select(const char *name, int wide) noexcept nogil
 
-cdef double SHORT_BATCH = 70e-6      # seconds
+cdef extern from "_pool.h":
+    ctypedef void (*fs_task)(void *context, int thread, int item) noexcept nogil
+    ctypedef struct fs_pace:
+        int together
+    int fs_pool_reserve(int helpers) noexcept nogil
+    void fs_pool_run(fs_task task, void *context, int items, int threads) noexcept nogil
+    void fs_pool_forget() noexcept nogil
+    int fs_pool_size() noexcept nogil
+    void fs_pool_refuse(int threads) noexcept nogil
+    void fs_pace_begin(fs_pace *pace) noexcept nogil
+    int fs_pace_together(fs_pace *pace) noexcept nogil
+    void fs_pace_note(fs_pace *pace, double seconds, double rows) noexcept nogil
+    double fs_seconds() noexcept nogil
+
+cdef bint ALWAYS = False
 
 
-def _set_short_batch(double seconds):
-    """For tests: batches that one thread does although there are more; what it was."""
-    global SHORT_BATCH
-    before, SHORT_BATCH = SHORT_BATCH, seconds
+def _always_share(bint on):
+    """For tests: whether batches are shared among all threads also where one would be faster; what it was."""
+    global ALWAYS
+    before, ALWAYS = ALWAYS, on
     return before
 
 
-cdef extern from *:
-    """
-    #if defined(_MSC_VER)
-    #include <windows.h>
-    static long fs_add(volatile long *p) { return InterlockedIncrement(p); }
-    static long fs_get(volatile long *p) { return InterlockedCompareExchange(p, 0, 0); }
-    static void fs_set(volatile long *p, long v) { InterlockedExchange(p, v); }
-    static void fs_wait(int turns) { if (turns > 2000) SwitchToThread(); }
-    #else
-    #include <sched.h>
-    static long fs_add(volatile long *p) { return __atomic_add_fetch(p, 1, __ATOMIC_ACQ_REL); }
-    static long fs_get(volatile long *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-    static void fs_set(volatile long *p, long v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-    static void fs_wait(int turns) { if (turns > 2000) sched_yield(); }
-    #endif
-    """
-    long fs_add(volatile long *p) nogil
-    long fs_get(volatile long *p) nogil
-    void fs_set(volatile long *p, long v) nogil
-    void fs_wait(int turns) nogil
+def _helpers(int refuse=0):
+    """How many threads the pool has.  For tests: let so many of the next ones not start."""
+    fs_pool_refuse(refuse)
+    return fs_pool_size()
+
+
+def _shared_of(double alone, double together, int batches):
+    """For tests: how many batches are shared if one takes so many seconds either way."""
+    cdef fs_pace pace
+    cdef int shared = 0
+    fs_pace_begin(&pace)
+    for _ in range(batches):
+        if fs_pace_together(&pace):
+            shared += 1
+            fs_pace_note(&pace, together, 1.0)
+        else:
+            fs_pace_note(&pace, alone, 1.0)
+    return shared
+
+
+def _begin_in_child():
+    fs_pool_forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
+
 
 ctypedef const double *Row_
 ctypedef Row_[16] Rows16
@@ -136,7 +158,7 @@ ctypedef struct Input:
     const Py_ssize_t *begin  # sparse rows, if not NULL: where each part of each row begins
     const int *column
     const void *value
-    const int *border       # part t of a row: columns border[t] to border[t + 1]; a thread updates weights of a part
+    const int *border       # part t of a row: columns border[t] to border[t + 1]
     bint turned             # somebody wants them column by column; for each thread, those of its parts of a GROUP:
     int *start
     int *lane
@@ -263,6 +285,7 @@ cdef class Replay:
 
     cdef readonly Plan plan
     cdef readonly int batch, chunk, threads
+    cdef readonly int parts          # of the columns of sparse rows
     cdef readonly bint wide
     cdef const fs_lanes *K
     cdef size_t size                 # of a number
@@ -310,14 +333,18 @@ cdef class Replay:
     cdef int batch_rows
     cdef double *out_values
     cdef unsigned char *out_status
-    cdef volatile long arrived, turn_, stop_
+    cdef Py_ssize_t first            # of the batch under way: its first row,
+    cdef int n                       # its rows,
+    cdef int shares                  # and in how many shares its weights are cut
     cdef int team                    # threads of this run
     cdef int paced_mode              # mode of the run before,
-    cdef double pace                 # and its seconds a row
+    cdef fs_pace pace                # and what is known of its speed
 
     def __cinit__(self, Plan plan not None, int batch, bint wide, int threads=1):
-        self.plan, self.wide, self.threads = plan, wide, threads
         self.blocks, self.held = [], []
+        self.plan, self.wide, self.threads = plan, wide, threads
+        self.parts = min(2 * threads, max(threads, 8)) if threads > 1 else 1
+        self.paced_mode = -1
         self.size = sizeof(double) if wide else sizeof(float)
         name = kernel_set()
         self.K = fs_lanes_select(name, wide)
@@ -331,7 +358,7 @@ cdef class Replay:
         self.find_inputs()
 
     def __dealloc__(self):
-        for block in self.blocks:
+        for block in self.blocks or ():          # without any if an argument was refused
             PyMem_RawFree(<void *><size_t>block)
 
     cdef int lanes_of_a_chunk(self) except -1:
@@ -567,7 +594,7 @@ cdef class Replay:
             self.put(self.plan.input_address[i], value)
 
     def sparse(self, int i, begin, column, value, border):
-        """The rows of an input by their non-zero entries, from `sparse_rows` for as many threads."""
+        """The rows of an input by their non-zero entries, from `sparse_rows` for as many parts."""
         cdef const Py_ssize_t[::1] begins = begin
         cdef const int[::1] columns = column, borders = border
         cdef Input *x = &self.input[i]
@@ -693,7 +720,6 @@ cdef class Replay:
         cdef long long[::1] order = rows
         cdef double[::1] out
         cdef unsigned char[::1] marks
-        cdef int team
         self.rows, self.n_rows = &order[0], order.shape[0]
         self.out_values = NULL
         self.out_status = NULL
@@ -704,39 +730,17 @@ cdef class Replay:
         self.mode, self.batch_rows, self.done = mode, min(batch_rows, self.batch), 0
         if not mode & TRAIN:
             self.settle_all()
-        self.arrived = self.turn_ = self.stop_ = 0
-        team = min(self.threads, (min(<Py_ssize_t>self.batch_rows, self.n_rows) + self.chunk - 1) // self.chunk)
-        self.team = self.best_team(max(team, 1))
-        start = time.perf_counter()
-        self.run_team()
-        self.pace = (time.perf_counter() - start) / self.done if self.done else 1.0
-        return 0
-
-    cdef int best_team(self, int team) noexcept:
-        """All threads, or one: threads wait for each other several times a batch, and for what the other wrote.
-
-        Batches of 64: two threads take 1.2 to 2 times the time of one where that takes up to 50 us a batch, and less
-        from 90 on.  Two runs are not compared, since a machine that others use too changes its speed by more than that.
-        The results are the same."""
-        if team == 1 or self.mode != self.paced_mode:
-            self.paced_mode = self.mode
-            return team
-        if self.team == 1:
-            return team if self.pace * self.batch_rows > 1.3 * SHORT_BATCH else 1
-        return 1 if self.pace * self.batch_rows < SHORT_BATCH else team
-
-    cdef int run_team(self) except -1:
-        if self.team == 1:
-            with nogil:
-                self.work(0)
-            return 0
-        helpers = [threading.Thread(target=self._help, args=(t,), daemon=True) for t in range(1, self.team)]
-        for helper in helpers:
-            helper.start()
+        if mode != self.paced_mode:
+            self.paced_mode = mode
+            fs_pace_begin(&self.pace)
+        self.team = 1
+        if self.threads > 1:
+            self.team += fs_pool_reserve(self.threads - 1)
         with nogil:
-            self.work(0)
-        for helper in helpers:
-            helper.join()
+            if self.wide:
+                run[double](self, 0.0)
+            else:
+                run[float](self, 0.0)
         return 0
 
     cdef void settle_all(self) noexcept:
@@ -744,31 +748,6 @@ cdef class Replay:
             settle_all[double](self, 0.0)
         else:
             settle_all[float](self, 0.0)
-
-    def _help(self, int thread):
-        with nogil:
-            self.work(thread)
-
-    cdef void meet(self) noexcept nogil:
-        """All threads of the team arrive before one goes on."""
-        cdef long turn
-        cdef int turns = 0
-        if self.team == 1:
-            return
-        turn = fs_get(&self.turn_)
-        if fs_add(&self.arrived) == self.team:
-            fs_set(&self.arrived, 0)
-            fs_add(&self.turn_)
-            return
-        while fs_get(&self.turn_) == turn:
-            turns += 1
-            fs_wait(turns)
-
-    cdef void work(self, int thread) noexcept nogil:
-        if self.wide:
-            run[double](self, thread, 0.0)
-        else:
-            run[float](self, thread, 0.0)
 
 
 def trained_elements(list captures, list parameters):
@@ -820,11 +799,11 @@ def kernel_set():
     return K.name
 
 
-def sparse_rows(data, bint wide, double limit, int threads):
+def sparse_rows(data, bint wide, double limit, int parts):
     """The non-zero entries of the rows of an array, or None if more than `limit` of its numbers are.
 
-    (begin, column, value, border): columns are cut at `border` into a part for each thread, each with as many entries
-    or nearly so; begin[r * threads + t]: where part t of row r begins in column and value."""
+    (begin, column, value, border): columns are cut at `border` into parts, each with as many entries or nearly so;
+    begin[r * parts + t]: where part t of row r begins in column and value."""
     cdef const double[:, ::1] x = data
     cdef Py_ssize_t n = x.shape[0], width = x.shape[1], r, at = 0, room
     cdef const fs_lanes *kernels = fs_lanes_select(K.name, wide)
@@ -856,11 +835,11 @@ def sparse_rows(data, bint wide, double limit, int threads):
     if not at:
         column[0] = 0                            # there is something to point at
     column, value = column[:max(at, 1)], value[:max(at, 1)]
-    border = np.array([0] * threads + [width], np.int32)
-    if threads > 1:
+    border = np.array([0] * parts + [width], np.int32)
+    if parts > 1:
         sample = np.sort(column[::max(1, at // 65536)])
-        border[1:threads] = sample[len(sample) * np.arange(1, threads) // threads]
-        begin = parts_of_rows(begin, column, border[:threads])
+        border[1:parts] = sample[len(sample) * np.arange(1, parts) // parts]
+        begin = parts_of_rows(begin, column, border[:parts])
     return begin, column, value, border
 
 
@@ -887,57 +866,75 @@ cdef object parts_of_rows(begin, column, border):
     return out
 
 
-# --- what a thread does ---------------------------------------------------------------------------
+# --- a run ----------------------------------------------------------------------------------------
 
-cdef void run(Replay r, int thread, real tag) noexcept nogil:
-    cdef Py_ssize_t first = 0
-    cdef int c, l, n, lanes
+cdef void run(Replay r, real tag) noexcept nogil:
+    cdef int l, n, chunks, team
     cdef bint back = (r.mode & (PARAMETERS | ARGUMENTS)) != 0, early = r.decays and (r.mode & TRAIN) != 0
-    if thread == 0 and not r.mode & TRAIN:
+    cdef double start = 0.0, now
+    if not r.mode & TRAIN:
         begin_sums(r, tag)
-    while first < r.n_rows:
-        n = <int>min(<Py_ssize_t>r.batch_rows, r.n_rows - first)
-        if thread == 0:
-            if r.mode & TRAIN:
-                begin_sums(r, tag)
-            memset(r.PB, 0, <size_t>r.plan.body.n_ports * ((n + r.chunk - 1) // r.chunk) * sizeof(real))
-        r.meet()
-        c = thread
-        while c * r.chunk < n:
-            l = c * r.chunk
-            lanes = min(r.chunk, n - l)
-            forward(r, thread, l, lanes, r.rows + first, tag)
-            if back and not flagged(r, l, lanes):
-                backward(r, thread, c, l, lanes, r.rows + first, tag)
-            c += r.team
-        r.meet()
+    if r.team > 1:
+        start = fs_seconds()
+    r.first = 0
+    while r.first < r.n_rows:
+        n = r.n = <int>min(<Py_ssize_t>r.batch_rows, r.n_rows - r.first)
+        chunks = (n + r.chunk - 1) // r.chunk
+        team = r.team if r.team > 1 and (ALWAYS or fs_pace_together(&r.pace)) else 1
+        r.shares = r.parts if team > 1 else 1
+        if r.mode & TRAIN:
+            begin_sums(r, tag)
+        memset(r.PB, 0, <size_t>r.plan.body.n_ports * chunks * sizeof(real))
+        fs_pool_run(one_chunk, <void *>r, chunks, team)
         if (r.mode & TRAIN) != 0 and not sound(r, n):
             break
         if early:
-            if thread == 0:
-                end_sums(r, n, r.rows + first, tag)
-                decay(r, n, r.rows + first, rate_at(r, first), tag)
-            r.meet()
+            end_sums(r, n, r.rows + r.first, tag)
+            decay(r, n, r.rows + r.first, rate_at(r, r.first), tag)
         if r.mode & PARAMETERS:
-            update_weights(r, thread, n, r.rows + first, rate_at(r, first), tag)
-            r.meet()
-        if thread == 0:
-            if back and not early:
-                end_sums(r, n, r.rows + first, tag)
-                if r.mode & TRAIN:
-                    uniform_backward(r, tag)
+            fs_pool_run(one_share, <void *>r, r.shares, team)
+        if back and not early:
+            end_sums(r, n, r.rows + r.first, tag)
             if r.mode & TRAIN:
-                end_batch(r, n, rate_at(r, first), tag)
-            elif r.out_values != NULL:
-                memcpy(r.out_values + first, r.loss, n * sizeof(double))
-                for l in range(n):
-                    r.out_status[first + l] = r.status[l] | (MISSED if r.uniform_missed else 0) | (
-                        SUSPECT if r.uniform_suspect else 0)
-        first += n
-        if thread == 0:
-            r.done = first
-    if thread == 0 and back and not r.mode & TRAIN and r.last_call:
+                uniform_backward(r, tag)
+        if r.mode & TRAIN:
+            end_batch(r, n, rate_at(r, r.first), tag)
+        elif r.out_values != NULL:
+            memcpy(r.out_values + r.first, r.loss, n * sizeof(double))
+            for l in range(n):
+                r.out_status[r.first + l] = r.status[l] | (MISSED if r.uniform_missed else 0) | (
+                    SUSPECT if r.uniform_suspect else 0)
+        r.first += n
+        r.done = r.first
+        if r.team > 1:
+            now = fs_seconds()
+            if 2 * n > r.batch_rows:             # of few rows the rest takes most of the time
+                fs_pace_note(&r.pace, now - start, n)
+            start = now
+    if back and not r.mode & TRAIN and r.last_call:
         uniform_backward(r, tag)
+
+
+cdef void one_chunk(void *context, int thread, int c) noexcept nogil:
+    if (<Replay>context).wide:
+        chunk_of[double](<Replay>context, thread, c, 0.0)
+    else:
+        chunk_of[float](<Replay>context, thread, c, 0.0)
+
+
+cdef void chunk_of(Replay r, int thread, int c, real tag) noexcept nogil:
+    cdef int l = c * r.chunk, lanes = min(r.chunk, r.n - l)
+    forward(r, thread, l, lanes, r.rows + r.first, tag)
+    if r.mode & (PARAMETERS | ARGUMENTS) and not flagged(r, l, lanes):
+        backward(r, thread, c, l, lanes, r.rows + r.first, tag)
+
+
+cdef void one_share(void *context, int thread, int share) noexcept nogil:
+    cdef double rate = rate_at(<Replay>context, (<Replay>context).first)
+    if (<Replay>context).wide:
+        update_weights[double](<Replay>context, thread, share, rate, 0.0)
+    else:
+        update_weights[float](<Replay>context, thread, share, rate, 0.0)
 
 
 cdef double rate_at(Replay r, Py_ssize_t row) noexcept nogil:
@@ -953,7 +950,7 @@ cdef bint flagged(Replay r, int first, int lanes) noexcept nogil:
 
 
 cdef bint sound(Replay r, int n) noexcept nogil:
-    """Whether a batch may be learned from.  Every thread asks for itself."""
+    """Whether a batch may be learned from."""
     cdef int l
     if r.uniform_missed or r.uniform_suspect:
         return False
@@ -1055,7 +1052,7 @@ cdef void follow_square(Replay r, const Instr *q, const long long *rows, double 
     if p.bias >= 0:
         xwg -= r.K.dot(<real *>r.U + r.plan.body.matrices[p.bias].base, g, m.ld)
     if has_sparse(r, p):
-        find_rows(r, &r.input[p.whole_input], rows, 1, 0, r.threads, &column, &value, &count)
+        find_rows(r, &r.input[p.whole_input], rows, 1, 0, r.parts, &column, &value, &count)
         xx = r.K.dot(value, value, count)
     else:
         x = rows_of(r, r.RV, p.x, 0, tag) + p.first
@@ -1416,7 +1413,7 @@ cdef void find_rows(Replay r, const Input *x, const long long *rows, int lanes, 
     cdef int l
     cdef Py_ssize_t first, stop
     for l in range(lanes):
-        first, stop = x.begin[rows[l] * r.threads + part], x.begin[rows[l] * r.threads + part + parts]
+        first, stop = x.begin[rows[l] * r.parts + part], x.begin[rows[l] * r.parts + part + parts]
         column[l] = x.column + first
         value[l] = <const char *>x.value + <size_t>first * r.size
         count[l] = <int>(stop - first)
@@ -1436,7 +1433,7 @@ cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, const lon
     cdef real scale = <real>r.scale[p.matrix]
     cdef const real *b = bias if scale == 1.0 else NULL
     if has_sparse(r, p):
-        find_rows(r, &r.input[p.whole_input], rows + l0, lanes, 0, r.threads, column, value, count)
+        find_rows(r, &r.input[p.whole_input], rows + l0, lanes, 0, r.parts, column, value, count)
     if m.ld == 1:
         for l in range(lanes):
             out[l] = (b[0] if b != NULL else 0) + <real>(
@@ -1843,9 +1840,11 @@ cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes,
 
 # --- weights, and the uniform part backwards ------------------------------------------------------
 
-cdef void update_weights(Replay r, int thread, int n, const long long *rows, double rate, real tag) noexcept nogil:
-    """This thread's share of all weight gradients: some rows or columns of each, over all lanes in their order."""
+cdef void update_weights(Replay r, int thread, int share, double rate, real tag) noexcept nogil:
+    """A share of all weight gradients: some rows or columns of each, over all lanes in their order."""
     cdef const Body *p = &r.plan.body
+    cdef const long long *rows = r.rows + r.first
+    cdef int n = r.n
     cdef Py_ssize_t k
     cdef const Instr *q
     cdef const Product *product
@@ -1861,21 +1860,21 @@ cdef void update_weights(Replay r, int thread, int n, const long long *rows, dou
         product = &p.products[q.extra]
         m = &p.matrices[product.matrix]
         g = rows_of(r, r.RA, q.run, 0, tag)
-        if product.bias >= 0 and thread == r.team - 1 and p.matrices[product.bias].mask & PARAMETERS:
+        if product.bias >= 0 and share == r.shares - 1 and p.matrices[product.bias].mask & PARAMETERS:
             r.K.add_rows(<real *>r.UA + p.matrices[product.bias].base, g, m.ld, m.ld, n)
         if not m.mask & PARAMETERS:
             continue
         target = <real *>(r.U if r.fused[product.matrix] and r.mode & TRAIN else r.UA) + m.base
         scale = -rate / n / r.scale[product.matrix] if r.fused[product.matrix] and r.mode & TRAIN else 1.0
         if has_sparse(r, product):
-            sparse_weights(r, thread, &r.input[product.whole_input], m, target, scale, g, n, rows, tag)
+            sparse_weights(r, thread, share, &r.input[product.whole_input], m, target, scale, g, n, rows, tag)
             continue
         first, stop, row0, row1 = 0, m.ld, 0, m.rows
         parts = m.ld // PAD
-        if parts >= r.team:
-            first, stop = parts * thread // r.team * PAD, parts * (thread + 1) // r.team * PAD
+        if parts >= r.shares:
+            first, stop = parts * share // r.shares * PAD, parts * (share + 1) // r.shares * PAD
         else:
-            row0, row1 = m.rows * thread // r.team, m.rows * (thread + 1) // r.team
+            row0, row1 = m.rows * share // r.shares, m.rows * (share + 1) // r.shares
         if m.ld == 1:
             for l in range(n):
                 r.K.add_scaled(target + row0, scale * g[l], rows_of(r, r.RV, product.x, l, tag) + product.first + row0,
@@ -1886,13 +1885,13 @@ cdef void update_weights(Replay r, int thread, int n, const long long *rows, dou
                          row1 - row0, g + first, m.ld)
 
 
-cdef void sparse_weights(Replay r, int thread, const Input *x, const Matrix *m, real *target, double scale,
+cdef void sparse_weights(Replay r, int thread, int share, const Input *x, const Matrix *m, real *target, double scale,
                          const real *g, int n, const long long *rows, real tag) noexcept nogil:
-    """This thread's rows of a matrix, by the non-zero entries of its columns of the input."""
+    """A share of the rows of a matrix, by the non-zero entries of these columns of the input."""
     cdef const int *column[GROUP]
     cdef const void *value[GROUP]
     cdef int count[GROUP]
-    cdef int first = r.threads * thread // r.team, stop = r.threads * (thread + 1) // r.team, l, lanes, k
+    cdef int first = r.parts * share // r.shares, stop = r.parts * (share + 1) // r.shares, l, lanes, k
     cdef int *start = x.start + thread * (x.width + 2)
     cdef size_t at = <size_t>thread * min(GROUP, r.batch) * x.width
     for l in range(0, n, 64):                    # GROUP; a step has to be a literal here

@@ -554,7 +554,7 @@ class Program:
                 flat = data.reshape(rows.n, -1)
                 replay.bind(at, flat, None if wanted is None else wanted.reshape(rows.n, -1))
                 if replay.wants_sparse(at):
-                    found = rows_by_entries(rows, k, replay.wide, replay.threads)
+                    found = rows_by_entries(rows, k, replay.wide, replay.parts)
                     if found is not None:
                         replay.sparse(at, *found)
             elif kind[0] == "shared":
@@ -818,12 +818,12 @@ def _shared(signature: Sequence[Any]) -> frozenset[int]:
     return frozenset(first[k] for k, kind in enumerate(signature) if kind == ("shared",))
 
 
-def rows_by_entries(rows: Rows, k: int, wide: bool, threads: int) -> Any:
+def rows_by_entries(rows: Rows, k: int, wide: bool, parts: int) -> Any:
     """Argument k by the non-zero entries of its rows, if few are; remembered with the rows."""
     known = rows.__dict__.setdefault("entries", {})
-    if (k, wide, threads) not in known:
-        known[k, wide, threads] = _replay.sparse_rows(rows.data[k].reshape(rows.n, -1), wide, SPARSE, threads)
-    return known[k, wide, threads]
+    if (k, wide, parts) not in known:
+        known[k, wide, parts] = _replay.sparse_rows(rows.data[k].reshape(rows.n, -1), wide, SPARSE, parts)
+    return known[k, wide, parts]
 
 
 def _portions(n: int, batch: int, operations: int) -> Iterator[slice]:
