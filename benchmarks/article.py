@@ -147,7 +147,7 @@ class MLP:
     __call__ = forward
 
     def parameters(self):
-        return [linear.parameters() for linear in self.linears]
+        return [p for linear in self.linears for p in linear.parameters()]
 
 
 def squared_loss(y_hat, y):

@@ -158,8 +158,7 @@ def test_an_optimizer_of_the_users():
 
         def step(self):
             for p in self.parameters:
-                for q in p:
-                    q.data = q.numpy() - self.lr * np.sign(np.asarray(q.grad))
+                p.data = p.numpy() - self.lr * np.sign(np.asarray(p.grad))
 
     X, y = problem(20)
     both(lambda: fs.MLP(4, [8, 3], seed=1), X, y, epochs=2, batch_size=5, optimizer=lambda: Signs(lr=0.01))

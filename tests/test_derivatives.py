@@ -465,8 +465,8 @@ def test_a_recorded_sweep_has_the_numbers_of_the_plain_one(name):
 
 def test_hessian_of_the_loss_of_an_mlp_by_its_weights():
     net = fs.MLP(2, [3, 2], seed=4)
-    shapes = [p.shape for layer in net.parameters() for p in layer]
-    start = np.concatenate([p.numpy().ravel() for layer in net.parameters() for p in layer])
+    shapes = [p.shape for p in net.parameters()]
+    start = np.concatenate([p.numpy().ravel() for p in net.parameters()])
     x = np.array([0.8, -0.3])
 
     def loss(v):
@@ -478,7 +478,7 @@ def test_hessian_of_the_loss_of_an_mlp_by_its_weights():
         return fs.cross_entropy(fs._array.affine(hidden, parts[2].tolist(), parts[3].tolist()), 1)
 
     fs.cross_entropy(net(x), 1).backward()
-    own = np.concatenate([np.asarray(p.grad).ravel() for layer in net.parameters() for p in layer])
+    own = np.concatenate([np.asarray(p.grad).ravel() for p in net.parameters()])
     assert fs.grad(loss)(start) == pytest.approx(own, rel=1e-12, abs=1e-15)
     H = fs.hessian(loss)(start)
     assert H == pytest.approx(numeric_hessian(loss, start), rel=1e-7, abs=1e-9)
@@ -489,15 +489,14 @@ def test_gradient_by_the_parameters_of_a_net():
     x = np.array([0.3, -0.2, 0.9])
 
     def loss(parameters):
-        (w0, b0), (w1, b1) = parameters
+        w0, b0, w1, b1 = parameters
         return fs.cross_entropy(fs._array.affine(fs._array.affine(x, w0, b0).relu(), w1, b1), 1)
 
     gradients = fs.grad(loss)(net.parameters())
     fs.cross_entropy(net(x), 1).backward()
-    for layer, of_layer in zip(net.parameters(), gradients, strict=True):
-        for p, g in zip(layer, of_layer, strict=True):
-            assert g.shape == p.shape
-            assert g.numpy() == pytest.approx(np.asarray(p.grad), rel=1e-13, abs=1e-16)
+    for p, g in zip(net.parameters(), gradients, strict=True):
+        assert g.shape == p.shape
+        assert g.numpy() == pytest.approx(np.asarray(p.grad), rel=1e-13, abs=1e-16)
 
 
 # --- backward(create_graph=True) ------------------------------------------------------------------
@@ -676,7 +675,7 @@ def test_captured_tensors_keep_their_gradients():
     before_loss.backward()
     shared = w * 3.0
     shared.backward(create_graph=True)
-    kept = [[np.array(p.grad) for p in layer] for layer in net.parameters()]
+    kept = [np.array(p.grad) for p in net.parameters()]
     x = np.array([0.3, -0.2, 0.9])
 
     def f(x):
@@ -688,9 +687,8 @@ def test_captured_tensors_keep_their_gradients():
         assert w.grad.data == 3.0
         assert isinstance(w.grad, fs.Tensor)
         assert (unused.grad, shared.grad.data) == (0.0, 1.0)
-        for layer, of_layer in zip(net.parameters(), kept, strict=True):
-            for p, g in zip(layer, of_layer, strict=True):
-                assert np.array(p.grad).tolist() == g.tolist()
+        for p, g in zip(net.parameters(), kept, strict=True):
+            assert np.array(p.grad).tolist() == g.tolist()
     fs.sgd(net.parameters(), lr=0.1)
     _core._check()
 

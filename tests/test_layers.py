@@ -278,6 +278,17 @@ def values_of_gradients(tensors):
     return [t.grad for t in tensors]
 
 
+def test_an_mlp_has_its_layers_and_a_flat_list_of_parameters(fs):
+    """As in the article: `for p in net.parameters()` meets weights and biases."""
+    for sizes in ([1], [2, 1], [5, 4, 3]):
+        net = fs.MLP(3, sizes, seed=0)
+        assert net.num_linears == len(net.linears) == len(sizes)
+        parameters = net.parameters()
+        assert len(parameters) == 2 * len(sizes)
+        expected = [p for linear in net.linears for p in (linear.w, linear.b)]
+        assert all(p is q for p, q in zip(parameters, expected, strict=True))
+
+
 def test_losses_of_rows_are_means():
     logits, labels = fastscalar.to_tensor([[0.25, -3.0], [2.0, 1.0], [0.0, 0.0]]), [1, 0, 1]
     y = [[1.0, 0.0], [2.0, 2.0], [-1.0, 3.0]]

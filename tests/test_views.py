@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core
+from fastscalar import _core, reference
 
 NUMBERS = np.arange(24.0).reshape(2, 3, 4) - 7.5
 
@@ -274,9 +274,18 @@ def test_iteration_length_and_unpacking():
     assert [t.data for t in reversed(p[1])] == [4.0, 3.0]
 
 
-def test_repr_shows_shape_and_values():
-    assert repr(fs.to_tensor([1.0, 2.5])) == "TensorArray(shape=(2,), data=[1.  2.5])"
-    assert len(repr(fs.to_tensor(np.zeros((100, 100))))) < 1000
+@pytest.mark.parametrize("shape", [(1,), (2,), (10,), (1, 1), (2, 5), (2, 2, 2)])
+def test_a_short_array_prints_as_the_list_of_tensors_that_it_reads_like(shape):
+    numbers = np.random.default_rng(0).normal(size=shape).tolist()
+    expected = repr(reference.to_tensor(numbers))
+    assert repr(fs.to_tensor(numbers)) == str(fs.to_tensor(numbers)) == f"{fs.to_tensor(numbers)}" == expected
+    assert repr(fs.to_tensor([-0.0, float("inf")])) == "[Tensor(data=-0.0), Tensor(data=inf)]"
+
+
+@pytest.mark.parametrize("shape", [(11,), (4, 3), (100, 100)])
+def test_a_long_array_prints_shape_and_values(shape):
+    assert repr(fs.to_tensor(np.zeros(shape))).startswith(f"TensorArray(shape={shape}, data=[")
+    assert len(repr(fs.to_tensor(np.zeros(shape)))) < 1000
 
 
 # --- making them --------------------------------------------------------------------------------------------

@@ -1139,6 +1139,16 @@ def to_tensor(data):
 
 # --- TensorArray ----------------------------------------------------------------------------------
 
+cdef enum:
+    SHORT = 10              # elements of an array that prints as the list of Tensors that it reads like
+
+
+cdef str as_tensors(object values):
+    if type(values) is list:
+        return "[" + ", ".join([as_tensors(v) for v in <list>values]) + "]"
+    return f"Tensor(data={values!r})"
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(256)
@@ -1148,10 +1158,13 @@ cdef class TensorArray:
 
     `a[j]` is a row (a view of the same nodes) or, in one dimension, a Tensor.  Element-wise `+ - * /`, negation, `**`
     and the functions of the operation table take an equal shape or a single number or Tensor; they follow IEEE 754.
-    Made by `to_tensor`, by layers and by arithmetic.
+    Made by `to_tensor`, by layers and by arithmetic.  Up to ten elements print as the list of Tensors that they read
+    like, more as shape and data.
 
     >>> import fastscalar as fs
     >>> a = fs.to_tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> a[0], fs.to_tensor([0.0] * 784)
+    ([Tensor(data=1.0), Tensor(data=2.0)], TensorArray(shape=(784,), data=[0. 0. 0. ... 0. 0. 0.]))
     >>> s = (a * a).sum()
     >>> s.backward()
     >>> a.grad
@@ -1172,6 +1185,8 @@ cdef class TensorArray:
             T.wide[self.slot].arrays -= 1
 
     def __repr__(self):
+        if 0 < self.size <= SHORT:
+            return as_tensors(self.tolist())
         return f"TensorArray(shape={self.shape}, data={np.array2string(self.numpy(), threshold=20, prefix='    ')})"
 
     # --- shape, elements ---

@@ -130,6 +130,8 @@ class Linear(Module):
 class MLP(Module):
     """Linear layers of the given sizes with relu between them, none after the last.
 
+    Attributes: `linears`, the layers; `num_linears`, how many.  `init` and `seed` are those of `Linear`.
+
     >>> import fastscalar as fs
     >>> net = fs.MLP(784, [256, 10], seed=0)
     >>> net
@@ -159,8 +161,12 @@ class MLP(Module):
             x = linear(x).relu()
         return self.linears[-1](x)
 
+    @property
+    def num_linears(self) -> int:
+        return len(self.linears)
+
     def parameters(self) -> list[Any]:
-        return [linear.parameters() for linear in self.linears]
+        return [p for linear in self.linears for p in linear.parameters()]
 
     def __repr__(self) -> str:
         return f"MLP({self.linears[0].in_features}, {[linear.out_features for linear in self.linears]})"

@@ -647,8 +647,12 @@ class MLP:
 
     __call__ = forward
 
+    @property
+    def num_linears(self):
+        return len(self.linears)
+
     def parameters(self):
-        return [linear.parameters() for linear in self.linears]
+        return [p for linear in self.linears for p in linear.parameters()]
 
 
 def relu(x):
