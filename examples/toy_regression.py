@@ -1,41 +1,35 @@
-"""Two toy regressions: `Linear(3, 1)` and `MLP(3, [2, 1])` learn y = x1 + 2 x2 + 4 x3, sample by sample.
+"""The article's two toy regressions: `Linear(3, 1)` and `MLP(3, [2, 1])` learn y = x0 + 2 x1 + 4 x2.
 
-The learning rates are ours: 0.01 for the linear layer; the MLP's gradients are products of two layers, and
-a tenth of that keeps it steady.  Run it with `python examples/toy_regression.py`.
+Its three samples, learning rates and epochs, and its lines: the mean loss over the samples after each epoch.
+Run it with `python examples/toy_regression.py`.
 """
 
 import fastscalar as fs
 
-X = [[1.0, 2.0, 3.0], [2.0, 1.0, 0.5], [0.5, 3.0, 1.0], [3.0, 0.5, 2.0], [1.5, 1.5, 2.5]]
-Y = [x1 + 2 * x2 + 4 * x3 for x1, x2, x3 in X]
+X = [[1, 2, 3], [2, 3, 7], [5, 3, 1]]
+Y = [[x0 + 2 * x1 + 4 * x2] for x0, x1, x2 in X]  # 17, 36, 15
 
 
 def train(net: fs.Linear | fs.MLP, lr: float, epochs: int) -> list[float]:
-    """The mean loss of each epoch."""
+    """The mean loss after each epoch."""
     losses = []
-    for epoch in range(1, epochs + 1):
-        total = 0.0
+    for epoch in range(epochs):
         for x, y in zip(X, Y, strict=True):
-            loss = fs.squared_loss(net(x), [y])
+            loss = fs.squared_loss(net(x), y)
             loss.backward()
             fs.sgd(net.parameters(), lr)
-            total += loss.item()
-        losses.append(total / len(X))
-        if epoch == 1 or epoch % 20 == 0:
-            print(f"epoch {epoch:3}  loss {losses[-1]:.6f}")
+        losses.append(sum(fs.squared_loss(net(x), y).data for x, y in zip(X, Y, strict=True)) / len(X))
+        print(f"epoch{epoch + 1}, loss {losses[-1]:f}")
+    print(net(X[0]), Y[0], "\n")
     return losses
 
 
-def main() -> dict[str, list[float]]:
-    linear = fs.Linear(3, 1, init="article", seed=0)
-    mlp = fs.MLP(3, [2, 1], init="article", seed=0)
-    print("Linear(3, 1)")
-    losses = {"linear": train(linear, lr=0.01, epochs=100)}
-    weights = [round(row[0].item(), 2) for row in linear.w]
-    print(f"weights {weights}, bias {linear.b[0].item():.2f}; y is made with [1, 2, 4] and 0\n")
-    print("MLP(3, [2, 1])")
-    losses["mlp"] = train(mlp, lr=0.001, epochs=100)
-    return losses
+def main(seed: int = 0) -> dict[str, list[float]]:
+    # With the default weights, normal around zero, both hidden relus of so small a net are off for every
+    # sample in 24 of 100 seeds, and then nothing moves any more; weights from [0, 1) keep them on.
+    linear = fs.Linear(3, 1, init="article", seed=seed)
+    mlp = fs.MLP(3, [2, 1], init="article", seed=seed)
+    return {"linear": train(linear, lr=0.03, epochs=3), "mlp": train(mlp, lr=0.001, epochs=10)}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ What may assume what (imports point one way, each part knows those to its right)
 (6.0, 4.0, 2.0, 1.0)
 """
 
-from fastscalar import datasets, debug, math, reference
+from fastscalar import article, datasets, debug, math, reference
 from fastscalar._array import TensorArray, cross_entropy, mse_loss, squared_loss, to_tensor
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar.custom import custom_op
@@ -77,6 +77,7 @@ __all__ = [
     "Tensor",
     "TensorArray",
     "__version__",
+    "article",
     "clip",
     "compile",
     "cross_entropy",

@@ -468,7 +468,7 @@ cdef tuple shape_of(Source s):
 
 
 cdef Source sparse_source(object x, str what):
-    """The input of a Linear: of numbers only the non-zero ones.  Arrays of whole numbers are refused: X / 255"""
+    """The input of a Linear: of numbers only the non-zero ones.  ValueError for arrays of whole numbers."""
     cdef Source s
     cdef Py_buffer view
     cdef Py_ssize_t rows, cols, stride
@@ -476,7 +476,8 @@ cdef Source sparse_source(object x, str what):
         return source(x, what)
     if isinstance(x, np.ndarray):
         if x.dtype.kind in "iub":
-            raise ValueError(f"{what}: got an array of {x.dtype}; images need scaling to 0..1 first: X / 255")
+            raise ValueError(f"{what}: got an array of {x.dtype}; images need scaling to 0..1 first: X / 255; "
+                             "other numbers, or pixels as they are: X.astype(float)")
         if x.ndim in (1, 2) and x.size and x.dtype.kind == "f":
             if x.dtype != np.float64 or not x.dtype.isnative or x.strides[x.ndim - 1] % 8 or not x.flags.aligned:
                 x = x.astype(np.float64)
@@ -848,7 +849,7 @@ def affine(x, w, b):
     skipped: with an infinite or NaN weight, 0 * it counts as 0.  Numbers and NumPy arrays of floats are constants;
     Tensors get gradients.
 
-    Raises ValueError if lengths do not fit or x is an array of whole numbers (images: divide by 255).
+    Raises ValueError if lengths do not fit or x is an array of whole numbers (X / 255, or X.astype(float)).
     """
     cdef Source sx = sparse_source(x, "Linear"), sw = source(w, "Linear: weights"), sb = source(b, "Linear: bias")
     cdef Py_ssize_t rows, inner, cols

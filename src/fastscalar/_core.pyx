@@ -1986,7 +1986,8 @@ cdef void write_gradient(int i) noexcept nogil:
 # 262,144 nodes: what lies on the tape between two reached nodes costs nothing.
 #
 # A wide instruction is processed once, at its youngest marked output.  `whole`: all its outputs were reached at once
-# (by another wide instruction); else each reached element has its mark, and its step is done one by one.
+# (by another wide instruction); else each reached element has its mark, and its step is done one by one, unless all
+# are marked: MLP 784-256-10 of which one output is used, 6,000 to 100 us.
 
 cdef void mark_node(int p) noexcept nogil:
     T.mark[p] = 1
@@ -2253,7 +2254,7 @@ cdef int sweep_some(int i, long budget) noexcept nogil:
             q = T.wide[r.a]
             if q.op == W_LEAF:
                 pass
-            elif q.whole or q.count == 1:
+            elif q.whole or q.partial == q.count or q.count == 1:
                 budget -= wide_backward(q)
                 if q.done:                       # of a large batch: the other rows after a look at signals
                     mark[i] = 1

@@ -19,6 +19,7 @@ from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrain
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "cross_entropy": cross_entropy, "squared": squared_loss, "mse": mse_loss
 }
+WHOLE_NUMBERS = "images need scaling to 0..1 first: X / 255; other numbers, or pixels as they are: X.astype(float)"
 EVALUATE_ROWS = 1024  # samples in one call of the net in `evaluate` and `predict`
 
 
@@ -227,7 +228,7 @@ def _checked(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     if X.ndim != 2:
         raise ValueError(f"X: expected an array of shape (n, in_features), got {X.shape}; X.reshape(len(X), -1)?")
     if X.dtype.kind in "iub":
-        raise ValueError(f"X: got an array of {X.dtype}; images need scaling to 0..1 first: X / 255")
+        raise ValueError(f"X: got an array of {X.dtype}; {WHOLE_NUMBERS}")
     if X.dtype.kind != "f":
         raise ValueError(f"X: expected an array of floats, got {X.dtype}")
     if y.shape[:1] != X.shape[:1]:
@@ -243,7 +244,7 @@ def _checked_rows(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     if X.ndim == 0 or y.shape[:1] != X.shape[:1]:
         raise ValueError(f"X of shape {X.shape} and y of shape {y.shape}: expected as many rows in both")
     if X.ndim > 1 and X.dtype == np.uint8:       # other whole numbers may be indices
-        raise ValueError(f"X: got an array of {X.dtype}; images need scaling to 0..1 first: X / 255")
+        raise ValueError(f"X: got an array of {X.dtype}; {WHOLE_NUMBERS}")
     if not len(X):
         raise ValueError("X is empty")
     return X, y

@@ -1,3 +1,3 @@
-"""program.py and full_run.py are to be run by the tests, not to be collected."""
+"""program.py, typed.py and full_run.py are to be run by the tests, not to be collected."""
 
-collect_ignore = ["program.py", "full_run.py"]
+collect_ignore = ["program.py", "typed.py", "full_run.py"]
