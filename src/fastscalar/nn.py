@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fastscalar._array import TensorArray, affine, to_tensor
 from fastscalar._core import Tensor
+from fastscalar.models import read_model, write_model
 from fastscalar.reference import initial_weights
-
-FORMAT = 1  # of saved models
 
 
 def relu(x: Any) -> Any:
@@ -74,6 +72,11 @@ def _generator(seed: int | random.Random | None) -> random.Random:
     return seed if isinstance(seed, random.Random) else random.Random(seed)
 
 
+def _number_of(seed: int | random.Random | None) -> int | None:
+    """The seed as a saved net names it: of a generator or of chance nobody knows one."""
+    return seed if isinstance(seed, int) else None
+
+
 def _check_width(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
@@ -82,7 +85,7 @@ def _check_width(name: str, value: int) -> None:
 class Linear(Module):
     """y[i] = b[i] + x[0] w[0][i] + x[1] w[1][i] + ..., added in this order.
 
-    Attributes: `w`, a TensorArray of shape (in_features, out_features); `b`, of shape (out_features,).
+    Attributes: `w`, a TensorArray of shape (in_features, out_features); `b`, of shape (out_features,); `seed`.
     `init="he"` draws weights from a normal distribution of variance 2 / in_features (He et al. 2015,
     arXiv:1502.01852) and sets the bias to zero; `init="article"` draws both uniformly from [0, 1).  `seed` is an
     integer, a `random.Random`, or None for a different net every time.
@@ -112,6 +115,7 @@ class Linear(Module):
         w, b = initial_weights(in_features, out_features, init, _generator(seed))
         self.w = to_tensor(w)
         self.b = to_tensor(b)
+        self.seed = _number_of(seed)
 
     def forward(self, x: Any) -> TensorArray:
         return affine(x, self.w, self.b)
@@ -123,8 +127,12 @@ class Linear(Module):
         return f"Linear({self.in_features}, {self.out_features})"
 
     def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
-        """Write the layer to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it."""
-        _save(path, {"class": "Linear", "widths": [self.in_features, self.out_features]}, [self], metadata)
+        """Write the layer to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it.
+
+        All of the file is written or nothing.  OSError names it; TypeError for metadata that JSON cannot hold.
+        """
+        about = {"class": "Linear", "widths": [self.in_features, self.out_features], "seed": self.seed}
+        write_model(path, about, [(self.w.numpy(), self.b.numpy())], metadata)
 
 
 class MLP(Module):
@@ -155,6 +163,7 @@ class MLP(Module):
         self.linears = [
             Linear(m, n, init=init, seed=generator) for m, n in zip(widths, widths[1:], strict=False)
         ]
+        self.seed = _number_of(seed)
 
     def forward(self, x: Any) -> TensorArray:
         for linear in self.linears[:-1]:
@@ -172,31 +181,21 @@ class MLP(Module):
         return f"MLP({self.linears[0].in_features}, {[linear.out_features for linear in self.linears]})"
 
     def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
-        """Write the net to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it."""
+        """Write the net to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it.
+
+        All of the file is written or nothing.  OSError names it; TypeError for metadata that JSON cannot hold.
+        """
         widths = [self.linears[0].in_features, *(linear.out_features for linear in self.linears)]
-        _save(path, {"class": "MLP", "widths": widths}, self.linears, metadata)
+        layers = [(linear.w.numpy(), linear.b.numpy()) for linear in self.linears]
+        write_model(path, {"class": "MLP", "widths": widths, "seed": self.seed}, layers, metadata)
 
 
-def _save(
-    path: str | os.PathLike[str], shape: dict[str, Any], linears: list[Linear], metadata: dict[str, Any]
-) -> None:
-    """All of the file or nothing: written beside its final name and then moved there."""
-    header = json.dumps({"format": FORMAT, **shape, "metadata": metadata})
-    arrays = {f"{name}{k}": getattr(linear, name).numpy() for k, linear in enumerate(linears) for name in "wb"}
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, header=np.array(header), **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load(path: str | os.PathLike[str]) -> Linear | MLP:
+def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Linear | MLP:
     """The net in a file that `save` wrote; what was saved with it is in its `metadata`, a dictionary.
 
-    Raises FileNotFoundError, or ValueError for a file that is not a saved net (names the file and what is wrong).
+    It takes no more memory than the file holds, and executes nothing in it.  Raises OSError such as FileNotFoundError,
+    and ValueError for a file that is not a saved net, is damaged or from a newer version, or holds infinite or NaN
+    weights (unless `allow_nonfinite`); the message names the file and what is wrong.
 
     >>> import fastscalar as fs, os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "net.npz")
@@ -204,29 +203,23 @@ def load(path: str | os.PathLike[str]) -> Linear | MLP:
     >>> fs.load(path), fs.load(path).metadata
     (MLP(4, [3, 2]), {'note': 'small'})
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; expected a net written by save()")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(str(archive["header"]))
-            arrays = {name: archive[name] for name in archive.files if name != "header"}
-        if header["format"] != FORMAT:
-            raise ValueError(f"format {header['format']!r}, expected {FORMAT}")
-        net: Linear | MLP
-        widths = header["widths"]
-        net = MLP(widths[0], widths[1:], seed=0) if header["class"] == "MLP" else Linear(*widths, seed=0)
-        for k, linear in enumerate(_linears(net)):
-            for name in "wb":
-                expected = getattr(linear, name)
-                if arrays[f"{name}{k}"].shape != expected.shape:
-                    raise ValueError(f"{name}{k} has shape {arrays[f'{name}{k}'].shape}, expected {expected.shape}")
-                expected.data = arrays[f"{name}{k}"]
-    except Exception as error:
-        raise ValueError(f"{path}: not a net written by fastscalar's save(): {error}") from error
+    header, layers = read_model(path, allow_nonfinite)
+    linears = []
+    for (m, n), (w, b) in zip(pairwise(header["widths"]), layers, strict=True):
+        linear = Linear.__new__(Linear)  # weights are not drawn to be thrown away
+        linear.in_features, linear.out_features = m, n
+        linear.w, linear.b, linear.seed = to_tensor(w), to_tensor(b), None
+        linears.append(linear)
+    net: Linear | MLP = linears[0]
+    if header["class"] == "MLP":
+        net = MLP.__new__(MLP)
+        net.linears = linears
+    seed = header.get("seed")
+    net.seed = seed if type(seed) is int else None
     net.metadata = header["metadata"]  # type: ignore[union-attr]
     return net
 
 
-def _linears(net: Linear | MLP) -> Iterator[Linear]:
-    yield from net.linears if isinstance(net, MLP) else [net]
+def linears_of(net: Linear | MLP) -> list[Linear]:
+    """Its layers, in order."""
+    return net.linears if isinstance(net, MLP) else [net]

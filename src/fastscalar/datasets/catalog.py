@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def problem(path: Path, file: str, data: Dataset) -> str | None:
             while size <= data.raw_size(file) and (chunk := stream.read(1 << 18)):
                 digest.update(chunk)
                 size += len(chunk)
-    except Exception as error:  # a damaged gzip file has many ways to say so
+    except (OSError, EOFError, zlib.error) as error:  # a damaged gzip file has many ways to say so
         return f"unreadable or truncated ({error})"
     if size != data.raw_size(file):
         more = " or more" if size > data.raw_size(file) else ""

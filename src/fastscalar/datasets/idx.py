@@ -13,12 +13,13 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 
-StrPath = str | os.PathLike[str]
+from fastscalar.files import StrPath, naming, replacing
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -30,8 +31,10 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _CODES = {dtype.newbyteorder("="): code for code, dtype in _DTYPES.items()}
 _CHUNK = 1 << 20
+_ROOM, _RATIO = 1 << 26, 100  # what a gzip file may unpack to: bytes, or multiples of its size (MNIST: 5)
 
 _GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+Check = Callable[[np.dtype[Any], tuple[int, ...]], object]
 
 
 def open_raw(path: StrPath) -> IO[bytes]:
@@ -45,12 +48,18 @@ def open_raw(path: StrPath) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if packed else open(path, "rb")
 
 
-def load_idx(path: StrPath) -> np.ndarray[Any, Any]:
+def load_idx(
+    path: StrPath, *, max_bytes: int | None = None, check: Check | None = None
+) -> np.ndarray[Any, Any]:
     """Read one IDX file, gzipped or not.
 
     Parameters
     ----------
     path : path of the file; whether it is compressed is seen from its content.
+    max_bytes : the largest content that is read. Left out: any that is not compressed; of a gzip file 64 MiB, or
+        100 times its size if that is more, which no data set exceeds that is worth reading.
+    check : called with the dtype and the shape that the header claims, before any content is read; it raises if they
+        are not wanted.
 
     Returns
     -------
@@ -59,8 +68,8 @@ def load_idx(path: StrPath) -> np.ndarray[Any, Any]:
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
+    OSError
+        The file is not there, or cannot be read.
     ValueError
         It is not a whole and sound IDX file. The message names the file, what was expected and what was
         found.
@@ -75,36 +84,58 @@ def load_idx(path: StrPath) -> np.ndarray[Any, Any]:
     array([5, 0, 4], dtype=uint8)
     """
     path = Path(path)
-    with open_raw(path) as stream:
+    with naming(path), open_raw(path) as stream:
         try:
             dtype, shape = _header(path, stream)
             size = math.prod(shape) * dtype.itemsize
-            said = f"{size:,} bytes after the header, for {dtype.name} of shape {shape}"
+            said = f"{size:,} bytes after the header, for {dtype.name} of shape {_short(shape)}"
+            if not isinstance(stream, gzip.GzipFile):
+                _sizes(path, size, os.fstat(stream.fileno()).st_size - stream.tell(), said)
+            if check is not None:
+                check(dtype.newbyteorder("="), shape)
+            limit = max_bytes
+            if limit is None and isinstance(stream, gzip.GzipFile):
+                limit = max(_ROOM, _RATIO * path.stat().st_size)
+            if limit is not None and size > limit:
+                what = "max_bytes" if max_bytes is not None else f"for a gzip file of {path.stat().st_size:,}"
+                raise ValueError(f"{path}: expected at most {limit:,} bytes, {what}; found a claim of {said}")
             content = bytearray()  # grows with what is really there, whatever the header says
             while len(content) < size and (chunk := stream.read(min(_CHUNK, size - len(content)))):
                 content += chunk
-            if len(content) < size:
-                raise ValueError(
-                    f"{path}: expected {said}; found only {len(content):,}: the file is truncated"
-                )
             # For a compressed file this read also makes gzip compare its checksum.
-            if extra := len(stream.read(_CHUNK)):
-                more = " or more" if extra == _CHUNK else ""
-                raise ValueError(f"{path}: expected {said}; found {extra:,}{more} bytes too many")
+            extra = len(stream.read(_CHUNK)) if len(content) == size else 0
+            _sizes(path, size, len(content) + extra, said, " or more" if extra == _CHUNK else "")
         except _GZIP_ERRORS as error:
             raise ValueError(f"{path}: expected a whole gzip file; found a damaged one ({error})") from error
     try:
         array = np.frombuffer(content, dtype).reshape(shape)
     except ValueError as error:
-        raise ValueError(f"{path}: expected a shape that NumPy can hold; found {shape} ({error})") from error
+        raise ValueError(
+            f"{path}: expected a shape that NumPy can hold; found {_short(shape)} ({error})"
+        ) from error
     return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _sizes(path: Path, expected: int, found: int, said: str, more: str = "") -> None:
+    if found < expected:
+        raise ValueError(f"{path}: expected {said}; found only {found:,}: the file is truncated")
+    if found > expected:
+        raise ValueError(f"{path}: expected {said}; found {found - expected:,}{more} bytes too many")
+
+
+def _short(shape: tuple[int, ...]) -> str:
+    return str(shape) if len(shape) < 9 else f"({', '.join(map(str, shape[:8]))}, ... {len(shape)} dimensions)"
 
 
 def save_idx(path: StrPath, array: np.ndarray[Any, Any]) -> None:
     """Write `array` as an IDX file, gzipped when the name ends in `.gz`. The same array gives the same bytes.
 
+    All of the file is written or nothing.
+
     Raises
     ------
+    OSError
+        It cannot be written, for instance because the disk is full; the file is named.
     TypeError
         IDX has no code for this dtype; it has uint8, int8, int16, int32, float32 and float64.
 
@@ -120,7 +151,8 @@ def save_idx(path: StrPath, array: np.ndarray[Any, Any]) -> None:
     content = header(code, array.shape) + array.astype(_DTYPES[code], copy=False).tobytes()
     if os.fspath(path).endswith(".gz"):
         content = gzip.compress(content, mtime=0)
-    Path(path).write_bytes(content)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def header(code: int, shape: tuple[int, ...]) -> bytes:

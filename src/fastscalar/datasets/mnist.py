@@ -30,7 +30,8 @@ Report = Callable[[str], object]
 
 DEADLINE = 600.0  # seconds for the download of all files from all mirrors together
 
-# Debian's package `dataset-fashion-mnist` uses the first.
+# Where the system keeps data sets, unless $XDG_DATA_DIRS says otherwise. Debian's package `dataset-fashion-mnist` uses
+# the first.
 SYSTEM_FOLDERS = (Path("/usr/share/datasets"), Path("/usr/local/share/datasets"))
 
 
@@ -55,7 +56,8 @@ def mnist(
     Parameters
     ----------
     path : folder with the four IDX files, gzipped or not. Left out: the first that has them of
-        `$FASTSCALAR_DATA/mnist`, the cache (`cache_dir()`), `/usr/share/datasets/mnist`; then they are
+        `$FASTSCALAR_DATA/mnist`, the cache (`cache_dir()`), `datasets/mnist` in the folders of `$XDG_DATA_DIRS`
+        (`/usr/share` and `/usr/local/share` if that is not set); then they are
         downloaded into the cache (11.6 MB), each mirror of `$FASTSCALAR_MIRRORS` or of the built-in list in
         turn.
     download : whether the network may be used.
@@ -120,13 +122,16 @@ def load_folder(path: StrPath) -> tuple[Split, Split]:
     FileNotFoundError: ...nonexistent: expected train-images-idx3-ubyte or ...
     """
     paths = [_require(Path(path), file) for file in FILES]
-    X, y, X_test, y_test = arrays = [load_idx(p) for p in paths]
-    for p, a, ndim in zip(paths, arrays, (3, 1, 3, 1), strict=True):
-        if a.dtype != np.uint8 or a.ndim != ndim or a.size == 0:
-            kind = "images: uint8 of 3" if ndim == 3 else "labels: uint8 of 1"
-            raise ValueError(
-                f"{p}: expected {kind} dimensions, not empty; found {a.dtype} of shape {a.shape}"
-            )
+
+    def load(p: Path, ndim: int) -> UInt8:
+        def check(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+            if dtype != np.uint8 or len(shape) != ndim or 0 in shape:
+                kind = "images: uint8 of 3" if ndim == 3 else "labels: uint8 of 1"
+                raise ValueError(f"{p}: expected {kind} dimensions, not empty; found {dtype} of shape {shape}")
+
+        return load_idx(p, check=check)
+
+    X, y, X_test, y_test = arrays = [load(p, ndim) for p, ndim in zip(paths, (3, 1, 3, 1), strict=True)]
     for i in (0, 2):
         if len(arrays[i]) != len(arrays[i + 1]):
             expected = f"{len(arrays[i]):,} labels, one for each image of {paths[i].name}"
@@ -160,10 +165,13 @@ def _load_checked(folder: Path, data: Dataset) -> tuple[Split, Split]:
     arrays = []
     for file in FILES:
         path = _require(folder, file)
-        a = load_idx(path)
-        if a.dtype != np.uint8 or a.shape != data.shape(file):
-            expected = f"{data.title}, uint8 of shape {data.shape(file)}"
-            raise ValueError(f"{path}: expected {expected}; found {a.dtype} of shape {a.shape}")
+
+        def check(dtype: np.dtype[Any], shape: tuple[int, ...], path: Path = path, file: str = file) -> None:
+            if dtype != np.uint8 or shape != data.shape(file):
+                expected = f"{data.title}, uint8 of shape {data.shape(file)}"
+                raise ValueError(f"{path}: expected {expected}; found {dtype} of shape {shape}")
+
+        a = load_idx(path, check=check)
         if a.ndim == 1:
             found = hashlib.sha256(header(0x08, a.shape) + a.tobytes()).hexdigest()
             if found != data.digest(file):
@@ -272,7 +280,10 @@ def search_folders(name: str = "mnist") -> list[Path]:
     ['fashion-mnist', 'fashion-mnist']
     """
     own = os.environ.get("FASTSCALAR_DATA")
-    roots = ([Path(own)] if own else []) + [cache_dir(), *SYSTEM_FOLDERS]
+    # The XDG Base Directory Specification: a relative path is invalid and has to be ignored.
+    xdg = [Path(root) for root in os.environ.get("XDG_DATA_DIRS", "").split(":") if root.startswith("/")]
+    system = [root / "datasets" for root in xdg] if xdg else SYSTEM_FOLDERS
+    roots = ([Path(own)] if own else []) + [cache_dir(), *system]
     return [root / known(name).folder for root in roots]
 
 
