@@ -7,7 +7,7 @@ FIGURES ?= build
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-stress fuzz oracle lint types bench bench-check bench-compare bench-tables profile annotate clean
+.PHONY: help build test test-stress fuzz kill oracle lint types bench bench-check bench-compare bench-tables profile annotate clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -24,6 +24,10 @@ test-stress: ## the engine's tests with every safepoint collecting and moving ev
 
 fuzz: ## random programs on engine and twin: 20,000 of each kind (some minutes)
 	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/test_programs.py
+
+kill: ## a training run killed at every point between two operations on files, and at 300 random moments
+	rm -rf build/kill
+	for mode in every overwrite interrupt "random"; do $(PYTHON) tests/killing.py $$mode build/kill/$$mode || exit 1; done
 
 oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 	$(PYTEST) tests/oracle

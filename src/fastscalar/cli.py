@@ -5,8 +5,9 @@ Contract
 2. Which data were really used stands in the first and the last line of the output, in the JSON and in the
    saved model.
 3. Exit status: 0; 1 when `data --verify` finds damage or `bench` wrong numbers; 2 for what the user can put
-   right, with one line on the standard error stream; 70 for a defect of this program, with one line; 130 after
-   Ctrl-C, with one line.  FASTSCALAR_DEBUG=1 adds the traceback.
+   right, a run that diverges among it, with one line on the standard error stream; 70 for a defect of this program,
+   with one line; 130 after Ctrl-C, with one line; 141 when the reader of a pipe has gone.  FASTSCALAR_DEBUG=1 adds the
+   traceback.
 
 Data come from `sources.py`, the files of a run from `runs.py`, what is printed goes through `console.py`.
 """
@@ -27,10 +28,11 @@ import numpy as np
 
 import fastscalar as fs
 from fastscalar import _core, datasets
-from fastscalar.console import WIDTH, Stop, cpu, matrix, percent, plural, say, short, users_fault
+from fastscalar.console import WIDTH, Stop, cpu, describe, matrix, percent, plural, say, short, users_fault
 from fastscalar.datasets.catalog import DATASETS, FILES
 from fastscalar.images import read_images
-from fastscalar.runs import CHECKPOINT, MODEL, REPORT, check_targets, read_model, start, write_json
+from fastscalar.nn import linears_of
+from fastscalar.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, write_json
 from fastscalar.sources import SYNTHETIC, first_lines, load_data, rows
 from fastscalar.training import Epoch, outputs
 
@@ -38,7 +40,14 @@ from fastscalar.training import Epoch, outputs
 
 
 def train(args: argparse.Namespace) -> int:
-    run = start(args)
+    with users_fault(OSError), folder(args):
+        run = start(args)
+        run.begin()
+        return do(run, args)
+
+
+def do(run: Run, args: argparse.Namespace) -> int:
+    asked = run.asked
     if not args.quiet:
         say()
         say(f"{'epoch':>5} {'loss':>9} {'test accuracy':>14} {'seconds':>9} {'samples/s':>10}", "bold")
@@ -50,41 +59,35 @@ def train(args: argparse.Namespace) -> int:
         if not args.quiet:
             say(table_row(row))
 
-    asked = run.asked
-    with users_fault(OSError, FloatingPointError):
-        try:
-            if not run.epochs:
-                run.save(CHECKPOINT)
-            if len(run.epochs) < asked["epochs"]:
-                X, y = rows(run.data.train)
-                fs.fit(
-                    run.net,
-                    X,
-                    y,
-                    optimizer=fs.SGD(lr=asked["lr"]),
-                    epochs=asked["epochs"],
-                    first_epoch=len(run.epochs) + 1,
-                    batch_size=asked["batch_size"],
-                    seed=asked["seed"],
-                    validation_data=rows(run.data.test),
-                    progress=not args.quiet,
-                    on_epoch=on_epoch,
-                    compile=not asked["eager"],
-                    threads=run.threads,
-                    dtype=asked["dtype"],
-                )
-        except KeyboardInterrupt:
-            if run.out is None:
-                raise
-            run.back()
-            run.save(MODEL, interrupted=True)
-            done = plural(len(run.epochs), "whole epoch")
-            again = f"to go on: fastscalar train --out {run.out} --resume"
-            raise Stop(f"interrupted; the net after {done} is in {run.out}; {again}", 130) from None
-        if run.out is not None:
-            (run.out / CHECKPOINT).unlink(missing_ok=True)
-        if args.json is not None:
-            write_json(args.json, run.report())
+    try:
+        if len(run.epochs) < asked["epochs"]:
+            X, y = rows(run.data.train)
+            fs.fit(
+                run.net,
+                X,
+                y,
+                optimizer=fs.SGD(lr=asked["lr"]),
+                epochs=asked["epochs"],
+                first_epoch=len(run.epochs) + 1,
+                batch_size=asked["batch_size"],
+                seed=asked["seed"],
+                validation_data=rows(run.data.test),
+                progress=not args.quiet,
+                on_epoch=on_epoch,
+                compile=not asked["eager"],
+                threads=run.threads,
+                dtype=asked["dtype"],
+            )
+    except KeyboardInterrupt:
+        if run.out is None and args.json is None:
+            raise
+        again = f"; to go on: fastscalar train --out {run.out} --resume" if run.out is not None else ""
+        raise Stop(f"interrupted{run.stop('interrupted', args.json)}{again}", 130) from None
+    except FloatingPointError as error:
+        raise Stop(f"{error}{run.stop('diverged', args.json)}; try a smaller --lr") from error
+    run.complete()
+    if args.json is not None:
+        write_json(args.json, run.report())
     if not args.quiet:
         say(f"\nsaved in {run.out}: {MODEL}, {REPORT}" if run.out is not None else "")
     report = run.report()
@@ -106,24 +109,25 @@ def table_row(row: dict[str, Any]) -> str:
 
 def widths(net: Any) -> tuple[int, int]:
     """Inputs and outputs."""
-    linears = net.linears if isinstance(net, fs.MLP) else [net]
+    linears = linears_of(net)
     return linears[0].in_features, linears[-1].out_features
 
 
 def trained_on(about: dict[str, Any]) -> str:
     if "title" not in about:
         return "; it does not say what it was trained on"
-    stopped = " (interrupted)" if about.get("interrupted") else ""
-    return f", trained on {about['title']} for {plural(len(about['epochs']), 'epoch')}{stopped}"
+    stopped = [how for how in ("interrupted", "diverged") if about.get(how)]
+    for_epochs = f" for {plural(len(about['epochs']), 'epoch')}" if "epochs" in about else ""
+    return f", trained on {about['title']}{for_epochs}{f' ({stopped[0]})' if stopped else ''}"
 
 
 def evaluate(args: argparse.Namespace) -> int:
     net = read_model(args.model)
     name = args.data
     if name is None:
-        if "dataset" not in net.metadata:
+        name = source(net.metadata)
+        if name is None:
             raise Stop(f"{args.model} does not say what it was trained on; give --data mnist, or other data")
-        name = net.metadata["folder"] if net.metadata["dataset"] == "folder" else net.metadata["dataset"]
     data = load_data(name, limit=0)
     X, y = rows(data.test)
     inputs, classes = widths(net)
@@ -310,6 +314,7 @@ def parser() -> Parser:
         help="make the graph of every sample anew, as the article does; slower")
     add("--out", type=Path, metavar="DIR", help="keep the model, its history and a checkpoint here")
     add("--resume", action="store_true", help="go on, exactly, with the interrupted run in --out DIR")
+    add("--overwrite", action="store_true", help="replace the run that is in --out DIR")
     add("--json", type=Path, metavar="FILE", help="write what happened to this file")
     add("--quiet", action="store_true", help="print the last line only")
 
@@ -371,7 +376,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stop as error:
         caught, line, status = error, str(error), error.status
     except OSError as error:
-        caught, line, status = error, str(error), 2
+        caught, line, status = error, describe(error), 2
+    except MemoryError as error:
+        caught, line, status = error, f"not enough memory{f' ({error})' if str(error) else ''}", 2
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         caught, status = error, 70

@@ -34,7 +34,20 @@ def users_fault(*kinds: type[Exception]) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has gone: nobody's fault
         raise
     except kinds as error:
-        raise Stop(str(error)) from error
+        raise Stop(describe(error)) from error
+
+
+def describe(error: BaseException) -> str:
+    """What the exception says; of the operating system's errors the file and the reason, without their numbers.
+
+    >>> describe(FileNotFoundError(2, "No such file or directory", "a.npz"))
+    'a.npz: no such file or directory'
+    """
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        reason = error.strerror
+        reason = reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]  # "RPC struct is bad" stays
+        return f"{error.filename}: {reason}" if error.filename is not None else reason
+    return str(error) or type(error).__name__
 
 
 def style(text: str, *names: str) -> str:
