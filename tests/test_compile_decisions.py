@@ -42,7 +42,7 @@ def several_places(x):
             total = total + 1.0
     if helper(total) and helper(x):
         total = total + float(x)
-    y = fs.max([x, total, total * 2.0])
+    y = max([x, total, total * 2.0])
     return y if (
         x <
         y

@@ -26,7 +26,7 @@ BINARY = [name for name, (_, arity) in ROWS.items() if arity == 2]
 DOMAIN = {  # where a function is smooth; elsewhere -3..3
     "log": (0.1, 9.0), "log2": (0.1, 9.0), "log10": (0.1, 9.0), "log1p": (-0.8, 9.0), "sqrt": (0.1, 9.0),
     "cbrt": (0.1, 9.0), "asin": (-0.9, 0.9), "acos": (-0.9, 0.9), "atanh": (-0.9, 0.9), "acosh": (1.1, 9.0),
-    "lgamma": (0.2, 30.0), "digamma": (0.2, 30.0), "tan": (-1.3, 1.3),
+    "lgamma": (0.2, 30.0), "digamma": (0.2, 30.0), "gamma": (0.2, 9.0), "tan": (-1.3, 1.3),
 }  # fmt: skip
 HARSH = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 0.5, 40.0, -40.0, 1e-300, 1e200, -1e200, 700.0, math.inf, -math.inf, math.nan]
 

@@ -77,6 +77,9 @@ def test_the_derivatives_of_every_binary_operation_in_the_table(name):
     if name in WHOLE:
         points = [(rng.uniform(0.4, 2.4), float(n)) for n in (1, 2, 3) for _ in range(20)]
     points = [p for p in points if is_real(code, *p)]
+    if name == "remainder":  # not across a jump
+        points = [(a, b) for a, b in points if is_settled(lambda x, b=b: math.remainder(x, b), a)]
+        points = [(a, b) for a, b in points if is_settled(lambda x, a=a: math.remainder(a, x), b)]
     assert len(points) >= 20
     for a, b in points:
         _, by_a, by_b = _core._value_and_slopes(code, a, b)

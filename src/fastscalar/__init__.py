@@ -35,6 +35,8 @@ from fastscalar.derivatives import (
     vjp,
 )
 from fastscalar.functions import (
+    argmax,
+    argmin,
     clip,
     dot,
     elu,
@@ -77,6 +79,8 @@ __all__ = [
     "Tensor",
     "TensorArray",
     "__version__",
+    "argmax",
+    "argmin",
     "article",
     "clip",
     "compile",

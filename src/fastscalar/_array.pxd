@@ -17,7 +17,7 @@ cdef class TensorArray:
 cdef class TracedInt:
     cdef readonly object value      # of the row that is recorded
     cdef readonly Tensor tensor     # the same as a leaf
-    cdef readonly int argument      # its place among the inputs of the recording
+    cdef readonly int argument      # its place among the inputs of the recording; -1: it was computed
 
 
 cdef class TracedBool:

@@ -15,7 +15,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
-from libc.math cimport exp, log
+from libc.math cimport exp, isinf, isnan, log
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
@@ -141,6 +141,11 @@ cdef class TracedInt:
 
     def __getattr__(self, name):
         return getattr(operator.index(self), name)           # bit_length, numerator, ...
+
+
+def whole_number(Tensor t not None):
+    """A whole number that a program computes, to be compared and counted with as it is, and an index of lists."""
+    return TracedInt(<long long>T.value[t.index], t, -1)
 
 
 cdef tuple REAL_NUMBERS = (numbers.Real, np.bool_)
@@ -807,6 +812,8 @@ def dot(x, y):
 def logsumexp(x):
     """log(exp(x[0]) + exp(x[1]) + ...), a Tensor; does not overflow.
 
+    inf if one of them is, with the derivative 1 shared by those that are; -inf if all are, with the derivatives 0.
+
     >>> import fastscalar as fs
     >>> fs.logsumexp(fs.to_tensor([1000.0, 1000.0]))
     Tensor(data=1000.6931471805599)
@@ -824,6 +831,8 @@ def logsumexp(x):
 
 def softmax(x):
     """exp(x[i]) / (exp(x[0]) + exp(x[1]) + ...), a TensorArray of the shape of x; does not overflow.
+
+    Those that are inf share 1 equally; if all are -inf, each is 0.
 
     >>> import fastscalar as fs
     >>> fs.softmax(fs.to_tensor([0.0, 0.0])).tolist()
@@ -1035,6 +1044,8 @@ def cross_entropy(logits, label):
     else:
         if isinstance(label, TensorArray) and len(label) == 1:
             label = label[0]
+        if type(label) is TracedInt and (<TracedInt>label).argument < 0:
+            label = operator.index(label)
         one = label_number(label, classes)
         if type(label) is TracedInt:
             argument = (<TracedInt>label).argument + 1
@@ -1076,12 +1087,30 @@ cdef double softmax_forward(Wide *q, Py_ssize_t first, Py_ssize_t count) noexcep
         z = value_of(&q.x, first + k)
         if z > shift:
             shift = z
+    if isinf(shift):
+        return softmax_of_infinities(q, first, count, shift)
     for k in range(count):
         p[k] = exp(value_of(&q.x, first + k) - shift)
         total = total + p[k]
     for k in range(count):
         p[k] = p[k] / total
     return log(total) + shift
+
+
+cdef double softmax_of_infinities(Wide *q, Py_ssize_t first, Py_ssize_t count, double top) noexcept nogil:
+    """What it tends to: those at +inf share the whole; if all are -inf nothing has a share.  NaN stays."""
+    cdef Py_ssize_t k
+    cdef double *p = q.saved + first
+    cdef double total = 0.0, z
+    for k in range(count):
+        z = value_of(&q.x, first + k)
+        p[k] = z if isnan(z) else 1.0 if z == top and top > 0.0 else 0.0
+        total = total + p[k]
+    if total == 0.0:
+        return top
+    for k in range(count):
+        p[k] = p[k] / total
+    return log(total) + top
 
 
 cdef TensorArray leaf_array(Source s, str what):
@@ -1225,7 +1254,7 @@ cdef class TensorArray:
                 strides[ndim] = self.strides_[d] * step
                 offset += start * self.strides_[d]
                 ndim += 1
-            elif type(k) is TracedInt and traced is None and programs and recording_here() is not None:
+            elif type(k) is TracedInt and (<TracedInt>k).argument >= 0 and traced is None and programs and recording_here() is not None:
                 traced = k
                 at = traced.value
                 if at < 0:

@@ -87,6 +87,8 @@ cdef enum Code:
     LEAKY_RELU
     ELU
     POLYGAMMA
+    REMAINDER
+    GAMMA
     N_CODES
 
 

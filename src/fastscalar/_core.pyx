@@ -957,6 +957,8 @@ binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False)
 binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True)
 binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True)
 binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True)
+binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, False, True)
+unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
                          "mse_loss", "cross_entropy", "custom", "gather", "where")
@@ -998,10 +1000,15 @@ cdef int raise_unary(int code, double a, double v) except -1:
     """The result is not finite: raise what Python's `math` raises, or nothing."""
     if lenient():
         return 0
+    if code == FLOOR or code == CEIL or code == TRUNC:           # of floats they are whole numbers, which have neither
+        if isnan(v):
+            raise ValueError(f"{op_name(code)}({a!r}): cannot convert float NaN to integer")
+        raise OverflowError(f"{op_name(code)}({a!r}): cannot convert float infinity to integer")
     if isnan(v) and not isnan(a):
         raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
     if isinf(v) and not isinf(a) and not isnan(a):
-        if TABLE[code].infinity == POLE and a <= 1.0:           # lgamma(1e306) is an overflow, lgamma(-1) a pole
+        # lgamma(-1) is a pole; lgamma(1e306) and gamma(1e-310) are overflows
+        if TABLE[code].infinity == POLE and a <= 1.0 and a == floor(a):
             raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
         if TABLE[code].infinity != NO_ERROR:
             raise OverflowError(f"{op_name(code)}({a!r}): the result is too large for a float")
@@ -1014,7 +1021,7 @@ cdef int raise_binary(int code, double a, double b, double v) except -1:
         return 0
     if code == POW:
         raise_power(a, b, v)
-    elif code in (FMOD, POLYGAMMA) and isnan(v) and not isnan(a) and not isnan(b):
+    elif code in (FMOD, REMAINDER, POLYGAMMA) and isnan(v) and not isnan(a) and not isnan(b):
         raise ValueError(f"{op_name(code)}({a!r}, {b!r}): outside the function's domain")
     elif code == POLYGAMMA and isinf(v) and not isinf(a):
         if a <= 0.0 and a == floor(a):

@@ -116,8 +116,8 @@ typedef struct {
     void (*turn)(void *to, ptrdiff_t ldto, const void *from, ptrdiff_t ldfrom, int rows, int columns, int accumulate);
 
     /* --- losses, by rows --- */
-    /* p[l][0..n) = softmax(z[l][0..n)), lse[l] = log(sum(exp(z[l]))); does not overflow; infinities as IEEE 754 has it.
-     * Any n; p may be z. */
+    /* p[l][0..n) = softmax(z[l][0..n)), lse[l] = log(sum(exp(z[l]))); does not overflow.  Those at
+     * +inf share 1; if all are -inf, p is 0 and lse -inf.  Any n; p may be z. */
     void (*softmax)(void *p, ptrdiff_t ldp, void *lse, const void *z, ptrdiff_t ldz, int n, int lanes);
 } fs_lanes;
 

@@ -674,6 +674,20 @@ static void T(choose_backward)(int comparison, int ones, int outcome, void *to_,
 
 /* --- losses --- */
 
+#define IS_INFINITE(x) __builtin_expect((x) == (R)INFINITY || (x) == -(R)INFINITY, 0)
+
+/* p = softmax(z) where the greatest of z is infinite: those at +inf share the whole; if all are -inf nothing has a share.
+ * NaN stays.  p may be z. */
+static __attribute__((noinline, cold)) void T(softmax_of_infinities)(R *p, const R *z, int n, R top, R *total)
+{
+    R sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += z[i] != z[i] ? z[i] : top > 0 && z[i] == top ? 1 : 0;
+    for (int i = 0; i < n; i++)
+        p[i] = sum == 0 ? 0 : z[i] != z[i] ? z[i] : top > 0 && z[i] == top ? 1 / sum : 0 / sum;
+    *total = sum;
+}
+
 /* p = softmax(z); the greatest of z and the sum of the exponentials of what is left of each. */
 INLINE void T(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
 {
@@ -683,6 +697,10 @@ INLINE void T(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
         const int left = n < VW ? n : VW, right = n - left;
         const vec x = T(load_some)(z, left, -(R)INFINITY), y = right ? T(load_some)(z + VW, right, -(R)INFINITY) : none;
         top = T(spread_greatest)(SELECT(y > x, y, x));
+        if (IS_INFINITE(T(one_of)(top))) {
+            T(softmax_of_infinities)(p, z, n, *greatest = T(one_of)(top), total);
+            return;
+        }
         const vec e = T(exp)(x - top), f = right ? T(exp)(y - top) : ZERO;
         sum = T(spread_sum)(e + f);
         T(store_some)(p, left, e / sum);
@@ -696,6 +714,10 @@ INLINE void T(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
             top = SELECT(t > top, t, top);
         })
         top = T(spread_greatest)(top);
+        if (IS_INFINITE(T(one_of)(top))) {
+            T(softmax_of_infinities)(p, z, n, *greatest = T(one_of)(top), total);
+            return;
+        }
         VECTORS(i, n, {
             const vec e = T(exp)(LOAD_SOME(z + i, -(R)INFINITY) - top);
             STORE_SOME(p + i, e);
@@ -760,6 +782,7 @@ const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
 #undef ivec
 #undef LOAD
 #undef STORE
+#undef IS_INFINITE
 #undef ZERO
 #undef ONE
 #undef GET

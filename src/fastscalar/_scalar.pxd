@@ -7,7 +7,7 @@
 cimport cython
 from libc.math cimport (INFINITY, M_PI, NAN, acos, acosh, asin, asinh, atan, atan2, atanh, cbrt, ceil, copysign, cos,
                         cosh, erf, erfc, exp, exp2, expm1, fabs, floor, fmod, hypot, isinf, lgamma, log, log1p, log2,
-                        log10, pow, sin, sinh, sqrt, tan, tanh, trunc)
+                        log10, pow, remainder, sin, sinh, sqrt, tan, tanh, tgamma, trunc)
 
 cdef extern from *:
     """
@@ -152,6 +152,16 @@ cdef inline double f_lgamma(double a) noexcept nogil:
     return lgamma(a)
 
 
+cdef inline double f_gamma(double a) noexcept nogil:
+    cdef double product = 1.0, k = 2.0
+    if not 1.0 <= a <= 23.0 or a != floor(a):
+        return tgamma(a)
+    while k < a:                                 # factorials that a float holds exactly are exact
+        product = product * k
+        k = k + 1.0
+    return product
+
+
 cdef inline double f_floor(double a) noexcept nogil:
     return floor(a)
 
@@ -281,6 +291,11 @@ cdef inline double f_copysign(double a, double b) noexcept nogil:
 @cython.cdivision(True)
 cdef inline double f_fmod(double a, double b) noexcept nogil:
     return fmod(a, b)
+
+
+@cython.cdivision(True)
+cdef inline double f_remainder(double a, double b) noexcept nogil:
+    return remainder(a, b)                       # a - n * b, n the whole number nearest to a / b
 
 
 @cython.cdivision(True)
@@ -463,6 +478,10 @@ cdef inline double d_digamma(double a, double v) noexcept nogil:
         y * (691.0 / 2730 - y * 7.0 / 6)))))))
 
 
+cdef inline double d_gamma(double a, double v) noexcept nogil:
+    return v * f_digamma(a)
+
+
 @cython.cdivision(True)
 cdef inline double d_abs(double a, double v) noexcept nogil:
     return 1.0 if a > 0.0 else -1.0 if a < 0.0 else a * 0.0    # the kink: 0 at 0; NaN stays
@@ -589,21 +608,32 @@ cdef inline double d_maximum_b(double a, double b, double v) noexcept nogil:
 
 @cython.cdivision(True)
 cdef inline double d_atan2_a(double a, double b, double v) noexcept nogil:
-    return 0.0 if a == 0.0 and b == 0.0 else b / hypot(a, b) / hypot(a, b)
+    cdef double r                                # b / (a * a + b * b) without its overflow
+    if a == 0.0 and b == 0.0:
+        return 0.0
+    if fabs(a) > fabs(b):
+        r = b / a
+        return r / (1.0 + r * r) / a
+    r = a / b
+    return 1.0 / (1.0 + r * r) / b
 
 
 @cython.cdivision(True)
 cdef inline double d_atan2_b(double a, double b, double v) noexcept nogil:
-    return 0.0 if a == 0.0 and b == 0.0 else -(a / hypot(a, b) / hypot(a, b))
+    return -d_atan2_a(b, a, v)
 
 
 @cython.cdivision(True)
 cdef inline double d_hypot_a(double a, double b, double v) noexcept nogil:
-    return a / v if v else 0.0                    # the kink: 0 at the origin
+    if isinf(v):                                 # the first operand that is infinite outweighs the other
+        return copysign(1.0, a) if isinf(a) else 0.0
+    return a / v if v else 0.0                   # the kink: 0 at the origin
 
 
 @cython.cdivision(True)
 cdef inline double d_hypot_b(double a, double b, double v) noexcept nogil:
+    if isinf(v):
+        return copysign(1.0, b) if isinf(b) and not isinf(a) else 0.0
     return b / v if v else 0.0
 
 
@@ -617,24 +647,34 @@ cdef inline double d_copysign_b(double a, double b, double v) noexcept nogil:
     return 0.0
 
 
+# v is a - n * b for a whole n, which a / b alone would miss by one beside a multiple of b
 @cython.cdivision(True)
+cdef inline double whole_quotient(double a, double b, double v) noexcept nogil:
+    return floor(a / b - v / b + 0.5)
+
+
 cdef inline double d_fmod_a(double a, double b, double v) noexcept nogil:
     return 1.0
 
 
-@cython.cdivision(True)
 cdef inline double d_fmod_b(double a, double b, double v) noexcept nogil:
-    return -trunc(a / b)
+    return -whole_quotient(a, b, v)
 
 
-@cython.cdivision(True)
+cdef inline double d_remainder_a(double a, double b, double v) noexcept nogil:
+    return 1.0
+
+
+cdef inline double d_remainder_b(double a, double b, double v) noexcept nogil:
+    return -whole_quotient(a, b, v)
+
+
 cdef inline double d_mod_a(double a, double b, double v) noexcept nogil:
     return 1.0
 
 
-@cython.cdivision(True)
 cdef inline double d_mod_b(double a, double b, double v) noexcept nogil:
-    return -floor((a - v) / b + 0.5)
+    return -whole_quotient(a, b, v)
 
 
 @cython.cdivision(True)

@@ -24,6 +24,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import copysign, isinf
 from numbers import Real
 from types import TracebackType
 from typing import Any
@@ -90,11 +91,32 @@ def _asinh_slope(a: Tensor, v: Tensor) -> Any:
     return 1.0 / (a * a + 1.0).sqrt() if abs(a.data) < 1e150 else 1.0 / abs(a)
 
 
-def _angle_slope(numerator: Tensor, other: Tensor, sign: float) -> Any:
-    if numerator.data == 0.0 and other.data == 0.0:
+def _atan2_slope(a: Tensor, b: Tensor) -> Any:
+    """b / (a * a + b * b) without its overflow."""
+    if a.data == 0.0 and b.data == 0.0:
         return 0.0
-    r = numerator.hypot(other)
-    return sign * (numerator / r / r)
+    if abs(a.data) > abs(b.data):
+        r = b / a
+        return r / (1.0 + r * r) / a
+    r = a / b
+    return 1.0 / (1.0 + r * r) / b
+
+
+def _hypot_by_left(a: Tensor, b: Tensor, v: Tensor) -> Any:
+    if isinf(v.data):
+        return copysign(1.0, a.data) if isinf(a.data) else 0.0
+    return a / v if v.data else 0.0
+
+
+def _hypot_by_right(a: Tensor, b: Tensor, v: Tensor) -> Any:
+    if isinf(v.data):
+        return copysign(1.0, b.data) if isinf(b.data) and not isinf(a.data) else 0.0
+    return b / v if v.data else 0.0
+
+
+def _minus_quotient(a: Tensor, b: Tensor, v: Tensor) -> Any:
+    """-n of v = a - n * b: constant between the jumps."""
+    return -(a / b - v / b + 0.5).floor()
 
 
 def _chosen(first: bool) -> float:
@@ -115,7 +137,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
     "*": (lambda a, b, v: b, lambda a, b, v: a),
     "/": (lambda a, b, v: 1.0 / b, lambda a, b, v: -(v / b)),
     "**": (_power_by_base, _power_by_exponent),
-    "%": (lambda a, b, v: 1.0, lambda a, b, v: -((a - v) / b + 0.5).floor()),
+    "%": (lambda a, b, v: 1.0, _minus_quotient),
     "//": (_zero, _zero),
     "neg": (lambda a, v: -1.0,),
     "relu": (lambda a, v: _chosen(not a.data <= 0.0),),
@@ -144,6 +166,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
     "erfc": (lambda a, v: -(_TWO_OVER_SQRT_PI * (-a * a).exp()),),
     "ndtr": (lambda a, v: _ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp(),),
     "lgamma": (lambda a, v: a.digamma(),),
+    "gamma": (lambda a, v: v * a.digamma(),),
     "digamma": (lambda a, v: a.polygamma(1.0),),
     "polygamma": (lambda a, b, v: a.polygamma(b.data + 1.0), _zero),
     "abs": (lambda a, v: a.sign().data if a.data != 0.0 else 0.0,),
@@ -166,10 +189,11 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         lambda a, b, v: _chosen(a.data >= b.data or _is_nan(a)),
         lambda a, b, v: _chosen(not (a.data >= b.data or _is_nan(a))),
     ),
-    "atan2": (lambda a, b, v: _angle_slope(b, a, 1.0), lambda a, b, v: _angle_slope(a, b, -1.0)),
-    "hypot": (lambda a, b, v: a / v if v.data else 0.0, lambda a, b, v: b / v if v.data else 0.0),
+    "atan2": (lambda a, b, v: _atan2_slope(a, b), lambda a, b, v: -_atan2_slope(b, a)),
+    "hypot": (_hypot_by_left, _hypot_by_right),
     "copysign": (lambda a, b, v: float(np.copysign(1.0, a.data) * np.copysign(1.0, b.data)), _zero),
-    "fmod": (lambda a, b, v: 1.0, lambda a, b, v: -(a / b).trunc()),
+    "fmod": (lambda a, b, v: 1.0, _minus_quotient),
+    "remainder": (lambda a, b, v: 1.0, _minus_quotient),
     "leaky_relu": (
         lambda a, b, v: 1.0 if a.data > 0.0 or _is_nan(a) else b,
         lambda a, b, v: 0.0 if a.data > 0.0 else a,
@@ -189,7 +213,7 @@ class _Sweep:
 
     def __init__(self, active: Iterable[Tensor]) -> None:
         self.active = set(active)
-        self.softmaxes: dict[tuple[int, ...], tuple[list[Any], list[Tensor]]] = {}
+        self.softmaxes: dict[tuple[int, ...], tuple[list[Any], list[Any]]] = {}
 
     def slopes(self, node: Tensor) -> Iterator[tuple[Tensor, Any]]:
         """(operand, derivative of node by it) for each active operand: a Tensor, or a float where it is constant."""
@@ -237,11 +261,16 @@ class _Sweep:
         elif operands:
             raise NotImplementedError(f"no derivative of {name!r} that can itself be differentiated")
 
-    def _softmax(self, xs: list[Any]) -> list[Tensor]:
+    def _softmax(self, xs: list[Any]) -> list[Any]:
         key = tuple(map(id, xs))
         if key not in self.softmaxes:
             total = logsumexp(xs)
-            self.softmaxes[key] = xs, [(x - total).exp() for x in xs]  # xs: so that no id is used again
+            if isinf(total.data):  # shares that do not change: those at +inf have equal ones
+                top = [float(_plain(x) == total.data > 0.0) for x in xs]
+                shares: list[Any] = [t / (sum(top) or 1.0) for t in top]
+            else:
+                shares = [(x - total).exp() for x in xs]
+            self.softmaxes[key] = xs, shares  # xs: so that no id is used again
         return self.softmaxes[key][1]
 
 

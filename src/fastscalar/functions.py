@@ -7,14 +7,18 @@ TensorArray.  What each one does at a kink is in its docstring.
 from __future__ import annotations
 
 import builtins
+import functools
+import operator
 from collections.abc import Iterable
 from typing import Any
 
-from fastscalar._array import TensorArray, TracedBool, dot, elementwise, logsumexp, select, softmax, total
-from fastscalar._core import Tensor, _function, operations
+from fastscalar._array import TensorArray, TracedBool, dot, elementwise, logsumexp, select, softmax, total, whole_number
+from fastscalar._core import Tensor, _function, _recording, operations
 from fastscalar._views import ArrayView
 
 __all__ = [
+    "argmax",
+    "argmin",
     "clip",
     "digamma",
     "dot",
@@ -43,15 +47,22 @@ __all__ = [
 _CODES = {name: code for code, name, _, is_method in operations() if is_method}
 
 
+def of_arrays(name: str, *operands: Any) -> TensorArray:
+    """A function of the table, element by element; TypeError for an operand that is neither array nor number."""
+    value = elementwise(name, *operands) if len(operands) == 2 else getattr(operands[0], name)()
+    if value is NotImplemented:
+        kinds = " and ".join(type(x).__name__ for x in operands)
+        raise TypeError(f"{name}: expected arrays, Tensors or real numbers, got {kinds}")
+    return value
+
+
 def _of_arrays_or_numbers(name: str) -> Any:
     """What a function does with operands that are not Tensors: arrays have the method, numbers become a float."""
 
     def otherwise(*operands: Any) -> Any:
         first = operands[0]
         if builtins.any(isinstance(x, (TensorArray, ArrayView)) for x in operands):
-            if not isinstance(first, TensorArray):
-                raise TypeError(f"{name}: an array has to be the first operand")
-            return getattr(first, name)(*operands[1:])
+            return of_arrays(name, *operands)
         if builtins.any(isinstance(x, (str, bytes)) for x in operands):
             wrong = next(type(x).__name__ for x in operands if isinstance(x, (str, bytes)))
             raise TypeError(f"{name}: expected a Tensor or a real number, got {wrong}")
@@ -209,6 +220,13 @@ def _checked(xs: Iterable[Any], name: str) -> list[Any]:
     return items
 
 
+def _one_row(xs: Iterable[Any], name: str) -> list[Any]:
+    items = _checked(xs, name)
+    if builtins.any(isinstance(x, (TensorArray, list, tuple)) for x in items):
+        raise ValueError(f"{name}: expected one dimension, got several")
+    return items
+
+
 def sum(xs: Any) -> Any:
     """x[0] + x[1] + ..., added in order from 0.0; one instruction, whatever the length.  0.0 of nothing.
 
@@ -245,23 +263,72 @@ def prod(xs: Iterable[Any]) -> Any:
 
 
 def max(xs: Iterable[Any]) -> Any:
-    """The largest, as Python's max: the first of equals, and it alone has the derivative.  ValueError of nothing.
+    """The largest: the first of equals, and it alone has the derivative; NaN if one is.  ValueError of nothing.
+
+    In a program it is no decision.
 
     >>> import fastscalar as fs
     >>> fs.max([fs.Tensor(1.0), 2.0])
     Tensor(data=2.0)
     """
-    return _as_tensor(builtins.max(_checked(xs, "max")))
+    items = _one_row(xs, "max")
+    return _as_tensor(functools.reduce(maximum, items) if _recording() else items[_first(items, operator.ge)])
 
 
 def min(xs: Iterable[Any]) -> Any:
-    """The smallest, as Python's min: the first of equals, and it alone has the derivative.  ValueError of nothing.
+    """The smallest: the first of equals, and it alone has the derivative; NaN if one is.  ValueError of nothing.
+
+    In a program it is no decision.
 
     >>> import fastscalar as fs
     >>> fs.min([fs.Tensor(1.0), 2.0])
     Tensor(data=1.0)
     """
-    return _as_tensor(builtins.min(_checked(xs, "min")))
+    items = _one_row(xs, "min")
+    return _as_tensor(functools.reduce(minimum, items) if _recording() else items[_first(items, operator.le)])
+
+
+def argmax(xs: Iterable[Any]) -> int:
+    """The index of what `max` gives, an int; of NaN the first.  ValueError of nothing.
+
+    In a program, a whole number that the rows may differ in: comparisons with it, arithmetic, and `where` are no
+    decisions on it; an index of a list is.
+
+    >>> import fastscalar as fs
+    >>> fs.argmax([fs.Tensor(1.0), 2.0, 2.0])
+    1
+    """
+    items = _one_row(xs, "argmax")
+    return _traced_first(items, operator.ge, maximum) if _recording() else _first(items, operator.ge)
+
+
+def argmin(xs: Iterable[Any]) -> int:
+    """The index of what `min` gives, an int; of NaN the first.  ValueError of nothing.  In a program as `argmax`.
+
+    >>> import fastscalar as fs
+    >>> fs.argmin([fs.Tensor(1.0), 2.0, 1.0])
+    0
+    """
+    items = _one_row(xs, "argmin")
+    return _traced_first(items, operator.le, minimum) if _recording() else _first(items, operator.le)
+
+
+def _first(items: list[Any], holds: Any) -> int:
+    """The index of the first that `holds` against all others, or is NaN."""
+    best, at = items[0], 0
+    for k, x in enumerate(items):
+        if not (holds(best, x) or best != best):
+            best, at = x, k
+    return at
+
+
+def _traced_first(items: list[Any], holds: Any, of_two: Any) -> Any:
+    """`_first` without decisions, while a program is recorded."""
+    best, at = items[0], 0.0
+    for k, x in enumerate(items[1:], start=1):
+        at = where(holds(best, x), at, where(best != best, at, float(k)))
+        best = of_two(best, x)
+    return whole_number(_as_tensor(at))
 
 
 def log_softmax(xs: Any) -> Any:
@@ -276,12 +343,30 @@ def log_softmax(xs: Any) -> Any:
 
 
 def norm(xs: Any) -> Any:
-    """sqrt(x[0]**2 + x[1]**2 + ...); at the origin, where it has a kink, the derivative is 0.
+    """sqrt(x[0]**2 + x[1]**2 + ...), without overflow or underflow on the way.
+
+    At the origin, where it has a kink, all its derivatives, of any order, are 0.  An infinity outweighs NaN, as in
+    Python's `math.hypot`: the result is inf, and the first infinite element has the derivative 1 or -1.
 
     >>> import fastscalar as fs
-    >>> fs.norm([fs.Tensor(3.0), 4.0])
-    Tensor(data=5.0)
+    >>> fs.norm([fs.Tensor(3.0), 4.0]), fs.norm([fs.Tensor(3e-200), 4e-200])
+    (Tensor(data=5.0), Tensor(data=5e-200))
     """
+    if _recording():
+        return _scaled_norm(_one_row(xs, "norm"))
     xs = xs if isinstance(xs, TensorArray) else _checked(xs, "norm")
     square = dot(xs, xs)
-    return square.sqrt() if square != 0.0 else square
+    return square.sqrt() if 1e-280 < square.data < 1e300 else _scaled_norm(xs)
+
+
+def _scaled_norm(xs: Any) -> Any:
+    """Of numbers scaled by 2**600 or 2**-600, which is exact, if the largest needs it.  Without a decision."""
+    largest: Any = 0.0
+    for x in xs:
+        size = abs(x)
+        largest = where(size > largest, size, largest)  # not `maximum`: NaN has no size
+    scale = where(largest > 2.0**500, 2.0**600, where(largest < 2.0**-500, 2.0**-600, 1.0))
+    scaled = elementwise("/", xs, scale)
+    square = dot(scaled, scaled)
+    root = where(square == 0.0, 1.0, square).sqrt() * scale  # 1.0: at the origin the slope of sqrt is infinite
+    return where(largest == float("inf"), largest, where(square == 0.0, square * 0.0, root))

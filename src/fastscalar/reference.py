@@ -250,7 +250,7 @@ _DERIVATIVES = {  # of the operands' values and the node's own value, one for ea
     "/": lambda a, b, v: (_quotient(1.0, b), -_quotient(v, b)),
     "**": _power_slopes,
     "neg": lambda a, v: (-1.0,),
-    "%": lambda a, b, v: (1.0, -_floor(_quotient(a - v, b) + 0.5)),
+    "%": lambda a, b, v: (1.0, -_whole_quotient(a, b, v)),
     "//": lambda a, b, v: (0.0, 0.0),
 }
 
@@ -261,6 +261,21 @@ def _floor(a):
 
 def _trunc(a):
     return math.copysign(_floor(abs(a)), a)
+
+
+def _of_finite(function):
+    """As `floor` of a float: OverflowError of an infinity, ValueError of NaN."""
+
+    def checked(a):
+        math.floor(a)
+        return function(a)
+
+    return checked
+
+
+def _whole_quotient(a, b, v):
+    """The whole n with v = a - n * b; a / b alone would miss it by one beside a multiple of b."""
+    return _floor(_quotient(a, b) - _quotient(v, b) + 0.5)
 
 
 def _quiet(function, a):
@@ -310,6 +325,13 @@ def _digamma(x):
     return r + math.log(x) - 0.5 / x - y * series
 
 
+def _finite_digamma(x):
+    v = _digamma(x)
+    if math.isinf(v) and not math.isinf(x):
+        raise OverflowError(f"digamma({x!r}): the result is too large for a float")
+    return v
+
+
 def _trigamma(x):
     if x <= 0.0:
         if x == _floor(x):
@@ -350,7 +372,7 @@ def _polygamma(a, b):
     if a != a or b != b:
         return a + b
     if b == 0.0:
-        return _digamma(a)
+        return _finite_digamma(a)
     if not 0.0 < b <= 100.0 or b != _floor(b) or a == -math.inf:
         raise ValueError(f"polygamma({a!r}, {b!r}): outside the function's domain")
     sign = -1.0 if b % 2.0 == 0.0 else 1.0
@@ -380,9 +402,23 @@ def _same_sign(a, b):
     return math.copysign(1.0, a) * math.copysign(1.0, b)
 
 
-def _atan2_slopes(a, b, v):
-    r = math.hypot(a, b)
-    return (0.0, 0.0) if a == 0.0 and b == 0.0 else (_quotient(_quotient(b, r), r), -_quotient(_quotient(a, r), r))
+def _atan2_slope(a, b):
+    """b / (a * a + b * b) without its overflow."""
+    if a == 0.0 and b == 0.0:
+        return 0.0
+    if abs(a) > abs(b):
+        r = b / a
+        return r / (1.0 + r * r) / a
+    r = _quotient(a, b)
+    return _quotient(1.0 / (1.0 + r * r), b)
+
+
+def _hypot_slopes(a, b, v):
+    if math.isinf(v):  # the first operand that is infinite outweighs the other
+        first = math.isinf(a)
+        by_b = math.copysign(1.0, b) if math.isinf(b) and not first else 0.0
+        return (math.copysign(1.0, a) if first else 0.0), by_b
+    return (a / v, b / v) if v else (0.0, 0.0)
 
 
 _LN2, _LN10, _TWO_OVER_SQRT_PI = 0.69314718055994530942, 2.30258509299404568402, 1.12837916709551257390
@@ -416,12 +452,13 @@ _UNARY = {
     "erfc": (math.erfc, lambda a, v: -(_TWO_OVER_SQRT_PI * math.exp(-a * a))),
     "ndtr": (_ndtr, lambda a, v: _normal_density(a)),
     "lgamma": (math.lgamma, lambda a, v: _quiet(_digamma, a)),
-    "digamma": (_digamma, lambda a, v: _trigamma(a)),
+    "gamma": (math.gamma, lambda a, v: v * _quiet(_digamma, a)),
+    "digamma": (_finite_digamma, lambda a, v: _trigamma(a)),
     "abs": (abs, lambda a, v: 1.0 if a > 0.0 else -1.0 if a < 0.0 else a * 0.0),
     "sign": (lambda a: 1.0 if a > 0.0 else -1.0 if a < 0.0 else a, lambda a, v: 0.0),
-    "floor": (_floor, lambda a, v: 0.0),
-    "ceil": (lambda a: -_floor(-a), lambda a, v: 0.0),
-    "trunc": (lambda a: _trunc(a), lambda a, v: 0.0),
+    "floor": (_of_finite(_floor), lambda a, v: 0.0),
+    "ceil": (_of_finite(lambda a: -_floor(-a)), lambda a, v: 0.0),
+    "trunc": (_of_finite(_trunc), lambda a, v: 0.0),
     "degrees": (math.degrees, lambda a, v: 180.0 / math.pi),
     "radians": (math.radians, lambda a, v: math.pi / 180.0),
     "sigmoid": (_sigmoid, lambda a, v: _sigmoid_slope(a)),
@@ -447,10 +484,11 @@ _BINARY = {
         lambda a, b: a if a >= b or a != a else b,
         lambda a, b, v: (1.0, 0.0) if a >= b or a != a else (0.0, 1.0),
     ),
-    "atan2": (math.atan2, _atan2_slopes),
-    "hypot": (math.hypot, lambda a, b, v: (a / v, b / v) if v else (0.0, 0.0)),
+    "atan2": (math.atan2, lambda a, b, v: (_atan2_slope(a, b), -_atan2_slope(b, a))),
+    "hypot": (math.hypot, _hypot_slopes),
     "copysign": (math.copysign, lambda a, b, v: (_same_sign(a, b), 0.0)),
-    "fmod": (math.fmod, lambda a, b, v: (1.0, -_trunc(_quotient(a, b)))),
+    "fmod": (math.fmod, lambda a, b, v: (1.0, -_whole_quotient(a, b, v))),
+    "remainder": (math.remainder, lambda a, b, v: (1.0, -_whole_quotient(a, b, v))),
     "leaky_relu": (
         lambda a, b: a if a > 0.0 or a != a else b * a,
         lambda a, b, v: (1.0 if a > 0.0 or a != a else b, 0.0 if a > 0.0 else a),
@@ -548,16 +586,52 @@ def prod(xs):
     return result
 
 
+def argmax(xs):
+    """The place of the largest: the first of equals, the first NaN if there is one."""
+    best = 0
+    for k, x in enumerate(xs):
+        if not (xs[best] >= x or xs[best] != xs[best]):
+            best = k
+    return best
+
+
+def argmin(xs):
+    best = 0
+    for k, x in enumerate(xs):
+        if not (xs[best] <= x or xs[best] != xs[best]):
+            best = k
+    return best
+
+
+def max(xs):
+    return xs[argmax(xs)]
+
+
+def min(xs):
+    return xs[argmin(xs)]
+
+
+def _powers(xs):
+    """exp(x - shift) of each, and the shift, the largest: exp() of anything larger could overflow.
+
+    Where that is infinite, what they tend to: those at +inf have equal powers, all others 0.
+    """
+    shift = max(xs).data
+    if not math.isinf(shift):
+        return [(x - shift).exp() for x in xs], shift
+    return [Tensor(x.data if x.data != x.data else float(x.data == shift > 0.0), (x,), "exp") for x in xs], shift
+
+
 def logsumexp(xs):
-    shift = max(x.data for x in xs)  # exp() of anything larger could overflow
-    return total([(x - shift).exp() for x in xs]).log() + shift
+    powers, shift = _powers(xs)
+    whole = total(powers)
+    return whole.log() + shift if whole.data != 0.0 else Tensor(shift, xs, "logsumexp")  # all -inf: no derivative
 
 
 def softmax(xs):
-    shift = max(x.data for x in xs)
-    powers = [(x - shift).exp() for x in xs]
+    powers, _ = _powers(xs)
     whole = total(powers)
-    return [p / whole for p in powers]
+    return [p / whole for p in powers] if whole.data != 0.0 else powers
 
 
 def log_softmax(xs):
@@ -566,8 +640,19 @@ def log_softmax(xs):
 
 
 def norm(xs):
+    """sqrt(x[0]**2 + x[1]**2 + ...); where the squares would be too large or too small, of numbers scaled by 2**600."""
     square = dot(xs, xs)
-    return square.sqrt() if square != 0.0 else square
+    if 1e-280 < square.data < 1e300:
+        return square.sqrt()
+    largest = Tensor(0.0)
+    for x in xs:
+        largest = where(abs(x) > largest, abs(x), largest)
+    if largest == math.inf:
+        return largest
+    scale = 2.0**600 if largest > 2.0**500 else 2.0**-600 if largest < 2.0**-500 else 1.0
+    scaled = [x / scale for x in xs]
+    square = dot(scaled, scaled)
+    return square.sqrt() * scale if square != 0.0 else square * 0.0  # the kink: all derivatives are 0
 
 
 class no_grad:
