@@ -1,0 +1,516 @@
+"""Whether a compiled function says what the function says: the plain call, row by row with Tensors, is the truth.
+
+`judge(text)` runs a case as `generate` writes it.  Numbers agree to 1e-11 of the absolute terms that were added up; if
+they do not, the plain function is run again in other directions of rounding (`rounding`), and they have to lie among
+what comes out.  Where even the plain function raises, or chooses, another way under rounding, the case is "unstable" and
+says nothing.  Exact cases agree to the bit unless the plain function itself rounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import fastscalar as fs
+from fastscalar import _core, _graph
+
+from .rounding import AVAILABLE, scattered
+
+NAME = "<case>"
+TOLERANCE = 1e-11  # of the absolute terms
+SPREAD = 16.0  # times what rounding in other directions changes
+SAMPLES = 24
+ROUNDING = 2.0**-50  # of each number in the graph, times its influence: the bound of a first-order analysis
+NAMED = (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPointError, ArithmeticError)
+
+
+class Difference(Exception):
+    """The compiled function says something else; `kind` groups what is likely to have one cause."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind, self.detail = kind, detail
+
+
+class Unstable(Exception):
+    """Rounding decides what the plain function does."""
+
+
+class WrongResult(TypeError):
+    """The function returned something else than a number; what a program says about it is its own affair."""
+
+
+@dataclass
+class Verdict:
+    status: str  # "agrees", "differs", "unstable", "useless"
+    kind: str = ""
+    detail: str = ""
+
+
+@dataclass
+class Outcome:
+    """What the plain function did with one row."""
+
+    error: Exception | None
+    value: float = 0.0
+    scale: float = 0.0  # of its rounding errors: all numbers of the graph, times their influence on the value
+    arguments: tuple[Any, ...] = ()  # derivatives, None by whole numbers
+    leaves: tuple[Any, ...] = ()
+
+    def pattern(self) -> Any:
+        if self.error is not None:
+            return type(self.error)
+        return [_signs(x) for x in (self.value, *self.arguments, *self.leaves) if x is not None]
+
+
+def _signs(x: Any) -> Any:
+    """Which numbers are finite, and the others."""
+    x = np.asarray(x, dtype=float)
+    return np.where(np.isfinite(x), 0.0, x).tobytes()
+
+
+# --- a case -----------------------------------------------------------------------------------------------------------
+
+
+class Case:
+    """A case's module, its leaves, and what the plain function does."""
+
+    def __init__(self, text: str) -> None:
+        names: dict[str, Any] = {
+            "__name__": "case", "np": np, "fs": fs, "math": fs.math, "inf": math.inf, "nan": math.nan,
+        }  # fmt: skip
+        before = set(names) | {"__builtins__"}
+        exec(compile(text, NAME, "exec"), names)
+        self.function: Callable[..., Any] = names["f"]
+        self.kind: str = names.get("KIND", "tame")
+        self.arguments: list[Any] = names["ARGUMENTS"]
+        self.plan: list[tuple[Any, ...]] = names["PLAN"]
+        self.leaves: list[Any] = []
+        for name, value in names.items():
+            if name not in before and name not in ("ARGUMENTS", "PLAN"):
+                self.leaves += _leaves_of(value)
+        self.rows = next(len(a) for a in self.arguments if np.ndim(a))
+        self.known: dict[Any, Outcome] = {}
+
+    def row(self, i: int) -> list[Any]:
+        """What the plain function gets: Tensors, TensorArrays, ints, nested lists of ints."""
+        given = []
+        for a in self.arguments:
+            value = np.asarray(a if np.ndim(a) == 0 else a[i])
+            if value.dtype.kind in "iub":
+                given.append(value.astype(int).tolist())
+            else:
+                given.append(fs.to_tensor(value) if value.ndim else fs.Tensor(float(value)))
+        return given
+
+    def chosen(self, rows: Sequence[int] | None) -> list[Any]:
+        return [a if rows is None or np.ndim(a) == 0 else np.asarray(a)[list(rows)] for a in self.arguments]
+
+    def plainly(self, i: int) -> Outcome:
+        """The function of row i, and its derivatives; leaves the leaves' gradients at zero."""
+        given = self.row(i)
+        for leaf in self.leaves:
+            set_gradient(leaf, 0.0)
+        try:
+            result = self.function(*given)
+        except Exception as error:
+            return Outcome(error)
+        scale = 0.0
+        if isinstance(result, fs.Tensor):
+            result.backward()
+            with np.errstate(all="ignore"):
+                nodes = _graph._reached(result)
+                scale = float(np.sum([abs(t.data * t.grad) for t in nodes if t.data and t.grad]))
+            value = result.data
+        elif isinstance(result, (int, float)) and not isinstance(result, bool):
+            value = float(result)
+        else:
+            return Outcome(WrongResult(f"returns {type(result).__name__}"))
+        arguments = tuple(None if isinstance(g, (int, list)) else gradient_of(g) for g in given)
+        leaves = tuple(gradient_of(leaf) for leaf in self.leaves)
+        for leaf in self.leaves:
+            set_gradient(leaf, 0.0)
+        return Outcome(None, value, scale, arguments, leaves)
+
+    def truth(self, i: int) -> Outcome:
+        if i not in self.known:
+            kept = [gradient_of(leaf) for leaf in self.leaves]
+            self.known[i] = self.plainly(i)
+            for leaf, gradient in zip(self.leaves, kept, strict=True):
+                set_gradient(leaf, gradient)
+        return self.known[i]
+
+    def samples(self, i: int) -> list[Outcome]:
+        """The same in other directions of rounding."""
+        if not AVAILABLE:
+            raise Unstable
+        if ("samples", i) not in self.known:
+            kept = [gradient_of(leaf) for leaf in self.leaves]
+            found = []
+            for seed in range(SAMPLES):
+                with scattered(seed, NAME):
+                    found.append(self.plainly(i))
+            for leaf, gradient in zip(self.leaves, kept, strict=True):
+                set_gradient(leaf, gradient)
+            pattern = self.truth(i).pattern()
+            if any(sample.pattern() != pattern for sample in found):
+                raise Unstable
+            self.known["samples", i] = found  # type: ignore[assignment]
+        return self.known["samples", i]  # type: ignore[return-value]
+
+    def changed(self) -> None:
+        """The leaves have other values now."""
+        self.known = {}
+
+    def data(self) -> list[np.ndarray]:
+        return [np.array(leaf.data, dtype=float) if isinstance(leaf, fs.Tensor) else leaf.numpy() for leaf in self.leaves]
+
+    def set_data(self, data: list[np.ndarray]) -> None:
+        for leaf, value in zip(self.leaves, data, strict=True):
+            leaf.data = float(value) if isinstance(leaf, fs.Tensor) else value
+        self.changed()
+
+
+def _leaves_of(value: Any) -> list[Any]:
+    if isinstance(value, (fs.Tensor, fs.TensorArray)):
+        return [value]
+    if isinstance(value, list):
+        return [leaf for v in value for leaf in _leaves_of(v)]
+    if isinstance(value, fs.Module):
+        return _leaves_of(list(value.parameters()))
+    return []
+
+
+def gradient_of(leaf: Any) -> Any:
+    return np.array(leaf.grad, dtype=float)
+
+
+def set_gradient(leaf: Any, gradient: Any) -> None:
+    leaf.grad = float(gradient) if isinstance(leaf, fs.Tensor) else np.broadcast_to(gradient, leaf.shape).copy()
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    case: Case, what: str, found: Any, rows: Sequence[int], part: Callable[[Outcome], Any], more: Any = 0.0,
+    scale: Callable[[Outcome], float] | None = None,
+) -> None:  # fmt: skip
+    """found is the sum over the rows of a part of their outcomes, and of `more`."""
+    with np.errstate(all="ignore"):
+        parts = [np.asarray(part(case.truth(i)), dtype=float) for i in rows]
+        expected, absolute = more + sum(parts), abs(more) + sum(map(np.abs, parts))
+        found = np.asarray(found, dtype=float)
+        if found.shape != expected.shape:
+            raise Difference(what, f"shape {found.shape}, right {expected.shape}")
+        if case.kind != "exact" and agree(found, expected, TOLERANCE * absolute):
+            return
+        if case.kind == "exact" and agree(found, expected, 0.0):
+            return
+        bound = (TOLERANCE if case.kind != "exact" else 0.0) * absolute
+        if scale is not None and case.kind != "exact":
+            bound = bound + ROUNDING * sum(scale(case.truth(i)) for i in rows)
+            if agree(found, expected, bound):
+                return
+        samples = [more + sum(np.asarray(part(s), dtype=float) for s in some) for some in zip(*map(case.samples, rows), strict=True)]
+        spread = np.max([abs(s - expected) for s in samples], axis=0)
+        if case.kind == "exact":                 # it has rounded after all
+            bound = np.where(spread > 0, TOLERANCE * absolute, 0.0)
+        if not agree(found, expected, bound + SPREAD * np.where(np.isfinite(spread), spread, 0.0)):
+            raise Difference(what, f"{found!r}, right {expected!r} (spread {spread!r})")
+
+
+def agree(found: np.ndarray, expected: np.ndarray, bound: Any) -> bool:
+    finite = np.isfinite(expected)
+    same = np.where(finite, abs(found - expected) <= bound + 1e-300, (found == expected) | (np.isnan(found) & np.isnan(expected)))
+    return bool(np.all(same))
+
+
+def sentinels(case: Case) -> list[np.ndarray]:
+    """Gradients that somebody left in the leaves."""
+    found = [np.full(np.shape(leaf.grad), 0.75 + 0.5 * k) for k, leaf in enumerate(case.leaves)]
+    for leaf, gradient in zip(case.leaves, found, strict=True):
+        set_gradient(leaf, gradient)
+    return found
+
+
+class Run:
+    """One case, step by step."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.program = fs.compile(case.function)
+        self.said: list[str] = []
+
+    def step(self, name: str, *how: Any) -> None:
+        getattr(self, "_" + name)(*how)
+
+    def attempt(self, what: str, rows: Sequence[int], call: Callable[[], Any], named: bool = True) -> Any:
+        """The result of a call; None if it raised what the lowest row raises, and nothing has changed."""
+        case = self.case
+        raised = next(((k, case.truth(i).error) for k, i in enumerate(rows) if case.truth(i).error is not None), None)
+        before, gradients = case.data(), sentinels(case)
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                result = call()
+        except Exception as error:
+            if raised is None or type(error) is not _type(raised[1]):
+                right = "a value" if raised is None else f"{type(raised[1]).__name__}: {raised[1]} (row {raised[0]})"
+                kind = f"{what}:error: {type(error).__name__}, right {right.split(':')[0]}"
+                self.unless_unstable(rows, kind, f"{type(error).__name__}: {error}; right {right}")
+            k, right = raised
+            said = f"row {k}: {right}" if named and type(right) in NAMED else str(right)
+            if isinstance(right, WrongResult):
+                said = str(error)
+            if str(error) != said:
+                self.unless_unstable(rows, f"{what}:message", f"{error}; right {said}")
+            if named and type(right) not in NAMED and f"row {k}" not in getattr(error, "__notes__", ()):
+                self.unless_unstable(rows, f"{what}:message", f"no note of row {k} at {error!r}") 
+            self.unchanged(what, before, gradients)
+            return None
+        finally:
+            self.listen([w.message for w in caught])
+        if raised is not None:
+            kind = f"{what}:error: none, right {type(raised[1]).__name__}"
+            self.unless_unstable(rows, kind, f"{result!r}; right {type(raised[1]).__name__}: {raised[1]} (row {raised[0]})")
+        self.before, self.gradients = before, gradients
+        return result
+
+    def listen(self, messages: list[Any]) -> None:
+        for message in messages:
+            if isinstance(message, fs.CompileWarning):
+                if str(message) in self.said:
+                    raise Difference("warning", f"said again: {message}")
+                self.said.append(str(message))
+            elif not isinstance(message, (fs.GradientLossWarning, RuntimeWarning)):
+                raise Difference("warning", f"{type(message).__name__}: {message}")
+
+    def unless_unstable(self, rows: Sequence[int], kind: str, detail: str) -> None:
+        for i in rows:
+            self.case.samples(i)
+        raise Difference(kind, detail)
+
+    def unchanged(self, what: str, data: list[np.ndarray], gradients: list[np.ndarray] | None) -> None:
+        for leaf, before, now in zip(self.case.leaves, data, self.case.data(), strict=True):
+            if before.tobytes() != now.tobytes():
+                raise Difference(f"{what}:state", f"data of {type(leaf).__name__} {before} became {now}")
+        for leaf, before in zip(self.case.leaves, gradients or (), strict=False):
+            if before.tobytes() != gradient_of(leaf).tobytes():
+                raise Difference(f"{what}:state", f"gradient of {type(leaf).__name__} {before} became {leaf.grad}")
+
+    def values(self, what: str, found: Any, rows: Sequence[int]) -> None:
+        if np.shape(found) != (len(rows),):
+            raise Difference(f"{what}:value", f"shape {np.shape(found)}")
+        for k, i in enumerate(rows):
+            compare(self.case, f"{what}:value", found[k], [i], lambda o: o.value, scale=lambda o: o.scale)
+
+    # --- steps ---
+
+    def _map(self, some: list[int] | None, threads: int) -> None:
+        rows = range(self.case.rows) if some is None else some
+        found = self.attempt("map", rows, lambda: self.program.map(*self.case.chosen(some), threads=threads))
+        if found is not None:
+            self.values("map", found, rows)
+            self.unchanged("map", self.before, self.gradients)
+
+    def _call(self, i: int) -> None:
+        given = [a if np.ndim(a) == 0 else np.asarray(a)[i] for a in self.case.arguments]
+        found = self.attempt("call", [i], lambda: self.program(*given), named=False)
+        if found is not None:
+            if type(found) is not float:
+                raise Difference("call:value", f"a {type(found).__name__}")
+            self.values("call", [found], [i])
+            self.unchanged("call", self.before, self.gradients)
+
+    def _grad(self, argnums: list[int], some: list[int] | None, threads: int) -> None:
+        case = self.case
+        rows = range(case.rows) if some is None else some
+        found = self.attempt(
+            "grad", rows, lambda: self.program.value_and_grad(*case.chosen(some), argnums=tuple(argnums), threads=threads)
+        )
+        if found is None:
+            return
+        self.values("grad", found[0], rows)
+        self.unchanged("grad", self.before, self.gradients)
+        for k, gradient in zip(argnums, found[1], strict=True):
+            if np.ndim(case.arguments[k]) == 0:
+                compare(case, "grad:shared", gradient, rows, lambda o, k=k: o.arguments[k])
+                continue
+            if np.shape(gradient)[:1] != (len(rows),):
+                raise Difference("grad:argument", f"shape {np.shape(gradient)}")
+            for row, i in enumerate(rows):
+                compare(case, "grad:argument", gradient[row], [i], lambda o, k=k: o.arguments[k])
+
+    def _backward(self, accumulate: bool, some: list[int] | None, threads: int) -> None:
+        case = self.case
+        rows = range(case.rows) if some is None else some
+        found = self.attempt(
+            "backward", rows, lambda: self.program.backward(*case.chosen(some), accumulate=accumulate, threads=threads)
+        )
+        if found is None:
+            return
+        now = [gradient_of(leaf) for leaf in case.leaves]
+        self.values("backward", found, rows)
+        self.unchanged("backward", self.before, None)
+        for k, (gradient, before) in enumerate(zip(now, self.gradients, strict=True)):
+            if accumulate:
+                compare(case, "backward:accumulate", gradient, rows, lambda o, k=k: o.leaves[k], more=before)
+                continue
+            touched = np.any([case.truth(i).leaves[k] != 0 for i in rows], axis=0)  # what no row reaches may keep its own
+            gradient = np.where(~touched & (gradient == before), 0.0, gradient)
+            compare(case, "backward:leaf", gradient, rows, lambda o, k=k: o.leaves[k])
+
+    def _change(self, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        if self.case.kind == "exact":
+            self.case.set_data([value + draw.choice([-1.0, -0.5, 0.0, 1.0], size=value.shape) for value in self.case.data()])
+        else:
+            self.case.set_data([value * 0.75 + draw.normal(size=value.shape) for value in self.case.data()])
+
+    def _new(self) -> None:
+        self.program, self.said = fs.compile(self.case.function), []
+
+    def _collect(self) -> None:
+        gc.collect()
+        _core._collect()
+
+    def _fit(self, optimizer: str, batch: int, epochs: int, threads: int) -> None:
+        case = self.case
+        begin = case.data()
+
+        def options() -> Any:
+            return getattr(fs, optimizer)(lr=0.125 if optimizer == "SGD" else 0.01)
+
+        states, losses, failure = by_hand(case, options(), batch, epochs)
+        trained = any(a.tobytes() != b.tobytes() for a, b in zip(states[0], states[-1], strict=True))
+        try:
+            case.set_data(begin)
+            for leaf in case.leaves:
+                set_gradient(leaf, 0.0)
+            error = history = None
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    history = fs.fit(
+                        self.program, *case.arguments, epochs=epochs, optimizer=options(), shuffle=False, progress=False,
+                        batch_size=batch, schedule=None, threads=threads if batch > 1 else 1,
+                    )  # fmt: skip
+            except Exception as raised:
+                error = raised
+            finally:
+                self.listen([w.message for w in caught])
+            after = case.data()
+            if not trained and isinstance(error, ValueError) and "no parameters" in str(error):
+                return                           # nothing is read that could be trained
+            wrong = fit_differs(states, losses, failure, after, history, error, case.kind, 0.0, 0.0)
+            if wrong is not None:
+                if not AVAILABLE:
+                    raise Unstable
+                spread, loss_spread = 0.0, 0.0
+                for seed in range(SAMPLES):
+                    case.set_data(begin)
+                    with scattered(seed, NAME):
+                        some, some_losses, some_failure = by_hand(case, options(), batch, epochs)
+                    if type(some_failure) is not type(failure) or len(some) != len(states):
+                        raise Unstable
+                    with np.errstate(all="ignore"):
+                        spread = np.maximum(spread, abs(np.array(_flat(some[-1])) - _flat(states[-1])))
+                        loss_spread = np.maximum(loss_spread, abs(np.array(some_losses) - losses)) if losses else 0.0
+                wrong = fit_differs(states, losses, failure, after, history, error, case.kind, spread, loss_spread)
+                if wrong is not None:
+                    raise Difference(*wrong)
+        finally:
+            case.set_data(begin)
+            for leaf in case.leaves:
+                set_gradient(leaf, 0.0)
+
+
+def _type(error: Exception) -> type[Exception]:
+    return TypeError if isinstance(error, WrongResult) else type(error)
+
+
+def _flat(data: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.ravel(d) for d in data]) if data else np.zeros(0)
+
+
+def by_hand(case: Case, optimizer: Any, batch: int, epochs: int) -> tuple[list[list[np.ndarray]], list[float], Any]:
+    """The loop that fit stands for: leaves at the beginning and after each step, losses by epoch, what stopped it."""
+    if case.leaves:
+        optimizer.bind(case.leaves)
+    states, losses = [case.data()], []
+    for _ in range(epochs):
+        total = 0.0
+        for first in range(0, case.rows, batch):
+            outcomes = [case.plainly(i) for i in range(first, min(first + batch, case.rows))]
+            for k, o in enumerate(outcomes):
+                if o.error is not None:
+                    return states, losses, (first + k, o.error)
+            if not all(math.isfinite(o.value) for o in outcomes):
+                return states, losses, FloatingPointError()
+            with np.errstate(all="ignore"):
+                for k, leaf in enumerate(case.leaves):
+                    set_gradient(leaf, sum(o.leaves[k] for o in outcomes) / len(outcomes))
+                if case.leaves:
+                    optimizer.step()
+            total += sum(o.value for o in outcomes)
+            states.append(case.data())
+        losses.append(total / case.rows)
+    return states, losses, None
+
+
+def fit_differs(
+    states: list[list[np.ndarray]], losses: list[float], failure: Any, after: list[np.ndarray], history: Any,
+    error: Exception | None, kind: str, spread: Any, loss_spread: Any,
+) -> tuple[str, str] | None:  # fmt: skip
+    """What is wrong with what fit did, if anything."""
+    if failure is not None:
+        right = failure[1] if isinstance(failure, tuple) else failure
+        if type(error) is not _type(right):
+            return f"fit:error: {type(error).__name__}, right {type(right).__name__}", f"{error!r}; right {right!r}"
+        if isinstance(failure, tuple) and type(right) in NAMED and str(error) != f"row {failure[0]}: {right}":
+            return "fit:message", f"{error}; right: row {failure[0]}: {right}"
+        return None
+    if not np.all(np.isfinite(_flat(states[-1]))):
+        return None  # a last step that overflowed
+    if error is not None:
+        return f"fit:error: {type(error).__name__}, right: none", f"{error!r}; right: no error"
+    found, expected = _flat(after), _flat(states[-1])
+    scale = np.max([abs(_flat(s)) for s in states], axis=0) if len(found) else 0.0
+    if not agree(found, expected, 1e-9 * scale + SPREAD * spread):
+        return "fit:leaf", f"{found!r}, right {expected!r}"
+    if not agree(np.array(history.loss), np.array(losses), 1e-9 * abs(np.array(losses)) + SPREAD * loss_spread):
+        return "fit:loss", f"{history.loss!r}, right {losses!r}"
+    return None
+
+
+def judge(text: str) -> Verdict:
+    """Run a case."""
+    try:
+        case = Case(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for i in range(case.rows):
+                case.truth(i)
+    except Exception as error:
+        return Verdict("useless", "case", f"{type(error).__name__}: {error}")
+    run = Run(case)
+    unstable = False
+    for step in case.plan:
+        try:
+            run.step(*step)
+        except Unstable:
+            unstable = True
+        except Difference as difference:
+            return Verdict("differs", difference.kind, f"{difference.detail} [{step}]")
+    try:
+        _core._check()
+    except Exception as error:
+        return Verdict("differs", "tape", f"{error}")
+    return Verdict("unstable" if unstable else "agrees")
