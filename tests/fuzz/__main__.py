@@ -30,7 +30,7 @@ class State:
 
     def __init__(self, path: pathlib.Path, first: int) -> None:
         self.path, self.next, self.counts, self.found = path, first, collections.Counter[str](), {}
-        self.pending: list[int] = []             # sent, and not answered when it was stopped
+        self.pending: list[int] = []  # sent, and not answered when it was stopped
         if path.exists():
             known = json.loads(path.read_text())
             self.next, self.counts, self.found = known["next"], collections.Counter(known["counts"]), known["found"]
@@ -103,7 +103,12 @@ def main() -> int:
 
 
 def summary(state: State) -> str:
-    names = {"agrees": "agree", "unstable": "unstable under rounding", "useless": "not to be judged", "differs": "differ"}
+    names = {
+        "agrees": "agree",
+        "unstable": "unstable under rounding",
+        "useless": "not to be judged",
+        "differs": "differ",
+    }
     return ", ".join(f"{state.counts.get(status, 0):,} {words}" for status, words in names.items())
 
 

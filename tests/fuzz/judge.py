@@ -25,6 +25,7 @@ from .rounding import AVAILABLE, scattered
 NAME = "<case>"
 TOLERANCE = 1e-11  # of the absolute terms
 SPREAD = 16.0  # times what rounding in other directions changes
+CHAOS = 1e-4  # of the absolute terms: a result that rounding changes by more says nothing
 SAMPLES = 24
 ROUNDING = 2.0**-50  # of each number in the graph, times its influence: the bound of a first-order analysis
 NAMED = (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPointError, ArithmeticError)
@@ -81,22 +82,25 @@ def _signs(x: Any) -> Any:
 class Case:
     """A case's module, its leaves, and what the plain function does."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(
+        self, function: Callable[..., Any], arguments: Sequence[Any], leaves: Sequence[Any] = (),
+        plan: Sequence[tuple[Any, ...]] = (), kind: str = "tame",
+    ) -> None:  # fmt: skip
+        self.function, self.arguments, self.plan, self.kind = function, arguments, plan, kind
+        self.leaves = list(leaves)
+        self.file = function.__code__.co_filename
+        self.rows = next(len(a) for a in arguments if np.ndim(a))
+        self.known: dict[Any, Any] = {}
+
+    @staticmethod
+    def of(text: str) -> Case:
         names: dict[str, Any] = {
             "__name__": "case", "np": np, "fs": fs, "math": fs.math, "inf": math.inf, "nan": math.nan,
         }  # fmt: skip
-        before = set(names) | {"__builtins__"}
+        before = set(names) | {"__builtins__", "ARGUMENTS", "PLAN"}
         exec(compile(text, NAME, "exec"), names)
-        self.function: Callable[..., Any] = names["f"]
-        self.kind: str = names.get("KIND", "tame")
-        self.arguments: list[Any] = names["ARGUMENTS"]
-        self.plan: list[tuple[Any, ...]] = names["PLAN"]
-        self.leaves: list[Any] = []
-        for name, value in names.items():
-            if name not in before and name not in ("ARGUMENTS", "PLAN"):
-                self.leaves += _leaves_of(value)
-        self.rows = next(len(a) for a in self.arguments if np.ndim(a))
-        self.known: dict[Any, Outcome] = {}
+        leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
+        return Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
 
     def row(self, i: int) -> list[Any]:
         """What the plain function gets: Tensors, TensorArrays, ints, nested lists of ints."""
@@ -154,22 +158,24 @@ class Case:
             kept = [gradient_of(leaf) for leaf in self.leaves]
             found = []
             for seed in range(SAMPLES):
-                with scattered(seed, NAME):
+                with scattered(seed, self.file):
                     found.append(self.plainly(i))
             for leaf, gradient in zip(self.leaves, kept, strict=True):
                 set_gradient(leaf, gradient)
             pattern = self.truth(i).pattern()
             if any(sample.pattern() != pattern for sample in found):
                 raise Unstable
-            self.known["samples", i] = found  # type: ignore[assignment]
-        return self.known["samples", i]  # type: ignore[return-value]
+            self.known["samples", i] = found
+        return self.known["samples", i]
 
     def changed(self) -> None:
         """The leaves have other values now."""
         self.known = {}
 
     def data(self) -> list[np.ndarray]:
-        return [np.array(leaf.data, dtype=float) if isinstance(leaf, fs.Tensor) else leaf.numpy() for leaf in self.leaves]
+        return [
+            np.array(leaf.data, dtype=float) if isinstance(leaf, fs.Tensor) else leaf.numpy() for leaf in self.leaves
+        ]
 
     def set_data(self, data: list[np.ndarray]) -> None:
         for leaf, value in zip(self.leaves, data, strict=True):
@@ -218,9 +224,14 @@ def compare(
             bound = bound + ROUNDING * sum(scale(case.truth(i)) for i in rows)
             if agree(found, expected, bound):
                 return
-        samples = [more + sum(np.asarray(part(s), dtype=float) for s in some) for some in zip(*map(case.samples, rows), strict=True)]
+        samples = [
+            more + sum(np.asarray(part(s), dtype=float) for s in some)
+            for some in zip(*map(case.samples, rows), strict=True)
+        ]
         spread = np.max([abs(s - expected) for s in samples], axis=0)
-        if case.kind == "exact":                 # it has rounded after all
+        if np.any(np.where(np.isfinite(expected), spread, 0.0) > CHAOS * absolute):
+            raise Unstable  # it takes another branch, or is nothing but rounding
+        if case.kind == "exact":  # it has rounded after all
             bound = np.where(spread > 0, TOLERANCE * absolute, 0.0)
         if not agree(found, expected, bound + SPREAD * np.where(np.isfinite(spread), spread, 0.0)):
             raise Difference(what, f"{found!r}, right {expected!r} (spread {spread!r})")
@@ -228,7 +239,9 @@ def compare(
 
 def agree(found: np.ndarray, expected: np.ndarray, bound: Any) -> bool:
     finite = np.isfinite(expected)
-    same = np.where(finite, abs(found - expected) <= bound + 1e-300, (found == expected) | (np.isnan(found) & np.isnan(expected)))
+    same = np.where(
+        finite, abs(found - expected) <= bound + 1e-300, (found == expected) | (np.isnan(found) & np.isnan(expected))
+    )
     return bool(np.all(same))
 
 
@@ -272,14 +285,16 @@ class Run:
             if str(error) != said:
                 self.unless_unstable(rows, f"{what}:message", f"{error}; right {said}")
             if named and type(right) not in NAMED and f"row {k}" not in getattr(error, "__notes__", ()):
-                self.unless_unstable(rows, f"{what}:message", f"no note of row {k} at {error!r}") 
+                self.unless_unstable(rows, f"{what}:message", f"no note of row {k} at {error!r}")
             self.unchanged(what, before, gradients)
             return None
         finally:
             self.listen([w.message for w in caught])
         if raised is not None:
             kind = f"{what}:error: none, right {type(raised[1]).__name__}"
-            self.unless_unstable(rows, kind, f"{result!r}; right {type(raised[1]).__name__}: {raised[1]} (row {raised[0]})")
+            self.unless_unstable(
+                rows, kind, f"{result!r}; right {type(raised[1]).__name__}: {raised[1]} (row {raised[0]})"
+            )
         self.before, self.gradients = before, gradients
         return result
 
@@ -333,7 +348,9 @@ class Run:
         case = self.case
         rows = range(case.rows) if some is None else some
         found = self.attempt(
-            "grad", rows, lambda: self.program.value_and_grad(*case.chosen(some), argnums=tuple(argnums), threads=threads)
+            "grad",
+            rows,
+            lambda: self.program.value_and_grad(*case.chosen(some), argnums=tuple(argnums), threads=threads),
         )
         if found is None:
             return
@@ -363,14 +380,18 @@ class Run:
             if accumulate:
                 compare(case, "backward:accumulate", gradient, rows, lambda o, k=k: o.leaves[k], more=before)
                 continue
-            touched = np.any([case.truth(i).leaves[k] != 0 for i in rows], axis=0)  # what no row reaches may keep its own
+            touched = np.any(
+                [case.truth(i).leaves[k] != 0 for i in rows], axis=0
+            )  # what no row reaches may keep its own
             gradient = np.where(~touched & (gradient == before), 0.0, gradient)
             compare(case, "backward:leaf", gradient, rows, lambda o, k=k: o.leaves[k])
 
     def _change(self, seed: int) -> None:
         draw = np.random.default_rng(seed)
         if self.case.kind == "exact":
-            self.case.set_data([value + draw.choice([-1.0, -0.5, 0.0, 1.0], size=value.shape) for value in self.case.data()])
+            self.case.set_data(
+                [value + draw.choice([-1.0, -0.5, 0.0, 1.0], size=value.shape) for value in self.case.data()]
+            )
         else:
             self.case.set_data([value * 0.75 + draw.normal(size=value.shape) for value in self.case.data()])
 
@@ -408,7 +429,7 @@ class Run:
                 self.listen([w.message for w in caught])
             after = case.data()
             if not trained and isinstance(error, ValueError) and "no parameters" in str(error):
-                return                           # nothing is read that could be trained
+                return  # nothing is read that could be trained
             wrong = fit_differs(states, losses, failure, after, history, error, case.kind, 0.0, 0.0)
             if wrong is not None:
                 if not AVAILABLE:
@@ -416,13 +437,15 @@ class Run:
                 spread, loss_spread = 0.0, 0.0
                 for seed in range(SAMPLES):
                     case.set_data(begin)
-                    with scattered(seed, NAME):
+                    with scattered(seed, case.file):
                         some, some_losses, some_failure = by_hand(case, options(), batch, epochs)
                     if type(some_failure) is not type(failure) or len(some) != len(states):
                         raise Unstable
                     with np.errstate(all="ignore"):
                         spread = np.maximum(spread, abs(np.array(_flat(some[-1])) - _flat(states[-1])))
                         loss_spread = np.maximum(loss_spread, abs(np.array(some_losses) - losses)) if losses else 0.0
+                if np.any(spread > CHAOS * abs(_flat(states[-1]))):
+                    raise Unstable
                 wrong = fit_differs(states, losses, failure, after, history, error, case.kind, spread, loss_spread)
                 if wrong is not None:
                     raise Difference(*wrong)
@@ -493,24 +516,57 @@ def fit_differs(
 def judge(text: str) -> Verdict:
     """Run a case."""
     try:
-        case = Case(text)
+        case = Case.of(text)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for i in range(case.rows):
                 case.truth(i)
     except Exception as error:
         return Verdict("useless", "case", f"{type(error).__name__}: {error}")
-    run = Run(case)
-    unstable = False
+    try:
+        unstable = follow(case)
+        _core._check()
+    except Difference as difference:
+        return Verdict("differs", difference.kind, difference.detail)
+    except Exception as error:
+        return Verdict("differs", "judge", f"{type(error).__name__}: {error}")
+    return Verdict("unstable" if unstable else "agrees")
+
+
+def follow(case: Case) -> bool:
+    """Do what a case's plan says; whether a step was unstable.  Raises the Difference of the first that is wrong."""
+    run, unstable = Run(case), False
     for step in case.plan:
         try:
             run.step(*step)
         except Unstable:
             unstable = True
         except Difference as difference:
-            return Verdict("differs", difference.kind, f"{difference.detail} [{step}]")
-    try:
-        _core._check()
-    except Exception as error:
-        return Verdict("differs", "tape", f"{error}")
-    return Verdict("unstable" if unstable else "agrees")
+            raise Difference(difference.kind, f"{difference.detail} {step}") from None
+    return unstable
+
+
+def agrees(function: Callable[..., Any], *arguments: Any, leaves: Sequence[Any] = (), kind: str = "tame") -> None:
+    """Every method of the compiled function says what the function says, for rows in several orders and numbers.
+
+    For tests: raises a Difference, or AssertionError if rounding decides and nothing was compared.
+    """
+    case = Case(function, arguments, leaves, kind=kind)
+    floats = [k for k, a in enumerate(arguments) if np.asarray(a).dtype.kind == "f"]
+    backwards, some = list(range(case.rows))[::-1], list(range(0, case.rows, 2))
+    for rows in (None, backwards):
+        for threads in (1, 2):
+            plan: list[tuple[Any, ...]] = [
+                ("new",),
+                ("map", rows, threads),
+                ("map", some, threads),
+                ("backward", False, rows, threads),
+            ]
+            plan += [("call", 0), ("call", case.rows - 1), ("backward", True, some, threads), ("new",)]
+            plan += [("grad", floats, rows, threads), ("grad", floats[:1], some, threads)] if floats else []
+            plan += [("map", [i], 1) for i in range(min(case.rows, 5))] + [
+                ("new",),
+                ("backward", False, some[::-1], threads),
+            ]
+            case.plan = plan
+            assert not follow(case), "rounding decides: nothing was compared"

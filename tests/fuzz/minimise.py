@@ -22,7 +22,7 @@ def minimise(text: str, fails: Callable[[str], bool], seconds: float = 60.0) -> 
                 if candidate is None:
                     break
                 if candidate != text and fails(candidate):
-                    text, progress = candidate, True     # the next edit has taken this one's number
+                    text, progress = candidate, True  # the next edit has taken this one's number
                 else:
                     k += 1
     return text
@@ -162,7 +162,18 @@ def _expressions(tree: ast.Module) -> Iterator[Callable[[], None]]:
 def _is_module(node: ast.AST) -> bool:
     while isinstance(node, ast.Attribute):
         node = node.value
-    return isinstance(node, ast.Name) and node.id in ("fs", "math", "float", "int", "abs", "max", "min", "sum", "sorted", "range")
+    return isinstance(node, ast.Name) and node.id in (
+        "fs",
+        "math",
+        "float",
+        "int",
+        "abs",
+        "max",
+        "min",
+        "sum",
+        "sorted",
+        "range",
+    )
 
 
 def _numbers(tree: ast.Module) -> Iterator[Callable[[], None]]:

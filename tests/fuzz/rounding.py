@@ -17,7 +17,11 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-_MODES = {"x86_64": (0, 0x400, 0x800, 0xC00), "AMD64": (0, 0x400, 0x800, 0xC00), "aarch64": (0, 0x800000, 0x400000, 0xC00000)}
+_MODES = {
+    "x86_64": (0, 0x400, 0x800, 0xC00),
+    "AMD64": (0, 0x400, 0x800, 0xC00),
+    "aarch64": (0, 0x800000, 0x400000, 0xC00000),
+}
 _modes = _MODES.get(platform.machine())
 _set = ctypes.CDLL(ctypes.util.find_library("m") or None).fesetround if _modes and sys.platform != "win32" else None
 AVAILABLE = _set is not None

@@ -1,0 +1,3 @@
+"""The corpus is text for the judge, no modules."""
+
+collect_ignore = ["corpus"]

@@ -1,0 +1,176 @@
+"""The fuzzer of programs: what it found stays right, new programs are right, and it can find what is wrong."""
+
+import ast
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from fuzz.generate import KINDS, write
+from fuzz.judge import Difference, agrees, judge
+from fuzz.minimise import minimise
+from fuzz.workers import Worker
+
+CORPUS = sorted((pathlib.Path(__file__).parent / "fuzz" / "corpus").glob("*.py"))
+EXAMPLE = """KIND = 'tame'
+w1 = fs.Tensor(2.0)
+w2 = fs.to_tensor([1.0, -3.0])
+
+def f(x, k):
+    t1 = math.sin(x[1]) * w1
+    t2 = t1 + k
+    if t1 > 0.0:
+        t2 = t2 * w2[k]
+    for e in x:
+        t2 = t2 + e * 0.5
+    return t2 * t1 + math.exp(x[0])
+
+ARGUMENTS = [np.array([[1.0, 0.25], [2.0, 0.5], [0.5, -0.75]]), np.array([1, 0, 1])]
+PLAN = [('map', None, 1), ('backward', False, None, 1), ('grad', [0], None, 1), ('call', 0)]
+"""
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_what_was_found_once(path):
+    verdict = judge(path.read_text())
+    assert verdict.status == "agrees", (verdict.kind, verdict.detail)
+
+
+# --- the fuzzer itself ------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_is_a_program():
+    for seed in range(50):
+        text = write(seed)
+        assert text == write(seed)
+        ast.parse(text)
+    assert {write(seed).split("'")[1] for seed in range(50)} == set(KINDS)
+
+
+def test_the_example_agrees():
+    verdict = judge(EXAMPLE)
+    assert (verdict.status, verdict.detail) == ("agrees", "")
+
+
+def other_values(factor):
+    plain = fs.Program.map
+    return lambda self, *arguments, **options: plain(self, *arguments, **options) * factor
+
+
+def other_gradients(self, *arguments, **options):
+    values, gradients = value_and_grad(self, *arguments, **options)
+    return values, tuple(g * (1.0 + 1e-8) for g in gradients)
+
+
+value_and_grad, backward = fs.Program.value_and_grad, fs.Program.backward
+
+
+def without_reset(self, *arguments, accumulate=False, threads=1):
+    return backward(self, *arguments, accumulate=True, threads=threads)
+
+
+def refused(self, *arguments, **options):
+    raise ValueError("row 0: no")
+
+
+@pytest.mark.parametrize(
+    ("method", "planted", "kind"),
+    [
+        ("map", other_values(1.0 + 1e-8), "map:value"),
+        ("map", refused, "map:error: ValueError, right a value"),
+        ("value_and_grad", other_gradients, "grad:argument"),
+        ("backward", without_reset, "backward:leaf"),
+    ],
+)
+def test_a_planted_difference_is_seen(monkeypatch, method, planted, kind):
+    monkeypatch.setattr(fs.Program, method, planted)
+    verdict = judge(EXAMPLE)
+    assert (verdict.status, verdict.kind) == ("differs", kind)
+
+
+def test_an_exact_program_agrees_to_the_bit(monkeypatch):
+    monkeypatch.setattr(fs.Program, "map", other_values(1.0 + 2.0**-52))
+    text = (
+        "KIND = 'exact'\ndef f(x):\n    return x * 3.0\nARGUMENTS = [np.array([1.0, 2.0])]\nPLAN = [('map', None, 1)]\n"
+    )
+    assert judge(text).kind == "map:value"
+    assert judge(text.replace("'exact'", "'tame'")).status == "agrees"
+
+
+def test_a_lost_error_is_seen(monkeypatch):
+    text = "def f(x):\n    return math.log(x)\nARGUMENTS = [np.array([1.0, -2.0])]\nPLAN = [('map', None, 1)]\n"
+    assert judge(text).status == "agrees"
+    monkeypatch.setattr(fs.Program, "map", lambda self, x, threads: np.zeros(len(x)))
+    assert judge(text).kind == "map:error: none, right ValueError"
+
+
+def test_what_rounding_decides_says_nothing(monkeypatch):
+    """x * 0.1 * 10 is x or not, as the last bit has it: another value is no difference, and not agreement either."""
+    text = (
+        "def f(x):\n    return x if x * 0.1 * 10.0 == x else x + 1.0\n"
+        "ARGUMENTS = [np.array([1.0, 3.0, 7.0])]\nPLAN = [('map', None, 1)]\n"
+    )
+    monkeypatch.setattr(fs.Program, "map", lambda self, x, threads: np.array(x) + 0.5)
+    assert judge(text).status == "unstable"
+    assert judge(text.replace("0.1", "0.5")).status == "differs"
+
+
+def test_an_ill_conditioned_result_is_compared_with_what_rounding_makes_of_it(monkeypatch):
+    text = (
+        "def f(x):\n    return (x * 1.1 + 1e6) - 1e6\n"
+        "ARGUMENTS = [np.array([1.0, 3.0, 7.0])]\nPLAN = [('map', None, 1)]\n"
+    )
+    assert judge(text).status == "agrees"
+    for error, status in ((1e-10, "agrees"), (1e-7, "differs")):
+        monkeypatch.setattr(fs.Program, "map", lambda self, x, threads, error=error: x * 1.1 + error)
+        assert judge(text).status == status
+
+
+def test_agrees_raises(monkeypatch):
+    agrees(lambda x: x * x, np.array([1.0, 2.0]))
+    monkeypatch.setattr(fs.Program, "map", other_values(1.0 + 1e-8))
+    with pytest.raises(Difference):
+        agrees(lambda x: x * x, np.array([1.0, 2.0]))
+
+
+def test_a_case_is_made_short():
+    short = minimise(EXAMPLE, lambda text: "math.sin" in text and judge(text).status != "useless")
+    assert "math.sin" in short
+    assert "w1" not in short
+    assert len(short.splitlines()) <= 8
+    assert judge(short).status == "agrees"
+
+
+def test_a_crash_and_a_hang_are_verdicts():
+    broken = EXAMPLE.replace("    t1 =", "    import os; os._exit(7)\n    t1 =")
+    endless = EXAMPLE.replace("    t1 =", "    while True: pass\n    t1 =")
+    with Worker(seconds=10.0) as worker:
+        assert worker.judge(broken)["kind"] == "crash"
+        assert worker.judge(EXAMPLE)["status"] == "agrees"
+        worker.seconds = 1.0
+        assert worker.judge(endless)["kind"] == "hang"
+        worker.seconds = 60.0
+        assert worker.judge(EXAMPLE)["status"] == "agrees"
+
+
+def test_a_run_goes_on_where_it_was(tmp_path):
+    def run(count):
+        return subprocess.run(
+            [sys.executable, "-m", "fuzz", "--count", str(count), "--processes", "1", "--each", "0", "--state", str(tmp_path / "fuzz.json")],
+            cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    done = run(6)
+    assert "6 programs from seed 0" in done.stdout, done.stderr
+    state = json.loads((tmp_path / "fuzz.json").read_text())
+    assert state["next"] == sum(state["counts"].values()) == 6
+    done = run(9)
+    assert "9 programs from seed 0" in done.stdout
+    assert len((tmp_path / "fuzz.txt").read_text().splitlines()) == 2
