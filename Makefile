@@ -3,11 +3,14 @@
 PYTHON ?= python
 PYTEST ?= $(PYTHON) -m pytest
 JOBS ?= 2
+PROGRAMS ?= 100000
+FIRST ?= 0
 FIGURES ?= build
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-stress fuzz kill oracle lint types bench bench-check bench-compare bench-tables profile annotate clean
+.PHONY: help build test test-stress fuzz fuzz-engine kill oracle lint types bench bench-check bench-compare bench-tables \
+	profile annotate clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -22,7 +25,10 @@ test-stress: ## the engine's tests with every safepoint collecting and moving ev
 	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) tests --ignore=tests/test_download.py --ignore=tests/test_synthetic.py \
 		--ignore=tests/test_cli.py --ignore=tests/test_readme.py --ignore=tests/article
 
-fuzz: ## random programs on engine and twin: 20,000 of each kind (some minutes)
+fuzz: ## random functions, compiled and plain: 100,000 (half an hour); goes on where it was stopped (PROGRAMS=..., FIRST=...)
+	cd tests && $(PYTHON) -m fuzz --count $(PROGRAMS) --first $(FIRST) --processes $(JOBS) --state ../build/fuzz_$(FIRST).json
+
+fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some minutes)
 	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/test_programs.py
 
 kill: ## a training run killed at every point between two operations on files, and at 300 random moments

@@ -162,10 +162,15 @@ def test_a_crash_and_a_hang_are_verdicts():
 
 def test_a_run_goes_on_where_it_was(tmp_path):
     def run(count):
+        options = ["--processes", "1", "--each", "0", "--state", str(tmp_path / "fuzz.json")]
         return subprocess.run(
-            [sys.executable, "-m", "fuzz", "--count", str(count), "--processes", "1", "--each", "0", "--state", str(tmp_path / "fuzz.json")],
-            cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "fuzz", "--count", str(count), *options],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     done = run(6)
     assert "6 programs from seed 0" in done.stdout, done.stderr

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import fastscalar
 from fastscalar import _core, reference
 
-EXAMPLES = int(os.environ.get("FASTSCALAR_EXAMPLES", "300"))  # `make fuzz` asks for more
+EXAMPLES = int(os.environ.get("FASTSCALAR_EXAMPLES", "300"))  # `make fuzz-engine` asks for more
 
 FIXTURES = [HealthCheck.function_scoped_fixture]  # `stress` is the same for every example
 

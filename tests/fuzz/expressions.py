@@ -84,6 +84,9 @@ class Expressions:
     def constant(self) -> str:
         return self.draw.choice(["0.0", "1.0", "2.0", "0.5", "-1.0", "3", "1", "0", "-2"])
 
+    def any_of(self, *ways: str) -> str:
+        return self.draw.choice(ways)
+
     def new(self, letter: str) -> str:
         self.names += 1
         return f"{letter}{self.names}"
@@ -122,6 +125,8 @@ class Expressions:
         ]  # fmt: skip
         if self.reading:
             ways.append((0.5, self.read))
+        if s.callables:
+            ways.append((1.5, self.call))
         _, way = self.draw.choices(ways, [weight for weight, _ in ways])[0]
         return way(s, depth - 1)
 
@@ -194,7 +199,7 @@ class Expressions:
             lambda: f"fs.maximum({a}, {b})", lambda: f"fs.minimum({a}, {b})", lambda: f"fs.maximum({a}, 0.0)",
             lambda: f"fs.where({self.comparison(s)}, {a}, {b})", lambda: f"fs.where({self.comparison(s)}, {a}, {b})",
             lambda: f"({a} if {self.condition(s)} else {b})", lambda: f"abs({a})",
-            lambda: f"fs.clip({a}, {self.draw.choice(['-1.0', '0', self.atom(s)])}, {self.draw.choice(['1.0', '2', b])})",
+            lambda: f"fs.clip({a}, {self.any_of('-1.0', '0', self.atom(s))}, {self.any_of('1.0', '2', b)})",
             lambda: f"fs.max([{a}, {b}, {self.atom(s)}])", lambda: f"fs.min([{a}, {self.atom(s)}, {b}])",
             lambda: f"sorted([{a}, {b}, {self.atom(s)}])[{self.draw.randrange(3)}]",
             lambda: f"max({a}, {b}, key=lambda e: {self.draw.choice(['-e', 'abs(e)', 'e * e'])})",
@@ -222,7 +227,8 @@ class Expressions:
             )
         if kind < 0.95 and s.vectors:
             name, _ = self.draw.choice(s.vectors)
-            return f"{self.draw.choice(['any', 'all'])}(e {self.draw.choice(COMPARISONS)} {self.constant()} for e in {name})"
+            op = self.draw.choice(COMPARISONS)
+            return f"{self.any_of('any', 'all')}(e {op} {self.constant()} for e in {name})"
         return f"math.{self.draw.choice(['isnan', 'isinf', 'isfinite'])}({self.atom(s)})"
 
     def vector(self, s: Scope, most: int = 99) -> tuple[str, int]:
@@ -248,9 +254,10 @@ class Expressions:
     def of_vector(self, s: Scope, depth: int) -> str:
         v, n = self.vector(s)
         i = self.draw.randrange(n)
-        ways = [f"sum({v})", f"fs.sum({v})", f"fs.dot({v}, {v})", f"max({v})", f"min({v})", f"fs.max({v})", f"fs.min({v})",
-                f"sum(e * e for e in {v})", f"sorted({v})[{i}]", f"fs.squared_loss({v}, {v[:0]}[{', '.join(['1.0'] * n)}])",
-                f"sum(e for e in {v} if e > {self.constant()})"]  # fmt: skip
+        ways = [f"{name}({v})" for name in ("sum", "fs.sum", "max", "min", "fs.max", "fs.min")]
+        ways += [f"fs.dot({v}, {v})", f"sum(e * e for e in {v})", f"sorted({v})[{i}]",
+                 f"fs.squared_loss({v}, [{', '.join(['1.0'] * n)}])",
+                 f"sum(e for e in {v} if e > {self.constant()})"]  # fmt: skip
         other = [u for u in s.vectors if u[1] == n]
         if other:
             u = self.draw.choice(other)[0]
@@ -266,7 +273,8 @@ class Expressions:
         if arrays:
             a, b = self.draw.choice(arrays)[0], self.draw.choice(arrays)[0]
             ways += [f"({a} * {b}).sum()", f"({a} + {self.atom(s)}).sum()", f"abs({a} - {b}).sum()",
-                     f"fs.sum({a}.relu())", f"({a}.maximum({b})).sum()"]  # fmt: skip
+                     f"fs.sum({a}.relu())", f"({a}.maximum({b})).sum()", f"sum({a}[1:])",
+                     f"sum({a}.tolist()) * {a}[0]" if self.reading else f"{a}[-1]"]  # fmt: skip
         return self.draw.choice(ways)
 
     def index(self, s: Scope, n: int) -> str:
@@ -295,7 +303,12 @@ class Expressions:
             return f"{name}[{self.index(s, n)}]"
         return self.draw.choice(s.wholes)
 
+    def call(self, s: Scope, depth: int) -> str:
+        return f"{self.draw.choice(s.callables)}({self.expression(s, depth)}, {self.atom(s)})"
+
     def detached(self, s: Scope, depth: int) -> str:
+        if s.arrays and self.chance(0.2):
+            return f"fs.sum({self.draw.choice(s.arrays)[0]}.detach())"
         return f"{self.element(s)}.detach()" if s.vectors else self.atom(s)
 
     def read(self, s: Scope, depth: int) -> str:

@@ -143,8 +143,9 @@ class Writer(Expressions):
         """An expression that raises for some rows, and what it raises."""
         a = self.expression(s, 1)
         ways = [
-            (f"math.log({a})", ["ValueError"]), (f"math.sqrt({a})", ["ValueError"]), (f"1.0 / {a}", ["ZeroDivisionError"]),
-            (f"{a} ** -1", ["ZeroDivisionError"]), (f"({a}) ** 0.5", ["ValueError"]), (f"math.exp(800.0 * {a})", ["OverflowError"]),
+            (f"math.log({a})", ["ValueError"]), (f"math.sqrt({a})", ["ValueError"]),
+            (f"1.0 / {a}", ["ZeroDivisionError"]), (f"{a} ** -1", ["ZeroDivisionError"]),
+            (f"({a}) ** 0.5", ["ValueError"]), (f"math.exp(800.0 * {a})", ["OverflowError"]),
             (f"{a} % {self.atom(s)}", ["ZeroDivisionError"]), (f"int({a})", ["ValueError", "OverflowError"]),
             (f"math.acos({a})", ["ValueError"]), (f"math.pow({a}, -0.5)", ["ValueError", "ZeroDivisionError"]),
             (f"10.0 ** ({a} * 400)", ["OverflowError"]),
@@ -198,12 +199,10 @@ class Writer(Expressions):
     def wholes(self, s: Scope, depth: int) -> list[str]:
         if not s.wholes:
             return self.assign(s, depth)
-        name, k = self.new("k"), self.draw.choice(s.wholes)
+        name, k, other = self.new("k"), self.draw.choice(s.wholes), self.draw.choice(s.wholes)
         s.wholes.append(name)
-        other = self.draw.choice(s.wholes[:-1])
-        return [
-            f"{name} = {self.draw.choice([f'{k} % 3', f'{k} + 1', f'{k} - {other}', f'abs({k})', f'{k} // 2', f'{k} & 1', f'min({k}, {other})', f'2 * {k}', f'-{k}'])}"
-        ]
+        ways = [f"{k} % 3", f"{k} + 1", f"{k} - {other}", f"abs({k})", f"{k} // 2", f"{k} & 1", f"min({k}, {other})"]
+        return [f"{name} = {self.any_of(*ways, f'2 * {k}', f'-{k}')}"]
 
     def new_vector(self, s: Scope, depth: int) -> list[str]:
         name = self.new("v")
@@ -231,14 +230,14 @@ class Writer(Expressions):
 
     # --- dense parts ---
 
-    def weights(self, s: Scope, n: int, m: int) -> tuple[str, bool]:
+    def weights(self, s: Scope, n: int, m: int) -> str:
         """An expression with weights [i][j] for n inputs and m outputs: leaves, or computed from arguments."""
-        known = [(name, array) for name, rows, columns, array in s.matrices if rows == n and columns == m]
+        known = [name for name, rows, columns, _ in s.matrices if rows == n and columns == m]
         if known and self.chance(0.7):
-            name, array = self.draw.choice(known)
+            name = self.draw.choice(known)
             if self.chance(0.3):
-                return f"[[e * {self.atom(s)} for e in row] for row in {name}]", False
-            return name, array
+                return f"[[e * {self.atom(s)} for e in row] for row in {name}]"
+            return name
         a, b = self.atom(s), self.atom(s)
         if self.kind == "exact":
             one = self.draw.choice([f"{a} * (i - j)", f"{a} + i", f"{a} - {b} * j", f"{a} * {b}"])
@@ -247,7 +246,7 @@ class Writer(Expressions):
                 f"{a} * (0.1 * i - 0.2 * j)", f"math.exp(-0.1 * {a} * (i + j))", f"math.sin({a} + i * {b} + j)",
                 f"{a} * {b} / (i + 1.0)", f"math.tanh({a}) ** 2 * (j + 1)",
             ])  # fmt: skip
-        return f"[[{one} for j in range({m})] for i in range({n})]", False
+        return f"[[{one} for j in range({m})] for i in range({n})]"
 
     def dense(self, s: Scope, depth: int) -> list[str]:
         lines: list[str] = []
@@ -262,7 +261,7 @@ class Writer(Expressions):
             s.vectors.append((out, m))
             return [f"{out} = {name}({x})"]
         m = self.draw.choice([1, 2, 3, 4])
-        w, array = self.weights(s, n, m)
+        w = self.weights(s, n, m)
         if not w.isidentifier():
             lines.append(f"{out}w = {w}")
             w = f"{out}w"
@@ -317,8 +316,14 @@ class Writer(Expressions):
             return self.assign(s, depth)
         name, c = self.new("t"), self.new("c")
         s.numbers.append(name)
-        return [f"{name} = 1.0 + abs({self.atom(s)})", f"{c} = 0", f"while abs(({name} * {name} - 2.0){self.draw.choice(['', '.data'])}) > 1e-3 and {c} < 6:",
-                f"    {name} = 0.5 * ({name} + 2.0 / {name})", f"    {c} += 1"]  # fmt: skip
+        read = self.any_of("", ".data")
+        return [
+            f"{name} = 1.0 + abs({self.atom(s)})",
+            f"{c} = 0",
+            f"while abs(({name} * {name} - 2.0){read}) > 1e-3 and {c} < 6:",
+            f"    {name} = 0.5 * ({name} + 2.0 / {name})",
+            f"    {c} += 1",
+        ]
 
     # --- the whole ---
 
@@ -379,7 +384,7 @@ class Writer(Expressions):
             self.head.append(f"{name} = {self.literal(self.numbers_of(size, wild=False))}")
 
     def callable_(self) -> None:
-        """A function of two numbers that f calls: plain, compiled by itself, or an operation that only Python can do."""
+        """A function of two numbers that f calls: plain, compiled by itself, or an operation that only Python does."""
         name = self.new("h")
         inner = Scope(numbers=["a", "b", *(n for n in self.scope.numbers if self.chance(0.5))])
         kind = self.draw.random()
@@ -527,7 +532,8 @@ class Writer(Expressions):
         if self.kind == "exact":
             fit = fit and self.chance(0.5)
         return "\n".join([
-            f"KIND = {self.kind!r}", *self.head, "", f"def f({', '.join(names)}):", *("    " + line for line in self.body), "",
+            f"KIND = {self.kind!r}", *self.head, "",
+            f"def f({', '.join(names)}):", *("    " + line for line in self.body), "",
             f"ARGUMENTS = [{', '.join(values)}]", f"PLAN = {self.plan(rows, floats, fit)!r}", "",
         ])  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 `judge(text)` runs a case as `generate` writes it.  Numbers agree to 1e-11 of the absolute terms that were added up; if
 they do not, the plain function is run again in other directions of rounding (`rounding`), and they have to lie among
-what comes out.  Where even the plain function raises, or chooses, another way under rounding, the case is "unstable" and
-says nothing.  Exact cases agree to the bit unless the plain function itself rounds.
+what comes out.  Where even the plain function raises, or chooses, another way under rounding, the case is "unstable"
+and says nothing.  Exact cases agree to the bit unless the plain function itself rounds.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import _core, _graph
+from fastscalar import _core
 
+from .cases import SAMPLES, Case, Outcome, Unstable, WrongResult, gradient_of, set_gradient
 from .rounding import AVAILABLE, scattered
 
-NAME = "<case>"
 TOLERANCE = 1e-11  # of the absolute terms
 SPREAD = 16.0  # times what rounding in other directions changes
 CHAOS = 1e-4  # of the absolute terms: a result that rounding changes by more says nothing
-SAMPLES = 24
 ROUNDING = 2.0**-50  # of each number in the graph, times its influence: the bound of a first-order analysis
 NAMED = (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPointError, ArithmeticError)
 
@@ -39,166 +38,11 @@ class Difference(Exception):
         self.kind, self.detail = kind, detail
 
 
-class Unstable(Exception):
-    """Rounding decides what the plain function does."""
-
-
-class WrongResult(TypeError):
-    """The function returned something else than a number; what a program says about it is its own affair."""
-
-
 @dataclass
 class Verdict:
     status: str  # "agrees", "differs", "unstable", "useless"
     kind: str = ""
     detail: str = ""
-
-
-@dataclass
-class Outcome:
-    """What the plain function did with one row."""
-
-    error: Exception | None
-    value: float = 0.0
-    scale: float = 0.0  # of its rounding errors: all numbers of the graph, times their influence on the value
-    arguments: tuple[Any, ...] = ()  # derivatives, None by whole numbers
-    leaves: tuple[Any, ...] = ()
-
-    def pattern(self) -> Any:
-        if self.error is not None:
-            return type(self.error)
-        return [_signs(x) for x in (self.value, *self.arguments, *self.leaves) if x is not None]
-
-
-def _signs(x: Any) -> Any:
-    """Which numbers are finite, and the others."""
-    x = np.asarray(x, dtype=float)
-    return np.where(np.isfinite(x), 0.0, x).tobytes()
-
-
-# --- a case -----------------------------------------------------------------------------------------------------------
-
-
-class Case:
-    """A case's module, its leaves, and what the plain function does."""
-
-    def __init__(
-        self, function: Callable[..., Any], arguments: Sequence[Any], leaves: Sequence[Any] = (),
-        plan: Sequence[tuple[Any, ...]] = (), kind: str = "tame",
-    ) -> None:  # fmt: skip
-        self.function, self.arguments, self.plan, self.kind = function, arguments, plan, kind
-        self.leaves = list(leaves)
-        self.file = function.__code__.co_filename
-        self.rows = next(len(a) for a in arguments if np.ndim(a))
-        self.known: dict[Any, Any] = {}
-
-    @staticmethod
-    def of(text: str) -> Case:
-        names: dict[str, Any] = {
-            "__name__": "case", "np": np, "fs": fs, "math": fs.math, "inf": math.inf, "nan": math.nan,
-        }  # fmt: skip
-        before = set(names) | {"__builtins__", "ARGUMENTS", "PLAN"}
-        exec(compile(text, NAME, "exec"), names)
-        leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
-        return Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
-
-    def row(self, i: int) -> list[Any]:
-        """What the plain function gets: Tensors, TensorArrays, ints, nested lists of ints."""
-        given = []
-        for a in self.arguments:
-            value = np.asarray(a if np.ndim(a) == 0 else a[i])
-            if value.dtype.kind in "iub":
-                given.append(value.astype(int).tolist())
-            else:
-                given.append(fs.to_tensor(value) if value.ndim else fs.Tensor(float(value)))
-        return given
-
-    def chosen(self, rows: Sequence[int] | None) -> list[Any]:
-        return [a if rows is None or np.ndim(a) == 0 else np.asarray(a)[list(rows)] for a in self.arguments]
-
-    def plainly(self, i: int) -> Outcome:
-        """The function of row i, and its derivatives; leaves the leaves' gradients at zero."""
-        given = self.row(i)
-        for leaf in self.leaves:
-            set_gradient(leaf, 0.0)
-        try:
-            result = self.function(*given)
-        except Exception as error:
-            return Outcome(error)
-        scale = 0.0
-        if isinstance(result, fs.Tensor):
-            result.backward()
-            with np.errstate(all="ignore"):
-                nodes = _graph._reached(result)
-                scale = float(np.sum([abs(t.data * t.grad) for t in nodes if t.data and t.grad]))
-            value = result.data
-        elif isinstance(result, (int, float)) and not isinstance(result, bool):
-            value = float(result)
-        else:
-            return Outcome(WrongResult(f"returns {type(result).__name__}"))
-        arguments = tuple(None if isinstance(g, (int, list)) else gradient_of(g) for g in given)
-        leaves = tuple(gradient_of(leaf) for leaf in self.leaves)
-        for leaf in self.leaves:
-            set_gradient(leaf, 0.0)
-        return Outcome(None, value, scale, arguments, leaves)
-
-    def truth(self, i: int) -> Outcome:
-        if i not in self.known:
-            kept = [gradient_of(leaf) for leaf in self.leaves]
-            self.known[i] = self.plainly(i)
-            for leaf, gradient in zip(self.leaves, kept, strict=True):
-                set_gradient(leaf, gradient)
-        return self.known[i]
-
-    def samples(self, i: int) -> list[Outcome]:
-        """The same in other directions of rounding."""
-        if not AVAILABLE:
-            raise Unstable
-        if ("samples", i) not in self.known:
-            kept = [gradient_of(leaf) for leaf in self.leaves]
-            found = []
-            for seed in range(SAMPLES):
-                with scattered(seed, self.file):
-                    found.append(self.plainly(i))
-            for leaf, gradient in zip(self.leaves, kept, strict=True):
-                set_gradient(leaf, gradient)
-            pattern = self.truth(i).pattern()
-            if any(sample.pattern() != pattern for sample in found):
-                raise Unstable
-            self.known["samples", i] = found
-        return self.known["samples", i]
-
-    def changed(self) -> None:
-        """The leaves have other values now."""
-        self.known = {}
-
-    def data(self) -> list[np.ndarray]:
-        return [
-            np.array(leaf.data, dtype=float) if isinstance(leaf, fs.Tensor) else leaf.numpy() for leaf in self.leaves
-        ]
-
-    def set_data(self, data: list[np.ndarray]) -> None:
-        for leaf, value in zip(self.leaves, data, strict=True):
-            leaf.data = float(value) if isinstance(leaf, fs.Tensor) else value
-        self.changed()
-
-
-def _leaves_of(value: Any) -> list[Any]:
-    if isinstance(value, (fs.Tensor, fs.TensorArray)):
-        return [value]
-    if isinstance(value, list):
-        return [leaf for v in value for leaf in _leaves_of(v)]
-    if isinstance(value, fs.Module):
-        return _leaves_of(list(value.parameters()))
-    return []
-
-
-def gradient_of(leaf: Any) -> Any:
-    return np.array(leaf.grad, dtype=float)
-
-
-def set_gradient(leaf: Any, gradient: Any) -> None:
-    leaf.grad = float(gradient) if isinstance(leaf, fs.Tensor) else np.broadcast_to(gradient, leaf.shape).copy()
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -386,6 +230,26 @@ class Run:
             gradient = np.where(~touched & (gradient == before), 0.0, gradient)
             compare(case, "backward:leaf", gradient, rows, lambda o, k=k: o.leaves[k])
 
+    def _threads(self) -> None:
+        """Results do not depend on their number, to the bit, once the recordings are there."""
+        arguments = self.case.arguments
+        floats = tuple(k for k, a in enumerate(arguments) if np.asarray(a).dtype.kind == "f")
+        if any(self.case.truth(i).error is not None for i in range(self.case.rows)):
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.program.map(*arguments)
+            found = []
+            for threads in (1, 2, 3):
+                some = [self.program.map(*arguments, threads=threads)]
+                some.append(self.program.backward(*arguments, threads=threads))
+                some += [gradient_of(leaf) for leaf in self.case.leaves]
+                if floats:
+                    some += self.program.value_and_grad(*arguments, argnums=floats, threads=threads)[1]
+                found.append([np.asarray(x).tobytes() for x in some])
+        if found[1:] != found[:-1]:
+            raise Difference("threads", "other bits with another number of threads")
+
     def _change(self, seed: int) -> None:
         draw = np.random.default_rng(seed)
         if self.case.kind == "exact":
@@ -420,8 +284,8 @@ class Run:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     history = fs.fit(
-                        self.program, *case.arguments, epochs=epochs, optimizer=options(), shuffle=False, progress=False,
-                        batch_size=batch, schedule=None, threads=threads if batch > 1 else 1,
+                        self.program, *case.arguments, epochs=epochs, optimizer=options(), shuffle=False,
+                        progress=False, batch_size=batch, schedule=None, threads=threads if batch > 1 else 1,
                     )  # fmt: skip
             except Exception as raised:
                 error = raised

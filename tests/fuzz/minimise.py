@@ -59,7 +59,7 @@ def _replace(items: list, k: int, by: list) -> Callable[[], None]:
 
 def _plans(tree: ast.Module) -> Iterator[Callable[[], None]]:
     plan = _value(tree, "PLAN")
-    for k, step in enumerate(plan.elts):
+    for k in range(len(plan.elts)):
         if len(plan.elts) > 1:
             yield _replace(plan.elts, k, [])
     for step in plan.elts:

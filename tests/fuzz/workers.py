@@ -36,7 +36,8 @@ class Worker:
         if self.process is not None:
             self.process.kill()
             self.process.wait(timeout=30)
-            assert self.process.stdin is not None and self.process.stdout is not None
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
             self.process.stdin.close()
             self.process.stdout.close()
             self.process = None
@@ -59,7 +60,8 @@ class Worker:
             pass  # `receive` says that it is gone
 
     def receive(self) -> dict[str, str]:
-        assert self.process is not None and self.process.stdout is not None
+        assert self.process is not None
+        assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], self.seconds)
         line = self.process.stdout.readline() if ready else ""
         if line:
@@ -83,7 +85,7 @@ def main() -> None:
     from .generate import write
     from .judge import judge
 
-    _replay._set_short_batch(0.0)  # batches are short here, and are to use the threads that they are given
+    _replay._always_share(True)  # batches are short here, and are to use the threads that they are given
     print("ready", flush=True)
     for line in sys.stdin:
         case = json.loads(line)

@@ -1,0 +1,170 @@
+"""A case: the function, its rows and leaves, and what the plain function does with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import fastscalar as fs
+from fastscalar import _graph
+
+from .rounding import AVAILABLE, scattered
+
+NAME = "<case>"
+SAMPLES = 24
+
+
+class Unstable(Exception):
+    """Rounding decides what the plain function does."""
+
+
+class WrongResult(TypeError):
+    """The function returned something else than a number; what a program says about it is its own affair."""
+
+
+@dataclass
+class Outcome:
+    """What the plain function did with one row."""
+
+    error: Exception | None
+    value: float = 0.0
+    scale: float = 0.0  # of its rounding errors: all numbers of the graph, times their influence on the value
+    arguments: tuple[Any, ...] = ()  # derivatives, None by whole numbers
+    leaves: tuple[Any, ...] = ()
+
+    def pattern(self) -> Any:
+        if self.error is not None:
+            return type(self.error)
+        return [_signs(x) for x in (self.value, *self.arguments, *self.leaves) if x is not None]
+
+
+def _signs(x: Any) -> Any:
+    """Which numbers are finite, and the others."""
+    x = np.asarray(x, dtype=float)
+    return np.where(np.isfinite(x), 0.0, x).tobytes()
+
+
+class Case:
+    """A case's module, its leaves, and what the plain function does."""
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: Sequence[Any], leaves: Sequence[Any] = (),
+        plan: Sequence[tuple[Any, ...]] = (), kind: str = "tame",
+    ) -> None:  # fmt: skip
+        self.function, self.arguments, self.plan, self.kind = function, arguments, plan, kind
+        self.leaves = list(leaves)
+        self.file = function.__code__.co_filename
+        self.rows = next(len(a) for a in arguments if np.ndim(a))
+        self.known: dict[Any, Any] = {}
+
+    @staticmethod
+    def of(text: str) -> Case:
+        names: dict[str, Any] = {
+            "__name__": "case", "np": np, "fs": fs, "math": fs.math, "inf": math.inf, "nan": math.nan,
+        }  # fmt: skip
+        before = set(names) | {"__builtins__", "ARGUMENTS", "PLAN"}
+        exec(compile(text, NAME, "exec"), names)
+        leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
+        return Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
+
+    def row(self, i: int) -> list[Any]:
+        """What the plain function gets: Tensors, TensorArrays, ints, nested lists of ints."""
+        given = []
+        for a in self.arguments:
+            value = np.asarray(a if np.ndim(a) == 0 else a[i])
+            if value.dtype.kind in "iub":
+                given.append(value.astype(int).tolist())
+            else:
+                given.append(fs.to_tensor(value) if value.ndim else fs.Tensor(float(value)))
+        return given
+
+    def chosen(self, rows: Sequence[int] | None) -> list[Any]:
+        return [a if rows is None or np.ndim(a) == 0 else np.asarray(a)[list(rows)] for a in self.arguments]
+
+    def plainly(self, i: int) -> Outcome:
+        """The function of row i, and its derivatives; leaves the leaves' gradients at zero."""
+        given = self.row(i)
+        for leaf in self.leaves:
+            set_gradient(leaf, 0.0)
+        try:
+            result = self.function(*given)
+        except Exception as error:
+            return Outcome(error)
+        scale = 0.0
+        if isinstance(result, fs.Tensor):
+            result.backward()
+            with np.errstate(all="ignore"):
+                nodes = _graph._reached(result)
+                scale = float(np.sum([abs(t.data * t.grad) for t in nodes if t.data and t.grad]))
+            value = result.data
+        elif isinstance(result, (int, float)) and not isinstance(result, bool):
+            value = float(result)
+        else:
+            return Outcome(WrongResult(f"returns {type(result).__name__}"))
+        arguments = tuple(None if isinstance(g, (int, list)) else gradient_of(g) for g in given)
+        leaves = tuple(gradient_of(leaf) for leaf in self.leaves)
+        for leaf in self.leaves:
+            set_gradient(leaf, 0.0)
+        return Outcome(None, value, scale, arguments, leaves)
+
+    def truth(self, i: int) -> Outcome:
+        if i not in self.known:
+            kept = [gradient_of(leaf) for leaf in self.leaves]
+            self.known[i] = self.plainly(i)
+            for leaf, gradient in zip(self.leaves, kept, strict=True):
+                set_gradient(leaf, gradient)
+        return self.known[i]
+
+    def samples(self, i: int) -> list[Outcome]:
+        """The same in other directions of rounding."""
+        if not AVAILABLE:
+            raise Unstable
+        if ("samples", i) not in self.known:
+            kept = [gradient_of(leaf) for leaf in self.leaves]
+            found = []
+            for seed in range(SAMPLES):
+                with scattered(seed, self.file):
+                    found.append(self.plainly(i))
+            for leaf, gradient in zip(self.leaves, kept, strict=True):
+                set_gradient(leaf, gradient)
+            pattern = self.truth(i).pattern()
+            if any(sample.pattern() != pattern for sample in found):
+                raise Unstable
+            self.known["samples", i] = found
+        return self.known["samples", i]
+
+    def changed(self) -> None:
+        """The leaves have other values now."""
+        self.known = {}
+
+    def data(self) -> list[np.ndarray]:
+        return [
+            np.array(leaf.data, dtype=float) if isinstance(leaf, fs.Tensor) else leaf.numpy() for leaf in self.leaves
+        ]
+
+    def set_data(self, data: list[np.ndarray]) -> None:
+        for leaf, value in zip(self.leaves, data, strict=True):
+            leaf.data = float(value) if isinstance(leaf, fs.Tensor) else value
+        self.changed()
+
+
+def _leaves_of(value: Any) -> list[Any]:
+    if isinstance(value, (fs.Tensor, fs.TensorArray)):
+        return [value]
+    if isinstance(value, list):
+        return [leaf for v in value for leaf in _leaves_of(v)]
+    if isinstance(value, fs.Module):
+        return _leaves_of(list(value.parameters()))
+    return []
+
+
+def gradient_of(leaf: Any) -> Any:
+    return np.array(leaf.grad, dtype=float)
+
+
+def set_gradient(leaf: Any, gradient: Any) -> None:
+    leaf.grad = float(gradient) if isinstance(leaf, fs.Tensor) else np.broadcast_to(gradient, leaf.shape).copy()
