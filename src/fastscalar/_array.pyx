@@ -1546,19 +1546,148 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
 
 
 def flatten_parameters(parameters, list out):
-    """Append the Tensors and TensorArrays of nested lists, tuples and dictionaries to `out`, in order; no recursion."""
+    """Append the Tensors and TensorArrays of nested lists, tuples and dictionaries to `out`, in order; no recursion.
+
+    What holds others is gone through once, wherever it is listed: in itself, too."""
     cdef list todo = [parameters]
+    cdef set seen = set()
     while todo:
         p = todo.pop()
         if type(p) is TensorArray or type(p) is Tensor:
             out.append(p)
-        elif isinstance(p, (list, tuple)):
-            todo.extend(reversed(p))
-        elif isinstance(p, dict):
-            todo.extend(reversed(p.values()))
-        else:
+            continue
+        if not isinstance(p, (list, tuple, dict)):
             raise TypeError(f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
+        if id(p) in seen:
+            continue
+        seen.add(id(p))
+        todo.extend(reversed(p.values() if isinstance(p, dict) else p))
     return out
+
+
+def distinct_parameters(parameters):
+    """The Tensors and TensorArrays of nested lists in order, and no number twice.
+
+    Left out is what was listed before, as itself or within an array; of an array that is listed in part and whole,
+    the parts; of parts that overlap, what an earlier one has."""
+    cdef list flat = flatten_parameters(parameters, []), out = []
+    cdef dict together = {}                      # by array, what is listed of it
+    if all_apart(flat):
+        return flat
+    for p in flat:
+        together.setdefault(storage_of(p), []).append(p)
+    for listed in together.values():
+        out += listed if len(listed) == 1 else distinct_parts(listed)
+    return out
+
+
+def all_apart(list flat):
+    """Whether no two of these Tensors and TensorArrays are, or lie in, the same leaf or array; elements of an array
+    beside each other are apart too."""
+    cdef Py_ssize_t n = len(flat), i, k
+    cdef Wide *q
+    cdef (Wide *)[8] few
+    cdef int node
+    cdef bint apart = True
+    cdef unsigned char *seen                     # by node: listed; by slot, behind them: 1 elements of it, 2 an array
+    if n <= 8:
+        for i in range(n):
+            few[i] = wide_of(flat[i])
+            for k in range(i):
+                if few[k] == few[i]:             # the same array, or none: one Tensor has one handle
+                    if flat[k] is flat[i] or type(flat[k]) is TensorArray or type(flat[i]) is TensorArray:
+                        return False
+        return True
+    seen = <unsigned char *>allocate_zeroed(T.n + T.n_wide, 1)
+    if seen == NULL:
+        raise MemoryError
+    try:
+        for p in flat:
+            q = wide_of(p)
+            if type(p) is Tensor:
+                node = (<Tensor>p).index
+                apart = not seen[node] and (q == NULL or seen[T.n + q.slot] < 2)
+                seen[node] = 1
+                if q != NULL:
+                    seen[T.n + q.slot] |= 1
+            else:
+                apart = not seen[T.n + q.slot]
+                seen[T.n + q.slot] = 2
+            if not apart:
+                break
+    finally:
+        PyMem_RawFree(seen)
+    return apart
+
+
+cdef list distinct_parts(list listed):
+    """The same for what lies in one array, or is one Tensor."""
+    cdef Wide *q = wide_of(listed[0])
+    cdef list out = []
+    cdef int k
+    if q == NULL:
+        return listed[:1]
+    for p in listed:
+        if type(p) is TensorArray and element_count(p) == q.count and is_contiguous(p):
+            return [p]
+    room = np.zeros(q.count, bool)
+    cdef unsigned char[::1] taken = room.view(np.uint8)
+    for p in listed:
+        if type(p) is Tensor:
+            k = T.record[(<Tensor>p).index].b
+            if not taken[k]:
+                out.append(p)
+                taken[k] = True
+            continue
+        offsets = offsets_of(p)
+        new = offsets[~room[offsets]]
+        room[offsets] = True
+        if len(new) == len(offsets):
+            out.append(p)
+        elif len(new):
+            new.sort()
+            for run in np.split(new, np.flatnonzero(np.diff(new) > 1) + 1):
+                out.append(array_of(q)[run[0]:run[-1] + 1])
+    return out
+
+
+cdef Wide *wide_of(p) except? NULL:
+    """The instruction that a Tensor or TensorArray lies in; NULL for a Tensor of its own."""
+    if type(p) is TensorArray:
+        return T.wide[(<TensorArray>p).slot]
+    bound(p)
+    return T.wide[T.record[(<Tensor>p).index].a] if T.record[(<Tensor>p).index].op == WIDE else NULL
+
+
+def offsets_of(p):
+    """Where in its array the elements of a view lie, or the one that a Tensor is; in order, of one dimension."""
+    cdef TensorArray a
+    if type(p) is Tensor:
+        return np.array([T.record[(<Tensor>p).index].b])
+    a = p
+    out = np.array(a.offset)
+    for d in range(a.ndim):
+        out = np.add.outer(out, np.arange(a.shape_[d]) * a.strides_[d])
+    return out.ravel()
+
+
+def storage_of(p):
+    """The same for two handles of the same leaf, or of parts of the same array, as long as one of them is held.
+
+    A collection moves nodes.  What it leaves alone is the one handle that a node has, and the slot of an array."""
+    cdef Wide *q = wide_of(p)
+    return <size_t><void *>p if q == NULL else -1 - q.slot
+
+
+def place_of(p):
+    """What tells a parameter from all others while it is held, whatever handle it has: array and elements in it."""
+    cdef TensorArray a
+    if type(p) is Tensor:
+        return storage_of(p), 0 if wide_of(p) == NULL else T.record[(<Tensor>p).index].b, 1
+    a = p
+    if is_contiguous(a):
+        return -1 - a.slot, a.offset, element_count(a)
+    return -1 - a.slot, a.offset, a.shape, tuple([a.strides_[d] for d in range(a.ndim)])
 
 
 cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:

@@ -34,6 +34,8 @@ import os
 
 import numpy as np
 
+from fastscalar._array import offsets_of, storage_of
+
 cdef extern from "_lanes.h":
     enum:
         FS_VECTORS
@@ -752,46 +754,22 @@ cdef class Replay:
 
 def trained_elements(list captures, list parameters):
     """By capture, which of its elements are among the parameters: an array of uint8."""
-    cdef dict nodes = {}
-    cdef TensorArray a
-    cdef Py_ssize_t k, first
+    cdef dict parts = {}
+    cdef Py_ssize_t count
     for p in parameters:
-        if type(p) is Tensor:
-            nodes.setdefault((<Tensor>p).index, True)
+        parts.setdefault(storage_of(p), []).append(p)
     out = []
     for capture in captures:
-        if type(capture) is Tensor:
-            out.append(np.array([(<Tensor>capture).index in nodes], np.uint8))
-            continue
-        a = capture
-        first = T.wide[a.slot].start
-        chosen = np.zeros(T.wide[a.slot].count, np.uint8)
-        for p in parameters:
-            if type(p) is TensorArray and (<TensorArray>p).slot == a.slot:
-                if is_contiguous(p) and element_count(p) == len(chosen):
-                    chosen[:] = 1
-                else:
-                    chosen[offsets_of(p)] = 1
-        for k in nodes:
-            if first <= k < first + len(chosen):
-                chosen[k - first] = 1
+        listed = parts.get(storage_of(capture), ())
+        count = 1 if type(capture) is Tensor else T.wide[(<TensorArray>capture).slot].count
+        chosen = np.zeros(count, np.uint8)
+        for p in listed:
+            if type(p) is TensorArray and is_contiguous(p) and element_count(p) == count:
+                chosen[:] = 1
+            else:
+                chosen[0 if count == 1 else offsets_of(p)] = 1
         out.append(chosen)
     return out
-
-
-cdef object offsets_of(TensorArray a):
-    """Of its elements in the run."""
-    out = np.array(a.offset)
-    for d in range(a.ndim):
-        out = np.add.outer(out, np.arange(a.shape_[d]) * a.strides_[d])
-    return out.ravel()
-
-
-def storage_of(capture):
-    """The same for two handles of the same leaf or array of leaves, as long as one of them is held.
-
-    A collection moves nodes.  What it leaves alone is the one handle that a node has, and the slot of an array."""
-    return <size_t><void *>capture if type(capture) is Tensor else -1 - (<TensorArray>capture).slot
 
 
 def kernel_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from fastscalar._array import TensorArray, affine, to_tensor
 from fastscalar._core import Tensor
 from fastscalar.models import read_model, write_model
+from fastscalar.optim import each_once
 from fastscalar.reference import initial_weights
 
 
@@ -51,21 +52,30 @@ class Module:
         return self.forward(x)
 
     def parameters(self) -> list[Any]:
-        """The parameters, nested as the module is: a list with one entry for each attribute that holds some."""
-        found = (_parameters_in(value) for value in vars(self).values())
-        return [p for p in found if p is not None]
+        """The parameters, nested as the module is: a list with one entry for each attribute that holds some.
+
+        Each is there once: a layer that two attributes share is listed with the first.
+        """
+        return each_once(_parameters_among(vars(self).values(), {id(self)}))
 
 
-def _parameters_in(value: Any) -> Any:
-    if isinstance(value, (Tensor, TensorArray)):
-        return value
-    if isinstance(value, Module):
-        return value.parameters() or None
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [p for p in map(_parameters_in, value) if p is not None] or None
-    return None
+def _parameters_among(values: Iterable[Any], seen: set[int]) -> list[Any]:
+    """seen: by id, what has been gone through."""
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, (Tensor, TensorArray)):
+            found.append(value)
+        elif isinstance(value, (Module, dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            if not isinstance(value, Module):
+                inner = _parameters_among(value.values() if isinstance(value, dict) else value, seen)
+            elif type(value).parameters is Module.parameters:
+                inner = _parameters_among(vars(value).values(), seen)
+            else:
+                inner = value.parameters()
+            if inner:
+                found.append(inner)
+    return found
 
 
 def _generator(seed: int | random.Random | None) -> random.Random:
@@ -175,7 +185,7 @@ class MLP(Module):
         return len(self.linears)
 
     def parameters(self) -> list[Any]:
-        return [p for linear in self.linears for p in linear.parameters()]
+        return each_once([p for linear in self.linears for p in linear.parameters()])
 
     def __repr__(self) -> str:
         return f"MLP({self.linears[0].in_features}, {[linear.out_features for linear in self.linears]})"

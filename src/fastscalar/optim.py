@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._array import TensorArray, flatten_parameters, sgd_step
+from fastscalar._array import TensorArray, all_apart, distinct_parameters, flatten_parameters, place_of, sgd_step
 from fastscalar._core import Tensor
 
 
@@ -33,19 +33,75 @@ def sgd(parameters: Any, lr: float) -> None:
     sgd_step(parameters, lr)
 
 
+def each_once(parameters: Any) -> Any:
+    """Nested lists of parameters without those that were there before; themselves if nothing repeats.
+
+    A parameter counts once wherever it is listed, as in PyTorch: a layer that two modules share, a Tensor beside the
+    array that it lies in.  Of arrays that overlap in part a flat list is left."""
+    if all_apart(flat := flatten_parameters(parameters, [])):
+        return parameters
+    distinct = distinct_parameters(parameters)
+    wanted = set(map(id, distinct))
+    if len(distinct) == len(flat) and wanted == set(map(id, flat)):
+        return parameters
+    nested = _pruned(parameters, wanted) or []
+    return distinct if wanted else nested        # some are new: what was left of an array
+
+
+def _pruned(nested: Any, wanted: set[int]) -> Any:
+    """What is wanted of nested lists, which is wanted no more then."""
+    if isinstance(nested, (Tensor, TensorArray)):
+        if id(nested) not in wanted:
+            return None
+        wanted.remove(id(nested))
+        return nested
+    entries = nested.values() if isinstance(nested, dict) else nested
+    return [p for p in (_pruned(entry, wanted) for entry in entries) if p is not None] or None
+
+
 class Optimizer:
-    """What `SGD` and `Adam` share: the parameters, `zero_grad`, and the rule that `fit` binds them when left out."""
+    """What `SGD` and `Adam` share: the parameters, `zero_grad`, and the rule that `fit` binds them when left out.
+
+    A subclass defines `step()`, which moves each of `parameters` by its `.grad`; a state of its own belongs into
+    `bind(parameters)`, after `super().bind(parameters)`: `fit` calls it again when it is given the next net.
+
+    `step()` uses every gradient as it stands, as in PyTorch.  Where a `backward()` may not reach a parameter, whose
+    gradient is then that of an earlier one, `zero_grad()` has to come before it.
+
+    >>> import fastscalar as fs
+    >>> class Signs(fs.optim.Optimizer):
+    ...     def step(self):
+    ...         for p in self.parameters:
+    ...             p.data -= self.lr * fs.sign(p.grad)
+    >>> w = fs.Tensor(1.0)
+    >>> (w * w).backward()
+    >>> Signs([w], lr=0.25).step()
+    >>> w.data
+    0.75
+    """
 
     def __init__(self, parameters: Any, lr: float) -> None:
         self.lr = _check_rate(type(self).__name__, lr)
-        self.parameters = parameters
+        self._parameters: Any = None
+        self._distinct: list[Any] = []           # the same, flat
+        self._bound_by_fit = False
         if parameters is not None:
             self.bind(parameters)
 
+    @property
+    def parameters(self) -> Any:
+        """What it was given, each number once; None as long as it has none."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Any) -> None:
+        self.bind(parameters)
+
     def bind(self, parameters: Any) -> None:
         """Use these parameters from now on; TypeError if there is something else among them."""
-        flatten_parameters(parameters, [])
-        self.parameters = parameters
+        self._distinct = distinct_parameters(parameters)
+        self._parameters = each_once(parameters)
+        self._bound_by_fit = False
 
     def step(self) -> None:
         raise NotImplementedError
@@ -54,10 +110,10 @@ class Optimizer:
         """Set every gradient to zero."""
         sgd_step(self._bound(), 0.0, step=False)
 
-    def _bound(self) -> Any:
-        if self.parameters is None:
+    def _bound(self) -> list[Any]:
+        if self._parameters is None:
             raise ValueError(f"{type(self).__name__} has no parameters yet: give it net.parameters(), or to fit")
-        return self.parameters
+        return self._distinct
 
 
 class SGD(Optimizer):
@@ -77,7 +133,7 @@ class SGD(Optimizer):
         super().__init__(parameters, lr)
 
     def step(self) -> None:
-        """data -= lr * grad; gradients stay."""
+        """data -= lr * grad, with the gradients as they stand; they stay."""
         sgd_step(self._bound(), self.lr, reset=False)
 
     def __repr__(self) -> str:
@@ -106,30 +162,30 @@ class Adam(Optimizer):
         if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
             raise ValueError(f"Adam: expected betas in [0, 1), got {betas!r}")
         self.betas, self.eps = betas, eps
-        self._flat: list[Any] = []
-        self._means: list[np.ndarray] = []
-        self._squares: list[np.ndarray] = []
+        self._moments: list[tuple[np.ndarray, np.ndarray]] = []  # means of the gradient and of its square
         self._steps = 0
         super().__init__(parameters, lr)
 
     def bind(self, parameters: Any) -> None:
         """Use these parameters from now on; those that it had before keep their moments, if there are such."""
+        known = dict(zip(map(place_of, self._distinct), self._moments, strict=True))
         super().bind(parameters)
-        known = dict(zip(map(id, self._flat), zip(self._means, self._squares, strict=True), strict=True))
-        self._flat = flatten_parameters(parameters, [])
-        moments = [known.get(id(p)) or (np.zeros(_shape(p)), np.zeros(_shape(p))) for p in self._flat]
-        if not any(id(p) in known for p in self._flat):
+        places = list(map(place_of, self._distinct))
+        if not known.keys() & places:
             self._steps = 0
-        self._means, self._squares = [mean for mean, _ in moments], [square for _, square in moments]
+        shapes = [p.shape if isinstance(p, TensorArray) else () for p in self._distinct]
+        zeros = [(np.zeros(shape), np.zeros(shape)) for shape in shapes]
+        self._moments = [known.get(place, zero) for place, zero in zip(places, zeros, strict=True)]
+        self._moments = [(m.reshape(s), v.reshape(s)) for (m, v), s in zip(self._moments, shapes, strict=True)]
 
     def step(self) -> None:
-        """One step for every parameter, touched by the last backward pass or not."""
+        """One step for every parameter, touched by the last backward pass or not, with the gradients as they stand."""
         self._bound()
         self._steps += 1
         first, second = self.betas
         rate = self.lr / (1 - first**self._steps)
         correction = 1 - second**self._steps
-        for p, mean, square in zip(self._flat, self._means, self._squares, strict=True):
+        for p, (mean, square) in zip(self._distinct, self._moments, strict=True):
             gradient = np.asarray(p.grad)
             mean *= first
             mean += (1 - first) * gradient
@@ -141,6 +197,3 @@ class Adam(Optimizer):
     def __repr__(self) -> str:
         return f"Adam(lr={self.lr}, betas={self.betas}, eps={self.eps})"
 
-
-def _shape(p: Tensor | TensorArray) -> tuple[int, ...]:
-    return p.shape if isinstance(p, TensorArray) else ()

@@ -18,7 +18,7 @@ from typing import Any, overload
 import numpy as np
 
 from fastscalar import _replay
-from fastscalar._array import TensorArray, TracedInt, to_tensor
+from fastscalar._array import TensorArray, TracedInt, storage_of, to_tensor
 from fastscalar._core import Tensor, _recording
 from fastscalar._program import NotReplayable, Recording, extract, leaves_before, line_of, places_of, same_graph
 from fastscalar._rewrite import rewrite
@@ -451,9 +451,9 @@ class Program:
         for site in self._sites.values():
             for version in site.versions:
                 for capture in version.captures:
-                    found.setdefault(_replay.storage_of(capture), capture)
+                    found.setdefault(storage_of(capture), capture)
         for leaf in list(self._eager_leaves.values()):
-            found.setdefault(_replay.storage_of(leaf), leaf)
+            found.setdefault(storage_of(leaf), leaf)
         return list(found.values())
 
     # --- recording ---
@@ -541,7 +541,7 @@ class Program:
         loss = result if isinstance(result, Tensor) else Tensor(result)
         if self._wants_leaves:
             for leaf in leaves_before(marker, loss):
-                self._eager_leaves.setdefault(_replay.storage_of(leaf), leaf)
+                self._eager_leaves.setdefault(storage_of(leaf), leaf)
         return loss, arguments
 
     # --- replays ---

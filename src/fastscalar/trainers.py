@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._array import flatten_parameters
+from fastscalar._array import flatten_parameters, storage_of
 from fastscalar._core import Tensor
-from fastscalar._replay import storage_of
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import AT_ONCE, Program, Rows, Version, _Failure, _named
 
