@@ -28,6 +28,8 @@ def load(synthetic: bool) -> tuple[Split, Split]:
     else:
         try:
             train, test = fs.datasets.mnist(report=print)
+            print(fs.datasets.picture(train[0][1]))  # training sample 1, a zero
+            print(train[0][1].astype(float))
         except fs.datasets.DatasetUnavailable as error:
             raise SystemExit(f"This example needs MNIST, or the option --synthetic.\n{error}") from None
     (X, y), (X_test, y_test) = (

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,19 @@ def test_quiet(shell: Shell, digits: Path) -> None:
     assert status == 0
     assert len(lines(seen)) == 1
     assert "samples/s" not in seen
+
+
+def test_data_in_a_zip_file_with_names_that_have_a_dot(shell: Shell, digits: Path) -> None:
+    """As it lies in the folder, so in a zip file: the same training, resumed from another place, and evaluated."""
+    with zipfile.ZipFile(shell.work / "digits.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        for file in FILES:
+            out.write(digits / file, file.replace("-idx", ".idx"))
+    shell.right("train", "--data", digits, "--epochs", 1, "--out", "a")
+    shell.right("train", "--data", "digits.zip", "--epochs", 1, "--out", "b")
+    one, other = (fs.load(shell.work / out / "model.npz") for out in ("a", "b"))
+    assert (one.linears[0].w.numpy() == other.linears[0].w.numpy()).all()
+    assert str(shell.work / "digits.zip") in (shell.work / "b" / "training.json").read_text()
+    shell.right("evaluate", "b")
 
 
 def test_json(shell: Shell, digits: Path) -> None:

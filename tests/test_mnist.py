@@ -8,7 +8,10 @@ import importlib
 import os
 import shutil
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from fastscalar.datasets import DatasetUnavailable, catalog, load_folder, save_i
 finder = importlib.import_module("fastscalar.datasets.mnist")  # the module; the package has the function
 
 FILES = catalog.FILES
+Load = Callable[..., Any]
 
 
 def fill(folder: Path, mark: int, suffix: str = "", sizes: tuple[int, int] = (6, 4)) -> Path:
@@ -89,6 +93,136 @@ def test_an_explicit_folder_is_the_only_one(small: Path) -> None:
         datasets.mnist(small / "elsewhere")
     fill(small / "elsewhere", 3, ".gz")
     assert datasets.mnist(str(small / "elsewhere"))[1][1].tolist() == [3] * 4
+
+
+# --- names with a dot, zip files, progress ---
+
+
+def dotted(file: str) -> str:
+    return file.replace("-idx", ".idx")
+
+
+def zipped(folder: Path, archive: Path, inside: str = "", spell: Callable[[str], str] = dotted) -> Path:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for path in folder.iterdir():
+            out.write(path, inside + spell(path.name))
+    return archive
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("load", [datasets.mnist, load_folder])
+def test_names_with_a_dot(small: Path, monkeypatch: pytest.MonkeyPatch, load: Load, suffix: str) -> None:
+    monkeypatch.setenv("FASTSCALAR_DATA", str(small / "data"))
+    folder = fill(small / "data" / "mnist", 3, suffix)
+    for path in list(folder.iterdir()):
+        path.rename(folder / dotted(path.name))
+    assert load(folder)[0][1].tolist() == [3] * 6
+    assert datasets.locate() == folder
+    assert set(datasets.verify(folder).values()) == {None}
+    (folder / dotted(FILES[1] + suffix)).rename(folder / FILES[1])  # mixed
+    assert load(folder)[0][1].tolist() == [3] * 6
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("inside", ["", "mnist/", "a/b/"])
+@pytest.mark.parametrize("spell", [dotted, str], ids=["dots", "hyphens"])
+@pytest.mark.parametrize("load", [datasets.mnist, load_folder])
+def test_a_zip_file(small: Path, load: Load, spell: Callable[[str], str], inside: str, suffix: str) -> None:
+    """As somebody got it from a course: given itself, or its folder, or where MNIST is looked for."""
+    archive = zipped(fill(small / "files", 3, suffix), small / "cache" / "mnist" / "mnist.zip", inside, spell)
+    for place in (archive, archive.parent, str(archive)):
+        (X, y), (X_test, y_test) = load(place)
+        assert (X.shape, X_test.shape, y.tolist(), y_test.tolist()) == ((6, 28, 28), (4, 28, 28), [3] * 6, [3] * 4)
+        assert set(datasets.verify(place).values()) == {None}
+    assert datasets.locate() == archive.parent
+    assert datasets.mnist(download=False)[0][1].tolist() == [3] * 6
+
+
+def test_a_damaged_zip_file_is_named(small: Path) -> None:
+    archive = zipped(fill(small / "files", 3), small / "mnist.zip")
+    whole = archive.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 5):
+        archive.write_bytes(whole[:size])
+        with pytest.raises((ValueError, FileNotFoundError), match=r"mnist\.zip"):
+            datasets.mnist(archive)
+    spoilt = bytearray(whole)
+    spoilt[60:80] = bytes(20)
+    archive.write_bytes(spoilt)
+    with pytest.raises(ValueError, match=r"mnist\.zip/.*damaged|mnist\.zip/.*expected") as caught:
+        datasets.mnist(archive)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_file_of_other_things(small: Path) -> None:
+    archive = small / "mnist.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("readme.txt", "hello")
+    with pytest.raises(FileNotFoundError, match=r"mnist\.zip: expected train-images-idx3-ubyte or"):
+        datasets.mnist(archive)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        datasets.load_idx(archive / "train-images-idx3-ubyte")
+
+
+def test_a_zip_file_that_claims_too_much(small: Path) -> None:
+    """Half a gigabyte of zeros in half a megabyte."""
+    archive = small / "mnist.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        with out.open(dotted(FILES[0]), "w") as member:
+            for _ in range(512):
+                member.write(bytes(1 << 20))
+        for file in FILES[1:]:
+            out.writestr(dotted(file), b"")
+    with pytest.raises(ValueError, match=r"mnist\.zip/train-images\.idx3-ubyte: expected at most .* bytes"):
+        datasets.mnist(archive)
+
+
+def test_a_missing_file_names_both_spellings(small: Path) -> None:
+    for load in (datasets.mnist, load_folder):
+        with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte or train-images\.idx3-ubyte.*neither"):
+            load(small)
+    with pytest.raises(DatasetUnavailable, match=r"train-images\.idx3-ubyte"):
+        datasets.mnist(download=False)
+
+
+@pytest.mark.parametrize("load", [datasets.mnist, load_folder])
+def test_progress_is_reported_of_files_that_are_here_already(small: Path, load: Load) -> None:
+    folder = fill(small / "data", 3)
+    lines: list[str] = []
+    load(folder, report=lines.append)
+    assert lines[0].startswith("loading ")
+    assert lines[0].endswith(str(folder))
+    assert lines[1:] == [
+        "training images: 28*28, loaded 6/6",
+        "training labels: 6, done",
+        "test images: 28*28, loaded 4/4",
+        "test labels: 4, done",
+    ]
+
+
+@pytest.mark.mnist
+def test_the_articles_first_look_at_mnist(mnist: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """Progress, shapes, and training sample 1, a zero: its picture, and its matrix as the article prints it."""
+    (X, y), (X_test, y_test) = datasets.mnist(report=print)
+    assert "28*28, loaded 60000/60000" in capsys.readouterr().out
+    assert (X.shape, y.shape, X_test.shape, y_test.shape) == ((60000, 28, 28), (60000,), (10000, 28, 28), (10000,))
+    assert y[1] == 0
+    assert X[1, 4, 15:20].tolist() == [51, 159, 253, 159, 50]
+    assert X[1, 23, 6:15].tolist() == [0, 25, 128, 252, 253, 252, 141, 37, 0]
+    assert str(X[1].astype(float)).splitlines()[0] == "[[  0." + "   0." * 13
+    lines = datasets.picture(X[1]).split("\n")
+    assert len(lines) == 28
+    assert [k for k, line in enumerate(lines) if line.strip()] == list(range(4, 24))
+    assert len(lines[14].split()) == 2  # a ring: two strokes
+
+
+def test_a_picture_has_a_character_for_every_shade() -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(1, 256)
+    row = datasets.picture(image)
+    assert row.strip()[:2] == ".."
+    assert row[-2:] == "@@"
+    assert [row.index(shade) for shade in ".:-=+*#%@"] == sorted(row.index(shade) for shade in ".:-=+*#%@")
+    assert datasets.picture(image.astype(float)) == row
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ import numpy as np
 import fastscalar as fs
 from fastscalar import _core, datasets
 from fastscalar.console import WIDTH, Stop, cpu, describe, matrix, percent, plural, say, short, users_fault
-from fastscalar.datasets.catalog import DATASETS, FILES
+from fastscalar.datasets.catalog import DATASETS, FILES, spellings
 from fastscalar.images import read_images
 from fastscalar.nn import linears_of
 from fastscalar.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, write_json
@@ -200,7 +200,7 @@ def data(args: argparse.Namespace) -> int:
     if not args.verify:
         say("\nBy hand: put these files, each as it is or with .gz, into one of the folders:")
         for file in FILES:
-            say(f"  {file}")
+            say(f"  {file} (or {spellings(file)[1]})")
         say("$FASTSCALAR_DATA names a folder that has mnist/ or fashion-mnist/ in it,")
         say("--data DIR the folder of the files itself.")
     return status
@@ -275,7 +275,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"fastscalar {fs.__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    which = "mnist, fashion, synthetic, or the folder of four IDX files"
+    which = "mnist, fashion, synthetic, or the folder (or zip file) of four IDX files"
     model = "a model file, or the folder that was given to train --out"
 
     def command(run: Callable[[argparse.Namespace], int], help: str, *examples: str) -> Parser:

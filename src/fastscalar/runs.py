@@ -32,7 +32,7 @@ import fastscalar as fs
 from fastscalar.console import Stop, cpu, plural, say, users_fault
 from fastscalar.files import Busy, locked, remove_halves, replacing
 from fastscalar.nn import linears_of
-from fastscalar.sources import NAMES, Data, first_lines, load_data, rows
+from fastscalar.sources import NAMES, Data, first_lines, is_place, load_data, rows
 from fastscalar.training import EVALUATE_ROWS, Epoch, outputs
 
 FORMAT = 1  # of the report
@@ -235,7 +235,7 @@ def source(about: dict[str, Any]) -> str | None:
 def what_was_asked(args: argparse.Namespace, saved: dict[str, Any] | None) -> dict[str, Any]:
     """What was given, and else what the run that is continued had, or the defaults."""
     given = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
-    if os.path.isdir(given.get("data", "")) and given["data"] not in NAMES:
+    if given.get("data", NAMES[0]) not in NAMES and is_place(given["data"]):
         given["data"] = os.path.abspath(given["data"])
     if saved is not None:
         saved = DEFAULTS | saved             # of a version that had fewer options

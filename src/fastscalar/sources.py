@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -13,7 +14,7 @@ import numpy as np
 
 from fastscalar import datasets
 from fastscalar.console import WIDTH, Stop, passing, say, short, users_fault
-from fastscalar.datasets.catalog import DATASETS, FILES
+from fastscalar.datasets.catalog import DATASETS, FILES, spellings
 from fastscalar.datasets.idx import header
 
 NAMES = ("auto", "mnist", "fashion", "synthetic")  # everything else that --data is given is a folder
@@ -43,6 +44,11 @@ class Data:
         return {"dataset": self.name, "title": self.title, "folder": self.folder, "fallback": fallback}
 
 
+def is_place(name: str) -> bool:
+    """Whether data may lie there: a folder, or a zip file."""
+    return os.path.isdir(name) or zipfile.is_zipfile(name)
+
+
 def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Data:
     """The data set that --data names.
 
@@ -69,9 +75,9 @@ def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Da
             with passing("drawing digits ...", quiet):
                 split = datasets.synthetic_digits(60000 if limit is None else limit)
             return Data("synthetic", SYNTHETIC, None, *split)
-        if not os.path.isdir(name):
-            files = ", ".join(FILES)
-            raise Stop(f"--data {name}: expected {', '.join(NAMES)}, or a folder with {files}")
+        if not is_place(name):
+            files = f"{', '.join(FILES)} (or {spellings(FILES[0])[1]} and so on)"
+            raise Stop(f"--data {name}: expected {', '.join(NAMES)}, or a folder or zip file with {files}")
         (_, y), (_, y_test) = split = datasets.load_folder(name)
     folder = os.path.abspath(name)
     labels = hashlib.sha256(header(0x08, y.shape) + y.tobytes()).hexdigest()

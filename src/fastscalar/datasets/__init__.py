@@ -20,6 +20,7 @@ from .mnist import (
     load_folder,
     locate,
     mnist,
+    picture,
     search_folders,
     verify,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "load_idx",
     "locate",
     "mnist",
+    "picture",
     "save_idx",
     "search_folders",
     "synthetic_digits",

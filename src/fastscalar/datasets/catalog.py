@@ -18,6 +18,16 @@ FILES = (
 )
 
 
+def spellings(file: str) -> tuple[str, ...]:
+    """The names under which a file goes: as published, and with a dot, as in the zips of teaching sites; with .gz.
+
+    >>> spellings("t10k-labels-idx1-ubyte")[:2]
+    ('t10k-labels-idx1-ubyte', 't10k-labels.idx1-ubyte')
+    """
+    names = (file, file.replace("-idx", ".idx"))
+    return (*names, *(f"{name}.gz" for name in names))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What is known about a published data set: four IDX files, in the order of `FILES`."""

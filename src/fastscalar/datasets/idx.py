@@ -21,6 +21,8 @@ import numpy as np
 
 from fastscalar.files import StrPath, naming, replacing
 
+from .archive import open_member
+
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
@@ -41,8 +43,13 @@ def open_raw(path: StrPath) -> IO[bytes]:
     """Open `path` for reading its uncompressed content.
 
     Gzip is recognised by the first two bytes, not by the name: browsers like to strip or to keep `.gz` at
-    will.
+    will.  A path may go through a zip file: `mnist.zip/train-images.idx3-ubyte`.
     """
+    member = open_member(Path(path))
+    if member is not None:
+        packed = member.read(2) == b"\x1f\x8b"
+        member.seek(0)
+        return cast(IO[bytes], gzip.GzipFile(fileobj=member)) if packed else member
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return cast(IO[bytes], gzip.open(path, "rb")) if packed else open(path, "rb")
@@ -55,7 +62,7 @@ def load_idx(
 
     Parameters
     ----------
-    path : path of the file; whether it is compressed is seen from its content.
+    path : path of the file; whether it is compressed is seen from its content. It may go through a zip file.
     max_bytes : the largest content that is read. Left out: any that is not compressed; of a gzip file 64 MiB, or
         100 times its size if that is more, which no data set exceeds that is worth reading.
     check : called with the dtype and the shape that the header claims, before any content is read; it raises if they
@@ -95,9 +102,10 @@ def load_idx(
                 check(dtype.newbyteorder("="), shape)
             limit = max_bytes
             if limit is None and isinstance(stream, gzip.GzipFile):
-                limit = max(_ROOM, _RATIO * path.stat().st_size)
+                limit = max(_ROOM, _RATIO * os.fstat(stream.fileno()).st_size)
             if limit is not None and size > limit:
-                what = "max_bytes" if max_bytes is not None else f"for a gzip file of {path.stat().st_size:,}"
+                packed = os.fstat(stream.fileno()).st_size
+                what = "max_bytes" if max_bytes is not None else f"for a gzip file of {packed:,}"
                 raise ValueError(f"{path}: expected at most {limit:,} bytes, {what}; found a claim of {said}")
             content = bytearray()  # grows with what is really there, whatever the header says
             while len(content) < size and (chunk := stream.read(min(_CHUNK, size - len(content)))):

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .catalog import DATASETS, FILES, Dataset, known, problem
+from .archive import find_member
+from .catalog import DATASETS, FILES, Dataset, known, problem, spellings
 from .download import Failed, remove_stale
 from .download import download as download_file
 from .idx import StrPath, header, load_idx
@@ -33,6 +34,7 @@ DEADLINE = 600.0  # seconds for the download of all files from all mirrors toget
 # Where the system keeps data sets, unless $XDG_DATA_DIRS says otherwise. Debian's package `dataset-fashion-mnist` uses
 # the first.
 SYSTEM_FOLDERS = (Path("/usr/share/datasets"), Path("/usr/local/share/datasets"))
+_SHADES = " .:-=+*#%@"
 
 
 class DatasetUnavailable(OSError):
@@ -55,13 +57,14 @@ def mnist(
 
     Parameters
     ----------
-    path : folder with the four IDX files, gzipped or not. Left out: the first that has them of
-        `$FASTSCALAR_DATA/mnist`, the cache (`cache_dir()`), `datasets/mnist` in the folders of `$XDG_DATA_DIRS`
-        (`/usr/share` and `/usr/local/share` if that is not set); then they are
+    path : folder with the four IDX files, gzipped or not, as published or with a dot in their names
+        (`train-images.idx3-ubyte`); or a zip file with them, or a folder with that. Left out: the first that
+        has them of `$FASTSCALAR_DATA/mnist`, the cache (`cache_dir()`), `datasets/mnist` in the folders of
+        `$XDG_DATA_DIRS` (`/usr/share` and `/usr/local/share` if that is not set); then they are
         downloaded into the cache (11.6 MB), each mirror of `$FASTSCALAR_MIRRORS` or of the built-in list in
         turn.
     download : whether the network may be used.
-    report : called with a line of text for each file that is downloaded, for instance `print`.
+    report : called with a line of text for each file that is downloaded or loaded, for instance `print`.
 
     Returns
     -------
@@ -102,8 +105,10 @@ def fashion_mnist(
     return _load("fashion", path, download, report)
 
 
-def load_folder(path: StrPath) -> tuple[Split, Split]:
-    """Any data set that comes as four IDX files with MNIST's names, gzipped or not, from the folder `path`.
+def load_folder(path: StrPath, *, report: Report | None = None) -> tuple[Split, Split]:
+    """Any data set that comes as four IDX files with MNIST's names, gzipped or not, from the folder or zip `path`.
+
+    report : called with a line of text for each file that is loaded, for instance `print`.
 
     Returns
     -------
@@ -140,29 +145,43 @@ def load_folder(path: StrPath) -> tuple[Split, Split]:
         raise ValueError(
             f"{paths[2]}: expected images of {X.shape[1:]} as for training; found {X_test.shape[1:]}"
         )
+    if report is not None:
+        report(f"loading the data in {path}")
+        for file, a in zip(FILES, arrays, strict=True):
+            report(_progress(file, a))
     return (X, y), (X_test, y_test)
+
+
+def _progress(file: str, a: UInt8) -> str:
+    """What the article's loader says about a file."""
+    part = "training" if file.startswith("train") else "test"
+    if a.ndim == 1:
+        return f"{part} labels: {len(a)}, done"
+    return f"{part} images: {a.shape[1]}*{a.shape[2]}, loaded {len(a)}/{len(a)}"
 
 
 def _load(name: str, path: StrPath | None, download: bool, report: Report | None) -> tuple[Split, Split]:
     if path is not None:
-        return _load_checked(Path(path), DATASETS[name])
+        return _load_checked(Path(path), DATASETS[name], report)
     cache = cache_dir() / DATASETS[name].folder
     found = locate(name)
     if found is not None:
         try:
-            return _load_checked(found, DATASETS[name])
+            return _load_checked(found, DATASETS[name], report)
         except ValueError:
             # Only the cache is ours to repair; elsewhere the owner has to hear of it.
             if found != cache or not download:
                 raise
     if not download:
         raise _unavailable(name, "downloading was not allowed")
-    return _load_checked(fetch(name, report=report), DATASETS[name])
+    return _load_checked(fetch(name, report=report), DATASETS[name], report)
 
 
-def _load_checked(folder: Path, data: Dataset) -> tuple[Split, Split]:
+def _load_checked(folder: Path, data: Dataset, report: Report | None) -> tuple[Split, Split]:
     """Load and verify what is cheap: types, shapes and the labels, which no other data set shares."""
     arrays = []
+    if report is not None:
+        report(f"loading {data.title} from {folder}")
     for file in FILES:
         path = _require(folder, file)
 
@@ -179,8 +198,21 @@ def _load_checked(folder: Path, data: Dataset) -> tuple[Split, Split]:
                     f"{path}: expected the labels of {data.title}, sha256 {data.digest(file)}; found {found}"
                 )
         arrays.append(a)
+        if report is not None:
+            report(_progress(file, a))
     X, y, X_test, y_test = arrays
     return (X, y), (X_test, y_test)
+
+
+def picture(image: UInt8) -> str:
+    """An image of shape (height, width) in characters, two for a pixel, darker where there is more ink.
+
+    >>> print(picture(np.array([[0, 128], [255, 64]], np.uint8)))
+      ++
+    @@--
+    """
+    ink = np.asarray(image, dtype=int).clip(0, 255) * (len(_SHADES) - 1)
+    return "\n".join("".join(2 * _SHADES[-(-int(v) // 255)] for v in row).rstrip() for row in ink)
 
 
 # --- downloading ---
@@ -236,7 +268,8 @@ def _unavailable(name: str, why: str, tried: tuple[tuple[str, str], ...] = ()) -
     here, there = ("; ".join(f"{place}: {reason}" for place, reason in pairs) for pairs in (looked, tried))
     error = DatasetUnavailable(
         f"{data.title} is not on this machine ({here}) and {why}{there and f' ({there})'}. "
-        f"By hand: put {', '.join(FILES)}, each as it is or with .gz, into {cache_dir() / data.folder}"
+        f"By hand: put {', '.join(FILES)} (or {spellings(FILES[0])[1]} and so on), each as it is or with .gz, or a zip "
+        f"file of them, into {cache_dir() / data.folder}"
     )
     error.tried = looked + tried
     return error
@@ -323,11 +356,19 @@ def _verify(folder: Path, data: Dataset) -> dict[str, str | None]:
 
 
 def _find(folder: Path, file: str) -> Path | None:
-    return next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None)
+    """In a folder, or in a zip file that is given or lies in the folder."""
+    if folder.is_file():
+        return find_member(folder, spellings(file))
+    found = next((p for name in spellings(file) if (p := folder / name).is_file()), None)
+    if found is None and folder.is_dir():
+        zips = (find_member(archive, spellings(file)) for archive in sorted(folder.glob("*.zip")))
+        found = next((p for p in zips if p is not None), None)
+    return found
 
 
 def _require(folder: Path, file: str) -> Path:
     found = _find(folder, file)
     if found is None:
-        raise FileNotFoundError(f"{folder}: expected {file} or {file}.gz; found neither")
+        names = " or ".join(spellings(file)[:2])
+        raise FileNotFoundError(f"{folder}: expected {names}, as it is or with .gz or in a zip file; found neither")
     return found

@@ -1,0 +1,59 @@
+"""Files in a zip, called by paths that go through it: `mnist.zip/train-images.idx3-ubyte`.
+
+Names count, not folders inside the zip.  A member is unpacked at the cost of what it holds: its claim is bounded
+before anything is read, and the checksum of the zip is compared.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+ROOM, RATIO = 1 << 26, 100  # what a member may unpack to: bytes, or multiples of its size (MNIST: 5)
+_CHUNK = 1 << 20
+_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # the last: a password
+
+
+def find_member(archive: Path, names: Sequence[str]) -> Path | None:
+    """The path of the member with the first of these names that is there; None also for what is no zip file."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = {PurePosixPath(name).name: name for name in file.namelist() if not name.endswith("/")}
+    except (OSError, *_ERRORS):
+        return None
+    return next((archive / members[name] for name in names if name in members), None)
+
+
+def open_member(path: Path) -> IO[bytes] | None:
+    """The content of a member as a temporary file; None if `path` does not go through a file.
+
+    Raises ValueError for a damaged zip and for a claim that no data set makes; the message names the path.
+    """
+    archive = next((parent for parent in path.parents if parent.is_file()), None)
+    if archive is None:
+        return None
+    out = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+    try:
+        with zipfile.ZipFile(archive) as file:
+            about = file.getinfo(path.relative_to(archive).as_posix())
+            limit = max(ROOM, RATIO * about.compress_size)
+            if about.file_size > limit:
+                raise ValueError(f"{path}: expected at most {limit:,} bytes; found a claim of {about.file_size:,}")
+            with file.open(about) as member:
+                while chunk := member.read(_CHUNK):
+                    out.write(chunk)
+    except KeyError:
+        out.close()
+        raise FileNotFoundError(f"{path}: {archive.name} has no such file") from None
+    except _ERRORS as error:
+        out.close()
+        raise ValueError(f"{path}: expected a whole zip file; found a damaged one ({error})") from error
+    except BaseException:
+        out.close()
+        raise
+    out.seek(0)
+    return out
