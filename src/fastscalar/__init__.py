@@ -23,10 +23,8 @@ from fastscalar._array import TensorArray, cross_entropy, mse_loss, squared_loss
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar.custom import custom_op
 from fastscalar.derivatives import (
-    GradCheck,
     GradientLossWarning,
     grad,
-    gradcheck,
     hessian,
     hvp,
     jacobian,
@@ -34,6 +32,7 @@ from fastscalar.derivatives import (
     value_and_grad,
     vjp,
 )
+from fastscalar.differences import GradCheck, gradcheck
 from fastscalar.functions import (
     argmax,
     argmin,

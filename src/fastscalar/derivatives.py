@@ -1,4 +1,4 @@
-"""Derivatives of Python functions: grad, jacobian, hessian, products with them, and a check by differences.
+"""Derivatives of Python functions: grad, jacobian, hessian, products with them (`differences` checks them).
 
 A function is called once with Tensors in place of its numbers; what it computes is recorded, and backward passes over
 the record give the derivatives, exact to rounding.  Higher orders come from recording the backward pass itself: RECIPES
@@ -23,7 +23,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from math import copysign, isinf
 from numbers import Real
 from types import TracebackType
@@ -37,10 +36,8 @@ from fastscalar._core import Tensor
 from fastscalar._views import ArrayView
 
 __all__ = [
-    "GradCheck",
     "GradientLossWarning",
     "grad",
-    "gradcheck",
     "hessian",
     "hvp",
     "jacobian",
@@ -786,118 +783,3 @@ def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     along = _weighted(run.gradients(run.scalar(), True), directions)
     result = run.like_inputs(run.give(run.gradients(along, run.recorded)))
     return result if type(primals) is tuple else result[0]
-
-
-# --- a check by differences -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """One derivative that is wrong: of which result, by which input, and by how much."""
-
-    result: str
-    input: str
-    derivative: float
-    difference: float
-    allowed: float
-
-    def __str__(self) -> str:
-        return (
-            f"d {self.result} / d {self.input}: the derivative is {self.derivative:.10g}, differences give "
-            f"{self.difference:.10g}; they differ by {abs(self.derivative - self.difference):.2g}, allowed "
-            f"{self.allowed:.2g}"
-        )
-
-
-@dataclass(frozen=True)
-class GradCheck:
-    """What `gradcheck` found; true if all is well.  `print` it to read which input is wrong by how much."""
-
-    checked: int
-    mismatches: tuple[Mismatch, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.mismatches
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def __str__(self) -> str:
-        if self.ok:
-            return f"gradcheck: {self.checked} derivatives agree with differences"
-        lines = [str(m) for m in self.mismatches[:20]]
-        if len(self.mismatches) > 20:
-            lines.append(f"... and {len(self.mismatches) - 20} more")
-        return "\n".join([f"gradcheck: {len(self.mismatches)} of {self.checked} derivatives are wrong", *lines])
-
-
-def gradcheck(
-    f: Callable[..., Any], inputs: Any, *, step: float = 1e-3, rtol: float = 1e-6, atol: float = 1e-8
-) -> GradCheck:
-    """Compare every derivative of f with fourth-order central differences; a report, true if all agree.
-
-    inputs: a tuple of the arguments; anything else is the only argument.  step: part of an input's size that it is
-    moved by.  A derivative may be off by atol + rtol * its size + what rounding does to the difference; one that is
-    off is tried again with a smaller step.  At a kink there is no right answer: choose points away from them.
-
-    >>> import fastscalar as fs
-    >>> print(fs.gradcheck(lambda x, y: x * y.exp(), (2.0, 0.5)))
-    gradcheck: 2 derivatives agree with differences
-    """
-    arguments = _as_arguments(inputs)
-    run = _Run(f, arguments, {}, tuple(range(len(arguments))), "gradcheck")
-    results = [(e, name) for leaf in _leaves(run.result, "result", "gradcheck") for e, name in _names(leaf)]
-    derivatives = [run.gradients(e, False) for e, _ in results]
-    names = [name for leaf in run.leaves for _, name in _names(leaf)]
-    start = [t.data for t in run.tensors]
-
-    def at(k: int, x: float) -> list[float]:
-        with _core.no_grad():
-            moved = [Tensor(x if j == k else v) for j, v in enumerate(start)]
-            other = f(*run.like_inputs(moved))
-        return [_plain(e) for leaf in _leaves(other, "result", "gradcheck") for e in leaf.elements]
-
-    def differences(k: int, h: float) -> tuple[list[float], float]:
-        x = start[k]
-        h = (x + h) - x  # a step that the floating-point number really makes
-        values = [at(k, x + m * h) for m in (-2, -1, 1, 2)]
-        largest = max((abs(v) for row in values for v in row), default=0.0)
-        slopes = [(a - d + 8.0 * (c - b)) / (12.0 * h) for a, b, c, d in zip(*values, strict=True)]
-        return slopes, 16.0 * float(np.finfo(np.float64).eps) * largest / h
-
-    wrong: list[Mismatch] = []
-    for k, name in enumerate(names):
-        size = abs(start[k])
-        unsettled: dict[int, Mismatch | None] = dict.fromkeys(range(len(results)))
-        outside: Exception | None = None
-        for part, least in ((1.0, 1e-2), (0.1, 1e-3), (0.01, 0.0), (0.001, 0.0)):
-            try:
-                slopes, noise = differences(k, step * part * (max(size, least) or 1e-3))
-            except (ValueError, ZeroDivisionError, OverflowError) as error:
-                outside = error  # not in the domain of f: a smaller step may stay inside
-                continue
-            for j in list(unsettled):
-                d, n = derivatives[j][k], slopes[j]
-                allowed = atol + rtol * max(abs(d), abs(n)) + noise
-                if abs(d - n) <= allowed:
-                    del unsettled[j]
-                else:
-                    unsettled[j] = Mismatch(results[j][1], name, d, n, allowed)
-            if not unsettled:
-                break
-        for mismatch in unsettled.values():
-            if mismatch is None:
-                raise ValueError(f"gradcheck: no differences by {name}: too close to where f ends") from outside
-            wrong.append(mismatch)
-    return GradCheck(len(names) * len(results), tuple(wrong))
-
-
-def _names(leaf: _Leaf) -> list[tuple[Any, str]]:
-    """Each element with its name."""
-    if leaf.shape is None:
-        return [(leaf.elements[0], leaf.where)]
-    return [
-        (e, leaf.where + "".join(f"[{k}]" for k in index))
-        for e, index in zip(leaf.elements, np.ndindex(leaf.shape), strict=True)
-    ]
