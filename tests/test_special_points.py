@@ -374,3 +374,26 @@ def test_math_does_not_read_values() -> None:
     source = Path(fs.math.__file__).read_text(encoding="utf-8")
     for reading in (".data", "float(x", ".item(", ".numpy("):
         assert reading not in source.partition('"""\n\nfrom __future__')[2], reading
+
+
+def test_bits_are_those_of_python_but_for_the_functions_that_the_documentation_names() -> None:
+    rng = np.random.default_rng(0)
+    for name in ONE:
+        if name in WHOLE_NUMBERS or name not in TABLE:
+            continue
+        code, arity = TABLE[name]
+        columns = [rng.normal(size=2000) * 10.0 ** rng.uniform(-3, 3, 2000) for _ in range(arity)]
+        for case in zip(*map(np.ndarray.tolist, columns), strict=True):
+            expected = outcome(getattr(math, name), *case)
+            if isinstance(expected, type):
+                continue
+            value = _core._value_and_slopes(code, *case)[0]
+            if name in ("lgamma", "gamma"):
+                assert abs(value - expected) <= 2e-15 * max(1.0, abs(expected)), (name, case)
+            else:
+                assert value == expected, (name, case)
+    for x, y in rng.normal(size=(20000, 2)).tolist():  # gradients too: of hypot and atan2
+        leaves, twins = [Tensor(x), Tensor(y)], [reference.Tensor(x), reference.Tensor(y)]
+        for t in (leaves, twins):
+            (t[0].hypot(t[1]) * t[0].atan2(t[1])).backward()
+        assert [t.grad for t in leaves] == [t.grad for t in twins], (x, y)
