@@ -9,7 +9,7 @@ FIGURES ?= build
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-stress fuzz fuzz-engine kill oracle lint types bench bench-check bench-compare bench-tables \
+.PHONY: help build test test-stress fuzz fuzz-engine kill forks oracle lint types bench bench-check bench-compare bench-tables \
 	profile annotate clean
 
 help: ## list the targets
@@ -34,6 +34,9 @@ fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some mi
 kill: ## a training run killed at every point between two operations on files, and at 300 random moments
 	rm -rf build/kill
 	for mode in every overwrite interrupt "random"; do $(PYTHON) tests/killing.py $$mode build/kill/$$mode || exit 1; done
+
+forks: ## 200 child processes in each state of the other threads (some minutes)
+	FASTSCALAR_FORKS=200 $(PYTEST) -n $(JOBS) tests/test_forks.py
 
 oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 	$(PYTEST) tests/oracle

@@ -1,4 +1,4 @@
-"""The pool of threads that share the work of replays: threads that do not start, waiting without a core, who is asked."""
+"""The pool of threads that share the work of replays: threads that do not start, waiting without a core."""
 
 import os
 import threading

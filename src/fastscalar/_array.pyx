@@ -910,15 +910,14 @@ def affine(x, w, b):
 cdef int large_affine_forward(Wide *q) except -1:
     """Some seconds of work, which Ctrl-C can stop: the instruction is published, so that a handler may use the tape."""
     cdef int r = 0, portion = <int>max(<Py_ssize_t>1, PORTION // (q.inner * <Py_ssize_t>q.cols))
-    T.locked += 1
+    lock_nodes()
     try:
         while r < q.rows:
             PyErr_CheckSignals()
             affine_forward(q, r, min(q.rows, r + portion), T.value + q.start)
             r += portion
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
     if q.touched != NULL:
         forget(q)
         T.young_bytes -= q.bytes

@@ -298,6 +298,8 @@ cdef int reserve_work(size_t doubles, size_t ints, str what) except -1
 
 cdef int safepoint(Py_ssize_t need) except -1
 cdef void set_limit() noexcept nogil
+cdef int lock_nodes() except -1
+cdef void unlock_nodes() noexcept
 cdef bint recording()
 cdef Tensor result(int op, int a, int b, double v)
 cdef Tensor handle_of(int i)

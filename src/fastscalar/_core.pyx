@@ -50,6 +50,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyTuple_GET_SIZE_ "PyTuple_GET_SIZE"(PyObject *) nogil
     PyObject *PyTuple_GET_ITEM_ "PyTuple_GET_ITEM"(PyObject *, Py_ssize_t) nogil
     PyObject *PyCell_GET_ "PyCell_GET"(PyObject *) nogil
+    PyObject *PyThreadState_GetDict()
 
 cdef enum:
     BIG_LEAF = 65536             # a leaf array of this many nodes is not moved for less room than its own size
@@ -806,17 +807,163 @@ cdef Tensor handle_of(int i):
     return t
 
 
+# --- what belongs to a thread ---------------------------------------------------------------------
+#
+# The blocks that a thread is in (no_grad, detect_anomaly, ...), the program that it records, its locks on collection.
+# They end with the thread, also if it dies inside a block (a generator that nobody goes on with), and in a child
+# process after fork, which has only the thread that forked.  The counts, on the tape and here, say whether to look.
+
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    static __declspec(thread) void *fs_here = NULL;
+    #else
+    static __thread void *fs_here = NULL;
+    #endif
+    """
+    void *fs_here                # the ThreadState of this thread; NULL: it has not been in anything yet
+
+cdef list threads = []           # every ThreadState
+cdef int lenient_threads = 0     # threads in _ieee
+cdef int tracing = 0             # functions that are being traced: a Tensor that becomes a plain number is reported
+cdef int programs = 0            # recordings under way; the one look that everybody else has to pay for
+
+
+cdef class ThreadState:
+    cdef int quiet               # no_grad blocks that count at the moment,
+    cdef int suspended           # and those outside a block of _record
+    cdef int lenient             # _ieee blocks
+    cdef int noting              # detect_anomaly blocks
+    cdef int locked              # its part of T.locked
+    cdef list watches            # what is traced, the innermost last
+    cdef Recorder recorder       # of the program that it records
+    cdef bint over               # the thread has ended
+
+
+@cython.no_gc
+cdef class ThreadEnd:
+    """Dies with the thread, in whose dictionary it is."""
+    cdef ThreadState state
+
+    def __dealloc__(self):
+        global fs_here
+        if fs_here == <void *>self.state:
+            fs_here = NULL
+        forget_thread(self.state)
+
+
+cdef ThreadState this_thread():
+    """The state of this thread."""
+    global fs_here
+    cdef ThreadState state
+    cdef ThreadEnd end
+    cdef PyObject *own
+    if fs_here != NULL:
+        return <ThreadState>fs_here
+    end = ThreadEnd.__new__(ThreadEnd)
+    state = end.state = ThreadState.__new__(ThreadState)
+    state.watches = []
+    own = PyThreadState_GetDict()
+    if own != NULL:
+        (<dict>own)[ThreadEnd] = end
+    else:
+        Py_INCREF(end)                           # the interpreter is going down
+    threads.append(state)
+    fs_here = <void *>state
+    return state
+
+
+cdef void forget_thread(ThreadState state) noexcept:
+    """The thread is not there any more: what it was in does not count."""
+    global lenient_threads, tracing, programs
+    if state.over:
+        return
+    state.over = True
+    threads.remove(state)
+    T.quiet -= state.quiet > 0
+    lenient_threads -= state.lenient > 0
+    tracing -= <int>len(state.watches)
+    programs -= state.recorder is not None
+    T.locked -= state.locked
+    state.quiet = state.suspended = state.lenient = state.locked = 0
+    stop_noting(state, state.noting)
+    set_limit()
+    state.watches = []
+    state.recorder = None
+
+
+cdef int lock_nodes() except -1:
+    """No collection until `unlock_nodes`: indices are held while Python may run."""
+    cdef ThreadState state = this_thread()
+    state.locked += 1
+    T.locked += 1
+    return 0
+
+
+cdef void unlock_nodes() noexcept:
+    (<ThreadState>fs_here).locked -= 1
+    T.locked -= 1
+    set_limit()
+
+
+def _begin_in_child():
+    """After fork: of all threads there is only this one."""
+    cdef ThreadState state
+    if T.sweeping and T.owner != PyThread_get_thread_ident():
+        tidy_sweep()
+        T.sweeping = False
+    for state in list(threads):
+        if <void *>state != fs_here:
+            forget_thread(state)
+
+
+cdef class _Block:
+    """A context that counts for the thread that enters it, and can be left only there."""
+    cdef list entered            # for each time that it was and has not been left: the thread, and what `enter` said
+
+    cdef object enter(self, ThreadState state):
+        raise NotImplementedError
+
+    cdef int leave(self, ThreadState state, object what) except -1:
+        raise NotImplementedError
+
+    def __enter__(self):
+        cdef ThreadState state = this_thread()
+        if self.entered is None:
+            self.entered = []
+        self.entered.append((state, self.enter(state)))
+        return self
+
+    def __exit__(self, kind=None, *error):
+        cdef ThreadState state = this_thread(), other
+        cdef Py_ssize_t k
+        if not self.entered:
+            raise RuntimeError(f"{type(self).__name__}: left without having been entered")
+        for k in range(len(self.entered) - 1, -1, -1):
+            if self.entered[k][0] is state:
+                self.leave(state, self.entered.pop(k)[1])
+                return
+        other, what = self.entered.pop()
+        if other.over:
+            if kind is GeneratorExit:            # somebody tidies up what nobody goes on with
+                return
+        else:
+            self.leave(other, what)
+        raise RuntimeError(
+            f"{type(self).__name__}: left in another thread than the one that entered it (as by a generator that goes "
+            "on elsewhere); it has ended there and changes nothing here")
+
+
 # --- no_grad --------------------------------------------------------------------------------------
 
-cdef dict quiet_depth = {}       # thread -> how many no_grad blocks it is in
-
-
 cdef bint recording():
-    return T.quiet == 0 or PyThread_get_thread_ident() not in quiet_depth
+    return T.quiet == 0 or fs_here == NULL or (<ThreadState>fs_here).quiet == 0
 
 
-class no_grad:
+cdef class no_grad(_Block):
     """Context in which operations are not recorded: their results are leaves.  Counts for this thread only.
+
+    RuntimeError if another thread leaves it, as with a generator that goes on elsewhere.
 
     >>> import fastscalar as fs
     >>> w = fs.Tensor(3.0)
@@ -826,44 +973,50 @@ class no_grad:
     ()
     """
 
-    def __enter__(self):
-        me = PyThread_get_thread_ident()
-        if programs and me in recordings:        # a program computes everything for every row; gradients stop here
-            (<Recorder>recordings[me]).stop_gradients()
-            return self
-        quiet_depth[me] = quiet_depth.get(me, 0) + 1
-        T.quiet = <int>len(quiet_depth)
-        set_limit()
-        return self
-
-    def __exit__(self, *exc):
-        me = PyThread_get_thread_ident()
-        if programs and me in recordings:
-            (<Recorder>recordings[me]).resume_gradients()
-            return
-        depth = quiet_depth[me] - 1
-        if depth:
-            quiet_depth[me] = depth
+    cdef object enter(self, ThreadState state):
+        if state.recorder is not None:           # a program computes everything for every row; gradients stop here
+            state.recorder.stop_gradients()
+        elif state.quiet:
+            state.quiet += 1
         else:
-            del quiet_depth[me]
-        T.quiet = <int>len(quiet_depth)
-        set_limit()
+            state.quiet = 1
+            T.quiet += 1
+            set_limit()
+        return state.recorder
+
+    cdef int leave(self, ThreadState state, object what) except -1:
+        if what is not None:
+            if what is state.recorder:           # else that recording has ended
+                state.recorder.resume_gradients()
+        elif state.quiet == 0:
+            state.suspended -= 1
+        else:
+            state.quiet -= 1
+            T.quiet -= state.quiet == 0
+            set_limit()
+        return 0
 
 
 class _record:
     """Context in which the operations of this thread are recorded, also inside `no_grad`; `outside` is what it was."""
 
     def __enter__(self):
-        self.depth = quiet_depth.pop(PyThread_get_thread_ident(), 0)
-        self.outside = self.depth == 0
-        T.quiet = <int>len(quiet_depth)
+        cdef ThreadState state = this_thread()
+        self.depth = state.quiet
+        self.outside = state.quiet == 0
+        T.quiet -= state.quiet > 0
+        state.suspended += state.quiet
+        state.quiet = 0
         set_limit()
         return self
 
     def __exit__(self, *exc):
-        if self.depth:
-            quiet_depth[PyThread_get_thread_ident()] = self.depth
-            T.quiet = <int>len(quiet_depth)
+        cdef ThreadState state = this_thread()
+        cdef int depth = min(<int>self.depth, state.suspended)   # less if a block outside has been left inside
+        if depth:
+            T.quiet += state.quiet == 0
+            state.quiet += depth
+            state.suspended -= depth
             set_limit()
 
 
@@ -972,11 +1125,8 @@ cdef str op_name(int code):
     return TABLE[code].name.decode()
 
 
-cdef dict lenient_depth = {}     # thread -> how many _ieee blocks it is in
-
-
 cdef bint lenient():
-    return len(lenient_depth) > 0 and PyThread_get_thread_ident() in lenient_depth
+    return lenient_threads > 0 and fs_here != NULL and (<ThreadState>fs_here).lenient > 0
 
 
 class _ieee:
@@ -986,14 +1136,16 @@ class _ieee:
     """
 
     def __enter__(self):
-        me = PyThread_get_thread_ident()
-        lenient_depth[me] = lenient_depth.get(me, 0) + 1
+        global lenient_threads
+        cdef ThreadState state = this_thread()
+        lenient_threads += state.lenient == 0
+        state.lenient += 1
 
     def __exit__(self, *exc):
-        me = PyThread_get_thread_ident()
-        lenient_depth[me] -= 1
-        if not lenient_depth[me]:
-            del lenient_depth[me]
+        global lenient_threads
+        cdef ThreadState state = this_thread()
+        state.lenient -= 1
+        lenient_threads -= state.lenient == 0
 
 
 cdef int raise_unary(int code, double a, double v) except -1:
@@ -1163,7 +1315,6 @@ cdef object unary(int code, Tensor self):
 
 # --- what the modules above register --------------------------------------------------------------
 
-cdef int tracing = 0             # functions that are being traced: a Tensor that becomes a plain number is reported
 cdef object on_number = None     # to this, called with the Tensor
 cdef object record_backward = None   # backward(create_graph=True): called with the root and `accumulate`
 
@@ -1175,21 +1326,29 @@ def _register(number, backward):
     record_backward = backward
 
 
-def _count_traced(int more):
-    """Add to the number of traced functions."""
-    global tracing
-    tracing += more
+cdef class _Watch:
+    """Context in which this thread traces a function; the base of what `derivatives` makes of it."""
+
+    def __enter__(self):
+        global tracing
+        this_thread().watches.append(self)
+        tracing += 1
+
+    def __exit__(self, *exc):
+        global tracing
+        this_thread().watches.pop()
+        tracing -= 1
+
+
+def _watches():
+    """What this thread traces, the innermost last."""
+    return this_thread().watches
 
 
 # --- the recording of programs --------------------------------------------------------------------
 #
 # `fastscalar.compile` calls a function once and takes its graph.  What the graph does not show is told to the recording
 # of the thread: decisions on values, copies that cut the graph, blocks of no_grad, and what a program must not do.
-
-cdef int programs = 0            # recordings under way; the one look that everybody else has to pay for
-cdef dict recordings = {}        # thread -> Recorder
-cdef Recorder latest = None      # the one that was begun last, if it has not ended: every decision asks for it, and
-cdef unsigned long latest_thread = 0    # the dict would take as long as the comparison
 
 
 cdef class Recorder:
@@ -1215,29 +1374,25 @@ cdef class Recorder:
 
 
 cdef Recorder recording_here():
-    if not programs:
+    if not programs or fs_here == NULL:
         return None
-    cdef unsigned long me = PyThread_get_thread_ident()
-    return latest if me == latest_thread and latest is not None else <Recorder>recordings.get(me)
+    return (<ThreadState>fs_here).recorder
 
 
 def _set_recording(Recorder recording):
     """Begin (or, with None, end) the recording of a program in this thread; collection is locked out meanwhile."""
-    global programs, latest, latest_thread
-    cdef unsigned long me = PyThread_get_thread_ident()
+    global programs
+    cdef ThreadState state = this_thread()
     if recording is None:
-        del recordings[me]
-        if me == latest_thread:
-            latest = None
-        T.locked -= 1
+        programs -= state.recorder is not None
+        state.recorder = None
+        unlock_nodes()
     else:
-        if me in recordings:
+        if state.recorder is not None:
             raise RuntimeError("a compiled function inside the recording of another one")
-        recordings[me] = recording
-        latest, latest_thread = recording, me
-        T.locked += 1
-    programs = <int>len(recordings)
-    set_limit()
+        lock_nodes()
+        state.recorder = recording
+        programs += 1
 
 
 def _recording():
@@ -2315,7 +2470,7 @@ cdef int start_sweep() except -1:
     T.number += 1
     if T.number == 0x7fffffff:
         forget_sweeps()
-    T.locked += 1
+    lock_nodes()
     return 0
 
 
@@ -2330,6 +2485,12 @@ cdef void forget_sweeps() noexcept nogil:
 
 cdef void end_sweep() noexcept:
     """Leave it; after an interruption also clear what is still marked."""
+    tidy_sweep()
+    T.sweeping = False
+    unlock_nodes()
+
+
+cdef void tidy_sweep() noexcept nogil:
     cdef Wide *q
     cdef int i = T.at
     while i > 0:
@@ -2340,9 +2501,6 @@ cdef void end_sweep() noexcept:
         T.first_listed = q.next_listed
         q.listed = q.whole = False
         q.partial = q.done = 0
-    T.sweeping = False
-    T.locked -= 1
-    set_limit()
 
 
 # --- backward of wide instructions ----------------------------------------------------------------
@@ -2595,47 +2753,66 @@ cdef str name_of(int i):
 
 
 cdef list parents(Tensor t):
-    T.locked += 1                                # making a list may run Python's collector, and that anything
+    lock_nodes()                               # making a list may run Python's collector, and that anything
     try:
         return parent_tensors(t.index)
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
 
 
 # --- noting: where operations are recorded, which backward step makes a NaN ------------------------
 
-cdef object here_callback = None, explain_callback = None
+cdef object here_callback = None, explain_callback = None, forget_callback = None
 
 
 cdef int locate() except -1:
     return here_callback() if here_callback is not None else 0
 
 
-def _note_lines(here=None, explain=None):
-    """With callables begin, without end a block in which every safepoint notes `here()`, a small positive integer, for
-    the nodes that come next, and a backward step that makes a gradient NaN raises `explain(its node, the operand)`.
+cdef class _Notes(_Block):
+    """A block in which every safepoint notes `here()`, a small positive integer, for the nodes that come next, and a
+    backward step that makes a gradient NaN raises `explain(its node, the operand)`.  Blocks nest; when none is open any
+    more, `forget()` is called.
 
-    Scalar operations take the slow path meanwhile, through the safepoint.  Blocks nest; how many are open then.
+    Scalar operations take the slow path meanwhile, through the safepoint.
     """
-    global here_callback, explain_callback
-    cdef void *block
-    if here is not None:
+    cdef object here, explain, forget
+
+    def __init__(self, here, explain, forget):
+        self.here, self.explain, self.forget = here, explain, forget
+
+    cdef object enter(self, ThreadState state):
+        global here_callback, explain_callback, forget_callback
+        cdef void *block
         if T.noting == 0:
             block = allocate_zeroed(T.capacity, sizeof(int))
             if block == NULL:
                 out_of_memory("detect_anomaly", T.capacity)
             T.note = <int *>block
         T.noting += 1
-        here_callback, explain_callback = here, explain
-    else:
-        T.noting -= 1
-        if T.noting == 0:
-            PyMem_RawFree(T.note)
-            T.note = NULL
-            here_callback = explain_callback = None
-    set_limit()
-    return T.noting
+        state.noting += 1
+        here_callback, explain_callback, forget_callback = self.here, self.explain, self.forget
+        set_limit()
+
+    cdef int leave(self, ThreadState state, object what) except -1:
+        stop_noting(state, 1)
+        set_limit()
+        return 0
+
+
+cdef void stop_noting(ThreadState state, int blocks) noexcept:
+    """A thread leaves so many blocks."""
+    global here_callback, explain_callback, forget_callback
+    if blocks == 0:
+        return
+    state.noting -= blocks
+    T.noting -= blocks
+    if T.noting == 0:
+        PyMem_RawFree(T.note)
+        T.note = NULL
+        forget = forget_callback
+        here_callback = explain_callback = forget_callback = None
+        forget()
 
 
 def _noting():
@@ -2783,6 +2960,7 @@ def _check():
     assert not T.sweeping
     assert (T.limit == 0) == bool(T.stress or T.quiet or T.noting), "scalar operations take the wrong path"
     assert (T.note != NULL) == (T.noting > 0)
+    check_threads()
     while i < T.n:
         assert T.mark[i] == 0
         if T.handle[i] != NULL:
@@ -2811,6 +2989,21 @@ def _check():
         live += q.op != W_FREE
         assert not q.alive and not q.whole and not q.listed and q.partial == 0
     assert live == T.n_wide - T.n_free
+
+
+cdef int check_threads() except -1:
+    cdef ThreadState state
+    cdef int quiet = 0, lenient = 0, noting = 0, locked = 0, recorders = 0, watches = 0
+    for state in threads:
+        quiet += state.quiet > 0
+        lenient += state.lenient > 0
+        noting += state.noting
+        locked += state.locked
+        recorders += state.recorder is not None
+        watches += <int>len(state.watches)
+    assert (quiet, lenient, noting, locked) == (T.quiet, lenient_threads, T.noting, T.locked), "blocks of threads"
+    assert (recorders, watches) == (programs, tracing), "recordings of threads"
+    return 0
 
 
 cdef check_wide(Wide *q):
@@ -2894,6 +3087,8 @@ cdef int first_kernels() except -1:
     return 0
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 open_tape()
 first_kernels()
 install_methods()

@@ -191,7 +191,7 @@ def _reached(Tensor root not None, list inputs=None):
     if inputs is not None and not inputs:
         return out
     start_sweep()
-    T.locked += 1                                # the indices stay right while the list is made
+    lock_nodes()                               # the indices stay right while the list is made
     try:
         try:
             if inputs is not None:
@@ -202,8 +202,7 @@ def _reached(Tensor root not None, list inputs=None):
         for k in range(m.n_index):
             out.append(handle_of(m.index[k]))
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
         free_memo(&m)
         free_memo(&stops)
     return out
@@ -241,7 +240,7 @@ def _instruction(Tensor t not None):
     cdef list operands = []
     cdef tuple whole = ()
     bound(t)
-    T.locked += 1
+    lock_nodes()
     try:
         i = t.index
         count = operand_count(i)
@@ -264,8 +263,7 @@ def _instruction(Tensor t not None):
                 operands.append(v)
         return "custom" if q != NULL and q.op == W_CUSTOM else t._op, operands, whole
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
 
 
 # A sweep that leaves no trace.  Before it, the gradients of what the root reaches are written down, a wide instruction
@@ -481,7 +479,7 @@ def _summary(Tensor root not None):
     cdef dict operations = {}
     bound(root)
     memset(scalars, 0, sizeof(scalars))
-    T.locked += 1
+    lock_nodes()
     try:
         last = first_of(root.index)
         depth = reachable(root.index, T.max_nodes, &found)
@@ -516,8 +514,7 @@ def _summary(Tensor root not None):
         finally:
             PyMem_RawFree(depth)
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
     for op in range(<int>ADD, <int>N_CODES):
         if scalars[op]:
             operations[op_name(op)] = operations.get(op_name(op), 0) + scalars[op]
@@ -611,12 +608,11 @@ cdef tuple describe(int i, Py_ssize_t most):
 def _describe(Tensor t not None, Py_ssize_t most=16):
     """The instruction that wrote this node, and the node's offset in it; operands with at most `most` sources."""
     bound(t)
-    T.locked += 1
+    lock_nodes()
     try:
         return describe(first_of(t.index), most), t.index - first_of(t.index)
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
 
 
 def _describe_all(Tensor root not None, Py_ssize_t limit):
@@ -626,7 +622,7 @@ def _describe_all(Tensor root not None, Py_ssize_t limit):
     cdef int *reached
     cdef list out = []
     bound(root)
-    T.locked += 1
+    lock_nodes()
     try:
         last = first_of(root.index)
         reached = reachable(root.index, limit, &found)
@@ -639,8 +635,7 @@ def _describe_all(Tensor root not None, Py_ssize_t limit):
         finally:
             PyMem_RawFree(reached)
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
     return out
 
 
@@ -694,7 +689,7 @@ def _nonfinite(Tensor root not None):
     cdef Wide *q
     bound(root)
     memset(first, 0, sizeof(first))
-    T.locked += 1
+    lock_nodes()
     try:
         last = first_of(root.index)
         reached = reachable(root.index, T.max_nodes, &found)
@@ -723,5 +718,4 @@ def _nonfinite(Tensor root not None):
         finally:
             PyMem_RawFree(reached)
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()

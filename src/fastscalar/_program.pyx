@@ -524,7 +524,7 @@ def leaves_before(Tensor marker not None, Tensor result not None):
     cdef Wide *q
     cdef list nodes = []
     bound(result)
-    T.locked += 1                                # handles are made when the sweep has ended
+    lock_nodes()                               # handles are made when the sweep has ended
     try:
         first = marker.index
         start_sweep()
@@ -551,8 +551,7 @@ def leaves_before(Tensor marker not None, Tensor result not None):
             end_sweep()
         return [array_of(T.wide[T.record[i].a]) if T.record[i].op == WIDE else handle_of(i) for i in nodes]
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
 
 
 def same_graph(Graph g not None, Graph h not None):
@@ -585,7 +584,7 @@ def extract(Recording recording not None, Tensor result not None):
     cdef Py_ssize_t k
     memset(&m, 0, sizeof(Nodes))
     bound(result)
-    T.locked += 1                                # the indices that the recording noted stay right
+    lock_nodes()                               # the indices that the recording noted stay right
     try:
         recording.__exit__()
         start_sweep()
@@ -606,8 +605,7 @@ def extract(Recording recording not None, Tensor result not None):
         stop_nodes(g, &m, number, recording)
         g.operations = count_operations(recording.first)
     finally:
-        T.locked -= 1
-        set_limit()
+        unlock_nodes()
         PyMem_RawFree(number)
         PyMem_RawFree(m.index)
     g.inputs = [kind for kind, _ in recording.inputs]

@@ -22,11 +22,11 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastscalar._array import TensorArray
-from fastscalar._core import Tensor, _note_lines, tape_info
+from fastscalar._core import Tensor, _Notes, tape_info
 from fastscalar._graph import _describe, _describe_all, _nonfinite, _summary
 from fastscalar.nn import Module
 
@@ -493,13 +493,14 @@ def _explain(node: Tensor, operand: Tensor) -> FloatingPointError:
     return FloatingPointError("\n".join(lines))
 
 
-class detect_anomaly:
+class detect_anomaly(_Notes):
     """Context in which every operation remembers its line of Python and every `backward()` is watched.
 
     `find_nonfinite`, called inside, can then say where.  A backward pass that makes a gradient NaN stops with a
     FloatingPointError that names the operation, its operands and file:line; the gradients are then unspecified.  Lines
-    are those of the caller, the first outside this package (of `fit`, the line that calls it).  Applies to all threads;
-    blocks nest; what was remembered is forgotten when the outermost one ends.
+    are those of the caller, the first outside this package (of `fit`, the line that calls it).  Applies to all threads,
+    until the one that entered it leaves it or ends (left in another thread: RuntimeError); blocks nest; what was
+    remembered is forgotten when the outermost one ends.
 
     For debugging: an operation takes about 0.4 us more, the tape 4 bytes more for each node, a backward pass about
     twice as long.  `backward(create_graph=True)` records its own operations and is not watched: look at the gradients
@@ -513,13 +514,10 @@ class detect_anomaly:
     <doctest fastscalar.debug.detect_anomaly[1]>:3
     """
 
-    def __enter__(self) -> detect_anomaly:
-        _note_lines(_here, _explain)
-        return self
+    def __init__(self) -> None:
+        super().__init__(_here, _explain, _forget)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        if not _note_lines():
-            _numbers.clear()
-            _places.clear()
+
+def _forget() -> None:
+    _numbers.clear()
+    _places.clear()

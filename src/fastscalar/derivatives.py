@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import copysign, isinf
 from numbers import Real
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -357,34 +355,23 @@ class GradientLossWarning(UserWarning):
 
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_thread = threading.local()  # .watches: what is being traced in this thread, the innermost last
 
 
-class _Watch:
+class _Watch(_core._Watch):
     """Context in which a Tensor that depends on `inputs` and becomes a plain number is reported."""
 
     def __init__(self, inputs: Sequence[Tensor], report: Callable[[Tensor], None] | None = None) -> None:
         self.inputs = list(inputs)
         self.report = report
 
-    def __enter__(self) -> None:
-        if not hasattr(_thread, "watches"):
-            _thread.watches = []
-        _thread.watches.append(self)
-        _core._count_traced(1)
-
-    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
-        _core._count_traced(-1)
-        _thread.watches.pop()
-
 
 def _tracing() -> bool:
-    return bool(getattr(_thread, "watches", ()))
+    return bool(_core._watches())
 
 
 def _became_a_number(t: Tensor) -> None:
     """Called by Tensor.__float__ and __int__ while anything is traced."""
-    watches: list[_Watch] = getattr(_thread, "watches", [])
+    watches: list[_Watch] = _core._watches()
     if not watches:
         return  # another thread is tracing
     report = watches[-1].report

@@ -20,6 +20,7 @@ import numpy as np
 from fastscalar import _replay
 from fastscalar._array import TensorArray, TracedInt, storage_of, to_tensor
 from fastscalar._core import Tensor, _recording
+from fastscalar._forks import lock_of
 from fastscalar._program import NotReplayable, Recording, extract, leaves_before, line_of, places_of, same_graph
 from fastscalar._rewrite import rewrite
 
@@ -202,7 +203,7 @@ class Version:
         self.sizes = sizes
         self.plans: dict[Any, Any] = {}
         self.free: dict[Any, list[Any]] = {}
-        self.lock = threading.Lock()
+        self._lock = lock_of(self)
 
     @property
     def captures(self) -> list[Any]:
@@ -211,14 +212,14 @@ class Version:
     def plan(self, shared: frozenset[int], parameters: list[Any] | None = None) -> Any:
         trained = None if parameters is None else _replay.trained_elements(self.graph.captures, parameters)
         key = (shared, None if trained is None else tuple(map(_which, trained)))
-        with self.lock:
+        with self._lock:
             if key not in self.plans:
                 self.plans[key] = rewrite(self.graph, self.sizes, shared, trained)
             return self.plans[key]
 
     def take(self, plan: Any, batch: int, wide: bool, threads: int) -> Any:
         key = (id(plan), batch, wide, threads, _replay.kernel_set())
-        with self.lock:
+        with self._lock:
             if self.free.get(key):
                 return self.free[key].pop()
         return _replay.Replay(plan, batch, wide, threads)
@@ -226,7 +227,7 @@ class Version:
     def give(self, replay: Any, batch: int) -> None:
         replay.release_inputs()
         key = (id(replay.plan), batch, replay.wide, replay.threads, _replay.kernel_set())
-        with self.lock:
+        with self._lock:
             self.free.setdefault(key, []).append(replay)
             while sum(map(len, self.free.values())) > REPLAYS:
                 oldest = next(iter(self.free))
@@ -287,7 +288,7 @@ class Program:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self._sites: dict[Any, Site] = {}
-        self._lock = threading.RLock()
+        self._lock = lock_of(self)
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_leaves = False               # while fit wants to know
 
@@ -303,8 +304,7 @@ class Program:
         if instance is None:
             return self
         bound = type(self)(self.function.__get__(instance, owner))
-        vars(instance)[self.__name__] = bound
-        return bound
+        return vars(instance).setdefault(self.__name__, bound)       # another thread may have been here first
 
     def __repr__(self) -> str:
         return f"<fastscalar program {self.__name__}>"
@@ -420,10 +420,7 @@ class Program:
         >>> print(f.report())
         8 operations -> 1 dot(4)
         """
-        lines = []
-        for signature, site in self._sites.items():
-            for version in site.versions:
-                lines.append(version.plan(_shared(signature)).summary)
+        lines = [version.plan(_shared(signature)).summary for signature, version in self._versions()]
         return "\n".join(lines) or f"{self.__name__}: nothing was recorded yet"
 
     def reset(self) -> None:
@@ -448,13 +445,16 @@ class Program:
     def parameters(self) -> list[Any]:
         """The captured leaves of all versions: Tensors, and arrays as one-dimensional TensorArrays."""
         found: dict[Any, Any] = {}
-        for site in self._sites.values():
-            for version in site.versions:
-                for capture in version.captures:
-                    found.setdefault(storage_of(capture), capture)
+        for _, version in self._versions():
+            for capture in version.captures:
+                found.setdefault(storage_of(capture), capture)
         for leaf in list(self._eager_leaves.values()):
             found.setdefault(storage_of(leaf), leaf)
         return list(found.values())
+
+    def _versions(self) -> list[tuple[Any, Version]]:
+        """With their signatures; a copy, since other threads may record."""
+        return [(signature, v) for signature, site in list(self._sites.items()) for v in list(site.versions)]
 
     # --- recording ---
 
@@ -505,10 +505,11 @@ class Program:
     def repeats(self, rows: Rows) -> bool:
         """Whether a second recording of the first row is like the first one."""
         site = self._site(rows.signature)
-        if not site.versions:
-            return True
-        self._record(site, rows, 0)
-        return len(site.versions) < 2 or same_graph(site.versions[0].graph, site.versions.pop().graph)
+        with self._lock:
+            if not site.versions:
+                return True
+            self._record(site, rows, 0)
+            return len(site.versions) < 2 or same_graph(site.versions[0].graph, site.versions.pop().graph)
 
     def _why(self, site: Site) -> str:
         """The place where most versions part."""
@@ -593,8 +594,9 @@ class Program:
         alone: dict[int, float] = {}             # rows that miss their own recording: a decision at a tie
         k, made, recorded, value = 0, None, -1, 0.0
         while len(pending):
-            if k < len(site.versions):
-                version = site.versions[k]
+            following = site.versions[k : k + 1]     # a copy: another thread may drop the last one
+            if following:
+                version = following[0]
                 k += 1
             elif site.eager:
                 break
@@ -677,8 +679,9 @@ class Program:
         if not site.versions and not site.eager:
             self._record(site, rows, int(all_rows.min()))
         replays: list[Any] = []
-        if len(site.versions) == 1:              # the common case: one way for all rows
-            version = site.versions[0]
+        versions = site.versions[:]
+        if len(versions) == 1:                   # the common case: one way for all rows
+            version = versions[0]
             values, some_values = np.empty(rows.n), np.empty(len(all_rows))
             replay = self._backward(version, rows, all_rows, some_values, threads, gradients, False, wide)
             if replay is not None:

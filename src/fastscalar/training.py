@@ -206,7 +206,20 @@ def _portions(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield first, min(size, n - first)
 
 
+class _NoBar:
+    """In place of a bar where none is shown: tqdm's own also takes its locks, and begins a thread."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+    def update(self, n: int) -> None: ...
+    def set_postfix_str(self, text: str, refresh: bool) -> None: ...
+
+
 def _bar(number: int, epochs: int, n: int, progress: bool) -> Any:
+    if not progress or sys.stderr is None or not sys.stderr.isatty():
+        return _NoBar()
     from tqdm import tqdm
 
     return tqdm(
@@ -218,7 +231,6 @@ def _bar(number: int, epochs: int, n: int, progress: bool) -> Any:
         file=sys.stderr,
         leave=False,
         dynamic_ncols=True,
-        disable=None if progress else True,  # None: only on a terminal
     )
 
 
