@@ -442,13 +442,13 @@ def test_before_the_block_nothing_is_known() -> None:
 def test_backward_names_the_operation() -> None:
     with debug.detect_anomaly():
         x = fs.Tensor(0.0)
-        root, here = x.sqrt(), line()
-        y = root * 0.0
+        product, here = x * 0.0, line()
+        y = product.sqrt()
         with pytest.raises(FloatingPointError) as caught:
             y.backward()
     message = str(caught.value)
-    assert "backward of sqrt" in message
-    assert "sqrt(0.0) = 0.0" in message
+    assert "backward of *" in message
+    assert "0.0 * 0.0 = 0.0" in message
     assert f"{__file__}:{here}" in message
     y.backward()  # outside there is no error
     assert math.isnan(x.grad)
@@ -461,13 +461,13 @@ def test_backward_in_a_layer() -> None:
         fs.cross_entropy(net([1.0, 2.0, 3.0, 4.0]), 0).backward()
         net.linears[0].w.data[0, 1] = math.inf
         net.linears[0].b.data[1] = 0.0
-        loss, here = fs.cross_entropy(net([-1.0, 1.0, 1.0, 1.0]), 0), line()
         fs.sgd(net.parameters(), lr=0.1)
+        loss, here = fs.cross_entropy(net([-1.0, 1.0, 1.0, 1.0]), 0), line()
         assert debug.find_nonfinite(loss) is not None
         loss.backward()  # relu(-inf) = 0: no NaN
         net.linears[1].w.data = math.inf
         loss, here = fs.cross_entropy(net([0.5, 1.0, 1.0, 1.0]), 0), line()
-        with pytest.raises(FloatingPointError, match="backward of cross_entropy") as caught:
+        with pytest.raises(FloatingPointError, match="backward of linear") as caught:
             loss.backward()
     assert f"{__file__}:{here}" in str(caught.value)
     _core._check()
@@ -478,9 +478,9 @@ def test_in_fit() -> None:
     zero = fs.Tensor(0.0)
 
     def loss(output: Any, label: Any) -> Any:
-        return fs.cross_entropy(output, label) + zero.sqrt() * 0.0
+        return fs.cross_entropy(output, label) + (zero * 0.0).sqrt()
 
-    with debug.detect_anomaly(), pytest.raises(FloatingPointError, match="backward of sqrt") as caught:
+    with debug.detect_anomaly(), pytest.raises(FloatingPointError, match=r"backward of \*") as caught:
         fs.fit(net, np.ones((4, 2)), np.array([0, 1, 0, 1]), loss=loss, epochs=1, progress=False)
     assert f"{__file__}:{loss.__code__.co_firstlineno + 1}" in str(caught.value)
     _core._check()
@@ -501,10 +501,10 @@ def test_derivatives_of_derivatives() -> None:
 def test_backward_through_weights() -> None:
     """A gradient of weights that waits in its factored form is looked at too, and outputs that are reached alone."""
     net = fs.Linear(2, 2, seed=0)
-    x = fs.to_tensor([math.inf, 1.0])
+    x = fs.to_tensor([[math.inf, 1.0], [-math.inf, 1.0]])
     with debug.detect_anomaly():
         y = net(x)
-        for root in (y[0] * 0.0, (y * 0.0).sum()):
+        for root in (y[0][0] + y[1][0], (y * 1.0).sum()):
             with pytest.raises(FloatingPointError, match="backward of linear"):
                 root.backward()
             _core._check()

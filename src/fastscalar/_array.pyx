@@ -1404,6 +1404,12 @@ cdef class TensorArray:
                     f"TensorArray.{field}: a value of shape {value.shape} does not fit in {self.shape}") from None
         value = np.ascontiguousarray(value, dtype=np.float64)
         PyObject_GetBuffer(value, &view, PyBUF_STRIDES)
+        try:
+            if not gradients:
+                wrote(T.wide[self.slot].start)
+        except BaseException:
+            PyBuffer_Release(&view)
+            raise
         copy_in(self, gradients, <double *>view.buf)
         PyBuffer_Release(&view)
 
@@ -1530,15 +1536,28 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     """
     cdef list flat = []
     cdef Tensor t
+    cdef int moment
     forbid("a step of an optimiser")
     flatten_parameters(parameters, flat)
+    for p in flat:                               # all that can fail does it before anything has changed
+        if type(p) is Tensor:
+            bound(p)
+            if step and WIDE < T.record[(<Tensor>p).index].op:
+                wrote((<Tensor>p).index)         # a computed number
+    moment = moment_of_write() if step else 0
     for p in flat:
         if type(p) is TensorArray:
+            if step:
+                T.wide[(<TensorArray>p).slot].written = moment
             step_array(p, lr, step, reset)
         else:
             t = p
             read_gradient(t.index)
             if step:
+                if T.record[t.index].op <= CONST:
+                    T.record[t.index].a = moment
+                elif T.record[t.index].op == WIDE:
+                    T.wide[T.record[t.index].a].written = moment
                 T.value[t.index] -= lr * T.grad[t.index]
             if reset:
                 T.grad[t.index] = 0.0            # zero needs no entry in the touched rows

@@ -89,6 +89,7 @@ cdef enum Code:
     POLYGAMMA
     REMAINDER
     GAMMA
+    SEND                    # in a sweep that is recorded: a gradient times a slope, 0.0 if the gradient is zero
     N_CODES
 
 
@@ -121,7 +122,8 @@ cdef enum OperandKind:
 
 ctypedef struct Record:     # 12 bytes a node
     unsigned char op        # Code
-    int a                   # scalar: first operand (node; 0 is nobody); wide: slot of the instruction
+    int a                   # scalar: first operand (node; 0 is nobody); wide: slot of the instruction; leaf: when its
+    #                         value was last written, a number of T.writes, 0: never
     int b                   # scalar: second operand (node; 0 is nobody); wide: offset in the run; leaf: the sweep
     #                         that reached it last, so that it needs neither a mark nor a visit
 
@@ -155,6 +157,7 @@ ctypedef struct Wide:
     double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
     #                         W_SQUARED, W_MSE: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
     size_t bytes            # owned by it outside the columns
+    int written             # when a value of its run was last written, a number of T.writes, 0: never
     # collection
     bint alive              # reached by the mark phase; false outside a collection
     int new_start           # where it will lie
@@ -174,11 +177,17 @@ ctypedef struct Wide:
     double *f_g             # room for `cols`
 
 
+ctypedef struct Write:      # a moment at which `.data` was assigned to
+    int number              # its name; ascending; the next entry's number ends what goes by this one
+    int at                  # how long the tape was: nodes from here on are younger
+
+
 ctypedef struct Pin:        # attributes that a user set on a node
     void *tensor            # its Tensor (owned): alive as long as the node is
     void *attributes        # dict (owned)
     void *gradient          # Tensor (owned): the gradient as backward(create_graph=True) recorded it, or NULL
     void *step              # the `_backward` that the user gave a W_CUSTOM node (owned), or NULL
+    int written             # of a scalar node that is no leaf: as Wide.written
 
 
 ctypedef struct Tape:
@@ -207,6 +216,12 @@ ctypedef struct Tape:
     Py_ssize_t scratch_size
     long long collections   # counters, for tests and `tape_info`
     long long full_collections
+    # values that were written: see "a value changed in between"
+    Py_ssize_t written      # T.writes[n_writes - 1].at, or 0: what is younger was computed after every write
+    int moment              # number of the last write
+    Write *writes
+    int n_writes
+    int write_room
     # wide instructions
     Wide **wide             # by slot; the structs never move
     int *free_slots
@@ -270,12 +285,20 @@ cdef enum InfinityMeans:
     POLE                    # ValueError
     TOO_LARGE               # OverflowError
 
+cdef enum Reads:
+    READS_NOTHING = 0
+    READS_A = 1             # the left operand
+    READS_B = 2             # the right one
+    READS_V = 4             # the result
+
 ctypedef struct Row:        # of the operation table
     const char *name
     int arity
     int infinity            # InfinityMeans
     bint method             # is a method of Tensor and TensorArray of this name
     bint divides            # right operand 0 is a ZeroDivisionError
+    int reads_a             # what the derivative by the left and by the right operand reads: Reads
+    int reads_b
     Unary f                 # arity 1: value, derivative
     Slope1 d
     Binary f2               # arity 2: value, derivatives by the left and the right operand
@@ -325,6 +348,10 @@ cdef int node_of(Operand *o, Py_ssize_t k) noexcept nogil
 cdef const double *operand_values(Operand *o, double *room) noexcept nogil
 cdef int affine_input(Wide *q, int r, int **row, double **value) noexcept nogil
 cdef Wide *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil
+
+cdef int moment_of_write() except -1
+cdef int wrote(int i) except -1
+cdef int require_unchanged(int i) except -1
 
 cdef void materialise(Wide *q) noexcept nogil
 cdef void zero_leaf(Wide *q) noexcept nogil

@@ -52,6 +52,16 @@ cdef extern from "Python.h":
     PyObject *PyCell_GET_ "PyCell_GET"(PyObject *) nogil
     PyObject *PyThreadState_GetDict()
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)   /* one comparison and one jump; what is zero and what is NaN the rare path finds out */
+    #define FS_IS_ZERO_OR_NAN(x) (!__builtin_islessgreater((x), 0.0))
+    #else
+    #define FS_IS_ZERO_OR_NAN(x) (!((x) < 0.0 || (x) > 0.0))
+    #endif
+    """
+    bint is_zero_or_nan "FS_IS_ZERO_OR_NAN"(double) noexcept nogil
+
 cdef enum:
     BIG_LEAF = 65536             # a leaf array of this many nodes is not moved for less room than its own size
     PAGE = 4096
@@ -400,9 +410,17 @@ cdef void place_operand(Operand *o, Py_ssize_t base) noexcept nogil:
 
 
 cdef Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
-    cdef Py_ssize_t i = base, to = base
+    cdef Py_ssize_t i = base, to = base, due
+    cdef int k = 0                               # the next write to place, and where it stands
     cdef Wide *q
+    while k < T.n_writes and T.writes[k].at <= base:
+        k += 1
+    due = T.writes[k].at if k < T.n_writes else T.n
     while i < T.n:
+        while i >= due:
+            T.writes[k].at = <int>to
+            k += 1
+            due = T.writes[k].at if k < T.n_writes else T.n
         if T.record[i].op == WIDE:
             q = T.wide[T.record[i].a]
             if q.alive:
@@ -422,6 +440,10 @@ cdef Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
                     T.record[i].b = place(T.record[i].b, base)
                 to += 1
             i += 1
+    while k < T.n_writes:
+        T.writes[k].at = <int>to
+        k += 1
+    merge_writes()
     return to
 
 
@@ -482,6 +504,17 @@ cdef void slide_notes(Py_ssize_t base) noexcept nogil:
             if T.mark[i]:
                 T.note[T.scratch[i - base]] = T.note[i]
             i += 1
+
+
+cdef void merge_writes() noexcept nogil:
+    """Of writes between which nothing lives any more the first stands for all."""
+    cdef int k, kept = 0
+    for k in range(T.n_writes):
+        if kept == 0 or T.writes[k].at != T.writes[kept - 1].at:
+            T.writes[kept] = T.writes[k]
+            kept += 1
+    T.n_writes = kept
+    T.written = T.writes[kept - 1].at if kept else 0
 
 
 # What is a root?  A handle that somebody outside holds.  The table of attributes holds a reference to each pinned
@@ -1024,7 +1057,8 @@ class _record:
 #
 # One row registers an operation: its name, what it does, its derivatives.  Methods, arrays, tests and drawing read it.
 # `infinity` says what an infinite result of a finite operand is: as in Python's `math` a pole (ValueError), too large
-# (OverflowError) or no error.  NaN of operands that are not NaN is a ValueError.
+# (OverflowError) or no error.  NaN of operands that are not NaN is a ValueError.  The last entries say what the
+# derivatives read of the operands and the result, `(a, v)` or `(a, b, v)` in their formulas.
 
 cdef Row[N_CODES] TABLE
 
@@ -1033,8 +1067,9 @@ cdef void leaf_row(int code, const char *name) noexcept:
     TABLE[code].name = name
 
 
-cdef void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity, bint method) noexcept:
+cdef void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity, bint method, int reads) noexcept:
     TABLE[code].name = name
+    TABLE[code].reads_a = reads
     TABLE[code].arity = 1
     TABLE[code].f = f
     TABLE[code].d = d
@@ -1042,8 +1077,11 @@ cdef void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity,
     TABLE[code].method = method
 
 
-cdef void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db, bint divides, bint method) noexcept:
+cdef void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db, bint divides, bint method,
+                     int reads_a, int reads_b) noexcept:
     TABLE[code].name = name
+    TABLE[code].reads_a = reads_a
+    TABLE[code].reads_b = reads_b
     TABLE[code].arity = 2
     TABLE[code].f2 = f
     TABLE[code].da = da
@@ -1055,63 +1093,82 @@ cdef void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db,
 leaf_row(LEAF, b"")
 leaf_row(CONST, b"const")
 leaf_row(WIDE, b"wide")
-binary_row(ADD, b"+", f_add, d_add_a, d_add_b, False, False)
-binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b, False, False)
-binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b, False, False)
-binary_row(DIV, b"/", f_div, d_div_a, d_div_b, True, False)
-binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b, False, False)
-unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False)
-unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True)
-unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True)
-unary_row(LOG, b"log", f_log, d_log, POLE, True)
-unary_row(EXP2, b"exp2", f_exp2, d_exp2, TOO_LARGE, True)
-unary_row(EXPM1, b"expm1", f_expm1, d_expm1, TOO_LARGE, True)
-unary_row(LOG2, b"log2", f_log2, d_log2, POLE, True)
-unary_row(LOG10, b"log10", f_log10, d_log10, POLE, True)
-unary_row(LOG1P, b"log1p", f_log1p, d_log1p, POLE, True)
-unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, NO_ERROR, True)
-unary_row(CBRT, b"cbrt", f_cbrt, d_cbrt, NO_ERROR, True)
-unary_row(SIN, b"sin", f_sin, d_sin, NO_ERROR, True)
-unary_row(COS, b"cos", f_cos, d_cos, NO_ERROR, True)
-unary_row(TAN, b"tan", f_tan, d_tan, NO_ERROR, True)
-unary_row(ASIN, b"asin", f_asin, d_asin, NO_ERROR, True)
-unary_row(ACOS, b"acos", f_acos, d_acos, NO_ERROR, True)
-unary_row(ATAN, b"atan", f_atan, d_atan, NO_ERROR, True)
-unary_row(SINH, b"sinh", f_sinh, d_sinh, TOO_LARGE, True)
-unary_row(COSH, b"cosh", f_cosh, d_cosh, TOO_LARGE, True)
-unary_row(TANH, b"tanh", f_tanh, d_tanh, NO_ERROR, True)
-unary_row(ASINH, b"asinh", f_asinh, d_asinh, NO_ERROR, True)
-unary_row(ACOSH, b"acosh", f_acosh, d_acosh, NO_ERROR, True)
-unary_row(ATANH, b"atanh", f_atanh, d_atanh, POLE, True)
-unary_row(ERF, b"erf", f_erf, d_erf, NO_ERROR, True)
-unary_row(ERFC, b"erfc", f_erfc, d_erfc, NO_ERROR, True)
-unary_row(NDTR, b"ndtr", f_ndtr, d_ndtr, NO_ERROR, True)
-unary_row(LGAMMA, b"lgamma", f_lgamma, d_lgamma, POLE, True)
-unary_row(DIGAMMA, b"digamma", f_digamma, d_digamma, POLE, True)
-unary_row(ABS, b"abs", f_abs, d_abs, NO_ERROR, True)
-unary_row(SIGN, b"sign", f_sign, d_sign, NO_ERROR, True)
-unary_row(FLOOR, b"floor", f_floor, d_floor, NO_ERROR, True)
-unary_row(CEIL, b"ceil", f_ceil, d_ceil, NO_ERROR, True)
-unary_row(TRUNC, b"trunc", f_trunc, d_trunc, NO_ERROR, True)
-unary_row(DEGREES, b"degrees", f_degrees, d_degrees, NO_ERROR, True)
-unary_row(RADIANS, b"radians", f_radians, d_radians, NO_ERROR, True)
-unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, NO_ERROR, True)
-unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, NO_ERROR, True)
-unary_row(SILU, b"silu", f_silu, d_silu, NO_ERROR, True)
-unary_row(GELU, b"gelu", f_gelu, d_gelu, NO_ERROR, True)
-binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, False, True)
-binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, False, True)
-binary_row(ATAN2, b"atan2", f_atan2, d_atan2_a, d_atan2_b, False, True)
-binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, False, True)
-binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, False, True)
-binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, False, True)
-binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, True, False)
-binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False)
-binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True)
-binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True)
-binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True)
-binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, False, True)
-unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True)
+binary_row(ADD, b"+", f_add, d_add_a, d_add_b, False, False,
+           READS_NOTHING, READS_NOTHING)
+binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b, False, False,
+           READS_NOTHING, READS_NOTHING)
+binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b, False, False,
+           READS_B, READS_A)
+binary_row(DIV, b"/", f_div, d_div_a, d_div_b, True, False,
+           READS_B, READS_B | READS_V)
+binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b, False, False,
+           READS_A | READS_B, READS_A | READS_B | READS_V)
+unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False, READS_NOTHING)
+unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True, READS_A)
+unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True, READS_V)
+unary_row(LOG, b"log", f_log, d_log, POLE, True, READS_A)
+unary_row(EXP2, b"exp2", f_exp2, d_exp2, TOO_LARGE, True, READS_V)
+unary_row(EXPM1, b"expm1", f_expm1, d_expm1, TOO_LARGE, True, READS_V)
+unary_row(LOG2, b"log2", f_log2, d_log2, POLE, True, READS_A)
+unary_row(LOG10, b"log10", f_log10, d_log10, POLE, True, READS_A)
+unary_row(LOG1P, b"log1p", f_log1p, d_log1p, POLE, True, READS_A)
+unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, NO_ERROR, True, READS_V)
+unary_row(CBRT, b"cbrt", f_cbrt, d_cbrt, NO_ERROR, True, READS_V)
+unary_row(SIN, b"sin", f_sin, d_sin, NO_ERROR, True, READS_A)
+unary_row(COS, b"cos", f_cos, d_cos, NO_ERROR, True, READS_A)
+unary_row(TAN, b"tan", f_tan, d_tan, NO_ERROR, True, READS_V)
+unary_row(ASIN, b"asin", f_asin, d_asin, NO_ERROR, True, READS_A)
+unary_row(ACOS, b"acos", f_acos, d_acos, NO_ERROR, True, READS_A)
+unary_row(ATAN, b"atan", f_atan, d_atan, NO_ERROR, True, READS_A)
+unary_row(SINH, b"sinh", f_sinh, d_sinh, TOO_LARGE, True, READS_A)
+unary_row(COSH, b"cosh", f_cosh, d_cosh, TOO_LARGE, True, READS_A)
+unary_row(TANH, b"tanh", f_tanh, d_tanh, NO_ERROR, True, READS_V)
+unary_row(ASINH, b"asinh", f_asinh, d_asinh, NO_ERROR, True, READS_A)
+unary_row(ACOSH, b"acosh", f_acosh, d_acosh, NO_ERROR, True, READS_A)
+unary_row(ATANH, b"atanh", f_atanh, d_atanh, POLE, True, READS_A)
+unary_row(ERF, b"erf", f_erf, d_erf, NO_ERROR, True, READS_A)
+unary_row(ERFC, b"erfc", f_erfc, d_erfc, NO_ERROR, True, READS_A)
+unary_row(NDTR, b"ndtr", f_ndtr, d_ndtr, NO_ERROR, True, READS_A)
+unary_row(LGAMMA, b"lgamma", f_lgamma, d_lgamma, POLE, True, READS_A)
+unary_row(DIGAMMA, b"digamma", f_digamma, d_digamma, POLE, True, READS_A)
+unary_row(ABS, b"abs", f_abs, d_abs, NO_ERROR, True, READS_A)
+unary_row(SIGN, b"sign", f_sign, d_sign, NO_ERROR, True, READS_NOTHING)
+unary_row(FLOOR, b"floor", f_floor, d_floor, NO_ERROR, True, READS_NOTHING)
+unary_row(CEIL, b"ceil", f_ceil, d_ceil, NO_ERROR, True, READS_NOTHING)
+unary_row(TRUNC, b"trunc", f_trunc, d_trunc, NO_ERROR, True, READS_NOTHING)
+unary_row(DEGREES, b"degrees", f_degrees, d_degrees, NO_ERROR, True, READS_NOTHING)
+unary_row(RADIANS, b"radians", f_radians, d_radians, NO_ERROR, True, READS_NOTHING)
+unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, NO_ERROR, True, READS_A)
+unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, NO_ERROR, True, READS_A)
+unary_row(SILU, b"silu", f_silu, d_silu, NO_ERROR, True, READS_A)
+unary_row(GELU, b"gelu", f_gelu, d_gelu, NO_ERROR, True, READS_A)
+binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, False, True,
+           READS_A | READS_B, READS_A | READS_B)
+binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, False, True,
+           READS_A | READS_B, READS_A | READS_B)
+binary_row(ATAN2, b"atan2", f_atan2, d_atan2_a, d_atan2_b, False, True,
+           READS_A | READS_B, READS_A | READS_B)
+binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, False, True,
+           READS_A | READS_V, READS_B | READS_V)
+binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, False, True,
+           READS_A | READS_B, READS_NOTHING)
+binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, False, True,
+           READS_NOTHING, READS_A | READS_B | READS_V)
+binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, True, False,
+           READS_NOTHING, READS_A | READS_B | READS_V)
+binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False,
+           READS_NOTHING, READS_NOTHING)
+binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True,
+           READS_A | READS_B, READS_A)
+binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True,
+           READS_A | READS_B, READS_A)
+binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True,
+           READS_A | READS_B, READS_NOTHING)
+binary_row(SEND, b"send", f_send, d_send_a, d_send_b, False, True,
+           READS_B, READS_A)
+binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, False, True,
+           READS_NOTHING, READS_A | READS_B | READS_V)
+unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True, READS_A | READS_V)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
                          "mse_loss", "cross_entropy", "custom", "gather", "where")
@@ -1598,7 +1655,10 @@ cdef class Tensor:
 
     @property
     def data(self):
-        """The value, a Python float.  Assigning changes it in place; results computed from it stay as they are."""
+        """The value, a Python float.  Assigning changes it in place; results computed from it stay as they are.
+
+        `backward()` through one of these that has to read it is a RuntimeError: it would be the derivative at no point.
+        """
         if programs:
             read_number(self, ".data")
         return T.value[self.index]
@@ -1608,7 +1668,9 @@ cdef class Tensor:
         cdef double v = number_for(value, "data")
         bound(self)
         forbid("writing .data")
-        T.value[self.index] = v
+        if memcmp(&T.value[self.index], &v, sizeof(double)):
+            wrote(self.index)
+            T.value[self.index] = v
 
     @property
     def grad(self):
@@ -1617,7 +1679,7 @@ cdef class Tensor:
         After `backward(create_graph=True)` a Tensor, which can be differentiated in its turn.
         """
         read_gradient(self.index)
-        if self.pin and T.pins[self.pin - 1].gradient != NULL:
+        if self.pin and T.pins[self.pin - 1].gradient != NULL and not T.sweeping:
             return recorded_gradient(self)
         return T.grad[self.index]
 
@@ -1676,8 +1738,8 @@ cdef class Tensor:
         >>> x.grad
         12.0
 
-        Raises RuntimeError inside another backward pass, KeyboardInterrupt if it was interrupted (gradients are then
-        unspecified).
+        Raises RuntimeError inside another backward pass, or where an operation would read a value whose `.data` was
+        written after it; KeyboardInterrupt if it was interrupted.  After the last two gradients are unspecified.
         """
         bound(self)
         if create_graph:
@@ -1730,6 +1792,7 @@ cdef class Tensor:
         cdef int i = self.index
         if T.sweeping:
             raise RuntimeError("_backward() inside a backward pass")
+        require_unchanged(i)
         if T.record[i].op == WIDE:
             wide_step(T.wide[T.record[i].a], T.record[i].b)
         else:
@@ -1959,6 +2022,7 @@ cdef int pin(Tensor t) except -1:
     T.pins[p].attributes = t.attributes = <void *>attributes
     T.pins[p].step = NULL
     T.pins[p].gradient = NULL
+    T.pins[p].written = 0
     t.pin = p + 1
     if T.record[t.index].op == WIDE and T.wide[T.record[t.index].a].op == W_CUSTOM:
         T.wide[T.record[t.index].a].pin = t.pin
@@ -2135,9 +2199,11 @@ cdef void write_gradient(int i) noexcept nogil:
 #
 # One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
 # gradient 0.0 at that moment; all its contributions come from younger nodes, so when the sweep arrives its gradient is
-# complete.  (Why not two passes: docs/design/0003.)  Structure decides what is reached, never the
-# value of a gradient: 0 * inf matters.  A leaf has nothing to pass on: instead of a mark it gets the number of the
-# sweep, and is not visited (dot products of distinct leaves: 1.35x faster, two builds in turn).
+# complete.  (Why not two passes: docs/design/0003.)  Structure decides what is reached, never the value of a gradient.
+# ZERO SENDS ZERO: a gradient that is exactly 0.0 or -0.0 contributes nothing, whatever the slope, so that 0 * inf makes
+# no NaN of what `where`, `relu` or `maximum` did not choose; its operands are reached and reset all the same
+# (docs/design/0009).  A leaf has nothing to pass on: instead of a mark it gets the number of the sweep, and is not
+# visited (dot products of distinct leaves: 1.35x faster, two builds in turn).
 #
 #        older                                   younger
 #   ... p ....... q ....... [i] ........ root        invariant at node i: everything younger has been processed and has
@@ -2319,7 +2385,11 @@ cdef void scalar_step(int i) noexcept nogil:
         return
     a, b = T.record[i].a, T.record[i].b
     g, v, x, y = T.grad[i], T.value[i], T.value[a], T.value[b]
-    if op == ADD:
+    if g == 0.0:
+        touch(a)
+        if TABLE[op].arity == 2:
+            touch(b)
+    elif op == ADD:
         contribute(a, g)
         contribute(b, g)
     elif op == MUL:
@@ -2341,15 +2411,22 @@ cdef void scalar_step(int i) noexcept nogil:
 cdef int sweep(Tensor root, bint accumulate) except -1:
     """Process everything that the root reaches.  Holds an index, not pointers, while a signal handler may run."""
     cdef bint careful = T.note != NULL           # detect_anomaly: look at every step
-    cdef long budget = 1 if careful else 1 << 20
-    cdef int step
+    cdef int budget = 1 if careful else 1 << 20
+    cdef int step, changed = 0
     T.accumulate = accumulate
     T.at = root.index
     touch(T.at)
     T.grad[T.at] += 1.0
     while T.at > 0:
         step = T.at
-        T.at = sweep_some(step, budget)
+        if careful:
+            check_zeros(step)
+        if step >= T.written:
+            T.at = sweep_some(step, max(<Py_ssize_t>1, max(T.written, <Py_ssize_t>step - budget + 1)))
+        else:
+            T.at = sweep_older(step, budget, &changed)
+            if changed:
+                raise_changed(T.at, changed)
         if T.custom:
             call_step()
         elif T.at > 0:
@@ -2357,6 +2434,17 @@ cdef int sweep(Tensor root, bint accumulate) except -1:
         if careful:
             check_step(step)
     return 0
+
+
+cdef int sweep_older(int i, int budget, int *changed) noexcept nogil:
+    """`sweep_some` where a value may have been written since: stops at a node that would read one."""
+    while i > 0 and budget > 0 and not T.custom:
+        changed[0] = changed_operand(i)
+        if changed[0]:
+            break
+        i = sweep_some(i, i)
+        budget -= 1
+    return i
 
 
 cdef int call_step() except -1:
@@ -2386,8 +2474,9 @@ cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark
         contribute(p, g)
 
 
-cdef int sweep_some(int i, long budget) noexcept nogil:
-    """Process reached nodes from i down for some milliseconds; the node to go on with, 0 if all is done.
+cdef int sweep_some(int i, Py_ssize_t low) noexcept nogil:
+    """Process reached nodes from i down to `low` (at least 1), or for some milliseconds; the node to go on with, 0 if
+    all is done.
 
     Columns in local variables: a store to a `mark` could alias T itself, so the compiler would load them again.
     """
@@ -2401,13 +2490,16 @@ cdef int sweep_some(int i, long budget) noexcept nogil:
     cdef bint plain = not T.accumulate
     cdef int number = T.number
     cdef Wide *q
-    while budget > 0:
+    while i >= low:
         r = record[i]
         mark[i] = 0
         if r.op == MUL:
             g = grad[i]
-            reach(r.a, g * value[r.b], mark, mark64, grad, record, number, plain)
-            reach(r.b, g * value[r.a], mark, mark64, grad, record, number, plain)
+            if cython.unlikely(is_zero_or_nan(g)):
+                scalar_step(i)
+            else:
+                reach(r.a, g * value[r.b], mark, mark64, grad, record, number, plain)
+                reach(r.b, g * value[r.a], mark, mark64, grad, record, number, plain)
         elif r.op == ADD:
             g = grad[i]
             reach(r.a, g, mark, mark64, grad, record, number, plain)
@@ -2417,7 +2509,7 @@ cdef int sweep_some(int i, long budget) noexcept nogil:
             if q.op == W_LEAF:
                 pass
             elif q.whole or q.partial == q.count or q.count == 1:
-                budget -= wide_backward(q)
+                low += wide_backward(q)
                 if q.done:                       # of a large batch: the other rows after a look at signals
                     mark[i] = 1
                     return i
@@ -2427,7 +2519,7 @@ cdef int sweep_some(int i, long budget) noexcept nogil:
                     return previous(i)
             else:
                 wide_step(q, r.b)
-                budget -= q.inner
+                low += q.inner
         elif r.op > WIDE:
             scalar_step(i)
         if mark[i - 1] and i & 4095:
@@ -2436,9 +2528,6 @@ cdef int sweep_some(int i, long budget) noexcept nogil:
             i -= 1
         else:
             i = previous(i)
-            if i == 0:
-                return 0
-        budget -= 1
     return i
 
 
@@ -2551,6 +2640,8 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
     """One output of any instruction but W_AFFINE; its operands are touched."""
     cdef double g = T.grad[q.start + k], x, y, v
     cdef Py_ssize_t r, j
+    if g == 0.0:
+        return
     if q.op == W_MAP1:
         x = value_of(&q.x, k)
         add_to(&q.x, k, g * TABLE[q.code].d(x, T.value[q.start + k]))
@@ -2601,9 +2692,14 @@ cdef void softmax_backward(Wide *q) noexcept nogil:
     """All outputs at once: linear in their number; one by one it is quadratic."""
     cdef const double *g = T.grad + q.start
     cdef double total = 0.0
+    cdef bint all_zero = True
     cdef Py_ssize_t j
     for j in range(q.count):
-        total = total + g[j] * q.saved[j]
+        if g[j] != 0.0:
+            total = total + g[j] * q.saved[j]
+            all_zero = False
+    if all_zero:
+        return
     for j in range(q.count):
         add_to(&q.x, j, q.saved[j] * (g[j] - total))
 
@@ -2653,7 +2749,7 @@ cdef void affine_backward(Wide *q, Py_ssize_t first, Py_ssize_t stop) noexcept n
             nnz = affine_input(q, <int>r, &row, &x)
             for k in range(nnz):
                 for i in range(n):
-                    T.grad[q.y.index[row[k] * n + i]] += x[k] * g[r * n + i]
+                    T.grad[q.y.index[row[k] * n + i]] += f_send(g[r * n + i], x[k])
 
     if q.x.kind == RUN or q.x.kind == INDEX:
         if first == 0:
@@ -2690,10 +2786,10 @@ cdef void affine_step(Wide *q, int k) noexcept nogil:
         if p:
             touch(p)
             if x != 0.0:
-                T.grad[p] += x * g
+                T.grad[p] += f_send(g, x)
         if q.x.kind != SPARSE:
             p = node_of_exact(&q.x, r * q.inner + j)
-            contribute(p, value_of_exact(&q.y, j * q.cols + i) * g)
+            contribute(p, f_send(g, value_of_exact(&q.y, j * q.cols + i)))
 
 
 cdef int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
@@ -2760,9 +2856,182 @@ cdef list parents(Tensor t):
         unlock_nodes()
 
 
+# --- a value changed in between --------------------------------------------------------------------
+#
+# `.data` may be written at any time; a derivative that would read a value which was written after the operation is the
+# derivative at no point, and a RuntimeError.  A write leaves the moment in the leaf's record, in the array, or, of a
+# computed number, in its pin.  A moment is a number and not an index, so that a collection rewrites only the table of
+# moments: `writes` says for each how long the tape was, and those between which nothing lives any more are one entry.
+#
+#     ... op1 ... op2 ... | op3 ... [n]       w.data = ... at |, T.written: op1 and op2 are older and must not read w
+#
+# A training step writes when the step before has been swept: its sweep meets nothing older than T.written, and that is
+# all it looks at.  A sweep that does looks at each operation from there on.
+
+cdef int moment_of_write() except -1:
+    """The number of the moment that is now."""
+    cdef int room
+    cdef void *block
+    if T.written == T.n:
+        return T.moment
+    if T.n_writes == T.write_room:
+        room = max(64, 2 * T.write_room)
+        block = reallocate(T.writes, room * sizeof(Write))
+        if block == NULL:
+            out_of_memory("writes of .data", room)
+        T.writes = <Write *>block
+        T.write_room = room
+    if T.moment == 0x7fffffff:
+        renumber_writes()
+    T.moment += 1
+    T.writes[T.n_writes].number = T.moment
+    T.writes[T.n_writes].at = <int>T.n
+    T.n_writes += 1
+    T.written = T.n
+    return T.moment
+
+
+cdef int place_of_write(int number) noexcept nogil:
+    """The index in `writes` of the last entry that is not after this number; -1: there is none."""
+    cdef int low = 0, high = T.n_writes, middle
+    while low < high:
+        middle = (low + high) // 2
+        if T.writes[middle].number <= number:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
+
+
+cdef int wrote(int i) except -1:
+    """Node i is about to get another value.  May run Python if the node is neither a leaf nor in an array."""
+    cdef int moment
+    cdef Tensor t
+    if T.record[i].op <= CONST:
+        T.record[i].a = moment_of_write()
+    elif T.record[i].op == WIDE:
+        moment = moment_of_write()
+        T.wide[T.record[i].a].written = moment
+    else:
+        t = handle_of(i)                         # holds the node
+        attributes_of(t)
+        T.pins[t.pin - 1].written = moment_of_write()
+    return 0
+
+
+cdef void renumber_writes() noexcept nogil:
+    """After two thousand million of them: the numbers from 1."""
+    cdef Py_ssize_t k
+    for k in range(T.n):
+        if T.record[k].op <= CONST:
+            T.record[k].a = place_of_write(T.record[k].a) + 1
+    for k in range(T.n_wide):
+        T.wide[k].written = place_of_write(T.wide[k].written) + 1
+    for k in range(T.n_pins):
+        T.pins[k].written = place_of_write(T.pins[k].written) + 1
+    for k in range(T.n_writes):
+        T.writes[k].number = <int>k + 1
+    T.moment = T.n_writes
+
+
+cdef int length_at_write(int p) noexcept nogil:
+    """How long the tape was when node p was last written; 0: never."""
+    cdef int number
+    cdef void *h
+    if T.record[p].op <= CONST:
+        number = T.record[p].a
+    elif T.record[p].op == WIDE:
+        number = T.wide[T.record[p].a].written
+    else:
+        h = T.handle[p]
+        number = T.pins[(<Tensor>h).pin - 1].written if h != NULL and (<Tensor>h).pin else 0
+    return T.writes[place_of_write(number)].at if number else 0
+
+
+cdef int changed_in(Operand *o, int i) noexcept nogil:
+    """An element of an operand that was written after node i was made; 0: none."""
+    cdef int k
+    if o.kind == RUN:
+        return o.start if length_at_write(o.start) > i else 0
+    if o.kind == INDEX:
+        for k in range(o.count):
+            if length_at_write(o.index[k]) > i:
+                return o.index[k]
+    return 0
+
+
+cdef inline bint has_nodes(Operand *o) noexcept nogil:
+    return o.kind == RUN or o.kind == INDEX
+
+
+cdef int changed_operand(int i) noexcept nogil:
+    """What the backward step of node i reads and was written after it was made: a node, maybe i itself; 0: nothing."""
+    cdef int a, b, reads = 0, p = 0
+    cdef Record r = T.record[i]
+    cdef Wide *q
+    if r.op != WIDE:
+        if r.op < WIDE:
+            return 0
+        a, b = r.a, r.b
+        if T.record[a].op != CONST:              # nobody wants the derivative by a number
+            reads = TABLE[r.op].reads_a
+        if TABLE[r.op].arity == 2 and T.record[b].op != CONST:
+            reads |= TABLE[r.op].reads_b
+        if reads & READS_A and length_at_write(a) > i:
+            return a
+        if reads & READS_B and length_at_write(b) > i:
+            return b
+        return i if reads & READS_V and length_at_write(i) > i else 0
+    q = T.wide[r.a]
+    if q.op == W_AFFINE or q.op == W_DOT:
+        if has_nodes(&q.y):
+            p = changed_in(&q.x, q.start)
+        return p or (changed_in(&q.y, q.start) if has_nodes(&q.x) else 0)
+    if q.op == W_MAP1 or q.op == W_MAP2:
+        if has_nodes(&q.x):
+            reads = TABLE[q.code].reads_a
+        if has_nodes(&q.y):
+            reads |= TABLE[q.code].reads_b
+        if reads & READS_A:
+            p = changed_in(&q.x, q.start)
+        if p == 0 and reads & READS_B:
+            p = changed_in(&q.y, q.start)
+        return p or (i if reads & READS_V and length_at_write(i) > q.start else 0)
+    return 0                                     # losses keep what they need; a user's own step reads what it reads
+
+
+cdef int raise_changed(int i, int p) except -1:
+    whose = "its result" if i == p else "an operand"
+    raise RuntimeError(
+        f"backward of {name_of(i) or 'an operation'}: .data of {whose} was written after the operation was computed "
+        f"(it is {T.value[p]!r} now), so there is no point that the derivative would belong to; call backward() before "
+        "writing, or compute the operation again")
+
+
+cdef int require_unchanged(int i) except -1:
+    """RuntimeError if the backward step of node i would read a value that was written after it was made."""
+    cdef int p
+    if i < T.written:
+        p = changed_operand(i)
+        if p:
+            raise_changed(i, p)
+    return 0
+
+
+def _require_operands_unchanged(Tensor t not None):
+    """The same for a user's own operation whose derivatives are given all operands' values."""
+    cdef Wide *q
+    cdef int p
+    if t.index < T.written and T.record[t.index].op == WIDE:
+        q = T.wide[T.record[t.index].a]
+        p = changed_in(&q.x, q.start) if q.op == W_CUSTOM else 0
+        if p:
+            raise_changed(t.index, p)
+
+
 # --- noting: where operations are recorded, which backward step makes a NaN ------------------------
 
-cdef object here_callback = None, explain_callback = None, forget_callback = None
+cdef object here_callback = None, explain_callback = None, zero_callback = None, forget_callback = None
 
 
 cdef int locate() except -1:
@@ -2771,18 +3040,19 @@ cdef int locate() except -1:
 
 cdef class _Notes(_Block):
     """A block in which every safepoint notes `here()`, a small positive integer, for the nodes that come next, and a
-    backward step that makes a gradient NaN raises `explain(its node, the operand)`.  Blocks nest; when none is open any
-    more, `forget()` is called.
+    backward step that makes a gradient NaN raises `explain(its node, the operand)`.  Where a gradient of zero meets a
+    slope that is infinite or NaN, `zero(the node, the slope)` is called.  Blocks nest; when none is open any more,
+    `forget()` is.
 
     Scalar operations take the slow path meanwhile, through the safepoint.
     """
-    cdef object here, explain, forget
+    cdef object here, explain, zero, forget
 
-    def __init__(self, here, explain, forget):
-        self.here, self.explain, self.forget = here, explain, forget
+    def __init__(self, here, explain, zero, forget):
+        self.here, self.explain, self.zero, self.forget = here, explain, zero, forget
 
     cdef object enter(self, ThreadState state):
-        global here_callback, explain_callback, forget_callback
+        global here_callback, explain_callback, zero_callback, forget_callback
         cdef void *block
         if T.noting == 0:
             block = allocate_zeroed(T.capacity, sizeof(int))
@@ -2791,7 +3061,8 @@ cdef class _Notes(_Block):
             T.note = <int *>block
         T.noting += 1
         state.noting += 1
-        here_callback, explain_callback, forget_callback = self.here, self.explain, self.forget
+        here_callback, explain_callback = self.here, self.explain
+        zero_callback, forget_callback = self.zero, self.forget
         set_limit()
 
     cdef int leave(self, ThreadState state, object what) except -1:
@@ -2802,7 +3073,7 @@ cdef class _Notes(_Block):
 
 cdef void stop_noting(ThreadState state, int blocks) noexcept:
     """A thread leaves so many blocks."""
-    global here_callback, explain_callback, forget_callback
+    global here_callback, explain_callback, zero_callback, forget_callback
     if blocks == 0:
         return
     state.noting -= blocks
@@ -2811,7 +3082,7 @@ cdef void stop_noting(ThreadState state, int blocks) noexcept:
         PyMem_RawFree(T.note)
         T.note = NULL
         forget = forget_callback
-        here_callback = explain_callback = forget_callback = None
+        here_callback = explain_callback = zero_callback = forget_callback = None
         forget()
 
 
@@ -2836,6 +3107,63 @@ cdef int first_nan_gradient(Operand *o) noexcept nogil:
         for k in range(o.count):
             if nan_gradient(node_of_exact(o, k)):
                 return node_of_exact(o, k)
+    return 0
+
+
+cdef double element_slope(Wide *q, int k) noexcept nogil:
+    """A slope of output k that is infinite or NaN; 0.0: there is none that counts."""
+    cdef double s = 0.0, x
+    cdef Py_ssize_t j
+    if q.op == W_MAP1 or q.op == W_MAP2:
+        return worst_slope(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == W_MAP2 else 0.0,
+                           T.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
+    for j in range(q.inner if q.op == W_AFFINE else q.x.count if q.op == W_DOT else 0):
+        if has_nodes(&q.x):
+            x = value_of_exact(&q.y, j * q.cols + k % q.cols) if q.op == W_AFFINE else value_of(&q.y, j)
+            s = x if x - x != 0.0 else s
+        if has_nodes(&q.y) and has_nodes(&q.x):
+            x = value_of_exact(&q.x, k // q.cols * q.inner + j) if q.op == W_AFFINE else value_of(&q.x, j)
+            s = x if x - x != 0.0 else s
+    return s
+
+
+cdef double worst_slope(int code, double x, double y, double v, bint left, bint right) noexcept nogil:
+    cdef double s = 0.0
+    if TABLE[code].arity == 1:
+        s = TABLE[code].d(x, v)
+        return s if s - s != 0.0 else 0.0
+    if left:
+        s = TABLE[code].da(x, y, v)
+    if right and s - s == 0.0:
+        s = TABLE[code].db(x, y, v)
+    return s if s - s != 0.0 else 0.0
+
+
+cdef int check_zeros(int i) except -1:
+    """Before the backward step of node i: report where a gradient of zero meets a slope that is infinite or NaN."""
+    cdef int op = T.record[i].op, a, b, k, first, last
+    cdef bint whole
+    cdef double s = 0.0
+    cdef Wide *q
+    if zero_callback is None or op < WIDE:
+        return 0
+    if op != WIDE:
+        a, b = T.record[i].a, T.record[i].b
+        if T.grad[i] == 0.0:
+            s = worst_slope(op, T.value[a], T.value[b], T.value[i], T.record[a].op != CONST, T.record[b].op != CONST)
+        if s != 0.0:
+            zero_callback(handle_of(i), s)
+        return 0
+    q = T.wide[T.record[i].a]
+    whole = q.whole or q.partial == q.count or q.count == 1
+    first = 0 if whole else T.record[i].b
+    last = q.count if whole else first + 1
+    for k in range(first, last):
+        if T.grad[q.start + k] == 0.0:
+            s = element_slope(q, k)
+            if s != 0.0:
+                zero_callback(handle_of(q.start + k), s)
+                return 0
     return 0
 
 
@@ -2877,6 +3205,7 @@ def tape_info():
         "collections": T.collections,
         "full_collections": T.full_collections,
         "pinned": T.n_pins - T.n_free_pins,
+        "writes": T.n_writes,
         "kernels": K.name.decode(),
         "stress": bool(T.stress),
     }
@@ -2927,6 +3256,13 @@ def _set_max_nodes(Py_ssize_t nodes):
     return before
 
 
+def _set_moment(int number):
+    """Number the next write after this one, for tests; the old number."""
+    cdef int before = T.moment
+    T.moment = number
+    return before
+
+
 def _set_stress(bint on):
     """Stress mode on or off (FASTSCALAR_STRESS=1 at import does the same)."""
     T.stress = on
@@ -2973,9 +3309,15 @@ def _check():
             i += q.count
         else:
             assert T.record[i].op < N_CODES
-            assert 0 <= T.record[i].a < i
-            assert 0 <= T.record[i].b < i if T.record[i].op > WIDE else 0 <= T.record[i].b <= T.number
+            if T.record[i].op > WIDE:
+                assert 0 <= T.record[i].a < i and 0 <= T.record[i].b < i
+            else:
+                assert 0 <= T.record[i].a <= T.moment and 0 <= T.record[i].b <= T.number
             i += 1
+    for k in range(T.n_writes):
+        assert 0 < T.writes[k].at <= T.n and 0 < T.writes[k].number <= T.moment
+        assert k == 0 or T.writes[k - 1].at < T.writes[k].at and T.writes[k - 1].number < T.writes[k].number
+    assert T.written == (T.writes[T.n_writes - 1].at if T.n_writes else 0)
     for k in range(T.capacity >> 6):
         assert T.mark64[k] == 0
     for k in range(T.capacity >> 12):

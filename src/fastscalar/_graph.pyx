@@ -227,7 +227,9 @@ def _depends(Tensor root not None, list inputs):
 
 
 def _instruction(Tensor t not None):
-    """(operation, operands, whole numbers) of a node.  An operand that is a number is a float, or a constant's Tensor.
+    """(operation, operands, whole numbers) of a node; RuntimeError where its derivatives read a value written since.
+
+    An operand that is a number is a float, or a constant's Tensor.
 
     Linear: the inputs of the row, the weights of the column, the bias.  Losses: the predictions, then the targets.
     Whole numbers: of a map the number of operands, of a softmax which output it is, of a loss the rows (0: of one
@@ -243,6 +245,7 @@ def _instruction(Tensor t not None):
     lock_nodes()
     try:
         i = t.index
+        require_unchanged(i)
         count = operand_count(i)
         if T.record[i].op == WIDE:
             q = T.wide[T.record[i].a]

@@ -70,31 +70,73 @@ static void affine(double *out, const double *b, const double *w, int n, const i
     }
 }
 
+/* Zero sends zero: a gradient g[i] that is zero contributes nothing.  With finite factors 0 * t is zero anyway; so only
+ * where a factor (or, in a sum, the result) is infinite or NaN a masked loop runs. */
+static double send(double g, double t)
+{
+    return g == 0.0 ? 0.0 : t * g;
+}
+
+static int all_finite(const double *x, int n)
+{
+    double p[LANES] = {0.0};
+    int i = 0;
+#if defined(__GNUC__)
+    lanes s = {0.0};
+    for (; i + LANES <= n; i += LANES) {
+        const lanes v = LOAD(x + i);
+        s += v - v; /* NaN of what is not finite */
+    }
+    STORE(p, s);
+#endif
+    for (; i < n; i++)
+        p[i % LANES] += x[i] - x[i];
+    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7])) == 0.0;
+}
+
 static void add_outer(double *a, const int *row, const double *x, int nnz, const double *restrict g, int n)
 {
+    const int finite = all_finite(x, nnz);
     for (int k = 0; k < nnz; k++) {
         double *restrict r = a + (ptrdiff_t)row[k] * n;
         const double t = x[k];
-        for (int i = 0; i < n; i++)
-            r[i] += t * g[i];
+        if (!finite)
+            for (int i = 0; i < n; i++)
+                r[i] += send(g[i], t);
+        else
+            for (int i = 0; i < n; i++)
+                r[i] += t * g[i];
     }
 }
 
 static void step_outer(double *w, double lr, const int *row, const double *x, int nnz, const double *restrict g, int n)
 {
+    const int finite = all_finite(x, nnz);
     for (int k = 0; k < nnz; k++) {
         double *restrict r = w + (ptrdiff_t)row[k] * n;
         const double t = x[k];
-        for (int i = 0; i < n; i++)
-            r[i] -= lr * (0.0 + t * g[i]);
+        if (!finite)
+            for (int i = 0; i < n; i++)
+                r[i] -= lr * (0.0 + send(g[i], t));
+        else
+            for (int i = 0; i < n; i++)
+                r[i] -= lr * (0.0 + t * g[i]);
     }
+}
+
+static double masked_input_gradient(const double *r, const double *g, int n)
+{
+    double p[LANES] = {0.0};
+    for (int i = 0; i < n; i++)
+        p[i % LANES] += send(g[i], r[i]);
+    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
 }
 
 static void add_input_gradient(double *dx, const double *w, const double *g, int m, int n)
 {
     for (int j = 0; j < m; j++) {
         const double *r = w + (ptrdiff_t)j * n;
-        double p[LANES] = {0.0};
+        double p[LANES] = {0.0}, sum;
         int i = 0;
 #if defined(__GNUC__)
         lanes s = {0.0};
@@ -108,7 +150,8 @@ static void add_input_gradient(double *dx, const double *w, const double *g, int
 #endif
         for (int l = 0; i < n; i++, l++)
             p[l] += r[i] * g[i];
-        dx[j] += ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
+        sum = ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
+        dx[j] += sum - sum == 0.0 ? sum : masked_input_gradient(r, g, n);
     }
 }
 

@@ -4,6 +4,8 @@
  * one table of pointers at import.  Every set gives the same bits: additions happen in the order that is written here,
  * multiply and add are never contracted (-ffp-contract=off), and a reduction has eight partial sums on every CPU.
  *
+ * In the three kernels of gradients a factor g[i] that is zero contributes nothing, whatever the other factor is.
+ *
  * A sparse vector is `nnz` pairs (row[k], x[k]), rows ascending: the entries that are not exactly zero.
  */
 #ifndef FASTSCALAR_KERNELS_H

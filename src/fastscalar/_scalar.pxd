@@ -334,6 +334,10 @@ cdef inline double f_floordiv(double a, double b) noexcept nogil:
     return w + 1.0 if q - w > 0.5 else w
 
 
+cdef inline double f_send(double a, double b) noexcept nogil:
+    return 0.0 if a == 0.0 else a * b            # a gradient times a slope: zero sends zero
+
+
 @cython.cdivision(True)
 cdef inline double f_leaky_relu(double a, double b) noexcept nogil:
     return a if a > 0.0 or a != a else b * a     # b: the slope on the left
@@ -722,6 +726,14 @@ cdef inline double d_elu_a(double a, double b, double v) noexcept nogil:
 @cython.cdivision(True)
 cdef inline double d_elu_b(double a, double b, double v) noexcept nogil:
     return 0.0 if a > 0.0 else expm1(a)
+
+
+cdef inline double d_send_a(double a, double b, double v) noexcept nogil:
+    return b
+
+
+cdef inline double d_send_b(double a, double b, double v) noexcept nogil:
+    return a
 
 
 cdef inline double d_polygamma_a(double a, double b, double v) noexcept nogil:

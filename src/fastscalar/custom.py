@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from fastscalar._core import Tensor
+from fastscalar._core import Tensor, _require_operands_unchanged
 
 Derivatives = Callable[..., Sequence[float] | float]
 
@@ -28,7 +28,7 @@ def custom_op(
 
     value: of as many floats as the operation has operands, gives a float.
     derivatives: of the same floats, gives the derivative by each of them, in order (a single number if there is one
-    operand).  It is called in the backward pass, with the values that the operands have then.
+    operand).  It is called in the backward pass; not if the result's gradient is zero, which contributes nothing.
     name: what `_op` says; the name of `value` if left out.
 
     The result records one node.  TypeError for operands that are neither Tensors nor numbers, ValueError if
@@ -62,6 +62,9 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
         out = Tensor(value(*[x.data for x in made_of]), made_of, op)
 
         def step() -> None:
+            _require_operands_unchanged(out)
+            if out.grad == 0.0:  # zero sends zero, whatever the derivatives are
+                return
             nodes = out._parents  # not captured: a closure that holds only `out` keeps no other node
             found = derivatives(*[x.data for x in nodes])
             slopes = found if isinstance(found, Sequence) else [found]

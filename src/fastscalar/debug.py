@@ -20,6 +20,7 @@ import linecache
 import math
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -493,12 +494,31 @@ def _explain(node: Tensor, operand: Tensor) -> FloatingPointError:
     return FloatingPointError("\n".join(lines))
 
 
+def _warn_of_zero(node: Tensor, slope: float) -> None:
+    """The warning of a gradient of zero that met an infinite slope; shown once for each line that recorded one."""
+    fields, offset = _describe(node)
+    one = _made(fields)
+    lines = [
+        f"backward of {one.name}: a gradient of 0 met a slope of {slope!r}, and nothing is passed on (zero sends zero)",
+        *_story(one, node, offset),
+    ]
+    where = _where(one)
+    if where:
+        lines.append(f"  recorded at {_line_of(where)}")
+    file, line = _places.get(one.place, ("<unknown>", 0))
+    warnings.warn_explicit("\n".join(lines), RuntimeWarning, file, line, registry=_warned)
+
+
+_warned: dict[Any, Any] = {}  # what the module `warnings` remembers of the block
+
+
 class detect_anomaly(_Notes):
     """Context in which every operation remembers its line of Python and every `backward()` is watched.
 
     `find_nonfinite`, called inside, can then say where.  A backward pass that makes a gradient NaN stops with a
-    FloatingPointError that names the operation, its operands and file:line; the gradients are then unspecified.  Lines
-    are those of the caller, the first outside this package (of `fit`, the line that calls it).  Applies to all threads,
+    FloatingPointError that names the operation, its operands and file:line; the gradients are then unspecified.  Where
+    a gradient of zero meets an infinite slope, which passes nothing on, a RuntimeWarning says so.  Lines are those of
+    the caller, the first outside this package (of `fit`, the line that calls it).  Applies to all threads,
     until the one that entered it leaves it or ends (left in another thread: RuntimeError); blocks nest; what was
     remembered is forgotten when the outermost one ends.
 
@@ -515,9 +535,10 @@ class detect_anomaly(_Notes):
     """
 
     def __init__(self) -> None:
-        super().__init__(_here, _explain, _forget)
+        super().__init__(_here, _explain, _warn_of_zero, _forget)
 
 
 def _forget() -> None:
     _numbers.clear()
     _places.clear()
+    _warned.clear()

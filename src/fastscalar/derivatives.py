@@ -197,6 +197,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         lambda a, b, v: 1.0 if a.data > 0.0 or _is_nan(a) else b * a.exp(),
         lambda a, b, v: 0.0 if a.data > 0.0 else a.expm1(),
     ),
+    "send": (lambda a, b, v: b, lambda a, b, v: a),
 }
 
 
@@ -277,6 +278,7 @@ def _custom_slopes(node: Tensor, operands: list[Tensor]) -> list[Any]:
         raise NotImplementedError(
             f"{what}: its _backward gives numbers, which cannot be differentiated again; use fastscalar.custom_op"
         )
+    _core._require_operands_unchanged(node)
     lost: list[Tensor] = []
     with _Watch(operands, lost.append):
         slopes = derivatives(*operands)
@@ -288,7 +290,15 @@ def _custom_slopes(node: Tensor, operands: list[Tensor]) -> list[Any]:
     return list(slopes) if isinstance(slopes, (list, tuple)) else [slopes]
 
 
-def _times(g: Tensor, slope: Any) -> Tensor:
+def _send(g: Tensor, slope: Any) -> Tensor:
+    """A gradient times a slope, where zero sends zero.
+
+    A numerical zero keeps its edge: the next derivative by g is the slope, by the slope g.  With a finite slope the
+    product says all that, and is what a reader of the graph expects to see.
+    """
+    number = slope if isinstance(slope, float) else slope.data
+    if number - number != 0.0:
+        return g.send(slope)
     if isinstance(slope, float):
         if slope == 1.0:
             return g
@@ -310,20 +320,30 @@ def _pull(nodes: Sequence[Tensor], seeds: dict[Tensor, Tensor], wanted: set[Tens
             for operand, slope in sweep.slopes(node):
                 if finite and isinstance(slope, float) and slope == 0.0:
                     continue
-                part = _times(g, slope)
+                part = _send(g, slope)
                 gradients[operand] = gradients[operand] + part if operand in gradients else part
     return gradients
 
 
 def _push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
-    """A forward sweep from old to young; adds the tangent of every node that depends on one with a tangent."""
+    """A forward sweep from old to young; adds the tangent of every node that depends on one with a tangent.
+
+    A tangent of zero sends zero.  And what comes first here comes last in a backward pass: an infinite tangent that
+    meets a slope of zero is there a gradient of zero that meets an infinite slope, so it sends zero too.
+    """
     sweep = _Sweep(nodes)
     with _core._ieee():
         for node in reversed(nodes):
             if node in tangents:
                 continue
             for operand, slope in sweep.slopes(node):
-                part = _times(tangents[operand], slope)
+                tangent = tangents[operand]
+                if isinstance(slope, float) and slope == 0.0:
+                    part = Tensor(0.0)
+                elif isinstance(slope, Tensor) and slope.data == 0.0:
+                    part = _send(slope, tangent)
+                else:
+                    part = _send(tangent, slope)
                 tangents[node] = tangents[node] + part if node in tangents else part
 
 

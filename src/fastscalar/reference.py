@@ -22,6 +22,7 @@ import math
 import random
 
 _created = 0  # nodes made so far: the creation order is a topological order
+_written = 0  # nodes that were there when `.data` was last assigned to: what is younger has read every new value
 _recording = True
 
 # Who counts as a number beside int and float, by name, because this module imports nothing of ours or of NumPy.
@@ -35,14 +36,15 @@ def _is_number(x):
 class Tensor:
     """One number that remembers how it was made: `data`, `grad`, `_parents` and `_op`."""
 
-    __slots__ = ("__dict__", "__weakref__", "_id", "_op", "_parents", "data", "grad", "label")
+    __slots__ = ("__dict__", "__weakref__", "_data", "_id", "_op", "_parents", "grad", "label")
+    _written_at = 0  # nodes that were there when its `.data` was last assigned to; 0: never
 
     def __init__(self, data, _parents=(), _op="", *, label=""):
         global _created
         _created += 1
         if not hasattr(type(data), "__float__"):
             raise TypeError(f"Tensor(data): expected a real number, got {type(data).__name__}")
-        self.data = float(data)
+        self._data = float(data)
         self.grad = 0.0
         self._parents = tuple(_parents) if _recording else ()
         self._op = _op if _recording else ""
@@ -54,63 +56,73 @@ class Tensor:
 
     # --- numbers ---
 
+    @property
+    def data(self):
+        """The value; this module reads `_data`, which costs less."""
+        return self._data
+
+    @data.setter
+    def data(self, value):
+        global _written
+        _written = self._written_at = _created
+        self._data = float(value)
 
     def item(self):
-        return self.data
+        return self._data
 
     def detach(self):
-        return Tensor(self.data)
+        return Tensor(self._data)
 
     def conjugate(self):
         return self
 
     def __float__(self):
-        return self.data
+        return self._data
 
     def __bool__(self):
-        return self.data != 0.0
+        return self._data != 0.0
 
     def __int__(self):
-        return int(self.data)
+        return int(self._data)
 
     def __round__(self, digits=None):
-        return round(self.data, digits)
+        return round(self._data, digits)
 
     def __floor__(self):
-        return math.floor(self.data)
+        return math.floor(self._data)
 
     def __ceil__(self):
-        return math.ceil(self.data)
+        return math.ceil(self._data)
 
     def __trunc__(self):
-        return math.trunc(self.data)
+        return math.trunc(self._data)
 
     def __format__(self, spec):
-        return format(self.data, spec) if spec else repr(self)
+        return format(self._data, spec) if spec else repr(self)
 
     __hash__ = object.__hash__  # by identity, so that nodes go into sets and dictionaries
 
     def __eq__(self, other):
-        return self.data == float(other) if _is_operand(other) else NotImplemented
+        return self._data == float(other) if _is_operand(other) else NotImplemented
 
     def __lt__(self, other):
-        return self.data < float(other) if _is_operand(other) else NotImplemented
+        return self._data < float(other) if _is_operand(other) else NotImplemented
 
     def __le__(self, other):
-        return self.data <= float(other) if _is_operand(other) else NotImplemented
+        return self._data <= float(other) if _is_operand(other) else NotImplemented
 
     def __gt__(self, other):
-        return self.data > float(other) if _is_operand(other) else NotImplemented
+        return self._data > float(other) if _is_operand(other) else NotImplemented
 
     def __ge__(self, other):
-        return self.data >= float(other) if _is_operand(other) else NotImplemented
+        return self._data >= float(other) if _is_operand(other) else NotImplemented
 
     # --- operations ---
 
     # + - * / ** % // and the functions of the table at the end of this file are put in below
 
     def __neg__(self):
-        return Tensor(-self.data, (self,), "neg")
+        return Tensor(-self._data, (self,), "neg")
 
     def __pos__(self):
         return self
@@ -134,10 +146,16 @@ class Tensor:
     def _backward(self):
         """The local step of this node: gradient times derivative goes to each parent.
 
-        An operation of the reader's own, `out = Tensor(value, (a, b))`, sets `out._backward` to its step.
+        A gradient that is zero contributes nothing, whatever the derivative: what `where`, `relu`, `maximum` did not
+        choose has no influence, and no 0 * inf makes a NaN of it.  An operation of the reader's own,
+        `out = Tensor(value, (a, b))`, sets `out._backward` to its step.
         """
         if self._parents and self._op in _DERIVATIVES:
-            slopes = _DERIVATIVES[self._op](*[p.data for p in self._parents], self.data)
+            if self._id <= _written:
+                _check_unchanged(self)
+            if not self.grad:
+                return
+            slopes = _DERIVATIVES[self._op](*[p._data for p in self._parents], self._data)
             for parent, slope in zip(self._parents, slopes, strict=True):
                 if not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
                     parent.grad += self.grad * slope
@@ -162,6 +180,20 @@ class Tensor:
             node._backward()
 
 
+def _check_unchanged(node):
+    """RuntimeError if a derivative of this node would read a value that was written after the node was made."""
+    reads = _READS.get(node._op, ("a",) if len(node._parents) == 1 else ("ab", "ab"))
+    names = {"a": node._parents[0], "b": node._parents[-1], "v": node}
+    for parent, letters in zip(node._parents, reads, strict=True):
+        for letter in letters if parent._op != "const" else "":
+            if names[letter]._written_at >= node._id:
+                whose = "its result" if letter == "v" else "an operand"
+                raise RuntimeError(
+                    f"backward of {node._op}: .data of {whose} was written after the operation was computed; call "
+                    "backward() before writing, or compute the operation again"
+                )
+
+
 def _is_operand(x):
     return isinstance(x, Tensor) or _is_number(x)
 
@@ -174,13 +206,13 @@ def _operator(op, value):
             if not _is_number(other):
                 return NotImplemented
             other = Tensor(other, (), "const")
-        return Tensor(value(self.data, other.data), (self, other), op)
+        return Tensor(value(self._data, other._data), (self, other), op)
 
     def reflected(self, other):
         if not _is_number(other):
             return NotImplemented
         other = Tensor(other, (), "const")
-        return Tensor(value(other.data, self.data), (other, self), op)
+        return Tensor(value(other._data, self._data), (other, self), op)
 
     return forward, reflected
 
@@ -254,6 +286,15 @@ _DERIVATIVES = {  # of the operands' values and the node's own value, one for ea
     "%": lambda a, b, v: (1.0, -_whole_quotient(a, b, v)),
     "//": lambda a, b, v: (0.0, 0.0),
 }
+
+_READS = {  # what the derivative by each operand reads of the operands a, b and the result v; others: all operands
+    "+": ("", ""), "-": ("", ""), "*": ("b", "a"), "/": ("b", "bv"), "**": ("ab", "abv"), "neg": ("",),
+    "%": ("", "abv"), "//": ("", ""), "send": ("b", "a"), "fmod": ("", "abv"), "copysign": ("ab", ""),
+    "hypot": ("av", "bv"), "leaky_relu": ("ab", "a"), "elu": ("ab", "a"), "polygamma": ("ab", ""),
+    "remainder": ("", "abv"), "gamma": ("av",),
+    **dict.fromkeys(["exp", "exp2", "expm1", "sqrt", "cbrt", "tan", "tanh"], ("v",)),
+    **dict.fromkeys(["sign", "floor", "ceil", "trunc", "degrees", "radians"], ("",)),
+}  # fmt: skip
 
 
 def _floor(a):
@@ -495,6 +536,7 @@ _BINARY = {
         lambda a, b, v: (1.0 if a > 0.0 or a != a else b, 0.0 if a > 0.0 else a),
     ),
     "polygamma": (_polygamma, _polygamma_slopes),
+    "send": (lambda a, b: 0.0 if a == 0.0 else a * b, lambda a, b, v: (b, a)),
     "elu": (
         lambda a, b: a if a > 0.0 or a != a else b * math.expm1(a),
         lambda a, b, v: (1.0, 0.0) if a > 0.0 else (1.0 if a != a else b * math.exp(a), math.expm1(a)),
@@ -507,7 +549,7 @@ def _register(name, value, slopes):
     if name in _UNARY:
 
         def method(self):
-            return Tensor(value(self.data), (self,), name)
+            return Tensor(value(self._data), (self,), name)
 
         _DERIVATIVES[name] = lambda a, v: (slopes(a, v),)
     else:
@@ -517,7 +559,7 @@ def _register(name, value, slopes):
                 if not _is_number(other):
                     raise TypeError(f"{name}: expected a Tensor or a real number, got {type(other).__name__}")
                 other = Tensor(other, (), "const")
-            return Tensor(value(self.data, other.data), (self, other), name)
+            return Tensor(value(self._data, other._data), (self, other), name)
 
         _DERIVATIVES[name] = slopes
     setattr(Tensor, name, method)
