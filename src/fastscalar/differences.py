@@ -103,8 +103,8 @@ def gradcheck(
     moved by.  A derivative may be off by atol + rtol * its size + what rounding does to the difference; one that is
     off is tried again with a smaller step.  At a kink there is no right answer: choose points away from them.
 
-    Differences over 5 % of an input to either side are taken too.  Where they are off by 1 % because the value of f jumps
-    there, at a branch or with a loop that makes one step more, the report says so (`jumps`) and is false: the
+    Differences over 5 % of an input to either side are taken too.  Where they are off by 1 % because the value of f
+    jumps there, at a branch or with a loop that makes one step more, the report says so (`jumps`) and is false: the
     derivative is that of the way which f takes at this very point.
 
     >>> import fastscalar as fs
@@ -165,7 +165,7 @@ def gradcheck(
         for j, wide in enumerate(slopes):
             d = derivatives[j][k]
             if abs(d - wide) > atol + _APART * max(abs(d), abs(wide)) + noise:
-                found = _jump(lambda x, j=j, k=k: at(k, x)[j], start[k] - 2.0 * reach, start[k] + 2.0 * reach, d)
+                found = _jump(lambda x: at(k, x)[j], start[k] - 2.0 * reach, start[k] + 2.0 * reach, d)  # noqa: B023
                 if found is not None:
                     jumps.append(Jump(results[j][1], name, d, wide, *found))
     return GradCheck(len(names) * len(results), tuple(wrong), tuple(jumps))

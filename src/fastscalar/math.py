@@ -6,9 +6,9 @@ TensorArray, element by element and as IEEE 754 has it, a TensorArray.  Python's
 a plain number, and the gradient would be gone.
 
 What is different with Tensors:
-1. Values have the bits that Python gives, but for `lgamma` and `gamma` (Python has code of its own; they differ by about
-   2e-15 of the larger of 1 and the value), `hypot` and `dist` of three or more numbers (2 units in the last place), and
-   `hypot` where the result is below 2.2e-308.  `fsum`, `sumprod` and `fma` round each step.
+1. Values have the bits that Python gives, but for `lgamma` and `gamma` (Python has code of its own; they differ by
+   about 2e-15 of the larger of 1 and the value), `hypot` and `dist` of three or more numbers (some units in the last
+   place), and `hypot` where the result is below 2.2e-308.  `fsum`, `sumprod` and `fma` round each step.
 2. `floor`, `ceil`, `trunc` give Tensors, not ints; like `ulp` they have the derivative 0.
 3. `frexp` gives the exponent as an int, and a mantissa that records.
 4. What takes whole numbers (`comb`, `gcd`, `isqrt` ...) takes no Tensors.

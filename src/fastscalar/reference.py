@@ -2,8 +2,8 @@
 
 `fastscalar.reference` has the names and the numbers of `fastscalar` itself, in code that can be read from top to
 bottom.  The engine is tested against it: scalar code agrees bit for bit, values and gradients, and so does the
-forward pass of layers.  (Two functions aside: Python has a `lgamma` and a `gamma` of its own, which differ from those of
-the C library by some units in the last place.)  It is also the baseline that the benchmarks compare with.
+forward pass of layers.  (Two functions aside: Python has a `lgamma` and a `gamma` of its own, which differ from those
+of the C library by some units in the last place.)  It is also the baseline that the benchmarks compare with.
 
 It differs from the article where the article is wrong (creation order instead of a depth-first pre-order, no
 recursion, independent weights, an activation that is applied, a loss that checks its lengths), and in one matter of
