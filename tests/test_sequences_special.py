@@ -251,6 +251,8 @@ def test_no_decision_in_a_program() -> None:
     one_recording(lambda x: fs.logsumexp([v - fs.max(x) for v in x]), rows)
     labels = rng.integers(0, 7, 300)
     one_recording(lambda x, k: fs.where(fs.argmax(x) == k, x[0], 0.0 * x[1]), rows, labels)
+    one_recording(lambda x, k: fs.max([x[0], k, x[1]]) + fs.argmin([k, x[2]]) * x[3], rows, labels)
+    one_recording(lambda x, k: fs.norm([x[0], k, x[1]]) + fs.math.hypot(k, x[0], 2.0), rows, labels)
     net = fs.MLP(7, [5, 4], seed=0)
     one_recording(lambda x: fs.max(net(x)), rows)
     one_recording(lambda x: -fs.math.log(fs.math.exp(net(x)[0] - fs.max(net(x))) + 1.0), rows)

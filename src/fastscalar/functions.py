@@ -12,7 +12,18 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-from fastscalar._array import TensorArray, TracedBool, dot, elementwise, logsumexp, select, softmax, total, whole_number
+from fastscalar._array import (
+    TensorArray,
+    TracedBool,
+    TracedInt,
+    dot,
+    elementwise,
+    logsumexp,
+    select,
+    softmax,
+    total,
+    whole_number,
+)
 from fastscalar._core import Tensor, _function, _recording, operations
 from fastscalar._views import ArrayView
 
@@ -222,8 +233,10 @@ def _checked(xs: Iterable[Any], name: str) -> list[Any]:
 
 def _one_row(xs: Iterable[Any], name: str) -> list[Any]:
     items = _checked(xs, name)
-    if builtins.any(isinstance(x, (TensorArray, list, tuple)) for x in items):
+    if not {TensorArray, list, tuple}.isdisjoint(map(type, items)):
         raise ValueError(f"{name}: expected one dimension, got several")
+    if _recording():  # whole numbers of a row are numbers here, and no decision
+        items = [x.tensor if type(x) is TracedInt else x for x in items]
     return items
 
 
@@ -272,7 +285,7 @@ def max(xs: Iterable[Any]) -> Any:
     Tensor(data=2.0)
     """
     items = _one_row(xs, "max")
-    return _as_tensor(functools.reduce(maximum, items) if _recording() else items[_first(items, operator.ge)])
+    return _as_tensor(functools.reduce(maximum, items) if _recording() else _best(items, builtins.max))
 
 
 def min(xs: Iterable[Any]) -> Any:
@@ -285,21 +298,21 @@ def min(xs: Iterable[Any]) -> Any:
     Tensor(data=1.0)
     """
     items = _one_row(xs, "min")
-    return _as_tensor(functools.reduce(minimum, items) if _recording() else items[_first(items, operator.le)])
+    return _as_tensor(functools.reduce(minimum, items) if _recording() else _best(items, builtins.min))
 
 
 def argmax(xs: Iterable[Any]) -> int:
     """The index of what `max` gives, an int; of NaN the first.  ValueError of nothing.
 
-    In a program, a whole number that the rows may differ in: comparisons with it, arithmetic, and `where` are no
-    decisions on it; an index of a list is.
+    In a program it is a whole number in which rows may differ: arithmetic with floats and Tensors, and comparisons for
+    `where`, are no decisions on it; an index of a list, or arithmetic with ints, is.
 
     >>> import fastscalar as fs
     >>> fs.argmax([fs.Tensor(1.0), 2.0, 2.0])
     1
     """
     items = _one_row(xs, "argmax")
-    return _traced_first(items, operator.ge, maximum) if _recording() else _first(items, operator.ge)
+    return _traced_place(items, operator.ge, maximum) if _recording() else items.index(_best(items, builtins.max))
 
 
 def argmin(xs: Iterable[Any]) -> int:
@@ -310,20 +323,18 @@ def argmin(xs: Iterable[Any]) -> int:
     0
     """
     items = _one_row(xs, "argmin")
-    return _traced_first(items, operator.le, minimum) if _recording() else _first(items, operator.le)
+    return _traced_place(items, operator.le, minimum) if _recording() else items.index(_best(items, builtins.min))
 
 
-def _first(items: list[Any], holds: Any) -> int:
-    """The index of the first that `holds` against all others, or is NaN."""
-    best, at = items[0], 0
-    for k, x in enumerate(items):
-        if not (holds(best, x) or best != best):
-            best, at = x, k
-    return at
+def _best(items: list[Any], of_all: Any) -> Any:
+    """The first that is the largest or the smallest, or the first NaN, which Python's `max` and `min` may pass over."""
+    if builtins.any(map(operator.ne, items, items)):
+        return next(x for x in items if x != x)
+    return of_all(items)
 
 
-def _traced_first(items: list[Any], holds: Any, of_two: Any) -> Any:
-    """`_first` without decisions, while a program is recorded."""
+def _traced_place(items: list[Any], holds: Any, of_two: Any) -> Any:
+    """The index of `_best` without decisions, while a program is recorded."""
     best, at = items[0], 0.0
     for k, x in enumerate(items[1:], start=1):
         at = where(holds(best, x), at, where(best != best, at, float(k)))

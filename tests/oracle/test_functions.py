@@ -38,6 +38,7 @@ SCIPY = {
     "erfc": special.erfc,
     "ndtr": special.ndtr,
     "lgamma": special.gammaln,
+    "gamma": special.gamma,
     "digamma": special.psi,
     "expm1": special.expm1,
     "log1p": special.log1p,
