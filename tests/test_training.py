@@ -236,7 +236,7 @@ X0, Y0 = small(6)
         (X0[:0], Y0[:0], {}, "empty"),
         (X0[0], Y0, {}, "shape"),
         (X0.reshape(6, 1, 2), Y0, {}, "reshape"),
-        (X0 > 0, Y0, {}, "/ 255"),
+        (X0 > 0, Y0, {}, r"bool; expected floats: X.astype\(float\)"),
         (np.zeros((6, 2), np.uint8), Y0, {}, "/ 255"),
         (X0.astype(object), Y0, {}, "floats"),
         (X0.astype(complex), Y0, {}, "floats"),

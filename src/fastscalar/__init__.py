@@ -7,7 +7,7 @@ Python.  `fastscalar.reference` has the same names in pure Python, a few pages, 
 What may assume what (imports point one way, each part knows those to its right):
 
     cli -> training -> derivatives, nn, optim, datasets -> _array, _graph -> _core -> _scalar.pxd (formulas), _kernels.c
-    training -> trainers -> programs -> _rewrite -> _replay (on _lanes.c) -> _program -> _array
+    training -> trainers -> evaluation -> samples -> programs -> _rewrite -> _replay (on _lanes.c) -> _program -> _array
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2), fs.Tensor(3)
@@ -33,6 +33,7 @@ from fastscalar.derivatives import (
     vjp,
 )
 from fastscalar.differences import GradCheck, gradcheck
+from fastscalar.evaluation import evaluate, predict
 from fastscalar.functions import (
     argmax,
     argmin,
@@ -61,7 +62,7 @@ from fastscalar.functions import (
 from fastscalar.nn import MLP, Linear, Module, load, relu
 from fastscalar.optim import SGD, Adam, sgd
 from fastscalar.programs import CompileWarning, Program, compile
-from fastscalar.training import History, evaluate, fit, predict
+from fastscalar.training import History, fit
 from fastscalar.version import __version__
 
 __all__ = [

@@ -30,11 +30,12 @@ import fastscalar as fs
 from fastscalar import _core, datasets
 from fastscalar.console import WIDTH, Stop, cpu, describe, matrix, percent, plural, say, short, users_fault
 from fastscalar.datasets.catalog import DATASETS, FILES, spellings
+from fastscalar.evaluation import outputs
 from fastscalar.images import read_images
 from fastscalar.nn import linears_of
 from fastscalar.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, write_json
 from fastscalar.sources import SYNTHETIC, first_lines, load_data, rows
-from fastscalar.training import Epoch, outputs
+from fastscalar.training import Epoch
 
 # --- train ---
 

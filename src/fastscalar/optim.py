@@ -59,6 +59,10 @@ def _pruned(nested: Any, wanted: set[int]) -> Any:
     return [p for p in (_pruned(entry, wanted) for entry in entries) if p is not None] or None
 
 
+def _places(parameters: list[Any]) -> set[Any]:
+    return set(map(place_of, parameters))
+
+
 class Optimizer:
     """What `SGD` and `Adam` share: the parameters, `zero_grad`, and the rule that `fit` binds them when left out.
 
@@ -102,6 +106,12 @@ class Optimizer:
         self._distinct = distinct_parameters(parameters)
         self._parameters = each_once(parameters)
         self._bound_by_fit = False
+
+    def _bind_by_fit(self, parameters: list[Any]) -> None:
+        """As `fit` does, which may then give it another net; the same parameters keep what is known of them."""
+        if self._parameters is None or _places(distinct_parameters(parameters)) != _places(self._distinct):
+            self.bind(parameters)
+        self._bound_by_fit = True
 
     def step(self) -> None:
         raise NotImplementedError

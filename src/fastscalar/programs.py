@@ -769,12 +769,12 @@ class Program:
             loss.backward(accumulate=True)
 
 
-def warn(message: str) -> None:
-    """A CompileWarning at the line of the user's that led to it."""
+def warn(message: str, category: type[Warning] = CompileWarning) -> None:
+    """A warning at the line of the user's that led to it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, CompileWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def _holds_tensors(argument: Any) -> bool:

@@ -30,10 +30,11 @@ import numpy as np
 
 import fastscalar as fs
 from fastscalar.console import Stop, cpu, plural, say, users_fault
+from fastscalar.evaluation import EVALUATE_ROWS, outputs
 from fastscalar.files import Busy, locked, remove_halves, replacing
 from fastscalar.nn import linears_of
 from fastscalar.sources import NAMES, Data, first_lines, is_place, load_data, rows
-from fastscalar.training import EVALUATE_ROWS, Epoch, outputs
+from fastscalar.training import Epoch
 
 FORMAT = 1  # of the report
 DEFAULTS: dict[str, Any] = {  # of the options that make up a run

@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._array import flatten_parameters, storage_of
+from fastscalar._array import distinct_parameters, place_of, storage_of
+from fastscalar._array import total as sum_of
 from fastscalar._core import Tensor
+from fastscalar._program import leaves_before
+from fastscalar.evaluation import SAME
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import AT_ONCE, Program, Rows, Version, _Failure, _named
+from fastscalar.samples import what_is_not_finite
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
 PORTION = 0.1  # seconds between two looks at signals
@@ -25,9 +29,19 @@ PORTION = 0.1  # seconds between two looks at signals
 class Schedule:
     """The learning rate, which falls linearly over a run or stays; counts the samples that were trained on."""
 
-    def __init__(self, optimizer: Optimizer, kind: str | None, total: int, done: int) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        kind: str | None,
+        total: int,
+        done: int,
+        data: dict[str, np.ndarray] | None = None,
+    ) -> None:
         self.optimizer, self.first_rate, self.total, self.done = optimizer, optimizer.lr, total, done
         self.falls = kind == "linear"
+        self.begun = done                        # by an earlier call
+        self.data = data or {}
+        self.doubt: Doubt | None = None
 
     def begin_epoch(self) -> None:
         """Somebody may have set another rate."""
@@ -36,10 +50,83 @@ class Schedule:
     def rate(self) -> float:
         return self.first_rate * (1.0 - self.done / self.total) if self.falls else self.first_rate
 
-    def bad_loss(self, value: float) -> FloatingPointError:
-        return FloatingPointError(
-            f"the loss is {value} after {self.done:,} samples; the learning rate {self.first_rate:g} may be too large"
+    def bad_loss(self, value: float, rows: Any) -> FloatingPointError:
+        """The error of a batch of these rows, with the likeliest reason."""
+        why = what_is_not_finite(self.data, rows)
+        if why is None and not all(map(_is_finite, self.optimizer._distinct)) and self.done == self.begun:
+            why = "a parameter of the net is not finite"
+        if why is None and self.done == self.begun:
+            why = "nothing was trained yet, so the net, or the loss, is not defined there, or its numbers are too large"
+        return self._diverged(f"the loss is {value}", why)
+
+    def bad_step(self) -> FloatingPointError:
+        return self._diverged("a parameter is not finite", None)
+
+    def _diverged(self, what: str, why: str | None) -> FloatingPointError:
+        why = why or f"the learning rate {self.first_rate:g} may be too large"
+        return FloatingPointError(f"{what} after {self.done:,} samples; {why}")
+
+    def bind(self, parameters: list[Any]) -> None:
+        """What `fit` found is what is trained; an optimiser that had the parameters of another net starts anew."""
+        optimizer = self.optimizer
+        held = _storages(optimizer._distinct) if optimizer._bound_by_fit and self.begun else set()
+        if held and parameters and not held & _storages(distinct_parameters(parameters)):
+            raise ValueError(
+                "fit: first_epoch: the optimiser holds the parameters of another net, and what it knows is of those; "
+                "copy or pickle net and optimiser together"
+            )
+        optimizer._bind_by_fit(parameters)
+
+
+class Doubt:
+    """An optimiser that came with parameters, and a net that may be another one: what it reads decides.
+
+    patient: it may read them in any sample of the first epoch; else it has to in the first."""
+
+    def __init__(self, optimizer: Optimizer, patient: bool) -> None:
+        self.held, self.patient = _storages(optimizer._distinct), patient
+
+    def settled(self, leaves: Iterable[Any]) -> bool:
+        return bool(self.held & _storages(leaves))
+
+    def error(self) -> ValueError:
+        return ValueError(
+            "fit: the optimiser holds the parameters of another net, this one reads none of them; "
+            "leave them out, as in SGD(lr=0.02), or give it net.parameters()"
         )
+
+
+def _storages(parameters: Iterable[Any]) -> set[int]:
+    return set(map(storage_of, parameters))
+
+
+class Before:
+    """Parameters as they were when an epoch began."""
+
+    def __init__(self, parameters: Iterable[Any] = ()) -> None:
+        self.kept: dict[Any, tuple[Any, Any]] = {}
+        self.add(parameters)
+
+    def add(self, parameters: Iterable[Any]) -> None:
+        for p in parameters:
+            if place_of(p) not in self.kept:
+                self.kept[place_of(p)] = p, p.data if isinstance(p, Tensor) else p.numpy()
+
+    def overflowed(self) -> bool:
+        """Whether a number is infinite or NaN that was not."""
+        return any(
+            not _is_finite(p) and bool((np.isfinite(value) & ~np.isfinite(np.asarray(p.data))).any())
+            for p, value in self.kept.values()
+        )
+
+    def restore(self) -> None:
+        for p, value in self.kept.values():
+            p.data = value
+            p.grad = 0.0
+
+
+def _is_finite(p: Any) -> bool:
+    return bool(np.isfinite(np.asarray(p.data)).all())
 
 
 @contextmanager
@@ -52,21 +139,40 @@ def rows_named() -> Iterator[None]:
 
 
 class EagerTrainer:
-    """`loss(net(x), y)`, `backward()`, `step()`: the loop that a user would write."""
+    """`loss(net(x), y)`, `backward()`, `step()`: the loop that a user would write.
+
+    A batch is one call with all of its rows where that is known, or seen with the first one, to give the mean of what
+    the rows give; else a call for each row.  at_once: it is known."""
 
     def __init__(
-        self, sample: Callable[[Any, Any], Tensor], X: np.ndarray, y: np.ndarray, batch_size: int, schedule: Schedule
+        self,
+        sample: Callable[[Any, Any], Tensor],
+        X: np.ndarray,
+        y: np.ndarray,
+        batch_size: int,
+        schedule: Schedule,
+        at_once: bool = False,
     ) -> None:
         self.sample, self.X, self.y, self.batch_size, self.schedule = sample, X, y, batch_size, schedule
         self.labels = y.tolist() if y.ndim == 1 else y
+        self.at_once: bool | None = at_once or None
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         total = 0.0
+        before = Before(self.schedule.optimizer._distinct)
         try:
             for first, count in _stretches(len(order), -(-REPORT_EVERY // self.batch_size) * self.batch_size):
                 total += self._some(order[first : first + count].tolist())
                 bar.set_postfix_str(f"loss {total / (first + count):.4f}", refresh=False)
                 bar.update(count)
+            if self.schedule.doubt is not None:
+                raise self.schedule.doubt.error()
+            if before.overflowed():
+                raise self.schedule.bad_step()
+        except FloatingPointError:
+            if before.overflowed():
+                before.restore()
+            raise
         finally:
             self.schedule.optimizer.lr = self.schedule.first_rate
         return total / len(order)
@@ -75,31 +181,52 @@ class EagerTrainer:
         X, labels, schedule, optimizer = self.X, self.labels, self.schedule, self.schedule.optimizer
         total = 0.0
         for k in range(0, len(indices), self.batch_size):
+            batch = indices[k : k + self.batch_size]
+            marker = None if schedule.doubt is None else Tensor(0.0)
             if self.batch_size == 1:
-                i = indices[k]
-                result = self.sample(X[i], labels[i])
-                count = 1
+                result = self.sample(X[batch[0]], labels[batch[0]])
             else:
-                batch = indices[k : k + self.batch_size]
-                result = self.sample(X[batch], self.y[batch])
-                count = len(batch)
+                result = self._of_batch(batch)
             value = result.data
             if not math.isfinite(value):
-                raise schedule.bad_loss(value)
+                raise schedule.bad_loss(value, batch)
+            if marker is not None:
+                self._look_at(leaves_before(marker, result))
             optimizer.lr = schedule.rate()
             result.backward()
             optimizer.step()
             optimizer.zero_grad()
-            schedule.done += count
-            total += value * count
+            schedule.done += len(batch)
+            total += value * len(batch)
         return total
+
+    def _of_batch(self, batch: list[int]) -> Tensor:
+        """The mean of the losses of its samples."""
+        if self.at_once:
+            return self.sample(self.X[batch], self.y[batch])
+        mean = sum_of([self.sample(self.X[i], self.labels[i]) for i in batch]) / len(batch)
+        if self.at_once is None:
+            try:
+                together = self.sample(self.X[batch], self.y[batch])
+                self.at_once = type(together) is Tensor and math.isclose(together.data, mean.data, rel_tol=SAME)
+            except Exception:  # row by row it may well work: as it just did
+                self.at_once = False
+        return mean
+
+    def _look_at(self, leaves: list[Any]) -> None:
+        doubt = self.schedule.doubt
+        assert doubt is not None
+        if doubt.settled(leaves):
+            self.schedule.doubt = None
+        elif not doubt.patient:
+            raise doubt.error()
 
 
 class EagerProgramTrainer:
     """A program's function row by row, for what is not replayed; a batch is the mean of its rows.
 
-    bind: called when a batch has run, which may have read leaves that none read before.  If it is left out, an
-    optimiser without parameters is given them all."""
+    bind: called when a batch has run, which may have read leaves that none read before.  If it is left out, the
+    optimiser is given them all, unless the user gave it parameters."""
 
     def __init__(
         self,
@@ -110,57 +237,79 @@ class EagerProgramTrainer:
         bind: Callable[[], None] | None = None,
     ) -> None:
         self.program, self.rows, self.batch_size, self.schedule = program, rows, batch_size, schedule
-        self.own = bind is None and schedule.optimizer.parameters is None
+        self.alone = bind is None
+        self.own = self.alone and _is_ours(schedule.optimizer)
         self.bind = bind or self._bind
+        self.before = Before()
+        self._bind()
 
     def _bind(self) -> None:
-        found = self.program.parameters if self.own else []
-        if len(found) > len(flatten_parameters(self.schedule.optimizer.parameters or [], [])):
-            self.schedule.optimizer.bind(found)
+        if self.own:
+            self.schedule.bind(self.program.parameters)
+        if self.alone:
+            self.before.add(self.schedule.optimizer._distinct)
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         total = 0.0
         optimizer = self.schedule.optimizer
-        wanted, self.program._wants_leaves = self.program._wants_leaves, self.own or self.program._wants_leaves
+        wanted = self.program._wants_leaves
+        self.program._wants_leaves = wanted or self.own or self.schedule.doubt is not None
+        self.before = Before(optimizer._distinct if self.alone else ())
         try:
             for first, count in _stretches(len(order), self.batch_size):
-                losses = []
+                batch = order[first : first + count].tolist()
                 with rows_named():
-                    for i in order[first : first + count].tolist():
-                        losses.append(self.program._eager(self.rows, i)[0])
-                for loss in losses:
+                    losses = [self.program._eager(self.rows, i)[0] for i in batch]
+                for i, loss in zip(batch, losses, strict=True):
                     if not math.isfinite(loss.item()):
-                        raise self.schedule.bad_loss(loss.item())
+                        raise self.schedule.bad_loss(loss.item(), [i])
                 self.bind()
-                if optimizer.parameters is not None:
-                    optimizer.zero_grad()
+                optimizer.zero_grad()
                 for loss in losses:
                     loss.backward(accumulate=True)
                 step_by_mean(optimizer, count, self.schedule)
                 total += sum(loss.item() for loss in losses)
                 bar.update(count)
+            if self.alone:
+                settle(self.schedule, self.program)
+            if self.before.overflowed():
+                raise self.schedule.bad_step()
+        except FloatingPointError:
+            if self.before.overflowed():
+                self.before.restore()
+            raise
         finally:
             optimizer.lr = self.schedule.first_rate
             self.program._wants_leaves = wanted
         return total / len(order)
 
 
+def settle(schedule: Schedule, program: Program) -> None:
+    """After an epoch: whether the optimiser's parameters are among what was read."""
+    if schedule.doubt is not None and not schedule.doubt.settled(program.parameters):
+        raise schedule.doubt.error()
+    schedule.doubt = None
+
+
+def _is_ours(optimizer: Optimizer) -> bool:
+    """Whether `fit` says what it trains."""
+    return optimizer.parameters is None or optimizer._bound_by_fit
+
+
 def step_by_mean(optimizer: Optimizer, count: int, schedule: Schedule) -> None:
-    """One step of an optimiser when the gradients are sums over `count` rows.  Without parameters it waits for some:
-    no row has read a leaf so far."""
-    if optimizer.parameters is not None:
-        if count > 1:
-            for p in flatten_parameters(optimizer.parameters, []):
-                p.grad = p.grad / count if isinstance(p, Tensor) else np.asarray(p.grad) / count
-        optimizer.lr = schedule.rate()
-        optimizer.step()
-        optimizer.zero_grad()
+    """One step of an optimiser when the gradients are sums over `count` rows."""
+    if count > 1:
+        for p in optimizer._distinct:
+            p.grad = p.grad / count if isinstance(p, Tensor) else np.asarray(p.grad) / count
+    optimizer.lr = schedule.rate()
+    optimizer.step()
+    optimizer.zero_grad()
     schedule.done += count
 
 
 class CompiledTrainer:
     """Replays of a program.  The parameters are trained in a private block and copied back after each epoch: if
-    something stops it, the net is as it was when the epoch began."""
+    something stops it, the net is as it was when the epoch began.  own: the program is the user's, not a net's."""
 
     def __init__(
         self,
@@ -171,6 +320,7 @@ class CompiledTrainer:
         schedule: Schedule,
         threads: int,
         wide: bool,
+        own: bool,
     ) -> None:
         self.program, self.batch_size, self.schedule = program, batch_size, schedule
         self.threads, self.wide = threads, wide
@@ -180,14 +330,17 @@ class CompiledTrainer:
         if not self.site.versions and not self.site.eager:
             with rows_named():
                 program._record(self.site, self.rows, 0)
-        self.own = optimizer.parameters is None      # then all that the program reads is trained
-        self.known = 0
-        # parameters and their values from the beginning of an epoch that touched the net
-        self.before: list[tuple[Any, Any]] | None = None
+        self.own = own and _is_ours(optimizer)   # then all that the program reads is trained
+        self.known = -1
+        self.before: Before | None = None        # of an epoch that touched the net
         self.plans: dict[Version, Any] = {}      # which elements are trained stays the same until more are read
+        doubt = schedule.doubt
+        if doubt is not None and doubt.settled(program.parameters):
+            schedule.doubt = None
+        elif doubt is not None and not doubt.patient and self.site.versions:
+            raise doubt.error()
         self._bind()
-        if self.parameters:
-            optimizer.zero_grad()
+        optimizer.zero_grad()
         self.version: Version | None = self.site.versions[0] if self.site.versions else None
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
         self.losses = 0.0
@@ -197,36 +350,34 @@ class CompiledTrainer:
     def _bind(self) -> None:
         """What is trained; a new version may read more."""
         known = len(self.site.versions) + len(self.program._eager_leaves)
-        if self.own and known > self.known:
-            if len(self.program.parameters) > self.known_parameters():
-                self.schedule.optimizer.bind(self.program.parameters)
+        if self.own and known != self.known:
+            self.schedule.bind(self.program.parameters)
             self.known = known
             self.plans = {}
-        self.parameters = flatten_parameters(self.schedule.optimizer.parameters or [], [])
         if self.before is not None:              # nothing has trained the new ones yet
-            kept = {storage_of(p) for p, _ in self.before}
-            self.before += _values_of(p for p in self.parameters if storage_of(p) not in kept)
-
-    def known_parameters(self) -> int:
-        return len(flatten_parameters(self.schedule.optimizer.parameters or [], []))
+            self.before.add(self.schedule.optimizer._distinct)
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0
-        self.program._wants_leaves = self.own
+        self.program._wants_leaves = self.own or self.schedule.doubt is not None
         try:
             if self.version is None:
                 self._keep()
-                return self.eager.epoch(order, bar)
-            if self.inside:
+                self.losses = self.eager.epoch(order, bar) * len(order)
+            elif self.inside:
                 self._by_replays(order, bar)
             else:
                 self._keep()
                 for first, count in _stretches(len(order), self.batch_size):
                     self._one_batch(order[first : first + count])
                     self._tell(bar, count, first + count)
+            settle(self.schedule, self.program)
+            if self.before is not None and self.before.overflowed():
+                raise self.schedule.bad_step()
         except BaseException:
-            self._restore()
+            if self.before is not None:
+                self.before.restore()
             raise
         finally:
             self.schedule.optimizer.lr = self.schedule.first_rate
@@ -242,18 +393,13 @@ class CompiledTrainer:
     def _keep(self) -> None:
         """The net is going to be written to: remember what it was."""
         if self.before is None:
-            self.before = _values_of(self.parameters)
-
-    def _restore(self) -> None:
-        for p, value in self.before or ():
-            p.data = value
-            p.grad = 0.0
+            self.before = Before(self.schedule.optimizer._distinct)
 
     # --- SGD inside the replay ---
 
     def _open(self, version: Version) -> Any:
         if version not in self.plans:
-            self.plans[version] = version.plan(frozenset(), None if self.own else self.parameters)
+            self.plans[version] = version.plan(frozenset(), None if self.own else self.schedule.optimizer._distinct)
         plan = self.plans[version]
         replay = version.take(plan, self.batch_size, self.wide, self.threads)
         replay.trusting = False
@@ -293,6 +439,7 @@ class CompiledTrainer:
                 at += progressed
             elif time.perf_counter() - start < PORTION / 2:
                 size *= 2
+        self._keep()
         self._close(replay)
 
     def _close(self, replay: Any) -> None:
@@ -305,13 +452,12 @@ class CompiledTrainer:
         assert self.version is not None
         losses, status = replay.batch_status()
         if not status.any():
-            raise self.schedule.bad_loss(float(losses[~np.isfinite(losses)][0]))
+            raise self.schedule.bad_loss(float(losses[~np.isfinite(losses)][0]), batch[~np.isfinite(losses)])
         self._keep()
         self._close(replay)                      # a version is recorded, and rows run eagerly, with what was learned
         values, found = self._classify(batch)
         self._bind()
-        if not np.isfinite(values[batch]).all():
-            raise self.schedule.bad_loss(float(values[batch][~np.isfinite(values[batch])][0]))
+        self._check(values[batch], batch)
         if len(found) == 1 and found[0][0] is self.version:
             replay = self._open(self.version)    # a result that is infinite and right
             replay.trusting = True
@@ -320,7 +466,7 @@ class CompiledTrainer:
             )
             replay.trusting = False
             if not done:
-                raise self.schedule.bad_loss(float(replay.batch_status()[0].sum()))
+                raise self.schedule.bad_loss(float(replay.batch_status()[0].sum()), batch)
             self.schedule.done += done
             return replay, done
         if len(found) == 1 and found[0][0] is not None:
@@ -340,21 +486,20 @@ class CompiledTrainer:
             values = self.program._gradients(
                 self.rows, self.threads, None, False, batch, self.wide, self._zero_grad
             )[batch]
-        if not np.isfinite(values).all():
-            raise self.schedule.bad_loss(float(values[~np.isfinite(values)][0]))
+        self._check(values, batch)
         step_by_mean(self.schedule.optimizer, len(batch), self.schedule)
         self.losses += float(values.sum())
 
 
+    def _check(self, values: np.ndarray, batch: np.ndarray) -> None:
+        wrong = ~np.isfinite(values)
+        if wrong.any():
+            raise self.schedule.bad_loss(float(values[wrong][0]), batch[wrong])
+
     def _zero_grad(self) -> None:
         """By now all versions of the batch are recorded, and what its other rows read is known."""
         self._bind()
-        if self.schedule.optimizer.parameters is not None:
-            self.schedule.optimizer.zero_grad()
-
-
-def _values_of(parameters: Iterable[Any]) -> list[tuple[Any, Any]]:
-    return [(p, p.data if isinstance(p, Tensor) else p.numpy()) for p in parameters]
+        self.schedule.optimizer.zero_grad()
 
 
 def _stretches(n: int, size: int) -> Iterator[tuple[int, int]]:

@@ -1,26 +1,22 @@
-"""fit, evaluate, predict: the loop of the article over a data set."""
+"""fit: the loop of the article over a data set."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fastscalar._array import cross_entropy, mse_loss, squared_loss
-from fastscalar._core import _noting, no_grad
+from fastscalar._array import cross_entropy, distinct_parameters
+from fastscalar._core import _noting
+from fastscalar.evaluation import LOSSES, Measure, loss_of, takes_blocks
 from fastscalar.optim import SGD, Optimizer
 from fastscalar.programs import Program, Rows, warn
-from fastscalar.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
-
-LOSSES: dict[str, Callable[[Any, Any], Any]] = {
-    "cross_entropy": cross_entropy, "squared": squared_loss, "mse": mse_loss
-}
-WHOLE_NUMBERS = "images need scaling to 0..1 first: X / 255; other numbers, or pixels as they are: X.astype(float)"
-EVALUATE_ROWS = 1024  # samples in one call of the net in `evaluate` and `predict`
+from fastscalar.samples import rows_of, samples_of
+from fastscalar.trainers import CompiledTrainer, Doubt, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
 
 
 @dataclass
@@ -29,14 +25,18 @@ class Epoch:
 
     epoch: int  # from 1
     loss: float  # mean over its samples, each taken before its step
-    accuracy: float | None  # on the validation data, from 0 to 1; None without any
+    accuracy: float | None  # on the validation data, from 0 to 1; None without any, or if it is not what is measured
     seconds: float  # of training; evaluation aside
     samples_per_s: float
+    validation_loss: float | None = None  # mean over the validation data, after the epoch; None without any
+    validation_metric: float | None = None  # what `evaluate` gives for them
+    metric: str | None = None  # which is that: "accuracy" or "r2"
 
 
 @dataclass
 class History:
-    """What `fit` did: `epochs`, a list of Epoch; `seconds` of training in all."""
+    """What `fit` did: `epochs`, a list of Epoch; `seconds` of training in all; by epoch `loss`, `validation_loss`,
+    `validation_metric`."""
 
     epochs: list[Epoch] = field(default_factory=list)
 
@@ -47,6 +47,14 @@ class History:
     @property
     def loss(self) -> list[float]:
         return [e.loss for e in self.epochs]
+
+    @property
+    def validation_loss(self) -> list[float | None]:
+        return [e.validation_loss for e in self.epochs]
+
+    @property
+    def validation_metric(self) -> list[float | None]:
+        return [e.validation_metric for e in self.epochs]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,8 +113,8 @@ def fit(
     >>> fs.evaluate(net, X, y) > 0.9
     True
     """
-    loss = _loss(loss)
-    X, y = _checked(X, y) if not isinstance(net, Program) else _checked_rows(X, y)
+    loss = loss_of(loss, "fit")
+    X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"fit: {name}: expected a whole number of at least 1, got {value!r}")
@@ -120,16 +128,16 @@ def fit(
         raise ValueError("fit: threads: the samples of a batch are shared among threads, and batch_size is 1")
     if dtype == "float32" and not compile:
         raise ValueError("fit: dtype: float32 needs compile=True; the eager engine computes in float64")
+    validation = None
     if validation_data is not None:
         if isinstance(net, Program):
             raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")
-        validation_data = _checked(*validation_data)
+        validation = Measure(net, *validation_data, loss, "validation_data")
     optimizer = SGD() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {optimizer!r}")
-    if optimizer.parameters is None and not isinstance(net, Program):
-        optimizer.bind(net.parameters())  # type: ignore[attr-defined]
-    done = Schedule(optimizer, schedule, epochs * len(X), (first_epoch - 1) * len(X))
+    done = Schedule(optimizer, schedule, epochs * len(X), (first_epoch - 1) * len(X), {"X": X, "y": y})
+    _bind(net, done)
     run = _trainer(net, loss, X, y, batch_size, done, compile, threads, dtype)
     if optimizer.parameters is not None:         # else they are found when they are read
         optimizer.zero_grad()
@@ -144,23 +152,34 @@ def fit(
         with _bar(number, epochs, len(X), progress) as bar:
             mean = run.epoch(order, bar)
         seconds = time.perf_counter() - start
-        accuracy = None if validation_data is None else evaluate(net, *validation_data)
-        history.epochs.append(Epoch(number, mean, accuracy, seconds, len(X) / seconds))
+        found = None if validation is None else validation()
+        history.epochs.append(Epoch(
+            number, mean, float(found) if found is not None and found.metric == "accuracy" else None, seconds,
+            len(X) / seconds, *((None, None, None) if found is None else (found.loss, float(found), found.metric)),
+        ))  # fmt: skip
         if on_epoch is not None:
             on_epoch(history.epochs[-1])
     return history
 
 
-def _loss(loss: Any) -> Callable[[Any, Any], Any]:
-    """The function of that name; functions stay as they are."""
-    if isinstance(loss, str) and loss in LOSSES:
-        return LOSSES[loss]
-    expected = f"fit: loss: expected a function or one of {', '.join(map(repr, LOSSES))}, got {loss!r}"
-    if isinstance(loss, str):
-        raise ValueError(expected)
-    if not callable(loss):
-        raise TypeError(expected)
-    return loss
+def _bind(net: Any, schedule: Schedule) -> None:
+    """The optimiser and what it trains belong together, or it is said that they do not."""
+    optimizer = schedule.optimizer
+    parameters = None if isinstance(net, Program) or not hasattr(net, "parameters") else net.parameters()
+    if optimizer.parameters is not None and not optimizer._bound_by_fit:
+        listed = [] if parameters is None else distinct_parameters(parameters)
+        doubt = Doubt(optimizer, patient=parameters is None)
+        if not doubt.settled(listed):
+            schedule.doubt = doubt               # what it reads decides
+    elif parameters is not None:
+        if not distinct_parameters(parameters):
+            raise ValueError(f"fit: {type(net).__name__} has no parameters, nothing to train")
+        schedule.bind(parameters)
+    elif not isinstance(net, Program):
+        raise TypeError(
+            f"fit: {getattr(net, '__name__', type(net).__name__)} has no parameters(): give them to the optimiser, "
+            "as in SGD([w, b], lr=0.02), or fit the program fastscalar.compile(sample_loss)"
+        )
 
 
 def _trainer(
@@ -175,7 +194,8 @@ def _trainer(
     dtype: str,
 ) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer:
     """The loop for these wishes."""
-    eager = EagerTrainer(lambda x, label: loss(net(x), label), X, y, batch_size, schedule)
+    known = takes_blocks(net) and loss in LOSSES.values()
+    eager = EagerTrainer(lambda x, label: loss(net(x), label), X, y, batch_size, schedule, known)
     if isinstance(net, Program):
         program = net
     elif compile:
@@ -185,7 +205,8 @@ def _trainer(
         if isinstance(net, Program):
             return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
         return eager
-    trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64")
+    own = isinstance(net, Program)
+    trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64", own)
     if isinstance(net, Program):
         return trainer
     if trainer.site.eager:
@@ -199,11 +220,6 @@ def _trainer(
         )
         return eager
     return trainer
-
-
-def _portions(n: int, size: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, n, size):
-        yield first, min(size, n - first)
 
 
 class _NoBar:
@@ -232,63 +248,3 @@ def _bar(number: int, epochs: int, n: int, progress: bool) -> Any:
         leave=False,
         dynamic_ncols=True,
     )
-
-
-def _checked(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The data as arrays; ValueError says what is wrong with them."""
-    X, y = np.asarray(X), np.asarray(y)
-    if X.ndim != 2:
-        raise ValueError(f"X: expected an array of shape (n, in_features), got {X.shape}; X.reshape(len(X), -1)?")
-    if X.dtype.kind in "iub":
-        raise ValueError(f"X: got an array of {X.dtype}; {WHOLE_NUMBERS}")
-    if X.dtype.kind != "f":
-        raise ValueError(f"X: expected an array of floats, got {X.dtype}")
-    if y.shape[:1] != X.shape[:1]:
-        raise ValueError(f"X has {len(X)} rows but y has shape {y.shape}")
-    if not len(X):
-        raise ValueError("X is empty")
-    return X, y
-
-
-def _checked_rows(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The same for a program, whose rows may have any shape."""
-    X, y = np.asarray(X), np.asarray(y)
-    if X.ndim == 0 or y.shape[:1] != X.shape[:1]:
-        raise ValueError(f"X of shape {X.shape} and y of shape {y.shape}: expected as many rows in both")
-    if X.ndim > 1 and X.dtype == np.uint8:       # other whole numbers may be indices
-        raise ValueError(f"X: got an array of {X.dtype}; {WHOLE_NUMBERS}")
-    if not len(X):
-        raise ValueError("X is empty")
-    return X, y
-
-
-def outputs(net: Callable[[Any], Any], X: np.ndarray) -> Iterator[np.ndarray]:
-    """What the net makes of the rows of X, some of them at a time, without recording a graph."""
-    with no_grad():
-        for first, count in _portions(len(X), EVALUATE_ROWS):
-            yield net(X[first : first + count]).numpy()
-
-
-def predict(net: Callable[[Any], Any], X: Any) -> np.ndarray:
-    """The most probable class of each row of X, shape (n,): the index of the largest output.
-
-    >>> import fastscalar as fs, numpy as np
-    >>> net = fs.MLP(4, [3, 2], seed=0)
-    >>> fs.predict(net, np.zeros((5, 4))).shape
-    (5,)
-    """
-    X, _ = _checked(X, np.zeros(len(X)))
-    return np.concatenate([some.argmax(axis=1) for some in outputs(net, X)])
-
-
-def evaluate(net: Callable[[Any], Any], X: Any, y: Any) -> float:
-    """The accuracy, from 0 to 1: the part of the rows of X whose most probable class is their label in y.
-
-    >>> import fastscalar as fs, numpy as np
-    >>> net = fs.MLP(4, [3, 2], seed=0)
-    >>> X = np.eye(4)
-    >>> fs.evaluate(net, X, fs.predict(net, X))
-    1.0
-    """
-    X, y = _checked(X, y)
-    return float(np.mean(predict(net, X) == y))
