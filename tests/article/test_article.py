@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import re
+import runpy
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,17 @@ TWIN = ("from fastscalar import", "from fastscalar.reference import")
 ARTICLE = ("from fastscalar import", "from fastscalar.article import")
 FEW = ("train_data, test_data = 1000, 10", "train_data, test_data = 20, 10")
 GIGABYTE = 1 << 30
+WALKS = ["from-the-article.md", "from-the-article.zh-CN.md"]
+EXAMPLES = ["mnist_regression", "paddle_run"]
+
+# What the article prints.
+THERE = """
+5.200388 0.407041 0.041877 17.498
+184.39 95.32 30.90 10.46 5.93 4.17 3.06 2.28 1.71 1.29 17.5617
+93,719,477.78 83,988.26 55,067.31 330,436.89 223,290.44
+2.4785 1.7346 1.4243 1.2564 1.1514 1.0804 1.0301 0.9931 0.9652 0.9436 3617.56 36.34 22.81 0.71 1.03 0.04 3.89
+1.7437665109884302
+"""
 
 
 def seed(k):
@@ -234,6 +246,47 @@ def test_the_mnist_run():
     check_mnist_lines(printed.splitlines()[-22:], namespace)
     assert namespace["train_losses"][0] == pytest.approx(95_611_011.19, abs=0.01)
     assert namespace["test_losses"] == pytest.approx([400_910.91, 250_511.54], abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def figures_of_mnist():
+    """What the walks show of the examples' runs: seed 0; the run in Paddle also with seed 1."""
+    examples = {name: runpy.run_path(str(HERE.parent.parent / "examples" / f"{name}.py")) for name in EXAMPLES}
+    with contextlib.redirect_stdout(None):
+        mnist = examples["mnist_regression"]["main"]()
+        paddle = [examples["paddle_run"]["main"](["--seed", k]) for k in "01"]
+    (train, test), (_, test_all), (_, test_mlp) = mnist["article"], mnist["all"], mnist["mlp"]
+    figures = [f"{v:,.2f}" for v in (train[0], train[1], train[9], *test, *test_all, *test_mlp)]
+    figures += ["| " + " | ".join(f"{v:.4f}" for v in run[1]) + " |" for run in paddle]
+    first = paddle[0][0]
+    figures += [f"{first[k]:.2f}, {first[k + 1]:.2f}" for k in (0, 2, 18)]
+    (X, _), _ = fastscalar.datasets.mnist()
+    return [*figures, f"{paddle[0][2](X[0].reshape(-1).astype(float))[0].data:.2f}"]
+
+
+@pytest.mark.mnist
+@needs_mnist
+@pytest.mark.parametrize("page", WALKS)
+def test_the_walks_show_what_the_examples_print(page, figures_of_mnist):
+    text = (HERE.parent.parent / "docs" / page).read_text(encoding="utf-8")
+    assert [figure for figure in figures_of_mnist if figure not in text] == []
+
+
+@pytest.mark.parametrize("page", WALKS)
+def test_the_walks_have_the_articles_figures(page):
+    text = (HERE.parent.parent / "docs" / page).read_text(encoding="utf-8")
+    assert [figure for figure in THERE.split() if figure not in text] == []
+
+
+def test_the_walks_have_the_same_code_output_and_tables():
+    """Comments and headings of tables aside."""
+    pages = []
+    for page in WALKS:
+        text = (HERE.parent.parent / "docs" / page).read_text(encoding="utf-8")
+        code = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+        numbers = [re.findall(r"\d[\d,.]*(?<=\d)", line) for line in text.splitlines() if line.startswith("| ")]
+        pages.append(([(kind, re.sub(r" *#.*", "", block)) for kind, block in code], numbers))
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.mnist
