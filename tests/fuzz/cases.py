@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import _graph
+from fastscalar import _core, _graph, derivatives
 
-from .rounding import AVAILABLE, scattered
+from .rounding import AVAILABLE, noisy, scattered
 
 NAME = "<case>"
 SAMPLES = 24
@@ -32,7 +32,6 @@ class Outcome:
 
     error: Exception | None
     value: float = 0.0
-    scale: float = 0.0  # of its rounding errors: all numbers of the graph, times their influence on the value
     arguments: tuple[Any, ...] = ()  # derivatives, None by whole numbers
     leaves: tuple[Any, ...] = ()
 
@@ -94,12 +93,8 @@ class Case:
             result = self.function(*given)
         except Exception as error:
             return Outcome(error)
-        scale = 0.0
         if isinstance(result, fs.Tensor):
             result.backward()
-            with np.errstate(all="ignore"):
-                nodes = _graph._reached(result)
-                scale = float(np.sum([abs(t.data * t.grad) for t in nodes if t.data and t.grad]))
             value = result.data
         elif isinstance(result, (int, float)) and not isinstance(result, bool):
             value = float(result)
@@ -109,7 +104,7 @@ class Case:
         leaves = tuple(gradient_of(leaf) for leaf in self.leaves)
         for leaf in self.leaves:
             set_gradient(leaf, 0.0)
-        return Outcome(None, value, scale, arguments, leaves)
+        return Outcome(None, value, arguments, leaves)
 
     def truth(self, i: int) -> Outcome:
         if i not in self.known:
@@ -127,7 +122,7 @@ class Case:
             kept = [gradient_of(leaf) for leaf in self.leaves]
             found = []
             for seed in range(SAMPLES):
-                with scattered(seed, self.file):
+                with scattered(seed, self.file), noisy(seed, self.function.__globals__):
                     found.append(self.plainly(i))
             for leaf, gradient in zip(self.leaves, kept, strict=True):
                 set_gradient(leaf, gradient)
@@ -136,6 +131,37 @@ class Case:
                 raise Unstable
             self.known["samples", i] = found
         return self.known["samples", i]
+
+    def absolute(self, i: int) -> Outcome:
+        """In place of each number the sum of the absolute terms that it is made of: for the value all numbers of the
+        graph, times their influence on it; for a derivative the products along all paths.  Rounding, in whatever order
+        it is added up, changes it by some 2**-52 of that."""
+        given = self.row(i)
+        result = self.function(*given)
+        sums: dict[fs.Tensor, float] = {}
+        value = 0.0
+        if isinstance(result, fs.Tensor):
+            nodes = _graph._reached(result)
+            sweep, sums = derivatives._Sweep(nodes), {result: 1.0}
+            with _core._ieee(), np.errstate(all="ignore"):
+                for node in nodes:
+                    influence = sums.get(node, 0.0)
+                    value += abs(node.data) * influence if math.isfinite(node.data) else 0.0
+                    for operand, slope in sweep.slopes(node) if influence else ():
+                        part = influence * abs(slope.data if isinstance(slope, fs.Tensor) else slope)
+                        sums[operand] = sums.get(operand, 0.0) + (part if math.isfinite(part) else 0.0)
+
+        def of(x: Any) -> Any:
+            if isinstance(x, fs.Tensor):
+                return np.array(sums.get(x, 0.0))
+            return np.array([of(e) for e in x])
+
+        return Outcome(
+            None,
+            value,
+            tuple(None if isinstance(g, (int, list)) else of(g) for g in given),
+            tuple(map(of, self.leaves)),
+        )
 
     def changed(self) -> None:
         """The leaves have other values now."""

@@ -2,7 +2,8 @@
 
 Under `scattered` each bytecode of the case's own frames runs with a direction of rounding drawn at random, as in
 CESTAC (Vignes 1993, doi:10.1016/0378-4754(93)90003-D).  Operations that are exact stay exact, so ties stay ties; what
-moves, moves as rounding moves it.
+moves, moves as rounding moves it.  `noisy` adds an error in the last place to functions that round (exp, tanh): they
+are computed in other ways elsewhere, and the ones of C do not all follow the direction.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import functools
+import math as _math
 import platform
 import random
 import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
+
+import fastscalar as fs
+from fastscalar import _core
 
 _MODES = {
     "x86_64": (0, 0x400, 0x800, 0xC00),
@@ -27,14 +33,19 @@ _set = ctypes.CDLL(ctypes.util.find_library("m") or None).fesetround if _modes a
 AVAILABLE = _set is not None
 
 
+@functools.cache
+def _directions(seed: int) -> list[int]:
+    assert _modes is not None
+    return random.Random(seed).choices(_modes, k=997)
+
+
 @contextlib.contextmanager
 def scattered(seed: int, name: str) -> Iterator[None]:
     """Run what is inside, in frames of code from the file `name`, with directions of rounding drawn at random."""
     if _set is None:
         yield
         return
-    draw = random.Random(seed)
-    directions = [draw.choice(_modes) for _ in range(997)]
+    directions = _directions(seed)
     at = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -54,3 +65,47 @@ def scattered(seed: int, name: str) -> Iterator[None]:
     finally:
         _set(_modes[0])
         sys.settrace(before)
+
+
+EXACT = {"relu", "abs", "sign", "floor", "ceil", "trunc", "minimum", "maximum", "copysign", "fmod", "leaky_relu"}
+ROUNDED = {name for _, name, _, is_method in _core.operations() if is_method} - EXACT | {"gamma", "pow", "remainder"}
+# what is left to the limit: a slope is computed from it, and it errs as much as the whole value does
+SATURATED = {"tanh": lambda v: 2.0 * (1.0 - abs(v)), "expm1": lambda v: 1.0 + v}
+LAST_PLACE = (1.0 - 2.0**-52, 1.0, 1.0 + 2.0**-52)
+
+
+class _Noisy:
+    """A module whose functions of Tensors err in the last place."""
+
+    def __init__(self, module: Any, draw: random.Random) -> None:
+        self.module, self.draw = module, draw
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self.module, name)
+        if name not in ROUNDED:
+            return function
+
+        def with_error(*operands: Any) -> Any:
+            if name in SATURATED and isinstance(operands[0], fs.Tensor):
+                x = operands[0].data
+                left = SATURATED[name](getattr(_math, name)(x)) * abs(x)
+                if 0.0 < left < 0.5:
+                    operands = (operands[0] * (1.0 + self.draw.choice((-1.0, 0.0, 1.0)) * 2.0**-52 / left),)
+            result = function(*operands)
+            if isinstance(result, fs.Tensor) and (result.data * 2.0**20) % 1.0 != 0.0:  # not 1.0, as exp(0) is
+                return result * self.draw.choice(LAST_PLACE)
+            return result
+
+        return with_error
+
+
+@contextlib.contextmanager
+def noisy(seed: int, names: dict[str, Any]) -> Iterator[None]:
+    """Run what is inside with noisy functions under the names `fs` and `math`."""
+    draw = random.Random(seed)
+    before = {name: module for name, module in names.items() if module is fs or module is fs.math}
+    names.update({name: _Noisy(module, draw) for name, module in before.items()})
+    try:
+        yield
+    finally:
+        names.update(before)
