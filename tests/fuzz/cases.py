@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from fastscalar import _core, _graph, derivatives
 from .rounding import AVAILABLE, noisy, scattered
 
 NAME = "<case>"
+READINGS = ("float(", "int(", "round(", "tolist(", ":.1f}")
 SAMPLES = 24
 
 
@@ -59,6 +61,7 @@ class Case:
         self.file = function.__code__.co_filename
         self.rows = next(len(a) for a in arguments if np.ndim(a))
         self.known: dict[Any, Any] = {}
+        self.reads = False  # numbers may be read in ways that lose a gradient
 
     @staticmethod
     def of(text: str) -> Case:
@@ -68,7 +71,9 @@ class Case:
         before = set(names) | {"__builtins__", "ARGUMENTS", "PLAN"}
         exec(compile(text, NAME, "exec"), names)
         leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
-        return Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
+        case = Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
+        case.reads = any(word in text for word in READINGS)
+        return case
 
     def row(self, i: int) -> list[Any]:
         """What the plain function gets: Tensors, TensorArrays, ints, nested lists of ints."""
@@ -132,6 +137,22 @@ class Case:
             self.known["samples", i] = found
         return self.known["samples", i]
 
+    def lost(self, i: int) -> tuple[set[int], set[int]]:
+        """The lines at which a number is read that depends on an argument, or on a leaf, as `fs.grad` says it."""
+        if ("lost", i) not in self.known:
+            found = []
+            for whose in range(2):
+                given = self.row(i)
+                watched = [t for x in (self.leaves if whose else given) for t in _tensors(x)]
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    with derivatives._Watch(watched):
+                        self.function(*given)
+                messages = [w for w in caught if issubclass(w.category, fs.GradientLossWarning)]
+                found.append({w.lineno for w in messages if w.filename == self.file})
+            self.known["lost", i] = tuple(found)
+        return self.known["lost", i]
+
     def absolute(self, i: int) -> Outcome:
         """In place of each number the sum of the absolute terms that it is made of: for the value all numbers of the
         graph, times their influence on it; for a derivative the products along all paths.  Rounding, in whatever order
@@ -176,6 +197,12 @@ class Case:
         for leaf, value in zip(self.leaves, data, strict=True):
             leaf.data = float(value) if isinstance(leaf, fs.Tensor) else value
         self.changed()
+
+
+def _tensors(x: Any) -> list[Any]:
+    if isinstance(x, (list, fs.TensorArray)):
+        return [t for e in x for t in _tensors(e)]
+    return [x] if isinstance(x, fs.Tensor) else []
 
 
 def _leaves_of(value: Any) -> list[Any]:

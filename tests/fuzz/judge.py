@@ -64,7 +64,7 @@ def compare(
         every = zip(*map(case.samples, rows), strict=True)
         samples = [more + sum(np.asarray(part(s), dtype=float) for s in some) for some in every]
         spread = np.max([abs(s - expected) for s in samples], axis=0)
-        if np.any(np.where(np.isfinite(expected), spread, 0.0) > CHAOS * absolute):
+        if np.any(np.where(np.isfinite(expected), spread, 0.0) > CHAOS * absolute + 1e-300):
             raise Unstable  # it takes another branch, or is nothing but rounding
         bound = TOLERANCE * absolute + ROUNDING * sum(part(case.absolute(i)) for i in rows)
         if case.kind == "exact":  # it has rounded after all
@@ -96,6 +96,7 @@ class Run:
         self.case = case
         self.program = fs.compile(case.function)
         self.said: list[str] = []
+        self.lost: set[int] = set()  # lines where it said that a gradient gets lost
 
     def step(self, name: str, *how: Any) -> None:
         getattr(self, "_" + name)(*how)
@@ -145,8 +146,24 @@ class Run:
                 if str(message) in self.said:
                     raise Difference("warning", f"said again: {message}")
                 self.said.append(str(message))
-            elif not isinstance(message, (fs.GradientLossWarning, RuntimeWarning)):
+            elif isinstance(message, fs.GradientLossWarning):
+                line = re.match(r"(.*):(\d+): ", str(message))
+                if line is not None and line[1] == self.case.file:
+                    self.lost.add(int(line[2]))
+            elif not isinstance(message, RuntimeWarning):
                 raise Difference("warning", f"{type(message).__name__}: {message}")
+
+    def losses(self, what: str, rows: Sequence[int], by_leaves: bool) -> None:
+        """Gradients that get lost are said, once, when they are asked for; those that do not are not."""
+        if not self.case.reads:
+            return
+        lost = [self.case.lost(i) for i in rows]
+        right = set().union(*(leaves if by_leaves else arguments for arguments, leaves in lost))
+        if right and not right & self.lost:
+            raise Difference(f"{what}:lost", f"a gradient gets lost at lines {right} and nothing was said")
+        every = set().union(*(a | b for a, b in (self.case.lost(i) for i in range(self.case.rows))))
+        if self.lost - every:
+            raise Difference(f"{what}:lost", f"lines {self.lost - every} were named, and nothing gets lost there")
 
     def unless_unstable(self, rows: Sequence[int], kind: str, detail: str) -> None:
         for i in rows:
@@ -196,6 +213,8 @@ class Run:
         if found is None:
             return
         self.values("grad", found[0], rows)
+        if len(argnums) == sum(np.asarray(a).dtype.kind == "f" for a in case.arguments):
+            self.losses("grad", rows, False)
         self.unchanged("grad", self.before, self.gradients)
         for k, gradient in zip(argnums, found[1], strict=True):
             if np.ndim(case.arguments[k]) == 0:
@@ -216,6 +235,7 @@ class Run:
             return
         now = [gradient_of(leaf) for leaf in case.leaves]
         self.values("backward", found, rows)
+        self.losses("backward", rows, True)
         self.unchanged("backward", self.before, None)
         for k, (gradient, before) in enumerate(zip(now, self.gradients, strict=True)):
             if accumulate:
@@ -257,7 +277,7 @@ class Run:
             self.case.set_data([value * 0.75 + draw.normal(size=value.shape) for value in self.case.data()])
 
     def _new(self) -> None:
-        self.program, self.said = fs.compile(self.case.function), []
+        self.program, self.said, self.lost = fs.compile(self.case.function), [], set()
 
     def _collect(self) -> None:
         gc.collect()
