@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -373,6 +374,17 @@ def test_float_images_that_were_not_scaled_are_noticed():
             assert caught[0].filename == __file__
         for X in (IMAGES / 255, IMAGES - 128.0, IMAGES * 3.0):
             work(X)
+
+
+@pytest.mark.parametrize("optimizer", [fs.SGD, fs.Adam])
+def test_pixels_as_they_are_with_a_learning_rate_for_them(optimizer):
+    """The article's: 1e-8 and 1e-7; a hundred times as much is no such rate."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for lr in (1e-8, 1e-7):
+            fs.fit(fs.Linear(64, 3, seed=0), IMAGES.astype(float), Y3, progress=False, optimizer=optimizer(lr=lr))
+    with pytest.warns(UserWarning, match=r"images of 0\.\.255"):
+        fs.fit(fs.Linear(64, 3, seed=0), IMAGES.astype(float), Y3, progress=False, optimizer=optimizer(lr=1e-5))
 
 
 def test_a_loss_that_is_no_function():

@@ -10,9 +10,10 @@ from fastscalar.programs import warn
 
 SCALE = "images need scaling to 0..1 first: X / 255; pixels as they are: X.astype(float)"
 PIXELS = 49  # columns, at least, of what is taken for images
+MEANT = 5e-7  # a learning rate up to this is one for pixels as they are: 1e-8 and 1e-7 in the article
 
 
-def table_of(X: Any, y: np.ndarray | None = None) -> np.ndarray:
+def table_of(X: Any, y: np.ndarray | None = None, lr: float = 1.0) -> np.ndarray:
     """X as floats of shape (n, in_features), n at least 1; ValueError says what is wrong with it."""
     X = numbers_of(X, "X", None if y is None else y.shape[:1])
     if X.ndim != 2:
@@ -24,15 +25,15 @@ def table_of(X: Any, y: np.ndarray | None = None) -> np.ndarray:
         raise ValueError(f"{kind}; expected floats: X.astype(float)")
     if not len(X):
         raise ValueError("X is empty")
-    if looks_like_images(X):
+    if lr > MEANT and looks_like_images(X):
         warn("X looks like images of 0..255; nets learn from numbers around 0..1: X / 255", UserWarning)
     return X
 
 
-def samples_of(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """X as such a table, and as many labels or targets."""
+def samples_of(X: Any, y: Any, lr: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """X as such a table, and as many labels or targets; a net that learns at the rate lr will see them."""
     y = labels_of(y)
-    X = table_of(X, y)
+    X = table_of(X, y, lr)
     if y.shape[:1] != X.shape[:1]:
         raise ValueError(f"X has {len(X)} rows but y has shape {y.shape}")
     return X, y

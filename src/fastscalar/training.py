@@ -114,7 +114,7 @@ def fit(
     True
     """
     loss = loss_of(loss, "fit")
-    X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y)
+    X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y, getattr(optimizer, "lr", 1.0))
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"fit: {name}: expected a whole number of at least 1, got {value!r}")
