@@ -429,6 +429,7 @@ cdef Source source(object x, str what):
         s.number[0] = v
         s.count = 1
         return s
+    x = array_like(x)
     if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
         set_shape(s, x.shape, what)
         s.number = <double *>allocate(s.count * sizeof(double))
@@ -456,6 +457,13 @@ cdef Source source(object x, str what):
         s.tensors = []
         flatten(x, s, 0, what)
     return s
+
+
+cdef object array_like(x):
+    """What says of itself that it is an array (of pandas, xarray, torch) as one of NumPy; everything else as it is."""
+    if type(x) is list or isinstance(x, (np.ndarray, str, bytes)) or not hasattr(type(x), "__array__"):
+        return x
+    return np.asarray(x)
 
 
 cdef bint same_shape(Source s, Source t) noexcept:
@@ -1143,7 +1151,7 @@ cdef TensorArray end_leaf(Wide *q, TensorArray array, Source s):
 def to_tensor(data):
     """Numbers become leaves: a number a Tensor, nested lists or an array a TensorArray of the same shape.
 
-    Tensors stay what they are; a list with Tensors in it stays a list.
+    Anything that has `__array__`, such as a DataFrame, is an array.  Tensors stay what they are; a list with Tensors in it stays a list.
     Raises ValueError for ragged or empty lists, TypeError for anything that is not a number.
 
     >>> import fastscalar as fs
@@ -1160,6 +1168,9 @@ def to_tensor(data):
         return Tensor(data if not isinstance(data, np.ndarray) else data.item())
     if hasattr(type(data), "__next__"):
         data = list(data)                        # read twice if there are Tensors in it
+    data = array_like(data)
+    if isinstance(data, np.ndarray) and data.ndim == 0:
+        return Tensor(data.item())
     s = source(data, "to_tensor")
     if s.number != NULL:
         return leaf_array(s, "to_tensor")

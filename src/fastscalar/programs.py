@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import sys
 import threading
 import time
@@ -89,6 +90,7 @@ class Rows:
     def __init__(self, arguments: Sequence[Any], name: str) -> None:
         self.kinds: list[Any] = []  # "array" and its shape, "number", "whole", "wholes" and their shape; shared or not
         self.data: list[Any] = []
+        self.columns: dict[int, str] = {}  # lists that may have been meant as columns, by the rows that they had then
         self.n = -1
         for k, argument in enumerate(arguments):
             self._add(argument, f"{name}: argument {k}")
@@ -99,8 +101,12 @@ class Rows:
 
     def _add(self, argument: Any, what: str) -> None:
         values = _as_array(argument, what)
+        if isinstance(argument, (list, tuple)) and values.ndim == 2:
+            made = f"{values.shape[0]} columns of {values.shape[1]} numbers"
+            self.columns[values.shape[1]] = f"; {what} is a list of {made}, np.column_stack makes rows of them"
         if values.ndim and self.n not in (-1, len(values)):
-            raise ValueError(f"{what} has {len(values)} rows, those before it have {self.n}")
+            advice = self.columns.get(len(values)) or self.columns.get(self.n, "")
+            raise ValueError(f"{what} has {len(values)} rows, those before it have {self.n}{advice}")
         if values.ndim:
             self.n = len(values)
         if values.dtype.kind in "iub":
@@ -128,27 +134,46 @@ class Rows:
     def row(self, i: int) -> list[Any]:
         return [d[i] if d.ndim else d[()] for d in self.data]
 
+    def explained(self, error: Exception) -> Exception:
+        """One row given where many are expected is many rows of one number each."""
+        single = [k for k, kind in enumerate(self.kinds) if kind == ("number",)]
+        if type(error) is not TypeError or not single or not _AS_A_LIST.search(str(error)):
+            return error
+        argument = f"argument {single[0]} of shape ({self.n},) is {self.n} rows of one number each"
+        return TypeError(f"{error}; {argument}, a single row x is x[None]").with_traceback(error.__traceback__)
+
 
 def _as_array(argument: Any, what: str) -> np.ndarray:
     if isinstance(argument, TensorArray):
         argument = argument.numpy()
     elif isinstance(argument, Tensor):
         argument = argument.item()
-    values = np.asarray(argument)
+    try:
+        values = np.asarray(argument)
+    except ValueError:
+        raise ValueError(f"{what}: the rows have different lengths") from None
     if values.dtype.kind not in "fiub":
         got = f"{type(argument).__name__} of {values.dtype}"
-        raise TypeError(f"{what}: expected numbers or an array of them, got {got}")
+        strange = [v for v in values.ravel().tolist() if isinstance(v, (str, bytes)) or v is None]
+        found = f", with {strange[0]!r} in it" if strange else ""
+        raise TypeError(f"{what}: expected numbers or an array of them, got {got}{found}")
     return values
+
+
+_AS_A_LIST = re.compile(r"Tensor'.*(not subscriptable|not iterable|no len\(\))")
 
 
 class One(Rows):
     """The arguments of a single call."""
 
     def __init__(self, arguments: Sequence[Any], name: str) -> None:
-        self.kinds, self.data, self.n = [], [], -1
+        self.kinds, self.data, self.columns, self.n = [], [], {}, -1
         for k, argument in enumerate(arguments):
             self._add(_as_array(argument, f"{name}: argument {k}")[None], f"{name}: argument {k}")
         self.n = 1                               # also of a function without arguments
+
+    def explained(self, error: Exception) -> Exception:
+        return error
 
 
 def _handles(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -491,7 +516,7 @@ class Program:
                 self._warn(f"{reason} cannot be replayed: this program runs eagerly")
                 return None, result.item()
             except Exception as error:
-                raise _Failure(i, error) from error
+                raise _Failure(i, rows.explained(error)) from error
             stopped = bool(recording.stopped)
             sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
             if len(site.versions) >= VERSIONS:
@@ -536,7 +561,7 @@ class Program:
         try:
             result = self.function(*arguments)
         except Exception as error:
-            raise _Failure(i, error) from error
+            raise _Failure(i, rows.explained(error)) from error
         finally:
             _eagerly.rows -= 1
         loss = result if isinstance(result, Tensor) else Tensor(result)
