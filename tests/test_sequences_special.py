@@ -280,3 +280,26 @@ def test_an_empty_sequence_and_rows_are_refused() -> None:
             getattr(fs, name)([])
         with pytest.raises(ValueError, match="one dimension"):
             getattr(fs, name)(fs.to_tensor([[1.0, 2.0]]))
+
+
+def test_a_net_with_a_softmax_written_out_has_one_recording() -> None:
+    rng = np.random.default_rng(2)
+    rows, labels = rng.normal(size=(64, 6)), rng.integers(0, 4, 64)
+    net = fs.MLP(6, [5, 4], seed=1)
+
+    def loss(x: Any, label: Any) -> Any:
+        logits = net(x)
+        top = fs.max(logits)
+        return fs.math.log(fs.sum([fs.math.exp(z - top) for z in logits])) + top - logits[label]
+
+    program = fs.compile(loss)
+    values = program.backward(rows, labels)
+    assert len(program.report().splitlines()) == 1
+    found = [p.grad.numpy() if hasattr(p.grad, "numpy") else np.array(p.grad) for p in net.parameters()]
+    total = 0.0
+    for row, label in zip(rows, labels.tolist(), strict=True):
+        total = total + loss(fs.to_tensor(row), label)
+    total.backward()
+    assert values.sum() == pytest.approx(total.data, rel=1e-12)
+    for ours, p in zip(found, net.parameters(), strict=True):
+        assert ours == pytest.approx(np.array(p.grad), rel=1e-9, abs=1e-12)

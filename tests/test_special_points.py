@@ -30,8 +30,8 @@ PAIRS = list(itertools.product(POINTS, POINTS))
 # Python has code of its own for these, so the last bits can differ: at most so many units in the last place.
 LAST_BITS = {"lgamma": 8, "gamma": 8, "hypot": 1, "dist": 2}
 WHOLE_NUMBERS = ["comb", "factorial", "gcd", "isqrt", "lcm", "perm"]  # of ints alone
-SEQUENCES = ["dist", "fsum", "prod", "sumprod"]
-ONE = [name for name, f in vars(math).items() if callable(f) and name[0] != "_" and name not in SEQUENCES]
+SEQUENCES = ["dist", "fsum", "prod", "sumprod"]  # and fma, of three numbers: they have tests of their own
+ONE = [name for name, f in vars(math).items() if callable(f) and name[0] != "_" and name not in (*SEQUENCES, "fma")]
 TABLE = {name: (code, arity) for code, name, arity, _ in _core.operations()}
 
 
@@ -397,3 +397,64 @@ def test_bits_are_those_of_python_but_for_the_functions_that_the_documentation_n
         for t in (leaves, twins):
             (t[0].hypot(t[1]) * t[0].atan2(t[1])).backward()
         assert [t.grad for t in leaves] == [t.grad for t in twins], (x, y)
+
+
+def close(a: float, b: float) -> bool:
+    return same(a, b) or a == b or math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-300)
+
+
+@pytest.mark.parametrize("name", [n for n in TABLE if n.isidentifier() and n != "neg"])
+def test_derivatives_are_the_same_in_every_mode(name: str) -> None:
+    """Eager; `create_graph`; forward; arrays; programs."""
+    arity = TABLE[name][1]
+    f = lambda *xs: getattr(xs[0], name)(*xs[1:])  # noqa: E731
+    good, expected = [], []
+    for case in [(x,) for x in POINTS] if arity == 1 else PAIRS:
+        if not isinstance(outcome(f, *map(Tensor, case)), type):
+            good.append(case)
+            expected.append(gradients(f, case))
+    units = [tuple(float(i == k) for i in range(arity)) for k in range(arity)]
+    for case, slopes in zip(good, expected, strict=True):
+        modes = {
+            "create_graph": gradients(f, case, create_graph=True),
+            "forward": [fs.jvp(f, case, unit)[1] for unit in units],
+        }
+        for mode, found in modes.items():
+            assert all(map(close, found, slopes)), (name, mode, case, found, slopes)
+    columns = [np.array(c) for c in zip(*good, strict=True)]
+    arrays = [fs.to_tensor(c) for c in columns]
+    f(*arrays).sum().backward()
+    with np.errstate(all="ignore"):
+        _, by_row = fs.compile(f).value_and_grad(*columns, argnums=tuple(range(arity)))
+    for mode, found in (("array", [a.grad.tolist() for a in arrays]), ("program", by_row)):
+        for k, slopes in enumerate(expected):
+            assert all(map(close, [float(c[k]) for c in found], slopes)), (name, mode, good[k], slopes)
+
+
+def gradients(f: Callable[..., Any], case: Sequence[float], create_graph: bool = False) -> list[float]:
+    leaves = [Tensor(x) for x in case]
+    f(*leaves).backward(create_graph=create_graph)
+    return [float(leaf.grad) for leaf in leaves]
+
+
+def test_functions_of_several_numbers_with_a_special_one_among_them() -> None:
+    """Stated rules: a sum, a product, a mean are those of floats; NaN stays NaN wherever it counts; clip keeps NaN."""
+    for x, y in PAIRS:
+        t = [Tensor(x), Tensor(y)]
+        assert same(fs.sum(t).data, 0.0 + x + y)
+        assert same(fs.mean(t).data, (0.0 + x + y) / 2)
+        assert same(fs.prod(t).data, x * y)
+        assert same(fs.dot(t, [y, x]).data, 0.0 + x * y + y * x)
+        assert same(fs.where(t[0] > t[1], t[0], t[1]).data, x if x > y else y)
+        difference = x - y
+        assert same(fs.squared_loss(t[0], y).data, 0.5 * difference * difference, 1)
+        clipped = fs.clip(t[0], -1.0, 2.0).data
+        assert math.isnan(clipped) if math.isnan(x) else clipped == min(max(x, -1.0), 2.0)
+        loss = fs.cross_entropy(t, 0).data
+        whole = fs.logsumexp(t).data
+        assert same(loss, whole - x)
+        assert math.isnan(whole) == (math.isnan(x) or math.isnan(y))
+        assert math.isnan(whole) or whole >= max(x, y)
+        shares = fs.softmax(t).tolist()
+        assert all(map(math.isnan, shares)) if math.isnan(whole) else sum(shares) in (0.0, pytest.approx(1.0))
+        assert all(same(a, v - whole) for a, v in zip(fs.log_softmax(t).tolist(), (x, y), strict=True))

@@ -171,6 +171,7 @@ ndtr = _public(
     """,
 )
 _leaky_relu = _function(_CODES["leaky_relu"], _of_arrays_or_numbers("leaky_relu"))
+_hypot = _function(_CODES["hypot"], _of_arrays_or_numbers("hypot"))
 _elu = _function(_CODES["elu"], _of_arrays_or_numbers("elu"))
 
 
@@ -363,9 +364,12 @@ def norm(xs: Any) -> Any:
     >>> fs.norm([fs.Tensor(3.0), 4.0]), fs.norm([fs.Tensor(3e-200), 4e-200])
     (Tensor(data=5.0), Tensor(data=5e-200))
     """
-    if _recording():
-        return _scaled_norm(_one_row(xs, "norm"))
-    xs = xs if isinstance(xs, TensorArray) else _checked(xs, "norm")
+    if not isinstance(xs, TensorArray) or len(xs) == 2 or _recording():
+        xs = _one_row(xs, "norm")
+        if len(xs) == 2:
+            return _as_tensor(_hypot(*xs))
+        if _recording():
+            return _scaled_norm(xs)
     square = dot(xs, xs)
     return square.sqrt() if 1e-280 < square.data < 1e300 else _scaled_norm(xs)
 

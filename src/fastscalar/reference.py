@@ -684,6 +684,8 @@ def log_softmax(xs):
 
 def norm(xs):
     """sqrt(x[0]**2 + x[1]**2 + ...); where the squares would be too large or too small, of numbers scaled by 2**600."""
+    if len(xs) == 2:
+        return xs[0].hypot(xs[1])
     square = dot(xs, xs)
     if 1e-280 < square.data < 1e300:
         return square.sqrt()
