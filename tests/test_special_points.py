@@ -407,7 +407,7 @@ def close(a: float, b: float) -> bool:
 def test_derivatives_are_the_same_in_every_mode(name: str) -> None:
     """Eager; `create_graph`; forward; arrays; programs."""
     arity = TABLE[name][1]
-    f = lambda *xs: getattr(xs[0], name)(*xs[1:])  # noqa: E731
+    f = lambda *xs: getattr(xs[0], name)(*xs[1:])
     good, expected = [], []
     for case in [(x,) for x in POINTS] if arity == 1 else PAIRS:
         if not isinstance(outcome(f, *map(Tensor, case)), type):
