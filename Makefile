@@ -9,8 +9,10 @@ FIGURES ?= build
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-stress fuzz fuzz-engine kill forks oracle lint types bench bench-check bench-compare bench-tables \
-	profile annotate clean
+.PHONY: help build clean annotate profile \
+	test test-stress fuzz fuzz-engine fuzz-files kill forks oracle \
+	lint types \
+	bench bench-check bench-compare bench-tables
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -30,6 +32,10 @@ fuzz: ## random functions, compiled and plain: 100,000 (half an hour); goes on w
 
 fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some minutes)
 	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/test_programs.py
+
+fuzz-files: ## 20,000 mutated models, IDX, PGM and other image files, and runs, with limits of time and memory (some minutes)
+	rm -rf build/fuzz-files
+	$(PYTHON) tests/fuzzing.py build/fuzz-files 20000
 
 kill: ## a training run killed at every point between two operations on files, and at 300 random moments
 	rm -rf build/kill

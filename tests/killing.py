@@ -31,9 +31,9 @@ from fastscalar.datasets.catalog import FILES
 PATIENCE = 60  # seconds for one run
 
 
-def write_data(folder: Path) -> Path:
+def write_data(folder: Path, n: int = 60, n_test: int = 30) -> Path:
     folder.mkdir(parents=True)
-    (X, y), (X_test, y_test) = datasets.synthetic_digits(60, 30)
+    (X, y), (X_test, y_test) = datasets.synthetic_digits(n, n_test)
     for file, array in zip(FILES, (X, y, X_test, y_test), strict=True):
         save_idx(folder / file, array)
     return folder

@@ -63,6 +63,9 @@ def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, 
         with naming(path), open(path, "rb") as file, zipfile.ZipFile(_Limited(file)) as archive:
             return _read(archive, size, allow_nonfinite)
     except zipfile.BadZipFile as error:
+        disk = error.__context__  # zipfile takes every OSError at the beginning for another kind of file
+        if isinstance(disk, OSError) and disk.errno not in (None, errno.EINVAL):
+            raise OSError(disk.errno, disk.strerror, str(path)) from error
         reason: Exception | str = f"damaged, or of another kind ({error})"
     except (ValueError, EOFError, NotImplementedError, RuntimeError, OverflowError, struct.error) as error:
         reason = error  # RuntimeError: encrypted members, and a recursion in the header
@@ -72,7 +75,8 @@ def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, 
         if error.errno not in (None, errno.EINVAL):  # damaged offsets lead to impossible places
             raise
         reason = f"damaged ({error.strerror or error})"
-    raise ValueError(f"{path}: not a net written by fastscalar's save(): {reason}")
+    said = " ".join(str(reason).split())  # zipfile quotes what it has found, however long that is
+    raise ValueError(f"{path}: not a net written by fastscalar's save(): {said[:200]}{'...' * (len(said) > 200)}")
 
 
 class _Limited:
@@ -85,7 +89,7 @@ class _Limited:
     def read(self, size: int = -1) -> bytes:
         if size > _DIRECTORY:
             raise zipfile.BadZipFile("too many members")
-        return self.file.read(size if size >= 0 else _DIRECTORY)
+        return self.file.read(size if size >= 0 else 1 << 17)  # to the end: a comment has 64 KB at most
 
 
 def _read(archive: zipfile.ZipFile, size: int, allow_nonfinite: bool) -> tuple[dict[str, Any], Layers]:
