@@ -1,5 +1,6 @@
 """The extension modules; everything else stands in pyproject.toml."""
 
+import multiprocessing
 import os
 import sys
 
@@ -13,6 +14,11 @@ FLAGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-ffp-con
 LANES_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
     [] if sys.platform == "win32" else ["-ffp-contract=fast"]
 )
+
+# The extensions are translated and compiled at the same time, one on each core.  Translating takes processes, which
+# must not run this file once more.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+FORKS = multiprocessing.get_start_method() == "fork" and CORES > 1
 
 HEADERS = [
     *(f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_lanes.h", "_pool.h")),
@@ -43,6 +49,8 @@ setup(
             extension("_replay", "_pool.c", "_lanes.c", "_lanes_avx2.c", "_lanes_avx512.c", flags=LANES_FLAGS),
         ],
         include_path=["src"],
+        nthreads=CORES if FORKS else 0,
         annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
-    )
+    ),
+    options={"build_ext": {"parallel": CORES}},
 )

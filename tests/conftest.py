@@ -8,6 +8,8 @@ import pytest
 import fastscalar
 from fastscalar import _core, _replay, reference
 
+pytest_plugins = ["watchdog"]
+
 
 @pytest.fixture(params=["engine", "twin"])
 def fs(request):

@@ -64,6 +64,7 @@ class Shell:
         self.env = kept | {
             "HOME": str(folder / "home"),
             "FASTSCALAR_MIRRORS": NOWHERE,
+            "XDG_DATA_DIRS": str(folder / "system"),
             "TERM": "xterm",
             "OMP_NUM_THREADS": "1",
         }
@@ -334,7 +335,7 @@ def test_a_known_data_set_is_called_by_its_name(
 def cut() -> tuple[str, ...]:
     """Puts a command where there is no network, if this machine lets us; mirrors are out of reach anyway."""
     unshare = ("unshare", "-n")
-    works = shutil.which("unshare") and subprocess.run([*unshare, "true"], capture_output=True, check=False)
+    works = shutil.which("unshare") and subprocess.run([*unshare, "true"], capture_output=True, timeout=60, check=False)
     return unshare if works and works.returncode == 0 else ()
 
 
@@ -626,7 +627,7 @@ def test_unexpected_errors(shell: Shell) -> None:
     for debug, traceback in ((None, False), ("0", False), ("1", True)):
         env = shell.env | ({} if debug is None else {"FASTSCALAR_DEBUG": debug})
         command = [sys.executable, "-c", program]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 70
         last = "fastscalar: unexpected RuntimeError: the tape is torn; "
         last += "set FASTSCALAR_DEBUG=1 for the traceback\n"
@@ -852,7 +853,7 @@ def test_the_installed_command_is_this_one() -> None:
 def test_the_library_does_not_load_the_command_line(shell: Shell) -> None:
     program = "import sys, fastscalar; print(*sorted(sys.modules))"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=shell.env, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=shell.env, capture_output=True, text=True, timeout=120, check=True)
     loaded = done.stdout.split()
     assert "fastscalar.training" in loaded
     assert not {"argparse", "tqdm", "pooch", "fastscalar.cli", "fastscalar.console"} & set(loaded)

@@ -1020,7 +1020,7 @@ def test_a_parameter_is_written_while_another_thread_replays():
             assert not p.map(X).any()
     finally:
         done.set()
-        writer.join()
+        writer.join(120)
 
 
 def test_recording_in_one_thread_does_not_see_the_work_of_another():

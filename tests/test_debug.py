@@ -638,7 +638,7 @@ def test_several_threads() -> None:
     for t in threads:
         t.start()
     for t in threads:
-        t.join()
+        t.join(120)
     assert not errors
     _core._check()
 

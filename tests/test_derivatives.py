@@ -762,7 +762,7 @@ def test_threads():
     for t in threads:
         t.start()
     for t in threads:
-        t.join()
+        t.join(120)
     assert results == {k: [6.0 * n * k for n in range(40)] for k in range(4)}
 
 
@@ -899,7 +899,7 @@ def test_other_threads_are_not_watched():
     def f(x):
         t = threading.Thread(target=work)
         t.start()
-        t.join()
+        t.join(120)
         return x
 
     fs.grad(f)(1.0)

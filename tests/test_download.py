@@ -209,6 +209,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FASTSCALAR_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(finder, "SYSTEM_FOLDERS", ())
+    monkeypatch.delenv("XDG_DATA_DIRS", raising=False)
     monkeypatch.setitem(catalog.DATASETS, "mnist", TINY)
     monkeypatch.setattr(downloader, "TIMEOUT", 1.0)
     monkeypatch.setattr(downloader, "STALL", 1.5)
@@ -479,7 +480,7 @@ def test_killed_half_way(server: Server, cache: Path, monkeypatch: pytest.Monkey
         wait_for(lambda: list(cache.glob(".*images*.part")))
     finally:
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=60)
     left = list(cache.glob(".*.part"))
     assert len(left) == 1
     assert [n for n in names(cache) if "images" in n and not n.startswith(".")] == []
@@ -502,5 +503,5 @@ def test_two_at_once(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_looking_does_not_import_pooch() -> None:
     script = "import sys; from fastscalar import datasets; datasets.locate(); print('pooch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert result.stdout == "False\n"

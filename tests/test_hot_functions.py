@@ -85,7 +85,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> C:
             if not source.exists():
                 pytest.skip(f"{module}.pyx does not exist")
             command = [sys.executable, "-m", "cython", "-I", str(SOURCES), "-o", str(target), str(source)]
-            done = subprocess.run(command, cwd=SOURCES.parent, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, cwd=SOURCES.parent, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stderr
             text = re.sub(r"/\*.*?\*/", "", target.read_text(encoding="utf-8"), flags=re.S)
             known[module] = {m.group(1): m.group(2) for m in DEFINITION.finditer(text)}

@@ -49,6 +49,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FASTSCALAR_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FASTSCALAR_DATA", raising=False)
     monkeypatch.setattr(finder, "SYSTEM_FOLDERS", (tmp_path / "system",))
+    monkeypatch.delenv("XDG_DATA_DIRS", raising=False)
     return tmp_path
 
 

@@ -97,13 +97,13 @@ def test_the_readme_commands_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     ours = ("FASTSCALAR_", "XDG_")
     env = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    env |= {"HOME": str(tmp_path / "home"), "FASTSCALAR_MIRRORS": "http://127.0.0.1:9/"}
+    env |= {"HOME": str(tmp_path / "home"), "FASTSCALAR_MIRRORS": "http://127.0.0.1:9/", "XDG_DATA_DIRS": str(tmp_path)}
     for line in lines:
         words = shlex.split(line.replace("--data mnist", "--data synthetic").replace("--epochs 10", "--epochs 1"))
         if "--hidden" in words:
             words += ["--limit", "200"]
         command = [sys.executable, "-m", *words]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
         assert (done.returncode, done.stderr) == (0, ""), line
         assert done.stdout
 

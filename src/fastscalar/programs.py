@@ -116,7 +116,7 @@ class Rows:
             self.kinds.append(("whole",) if values.ndim <= 1 else ("wholes", values.shape[1:]))
             self.data.append(values)
         else:
-            values = np.array(values, dtype=np.float64, order="C", copy=None)
+            values = np.asarray(values, dtype=np.float64, order="C")
             if values.ndim == 0:
                 self.kinds.append(("shared",))
             elif values.ndim == 1:

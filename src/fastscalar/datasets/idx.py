@@ -95,7 +95,8 @@ def load_idx(
         try:
             dtype, shape = _header(path, stream)
             size = math.prod(shape) * dtype.itemsize
-            said = f"{size:,} bytes after the header, for {dtype.name} of shape {_short(shape)}"
+            bytes_said = f"{size:,}" if size < 1 << 63 else "more than 2**63"
+            said = f"{bytes_said} bytes after the header, for {dtype.name} of shape {_short(shape)}"
             if not isinstance(stream, gzip.GzipFile):
                 _sizes(path, size, os.fstat(stream.fileno()).st_size - stream.tell(), said)
             if check is not None:

@@ -1,0 +1,62 @@
+"""The suite itself: it ends, whatever hangs, and wherever it is started from."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HANGS = {
+    "python": "import time\ndef test_it(): time.sleep(1000)",
+    "thread": "import threading\ndef test_it(): threading.Event().wait()",
+    "fixture": "import pytest, time\n@pytest.fixture\ndef slow(): time.sleep(1000)\ndef test_it(slow): pass",
+    "process": "import subprocess\ndef test_it(): subprocess.run(['sleep', '20'])",
+    "C": "import ctypes\ndef test_it(): ctypes.PyDLL(None).sleep(1000)",  # holds the lock
+}
+SIGINT = """
+import os, signal, subprocess, sys, time
+def test_this_process():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("nothing came")
+def test_another_process():
+    code = "import time; print('ready', flush=True); time.sleep(20)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\\n"
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+"""
+
+
+def suite(folder: Path, code: str, *, prefix: str = "", limit: str = "600") -> subprocess.CompletedProcess[str]:
+    (folder / "test_it.py").write_text(code)
+    command = shlex.join([sys.executable, "-m", "pytest", "-q", "-p", "watchdog", "-p", "no:cacheprovider", "test_it.py"])
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "FASTSCALAR_TEST_TIMEOUT": limit, "PYTEST_ADDOPTS": ""}
+    return subprocess.run(
+        ["sh", "-c", prefix + command], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_what_hangs_is_ended_and_named(what: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = suite(tmp_path, HANGS[what], limit="1")
+    assert done.returncode == 1
+    assert time.monotonic() - start < 60
+    assert "Timeout (0:00:01)!" in done.stderr
+    assert "in test_it" in done.stderr or "in slow" in done.stderr
+
+
+def test_started_in_the_background_of_a_script(tmp_path: Path) -> None:
+    """A shell without job control lets its background jobs ignore SIGINT."""
+    done = suite(tmp_path, SIGINT, prefix="trap '' INT; ")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
