@@ -24,12 +24,12 @@ RUN = "from fastscalar import bench, cli\n{}\nraise SystemExit(cli.main({!r}))\n
 def run(folder: Path, *arguments: str, change: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """The command in an empty home, without a way to MNIST, and without slow imports unless asked for."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FASTSCALAR_", "XDG_"))}
-    environment = kept | {"HOME": str(folder), "FASTSCALAR_MIRRORS": "http://127.0.0.1:9/", "XDG_DATA_DIRS": str(folder)} | env
+    kept |= {"HOME": str(folder), "FASTSCALAR_MIRRORS": "http://127.0.0.1:9/", "XDG_DATA_DIRS": str(folder)}
     program = RUN.format(change, ["bench", *arguments])
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
-        env=environment,
+        env=kept | env,
         capture_output=True,
         text=True,
         timeout=120,

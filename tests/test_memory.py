@@ -35,7 +35,8 @@ def measure(code):
     folder = pathlib.Path(fs.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(folder), "FASTSCALAR_STRESS": "0"}
     program = textwrap.dedent(PREAMBLE) + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300, check=False)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return [float(x) for x in done.stdout.split()]
 

@@ -38,8 +38,10 @@ def test_another_process():
 
 def suite(folder: Path, code: str, *, prefix: str = "", limit: str = "600") -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(code)
-    command = shlex.join([sys.executable, "-m", "pytest", "-q", "-p", "watchdog", "-p", "no:cacheprovider", "test_it.py"])
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "FASTSCALAR_TEST_TIMEOUT": limit, "PYTEST_ADDOPTS": ""}
+    plugins = ["-p", "watchdog", "-p", "no:cacheprovider"]
+    command = shlex.join([sys.executable, "-m", "pytest", "-q", *plugins, "test_it.py"])
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "FASTSCALAR_TEST_TIMEOUT": limit}
+    env["PYTEST_ADDOPTS"] = ""
     return subprocess.run(
         ["sh", "-c", prefix + command], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
     )
