@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import fastscalar
-from fastscalar import _core, _replay, reference
+from fastscalar import _core, _replay, programs, reference
 
 pytest_plugins = ["watchdog"]
 
@@ -18,8 +18,9 @@ def fs(request):
 
 
 @pytest.fixture(autouse=True)
-def all_threads():
-    """Replays use the threads that they are given, however short a batch is: the tests' are all short."""
+def all_threads(monkeypatch):
+    """Replays use the threads that they are given, however short a batch is and few the cores are."""
+    monkeypatch.setattr(programs, "cores", lambda: 8)
     before = _replay._always_share(True)
     yield
     _replay._always_share(before)

@@ -288,6 +288,14 @@ def test_how_it_is_computed(shell: Shell, digits: Path, options: str, how: dict[
     assert ("eager, float64, 1 thread" if report["eager"] else f"compiled, {report['dtype']}") in seen
 
 
+def test_more_threads_than_cores(shell: Shell, digits: Path) -> None:
+    """A line of the head says it; no warning of Python's."""
+    seen = shell.right(
+        "train", "--data", digits, "--hidden", 4, "--epochs", 1, "--limit", 50, "--batch-size", 16, "--threads", 5000
+    )
+    assert re.search("--threads 5000: this process may use [0-9]+ core", seen)
+
+
 def test_a_run_of_a_version_with_fewer_options_goes_on(shell: Shell, digits: Path) -> None:
     shell.right("train", "--data", digits, "--hidden", 8, "--epochs", 1, "--limit", 50, "--out", "o")
     net = fs.load(shell.work / "o" / "model.npz")

@@ -1,14 +1,16 @@
 """The pool of threads that share the work of replays: threads that do not start, waiting without a core."""
 
 import os
+import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _replay
+from fastscalar import _replay, programs
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: there are no helpers")
 
@@ -69,6 +71,7 @@ def test_idle_helpers_take_no_time(program):
 def test_many_runs_at_once_share_one_pool(program):
     """More threads that ask for help than there are helpers."""
     expected = outcome(program, 1)[0]
+    before = _replay._helpers()
     f, _, X, k = program
     wrong = []
 
@@ -84,7 +87,82 @@ def test_many_runs_at_once_share_one_pool(program):
         t.join(60)
         assert not t.is_alive()
     assert not wrong
-    assert _replay._helpers() <= max(1, (os.cpu_count() or 1) - 1)
+    assert _replay._helpers() == max(before, 1)
+
+
+# --- how many ------------------------------------------------------------------------------------------------
+
+CALLS = {
+    "map": lambda program, X, k, **threads: program.map(X, k, **threads),
+    "backward": lambda program, X, k, **threads: program.backward(X, k, **threads),
+    "value_and_grad": lambda program, X, k, **threads: program.value_and_grad(X, k, **threads)[0],
+    "fit": lambda program, X, k, **threads: np.array(
+        fs.fit(program, X, k, epochs=1, batch_size=256, optimizer=fs.SGD(lr=1e-300), progress=False, **threads).loss
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("threads", [3, 100_000, 2**31 - 1, 2**31, 2**64, 10**30, np.int64(2**40)])
+def test_more_threads_than_cores_are_not_used(program, monkeypatch, call, threads):
+    monkeypatch.setattr(programs, "cores", lambda: 2)
+    f, _, X, k = program
+    expected = CALLS[call](f, X, k, threads=2)
+    said = f"threads: {threads} are asked for, and this process may use 2 cores"
+    with pytest.warns(RuntimeWarning, match=said) as caught:
+        assert CALLS[call](f, X, k, threads=threads).tobytes() == expected.tobytes()
+    assert [w.filename for w in caught] == [__file__]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("threads", [0, -1, -(2**31), -(2**70), 1.5, 2.0, "2", None, True, [2], np.float64(2)], ids=repr)
+def test_what_is_no_number_of_threads(program, call, threads):
+    f, leaves, X, k = program
+    outcome(program, 1)
+    before = [np.asarray(p.grad).tobytes() for p in leaves]
+    with pytest.raises(ValueError, match="threads: expected a whole number of at least 1"):
+        CALLS[call](f, X, k, threads=threads)
+    assert [np.asarray(p.grad).tobytes() for p in leaves] == before
+
+
+def test_a_warning_of_threads_is_shown_once_for_each_line(program, monkeypatch):
+    monkeypatch.setattr(programs, "cores", lambda: 2)
+    f, _, X, k = program
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(5):
+            f.map(X, k, threads=1000)
+    assert len(caught) == 1
+
+
+def test_as_many_cores_as_the_process_may_use(monkeypatch):
+    monkeypatch.undo()
+    assert programs.cores() == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if hasattr(os, "sched_setaffinity"):
+        all_of_them = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, {min(all_of_them)})
+            assert programs.cores() == 1
+        finally:
+            os.sched_setaffinity(0, all_of_them)
+
+
+@pytest.mark.parametrize("threads", [2**31, 0, -1, "2"])
+def test_a_replay_that_is_refused_says_so_and_nothing_else(program, threads):
+    f, _, X, _ = program
+    f.map(X, np.zeros(len(X), int))
+    plan = next(iter(f._versions()))[1].plan(frozenset())
+    unraisable = []
+    before, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    try:
+        with pytest.raises((TypeError, OverflowError, ValueError)):
+            _replay.Replay(plan, 256, True, threads)
+    finally:
+        sys.unraisablehook = before
+    assert not unraisable
+
+
+# --- who is asked --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,8 @@ cdef class Replay:
 
     def __cinit__(self, Plan plan not None, int batch, bint wide, int threads=1):
         self.blocks, self.held = [], []
+        if threads < 1:
+            raise ValueError(f"threads: expected a whole number of at least 1, got {threads}")
         self.plan, self.wide, self.threads = plan, wide, threads
         self.parts = min(2 * threads, max(threads, 8)) if threads > 1 else 1
         self.paced_mode = -1

@@ -369,7 +369,7 @@ class Program:
         Arrays have a row for each sample, along their first axis; a single number is the same for all rows.
         ValueError if the arrays do not have the same number of rows, at least one; TypeError for what is no number.
         Raises what the function raises for the first row that does, with that row named.  threads: the values do not
-        depend on it.
+        depend on it; more than there are cores are a RuntimeWarning and not used.
 
         >>> import fastscalar as fs, numpy as np
         >>> fs.compile(lambda x, k: x[0] * k).map(np.array([[1.0, 5.0], [2.0, 6.0]]), 10.0)
@@ -377,7 +377,7 @@ class Program:
         """
         rows = self._rows(arguments, "map")
         try:
-            return self._values(rows, _whole_number("threads", threads))
+            return self._values(rows, thread_count(threads))
         except _Failure as failure:
             raise _named(failure.row, failure.error) from failure.error
 
@@ -409,7 +409,7 @@ class Program:
                 raise ValueError(f"{self.__name__}.value_and_grad: argnums: argument {k} holds whole numbers")
         gradients = {k % len(arguments): np.zeros(rows.data[k].shape) for k in numbers}
         try:
-            values = self._gradients(rows, _whole_number("threads", threads), gradients)
+            values = self._gradients(rows, thread_count(threads), gradients)
         except _Failure as failure:
             raise _named(failure.row, failure.error) from failure.error
         found = tuple(g if g.ndim else float(g) for g in (gradients[k % len(arguments)] for k in numbers))
@@ -431,7 +431,7 @@ class Program:
         """
         rows = self._rows(arguments, "backward")
         try:
-            return self._gradients(rows, _whole_number("threads", threads), None, accumulate)
+            return self._gradients(rows, thread_count(threads), None, accumulate)
         except _Failure as failure:
             raise _named(failure.row, failure.error) from failure.error
 
@@ -866,7 +866,17 @@ def _portions(n: int, batch: int, operations: int) -> Iterator[slice]:
             size *= 2
 
 
-def _whole_number(name: str, value: Any) -> int:
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_count(value: Any, what: str = "threads") -> int:
+    """A number of threads as it was given, or, with a warning, how many there are cores for: more are only slower."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    return operator.index(value)
+        raise ValueError(f"{what}: expected a whole number of at least 1, got {value!r}")
+    there = cores() if value > 1 else 1
+    if value > there:
+        many = "1 core" if there == 1 else f"{there} cores"
+        warn(f"{what}: {value} are asked for, and this process may use {many}: it takes {there}", RuntimeWarning)
+    return min(operator.index(value), there)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
+from fastscalar import programs
 from fastscalar.console import Stop, cpu, plural, say, users_fault
 from fastscalar.evaluation import EVALUATE_ROWS, outputs
 from fastscalar.files import Busy, locked, remove_halves, replacing
@@ -180,10 +181,11 @@ def start(args: argparse.Namespace) -> Run:
     elif args.out is not None and not args.overwrite:
         check_nothing_is_lost(args.out)
     asked = what_was_asked(args, saved.get("run"))
-    threads = args.threads or saved.get("threads", 1)
-    if threads > 1 and (asked["eager"] or asked["batch_size"] == 1):
+    wanted = args.threads or saved.get("threads", 1)
+    threads = min(wanted, programs.cores())
+    if wanted > 1 and (asked["eager"] or asked["batch_size"] == 1):
         why = "the eager loop has one" if asked["eager"] else "they share the samples of a batch; add --batch-size 64"
-        raise Stop(f"--threads {threads}: {why}")
+        raise Stop(f"--threads {wanted}: {why}")
     # A run goes on with the data that it began with, whatever "auto" would find today.
     data = load_data(source(saved) or asked["data"], asked["limit"], quiet=args.quiet)
     if saved and saved["fallback"]:
@@ -212,6 +214,8 @@ def start(args: argparse.Namespace) -> Run:
         say(f"net:  {net}, {parameters:,} parameters, seed {asked['seed']}")
         say(f"      SGD, learning rate {asked['lr']:g} falling to 0, batch size {asked['batch_size']}")
         say(f"      {'eager' if asked['eager'] else 'compiled'}, {asked['dtype']}, {plural(threads, 'thread')}")
+        if threads < wanted:
+            say(f"      --threads {wanted}: this process may use {plural(threads, 'core')}, so more would be slower")
         kernels = fs.tape_info()["kernels"]
         if saved.get("kernels", kernels) != kernels:
             say(f"      begun with {saved['kernels']} kernels, goes on with {kernels}: last digits may differ")

@@ -14,7 +14,7 @@ from fastscalar._array import cross_entropy, distinct_parameters
 from fastscalar._core import _noting
 from fastscalar.evaluation import LOSSES, Measure, loss_of, takes_blocks
 from fastscalar.optim import SGD, Optimizer
-from fastscalar.programs import Program, Rows, warn
+from fastscalar.programs import Program, Rows, thread_count, warn
 from fastscalar.samples import rows_of, samples_of
 from fastscalar.trainers import CompiledTrainer, Doubt, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
 
@@ -98,7 +98,8 @@ def fit(
     on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
     compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
     the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch.
-    threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
+    threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1;
+        more than there are cores: a RuntimeWarning, and they are not used.
     dtype: "float64" or "float32", of the numbers that a compiled program computes with.
 
     Raises ValueError for data that do not fit, FloatingPointError when the loss is infinite or NaN.  Whatever stops a
@@ -126,6 +127,7 @@ def fit(
         raise ValueError(f'fit: dtype: expected "float64" or "float32", got {dtype!r}')
     if threads > 1 and batch_size == 1:
         raise ValueError("fit: threads: the samples of a batch are shared among threads, and batch_size is 1")
+    threads = thread_count(threads, "fit: threads")
     if dtype == "float32" and not compile:
         raise ValueError("fit: dtype: float32 needs compile=True; the eager engine computes in float64")
     validation = None
