@@ -47,6 +47,14 @@ def bisection(c: Any, tolerance: float = 1e-6, newton: bool = False) -> Any:
     return low - (low * low - c) / (2.0 * low) if newton else low
 
 
+def projectile(speed: Any, angle: Any, step: float = 0.01) -> Any:
+    x, y = 0.0, 0.0
+    u, v = speed * math.cos(angle), speed * math.sin(angle)
+    while y >= 0.0:
+        x, y, v = x + u * step, y + v * step, v - 9.81 * step
+    return x
+
+
 def interest(rate: Any) -> Any:
     """How much there is when it has first doubled."""
     amount = 1.0
@@ -128,3 +136,19 @@ def test_a_wrong_derivative_beside_a_jump_stays_wrong() -> None:
 def test_only_the_input_that_the_steps_depend_on_is_named() -> None:
     report = fs.gradcheck(lambda speed, height: falling_ball(speed) * height, (3.0, 2.0))
     assert [(j.result, j.input) for j in report.jumps] == [("result", "argument 0")]
+
+
+def test_the_range_of_a_projectile() -> None:
+    report = fs.gradcheck(projectile, (30.0, python_math.radians(45.0)))
+    by_speed, by_angle = report.jumps
+    assert by_speed.derivative == pytest.approx(3.06, abs=0.05)
+    assert by_speed.difference == pytest.approx(2 * 30.0 / 9.81, rel=0.1)
+    assert abs(by_angle.difference) < 0.2 * abs(by_angle.derivative)
+
+
+def test_a_search_down_to_the_last_bit_is_wrong_and_says_why() -> None:
+    """Its jumps are no larger than rounding: to differences it is smooth, with a slope that its derivative 0 is not."""
+    report = fs.gradcheck(lambda c: bisection(c, 4e-15), 2.0)
+    (mismatch,) = report.mismatches
+    assert (mismatch.derivative, mismatch.difference) == (0.0, pytest.approx(0.354, abs=1e-3))
+    assert "nothing but comparisons" in str(report)

@@ -41,6 +41,7 @@ class Mismatch:
             f"d {self.result} / d {self.input}: the derivative is {self.derivative:.10g}, differences give "
             f"{self.difference:.10g}; they differ by {abs(self.derivative - self.difference):.2g}, allowed "
             f"{self.allowed:.2g}"
+            + (" (nothing but comparisons leads from the input to the result?)" if self.derivative == 0.0 else "")
         )
 
 
