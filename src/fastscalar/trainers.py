@@ -108,9 +108,11 @@ class Before:
         self.add(parameters)
 
     def add(self, parameters: Iterable[Any]) -> None:
+        kept = self.kept                         # there may be thousands of Tensors, and this is done for each epoch
         for p in parameters:
-            if place_of(p) not in self.kept:
-                self.kept[place_of(p)] = p, p.data if isinstance(p, Tensor) else p.numpy()
+            place = place_of(p)
+            if place not in kept:
+                kept[place] = p, p.data if isinstance(p, Tensor) else p.numpy()
 
     def overflowed(self) -> bool:
         """Whether a number is infinite or NaN that was not."""
@@ -126,7 +128,7 @@ class Before:
 
 
 def _is_finite(p: Any) -> bool:
-    return bool(np.isfinite(np.asarray(p.data)).all())
+    return math.isfinite(p.data) if isinstance(p, Tensor) else bool(np.isfinite(p.numpy()).all())
 
 
 @contextmanager
