@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -62,6 +63,8 @@ class Case:
         self.rows = next(len(a) for a in arguments if np.ndim(a))
         self.known: dict[Any, Any] = {}
         self.reads = False  # numbers may be read in ways that lose a gradient
+        self.reading_lines: set[int] = set()  # where arrays are, which fs.grad does not hear of
+        self.wholes = any(np.asarray(a).dtype.kind in "iub" for a in arguments)  # messages may name 3 or 3.0
 
     @staticmethod
     def of(text: str) -> Case:
@@ -72,6 +75,7 @@ class Case:
         exec(compile(text, NAME, "exec"), names)
         leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
         case = Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
+        case.reading_lines = {k for k, line in enumerate(text.splitlines(), 1) if ".tolist(" in line}
         case.reads = any(word in text for word in READINGS)
         return case
 
@@ -137,6 +141,17 @@ class Case:
             self.known["samples", i] = found
         return self.known["samples", i]
 
+    def rounds(self, i: int) -> bool:
+        """Whether anything in the plain function, or in its derivatives, is not exact."""
+        truth = self.truth(i)
+        numbers = [np.asarray(x).tobytes() for x in (truth.value, *truth.arguments, *truth.leaves) if x is not None]
+        for some in self.samples(i):
+            if numbers != [
+                np.asarray(x).tobytes() for x in (some.value, *some.arguments, *some.leaves) if x is not None
+            ]:
+                return True
+        return False
+
     def lost(self, i: int) -> tuple[set[int], set[int]]:
         """The lines at which a number is read that depends on an argument, or on a leaf, as `fs.grad` says it."""
         if ("lost", i) not in self.known:
@@ -146,7 +161,7 @@ class Case:
                 watched = [t for x in (self.leaves if whose else given) for t in _tensors(x)]
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
-                    with derivatives._Watch(watched):
+                    with derivatives._Watch(watched), contextlib.suppress(Exception):
                         self.function(*given)
                 messages = [w for w in caught if issubclass(w.category, fs.GradientLossWarning)]
                 found.append({w.lineno for w in messages if w.filename == self.file})

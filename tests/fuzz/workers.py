@@ -65,7 +65,10 @@ class Worker:
         ready, _, _ = select.select([self.process.stdout], [], [], self.seconds)
         line = self.process.stdout.readline() if ready else ""
         if line:
-            return json.loads(line)
+            verdict = json.loads(line)
+            if verdict["kind"] == "tape":
+                self.stop()
+            return verdict
         if not ready:
             self.stop()
             return {"status": "differs", "kind": "hang", "detail": f"no answer in {self.seconds:g} s"}
@@ -91,6 +94,8 @@ def main() -> None:
         case = json.loads(line)
         verdict = judge(write(case) if isinstance(case, int) else case)
         print(json.dumps(asdict(verdict)), flush=True)
+        if verdict.kind == "tape":
+            return  # what is judged on it says nothing
 
 
 if __name__ == "__main__":
