@@ -17,7 +17,9 @@ def test_a_leaf(way):
     t.grad = 7.0
     other = way(t)
     assert other is not t
-    assert (other.data, other.grad, other._parents) == (2.5, 0.0, ())
+    assert (other.data, other.grad, other._parents) == (2.5, 7.0, ())
+    other.grad = 1.0
+    assert t.grad == 7.0
     other.data = 1.0
     assert t.data == 2.5
 
@@ -30,6 +32,31 @@ def test_an_array_of_leaves(way):
     b.data[0, 0] = 9.0
     assert a.data[0, 0] == 0.0
     assert way(a[:, 1]).tolist() == [1.0, 4.0]
+    a.grad = [[0.0, 1.0, 2.0], [0.0, 0.0, 5.0]]
+    c, part = way(a), way(a[:, 2])
+    assert (c.grad.tolist(), part.grad.tolist()) == (a.grad.tolist(), [2.0, 5.0])
+    c.grad = 0.0
+    assert a.grad[1, 2] == 5.0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_attributes(way):
+    t = fs.Tensor(2.5, label="w")
+    t.moment = 0.25
+    other = way(t)
+    assert (other.label, other.moment, other.grad) == ("w", 0.25, 0.0)
+    other.moment = 1.0
+    assert t.moment == 0.25
+    element = fs.to_tensor([1.0, 2.0])[1]
+    element.grad = 3.0
+    assert (way(element).data, way(element).grad) == (2.0, 3.0)
+
+
+def test_the_recorded_gradient_is_copied_as_a_number():
+    t = fs.Tensor(2.0)
+    (t * t).backward(create_graph=True)
+    assert isinstance(t.grad, fs.Tensor)
+    assert copy.deepcopy(t).grad == 4.0
 
 
 @pytest.mark.parametrize("way", WAYS[1:])

@@ -246,7 +246,7 @@ def test_views_of_views_are_the_same_nodes():
     assert not np.asarray(p.grad[1]).any()
 
 
-@pytest.mark.parametrize("key", [2, -3, (0, 3), (0, 0, 4), (0, 0, 0, 0), slice(0, 0), (0, slice(5, 9)), 10**30])
+@pytest.mark.parametrize("key", [2, -3, (0, 3), (0, 0, 4), (0, 0, 0, 0), 10**30])
 def test_an_index_out_of_range_is_an_index_error(key):
     with pytest.raises(IndexError):
         fs.to_tensor(NUMBERS)[key]

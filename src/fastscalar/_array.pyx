@@ -25,7 +25,7 @@ import operator
 
 import numpy as np
 
-from fastscalar._core import operations
+from fastscalar._core import NO_FREEZING, operations
 from fastscalar._views import ArrayView
 
 cdef extern from "Python.h":
@@ -368,9 +368,11 @@ cdef int fill(object x, Source s, int level, Py_ssize_t *at, str what) except -1
         return 1
     if isinstance(x, np.ndarray):
         x = x.tolist()
-    if not isinstance(x, (list, tuple)) or len(x) != s.shape[level]:
+    # a copy, and then its length: making it may run a destructor and so change the list, as a __float__ may later
+    x = tuple(x) if isinstance(x, (list, tuple)) else ()
+    if len(x) != s.shape[level]:
         raise ValueError(f"{what}: the nested lists are ragged")
-    for e in tuple(x):                           # a tuple: a __float__ may change the list
+    for e in x:
         if fill(e, s, level + 1, at, what):
             return 1
     return 0
@@ -396,9 +398,10 @@ cdef int flatten(object x, Source s, int level, str what) except -1:
         return 0
     if isinstance(x, np.ndarray):
         x = x.tolist()
-    if not isinstance(x, (list, tuple, TensorArray)) or len(x) != s.shape[level]:
+    x = tuple(x) if isinstance(x, (list, tuple, TensorArray)) else ()
+    if len(x) != s.shape[level]:
         raise ValueError(f"{what}: the nested lists are ragged")
-    for e in tuple(x):
+    for e in x:
         flatten(e, s, level + 1, what)
     return 0
 
@@ -741,9 +744,12 @@ cdef int save(Wide *q, str what) except -1:
 
 cdef TensorArray map1(int code, TensorArray x):
     """A unary row of the table for every element; follows IEEE 754."""
-    cdef Source s = source(x, op_name(code))
+    cdef Source s
     cdef TensorArray array
     cdef Wide *q
+    if element_count(x) == 0:
+        return x
+    s = source(x, op_name(code))
     safepoint(s.count)
     array = TensorArray.__new__(TensorArray)
     q = begin(W_MAP1, s.count, s, None, None, op_name(code))
@@ -771,6 +777,9 @@ cdef object map2(int code, object left, object right):
             other, (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)
         ):
             return NotImplemented
+    for other in (left, right):
+        if type(other) is TensorArray and element_count(other) == 0:
+            return of_nothing(code, left, right)
     x = source(left, op_name(code))
     y = source(right, op_name(code))
     shape = y if x.ndim == 0 else x
@@ -784,11 +793,23 @@ cdef object map2(int code, object left, object right):
     return end_array(q, array, shape.ndim, shape.shape)
 
 
+cdef object of_nothing(int code, left, right):
+    """An operation on an array without elements: that array again."""
+    shapes = [x.shape if type(x) is TensorArray else np.shape(x) for x in (left, right) if type(x) is not Tensor]
+    shapes = [shape for shape in shapes if shape != ()]
+    if len(shapes) == 2 and shapes[0] != shapes[1]:
+        raise ValueError(f"{op_name(code)}: shapes {shapes[0]} and {shapes[1]} differ (there is no broadcasting)")
+    return left if type(left) is TensorArray else right
+
+
 def total(x):
     """The sum of all elements of a sequence or an array, added in order from 0.0, a Tensor."""
-    cdef Source s = source(x, "sum")
+    cdef Source s
     cdef Tensor t
     cdef Wide *q
+    if type(x) is TensorArray and element_count(x) == 0:
+        return Tensor(0.0)
+    s = source(x, "sum")
     safepoint(1)
     t = Tensor.__new__(Tensor)
     q = begin(W_SUM, 1, s, None, None, "sum")
@@ -1259,8 +1280,6 @@ cdef class TensorArray:
             if isinstance(k, slice):
                 PySlice_Unpack(k, &start, &stop, &step)
                 shape[ndim] = PySlice_AdjustIndices(self.shape_[d], &start, &stop, step)
-                if shape[ndim] == 0:
-                    raise IndexError(f"TensorArray of shape {self.shape}: the slice {k} is empty")
                 strides[ndim] = self.strides_[d] * step
                 offset += start * self.strides_[d]
                 ndim += 1
@@ -1338,9 +1357,40 @@ cdef class TensorArray:
 
     __array_ufunc__ = None       # so that ndarray + TensorArray comes to us; a TensorArray is not an operand of ufuncs
 
-    def sum(self):
-        """The sum of all elements, added in order, a Tensor."""
+    def sum(self, axis=None, dtype=None, out=None, **options):
+        """The sum of all elements, added in order, a Tensor; 0.0 of nothing.
+
+        The arguments are those that `np.sum` gives; anything but their defaults is a TypeError.
+        """
+        if axis is not None or dtype is not None or out is not None or options:
+            raise TypeError("TensorArray.sum adds all elements and takes no axis, dtype, out or keepdims; of each row: "
+                            "[fs.sum(row) for row in array]")
         return total(self)
+
+    # --- comparisons, as of NumPy's arrays ---
+
+    def __richcmp__(self, other, int op):
+        """Element by element, by value: an ndarray of bool."""
+        if type(other) is Tensor:
+            other = other.data
+        elif type(other) is TensorArray:
+            other = (<TensorArray>other)._read("data")
+        elif isinstance(other, ArrayView):
+            other = np.asarray(other)
+        return COMPARISONS[op](self._read("data"), other)
+
+    def __hash__(self):
+        return <Py_hash_t>(<size_t><void *>self >> 4)        # by identity, as that of a Tensor
+
+    @property
+    def requires_grad(self):
+        """True: every array takes part in gradients."""
+        return True
+
+    @requires_grad.setter
+    def requires_grad(self, value):
+        if not value:
+            raise AttributeError(NO_FREEZING)
 
     # --- values and gradients ---
 
@@ -1427,7 +1477,13 @@ cdef class TensorArray:
     def __reduce__(self):
         if T.wide[self.slot].op != W_LEAF:
             raise TypeError("only an array of leaves can be copied or pickled: use detach() for a computed one")
-        return to_tensor, (self._read("data"),)
+        gradient = self._read("grad")
+        if not gradient.any():
+            return to_tensor, (self._read("data"),)
+        return to_tensor, (self._read("data"),), gradient
+
+    def __setstate__(self, gradient):
+        self._write("grad", gradient)
 
 
 cdef list flatten_array(TensorArray a):
@@ -1577,20 +1633,28 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
 def flatten_parameters(parameters, list out):
     """Append the Tensors and TensorArrays of nested lists, tuples and dictionaries to `out`, in order; no recursion.
 
-    What holds others is gone through once, wherever it is listed: in itself, too."""
-    cdef list todo = [parameters]
+    What holds others is gone through once, wherever it is listed; ValueError for what holds itself."""
+    cdef list levels = [iter((parameters,))]     # of the containers that we are in, what is still to come
+    cdef list path = [0]                         # and their ids
     cdef set seen = set()
-    while todo:
-        p = todo.pop()
-        if type(p) is TensorArray or type(p) is Tensor:
-            out.append(p)
-            continue
-        if not isinstance(p, (list, tuple, dict)):
-            raise TypeError(f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
-        if id(p) in seen:
-            continue
-        seen.add(id(p))
-        todo.extend(reversed(p.values() if isinstance(p, dict) else p))
+    while levels:
+        for p in levels[len(levels) - 1]:
+            if type(p) is TensorArray or type(p) is Tensor:
+                out.append(p)
+                continue
+            if not isinstance(p, (list, tuple, dict)):
+                raise TypeError(
+                    f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
+            if id(p) not in seen:
+                seen.add(id(p))
+                levels.append(iter(p.values() if isinstance(p, dict) else p))
+                path.append(id(p))
+                break
+            if id(p) in path:
+                raise ValueError(f"parameters: a {type(p).__name__} that contains itself")
+        else:
+            levels.pop()
+            path.pop()
     return out
 
 

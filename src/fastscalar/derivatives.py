@@ -422,12 +422,19 @@ _core._register(_became_a_number, _record_backward)
 # --- inputs and results ---------------------------------------------------------------------------
 
 
-def _map(function: Callable[[Any, str], Any], x: Any, where: str) -> Any:
-    """Apply a function of (leaf, its name) to nested lists, tuples and dictionaries."""
+def _map(function: Callable[[Any, str], Any], x: Any, where: str, inside: tuple[int, ...] = ()) -> Any:
+    """Apply a function of (leaf, its name) to nested lists, tuples and dictionaries; ValueError where one holds itself.
+
+    inside: the ids of those that `x` is in.
+    """
+    if isinstance(x, (dict, list, tuple)):
+        if id(x) in inside:
+            raise ValueError(f"{where or 'an argument'}: a {type(x).__name__} that contains itself")
+        inside = (*inside, id(x))
     if isinstance(x, dict):
-        return {key: _map(function, value, f"{where}[{key!r}]") for key, value in x.items()}
+        return {key: _map(function, value, f"{where}[{key!r}]", inside) for key, value in x.items()}
     if isinstance(x, (list, tuple)):
-        items = [_map(function, value, f"{where}[{k}]") for k, value in enumerate(x)]
+        items = [_map(function, value, f"{where}[{k}]", inside) for k, value in enumerate(x)]
         if hasattr(type(x), "_fields"):
             return type(x)(*items)
         return tuple(items) if isinstance(x, tuple) else items

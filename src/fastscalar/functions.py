@@ -226,7 +226,7 @@ def _as_tensor(x: Any) -> Any:
 
 
 def _checked(xs: Iterable[Any], name: str) -> list[Any]:
-    items = list(xs)
+    items = [] if isinstance(xs, TensorArray) and not xs.size else list(xs)
     if not items:
         raise ValueError(f"{name}: expected at least one element")
     return items
@@ -259,7 +259,7 @@ def mean(xs: Any) -> Any:
     >>> fs.mean([fs.Tensor(1.0), 2.0])
     Tensor(data=1.5)
     """
-    xs = xs if isinstance(xs, TensorArray) else _checked(xs, "mean")
+    xs = xs if isinstance(xs, TensorArray) and xs.size else _checked(xs, "mean")
     return total(xs) / (xs.size if isinstance(xs, TensorArray) else len(xs))
 
 

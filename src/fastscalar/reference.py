@@ -102,20 +102,20 @@ class Tensor:
 
     __hash__ = object.__hash__  # by identity, so that nodes go into sets and dictionaries
 
-    def __eq__(self, other):
-        return self._data == float(other) if _is_operand(other) else NotImplemented
+    def __eq__(self, other):  # as exact as Python's floats: what is compared is not rounded
+        return self._data == _exact(other) if _is_comparable(other) else NotImplemented
 
     def __lt__(self, other):
-        return self._data < float(other) if _is_operand(other) else NotImplemented
+        return self._data < _exact(other) if _is_comparable(other, order=True) else NotImplemented
 
     def __le__(self, other):
-        return self._data <= float(other) if _is_operand(other) else NotImplemented
+        return self._data <= _exact(other) if _is_comparable(other, order=True) else NotImplemented
 
     def __gt__(self, other):
-        return self._data > float(other) if _is_operand(other) else NotImplemented
+        return self._data > _exact(other) if _is_comparable(other, order=True) else NotImplemented
 
     def __ge__(self, other):
-        return self._data >= float(other) if _is_operand(other) else NotImplemented
+        return self._data >= _exact(other) if _is_comparable(other, order=True) else NotImplemented
 
     # --- operations ---
 
@@ -194,8 +194,19 @@ def _check_unchanged(node):
                 )
 
 
-def _is_operand(x):
-    return isinstance(x, Tensor) or _is_number(x)
+def _is_comparable(x, order=False):
+    if isinstance(x, complex):
+        return not order
+    return isinstance(x, Tensor) or _is_number(x) or (type(x).__module__, type(x).__name__) == ("decimal", "Decimal")
+
+
+def _exact(x):
+    """What Python compares a float with; NumPy would round the float to its own type."""
+    if isinstance(x, Tensor):
+        return x._data
+    if type(x).__module__ == "numpy":
+        return int(x) if hasattr(x, "__index__") else float(x)
+    return x
 
 
 def _operator(op, value):
@@ -835,11 +846,13 @@ def cross_entropy(logits, label):
     return logsumexp(logits) - logits[int(k)]
 
 
-def sgd(parameters, lr):
+def sgd(parameters, lr, _inside=()):
     """One step down the gradient for every Tensor in nested lists, and its gradient reset."""
     if isinstance(parameters, (list, tuple)):
+        if id(parameters) in _inside:
+            raise ValueError("sgd: a list that contains itself")
         for p in parameters:
-            sgd(p, lr)
+            sgd(p, lr, (*_inside, id(parameters)))
     else:
         parameters.data -= lr * parameters.grad
         parameters.grad = 0.0
