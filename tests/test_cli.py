@@ -481,17 +481,17 @@ def test_interrupted_in_an_epochs_validation(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The net is ahead of the list of epochs then; what is kept is the epoch that was reported."""
-    from fastscalar import training
+    from fastscalar.evaluation import Evaluation, Measure
 
-    calls, evaluate = [], training.evaluate
+    calls, evaluate = [], Measure.__call__
 
-    def stopped(net: fs.MLP, X: np.ndarray, y: np.ndarray) -> float:
+    def stopped(self: Measure) -> Evaluation:
         calls.append(None)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return evaluate(net, X, y)
+        return evaluate(self)
 
-    monkeypatch.setattr(training, "evaluate", stopped)
+    monkeypatch.setattr(Measure, "__call__", stopped)
     out = tmp_path / "out"
     assert cli.main(["train", "--data", str(digits), "--hidden", "4", "--epochs", "3", "--out", str(out)]) == 130
     assert "the net after 1 whole epoch is in" in capsys.readouterr().err

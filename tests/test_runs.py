@@ -20,6 +20,7 @@ import pytest
 import fastscalar as fs
 import killing
 from fastscalar import cli, files, runs, training
+from fastscalar.evaluation import Evaluation, Measure
 from fastscalar.files import Busy, locked, replacing
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a run is killed in a forked process")
@@ -271,17 +272,17 @@ def test_a_run_that_diverges(train: Any, tmp_path: Path, options: list[str], bat
 
 
 def test_weights_that_overflow_in_a_later_epoch(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate = training.evaluate
+    evaluate = Measure.__call__
 
-    def spoil(net: fs.MLP, X: np.ndarray, y: np.ndarray) -> float:
-        result = evaluate(net, X, y)
+    def spoil(self: Any) -> Evaluation:
+        result = evaluate(self)
         spoil.calls += 1  # type: ignore[attr-defined]
         if spoil.calls == 3:  # type: ignore[attr-defined]
-            net.linears[1].b.data = np.full(10, np.inf)
+            self.net.linears[1].b.data = np.full(10, np.inf)
         return result
 
     spoil.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(training, "evaluate", spoil)
+    monkeypatch.setattr(Measure, "__call__", spoil)
     status, said = train("--epochs", 5, "--out", tmp_path)
     assert status == 2
     assert "infinite or NaN after epoch 3" in one_line(said)

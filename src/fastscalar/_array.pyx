@@ -1752,6 +1752,12 @@ cdef Wide *wide_of(p) except? NULL:
     return T.wide[T.record[(<Tensor>p).index].a] if T.record[(<Tensor>p).index].op == WIDE else NULL
 
 
+def is_leaf(p):
+    """Whether nothing computed it."""
+    cdef Wide *q = wide_of(p)
+    return q.op == W_LEAF if q != NULL else T.record[(<Tensor>p).index].op <= CONST
+
+
 def offsets_of(p):
     """Where in its array the elements of a view lie, or the one that a Tensor is; in order, of one dimension."""
     cdef TensorArray a

@@ -189,7 +189,8 @@ def finite(out: np.ndarray, X: np.ndarray, what: str, infinities: bool = False) 
     """Outputs that say something: FloatingPointError names the first row for which they are NaN."""
     wrong = np.flatnonzero((~np.isfinite(out) if infinities else np.isnan(out)).any(axis=1))
     if len(wrong):
-        why = what_is_not_finite({"X": X}, wrong[:1]) or "its parameters may have diverged"
+        diverged = "its parameters may have diverged, by too large a learning rate"
+        why = what_is_not_finite({"X": X}, wrong[:1]) or diverged
         value = out[wrong[0]][~np.isfinite(out[wrong[0]])][0]
         raise FloatingPointError(f"{what}: the output of the net is {value} for row {wrong[0]}: {why}")
     return out

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from fastscalar._array import TensorArray, all_apart, distinct_parameters, flatten_parameters, place_of, sgd_step
+from fastscalar._array import (
+    TensorArray,
+    all_apart,
+    distinct_parameters,
+    flatten_parameters,
+    is_leaf,
+    place_of,
+    sgd_step,
+)
 from fastscalar._core import Tensor
 
 
@@ -59,6 +68,10 @@ def _pruned(nested: Any, wanted: set[int]) -> Any:
     return [p for p in (_pruned(entry, wanted) for entry in entries) if p is not None] or None
 
 
+def short(p: Tensor | TensorArray) -> str:
+    return repr(p) if isinstance(p, Tensor) else f"a TensorArray of shape {p.shape}"
+
+
 def _places(parameters: list[Any]) -> set[Any]:
     return set(map(place_of, parameters))
 
@@ -102,8 +115,15 @@ class Optimizer:
         self.bind(parameters)
 
     def bind(self, parameters: Any) -> None:
-        """Use these parameters from now on; TypeError if there is something else among them."""
-        self._distinct = distinct_parameters(parameters)
+        """Use these parameters from now on; TypeError if there is something else among them, ValueError if one was
+        computed: a step would be lost as soon as it is computed again."""
+        if isinstance(parameters, Iterator):
+            parameters = list(parameters)
+        distinct = distinct_parameters(parameters)
+        for p in distinct:
+            if not is_leaf(p):
+                raise ValueError(f"{type(self).__name__}: a parameter was computed, not made: {short(p)}")
+        self._distinct = distinct
         self._parameters = each_once(parameters)
         self._bound_by_fit = False
 
@@ -112,6 +132,11 @@ class Optimizer:
         if self._parameters is None or _places(distinct_parameters(parameters)) != _places(self._distinct):
             self.bind(parameters)
         self._bound_by_fit = True
+
+    def _state(self) -> Any:
+        """What `_set_state` goes back to: `fit` does, to the last whole epoch, with the net."""
+
+    def _set_state(self, state: Any) -> None: ...
 
     def step(self) -> None:
         raise NotImplementedError
@@ -187,6 +212,15 @@ class Adam(Optimizer):
         zeros = [(np.zeros(shape), np.zeros(shape)) for shape in shapes]
         self._moments = [known.get(place, zero) for place, zero in zip(places, zeros, strict=True)]
         self._moments = [(m.reshape(s), v.reshape(s)) for (m, v), s in zip(self._moments, shapes, strict=True)]
+
+    def _state(self) -> Any:
+        moments = [(mean.copy(), square.copy()) for mean, square in self._moments]
+        return self._steps, dict(zip(map(place_of, self._distinct), moments, strict=True))
+
+    def _set_state(self, state: Any) -> None:
+        self._steps, known = state
+        for p, (mean, square) in zip(self._distinct, self._moments, strict=True):
+            mean[...], square[...] = known.get(place_of(p), (0.0, 0.0))
 
     def step(self) -> None:
         """One step for every parameter, touched by the last backward pass or not, with the gradients as they stand."""

@@ -59,8 +59,8 @@ class Schedule:
             why = "nothing was trained yet, so the net, or the loss, is not defined there, or its numbers are too large"
         return self._diverged(f"the loss is {value}", why)
 
-    def bad_step(self) -> FloatingPointError:
-        return self._diverged("a parameter is not finite", None)
+    def bad_step(self, value: float) -> FloatingPointError:
+        return self._diverged(f"a parameter is {value}", None)
 
     def _diverged(self, what: str, why: str | None) -> FloatingPointError:
         why = why or f"the learning rate {self.first_rate:g} may be too large"
@@ -101,11 +101,14 @@ def _storages(parameters: Iterable[Any]) -> set[int]:
 
 
 class Before:
-    """Parameters as they were when an epoch began."""
+    """What an optimiser holds, its parameters and what it knows of them, as it was when an epoch began."""
 
-    def __init__(self, parameters: Iterable[Any] = ()) -> None:
+    def __init__(self, optimizer: Optimizer | None = None) -> None:
         self.kept: dict[Any, tuple[Any, Any]] = {}
-        self.add(parameters)
+        self.optimizer = optimizer
+        if optimizer is not None:
+            self.state = optimizer._state()
+            self.add(optimizer._distinct)
 
     def add(self, parameters: Iterable[Any]) -> None:
         kept = self.kept                         # there may be thousands of Tensors, and this is done for each epoch
@@ -114,17 +117,24 @@ class Before:
             if place not in kept:
                 kept[place] = p, p.data if isinstance(p, Tensor) else p.numpy()
 
-    def overflowed(self) -> bool:
-        """Whether a number is infinite or NaN that was not."""
-        return any(
-            not _is_finite(p) and bool((np.isfinite(value) & ~np.isfinite(np.asarray(p.data))).any())
-            for p, value in self.kept.values()
-        )
+    def overflowed(self, wide: bool = True) -> float | None:
+        """A number that a step has made NaN, or so large that products of such numbers are infinite; None."""
+        limit = math.sqrt(np.finfo(np.float64 if wide else np.float32).max)
+        for p, value in self.kept.values():
+            now = np.asarray(p.data)
+            if not np.abs(now).max() <= limit:
+                large = (np.abs(value) <= limit) & ~(np.abs(now) <= limit)
+                wrong = now[large | (np.isfinite(value) & ~np.isfinite(now))]
+                if wrong.size:
+                    return float(wrong[0])
+        return None
 
     def restore(self) -> None:
         for p, value in self.kept.values():
             p.data = value
             p.grad = 0.0
+        if self.optimizer is not None:
+            self.optimizer._set_state(self.state)
 
 
 def _is_finite(p: Any) -> bool:
@@ -161,7 +171,7 @@ class EagerTrainer:
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         total = 0.0
-        before = Before(self.schedule.optimizer._distinct)
+        before = Before(self.schedule.optimizer)
         try:
             for first, count in _stretches(len(order), -(-REPORT_EVERY // self.batch_size) * self.batch_size):
                 total += self._some(order[first : first + count].tolist())
@@ -169,10 +179,10 @@ class EagerTrainer:
                 bar.update(count)
             if self.schedule.doubt is not None:
                 raise self.schedule.doubt.error()
-            if before.overflowed():
-                raise self.schedule.bad_step()
+            if (value := before.overflowed()) is not None:
+                raise self.schedule.bad_step(value)
         except FloatingPointError:
-            if before.overflowed():
+            if before.overflowed() is not None:
                 before.restore()
             raise
         finally:
@@ -180,15 +190,12 @@ class EagerTrainer:
         return total / len(order)
 
     def _some(self, indices: list[int]) -> float:
-        X, labels, schedule, optimizer = self.X, self.labels, self.schedule, self.schedule.optimizer
+        schedule, optimizer = self.schedule, self.schedule.optimizer
         total = 0.0
         for k in range(0, len(indices), self.batch_size):
             batch = indices[k : k + self.batch_size]
             marker = None if schedule.doubt is None else Tensor(0.0)
-            if self.batch_size == 1:
-                result = self.sample(X[batch[0]], labels[batch[0]])
-            else:
-                result = self._of_batch(batch)
+            result = self._of_one(batch[0]) if self.batch_size == 1 else self._of_batch(batch)
             value = result.data
             if not math.isfinite(value):
                 raise schedule.bad_loss(value, batch)
@@ -202,11 +209,20 @@ class EagerTrainer:
             total += value * len(batch)
         return total
 
+    def _of_one(self, i: int) -> Tensor:
+        result = self.sample(self.X[i], self.labels[i])
+        if type(result) is Tensor:
+            return result
+        if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
+            shape = f" of shape {np.shape(result)}" if np.shape(result) else ""
+            raise TypeError(f"fit: expected one number (a Tensor) as loss, got {type(result).__name__}{shape}")
+        return Tensor(float(result))
+
     def _of_batch(self, batch: list[int]) -> Tensor:
         """The mean of the losses of its samples."""
         if self.at_once:
             return self.sample(self.X[batch], self.y[batch])
-        mean = sum_of([self.sample(self.X[i], self.labels[i]) for i in batch]) / len(batch)
+        mean = sum_of(list(map(self._of_one, batch))) / len(batch)
         if self.at_once is None:
             try:
                 together = self.sample(self.X[batch], self.y[batch])
@@ -256,7 +272,7 @@ class EagerProgramTrainer:
         optimizer = self.schedule.optimizer
         wanted = self.program._wants_leaves
         self.program._wants_leaves = wanted or self.own or self.schedule.doubt is not None
-        self.before = Before(optimizer._distinct if self.alone else ())
+        self.before = Before(optimizer if self.alone else None)
         try:
             for first, count in _stretches(len(order), self.batch_size):
                 batch = order[first : first + count].tolist()
@@ -274,10 +290,10 @@ class EagerProgramTrainer:
                 bar.update(count)
             if self.alone:
                 settle(self.schedule, self.program)
-            if self.before.overflowed():
-                raise self.schedule.bad_step()
+            if (value := self.before.overflowed()) is not None:
+                raise self.schedule.bad_step(value)
         except FloatingPointError:
-            if self.before.overflowed():
+            if self.before.overflowed() is not None:
                 self.before.restore()
             raise
         finally:
@@ -375,8 +391,8 @@ class CompiledTrainer:
                     self._one_batch(order[first : first + count])
                     self._tell(bar, count, first + count)
             settle(self.schedule, self.program)
-            if self.before is not None and self.before.overflowed():
-                raise self.schedule.bad_step()
+            if self.before is not None and (value := self.before.overflowed(self.wide)) is not None:
+                raise self.schedule.bad_step(value)
         except BaseException:
             if self.before is not None:
                 self.before.restore()
@@ -395,7 +411,7 @@ class CompiledTrainer:
     def _keep(self) -> None:
         """The net is going to be written to: remember what it was."""
         if self.before is None:
-            self.before = Before(self.schedule.optimizer._distinct)
+            self.before = Before(self.schedule.optimizer)
 
     # --- SGD inside the replay ---
 
