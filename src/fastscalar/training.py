@@ -89,22 +89,25 @@ def fit(
     y: n labels or targets.
     loss: a function of a row's prediction and its y, or a name: "cross_entropy"; "squared", the article's (half the
     sum of the squared differences); "mse", the mean of the squares.
-    optimizer: SGD(lr=0.02) if left out.  schedule="linear" lets its learning rate fall linearly to zero over the run;
-    None keeps it.
+    optimizer: SGD(lr=0.02) if left out.  What `fit` has bound it binds anew when it is given another net; one that
+    has parameters from elsewhere trains those, and is refused if the net reads none of them.
+    schedule: "linear" lets the learning rate fall linearly to zero over the run; None keeps it.
     shuffle: a new order for every epoch, drawn from `seed`.
     first_epoch: where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and
     learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
+    validation_data: (X, y), on which the net is evaluated after each epoch: see `evaluate`, and History for the result.
     progress: a bar on the standard error stream, if that is a terminal.
     on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
     compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
-    the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch.
-    threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1;
-        more than there are cores: a RuntimeWarning, and they are not used.
+    the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch if
+    that is seen, with the first one, to give the mean of what the samples give.
+    threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
     dtype: "float64" or "float32", of the numbers that a compiled program computes with.
 
-    Raises ValueError for data that do not fit, FloatingPointError when the loss is infinite or NaN.  Whatever stops a
-    compiled run, the net is as it was after the last whole epoch; one that runs eagerly (compile=False, detect_anomaly,
-    after a CompileWarning) keeps every step that it did.
+    Raises ValueError for data and optimisers that do not fit; FloatingPointError when the loss, or a parameter after
+    the last step of an epoch, is infinite or NaN, or its square is.  Whatever stops a compiled
+    run, the net is as it was after the last whole epoch; one that runs eagerly (compile=False, detect_anomaly, after a
+    CompileWarning) keeps every step that it did, unless one made a number infinite.
 
     >>> import fastscalar as fs, numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
