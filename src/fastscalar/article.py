@@ -23,7 +23,9 @@ import warnings
 from itertools import pairwise
 from typing import Any
 
-from fastscalar._array import affine
+import numpy as np
+
+from fastscalar._array import TensorArray, affine
 from fastscalar._core import Tensor
 from fastscalar.optim import sgd
 from fastscalar.reference import initial_weights
@@ -33,8 +35,8 @@ __all__ = ["MLP", "Linear", "Tensor", "sgd", "squared_loss", "to_tensor"]
 
 def to_tensor(x: Any) -> Any:
     """Nested lists or an array of numbers as nested lists of Tensors."""
-    x = x.tolist() if hasattr(x, "tolist") else x
-    if isinstance(x, (list, tuple)):
+    x = x.tolist() if isinstance(x, (np.ndarray, np.generic)) else x
+    if isinstance(x, (list, tuple, TensorArray)):
         return [to_tensor(e) for e in x]
     return x if isinstance(x, Tensor) else Tensor(x)
 

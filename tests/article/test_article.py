@@ -153,6 +153,9 @@ def test_the_articles_classes_are_lists_of_tensors(init):
     assert article.to_tensor(np.arange(6).reshape(2, 3))[1][2].data == 5.0
     t = fastscalar.Tensor(1.0)
     assert article.to_tensor(t) is t
+    row = fastscalar.to_tensor([1.0, 2.0]) * t
+    assert article.to_tensor(row)[1] is row[1]
+    assert article.to_tensor(np.float32(0.5)).data == article.to_tensor(np.array(0.5)).data == 0.5
 
 
 def test_its_module_is_short():
