@@ -6,6 +6,8 @@ before anything is read, and the checksum of the zip is compared.
 
 from __future__ import annotations
 
+import errno
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -15,7 +17,8 @@ from typing import IO, cast
 
 ROOM, RATIO = 1 << 26, 100  # what a member may unpack to: bytes, or multiples of its size (MNIST: 5)
 _CHUNK = 1 << 20
-_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # the last: a password
+# RuntimeError: a password.  zipfile raises the last three for directories that point outside the file.
+_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError, struct.error, OverflowError)
 
 
 def find_member(archive: Path, names: Sequence[str]) -> Path | None:
@@ -28,6 +31,15 @@ def find_member(archive: Path, names: Sequence[str]) -> Path | None:
     return next((archive / members[name] for name in names if name in members), None)
 
 
+def is_zip(path: Path) -> bool:
+    """Whether it is one, with a directory that can be read."""
+    try:
+        with zipfile.ZipFile(path):
+            return True
+    except (OSError, *_ERRORS):
+        return False
+
+
 def open_member(path: Path) -> IO[bytes] | None:
     """The content of a member as a temporary file; None if `path` does not go through a file.
 
@@ -36,6 +48,7 @@ def open_member(path: Path) -> IO[bytes] | None:
     archive = next((parent for parent in path.parents if parent.is_file()), None)
     if archive is None:
         return None
+    damaged = f"{path}: expected a whole zip file; found a damaged one"
     out = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     try:
         with zipfile.ZipFile(archive) as file:
@@ -51,9 +64,11 @@ def open_member(path: Path) -> IO[bytes] | None:
         raise FileNotFoundError(f"{path}: {archive.name} has no such file") from None
     except _ERRORS as error:
         out.close()
-        raise ValueError(f"{path}: expected a whole zip file; found a damaged one ({error})") from error
-    except BaseException:
+        raise ValueError(f"{damaged} ({error})") from error
+    except BaseException as error:
         out.close()
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:  # a place before the beginning
+            raise ValueError(damaged) from error
         raise
     out.seek(0)
     return out

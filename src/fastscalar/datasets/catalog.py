@@ -98,7 +98,7 @@ def problem(path: Path, file: str, data: Dataset) -> str | None:
             while size <= data.raw_size(file) and (chunk := stream.read(1 << 18)):
                 digest.update(chunk)
                 size += len(chunk)
-    except (OSError, EOFError, zlib.error) as error:  # a damaged gzip file has many ways to say so
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # a damaged gzip file has many ways to say so
         return f"unreadable or truncated ({error})"
     if size != data.raw_size(file):
         more = " or more" if size > data.raw_size(file) else ""

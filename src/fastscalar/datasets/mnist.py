@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .archive import find_member
+from .archive import find_member, is_zip
 from .catalog import DATASETS, FILES, Dataset, known, problem, spellings
 from .download import Failed, remove_stale
 from .download import download as download_file
@@ -369,6 +369,8 @@ def _find(folder: Path, file: str) -> Path | None:
 def _require(folder: Path, file: str) -> Path:
     found = _find(folder, file)
     if found is None:
+        if folder.is_file() and not is_zip(folder):
+            raise ValueError(f"{folder}: expected a folder or a whole zip file; found something else")
         names = " or ".join(spellings(file)[:2])
         raise FileNotFoundError(f"{folder}: expected {names}, as it is or with .gz or in a zip file; found neither")
     return found
