@@ -319,7 +319,7 @@ def _one_of(*values: Any) -> Callable[[Any], bool]:
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable()
+    return isinstance(value, str) and value.isprintable() and len(value) <= 4096  # of Linux's paths
 
 
 ASKED: dict[str, Callable[[Any], bool]] = {  # what is right in the metadata's "run"
