@@ -15,6 +15,7 @@ Data come from `sources.py`, the files of a run from `runs.py`, what is printed 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import platform
@@ -244,23 +245,33 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As the base class does it, which says nothing when the help cannot be written."""
+        if message and file is sys.stdout:
+            say(message.removesuffix("\n"))
+        elif message:
+            super()._print_message(message, file)
 
-def number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
-    """A type for argparse: an int of at least `least`, or a float above it."""
+
+def number(kind: Callable[[str], Any], least: float, what: str, most: float = math.inf) -> Callable[[str], Any]:
+    """A type for argparse: an int of at least `least`, or a float above it; at most `most`."""
 
     def convert(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
+        short = text if len(text) < 60 else f"{text[:57]}..."
         if not (least <= value < math.inf) or (kind is float and value == least):
-            raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {what}, got {short!r}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"expected at most {most:,}, got {short!r}")
         return value
 
     return convert
 
 
-count = number(int, 1, "a whole number of at least 1")
+count = number(int, 1, "a whole number of at least 1", 2**31 - 1)  # the engine counts with 32 bits
 
 
 def sizes(text: str) -> list[int]:
@@ -362,6 +373,9 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     caught: BaseException
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path is no reason to stop, whatever characters it has
     try:
         top = parser()
         args = top.parse_args(argv)

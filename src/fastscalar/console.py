@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from fastscalar.files import naming
+
 WIDTH = 80
 _CODES = {"bold": "1", "yellow": "33", "dim": "2"}
 
@@ -60,7 +62,8 @@ def style(text: str, *names: str) -> str:
 
 def say(text: str = "", *styles: str) -> None:
     """One line of the result, at once: somebody may be watching the other end of the pipe."""
-    print(style(text, *styles), flush=True)
+    with naming("standard output"):
+        print(style(text, *styles), flush=True)
 
 
 @contextmanager

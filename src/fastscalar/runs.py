@@ -38,6 +38,7 @@ from fastscalar.sources import NAMES, Data, first_lines, is_place, load_data, ro
 from fastscalar.training import Epoch
 
 FORMAT = 1  # of the report
+PARAMETER = 80  # bytes that a net takes for each while its weights are drawn
 DEFAULTS: dict[str, Any] = {  # of the options that make up a run
     "data": "auto",
     "model": "mlp",
@@ -202,11 +203,12 @@ def start(args: argparse.Namespace) -> Run:
     widths = [data.train[0][0].size, *asked["hidden"], data.classes]
     if net is not None and [linears_of(net)[0].in_features, *(n.out_features for n in linears_of(net))] != widths:
         raise Stop(f"{args.out}: the net {net} is not the one that its run asked for; the file was changed")
+    parameters = sum(m * n + n for m, n in pairwise(widths))
+    check_room(parameters)
     if net is None and asked["model"] == "linear":
         net = fs.Linear(*widths, seed=asked["seed"])
     elif net is None:
         net = fs.MLP(widths[0], widths[1:], seed=asked["seed"])
-    parameters = sum(m * n + n for m, n in pairwise(widths))
     if not args.quiet:
         used = len(data.train[1])
         few = f"{used:,} of {total:,}" if used < total else f"{used:,}"
@@ -222,6 +224,19 @@ def start(args: argparse.Namespace) -> Run:
     epochs = saved.get("epochs", [])
     fresh = not saved or len(epochs) < asked["epochs"] or (args.out / CHECKPOINT).exists()
     return Run(asked, threads, data, net, parameters, args.out, fingerprints, epochs, fresh)
+
+
+def check_room(parameters: int) -> None:
+    """A net that cannot be: better said at once than when the memory is used up."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told here
+        memory = 1 << 62
+    if parameters >= 1 << 31:
+        raise Stop(f"--hidden: {parameters:,} parameters are more than the 2^31 nodes that the tape can hold")
+    if parameters * PARAMETER > memory:
+        what = f"{parameters:,} parameters take {parameters * PARAMETER / 1e9:,.0f} GB"
+        raise Stop(f"--hidden: {what}, and this machine has {memory / 1e9:,.0f} GB")
 
 
 def digest(split: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> str:

@@ -1,0 +1,136 @@
+"""Whatever is wrong on the command line is one line that names it: no traceback, no numbers of the operating system."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastscalar as fs
+import killing
+from fastscalar import cli
+
+LONG = "x" * 300
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, a net, a file, a link to itself."""
+    killing.write_data(tmp_path / "data")
+    fs.MLP(784, [4, 10], seed=0).save(tmp_path / "net.npz")
+    (tmp_path / "file").write_text("hello\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTSCALAR_MIRRORS", "http://127.0.0.1:9/")
+    monkeypatch.setenv("FASTSCALAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "system"))
+    monkeypatch.delenv("FASTSCALAR_DATA", raising=False)
+    return tmp_path
+
+
+TRAIN = "train --data data --hidden 4 --epochs 1"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"{TRAIN} --out file", "--out file: expected the name of a folder"),
+        (f"{TRAIN} --out file/x", "file/x: not a directory"),
+        (f"{TRAIN} --out loop/x", "loop/x: too many levels of symbolic links"),
+        (f"{TRAIN} --out {LONG}", "file name too long"),
+        (f"{TRAIN} --out /dev/null", "--out /dev/null: expected the name of a folder"),
+        (f"{TRAIN} --json empty", "--json empty: expected the name of a file"),
+        (f"{TRAIN} --json none/a", "--json none/a: "),
+        (f"{TRAIN} --json {LONG}", "file name too long"),
+        (f"{TRAIN} --json /dev/full", "/dev/full: no space left on device"),
+        ("train --out none --resume", "none: nothing to resume"),
+        ("train --out empty --resume", "empty: nothing to resume"),
+        ("train --out file --resume", "file: nothing to resume"),
+        ("train --data file", "--data file: "),
+        ("train --data empty", "expected train-images-idx3-ubyte"),
+        ("train --data loop", "--data loop: "),
+        (f"train --data {LONG}", "--data "),
+        ("train --data mnist", "is not on this machine"),
+        (f"{TRAIN} --batch-size {10**30}", "--batch-size: expected at most 2,147,483,647"),
+        (f"{TRAIN} --batch-size {'9' * 10_000}", "--batch-size: expected"),
+        (f"{TRAIN} --epochs {10**30}", "--epochs: expected at most 2,147,483,647"),
+        (f"{TRAIN} --batch-size 8 --threads {10**30}", "--threads: expected at most 2,147,483,647"),
+        (f"{TRAIN} --hidden {10**30}", "--hidden: expected at most 2,147,483,647"),
+        (f"{TRAIN} --hidden {10**9}", "--hidden: 795,000,000,010 parameters are more than the 2^31 nodes"),
+        (f"{TRAIN} --lr 1e400", "--lr: expected a number above 0"),
+        ("evaluate none", "none: no such file"),
+        ("evaluate empty", "empty/model.npz: no such file"),
+        ("evaluate file", "file: not a net written by"),
+        ("evaluate loop", "loop: no such file"),
+        ("evaluate /dev/null", "/dev/null: expected the file of a net"),
+        (f"evaluate {LONG}", "file name too long"),
+        ("evaluate net.npz", "does not say what it was trained on"),
+        ("evaluate net.npz --data empty", "expected train-images-idx3-ubyte"),
+        ("predict net.npz none", "none: no such file"),
+        ("predict net.npz empty", "empty: is a directory"),
+        ("predict net.npz file", "file: expected a .npy, IDX or PGM file"),
+        ("predict net.npz loop", "loop: too many levels of symbolic links"),
+        ("predict net.npz net.npz", "net.npz: expected a .npy, IDX or PGM file"),
+        ("predict net.npz file/x", "file/x: not a directory"),
+        ("data --fetch mnist", "could not be downloaded"),
+        ("bench --json empty", "--json empty: expected the name of a file"),
+        ("bench --json none/a", "--json none/a: "),
+    ],
+)
+def test_one_line_that_names_it(work: Path, capsys: pytest.CaptureFixture[str], command: str, said: str) -> None:
+    before = {str(path) for path in work.rglob("*")}
+    try:
+        status = cli.main(command.split())
+    except SystemExit as end:  # argparse's own
+        status = end.code  # type: ignore[assignment]
+    err = capsys.readouterr().err
+    assert (status, err.count("\n")) == (2, 1), err
+    assert said in err
+    assert err.startswith("fastscalar")
+    assert "Errno" not in err
+    assert len(err) < 1500
+    left = {str(path) for path in work.rglob("*") if "cache" not in path.parts}
+    assert left == before, "nothing is left of it"
+
+
+def test_a_net_larger_than_the_machine(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysconf: Callable[[Any], int] = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else sysconf(name))
+    assert cli.main([*TRAIN.split(), "--hidden", "10000"]) == 2
+    assert "parameters take 1 GB, and this machine has 0 GB" in capsys.readouterr().err
+
+
+def process(work: Path, *arguments: str, stdout: Any = subprocess.PIPE, **env: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "fastscalar", *arguments]
+    done = subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | env, timeout=120, check=False
+    )
+    return done.returncode, done.stdout or "", done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "command", ["info", "--version", "--help", "train --help", "evaluate net.npz --data data", TRAIN]
+)
+def test_an_output_that_is_full(work: Path, command: str) -> None:
+    with open("/dev/full", "w") as full:
+        status, _, err = process(work, *command.split(), stdout=full)
+    assert (status, err) == (2, "fastscalar: standard output: no space left on device\n")
+
+
+def test_paths_of_any_characters(work: Path) -> None:
+    for encoding in ("ascii", "utf-8"):
+        for number, name in enumerate((b"gr\xc3\xbcn", b"a\xff", "网".encode())):
+            out = os.fsdecode(name) + str(number) + encoding
+            status, said, err = process(work, *TRAIN.split(), "--out", out, PYTHONIOENCODING=encoding)
+            assert (status, err) == (0, "")
+            assert "saved in " in said
+            assert Path(out, "model.npz").exists()
