@@ -152,7 +152,7 @@ def test_a_comparison_that_outlives_its_recording_decides_nothing_any_more():
     assert p(1.0) == 3.0
     assert bool(kept[0]) is True
     assert p.map(np.array([1.0, 5.0])).tolist() == [3.0, 15.0]
-    assert len(kept) == 1
+    assert len(kept) == 2                         # the second call looks whether it does the same
 
     def g(x):
         return x * 2.0 if kept[0] else x              # not one of this recording

@@ -252,13 +252,13 @@ def test_dead_code_and_constants_are_not_left():
 
     def f(x):
         for k in range(10):
-            (x[0] * x[0] + float(k)).sqrt().atan()
+            (x[0] * x[0] + float(k)).softplus().atan()
         return (x[0] * w).sin() * (fs.Tensor(2.0).exp() * fs.Tensor(3.0)).tanh()
 
     report = report_of(f, [w], np.random.default_rng(13).normal(size=(6, 2)))
     after = report.split("->")[1]
     assert "sin" in after
-    for gone in ("sqrt", "atan", "exp", "tanh"):
+    for gone in ("softplus", "atan", "exp", "tanh"):
         assert gone not in after
     assert operations(report) >= 20
     assert instructions(report) <= 4

@@ -296,7 +296,7 @@ def test_a_row_at_a_tie():
         warnings.simplefilter("error")
         p.map(rows)
         p.value_and_grad(rows)
-    assert len(p.report().splitlines()) <= 2
+    assert len(p.report().splitlines()) <= 3      # two recordings, and where they part
 
 
 # --- fit ---
@@ -331,11 +331,11 @@ def test_leaves_that_only_eager_rows_read_are_trained(make, batch_size):
     found = []
     for given in (False, True):
         table = [fs.Tensor(i / 50) for i in range(100)]
-        f = fs.compile(lambda x, k, table=table: (x * table[int(k)] - 1.0) ** 2)
+        f = fs.compile(lambda x, y, table=table: (y * table[int(x)] - 1.0) ** 2)
         optimizer = make(table if given else None, lr=0.1)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            fit(f, np.ones(100), np.arange(100), epochs=3, optimizer=optimizer, batch_size=batch_size)
+            fit(f, np.arange(100) + 0.5, np.ones(100), epochs=3, optimizer=optimizer, batch_size=batch_size)
         said = [(w.filename, "more than 64 ways" in str(w.message)) for w in caught]
         assert said == [(__file__, True)]
         assert all(t.grad == 0.0 for t in table)

@@ -257,7 +257,7 @@ def test_weights_that_are_not_finite(
         b"PK\x05\x06" + b"\xff" * 18,
         b"PK\x05\x06" + bytes(18),
         b"\x80\x04\x95" + bytes(50),  # a pickle
-        gzip.compress(b"x" * 100),
+        gzip.compress(b"x" * 100, mtime=0),
         b"\x89HDF\r\n\x1a\n" + bytes(100),
     ],
 )

@@ -117,7 +117,7 @@ TABLE: list[Row] = [  # page, a text of the block, the function, where, what is 
 ]
 
 
-@pytest.mark.parametrize(("page", "marker", "f", "point", "printed"), TABLE, ids=str)
+@pytest.mark.parametrize(("page", "marker", "f", "point", "printed"), TABLE, ids=range(len(TABLE)))
 def test_a_printed_derivative(page: str, marker: str, f: Any, point: tuple[float, ...], printed: list[float]) -> None:
     assert block(page, marker)
     assert printed == pytest.approx(slopes(f, point), rel=1e-4, abs=1e-9)

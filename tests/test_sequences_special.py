@@ -271,7 +271,8 @@ def test_argmax_as_an_index_holds_for_rows_that_have_the_same() -> None:
         program = fs.compile(f)
         expected = [f(fs.to_tensor(row)).data for row in rows]
         assert program.map(rows) == pytest.approx(expected, rel=1e-13)
-        assert len(program.report().splitlines()) == 3
+        assert program.report().count("\n") == 1           # what the three have in common, and where they part
+        assert program.report().startswith("3 times: ")
 
 
 def test_an_empty_sequence_and_rows_are_refused() -> None:

@@ -1,6 +1,6 @@
 # The data sheet of TensorArray.  Private, not an API.
 
-from fastscalar._core cimport Recorder, Tensor, Wide
+from fastscalar._core cimport Recorder, Tensor, TracedNumber, Wide
 
 cdef enum:
     MAX_DIMS = 8
@@ -14,9 +14,8 @@ cdef class TensorArray:
     cdef Py_ssize_t[MAX_DIMS] strides_    # in nodes
 
 
-cdef class TracedInt:
+cdef class TracedInt(TracedNumber):
     cdef readonly object value      # of the row that is recorded
-    cdef readonly Tensor tensor     # the same as a leaf
     cdef readonly int argument      # its place among the inputs of the recording; -1: it was computed
 
 

@@ -13,7 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.number cimport PyNumber_AsSsize_t
-from cpython.object cimport PyObject
+from cpython.object cimport Py_GE, Py_LT, PyObject
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
 from libc.math cimport exp, isinf, isnan, log
 from libc.string cimport memcpy, memset
@@ -39,7 +39,7 @@ cdef extern from "Python.h":
 
 @cython.final
 @cython.c_api_binop_methods(True)
-cdef class TracedInt:
+cdef class TracedInt(TracedNumber):
     """A whole number that a program was called with; the rows of a replay have others.
 
     As an index of a TensorArray it gathers, as a label of `cross_entropy` it stays a label, beside Tensors and floats
@@ -131,7 +131,19 @@ cdef class TracedInt:
         return abs(operator.index(self))
 
     def __round__(self, digits=None):
-        return round(operator.index(self), digits)
+        return self if digits is None or digits >= 0 else round(operator.index(self), digits)
+
+    def __trunc__(self):
+        return self
+
+    def __floor__(self):
+        return self
+
+    def __ceil__(self):
+        return self
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(operator.index(self), dtype)
 
     def __copy__(self):
         return self
@@ -268,6 +280,14 @@ def select(TracedBool condition not None, a, b):
     outcome[0] = condition.outcome
     T.value[T.n] = value_of(&q.x, 2 if condition.outcome else 3)
     return end_scalar(q, t)
+
+
+cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1:
+    """The error may be caught: the program then holds only for rows that are out of range too."""
+    cdef Recorder recording = recording_here()
+    if recording is not None:
+        recording.decided(Py_LT if k.value < low else Py_GE, k.tensor, None, low if k.value < low else high, True)
+    return 0
 
 
 cdef object gather(TensorArray candidates, TracedInt index, Py_ssize_t at):
@@ -1041,6 +1061,8 @@ cdef int label_number(object label, Py_ssize_t classes) except -1:
     elif not as_number(label, &v):
         raise TypeError(f"cross_entropy: expected a label (a whole number), got {type(label).__name__}")
     if not 0.0 <= v < classes or v != <int>v:
+        if type(label) is TracedInt:
+            out_of_range(label, 0, classes)
         raise ValueError(f"cross_entropy: expected a label in 0..{classes - 1}, got {label!r}")
     return <int>v
 
@@ -1187,6 +1209,8 @@ def to_tensor(data):
         return data
     if as_number(data, &v) or (isinstance(data, np.ndarray) and data.ndim == 0):
         return Tensor(data if not isinstance(data, np.ndarray) else data.item())
+    if type(data) is TracedInt:
+        return (<TracedInt>data).tensor
     if hasattr(type(data), "__next__"):
         data = list(data)                        # read twice if there are Tensors in it
     data = array_like(data)
@@ -1195,7 +1219,19 @@ def to_tensor(data):
     s = source(data, "to_tensor")
     if s.number != NULL:
         return leaf_array(s, "to_tensor")
+    if programs and not any_tensor(data):        # whole numbers of a program
+        return map2(MUL, data, 1.0)
     return [to_tensor(x) for x in data]
+
+
+cdef bint any_tensor(x) except -1:
+    """In nested lists that `source` has taken: they are not deep, and not recursive."""
+    if isinstance(x, (list, tuple)):
+        for e in x:
+            if any_tensor(e):
+                return True
+        return False
+    return isinstance(x, (Tensor, TensorArray))
 
 
 # --- TensorArray ----------------------------------------------------------------------------------
@@ -1289,6 +1325,7 @@ cdef class TensorArray:
                 if at < 0:
                     at += self.shape_[d]
                 if not 0 <= at < self.shape_[d]:
+                    out_of_range(traced, -self.shape_[d], self.shape_[d])
                     raise IndexError(f"TensorArray of shape {self.shape}: index {k.value} is out of range")
                 for i in range(ndim, 0, -1):     # its dimension comes first among the candidates
                     shape[i] = shape[i - 1]
@@ -1418,7 +1455,7 @@ cdef class TensorArray:
 
     def tolist(self):
         """A copy of the values as nested lists of floats."""
-        return self._read("data").tolist()
+        return self._read("data", "tolist()").tolist()
 
     def detach(self):
         """New leaves with these values."""
@@ -1430,12 +1467,12 @@ cdef class TensorArray:
                 recording_here().resume_gradients()
         return leaf_array(source(self._read("data"), "detach"), "detach")
 
-    def _read(self, str field):
+    def _read(self, str field, str how=".data"):
         """A copy of one field as an ndarray."""
         cdef bint gradients = field == "grad"
         if programs and not gradients and recording_here() is not None:
             for x in self if self.ndim == 1 else flatten_array(self):
-                read_number(x, ".data")
+                read_number(x, how)
         out = np.empty(self.shape)
         cdef Py_buffer view
         PyObject_GetBuffer(out, &view, PyBUF_STRIDES)

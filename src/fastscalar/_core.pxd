@@ -265,11 +265,17 @@ cdef class Tensor:          # 32 bytes
     cdef void *attributes   # the dict there, for CPython's own look-up (tp_dictoffset); NULL: none
 
 
+cdef class TracedNumber:    # in the recording of a program: a number of the row that is no Tensor, see `_array.TracedInt`
+    cdef readonly Tensor tensor     # the same as a leaf
+
+
 cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_program`
     # the outcome of a comparison, or what stands for it; with a number where there is no Tensor on the right
     cdef object compare(self, int op, Tensor left, Tensor right, double number)
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1
     cdef int number_read(self, int node, str how) except -1
+    cdef int raised(self, int code, int left, int right, double x, double y) except -1   # node 0: that number
+    cdef object message(self, str text, int left, int right)     # of the error: who reads it reads these nodes
     cdef int detached(self, int copy, int node) except -1
     cdef int stop_gradients(self) except -1
     cdef int resume_gradients(self) except -1
@@ -341,7 +347,7 @@ cdef int node_of_number(double v) except -1
 cdef Row *row(int code) noexcept nogil
 cdef str op_name(int code)
 cdef int as_number(object x, double *v) except -1
-cdef double compute(int code, double a, double b) except? -1.0
+cdef bint is_error(int code, double a, double b, double v) noexcept nogil
 
 cdef double value_of(Operand *o, Py_ssize_t k) noexcept nogil
 cdef int node_of(Operand *o, Py_ssize_t k) noexcept nogil
@@ -366,6 +372,7 @@ cdef void enter_row(Wide *q, int row) noexcept nogil
 cdef void mark_node(int p) noexcept nogil
 cdef int previous(int i) noexcept nogil
 cdef int start_sweep() except -1
+cdef int start_look() except -1
 cdef int sweep(Tensor root, bint accumulate) except -1
 cdef void end_sweep() noexcept
 cdef void reset_leaf(Wide *q) noexcept nogil

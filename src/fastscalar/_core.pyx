@@ -1206,10 +1206,52 @@ class _ieee:
         lenient_threads -= state.lenient == 0
 
 
-cdef int raise_unary(int code, double a, double v) except -1:
-    """The result is not finite: raise what Python's `math` raises, or nothing."""
-    if lenient():
+cdef bint is_error(int code, double a, double b, double v) noexcept nogil:
+    """Whether an operation with this result, which is not finite, raises.  Unary ones have no b."""
+    if code == FLOOR or code == CEIL or code == TRUNC:
+        return True
+    if TABLE[code].arity == 1:
+        return (isnan(v) and not isnan(a)) or (
+            isinf(v) and not isinf(a) and not isnan(a) and TABLE[code].infinity != NO_ERROR)
+    if TABLE[code].divides:
+        return b == 0.0
+    if code == POW:
+        return (a == 0.0 and b < 0.0 and not isinf(b)) or (isnan(v) and not isnan(a) and not isnan(b)) or (
+            isinf(v) and not isinf(a) and not isinf(b))
+    if code == FMOD or code == REMAINDER or code == POLYGAMMA:
+        return (isnan(v) and not isnan(a) and not isnan(b)) or (code == POLYGAMMA and isinf(v) and not isinf(a))
+    return False
+
+
+cdef int fail(int code, double a, double b, double v, int left, int right) except -1:
+    """The result is not finite: raise what Python raises, or nothing.  left, right: the operands' nodes, 0: none."""
+    cdef Recorder recording
+    if not is_error(code, a, b, v) or lenient():
         return 0
+    if programs:
+        recording = recording_here()
+        if recording is not None:
+            recording.raised(code, left, right, a, b)
+            try:
+                raise_error(code, a, b, v)
+            except (ValueError, ArithmeticError) as error:       # what it says depends on the operands
+                error.args = (recording.message(error.args[0], left, right),)
+                raise
+    raise_error(code, a, b, v)
+
+
+cdef int raise_error(int code, double a, double b, double v) except -1:
+    if TABLE[code].arity == 1:
+        raise_unary(code, a, v)
+    elif TABLE[code].divides:
+        raise ZeroDivisionError(f"{a!r} {op_name(code)} {b!r}: division by zero")
+    else:
+        raise_binary(code, a, b, v)
+    raise AssertionError(f"{op_name(code)}({a!r}, {b!r}) is no error")
+
+
+cdef int raise_unary(int code, double a, double v) except -1:
+    """Raise what Python's `math` raises, or nothing."""
     if code == FLOOR or code == CEIL or code == TRUNC:           # of floats they are whole numbers, which have neither
         if isnan(v):
             raise ValueError(f"{op_name(code)}({a!r}): cannot convert float NaN to integer")
@@ -1226,9 +1268,7 @@ cdef int raise_unary(int code, double a, double v) except -1:
 
 
 cdef int raise_binary(int code, double a, double b, double v) except -1:
-    """The result is not finite: raise what Python raises, or nothing."""
-    if lenient():
-        return 0
+    """Raise what Python raises, or nothing."""
     if code == POW:
         raise_power(a, b, v)
     elif code in (FMOD, REMAINDER, POLYGAMMA) and isnan(v) and not isnan(a) and not isnan(b):
@@ -1241,7 +1281,7 @@ cdef int raise_binary(int code, double a, double b, double v) except -1:
 
 
 cdef int raise_power(double a, double b, double v) except -1:
-    """The result is not finite: raise what Python's `**` of floats raises, or nothing."""
+    """Raise what Python's `**` of floats raises, or nothing."""
     if a == 0.0 and b < 0.0 and not isinf(b):    # 0.0 ** -inf is inf in Python too
         raise ZeroDivisionError(f"{a!r} ** {b!r}: zero to a negative power")
     if isnan(v) and not isnan(a) and not isnan(b):
@@ -1251,8 +1291,8 @@ cdef int raise_power(double a, double b, double v) except -1:
     return 0
 
 
-cdef inline double evaluate(int code, double a, double b) except? -1.0:
-    """A binary operation as Python's floats do it."""
+cdef inline double evaluate(int code, double a, double b, int left, int right) except? -1.0:
+    """A binary operation as Python's floats do it.  left, right: the operands' nodes, 0: none."""
     cdef double v
     if code == ADD:
         return f_add(a, b)
@@ -1260,22 +1300,9 @@ cdef inline double evaluate(int code, double a, double b) except? -1.0:
         return f_sub(a, b)
     if code == MUL:
         return f_mul(a, b)
-    if b == 0.0 and TABLE[code].divides and not lenient():
-        raise ZeroDivisionError(f"{a!r} {op_name(code)} {b!r}: division by zero")
     v = f_div(a, b) if code == DIV else TABLE[code].f2(a, b)
-    if v - v != 0.0:
-        raise_binary(code, a, b, v)
-    return v
-
-
-cdef double compute(int code, double a, double b) except? -1.0:
-    """The value of a scalar operation, with the errors that it has in a program."""
-    cdef double v
-    if TABLE[code].arity == 2:
-        return evaluate(code, a, b)
-    v = TABLE[code].f(a)
-    if v - v != 0.0:
-        raise_unary(code, a, v)
+    if v - v != 0.0:                             # so is everything by 0
+        fail(code, a, b, v, left, right)
     return v
 
 
@@ -1351,8 +1378,12 @@ cdef object binary_slow(int code, object left, object right):
     cdef int a = 0, b = 0
     cdef Tensor t
     if not left_is_node and not as_number(left, &x):
+        if isinstance(left, TracedNumber):
+            return binary(code, (<TracedNumber>left).tensor, right)
         return not_a_number(code, left, right)
     if not right_is_node and not as_number(right, &y):
+        if isinstance(right, TracedNumber):
+            return binary(code, left, (<TracedNumber>right).tensor)
         return not_a_number(code, left, right)
     if T.n >= T.limit:
         safepoint(SLACK)
@@ -1364,7 +1395,7 @@ cdef object binary_slow(int code, object left, object right):
         bound(right)
         b = (<Tensor>right).index
         y = T.value[b]
-    v = evaluate(code, x, y)
+    v = evaluate(code, x, y, a, b)
     if T.quiet and not recording():
         return result(LEAF, 0, 0, v)
     t = Tensor.__new__(Tensor)
@@ -1384,7 +1415,7 @@ cdef inline object binary(int code, object left, object right):
         b = (<Tensor>right).index
         if a == 0 or b == 0:
             unbound()
-        v = evaluate(code, T.value[a], T.value[b])
+        v = evaluate(code, T.value[a], T.value[b], a, b)
         return result(code, a, b, v)
     return binary_slow(code, left, right)
 
@@ -1399,7 +1430,7 @@ cdef object unary(int code, Tensor self):
     x = T.value[a]
     v = TABLE[code].f(x)
     if v - v != 0.0:
-        raise_unary(code, x, v)
+        fail(code, x, 0.0, v, a, 0)
     if T.quiet and not recording():
         return result(LEAF, 0, 0, v)
     return result(code, a, 0, v)
@@ -1443,6 +1474,10 @@ def _watches():
 # of the thread: decisions on values, copies that cut the graph, blocks of no_grad, and what a program must not do.
 
 
+cdef class TracedNumber:
+    """The base of `_array.TracedInt`: operations take it as they take the number itself."""
+
+
 cdef class Recorder:
     """The base of `_program.Recording`."""
 
@@ -1453,6 +1488,12 @@ cdef class Recorder:
         raise NotImplementedError
 
     cdef int number_read(self, int node, str how) except -1:
+        raise NotImplementedError
+
+    cdef int raised(self, int code, int left, int right, double x, double y) except -1:
+        raise NotImplementedError
+
+    cdef object message(self, str text, int left, int right):
         raise NotImplementedError
 
     cdef int detached(self, int copy, int node) except -1:
@@ -1597,8 +1638,6 @@ cdef class Tensor:
         return T.value[self.index] != 0.0
 
     def __int__(self):
-        if tracing:
-            on_number(self)
         if programs:
             read_number(self, "int()")
         return int(T.value[self.index])
@@ -1910,14 +1949,19 @@ def _function(int code, otherwise):
     """A function for one row of the operation table; operands that are not Tensors and numbers go to `otherwise`."""
     if TABLE[code].arity == 2:
         def function(x, y, /):
-            if type(x) is Tensor or type(y) is Tensor:
+            if type(x) is Tensor or type(y) is Tensor or (
+                    programs and (isinstance(x, TracedNumber) or isinstance(y, TracedNumber))):
                 value = binary(code, x, y)
                 if value is not NotImplemented:
                     return value
             return otherwise(x, y)
     else:
         def function(x, /):
-            return unary(code, <Tensor>x) if type(x) is Tensor else otherwise(x)
+            if type(x) is Tensor:
+                return unary(code, <Tensor>x)
+            if programs and isinstance(x, TracedNumber) and code not in (FLOOR, CEIL, TRUNC):    # these are x itself
+                return unary(code, (<TracedNumber>x).tensor)
+            return otherwise(x)
     function.__name__ = function.__qualname__ = op_name(code)
     return function
 
@@ -2625,6 +2669,11 @@ cdef int leave(Wide *q, int i) noexcept nogil:
 cdef int start_sweep() except -1:
     """Enter the backward pass; another thread that is in one (it can be inside a signal handler) is waited for."""
     forbid("a backward pass")
+    return start_look()
+
+
+cdef int start_look() except -1:
+    """The same for a sweep that only looks, which a recording may do too."""
     while T.sweeping:
         if T.owner == PyThread_get_thread_ident():
             raise RuntimeError("backward() inside a backward pass")

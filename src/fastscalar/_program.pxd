@@ -16,10 +16,11 @@ cdef enum:
     GUARD_TRUNC = 7
     GUARD_FLOOR = 8
     GUARD_CEIL = 9
+    GUARD_RAISES = 10       # the operation `value` of the operands raises
 
 ctypedef struct Decision:   # a guard: what Python decided, or read, and where; DECISION for NumPy
-    double value            # the outcome of a comparison; the number that was read, as far as it was
-    int op                  # of CPython's comparisons, or GUARD_SAME to GUARD_CEIL
+    double value            # the outcome of a comparison; the number that was read, as far as it was; the operation
+    int op                  # of CPython's comparisons, or GUARD_SAME to GUARD_RAISES
     int left                # node
     int right               # node; -1: none
     int code                # the place: a number in `codes`, -1: nobody's code,
@@ -43,7 +44,10 @@ cdef class Recording(Recorder):
     cdef int first                  # nodes that are older were there before
     cdef bint closed
     cdef object context
+    cdef readonly list lost         # places where a number with a gradient became one without
+    cdef set asked                  # those that were looked at
 
+    cdef bint has_gradient(self, int node) except -1
     cdef int note(self, int op, int left, int right, double value) except -1
     cdef int find_place(self, Decision *d) except -1
     cdef int code_number(self, PyObject *code) except -2
@@ -51,6 +55,7 @@ cdef class Recording(Recorder):
 
 
 cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL
+cdef bint never_raises(int code) noexcept nogil
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil
 cdef double truncated(int op, double v)
 cdef void see(int p) noexcept nogil

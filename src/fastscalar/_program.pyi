@@ -10,13 +10,19 @@ from fastscalar._core import Recorder, Tensor
 class NotReplayable(Exception): ...
 
 DECISION: np.dtype[Any]
+ARE_EQUAL: int
+NODE_CONSTANT: int
+NODE_INPUT: int
+READ_SAME: int
 
 @disjoint_base
 class Recording(Recorder):
     inputs: list[tuple[str, Any]]
     stopped: list[list[int]]
     codes: list[CodeType]
+    lost: list[tuple[CodeType, int]]
     def __init__(self) -> None: ...
+    def read_nodes(self, nodes: list[int]) -> None: ...
     def __enter__(self) -> Recording: ...
     def __exit__(self, *exc: object) -> None: ...
     def begin(self) -> None: ...

@@ -34,6 +34,7 @@ cdef extern from "Python.h":     # with references as they are counted, which th
     void Py_DECREF(void *x)
     void Py_XDECREF(void *x)
 
+NODE_CONSTANT, NODE_INPUT, READ_SAME, ARE_EQUAL = G_CONSTANT, G_INPUT, GUARD_SAME, Py_EQ     # for `programs`, which looks at graphs
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -41,10 +42,35 @@ class NotReplayable(Exception):
     """The function does something that only Python can do; the message says what."""
 
 
+class Message(str):
+    """What an error says that is raised in a recording: the operands' values stand in it."""
+
+    recording = None
+    nodes = ()
+
+    def _read(name):
+        plain = getattr(str, name)
+
+        def method(self, *args):
+            if self.recording is not None:
+                self.recording.read_nodes(self.nodes)
+            return plain(self, *args)
+
+        method.__name__ = name
+        return method
+
+    for _name in ("__str__", "__repr__", "__format__", "__len__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__",
+                  "__hash__", "__contains__", "__getitem__", "__iter__", "__add__", "__mod__", "encode", "endswith", "find",
+                  "count", "index", "partition", "replace", "rpartition", "split", "splitlines", "startswith", "strip"):
+        locals()[_name] = _read(_name)
+    del _name, _read
+
+
 cdef class Recording(Recorder):
     """Context in which calls of this thread are written down as a program."""
 
     def __init__(self):
+        self.lost, self.asked = [], set()
         self.inputs, self.stopped, self.codes = [], [], []
         self.code_numbers, self.copies = {}, {}
 
@@ -90,8 +116,67 @@ cdef class Recording(Recorder):
         return self.note(op, left.index, q, outcome) if q else 0
 
     cdef int number_read(self, int node, str how) except -1:
+        cdef double v = T.value[node]
         cdef int op = READINGS.get(how, GUARD_SAME)
-        return self.note(op, node, -1, truncated(op, T.value[node]))
+        if self.closed:
+            return 0
+        if v - v != 0.0:                         # int() of it raises
+            op = GUARD_SAME
+        self.note(op, node, -1, truncated(op, v))
+        if how in LOSING and self.depth == 0 and self.decisions[self.n - 1].code >= 0:
+            place = self.codes[self.decisions[self.n - 1].code], self.decisions[self.n - 1].instruction
+            if place not in self.asked:          # once a place: to look takes as long as the graph is
+                self.asked.add(place)
+                if self.has_gradient(node):
+                    self.lost.append(place)
+        return 0
+
+    cdef bint has_gradient(self, int node) except -1:
+        """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers."""
+        cdef int i
+        cdef bint found = False
+        cdef Wide *q
+        cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
+        start_look()
+        try:
+            see(node)
+            i = previous(<int>T.n)
+            while i > 0 and not found:
+                T.mark[i] = 0
+                q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
+                if T.record[i].op > WIDE:
+                    see(T.record[i].a)
+                    see(T.record[i].b)
+                elif q != NULL and q.op != W_LEAF:
+                    see_operand(&q.x)
+                    see_operand(&q.y)
+                    see_operand(&q.z)
+                else:
+                    found = i < self.first and T.record[i].op != CONST and i not in whole
+                i = previous(i)
+        finally:
+            end_sweep()
+        return found
+
+    cdef int raised(self, int code, int left, int right, double x, double y) except -1:
+        """Whoever called may catch it: from now on the program holds only for rows that raise here too."""
+        if self.closed:
+            return 0
+        if not left:
+            left = node_of_number(x)
+        if not right:
+            right = node_of_number(y) if row(code).arity == 2 else -1
+        return self.note(GUARD_RAISES, left, right, code)
+
+    cdef object message(self, str text, int left, int right):
+        message = Message(text)
+        message.recording, message.nodes = self, [node for node in (left, right) if node > 0]
+        return message
+
+    def read_nodes(self, nodes):
+        """The values of some nodes were read."""
+        for node in nodes:
+            self.number_read(node, "the message of an error")
 
     cdef int detached(self, int copy, int node) except -1:
         self.copies[copy] = node
@@ -112,9 +197,10 @@ cdef class Recording(Recorder):
     # --- decisions ---
 
     cdef int note(self, int op, int left, int right, double value) except -1:
-        cdef Decision *d = <Decision *>room_for(<void **>&self.decisions, &self.room, self.n, sizeof(Decision))
+        cdef Decision d
         d.value, d.op, d.left, d.right, d.code, d.instruction = value, op, left, right, -1, -1
-        self.find_place(d)
+        self.find_place(&d)                      # may run Python's collector, and so a destructor that decides too
+        (<Decision *>room_for(<void **>&self.decisions, &self.room, self.n, sizeof(Decision)))[0] = d
         self.n += 1
         return 0
 
@@ -194,6 +280,7 @@ cdef object taken(void **data, Py_ssize_t n, dtype):
 INT, DOUBLE = np.dtype(np.int32), np.dtype(np.float64)
 DECISION = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4"), ("code", "i4"),
                      ("instruction", "i4")], align=True)
+cdef tuple LOSING = ("float()", "tolist()")      # readings after which somebody may go on computing
 cdef dict READINGS = {"int()": GUARD_TRUNC, "floor()": GUARD_FLOOR, "ceil()": GUARD_CEIL}
 
 
@@ -213,6 +300,26 @@ cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) e
         table[0] = block
         room[0] = 2 * room[0] + 16
     return <char *>table[0] + n * size
+
+
+cdef bint[256] QUIET             # by code: never raises
+
+
+cdef int fill_quiet() except -1:
+    cdef int k
+    for k in range(256):
+        QUIET[k] = False
+    for k in (ADD, SUB, MUL, NEG, RELU, ABS, MINIMUM, MAXIMUM, SIGN, COPYSIGN, LEAKY_RELU, TANH, SIGMOID, ATAN, ASINH,
+              ERF, ERFC, NDTR, CBRT, DEGREES, RADIANS, SOFTPLUS, SILU, GELU, ATAN2, HYPOT):
+        QUIET[<int>k] = True
+    return 0
+
+
+fill_quiet()
+
+
+cdef bint never_raises(int code) noexcept nogil:
+    return QUIET[code]
 
 
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
@@ -460,8 +567,8 @@ cdef bint reads_block(Wide *q, Py_ssize_t first, set inputs, dict blocks) except
 
 
 cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) except -1:
-    """What the result and the decisions were computed from, from young to old: scalar nodes, leaves, last nodes of
-    instructions.
+    """What the result, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
+    last nodes of instructions.
 
     Not arrays of leaves that only serve as weights, or as tables: `blocks` has the first node of each, and its columns.
     These are millions of leaves, but one node of the graph."""
@@ -479,6 +586,9 @@ cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) e
     for k in range(recording.n):
         see(recording.decisions[k].left)
         see(recording.decisions[k].right)
+    for k in range(first, T.n):                  # an error that nobody asked for is an error too
+        if T.record[k].op > WIDE and not never_raises(T.record[k].op):
+            see(<int>k)
     i = previous(<int>T.n)
     while i > 0:
         T.at = i
@@ -762,12 +872,12 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
             y = -1 if q.op == W_MAP1 else operand_node(g, &q.y, k if q.y.count > 1 else 0, number)
             number[q.start + k] = 1 + g.add(code, x, y, T.value[q.start + k], g.lane_[x] or (y >= 0 and g.lane_[y]))
     elif q.op == W_SUM or q.op == W_DOT:
-        item = -1
+        item = g.constant(0.0)
         for k in range(q.x.count):
             x = operand_node(g, &q.x, k, number)
             if q.op == W_DOT:
                 x = g.apply(MUL, x, operand_node(g, &q.y, k, number))
-            item = x if item < 0 else g.apply(ADD, item, x)
+            item = g.apply(ADD, item, x)
         number[q.start] = 1 + item
     elif q.op == W_SQUARED or q.op == W_MSE:
         number[q.start] = 1 + copy_squared(g, q, number)
@@ -849,7 +959,7 @@ cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
             weights = w
         if expand or not len(x):
             for i in range(q.cols):
-                s = b[i]
+                s = g.apply(ADD, g.constant(0.0), b[i])
                 for k in range(len(x)):
                     s = g.apply(ADD, s, g.apply(MUL, x[k], weights[k, i]))
                 number[q.start + r * q.cols + i] = 1 + s

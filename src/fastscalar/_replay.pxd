@@ -73,6 +73,7 @@ ctypedef struct Term:       # of an n-ary sum: sign * p * q, or sign * p; in the
 ctypedef struct Sum:
     int first               # terms
     int stop
+    bint zero               # 0.0 is added too
 
 ctypedef struct Matrix:     # inputs x PAD-ded outputs, at an address
     int base
@@ -91,6 +92,8 @@ ctypedef struct Product:
     int matrix
     int bias                # a matrix of one row; -1: none
     int whole_input         # the input that all of the run is, so that sparse rows can stand for it; -1
+    bint skips              # a layer: zeros among its inputs count as nothing, also beside weights that are not finite
+    bint exact              # a decision reads it: in the order and the rounding of the engine
 
 ctypedef struct Item:
     int x                   # run of the operands
@@ -98,6 +101,7 @@ ctypedef struct Item:
     int argument            # input of the label, of the index; -1
     int label               # if argument is -1
     int count               # I_GATHER: columns of one candidate; I_SELECT: comparison
+    bint exact              # as of a Product
     int address             # I_GATHER of uniform candidates: of the first; else -1
     Ref c                   # I_SELECT: a, b are what is compared, c and d what is chosen from
     Ref d

@@ -23,12 +23,12 @@ rows are shared out by columns of the input, so many that each share has as many
 
 cimport cython
 from cpython.mem cimport PyMem_RawFree
-from libc.math cimport isfinite, signbit
+from libc.math cimport exp, isfinite, log, signbit
 from libc.string cimport memcpy, memset
 
 from fastscalar._array cimport *
 from fastscalar._core cimport *
-from fastscalar._program cimport compare_numbers, room_for
+from fastscalar._program cimport (GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers, room_for)
 
 import os
 
@@ -157,6 +157,8 @@ ctypedef struct Input:
     const long long *whole  # whole numbers
     Py_ssize_t width        # numbers in a row of an array
     bint dense              # somebody reads its columns
+    bint forced             # for now, since a product has weights that are not finite
+    bint finite             # no number of it is infinite or NaN, as far as products read it
     const Py_ssize_t *begin  # sparse rows, if not NULL: where each part of each row begins
     const int *column
     const void *value
@@ -299,6 +301,7 @@ cdef class Replay:
     cdef char **V                    # by thread
     cdef char **A
     cdef char **scratch
+    cdef double *zeros               # as many as the widest matrix has columns: a bias
     cdef char *PB                    # ports, by chunk
     cdef double *loss
     cdef unsigned char *status
@@ -309,6 +312,7 @@ cdef class Replay:
     cdef Py_ssize_t n_segments
     cdef unsigned char *fused        # by matrix: it takes its step where its gradient is computed
     cdef unsigned char *decayed      # by fused matrix: the program sums its squares; then its weights are
+    cdef unsigned char *unfit        # by matrix: a program's own loop must not step over zeros, it is not all finite
     cdef double *scale               # scale * what is in U,
     cdef double *keep                # the next ones keep * these ones + a step,
     cdef double *square              # and the sum of their squares is this; negative: not known
@@ -321,7 +325,6 @@ cdef class Replay:
     cdef int *steps                  # (address, count) of those among them that are trained
     cdef Py_ssize_t n_steps
     cdef bint uniform_missed, uniform_suspect
-    cdef public bint trusting        # infinite results are known to be no errors
     cdef bint first_call, last_call  # of those that add up gradients
     # a run, shared by its threads
     cdef int mode
@@ -388,11 +391,14 @@ cdef class Replay:
         cdef Plan p = self.plan
         cdef size_t columns = 0, room = 64
         cdef Py_ssize_t k
-        cdef int t
+        cdef int t, widest = 1
+        cdef Matrix *m
         if p.n_runs:
             columns = p.runs[p.n_runs - 1].base + p.runs[p.n_runs - 1].ld + PAD
         for k in range(p.n_products):
-            room = max(room, <size_t>p.matrices[p.products[k].matrix].rows * p.matrices[p.products[k].matrix].ld + 128)
+            m = &p.matrices[p.products[k].matrix]
+            room = max(room, <size_t>m.rows * max(m.ld, 2) + 128)
+            widest = max(widest, m.ld)
         self.U = <char *>self.block(p.n_uniform + PAD, self.size)
         self.UA = <char *>self.block(p.n_uniform + PAD, self.size)
         self.RV = <char *>self.block(columns * self.batch, self.size)
@@ -404,11 +410,13 @@ cdef class Replay:
             self.V[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
             self.A[t] = <char *>self.block(<size_t>p.n_adjoints * self.chunk, self.size)
             self.scratch[t] = <char *>self.block(room + self.chunk, self.size)
+        self.zeros = <double *>self.block(widest, sizeof(double))
         self.PB = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
         self.loss = <double *>self.block(self.batch, sizeof(double))
         self.status = <unsigned char *>self.block(self.batch, 1)
         self.fused = <unsigned char *>self.block(p.n_matrices, 1)
         self.decayed = <unsigned char *>self.block(p.n_matrices, 1)
+        self.unfit = <unsigned char *>self.block(p.n_matrices, 1)
         self.scale = <double *>self.block(p.n_matrices, sizeof(double))
         self.keep = <double *>self.block(p.n_matrices, sizeof(double))
         self.square = <double *>self.block(p.n_matrices, sizeof(double))
@@ -476,6 +484,19 @@ cdef class Replay:
                 memcpy(<double *>self.U + s.address, source, s.count * sizeof(double))
             else:
                 self.K.load_rows(<float *>self.U + s.address, s.count, &source, s.count, 1)
+        for k in range(self.n_inputs):
+            self.input[k].forced = False
+        for k in range(self.plan.n_products):
+            self.look_at_weights(&self.plan.products[k])
+
+    cdef void look_at_weights(self, const Product *p) noexcept nogil:
+        """Sparse rows step over zeros: 0 * inf would be lost.  A layer says that it is."""
+        cdef const Matrix *m = &self.plan.matrices[p.matrix]
+        if p.whole_input < 0 or p.skips or m.table >= 0:
+            return
+        self.unfit[p.matrix] = self.K.not_finite(self.U + m.base * self.size, <Py_ssize_t>m.rows * m.ld)
+        if self.unfit[p.matrix]:
+            self.input[p.whole_input].forced = True
 
     cdef object first_nodes(self):
         """By capture, the node of its first element.  Only a collection moves them."""
@@ -553,10 +574,10 @@ cdef class Replay:
             k += 1
         return n == count
 
-    def bind(self, int i, data, gradient=None):
+    def bind(self, int i, data, gradient=None, bint finite=False):
         """Data of an input: an array of float64, C-contiguous, (n, width) or (n,), or whole numbers as int64.
 
-        `gradient`, of the same shape, receives gradients by this argument."""
+        `gradient`, of the same shape, receives gradients by this argument.  finite: all of it is known to be."""
         cdef const double[:, ::1] rows
         cdef const double[::1] numbers
         cdef const long long[::1] whole
@@ -564,6 +585,7 @@ cdef class Replay:
         cdef double[::1] gradients
         cdef Input *x = &self.input[i]
         self.held.append((data, gradient))
+        x.finite = finite
         kind = self.plan.inputs[i]
         if kind == "array":
             rows = data
@@ -871,7 +893,7 @@ cdef void run(Replay r, real tag) noexcept nogil:
         if early:
             end_sums(r, n, r.rows + r.first, tag)
             decay(r, n, r.rows + r.first, rate_at(r, r.first), tag)
-        if r.mode & PARAMETERS:
+        if back:
             fs_pool_run(one_share, <void *>r, r.shares, team)
         if back and not early:
             end_sums(r, n, r.rows + r.first, tag)
@@ -1091,7 +1113,7 @@ cdef void uniform_forward(Replay r, real tag) noexcept nogil:
             U[q.out] = <real>uniform_sum(r, q, tag)
         else:
             elements_forward(r, q, U, U, 1, True, tag)
-        if q.raises and r.K.not_finite(U + q.out, q.n) and not r.trusting:
+        if q.raises and r.K.not_finite(U + q.out, q.n) and any_error(r, q, U, U, 1, 0, True, tag):
             r.uniform_suspect = True
     for k in range(p.n_matrices):
         m = &p.matrices[k]
@@ -1100,30 +1122,43 @@ cdef void uniform_forward(Replay r, real tag) noexcept nogil:
             for i in range(m.rows):
                 for j in range(m.cols):
                     U[m.base + i * m.ld + j] = U[table[i * m.cols + j]]
+    for k in range(r.plan.n_products):
+        if p.matrices[p.products[k].matrix].table >= 0 and p.products[k].whole_input >= 0 and not p.products[k].skips:
+            m = &p.matrices[p.products[k].matrix]
+            r.unfit[p.products[k].matrix] = r.K.not_finite(U + m.base, <Py_ssize_t>m.rows * m.ld)
+            if r.unfit[p.products[k].matrix]:
+                r.input[p.products[k].whole_input].forced = True
     for k in range(p.n_guards):
         guard = &p.guards[k]
         if guard.kind != R_SLOTS and guard.other != R_SLOTS:
-            if not holds(guard, U[guard.p], U[guard.q] if guard.other == R_UNIFORM else 0.0):
+            if not holds(guard, U[guard.p], U[guard.q] if guard.other == R_UNIFORM else 0.0, <real>guard.value):
                 r.uniform_missed = True
 
 
-cdef bint holds(const Guard *g, double x, double y) noexcept nogil:
-    """Whether a decision comes out as it did when the program was recorded."""
+cdef bint holds(const Guard *g, double x, double y, double value) noexcept nogil:
+    """Whether a decision comes out as it did when the program was recorded.  value: the guard's, as our numbers are."""
+    cdef double v
+    cdef Row *f
     if g.op <= 5:
-        return compare_numbers(g.op, x, y) == (g.value != 0.0)
-    if g.op == 6:
-        return (x == g.value and signbit(x) == signbit(g.value)) or (x != x and g.value != g.value)
-    if g.op == 7:
-        return x - g.value < 1.0 and g.value - x < 1.0 and (
-            x >= g.value if g.value > 0 else x <= g.value if g.value < 0 else True)
-    return g.value <= x < g.value + 1.0 if g.op == 8 else g.value - 1.0 < x <= g.value
+        return compare_numbers(g.op, x, y) == (value != 0.0)
+    if g.op == GUARD_SAME:
+        return (x == value and signbit(x) == signbit(value)) or (x != x and value != value)
+    if g.op == GUARD_TRUNC:
+        return x - value < 1.0 and value - x < 1.0 and (x >= value if value > 0 else x <= value if value < 0 else True)
+    if g.op == GUARD_FLOOR:
+        return value <= x < value + 1.0
+    if g.op == GUARD_CEIL:
+        return value - 1.0 < x <= value
+    f = row(<int>value)
+    v = f.f(x) if f.arity == 1 else f.f2(x, y)
+    return v - v != 0.0 and is_error(<int>value, x, y, v)
 
 
 cdef double uniform_sum(Replay r, const Instr *q, real tag) noexcept nogil:
     cdef const Sum *s = &r.plan.body.sums[q.extra]
     cdef const Term *t
     cdef real *U = <real *>r.U
-    cdef double total = 0.0
+    cdef double total = 0.0 if s.zero else -0.0
     cdef int k
     for k in range(s.first, s.stop):
         t = &r.plan.body.terms[k]
@@ -1148,7 +1183,7 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
     memset(r.status + l0, 0, lanes)
     for l in range(r.n_inputs):
         x = &r.input[l]
-        if p.run_of_input[l] >= 0 and (x.dense or x.begin == NULL):
+        if p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
             load_input(r, l, l0, lanes, rows, tag)
     for k in range(p.n_lanes):
         q = &p.lanes[k]
@@ -1158,11 +1193,13 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
             else:
                 elements_forward(r, q, V, U, lanes, False, tag)
             if q.raises and r.K.not_finite(V + <Py_ssize_t>q.out * lanes, <Py_ssize_t>q.n * lanes):
-                mark_suspects(r, V + <Py_ssize_t>q.out * lanes, q.n, lanes, l0, tag)
+                for l in range(lanes):
+                    if any_error(r, q, V, U, lanes, l, False, tag):
+                        r.status[l0 + l] |= SUSPECT
         elif q.kind == I_ROWS:
             rows_forward(r, q, l0, lanes, tag)
         elif q.kind == I_PRODUCT:
-            product_forward(r, q, l0, lanes, rows, tag)
+            product_forward(r, q, thread, l0, lanes, rows, tag)
         elif q.kind == I_NUMBER:
             x = &r.input[q.extra]
             for l in range(lanes):
@@ -1185,8 +1222,6 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
     else:
         for l in range(lanes):
             r.loss[l0 + l] = U[p.result]
-    if r.trusting:
-        memset(r.status + l0, 0, lanes)
     check_guards(r, V, U, <real *>r.scratch[thread], l0, lanes, tag)
 
 
@@ -1203,13 +1238,39 @@ cdef void load_input(Replay r, int i, int l0, int lanes, const long long *rows, 
         l += n
 
 
-cdef void mark_suspects(Replay r, const real *v, int n, int lanes, int l0, real tag) noexcept nogil:
-    cdef Py_ssize_t k
-    cdef int l
-    for k in range(n):
-        for l in range(lanes):
-            if not isfinite(<double>v[k * lanes + l]):
-                r.status[l0 + l] |= SUSPECT
+cdef inline bint is_failure(int code, double x, double y, double v) noexcept nogil:
+    """Whether an operation with this result raises in the engine."""
+    if v - v == 0.0:
+        return False
+    return isfinite(x) if code == X_SQUARE else is_error(code, x, y, v)
+
+
+cdef bint any_error(Replay r, const Instr *q, const real *V, const real *U, int lanes, int l, bint uniform,
+                    real tag) noexcept nogil:
+    """Whether one of the operations of an instruction raises, or of a sum's squares might, in lane l."""
+    cdef bint va = is_vector(&q.a, uniform), vb = is_vector(&q.b, uniform)
+    cdef const Sum *s
+    cdef const Term *t
+    cdef int k
+    cdef double x, y = 0.0
+    if q.kind == I_SUM:
+        s = &r.plan.body.sums[q.extra]
+        for k in range(s.first, s.stop):
+            t = &r.plan.body.terms[k]
+            if t.q_kind != R_NONE and t.p == t.q and t.p_kind == t.q_kind:
+                if t.count > 1:
+                    return True
+                x = V[<Py_ssize_t>t.p * lanes + l] if t.p_kind == R_SLOTS else U[t.p]
+                if isfinite(x) and not isfinite(<double><real>(x * x)):
+                    return True
+        return False
+    for k in range(q.n):
+        x = V[<Py_ssize_t>place(&q.a, k) * lanes + l] if va else U[place(&q.a, k)]
+        if q.b.kind != R_NONE:
+            y = V[<Py_ssize_t>place(&q.b, k) * lanes + l] if vb else U[place(&q.b, k)]
+        if is_failure(q.code, x, y, V[<Py_ssize_t>(q.out + k) * lanes + l]):
+            return True
+    return False
 
 
 cdef void check_guards(Replay r, const real *V, const real *U, real *room, int l0, int lanes,
@@ -1235,7 +1296,7 @@ cdef void check_guards(Replay r, const real *V, const real *U, real *room, int l
                 continue
         for l in range(lanes):
             if not holds(g, x[l if g.kind == R_SLOTS else 0],
-                         0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0]):
+                         0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0], <real>g.value):
                 r.status[l0 + l] |= MISSED
 
 
@@ -1263,14 +1324,15 @@ cdef void apply(Replay r, const Instr *q, int mode, real *out, const real *a, co
 
 
 cdef void apply_backward(Replay r, const Instr *q, int mode, real *da, real *db, const real *a, const real *b,
-                         const real *v, const real *g, Py_ssize_t n, real tag) noexcept nogil:
+                         const real *v, const real *g, Py_ssize_t n, bint masked, real tag) noexcept nogil:
+    """masked: gradients of zero send nothing, which the kernels do not look at."""
     cdef Py_ssize_t k
     cdef Row *f
     cdef bint one_a = mode == FS_A_IS_ONE, one_b = mode == FS_B_IS_ONE
     cdef double x, y
     if q.code == X_COPY:
         return
-    if q.op >= 0:
+    if q.op >= 0 and not masked:
         if q.b.kind != R_NONE:
             r.K.binary_backward(q.op, mode, da, db, a, b, v, g, n)
         elif da != NULL:
@@ -1278,7 +1340,12 @@ cdef void apply_backward(Replay r, const Instr *q, int mode, real *da, real *db,
         return
     f = row(q.code)
     for k in range(n):
+        if g[k] == 0:
+            continue
         x = a[0 if one_a else k]
+        if q.code == X_SQUARE:
+            da[k] += <real>(g[k] * (2.0 * x))
+            continue
         if f.arity == 1:
             da[k] += <real>(g[k] * f.d(x, v[k]))
             continue
@@ -1330,9 +1397,10 @@ cdef void rows_forward(Replay r, const Instr *q, int l0, int lanes, real tag) no
     cdef real *U = <real *>r.U
     cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
     cdef bint one_a = not ra and q.a.step == 0, one_b = q.b.kind == R_UNIFORM and q.b.step == 0
-    cdef int mode = FS_A_IS_ONE if one_a else FS_B_IS_ONE if one_b else FS_VECTORS, l
+    cdef int mode = FS_A_IS_ONE if one_a else FS_B_IS_ONE if one_b else FS_VECTORS, l, k
     cdef const real *a
     cdef const real *b
+    cdef const real *v
     cdef bint flat = out.ld == q.n and (ra or one_a) and (rb or one_b or q.b.kind == R_NONE)
     if flat and (not ra or r.plan.body.runs[q.a.run].ld == q.n) and (not rb or r.plan.body.runs[q.b.run].ld == q.n):
         a = rows_of(r, r.RV, q.a.run, l0, tag) if ra else U + q.a.start
@@ -1345,21 +1413,32 @@ cdef void rows_forward(Replay r, const Instr *q, int l0, int lanes, real tag) no
             apply(r, q, mode, rows_of(r, r.RV, q.run, l, tag), a, b, q.n, tag)
     if q.raises:
         for l in range(l0, l0 + lanes):
-            if r.K.not_finite(rows_of(r, r.RV, q.run, l, tag), q.n):
-                r.status[l] |= SUSPECT
+            v = rows_of(r, r.RV, q.run, l, tag)
+            if not r.K.not_finite(v, q.n):
+                continue
+            a = rows_of(r, r.RV, q.a.run, l, tag) if ra else U + q.a.start
+            b = rows_of(r, r.RV, q.b.run, l, tag) if rb else U + q.b.start
+            for k in range(q.n):
+                if is_failure(q.code, a[0 if one_a else k], 0.0 if q.b.kind == R_NONE else b[0 if one_b else k], v[k]):
+                    r.status[l] |= SUSPECT
 
 
 cdef void sum_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
     cdef const Sum *s = &r.plan.body.sums[q.extra]
     cdef const Term *t
     cdef real *out = V + <Py_ssize_t>q.out * lanes
-    cdef double number = 0.0
-    cdef int k
-    memset(out, 0, lanes * sizeof(real))
+    cdef double number = 0.0 if s.zero else -0.0     # what leaves every x + number as it is
+    cdef int k, l
     for k in range(s.first, s.stop):
         t = &r.plan.body.terms[k]
         if t.p_kind == R_UNIFORM and t.q_kind != R_SLOTS:
             number += t.sign * <double>U[t.p] * (<double>U[t.q] if t.q_kind == R_UNIFORM else 1.0)
+    for l in range(lanes):
+        out[l] = <real>number
+    for k in range(s.first, s.stop):
+        t = &r.plan.body.terms[k]
+        if t.p_kind == R_UNIFORM and t.q_kind != R_SLOTS:
+            continue
         elif t.q_kind == R_NONE:
             if t.sign > 0:
                 r.K.add(out, V + <Py_ssize_t>t.p * lanes, lanes)
@@ -1373,8 +1452,6 @@ cdef void sum_forward(Replay r, const Instr *q, real *V, real *U, int lanes, rea
             r.K.add_product(out, V + <Py_ssize_t>t.p * lanes, V + <Py_ssize_t>t.q * lanes, lanes)
         else:
             subtract_product(out, V + <Py_ssize_t>t.p * lanes, V + <Py_ssize_t>t.q * lanes, lanes)
-    if number != 0.0:
-        r.K.add_number(out, number, lanes)
 
 
 cdef void subtract_product(real *y, const real *a, const real *b, int n) noexcept nogil:
@@ -1384,7 +1461,7 @@ cdef void subtract_product(real *y, const real *a, const real *b, int n) noexcep
 
 
 cdef inline bint has_sparse(Replay r, const Product *p) noexcept nogil:
-    return p.whole_input >= 0 and r.input[p.whole_input].begin != NULL
+    return p.whole_input >= 0 and r.input[p.whole_input].begin != NULL and not r.unfit[p.matrix]
 
 
 cdef void find_rows(Replay r, const Input *x, const long long *rows, int lanes, int part, int parts, const int **column,
@@ -1399,7 +1476,8 @@ cdef void find_rows(Replay r, const Input *x, const long long *rows, int lanes, 
         count[l] = <int>(stop - first)
 
 
-cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+cdef void product_forward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
+                          real tag) noexcept nogil:
     cdef const Product *p = &r.plan.body.products[q.extra]
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
     cdef const real *w = <real *>r.U + m.base
@@ -1412,6 +1490,9 @@ cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, const lon
     cdef int l, ld = r.plan.body.runs[p.x].ld
     cdef real scale = <real>r.scale[p.matrix]
     cdef const real *b = bias if scale == 1.0 else NULL
+    if p.exact and r.wide:
+        exact_product(r, thread, p, <double *>out, l0, lanes, rows)
+        return
     if has_sparse(r, p):
         find_rows(r, &r.input[p.whole_input], rows + l0, lanes, 0, r.parts, column, value, count)
     if m.ld == 1:
@@ -1428,6 +1509,46 @@ cdef void product_forward(Replay r, const Instr *q, int l0, int lanes, const lon
         for l in range(lanes):
             if bias != NULL:
                 r.K.add(out + <Py_ssize_t>l * m.ld, bias, m.ld)
+    if p.skips and not has_sparse(r, p) and r.K.not_finite(out, <Py_ssize_t>lanes * m.ld):
+        skipping_product(r, p, out, l0, lanes, rows, tag)
+
+
+cdef void exact_product(Replay r, int thread, const Product *p, double *out, int l0, int lanes,
+                        const long long *rows) noexcept nogil:
+    """As the engine does it, by its own kernel: a decision is made on the result."""
+    cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
+    cdef const double *w = <double *>r.U + m.base
+    cdef const double *b = <double *>r.U + r.plan.body.matrices[p.bias].base if p.bias >= 0 else r.zeros
+    cdef double *value = <double *>r.scratch[thread]
+    cdef int *row = <int *>(value + m.rows)
+    cdef double x
+    cdef int l, j, count
+    for l in range(lanes):
+        count = 0
+        for j in range(m.rows):
+            x = input_of(r, p, l0 + l, j, rows, <double>0.0)
+            row[count], value[count] = j, x
+            count += x != 0.0                    # NaN counts
+        K.affine(out + <Py_ssize_t>l * m.ld, b, w, m.ld, row, value, count)
+
+
+cdef void skipping_product(Replay r, const Product *p, real *out, int l0, int lanes, const long long *rows,
+                           real tag) noexcept nogil:
+    """A layer whose result is not finite: inputs of exactly zero count as nothing, whatever their weights are."""
+    cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
+    cdef const real *w = <real *>r.U + m.base
+    cdef real *y
+    cdef real x, scale = <real>r.scale[p.matrix]
+    cdef int l, i, j
+    for l in range(lanes):
+        y = out + <Py_ssize_t>l * m.ld
+        for i in range(m.cols):
+            y[i] = (<real *>r.U + r.plan.body.matrices[p.bias].base)[i] if p.bias >= 0 else 0
+        for j in range(m.rows):
+            x = input_of(r, p, l0 + l, j, rows, tag)
+            if x != 0:
+                for i in range(m.cols):
+                    y[i] += scale * x * w[<Py_ssize_t>j * m.ld + i]
 
 
 cdef void spread(Replay r, const Instr *q, const real *source, real *V, int lanes, real tag) noexcept nogil:
@@ -1502,6 +1623,21 @@ cdef void gather_forward(Replay r, const Instr *q, int l0, int lanes, const long
         memcpy(out + <Py_ssize_t>l * ld, source, it.count * sizeof(real))
 
 
+cdef double exact_softmax(double *p, const double *z, int n) noexcept nogil:
+    """The softmax of n numbers, and log(sum(exp(z))), in the order of the engine (`softmax_forward` in `_array`)."""
+    cdef double shift = z[0], total = 0.0
+    cdef int k
+    for k in range(1, n):
+        if z[k] > shift:
+            shift = z[k]
+    for k in range(n):
+        p[k] = exp(z[k] - shift)
+        total = total + p[k]
+    for k in range(n):
+        p[k] = p[k] / total
+    return log(total) + shift
+
+
 cdef void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
                        real tag) noexcept nogil:
     """cross_entropy, logsumexp, softmax."""
@@ -1509,12 +1645,24 @@ cdef void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, 
     cdef const real *z = rows_of(r, r.RV, it.x, l0, tag) + q.a.start
     cdef int ld = r.plan.body.runs[it.x].ld, n = q.b.start, l
     cdef real *out
+    cdef real *p
     cdef long long i
-    if q.kind == I_SOFTMAX:
+    cdef double lse
+    if it.exact and r.wide:
+        for l in range(lanes):
+            p = rows_of(r, r.RV, q.run if q.kind == I_SOFTMAX else it.saved, l0 + l, tag)
+            lse = exact_softmax(<double *>p, <const double *>z + <Py_ssize_t>l * ld, n)
+            if q.kind != I_SOFTMAX:
+                (<real *>r.V[thread])[<Py_ssize_t>q.out * lanes + l] = <real>lse
+        if q.kind == I_SOFTMAX:
+            return
+        out = <real *>r.V[thread] + <Py_ssize_t>q.out * lanes
+    elif q.kind == I_SOFTMAX:
         r.K.softmax(rows_of(r, r.RV, q.run, l0, tag), r.plan.body.runs[q.run].ld, r.scratch[thread], z, ld, n, lanes)
         return
-    out = <real *>r.V[thread] + <Py_ssize_t>q.out * lanes
-    r.K.softmax(rows_of(r, r.RV, it.saved, l0, tag), r.plan.body.runs[it.saved].ld, out, z, ld, n, lanes)
+    else:
+        out = <real *>r.V[thread] + <Py_ssize_t>q.out * lanes
+        r.K.softmax(rows_of(r, r.RV, it.saved, l0, tag), r.plan.body.runs[it.saved].ld, out, z, ld, n, lanes)
     if q.kind == I_XENT:
         for l in range(lanes):
             i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)
@@ -1527,16 +1675,29 @@ cdef void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, 
 # --- backwards ------------------------------------------------------------------------------------
 
 cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    """A gradient of exactly zero sends zero, whatever the slope.  Kernels do not look; where 0 * inf has made a NaN of
+    it, it comes out at the end, since NaN only gets lost where it is multiplied by nothing: then all is done again,
+    number by number."""
+    if not backward_pass(r, thread, c, l0, lanes, rows, False, tag):
+        backward_pass(r, thread, c, l0, lanes, rows, True, tag)
+
+
+cdef bint backward_pass(Replay r, int thread, int c, int l0, int lanes, const long long *rows, bint masked,
+                        real tag) noexcept nogil:
+    """Whether all gradients that leave the chunk are finite."""
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
     cdef int l, mode = r.mode & (PARAMETERS | ARGUMENTS)
+    cdef bint finite = True
     cdef const Instr *q
     cdef real *V = <real *>r.V[thread]
     cdef real *A = <real *>r.A[thread]
     cdef real *U = <real *>r.U
     cdef real *port = <real *>r.PB + <Py_ssize_t>c * p.n_ports
     cdef real *g
+    cdef real one
     cdef Input *x
+    memset(port, 0, <size_t>p.n_ports * sizeof(real))
     for k in range(p.n_runs):
         if p.runs[k].mask & mode:
             memset(rows_of(r, r.RA, <int>k, l0, tag), 0, <size_t>p.runs[k].ld * lanes * sizeof(real))
@@ -1551,20 +1712,21 @@ cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long lo
         if not q.mask & mode or (q.run < 0 and q.kind != I_NUMBER and p.adjoint[q.out] < 0):
             continue
         if q.kind == I_ELEMENTS:
-            elements_backward(r, q, V, A, U, port, lanes, False, tag)
+            elements_backward(r, q, V, A, U, port, lanes, False, masked, tag)
         elif q.kind == I_SUM:
-            sum_backward(r, q, V, A, U, port, lanes, tag)
+            sum_backward(r, q, V, A, U, port, lanes, masked, tag)
         elif q.kind == I_ROWS:
-            rows_backward(r, q, l0, lanes, port, tag)
+            rows_backward(r, q, l0, lanes, port, masked, tag)
         elif q.kind == I_PRODUCT:
             if q.a.mask & mode:
-                product_backward(r, q, thread, l0, lanes, tag)
+                product_backward(r, q, thread, l0, lanes, masked, tag)
         elif q.kind == I_NUMBER:
             x = &r.input[q.extra]
             if x.gradient != NULL:
                 for l in range(lanes):
-                    x.gradient[rows[l0 + l]] = 0.0 if p.adjoint[q.out] < 0 else (
-                        A[<Py_ssize_t>p.adjoint[q.out] * lanes + l])
+                    one = 0 if p.adjoint[q.out] < 0 else A[<Py_ssize_t>p.adjoint[q.out] * lanes + l]
+                    x.gradient[rows[l0 + l]] = one
+                    finite = finite and one - one == 0
         elif q.kind == I_SPREAD:
             spread_backward(r, q, rows_of(r, r.RA, q.a.run, l0, tag), A, lanes, tag)
         elif q.kind == I_PACK:
@@ -1581,6 +1743,13 @@ cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long lo
             x = &r.input[l]
             if p.run_of_input[l] >= 0 and x.gradient != NULL:
                 store_gradient(r, l, l0, lanes, rows, tag)
+    if r.K.not_finite(port, p.n_ports):
+        finite = False
+    for k in range(p.n_runs):
+        if finite and p.runs[k].mask & mode and r.K.not_finite(
+                rows_of(r, r.RA, <int>k, l0, tag), <Py_ssize_t>p.runs[k].ld * lanes):
+            finite = False
+    return finite
 
 
 cdef inline void begin_gradients(const Body *p, Py_ssize_t k, real *A, int lanes, real tag) noexcept nogil:
@@ -1590,13 +1759,24 @@ cdef inline void begin_gradients(const Body *p, Py_ssize_t k, real *A, int lanes
         memset(A + <Py_ssize_t>p.births[b].at * lanes, 0, <size_t>p.births[b].count * lanes * sizeof(real))
 
 
-cdef void product_backward(Replay r, const Instr *q, int thread, int l0, int lanes, real tag) noexcept nogil:
+cdef void product_backward(Replay r, const Instr *q, int thread, int l0, int lanes, bint masked,
+                           real tag) noexcept nogil:
     """To the inputs of a matrix; the weights' gradients wait for all rows of the batch."""
     cdef const Product *p = &r.plan.body.products[q.extra]
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
     cdef const real *g = rows_of(r, r.RA, q.run, l0, tag)
     cdef real scale = <real>r.scale[p.matrix]
-    cdef int l
+    cdef const real *w = <real *>r.U + m.base
+    cdef real *dx
+    cdef int l, i, j
+    if masked:
+        for l in range(lanes):
+            dx = rows_of(r, r.RA, p.x, l0 + l, tag) + p.first
+            for i in range(m.cols):
+                if g[<Py_ssize_t>l * m.ld + i] != 0:
+                    for j in range(m.rows):
+                        dx[j] += scale * g[<Py_ssize_t>l * m.ld + i] * w[<Py_ssize_t>j * m.ld + i]
+        return
     if scale != 1.0:
         r.K.binary(FS_MUL, FS_B_IS_ONE, r.scaled[thread], g, &scale, <Py_ssize_t>lanes * m.ld)
         g = <real *>r.scaled[thread]
@@ -1622,7 +1802,7 @@ cdef void store_gradient(Replay r, int i, int l0, int lanes, const long long *ro
 
 
 cdef void elements_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes, bint uniform,
-                            real tag) noexcept nogil:
+                            bint masked, real tag) noexcept nogil:
     """`port`: where the gradients of uniform operands go; in the uniform part all are in A."""
     cdef bint va = is_vector(&q.a, uniform), vb = q.b.kind == R_NONE or is_vector(&q.b, uniform)
     cdef int mode = FS_VECTORS if va and vb else FS_B_IS_ONE if va else FS_A_IS_ONE, which = r.mode & (
@@ -1654,10 +1834,11 @@ cdef void elements_backward(Replay r, const Instr *q, real *V, real *A, real *U,
         elif wb:
             db = A + bt if uniform else A + <Py_ssize_t>adjoint[place(&q.b, <int>k)] * lanes
         apply_backward(r, q, mode, da, db, V + at if va else U + at, V + bt if vb else U + bt,
-                       V + out + k * step, g + k * step, step, tag)
+                       V + out + k * step, g + k * step, step, masked, tag)
 
 
-cdef void rows_backward(Replay r, const Instr *q, int l0, int lanes, real *port, real tag) noexcept nogil:
+cdef void rows_backward(Replay r, const Instr *q, int l0, int lanes, real *port, bint masked,
+                        real tag) noexcept nogil:
     cdef real *U = <real *>r.U
     cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
     cdef int which = r.mode & (PARAMETERS | ARGUMENTS)
@@ -1680,10 +1861,10 @@ cdef void rows_backward(Replay r, const Instr *q, int l0, int lanes, real *port,
             db = rows_of(r, r.RA, q.b.run, l, tag) if rb else port + q.b.port
         apply_backward(r, q, mode, da, db, rows_of(r, r.RV, q.a.run, l, tag) if ra else U + q.a.start,
                        rows_of(r, r.RV, q.b.run, l, tag) if rb else U + q.b.start,
-                       rows_of(r, r.RV, q.run, l, tag), rows_of(r, r.RA, q.run, l, tag), q.n, tag)
+                       rows_of(r, r.RV, q.run, l, tag), rows_of(r, r.RA, q.run, l, tag), q.n, masked, tag)
 
 
-cdef void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
+cdef void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes, bint masked,
                        real tag) noexcept nogil:
     cdef const Sum *s = &r.plan.body.sums[q.extra]
     cdef const Term *t
@@ -1692,15 +1873,22 @@ cdef void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real
     for k in range(s.stop - 1, s.first - 1, -1):
         t = &r.plan.body.terms[k]
         if t.p_mask & which:
-            term_backward(r, t.sign, t.p_kind, t.p, t.p_port, t.q_kind, t.q, V, A, U, port, g, lanes, tag)
+            term_backward(r, t.sign, t.p_kind, t.p, t.p_port, t.q_kind, t.q, V, A, U, port, g, lanes, masked, tag)
         if t.q_kind != R_NONE and t.q_mask & which:
-            term_backward(r, t.sign, t.q_kind, t.q, t.q_port, t.p_kind, t.p, V, A, U, port, g, lanes, tag)
+            term_backward(r, t.sign, t.q_kind, t.q, t.q_port, t.p_kind, t.p, V, A, U, port, g, lanes, masked, tag)
 
 
 cdef void term_backward(Replay r, int sign, int kind, int p, int p_port, int other, int q, real *V, real *A, real *U,
-                        real *port, const real *g, int lanes, real tag) noexcept nogil:
+                        real *port, const real *g, int lanes, bint masked, real tag) noexcept nogil:
     """What flows into p, whose factor is q."""
     cdef real *d
+    cdef int l
+    if masked and other != R_NONE:
+        for l in range(lanes):
+            if g[l] != 0:
+                d = port + p_port if kind == R_UNIFORM else A + <Py_ssize_t>r.plan.body.adjoint[p] * lanes + l
+                d[0] += sign * g[l] * (V[<Py_ssize_t>q * lanes + l] if other == R_SLOTS else U[q])
+        return
     if kind == R_UNIFORM:
         if other == R_SLOTS:
             port[p_port] += <real>(sign * r.K.dot(g, V + <Py_ssize_t>q * lanes, lanes))
@@ -1775,6 +1963,8 @@ cdef void gather_lanes_backward(Replay r, const Instr *q, int l0, int lanes, con
     cdef int l
     for l in range(lanes):
         i = choice(r, it.argument, 0, rows[l0 + l], q.b.start // it.count)
+        if i < 0:                                # the row is marked, and its gradient is not used
+            continue
         r.K.add(rows_of(r, r.RA, it.x, l0 + l, tag) + q.a.start + i * it.count, rows_of(r, r.RA, q.run, l0 + l, tag),
                 it.count)
 
@@ -1783,10 +1973,12 @@ cdef void gather_backward(Replay r, const Instr *q, int n, const long long *rows
     """Into uniform candidates, for all lanes of a batch in their order."""
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef const Matrix *m = &r.plan.body.matrices[it.address]
+    cdef long long i
     cdef int l
     for l in range(n):
-        r.K.add(<real *>r.UA + m.base + choice(r, it.argument, 0, rows[l], m.rows) * m.ld,
-                rows_of(r, r.RA, q.run, l, tag), it.count)
+        i = choice(r, it.argument, 0, rows[l], m.rows)
+        if i >= 0:                               # else the row is marked, and the sums are not used
+            r.K.add(<real *>r.UA + m.base + i * m.ld, rows_of(r, r.RA, q.run, l, tag), it.count)
 
 
 cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
@@ -1797,6 +1989,8 @@ cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes,
     cdef const real *g
     cdef real *dz
     cdef real total
+    cdef bint any_sent
+    cdef long long i
     if not q.a.mask & r.mode:
         return
     for l in range(lanes):
@@ -1805,17 +1999,25 @@ cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes,
             p = rows_of(r, r.RV, q.run, l0 + l, tag)
             g = rows_of(r, r.RA, q.run, l0 + l, tag)
             total = 0.0
+            any_sent = False
             for k in range(n):
-                total += g[k] * p[k]
-            for k in range(n):
-                dz[k] += p[k] * (g[k] - total)
+                if g[k] != 0:
+                    total += g[k] * p[k]
+                    any_sent = True
+            if any_sent:
+                for k in range(n):
+                    dz[k] += p[k] * (g[k] - total)
             continue
         p = rows_of(r, r.RV, it.saved, l0 + l, tag)
         g = <real *>r.A[thread] + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes + l
+        if g[0] == 0:
+            continue
         for k in range(n):
             dz[k] += g[0] * p[k]
         if q.kind == I_XENT:
-            dz[choice(r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)] -= g[0]
+            i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)
+            if i >= 0:                           # else the row is marked, and its gradient is not used
+                dz[i] -= g[0]
 
 
 # --- weights, and the uniform part backwards ------------------------------------------------------
@@ -1831,21 +2033,24 @@ cdef void update_weights(Replay r, int thread, int share, double rate, real tag)
     cdef const Matrix *m
     cdef real *target
     cdef real *g
-    cdef int parts, first, stop, row0, row1, l
+    cdef int parts, first, stop, row0, row1, l, which = r.mode & (PARAMETERS | ARGUMENTS)
     cdef double scale
     for k in range(p.n_lanes - 1, -1, -1):
         q = &p.lanes[k]
-        if q.kind != I_PRODUCT or not q.mask & PARAMETERS:
+        if q.kind != I_PRODUCT or not q.mask & which:
             continue
         product = &p.products[q.extra]
         m = &p.matrices[product.matrix]
         g = rows_of(r, r.RA, q.run, 0, tag)
-        if product.bias >= 0 and share == r.shares - 1 and p.matrices[product.bias].mask & PARAMETERS:
+        if product.bias >= 0 and share == r.shares - 1 and p.matrices[product.bias].mask & which:
             r.K.add_rows(<real *>r.UA + p.matrices[product.bias].base, g, m.ld, m.ld, n)
-        if not m.mask & PARAMETERS:
+        if not m.mask & which:
             continue
         target = <real *>(r.U if r.fused[product.matrix] and r.mode & TRAIN else r.UA) + m.base
         scale = -rate / n / r.scale[product.matrix] if r.fused[product.matrix] and r.mode & TRAIN else 1.0
+        if r.K.not_finite(g, <Py_ssize_t>n * m.ld) or not finite_inputs(r, product, n, tag):
+            masked_weights(r, share, product, m, target, scale, g, n, rows, tag)
+            continue
         if has_sparse(r, product):
             sparse_weights(r, thread, share, &r.input[product.whole_input], m, target, scale, g, n, rows, tag)
             continue
@@ -1863,6 +2068,43 @@ cdef void update_weights(Replay r, int thread, int share, double rate, real tag)
         r.K.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
                          rows_of(r, r.RV, product.x, 0, tag) + product.first + row0, r.plan.body.runs[product.x].ld,
                          row1 - row0, g + first, m.ld)
+
+
+cdef bint finite_inputs(Replay r, const Product *p, int n, real tag) noexcept nogil:
+    cdef int l, ld
+    cdef const real *x
+    if p.whole_input >= 0:
+        return r.input[p.whole_input].finite
+    ld = r.plan.body.runs[p.x].ld
+    x = rows_of(r, r.RV, p.x, 0, tag) + p.first
+    for l in range(n):
+        if r.K.not_finite(x + <Py_ssize_t>l * ld, r.plan.body.matrices[p.matrix].rows):
+            return False
+    return True
+
+
+cdef inline real input_of(Replay r, const Product *p, int l, int j, const long long *rows, real tag) noexcept nogil:
+    """Number j that lane l of the batch has for a product, wherever it lies."""
+    cdef const Input *x
+    if p.whole_input >= 0:
+        x = &r.input[p.whole_input]
+        return <real>x.data[rows[l] * x.width + j]
+    return rows_of(r, r.RV, p.x, l, tag)[p.first + j]
+
+
+cdef void masked_weights(Replay r, int share, const Product *p, const Matrix *m, real *target, double scale,
+                         const real *g, int n, const long long *rows, real tag) noexcept nogil:
+    """A share of the rows of a matrix where not all is finite: a gradient of exactly zero sends zero, whatever x is."""
+    cdef int j, i, l
+    cdef real x
+    for j in range(<int>(<long long>m.rows * share // r.shares), <int>(<long long>m.rows * (share + 1) // r.shares)):
+        for l in range(n):
+            x = input_of(r, p, l, j, rows, tag)
+            if x == 0 and p.skips:
+                continue
+            for i in range(m.cols):
+                if g[<Py_ssize_t>l * m.ld + i] != 0:
+                    target[<Py_ssize_t>j * m.ld + i] += <real>(scale * x * g[<Py_ssize_t>l * m.ld + i])
 
 
 cdef void sparse_weights(Replay r, int thread, int share, const Input *x, const Matrix *m, real *target, double scale,
@@ -1891,6 +2133,14 @@ cdef void sparse_weights(Replay r, int thread, int share, const Input *x, const 
                               x.border[first], x.border[stop], g + <Py_ssize_t>l * m.ld, m.ld)
 
 
+cdef bint has_zero(const real *g, int n) noexcept nogil:
+    cdef int k
+    for k in range(n):
+        if g[k] == 0:
+            return True
+    return False
+
+
 cdef void uniform_backward(Replay r, real tag) noexcept nogil:
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k, i, j
@@ -1915,10 +2165,12 @@ cdef void uniform_backward(Replay r, real tag) noexcept nogil:
         if not q.mask & which:
             continue
         if q.kind == I_ELEMENTS:
-            elements_backward(r, q, U, UA, U, UA, 1, True, tag)
+            elements_backward(r, q, U, UA, U, UA, 1, True, has_zero(UA + q.out, q.n), tag)
             continue
         s = &p.sums[q.extra]
         g = UA[q.out]
+        if g == 0.0:
+            continue
         for j in range(s.first, s.stop):
             t = &p.terms[j]
             if t.q_kind == R_NONE:

@@ -16,6 +16,7 @@ All of it is linear, or n log n for sorting.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree
+from libc.math cimport signbit
 from libc.stdlib cimport qsort
 from libc.string cimport memcmp, memcpy, memset
 
@@ -62,26 +63,31 @@ cdef enum:
 
 
 cdef int[256] FAST           # code of the table -> operation of the kernels, -1
-cdef bint[256] QUIET         # never raises
 
 
 cdef int fill_fast() except -1:
     cdef int k
     for k in range(256):
         FAST[k] = -1
-        QUIET[k] = False
     FAST[<int>ADD], FAST[<int>SUB], FAST[<int>MUL], FAST[<int>DIV] = FS_ADD, FS_SUB, FS_MUL, FS_DIV
     FAST[<int>MINIMUM], FAST[<int>MAXIMUM] = FS_MINIMUM, FS_MAXIMUM
     FAST[<int>NEG], FAST[<int>RELU], FAST[<int>ABS], FAST[<int>SQRT] = FS_NEG, FS_RELU, FS_ABS, FS_SQRT
     FAST[<int>EXP], FAST[<int>LOG], FAST[<int>TANH], FAST[<int>SIGMOID] = FS_EXP, FS_LOG, FS_TANH, FS_SIGMOID
     FAST[<int>SQUARE] = FS_SQUARE
-    for k in (ADD, SUB, MUL, NEG, RELU, ABS, MINIMUM, MAXIMUM, SIGN, COPYSIGN, LEAKY_RELU, TANH, SIGMOID, ATAN, ASINH,
-              ERF, ERFC, NDTR, CBRT, DEGREES, RADIANS, SOFTPLUS, SILU, GELU, ATAN2, HYPOT, COPY):
-        QUIET[<int>k] = True
     return 0
 
 
 fill_fast()
+
+
+cdef bint raises(int o) noexcept nogil:
+    """Whether an operation of a graph may raise."""
+    return o > G_CONSTANT and not o & IEEE and o != COPY and not never_raises(o)
+
+
+cdef int kernel_of(int code, bint exact) noexcept nogil:
+    """The kernel of an operation, -1: the function of the table.  exact: one with the same bits."""
+    return -1 if exact and code in (EXP, TANH, SIGMOID) else FAST[code]
 
 cdef dict NAMES = {code: name for code, name, _, _ in _operations()}
 NAMES[<int>SQUARE] = "square"
@@ -147,9 +153,12 @@ cdef class Rewriter:
     cdef Py_ssize_t more                     # and outputs of products that have no node of their own
     cdef int[::1] op, a, b, rep, uses, level, where, at, run, copy, node_matrix, sum_of, item_level
     cdef unsigned char[::1] depends, live, pinned, gone, mask, stopped
+    cdef unsigned char[::1] signless         # is never -0.0
+    cdef unsigned char[::1] exact            # a decision reads it: computed as the engine does it, nothing is fused
     cdef double[::1] value
     cdef Ints p, q, sign                     # terms of the sums, q: -1 of a plain one
     cdef Ints first, root, group             # by sum: first term, node, group of products or -1
+    cdef Ints zeros                          # by sum: whether 0.0 is added, which only shows if all else is -0.0
     cdef Ints direct                         # by sum: the product's output is the sum; else its node, or -1
     cdef list items, groups, input_kinds, input_sizes, counts
     cdef dict tables                 # what became of the operands of items
@@ -184,7 +193,7 @@ cdef class Rewriter:
         self.run, self.copy = np.full(room, -1, np.int32), np.full(room, -1, np.int32)
         self.node_matrix, self.sum_of = np.full(room, -1, np.int32), np.full(room, -1, np.int32)
         self.depends, self.live, self.pinned = (np.zeros(room, np.uint8) for _ in range(3))
-        self.gone, self.mask = np.zeros(room, np.uint8), np.zeros(room, np.uint8)
+        self.gone, self.mask, self.exact, self.signless = (np.zeros(room, np.uint8) for _ in range(4))
         self.items = [list(item) for item in graph.items]
         self.item_level = np.full(len(self.items) + 1, -1, np.int32)
         self.input_kinds, self.input_sizes = graph.inputs, sizes
@@ -208,12 +217,40 @@ cdef class Rewriter:
             self.node_matrix, self.sum_of = twice(self.node_matrix), twice(self.sum_of)
             self.depends, self.live, self.pinned = twice(self.depends), twice(self.live), twice(self.pinned)
             self.gone, self.mask, self.stopped = twice(self.gone), twice(self.mask), twice(self.stopped)
+            self.exact, self.signless = twice(self.exact), twice(self.signless)
             self.value = twice(self.value)
         self.more += 1
         self.op[i], self.rep[i], self.live[i], self.stopped[i] = op, i, 1, 0
         self.where[i], self.at[i], self.run[i], self.copy[i] = NOWHERE, -1, -1, -1
         self.node_matrix[i] = self.sum_of[i] = -1
         return i
+
+    cdef int find_exact(self, graph) except -1:
+        """What decisions are computed from.  The bits of everything else may be others than the engine's."""
+        cdef Py_ssize_t i, k
+        cdef const Decision[::1] guards = graph.guards
+        cdef const int[::1] operands
+        cdef set done = set()
+        for k in range(guards.shape[0]):
+            self.exact[guards[k].left] = 1
+            if guards[k].right >= 0:
+                self.exact[guards[k].right] = 1
+        for i in range(self.n - 1, -1, -1):
+            if not self.exact[i]:
+                continue
+            if self.op[i] == G_ITEM:
+                item = self.items[self.a[i]]
+                for j in range(3, 6 if item[0] == "affine" else 4):
+                    if id(item[j]) not in done:
+                        done.add(id(item[j]))
+                        operands = item[j].ravel()
+                        for k in range(operands.shape[0]):
+                            self.exact[operands[k]] = 1
+            elif self.op[i] > G_CONSTANT or self.op[i] == G_COPY:
+                self.exact[self.a[i]] = 1
+                if self.b[i] >= 0:
+                    self.exact[self.b[i]] = 1
+        return 0
 
     cdef int simplify(self) except -1:
         cdef Py_ssize_t i, size = 64, shared = 0
@@ -249,6 +286,7 @@ cdef class Rewriter:
                     self.enter_item(self.a[i], self.stopped[i])
                 if self.twin[self.a[i]] >= 0:
                     self.rep[i] = self.twin[self.a[i]] + self.b[i]
+                    self.exact[self.rep[i]] |= self.exact[i]
                 self.depends[i] = C_LANE
                 self.mask[i] = 0 if self.stopped[i] else self.items[self.a[i]][1]
             else:
@@ -292,6 +330,7 @@ cdef class Rewriter:
         memcpy(&bits, &v, sizeof(double))
         self.op[i] = G_CONSTANT
         self.depends[i] = C_CONSTANT
+        self.signless[i] = v != 0.0 or not signbit(v)
         self.mask[i] = 0
         h = scatter(bits) & wrap
         while bucket[h] >= 0:
@@ -309,7 +348,7 @@ cdef class Rewriter:
         cdef int o = self.op[i], code = o & 0xff, x = self.rep[self.a[i]], y = -1, t
         cdef size_t h
         cdef double v
-        if QUIET[code]:
+        if never_raises(code):
             o = code
         if self.b[i] >= 0:
             y = self.rep[self.b[i]]
@@ -317,9 +356,12 @@ cdef class Rewriter:
             self.share_constant(i, bucket, wrap)
             return 0
         t = -1                                   # what it is the same as
-        if code == ADD:
-            t = y if self.is_number(x, 0.0) else x if self.is_number(y, 0.0) else -1
-        elif code == SUB:
+        if code == ADD:                          # 0.0 + -0.0 is 0.0
+            if self.is_number(x, 0.0) and (signbit(self.value[x]) or self.signless[y]):
+                t = y
+            elif self.is_number(y, 0.0) and (signbit(self.value[y]) or self.signless[x]):
+                t = x
+        elif code == SUB and not (y >= 0 and self.op[y] == G_CONSTANT and signbit(self.value[y])):
             t = x if self.is_number(y, 0.0) else -1
         elif code == MUL:
             t = y if self.is_number(x, 1.0) else x if self.is_number(y, 1.0) else -1
@@ -329,26 +371,33 @@ cdef class Rewriter:
             v = self.value[y]
             if v == 1.0:
                 t = x
+            elif self.exact[i]:
+                if v != 0.0:
+                    o |= IEEE
             elif 1e-300 < v < 1e300 or -1e300 < v < -1e-300:
                 o, y = MUL, self.number(1.0 / v)
         elif code == POW and self.op[y] == G_CONSTANT:
             if self.value[y] == 1.0:
                 t = x
-            elif self.value[y] == 2.0:
+            elif self.value[y] == 2.0 and not self.exact[i]:
                 o, y = SQUARE | (o & IEEE), -1
         if t >= 0 and not self.stopped[i]:
             self.rep[i] = t
+            self.exact[t] |= self.exact[i]
             return 0
         if (o == ADD or o == MUL) and x > y:
             x, y = y, x
         self.op[i], self.a[i], self.b[i] = o, x, y
         self.depends[i] = max(self.depends[x], self.depends[y] if y >= 0 else <unsigned char>0)
+        self.signless[i] = (self.signless[x] or self.signless[y]) if o == ADD else (
+            o & 0xff in (SQUARE, EXP, ABS, SIGMOID, SOFTPLUS, COSH, HYPOT))
         self.mask[i] = 0 if self.stopped[i] else self.mask[x] | (self.mask[y] if y >= 0 else 0)
         h = scatter((<size_t>o << 52) ^ (<size_t>x << 26) ^ <size_t>(y + 1) ^ (<size_t>self.stopped[i] << 62)) & wrap
         while bucket[h] >= 0:
             t = bucket[h]
             if self.op[t] == o and self.a[t] == x and self.b[t] == y and self.stopped[t] == self.stopped[i]:
                 self.rep[i] = t
+                self.exact[t] |= self.exact[i]
                 return 0
             h = (h + 1) & wrap
         bucket[h] = i
@@ -380,6 +429,8 @@ cdef class Rewriter:
             if guards[i].right >= 0:
                 self.need(self.rep[guards[i].right], True)
         for i in range(self.n - 1, -1, -1):
+            if not self.live[i] and self.rep[i] == i and self.depends[i] != C_CONSTANT and raises(self.op[i]):
+                self.live[i] = self.pinned[i] = 1            # only for the error that it may be
             if not self.live[i]:
                 continue
             o = self.op[i]
@@ -409,7 +460,7 @@ cdef class Rewriter:
     # --- 3: sums ---
 
     cdef bint is_sum(self, int i) noexcept:
-        return (self.op[i] == ADD or self.op[i] == SUB) and not self.stopped[i]
+        return (self.op[i] == ADD or self.op[i] == SUB) and not self.stopped[i] and not self.exact[i]
 
     cdef int collect_sums(self) except -1:
         """From young to old: each + or - that no sum has swallowed is tried as the root of one."""
@@ -430,6 +481,7 @@ cdef class Rewriter:
     cdef int try_sum(self, int root, Ints *todo, Ints *inner) except -1:
         cdef Py_ssize_t before = self.p.n, k
         cdef int t, sign, depends = self.depends[root]
+        cdef bint zero = False
         todo.n = inner.n = 0
         push(todo, root)
         push(todo, 1)
@@ -445,13 +497,15 @@ cdef class Rewriter:
                 push(todo, self.a[t])
                 push(todo, sign)
             elif ((self.op[t] == MUL or self.op[t] & 0xff == SQUARE) and self.uses[t] == 1 and not self.pinned[t]
-                    and self.depends[t] == depends and not self.stopped[t]):
+                    and self.depends[t] == depends and not self.stopped[t] and not self.exact[t]):
                 if self.op[t] == SQUARE:
                     self.raising.add(root)
                 push(inner, t)
                 push(&self.p, self.a[t])
                 push(&self.q, self.b[t] if self.op[t] == MUL else self.a[t])
                 push(&self.sign, sign)
+            elif self.is_number(t, 0.0) and signbit(self.value[t]) == (sign < 0):
+                zero = True
             else:
                 push(&self.p, t)
                 push(&self.q, -1)
@@ -464,6 +518,7 @@ cdef class Rewriter:
         self.sum_of[root] = <int>self.root.n
         push(&self.first, <int>before)
         push(&self.root, root)
+        push(&self.zeros, zero)
         return 0
 
     # --- 4: products ---
@@ -848,8 +903,7 @@ cdef class Rewriter:
             return 0
         memset(&q, 0, sizeof(Instr))
         q.kind, q.n, q.run = I_ELEMENTS, <int>n, -1
-        q.code, q.op = o & 0xff, <signed char>FAST[o & 0xff]
-        q.raises = not (o & IEEE) and not QUIET[q.code]
+        q.code, q.op, q.raises = o & 0xff, <signed char>kernel_of(o & 0xff, self.exact[keys[0].node]), raises(o)
         self.refer(&q.a, keys, n, False, lanes)
         self.refer(&q.b, keys, n, True, lanes)
         q.out = self.next_slot if lanes else self.next_address
@@ -892,8 +946,7 @@ cdef class Rewriter:
             return False
         memset(&q, 0, sizeof(Instr))
         q.kind, q.n, q.out = I_ROWS, <int>n, 0
-        q.code, q.op = o & 0xff, <signed char>FAST[o & 0xff]
-        q.raises = not (o & IEEE) and not QUIET[q.code]
+        q.code, q.op, q.raises = o & 0xff, <signed char>kernel_of(o & 0xff, self.exact[keys[0].node]), raises(o)
         for k in range(n):
             q.mask |= self.mask[keys[k].node]
         for k in range(2):
@@ -953,7 +1006,7 @@ cdef class Rewriter:
                     self.emit_item(i)
                 else:
                     keys[n].node = i
-                    keys[n].code = self.op[i] | (<int>self.stopped[i] << 12)
+                    keys[n].code = self.op[i] | (<int>self.stopped[i] << 12) | (<int>self.exact[i] << 13)
                     self.locate(&keys[n], i, False)
                     self.locate(&keys[n], i, True)
                     n += 1
@@ -1017,7 +1070,7 @@ cdef class Rewriter:
         self.packs[key] = q.run
         return q.run
 
-    cdef int emit_product(self, list group) except -1:
+    cdef int emit_product(self, list group, bint layer=False) except -1:
         """[x, matrix, bias, outputs, ...]"""
         cdef Instr q
         cdef Product p
@@ -1026,8 +1079,10 @@ cdef class Rewriter:
         memset(&q, 0, sizeof(Instr))
         memset(&p, 0, sizeof(Product))
         p.x = self.run_of(group[0], &p.first)
-        p.matrix, p.bias = group[1], group[2]
+        p.matrix, p.bias, p.skips, p.exact = group[1], group[2], layer, layer and self.any_exact(group[3])
         m = &self.plan.matrices[p.matrix]
+        if p.exact:
+            m.only = False                       # its weights are to be as they are
         p.whole_input = -1
         for k in range(len(self.input_kinds)):
             if self.plan.input_run[k] == p.x and p.first == 0 and m.rows == self.plan.runs[p.x].n:
@@ -1045,6 +1100,13 @@ cdef class Rewriter:
         self.plan.add_instr(&q, True)
         self.counts.append(("dot", m.rows) if m.cols == 1 else ("matrix product", (m.rows, m.cols)))
         return 0
+
+    cdef bint any_exact(self, nodes) except -1:
+        cdef int i
+        for i in nodes:
+            if self.exact[i]:
+                return True
+        return False
 
     cdef int emit_sum(self, int i, bint lanes) except -1:
         cdef Instr q
@@ -1067,6 +1129,7 @@ cdef class Rewriter:
                     self.plan.add_term(&term)
                     count += 1
         s.stop = <int>self.plan.n_terms
+        s.zero = self.zeros.at[k]
         q.kind, q.n, q.run, q.mask = I_SUM, 1, -1, self.mask[i]
         q.extra = <int>self.plan.add_sum(&s)
         q.raises = i in self.raising
@@ -1183,12 +1246,13 @@ cdef class Rewriter:
         cdef int k, first, outputs = item[2], first_output = item[len(item) - 1]
         kind = item[0]
         if kind == "affine":
-            return self.emit_product([item[3], item[4], item[5], list(range(first_output, first_output + outputs))])
+            return self.emit_product([item[3], item[4], item[5], list(range(first_output, first_output + outputs))], True)
         memset(&q, 0, sizeof(Instr))
         memset(&p, 0, sizeof(Item))
         q.n, q.run, q.mask = outputs, -1, self.mask[i]
         q.a.port = q.b.port = p.c.port = p.d.port = -1
         p.saved = p.address = p.argument = -1
+        p.exact = self.any_exact(range(first_output, first_output + outputs))
         if kind == "where":
             self.one(&q.a, item[3][0])
             self.one(&q.b, item[3][1])
@@ -1282,6 +1346,7 @@ cdef class Rewriter:
         cdef Py_ssize_t k
         cdef int i, p, q
         cdef const Decision[::1] guards = graph.guards
+        cdef set known = set()
         plan = self.plan
         i = self.rep[graph.result]
         plan.result_kind = R_SLOTS if self.depends[i] == C_LANE else R_UNIFORM
@@ -1298,7 +1363,10 @@ cdef class Rewriter:
             if q >= 0:
                 guard.other = R_SLOTS if self.depends[q] == C_LANE else R_UNIFORM
                 guard.q = self.slot(q) if self.depends[q] == C_LANE else self.address(q)
-            plan.add_guard(&guard)
+            key = PyBytes_FromStringAndSize(<char *>&guard, sizeof(Guard))
+            if key not in known:                 # a loop may ask the same a thousand times
+                known.add(key)
+                plan.add_guard(&guard)
         at = np.asarray(self.at)
         for k in range(len(plan.tables)):
             nodes = plan.tables[k]
@@ -1478,6 +1546,7 @@ cdef void for_each_list(Rewriter r) noexcept:
     PyMem_RawFree(r.sign.at)
     PyMem_RawFree(r.first.at)
     PyMem_RawFree(r.root.at)
+    PyMem_RawFree(r.zeros.at)
     PyMem_RawFree(r.group.at)
     PyMem_RawFree(r.direct.at)
     PyMem_RawFree(r.constant_nodes.at)
@@ -1534,6 +1603,7 @@ def rewrite(graph, sizes, shared=frozenset(), trained=None):
     r.plan = Plan()
     r.plan.operations = graph.operations
     r.load(graph, shared, trained, sizes)
+    r.find_exact(graph)
     r.simplify()
     r.reach(graph.result, graph.guards)
     r.collect_sums()

@@ -404,15 +404,20 @@ def _became_a_number(t: Tensor) -> None:
         return  # our own code knows what it does
     if not _graph._depends(t, [x for watch in watches for x in watch.inputs]):
         return
-    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    names = frame.f_globals
+    warn_of_loss(frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), names)
+
+
+def warn_of_loss(file: str, line: int, module: str | None, names: dict[str, Any]) -> None:
+    """Warn, at a line of the user's, of a number that lost its gradient there."""
     warnings.warn_explicit(
-        f"{where}: a Tensor that is being differentiated became a plain number here, and its gradient is gone; use "
-        "fastscalar.math instead of math, or .data if only the value is wanted",
+        f"{file}:{line}: a Tensor that is being differentiated became a plain number here, and its gradient is gone; use "
+        "fastscalar.math instead of math, arrays of dtype=object for Tensors, or .data if only the value is wanted",
         GradientLossWarning,
-        frame.f_code.co_filename,
-        frame.f_lineno,
-        module=frame.f_globals.get("__name__") or "?",  # None would drop the warning
-        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+        file,
+        line,
+        module=module or "?",  # None would drop the warning
+        registry=names.setdefault("__warningregistry__", {}),
     )
 
 

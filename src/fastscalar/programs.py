@@ -19,14 +19,27 @@ from typing import Any, overload
 import numpy as np
 
 from fastscalar import _replay
-from fastscalar._array import TensorArray, TracedInt, storage_of, to_tensor
+from fastscalar._array import TensorArray, TracedInt, elementwise, storage_of, to_tensor
 from fastscalar._core import Tensor, _recording
 from fastscalar._forks import lock_of
-from fastscalar._program import NotReplayable, Recording, extract, leaves_before, line_of, places_of, same_graph
+from fastscalar._program import (
+    ARE_EQUAL,
+    NODE_CONSTANT,
+    NODE_INPUT,
+    READ_SAME,
+    NotReplayable,
+    Recording,
+    extract,
+    leaves_before,
+    line_of,
+    places_of,
+    same_graph,
+)
 from fastscalar._rewrite import rewrite
+from fastscalar.derivatives import warn_of_loss
 
-MISSED, SUSPECT = 1, 2  # status of a row, as `_replay` has it
-VERSIONS = 64  # recordings of one program for arguments of one shape
+VERSIONS = 64  # recordings of one program for arguments of one shape, and the same whole numbers where those are read
+KEYED_OPERATIONS = 10_000_000  # of all recordings that whole numbers choose: some 600 MB
 BATCH = 256  # rows at once
 SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
 PORTION = 0.05  # seconds between two looks at signals
@@ -87,10 +100,13 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
 class Rows:
     """The arguments of a program for n rows: for each its kind, and its numbers as the replays want them."""
 
+    _columns: dict[int, np.ndarray] | None = None
+
     def __init__(self, arguments: Sequence[Any], name: str) -> None:
         self.kinds: list[Any] = []  # "array" and its shape, "number", "whole", "wholes" and their shape; shared or not
         self.data: list[Any] = []
         self.columns: dict[int, str] = {}  # lists that may have been meant as columns, by the rows that they had then
+        self._finite: dict[int, bool] = {}
         self.n = -1
         for k, argument in enumerate(arguments):
             self._add(argument, f"{name}: argument {k}")
@@ -142,6 +158,25 @@ class Rows:
         argument = f"argument {single[0]} of shape ({self.n},) is {self.n} rows of one number each"
         return TypeError(f"{error}; {argument}, a single row x is x[None]").with_traceback(error.__traceback__)
 
+    def whole_columns(self) -> dict[int, np.ndarray]:
+        """By input of a recording, the whole numbers of all rows."""
+        if self._columns is None:
+            self._columns, at = {}, 0
+            for kind, data in zip(self.kinds, self.data, strict=True):
+                if kind[0] in ("whole", "wholes"):
+                    for column in np.broadcast_to(data, (self.n, *data.shape[1:])).reshape(self.n, -1).T:
+                        self._columns[at] = np.ascontiguousarray(column)
+                        at += 1
+                else:
+                    at += 1
+        return self._columns
+
+    def finite(self, k: int) -> bool:
+        """Whether argument k has no infinite number and no NaN; asked of arrays that matrix products read."""
+        if k not in self._finite:
+            self._finite[k] = bool(np.isfinite(self.data[k]).all())
+        return self._finite[k]
+
 
 def _as_array(argument: Any, what: str) -> np.ndarray:
     if isinstance(argument, TensorArray):
@@ -167,7 +202,7 @@ class One(Rows):
     """The arguments of a single call."""
 
     def __init__(self, arguments: Sequence[Any], name: str) -> None:
-        self.kinds, self.data, self.columns, self.n = [], [], {}, -1
+        self.kinds, self.data, self.columns, self._finite, self.n = [], [], {}, {}, -1
         for k, argument in enumerate(arguments):
             self._add(_as_array(argument, f"{name}: argument {k}")[None], f"{name}: argument {k}")
         self.n = 1                               # also of a function without arguments
@@ -222,10 +257,12 @@ def _eager_arguments(kinds: Sequence[Any], row: Sequence[Any]) -> list[Any]:
 class Version:
     """One recording: its graph, its plans, and replays that nobody uses at the moment."""
 
-    def __init__(self, graph: Any, sizes: list[int], stopped: bool = False) -> None:
-        self.stopped = stopped                   # there are blocks of no_grad in it
+    def __init__(self, graph: Any, sizes: list[int]) -> None:
         self.graph = graph
         self.sizes = sizes
+        self.key = _whole_numbers(graph)
+        self.served = 0                          # rows that it fitted
+        self.lost: list[Any] = []                # places where gradients get lost, until that was said
         self.plans: dict[Any, Any] = {}
         self.free: dict[Any, list[Any]] = {}
         self._lock = lock_of(self)
@@ -266,12 +303,80 @@ def _which(elements: np.ndarray) -> Any:
     return True if len(elements) > 1 and elements.all() else elements.tobytes()
 
 
+Key = tuple[tuple[int, int], ...]  # of a recording: (input, its value) of each whole number that it holds for
+
+
+def _whole_numbers(graph: Any) -> Key:
+    """The whole numbers of a row that a recording read: it holds for no others."""
+    guards = graph.guards
+    read = guards[(guards["op"] == READ_SAME) | ((guards["op"] == ARE_EQUAL) & (guards["value"] != 0.0))]
+    found = {}
+    for guard in read:
+        left, right = int(guard["left"]), int(guard["right"])
+        if graph.op[left] != NODE_INPUT or graph.inputs[graph.a[left]] != "whole":
+            continue
+        if guard["op"] == READ_SAME:
+            found[int(graph.a[left])] = int(guard["value"])
+        elif graph.op[right] == NODE_CONSTANT and float(graph.value[right]).is_integer():
+            found[int(graph.a[left])] = int(graph.value[right])
+    return tuple(sorted(found.items()))
+
+
 class Site:
-    """The versions of a program for arguments of one signature."""
+    """The versions of a program for arguments of one signature.
+
+    Whole numbers of the data that were read (as an index of a list, by `range`) are known beforehand: they choose among
+    recordings by a table, `keyed`, by inputs and by their values, and these have no other limit than memory."""
 
     def __init__(self) -> None:
-        self.versions: list[Version] = []
-        self.eager = False  # no more versions: what none fits runs eagerly
+        self.versions: list[Version] = []        # that hold for any whole numbers
+        self.keyed: dict[tuple[int, ...], dict[tuple[int, ...], list[Version]]] = {}
+        self.recorded = 0                        # versions, those included that were given up
+        self.operations = 0                      # of the keyed ones
+        self.misfits = 0                         # recordings that their own row did not fit
+        self.captures: list[Any] = []            # of recordings that were given up: their leaves are still trained,
+        self.lost: list[Any] = []                # and where gradients get lost is still to be said
+        self.eager = False                       # no more versions: what none fits runs eagerly
+        self.first: tuple[list[Any], list[Any], Version] | None = None    # the first recording, until it was looked at
+
+    def __bool__(self) -> bool:
+        """Whether there is a recording, or there will be none."""
+        return bool(self.versions or self.keyed or self.eager)
+
+    def all(self) -> list[Version]:
+        keyed = (v for table in list(self.keyed.values()) for some in list(table.values()) for v in list(some))
+        return [*self.versions, *keyed]
+
+    def bucket(self, key: Key) -> list[Version]:
+        """Where the recordings with a key stand."""
+        if not key:
+            return self.versions
+        inputs, values = zip(*key, strict=True)
+        return self.keyed.setdefault(inputs, {}).setdefault(values, [])
+
+    def give_up(self, some: list[Version]) -> None:
+        for version in some:
+            self.bucket(version.key).remove(version)
+            self.captures += version.captures
+            self.lost += version.lost
+
+    def only(self) -> Version | None:
+        """The one recording, if there is no other."""
+        return self.versions[0] if len(self.versions) == 1 and not self.keyed else None
+
+
+def _groups(rows: Rows, inputs: tuple[int, ...], some: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Rows with the same values of these inputs, together."""
+    columns = rows.whole_columns()
+    values = np.stack([columns[i][some] for i in inputs], axis=1)
+    if len(some) == 1:
+        yield tuple(values[0].tolist()), some
+        return
+    order = np.lexsort(values.T)
+    ordered = values[order]
+    ends = np.flatnonzero((ordered[1:] != ordered[:-1]).any(axis=1)) + 1
+    for part in np.split(order, ends):
+        yield tuple(values[part[0]].tolist()), some[np.sort(part)]
 
 
 class _Failure(Exception):
@@ -350,14 +455,8 @@ class Program:
         6.0
         """
         if _recording() or vars(_eagerly).get("rows") or any(map(_holds_tensors, arguments)):
-            return self.function(*arguments)
+            return self.function(*map(_as_in_a_program, arguments))
         rows = One(arguments, self.__name__)
-        site = self._site(rows.signature)
-        if not site.versions and not site.eager:
-            try:
-                return self._record(site, rows, 0)[1]
-            except _Failure as failure:
-                raise failure.error from None
         try:
             return float(self._values(rows, 1)[0])
         except _Failure as failure:
@@ -445,8 +544,16 @@ class Program:
         >>> print(f.report())
         8 operations -> 1 dot(4)
         """
-        lines = [version.plan(_shared(signature)).summary for signature, version in self._versions()]
-        return "\n".join(lines) or f"{self.__name__}: nothing was recorded yet"
+        lines: dict[str, int] = {}
+        versions = self._versions()
+        for signature, version in versions:
+            line = version.plan(_shared(signature)).summary
+            lines[line] = lines.get(line, 0) + 1
+        some = [line if n == 1 else f"{n} times: {line}" for line, n in lines.items()]
+        if len(versions) > 1:
+            file, number = _parting([version for _, version in versions])
+            some.append(f"they part at {file}:{number}")
+        return "\n".join(some) or f"{self.__name__}: nothing was recorded yet"
 
     def reset(self) -> None:
         """Forget all recordings: the next call records again.
@@ -470,16 +577,16 @@ class Program:
     def parameters(self) -> list[Any]:
         """The captured leaves of all versions: Tensors, and arrays as one-dimensional TensorArrays."""
         found: dict[Any, Any] = {}
-        for _, version in self._versions():
-            for capture in version.captures:
-                found.setdefault(storage_of(capture), capture)
+        captures = [capture for site in list(self._sites.values()) for capture in site.captures]
+        for capture in (*captures, *(c for _, version in self._versions() for c in version.captures)):
+            found.setdefault(storage_of(capture), capture)
         for leaf in list(self._eager_leaves.values()):
             found.setdefault(storage_of(leaf), leaf)
         return list(found.values())
 
     def _versions(self) -> list[tuple[Any, Version]]:
         """With their signatures; a copy, since other threads may record."""
-        return [(signature, v) for signature, site in list(self._sites.items()) for v in list(site.versions)]
+        return [(signature, v) for signature, site in list(self._sites.items()) for v in site.all()]
 
     # --- recording ---
 
@@ -489,86 +596,146 @@ class Program:
             raise RuntimeError(f"{name}.{method} inside a compiled function: call {name} itself there")
         return Rows(arguments, f"{self.__name__}.{method}")
 
-    def _site(self, signature: tuple[Any, ...]) -> Site:
+    def _site(self, rows: Rows) -> Site:
+        """Of the rows' signature; the second time, whether the function does what it did."""
+        key = tuple(("number",) if k == ("shared",) else k for k in rows.kinds)
         with self._lock:
-            return self._sites.setdefault(tuple(("number",) if k == ("shared",) else k for k in signature), Site())
+            site = self._sites.setdefault(key, Site())
+            if site.first is not None:
+                try:
+                    same = self.repeats(site)
+                except _Failure:                 # of a row that may not be among these
+                    same = False
+                if not same:
+                    self.forget(site)
+            return site
+
+    def forget(self, site: Site) -> None:
+        """The function does not repeat itself: from now on it is called for every row."""
+        site.give_up(site.all())
+        site.eager = True
+        self._warn(
+            "does something else when it is called again (it draws random numbers, counts, or reads something that has "
+            "changed), which a program would freeze: it runs eagerly. Draw them outside and pass them as arguments; "
+            "reset() where something has changed for good"
+        )
 
     def _record(self, site: Site, rows: Rows, i: int) -> tuple[Version | None, float]:
         """A version that fits row i, and its value.  None if this program cannot be replayed, or not any more."""
         with self._lock:
-            recording = Recording()
             try:
-                with recording:
-                    arguments, recording.inputs = _handles(rows.kinds, rows.row(i))
-                    recording.begin()
-                    result = self.function(*arguments)
-                    if isinstance(result, TracedInt):
-                        result = result.tensor
-                    if not isinstance(result, Tensor):
-                        if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
-                            got = type(result).__name__
-                            raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
-                        result = Tensor(result)
-                    graph = extract(recording, result)
-                value = result.item()
+                graph, value, sizes, lost = self._recorded(rows.kinds, rows.row(i))
             except NotReplayable as reason:
                 site.eager = True
                 self._warn(f"{reason} cannot be replayed: this program runs eagerly")
-                return None, result.item()
+                return None, float("nan")
             except Exception as error:
                 raise _Failure(i, rows.explained(error)) from error
-            stopped = bool(recording.stopped)
-            sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
-            if len(site.versions) >= VERSIONS:
+            version = Version(graph, sizes)
+            version.lost = lost
+            bucket = site.bucket(version.key)
+            keyed = graph.operations if version.key else 0
+            if len(bucket) + site.misfits >= VERSIONS or (keyed and site.operations + keyed > KEYED_OPERATIONS):
                 site.eager = True
                 self._warn(self._why(site))
+                site.give_up([known for known in site.all() if known.served <= 1])     # they only cost time
                 return None, value
-            version = Version(graph, sizes, stopped)
-            site.versions.append(version)
+            bucket.append(version)
+            site.recorded += 1
+            site.operations += keyed
+            if site.first is None and len(site.all()) == 1:
+                site.first = list(rows.kinds), rows.row(i), version
             return version, value
 
-    def repeats(self, rows: Rows) -> bool:
-        """Whether a second recording of the first row is like the first one."""
-        site = self._site(rows.signature)
-        with self._lock:
-            if not site.versions:
-                return True
-            self._record(site, rows, 0)
-            return len(site.versions) < 2 or same_graph(site.versions[0].graph, site.versions.pop().graph)
+    def _recorded(self, kinds: list[Any], row: list[Any]) -> tuple[Any, float, list[int], list[Any]]:
+        """The graph of a call, its value, by input how many numbers it is, and where gradients got lost."""
+        recording = Recording()
+        with recording:
+            arguments, recording.inputs = _handles(kinds, row)
+            recording.begin()
+            result = self._one_number(self.function(*arguments))
+            graph = extract(recording, result)
+        sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
+        return graph, result.item(), sizes, recording.lost
+
+    def _one_number(self, result: Any) -> Tensor:
+        if isinstance(result, TracedInt):
+            return result.tensor
+        if isinstance(result, Tensor):
+            return result
+        if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
+            got = type(result).__name__
+            raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
+        return Tensor(result)
+
+    def repeats(self, site: Site) -> bool:
+        """Whether a second recording of the first row is like the first one; asked once.  The _Failure of row 0 if it
+        raises."""
+        assert site.first is not None
+        (kinds, row, version), site.first = site.first, None
+        try:
+            graph = self._recorded(kinds, row)[0]
+        except NotReplayable:
+            return False
+        except Exception as error:
+            raise _Failure(0, error) from error
+        return same_graph(version.graph, graph)
 
     def _why(self, site: Site) -> str:
-        """The place where most versions part."""
-        places: dict[Any, int] = {}
-        for version in site.versions:
-            for place, count in places_of(version.graph):
-                places[place] = places.get(place, 0) + count
-        file, line = line_of(max(places, key=places.__getitem__) if places else None)
+        file, line = _parting(site.all())
         return (
             f"more than {VERSIONS} ways through {self.__name__}; they part at {file}:{line}. "
-            "Rows that none of them fits run eagerly. fastscalar.maximum, minimum or where instead of a decision on a "
-            "value, and a TensorArray instead of a list that is indexed, make one way of them"
+            "Rows that none of them fits run eagerly. fastscalar.max, maximum, minimum or where instead of a decision on "
+            "a value or reading it, and a TensorArray instead of a list that is indexed, make one way of them"
         )
+
+    def warn_of_loss(self, of: Version | Site) -> None:
+        """Gradients are asked for: say where some get lost."""
+        places, of.lost = of.lost, []
+        for place in dict.fromkeys(places):
+            warn_of_loss(*line_of(place), getattr(self.function, "__module__", None), vars(self))
 
     def _warn(self, message: str) -> None:
         warn(f"{self.__name__}: {message}")
 
     # --- eagerly ---
 
-    def _eager(self, rows: Rows, i: int) -> tuple[Tensor, list[Any]]:
+    def _eager(self, rows: Rows, i: int, leaves: bool = False) -> tuple[Tensor, list[Any], list[Any]]:
+        """The function's result for a row, what it was called with, and the leaves that it read, if they are wanted."""
         marker = Tensor(0.0)
         arguments = _eager_arguments(rows.kinds, rows.row(i))
-        _eagerly.rows = vars(_eagerly).get("rows", 0) + 1
+        state = vars(_eagerly)
+        state["rows"] = state.get("rows", 0) + 1
         try:
-            result = self.function(*arguments)
+            result = self._one_number(self.function(*arguments))
         except Exception as error:
             raise _Failure(i, rows.explained(error)) from error
         finally:
-            _eagerly.rows -= 1
-        loss = result if isinstance(result, Tensor) else Tensor(result)
+            state["rows"] -= 1
+        read = leaves_before(marker, result) if leaves or self._wants_leaves else []
         if self._wants_leaves:
-            for leaf in leaves_before(marker, loss):
+            for leaf in read:
                 self._eager_leaves.setdefault(storage_of(leaf), leaf)
-        return loss, arguments
+        return result, arguments, read
+
+    def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
+        """Values of rows that no recording fits: the loop that a user would write."""
+        function, kinds = self.function, rows.kinds
+        parts = [d[some] if d.ndim else np.broadcast_to(d, len(some)) for d in rows.data]
+        columns = [iter(part) if kind[0] == "array" else part.tolist() for kind, part in zip(kinds, parts, strict=True)]
+        makers = [to_tensor if k[0] == "array" else Tensor if k[0] in ("number", "shared") else None for k in kinds]
+        state = vars(_eagerly)
+        state["rows"] = state.get("rows", 0) + 1
+        try:
+            for i, row in zip(some.tolist(), zip(*columns, strict=True), strict=True):
+                arguments = [value if make is None else make(value) for make, value in zip(makers, row, strict=True)]
+                try:
+                    result = function(*arguments)
+                    values[i] = result.data if type(result) is Tensor else self._one_number(result).data
+                except Exception as error:
+                    raise _Failure(i, rows.explained(error)) from error
+        finally:
+            state["rows"] -= 1
 
     # --- replays ---
 
@@ -578,8 +745,11 @@ class Program:
             wanted = None if gradients is None else gradients.get(k)
             if kind[0] == "array":
                 flat = data.reshape(rows.n, -1)
-                replay.bind(at, flat, None if wanted is None else wanted.reshape(rows.n, -1))
-                if replay.wants_sparse(at):
+                products = replay.wants_sparse(at)
+                replay.bind(
+                    at, flat, None if wanted is None else wanted.reshape(rows.n, -1), products and rows.finite(k)
+                )
+                if products:
                     found = rows_by_entries(rows, k, replay.wide, replay.parts)
                     if found is not None:
                         replay.sparse(at, *found)
@@ -597,94 +767,84 @@ class Program:
 
     def _replay(self, version: Version, rows: Rows, threads: int, wide: bool, gradients: Any = None) -> Any:
         replay = version.take(version.plan(_shared(rows.signature)), BATCH, wide, threads)
-        replay.trusting = False
         replay.load()
         self._bind(replay, rows, gradients)
         return replay
 
     def _values(self, rows: Rows, threads: int) -> np.ndarray:
-        return self._classify(rows, threads)[0]
+        values, _, eager = self._classify(rows, threads)
+        if len(eager):
+            self._eager_values(rows, eager, values)
+        return values
 
     def _classify(
         self, rows: Rows, threads: int, chosen: np.ndarray | None = None, wide: bool = True
-    ) -> tuple[np.ndarray, list[tuple[Version | None, np.ndarray]]]:
-        """The values of all rows, or of the chosen ones, and which version fits which of them (None: none, eagerly).
+    ) -> tuple[np.ndarray, list[tuple[Version, np.ndarray]], np.ndarray]:
+        """Which version fits which of all rows, or of the chosen ones, and their values; rows that none fits, sorted.
 
-        Raises the _Failure of the lowest row that raises."""
-        site = self._site(rows.signature)
+        Raises the _Failure of the lowest row that raises while it is recorded: all below it fit a version."""
+        site = self._site(rows)
         values = np.empty(rows.n)
+        found: list[tuple[Version, np.ndarray]] = []
         pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
-        found: list[tuple[Version | None, np.ndarray]] = []
-        failure: _Failure | None = None
-        alone: dict[int, float] = {}             # rows that miss their own recording: a decision at a tie
-        k, made, recorded, value = 0, None, -1, 0.0
-        while len(pending):
-            following = site.versions[k : k + 1]     # a copy: another thread may drop the last one
-            if following:
-                version = following[0]
-                k += 1
-            elif site.eager:
-                break
-            else:
-                recorded = int(pending.min())
-                try:
-                    made, value = self._record(site, rows, recorded)
-                except _Failure as raised:
-                    failure = raised
-                    break
-                if made is None:
-                    break
-                continue
-            fits, missed, raised_here = self._try(version, rows, pending, values, threads, wide)
-            if raised_here is not None and (failure is None or raised_here.row < failure.row):
-                failure = raised_here
-            if len(fits):
-                found.append((version, fits))
-            if version is made and recorded in missed:
-                alone[recorded] = value
-                missed = missed[missed != recorded]
-                if not len(fits) and self._forget(site, version):
-                    k -= 1
-            pending = missed
-            if failure is not None:
-                pending = pending[pending < failure.row]
-        if failure is not None:
-            raise failure
-        for i in pending:
-            values[i] = self._eager(rows, int(i))[0].item()
-        for i, value in alone.items():
-            values[i] = value
-        pending = np.concatenate([pending, np.array(list(alone), np.int64)])
-        if len(pending):
-            found.append((None, pending))
-        return values, found
+        alone: list[int] = []                    # rows that do not fit their own recording
 
-    def _forget(self, site: Site, version: Version) -> bool:
-        """Drop a recording that fits nothing, if it is still the last."""
+        def attempt(version: Version, some: np.ndarray) -> np.ndarray:
+            fits = self._try(version, rows, some, values, threads, wide)
+            if fits.any():
+                found.append((version, some[fits]))
+                version.served += int(np.count_nonzero(fits))
+            return some[~fits]
+
+        for version in list(site.versions):
+            if len(pending):
+                pending = attempt(version, pending)
+        for inputs, table in list(site.keyed.items()):
+            left = []
+            for key, some in _groups(rows, inputs, pending) if len(pending) else ():
+                for version in list(table.get(key, ())):
+                    if len(some):
+                        some = attempt(version, some)
+                left.append(some)
+            pending = np.concatenate(left) if left else pending
+        while len(pending) and not site.eager:
+            i = int(pending.min())
+            made, _ = self._record(site, rows, i)
+            if made is None:
+                break
+            same = np.ones(len(pending), bool)
+            for k, value in made.key:
+                same &= rows.whole_columns()[k][pending] == value
+            others, pending = pending[~same], pending[same]
+            pending = np.concatenate([attempt(made, pending), others])
+            if (pending == i).any():
+                alone.append(i)
+                pending = pending[pending != i]
+                self._count_misfit(site, made)
+        return values, found, np.sort(np.concatenate([pending, np.array(alone, np.int64)]))
+
+    def _count_misfit(self, site: Site, version: Version) -> None:
+        """A recording that its own row does not fit: something overflows in it where the function's order does not, or
+        a float32 falls on the other side of a decision."""
         with self._lock:
-            if site.versions and site.versions[-1] is version:
-                site.versions.pop()
-                return True
-        return False
+            site.misfits += 1
+            bucket = site.bucket(version.key)
+            if not version.served and version in bucket:
+                site.give_up([version])
 
     def _try(
-        self, version: Version, rows: Rows, pending: np.ndarray, values: np.ndarray, threads: int, wide: bool
-    ) -> tuple[np.ndarray, np.ndarray, _Failure | None]:
-        """Which of the pending rows a version fits, which it does not, and the first that raises."""
+        self, version: Version, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool
+    ) -> np.ndarray:
+        """Which of some rows a version fits; their values are set."""
         replay = self._replay(version, rows, threads, wide)
-        some = np.empty(len(pending))
-        status = np.empty(len(pending), np.uint8)
-        for part in _portions(len(pending), replay.batch, version.graph.operations):
-            replay.values(pending[part], some[part], status[part])
+        found = np.empty(len(some))
+        status = np.empty(len(some), np.uint8)
+        for part in _portions(len(some), replay.batch, version.graph.operations):
+            replay.values(some[part], found[part], status[part])
         version.give(replay, BATCH)
-        fits = (status & MISSED) == 0
-        values[pending[fits]] = some[fits]
-        for i in np.sort(pending[fits & ((status & SUSPECT) != 0)]):
-            try:
-                values[i] = self._eager(rows, int(i))[0].item()
-            except _Failure as failure:
-                return pending[fits], pending[~fits], failure
-        return pending[fits], pending[~fits], None
+        fits = status == 0
+        values[some[fits]] = found[fits]
+        return fits
 
     def _gradients(
         self,
@@ -699,35 +859,37 @@ class Program:
         """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them.
 
         chosen: only these rows.  reset: called before gradients are left in the leaves."""
-        site = self._site(rows.signature)
+        site = self._site(rows)
         all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
-        if not site.versions and not site.eager:
+        if not site:
             self._record(site, rows, int(all_rows.min()))
-        replays: list[Any] = []
-        versions = site.versions[:]
-        if len(versions) == 1:                   # the common case: one way for all rows
-            version = versions[0]
-            values, some_values = np.empty(rows.n), np.empty(len(all_rows))
-            replay = self._backward(version, rows, all_rows, some_values, threads, gradients, False, wide)
-            if replay is not None:
-                values[all_rows] = some_values
-                replays, eager = [(version, replay)], np.empty(0, np.int64)
-        if not replays:
-            values, found = self._classify(rows, threads, chosen, wide)
-            eager = np.empty(0, np.int64)
-            for some, fits in found:
-                if some is None:
-                    eager = fits
-                elif len(fits):
-                    some_values = np.empty(len(fits))
-                    replay = self._backward(some, rows, fits, some_values, threads, gradients, True, wide)
-                    replays.append((some, replay))
-        if gradients is not None:
-            self._collect(replays, rows, eager, gradients)
+        values = np.empty(rows.n)
+        replays: list[tuple[Version, Any]] = []
+        eager = np.empty(0, np.int64)
+        version = site.only()                    # the common case: one way for all rows
+        replay = version and self._backward(version, rows, all_rows, values, threads, gradients, wide)
+        if replay:
+            replays = [(version, replay)]
         else:
+            values, found, eager = self._classify(rows, threads, chosen, wide)
+            missed = []
+            for version, fits in found:
+                replay = self._backward(version, rows, fits, values, threads, gradients, wide)
+                if replay:
+                    replays.append((version, replay))
+                else:                            # at the edge of an error, by another rounding
+                    missed.append(fits)
+            eager = np.sort(np.concatenate([eager, *missed]))
+        if len(eager):
+            self.warn_of_loss(site)
+        if gradients is not None:
+            self._collect(replays, rows, eager, values, gradients)
+        else:
+            done = [self._eager(rows, i, leaves=True) for i in eager.tolist()]       # before anything changes
+            values[eager] = [loss.item() for loss, _, _ in done]
             if reset is not None:
                 reset()
-            self._commit(replays, rows, eager, accumulate or reset is not None)
+            self._commit(replays, done, accumulate or reset is not None)
         for version, replay in replays:
             version.give(replay, BATCH)
         return values
@@ -736,62 +898,82 @@ class Program:
         self,
         version: Version,
         rows: Rows,
-        chosen: np.ndarray,
+        some: np.ndarray,
         values: np.ndarray,
         threads: int,
         gradients: Any,
-        trusting: bool,
         wide: bool,
     ) -> Any:
         """The replay of a version with the gradients of some rows in it; None if it does not fit all of them."""
+        self.warn_of_loss(version)
         replay = self._replay(version, rows, threads, wide, gradients)
-        replay.trusting = trusting
-        status = np.empty(len(chosen), np.uint8)
-        for part in _portions(len(chosen), replay.batch, version.graph.operations):
-            last = part.stop == len(chosen)
-            if not replay.gradients(
-                chosen[part], values[part], status[part], gradients is not None, part.start == 0, last
-            ):
+        found = np.empty(len(some))
+        status = np.empty(len(some), np.uint8)
+        for part in _portions(len(some), replay.batch, version.graph.operations):
+            last = part.stop == len(some)
+            if not replay.gradients(some[part], found[part], status[part], gradients is not None, part.start == 0, last):
                 version.give(replay, BATCH)
                 return None
+        values[some] = found
         return replay
 
     def _collect(
-        self, replays: list[Any], rows: Rows, eager: np.ndarray, gradients: dict[int, np.ndarray]
+        self,
+        replays: list[tuple[Version, Any]],
+        rows: Rows,
+        eager: np.ndarray,
+        values: np.ndarray,
+        gradients: dict[int, np.ndarray],
     ) -> None:
+        """Derivatives by arguments: what replays have summed up of shared ones, and all of rows that ran eagerly."""
         inputs = _first_inputs(rows.kinds)
         for _, replay in replays:
             for k, gradient in gradients.items():
                 if rows.kinds[k] == ("shared",):
                     gradient += replay.shared_gradient(inputs[k])
-        for i in eager:
-            loss, arguments = self._eager(rows, int(i))
-            with _kept_gradients(self.parameters):
+        before: dict[Any, tuple[Any, Any]] = {}      # leaves, and gradients that they keep
+        try:
+            for i in eager.tolist():
+                loss, arguments, leaves = self._eager(rows, i, leaves=True)
+                for p in leaves:
+                    kept = p.grad if isinstance(p, Tensor) else np.array(p.grad)
+                    before.setdefault(storage_of(p), (p, kept))
+                values[i] = loss.item()
                 loss.backward()
                 for k, gradient in gradients.items():
                     if rows.kinds[k] == ("shared",):
                         gradient += arguments[k].grad
                     else:
                         gradient[i] = np.asarray(arguments[k].grad)
+        finally:
+            for p, kept in before.values():
+                p.grad = kept
 
-    def _commit(self, replays: list[Any], rows: Rows, eager: np.ndarray, accumulate: bool) -> None:
-        if len(replays) == 1 and not len(eager):
+    def _commit(
+        self, replays: list[tuple[Version, Any]], eager: list[tuple[Tensor, list[Any], list[Any]]], accumulate: bool
+    ) -> None:
+        if len(replays) == 1 and not eager:
             replays[0][1].commit_gradients(accumulate)
             return
-        losses = [self._eager(rows, int(i))[0] for i in eager]    # all of them, before anything changes
         if not accumulate:
             for _, replay in replays:
                 replay.commit_gradients(False, True)
-            for loss in losses:
-                loss.backward()
-            for _, replay in replays:
-                replay.commit_gradients(False, True)
-            for loss in losses:
-                reset_leaves(loss)
+            for _, _, leaves in eager:
+                for p in leaves:
+                    p.grad = 0.0
         for _, replay in replays:
             replay.commit_gradients(True)
-        for loss in losses:
+        for loss, _, _ in eager:
             loss.backward(accumulate=True)
+
+
+def _parting(versions: list[Version]) -> tuple[str, int]:
+    """File and line where most versions part."""
+    places: dict[Any, int] = {}
+    for version in versions:
+        for place, count in places_of(version.graph):
+            places[place] = places.get(place, 0) + count
+    return line_of(max(places, key=places.__getitem__) if places else None)
 
 
 def warn(message: str, category: type[Warning] = CompileWarning) -> None:
@@ -805,30 +987,20 @@ def warn(message: str, category: type[Warning] = CompileWarning) -> None:
 def _holds_tensors(argument: Any) -> bool:
     if isinstance(argument, (list, tuple)):
         return any(map(_holds_tensors, argument))
+    if isinstance(argument, np.ndarray):
+        return argument.dtype == object and any(map(_holds_tensors, argument.flat))
     return isinstance(argument, (Tensor, TensorArray, TracedInt))
 
 
-def reset_leaves(loss: Tensor) -> None:
-    """Gradients of the leaves that a loss reaches to zero."""
-    from fastscalar._graph import _reached
-
-    for t in _reached(loss):
-        if not t._parents:
-            t.grad = 0.0
-
-
-class _kept_gradients:
-    """Context after which captured leaves have the gradients that they had before."""
-
-    def __init__(self, parameters: list[Any]) -> None:
-        self.parameters = parameters
-
-    def __enter__(self) -> None:
-        self.before = [p.grad if isinstance(p, Tensor) else np.array(p.grad) for p in self.parameters]
-
-    def __exit__(self, *exc: Any) -> None:
-        for p, gradient in zip(self.parameters, self.before, strict=True):
-            p.grad = gradient
+def _as_in_a_program(argument: Any) -> Any:
+    """Arrays reach the function as they do in a recording: of numbers as a TensorArray, and of Tensors too."""
+    if not isinstance(argument, np.ndarray) or not argument.size or argument.ndim == 0:
+        return argument
+    if argument.dtype == object and _holds_tensors(argument):
+        return elementwise("*", argument, 1.0)
+    if argument.dtype.kind == "f":
+        return to_tensor(argument)
+    return argument.tolist() if argument.dtype.kind in "iub" else argument
 
 
 def _first_inputs(kinds: Sequence[Any]) -> list[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -141,13 +140,16 @@ def _is_finite(p: Any) -> bool:
     return math.isfinite(p.data) if isinstance(p, Tensor) else bool(np.isfinite(p.numpy()).all())
 
 
-@contextmanager
-def rows_named() -> Iterator[None]:
-    """A row that raises does it as itself, saying which row it is.  Whatever calls a program stands in one of these."""
-    try:
-        yield
-    except _Failure as failure:
-        raise _named(failure.row, failure.error) from failure.error
+class rows_named:
+    """Context in which a row that raises does it as itself, saying which row it is.  Whatever calls a program stands in
+    one of these."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, _Failure):
+            raise _named(error.row, error.error) from error.error
 
 
 class EagerTrainer:
@@ -343,9 +345,9 @@ class CompiledTrainer:
         self.program, self.batch_size, self.schedule = program, batch_size, schedule
         self.threads, self.wide = threads, wide
         self.rows = Rows((X, y), "fit")
-        self.site = program._site(self.rows.signature)
+        self.site = program._site(self.rows)
         optimizer = schedule.optimizer
-        if not self.site.versions and not self.site.eager:
+        if not self.site:
             with rows_named():
                 program._record(self.site, self.rows, 0)
         self.own = own and _is_ours(optimizer)   # then all that the program reads is trained
@@ -355,11 +357,11 @@ class CompiledTrainer:
         doubt = schedule.doubt
         if doubt is not None and doubt.settled(program.parameters):
             schedule.doubt = None
-        elif doubt is not None and not doubt.patient and self.site.versions:
+        elif doubt is not None and not doubt.patient and self.site.all():
             raise doubt.error()
         self._bind()
         optimizer.zero_grad()
-        self.version: Version | None = self.site.versions[0] if self.site.versions else None
+        self.version: Version | None = next(iter(self.site.all()), None)
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
         self.losses = 0.0
         # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
@@ -367,7 +369,7 @@ class CompiledTrainer:
 
     def _bind(self) -> None:
         """What is trained; a new version may read more."""
-        known = len(self.site.versions) + len(self.program._eager_leaves)
+        known = self.site.recorded + len(self.program._eager_leaves)
         if self.own and known != self.known:
             self.schedule.bind(self.program.parameters)
             self.known = known
@@ -416,11 +418,11 @@ class CompiledTrainer:
     # --- SGD inside the replay ---
 
     def _open(self, version: Version) -> Any:
+        self.program.warn_of_loss(version)
         if version not in self.plans:
             self.plans[version] = version.plan(frozenset(), None if self.own else self.schedule.optimizer._distinct)
         plan = self.plans[version]
         replay = version.take(plan, self.batch_size, self.wide, self.threads)
-        replay.trusting = False
         replay.load()
         self.program._bind(replay, self.rows)
         replay.prepare_training()
@@ -473,29 +475,14 @@ class CompiledTrainer:
             raise self.schedule.bad_loss(float(losses[~np.isfinite(losses)][0]), batch[~np.isfinite(losses)])
         self._keep()
         self._close(replay)                      # a version is recorded, and rows run eagerly, with what was learned
-        values, found = self._classify(batch)
+        with rows_named():
+            _, found, eager = self.program._classify(self.rows, self.threads, batch, self.wide)
         self._bind()
-        self._check(values[batch], batch)
-        if len(found) == 1 and found[0][0] is self.version:
-            replay = self._open(self.version)    # a result that is infinite and right
-            replay.trusting = True
-            done, self.losses = replay.train(
-                batch, self.batch_size, self.schedule.rate(), False, 0, 1, self.losses
-            )
-            replay.trusting = False
-            if not done:
-                raise self.schedule.bad_loss(float(replay.batch_status()[0].sum()), batch)
-            self.schedule.done += done
-            return replay, done
-        if len(found) == 1 and found[0][0] is not None:
+        if len(found) == 1 and not len(eager) and found[0][0] is not self.version:
             self.version = found[0][0]
             return self._open(self.version), 0
         self._one_batch(batch)
         return self._open(self.version), len(batch)
-
-    def _classify(self, batch: np.ndarray) -> Any:
-        with rows_named():
-            return self.program._classify(self.rows, self.threads, batch, self.wide)
 
     # --- gradients by the replay, steps by the optimiser ---
 

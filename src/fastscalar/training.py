@@ -212,12 +212,16 @@ def _trainer(
         return eager
     own = isinstance(net, Program)
     trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64", own)
+    site = trainer.site
+    with rows_named():
+        repeats = site.first is None or program.repeats(site)
+    if not repeats and isinstance(net, Program):
+        program.forget(site)
+        trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64", own)
     if isinstance(net, Program):
         return trainer
-    if trainer.site.eager:
+    if site.eager:
         return eager
-    with rows_named():
-        repeats = program.repeats(trainer.rows)
     if not repeats:
         warn(
             f"{type(net).__name__} does something else when it is called again (it draws random numbers, or counts), "
