@@ -341,6 +341,25 @@ def test_a_length_mismatch_of_a_loss_names_both_lengths_and_what_to_write(fs, lo
         getattr(fs, loss)([fs.Tensor(e) for e in y_hat], y)
 
 
+@pytest.mark.parametrize("loss", ["squared_loss", "mse_loss"])
+@pytest.mark.parametrize(
+    ("y_hat", "y"), [((10,), (1,)), ((10,), ()), ((5,), (3,)), ((4, 10), (4, 1)), ((4, 10), (4,)), ((4, 10), (4, 3))]
+)
+def test_what_a_mismatch_tells_to_write_works(loss, y_hat, y):
+    loss_of = getattr(fastscalar, loss)
+    predictions, targets = fastscalar.to_tensor(np.ones(y_hat)), np.ones(y)
+    with pytest.raises(ValueError, match=r"if only the first (is|ones are) meant") as caught:
+        loss_of(predictions, targets)
+    advice = str(caught.value).partition("meant: ")[2]
+    assert eval(advice, {loss: loss_of, "y_hat": predictions, "y": targets}).data == 0.0
+
+
+@pytest.mark.parametrize(("y_hat", "y"), [((3,), (4,)), ((4, 3), (4, 4)), ((4, 3), (3, 3)), ((2, 3), (6,))])
+def test_a_mismatch_of_another_kind_tells_nothing(y_hat, y):
+    with pytest.raises(ValueError, match=r"predictions but .* targets$"):
+        fastscalar.squared_loss(fastscalar.to_tensor(np.ones(y_hat)), np.ones(y))
+
+
 @pytest.mark.parametrize("label", [-1, 3, 0.5, 10**6, float("nan")])
 def test_a_label_out_of_range_is_a_value_error_that_names_it(label):
     for fs in (fastscalar, reference):

@@ -1036,9 +1036,14 @@ cdef Tensor of_differences(int op, object y_hat, object y, str what):
 
 cdef str which_are_meant(Source sx, Source sy, str what):
     """What to write instead, where only the first predictions have a target."""
-    if sx.ndim == 1 and sy.ndim < 2 and 0 < sy.count < sx.count:
-        return f"; if only the first {'is' if sy.count == 1 else 'ones are'} meant: {what}(y_hat[:{sy.count}], y)"
-    return ""
+    cdef Py_ssize_t n = 0
+    if sx.ndim == 1 and sy.ndim < 2:
+        n = sy.count
+    elif sx.ndim == 2 and 0 < sy.ndim < 3 and sx.shape[0] == sy.shape[0]:
+        n = sy.shape[1] if sy.ndim == 2 else 1
+    if not 0 < n < sx.shape[sx.ndim - 1]:
+        return ""
+    return f"; if only the first {'is' if n == 1 else 'ones are'} meant: {what}(y_hat[{':, ' * (sx.ndim == 2)}:{n}], y)"
 
 
 cdef str describe(Source s):

@@ -188,6 +188,18 @@ def test_the_articles_own_sgd_trains_lists_of_weights(sgd):
         assert losses[4] < losses[0]
 
 
+def test_the_net_that_the_article_comments_out():
+    """There backward() recurses too deep."""
+    net, x = article.MLP(784, [256, 10], init="he", seed=0), article.to_tensor([100.0] * 784)
+    losses = []
+    for _ in range(3):
+        loss = article.squared_loss(net(x)[:1], [5.0])
+        loss.backward()
+        own_sgd(net.parameters(), 1e-8)
+        losses.append(loss.data)
+    assert losses[0] > losses[1] > losses[2]
+
+
 def test_the_articles_own_sgd_on_arrays_of_weights_trains_nothing():
     """The symptom of which README and the walk speak: the loss stays at exactly the same number."""
     net, losses = fastscalar.Linear(3, 1, init="article", seed=0), []
