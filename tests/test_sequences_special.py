@@ -87,10 +87,7 @@ def test_norm_at_special_points() -> None:
         ([-INF, INF], [-1.0, 0.0]),
         ([NAN, -INF, 1.0], [0.0, -1.0, 0.0]),
     ]:
-        check("norm", values, INF, None)
-        leaves = [Tensor(v) for v in values]
-        fs.norm(leaves).backward()
-        assert [leaf.grad for leaf in leaves] == slopes
+        check("norm", values, INF, slopes)
     check("norm", [NAN, 1.0], NAN, [NAN, NAN])
     check("norm", [0.0, NAN], NAN, None)
     check("norm", [LARGEST, LARGEST], INF, None)
@@ -271,7 +268,7 @@ def test_argmax_as_an_index_holds_for_rows_that_have_the_same() -> None:
         program = fs.compile(f)
         expected = [f(fs.to_tensor(row)).data for row in rows]
         assert program.map(rows) == pytest.approx(expected, rel=1e-13)
-        assert program.report().count("\n") == 1           # what the three have in common, and where they part
+        assert "they part at" in program.report()  # one recording for each place of the largest
         assert program.report().startswith("3 times: ")
 
 
