@@ -129,16 +129,22 @@ class Kinds:
                     with archive.open(f"{name}.npy", "w") as member:
                         np.lib.format.write_array(member, net[name])
             archive.writestr("other.npy", bytes(200_000))
+        for name, packing in (("stored.zip", zipfile.ZIP_STORED), ("deflated.zip", zipfile.ZIP_DEFLATED)):
+            with zipfile.ZipFile(folder / name, "w", packing) as archive:
+                archive.write(folder / "idx", "images")
+                archive.writestr("readme.txt", "hello\n" * 100)
         self.run = folder / "run"
         self.seeds = {
             "models": self.contents("mlp.npz", "linear.npz", "packed.npz"),
             "IDX files": self.contents("idx", "idx.gz", "idx-f8"),
+            "zip files": self.contents("stored.zip", "deflated.zip"),
             "images": self.contents("idx", "idx.gz", "u1.npy", "f8.npy", "p5.pgm", "p5-deep.pgm", "p2.pgm"),
             "PGM files": self.contents("p5.pgm", "p5-deep.pgm", "p2.pgm"),
         }
         self.readers: dict[str, Callable[[Path], Any]] = {
             "models": fs.load,
             "IDX files": load_idx,
+            "zip files": lambda path: load_idx(path / "images"),
             "images": lambda path: read_images(path, PIXELS),
             "PGM files": lambda path: read_images(path, PIXELS),
         }

@@ -434,6 +434,26 @@ def test_an_uncompressed_file_is_measured_before_it_is_read(tmp_path: Path) -> N
     assert memory < MEGABYTE
 
 
+def test_a_zip_file_whose_directory_lies(tmp_path: Path) -> None:
+    """A gigabyte of zeros in a megabyte that calls itself a gigabyte of packed bytes; and forty thousand members."""
+    content = bytes([0, 0, 8, 1]) + (200_000_000).to_bytes(4, "big")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("images", content + bytes(200_000_000))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    at = data.index(b"PK\1\2")
+    data[at + 20 : at + 24] = (200_000_000).to_bytes(4, "little")  # its packed size
+    (tmp_path / "a.zip").write_bytes(data)
+    seconds, memory = cost(lambda: load_idx(tmp_path / "a.zip" / "images"))
+    assert seconds < 1
+    assert memory < MEGABYTE
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as out:
+        for k in range(40_000):
+            out.writestr(f"{k}", b"")
+    seconds, memory = cost(lambda: load_idx(tmp_path / "b.zip" / "images"))
+    assert seconds < 1
+    assert memory < 4 * MEGABYTE
+
+
 # --- mutations ---
 
 
@@ -442,7 +462,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> fuzzing.Kinds:
     return fuzzing.Kinds(tmp_path_factory.mktemp("fuzz") / "files")
 
 
-@pytest.mark.parametrize("kind", ["models", "IDX files", "images", "PGM files"])
+@pytest.mark.parametrize("kind", ["models", "IDX files", "zip files", "images", "PGM files"])
 def test_mutated_files(kinds: fuzzing.Kinds, kind: str) -> None:
     accepted = fuzzing.fuzz(kinds, kind, 400, 11)
     assert 10 < accepted < 300, "the mutations are neither all harmless nor all fatal"

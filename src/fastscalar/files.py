@@ -19,6 +19,7 @@ import secrets
 import socket
 import struct
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,6 +153,35 @@ def _lock(file: IO[bytes]) -> bool | None:
     except OSError:
         return False
     return True
+
+
+# --- zip files ---
+
+_DIRECTORY = 1 << 20  # bytes of a directory of members: some ten thousand of them
+
+
+def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
+    """A zip file whose directory is not read if it is absurdly long.  Raises what zipfile raises."""
+    return zipfile.ZipFile(_Limited(file))
+
+
+class _Limited:
+    """A file whose reader gets at most a megabyte at once: the directory of a zip file is read as a whole."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        if size > _DIRECTORY:
+            raise zipfile.BadZipFile("too many members")
+        return self.file.read(size if size >= 0 else 1 << 17)  # to the end: a comment has 64 KB at most
+
+
+def brief(error: object) -> str:
+    """What an exception says, in one line that is not too long: zipfile quotes what it has found."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:200]}..."
 
 
 # --- arrays ---

@@ -23,11 +23,10 @@ from typing import IO, Any
 import numpy as np
 
 from fastscalar._core import tape_info
-from fastscalar.files import StrPath, naming, npy_header, read_into, replacing
+from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_into, replacing
 
 FORMAT = 1
 CLASSES = ("Linear", "MLP")
-_DIRECTORY = 1 << 20  # bytes of a directory of members: some ten thousand of them
 _ROOM, _RATIO = 1 << 24, 20  # what compressed members may unpack to: bytes, and multiples of the file's size
 
 Layers = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]  # weights and biases
@@ -60,7 +59,7 @@ def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, 
         raise ValueError(f"{path}: expected the file of a net written by save(); found a device or a pipe")
     size = path.stat().st_size
     try:
-        with naming(path), open(path, "rb") as file, zipfile.ZipFile(_Limited(file)) as archive:
+        with naming(path), open(path, "rb") as file, open_zip(file) as archive:
             return _read(archive, size, allow_nonfinite)
     except zipfile.BadZipFile as error:
         disk = error.__context__  # zipfile takes every OSError at the beginning for another kind of file
@@ -75,21 +74,7 @@ def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, 
         if error.errno not in (None, errno.EINVAL):  # damaged offsets lead to impossible places
             raise
         reason = f"damaged ({error.strerror or error})"
-    said = " ".join(str(reason).split())  # zipfile quotes what it has found, however long that is
-    raise ValueError(f"{path}: not a net written by fastscalar's save(): {said[:200]}{'...' * (len(said) > 200)}")
-
-
-class _Limited:
-    """A file whose reader gets at most a megabyte at once: the directory of a zip file is read as a whole."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
-
-    def read(self, size: int = -1) -> bytes:
-        if size > _DIRECTORY:
-            raise zipfile.BadZipFile("too many members")
-        return self.file.read(size if size >= 0 else 1 << 17)  # to the end: a comment has 64 KB at most
+    raise ValueError(f"{path}: not a net written by fastscalar's save(): {brief(reason)}")
 
 
 def _read(archive: zipfile.ZipFile, size: int, allow_nonfinite: bool) -> tuple[dict[str, Any], Layers]:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from fastscalar.files import brief, open_zip
+
 ROOM, RATIO = 1 << 26, 100  # what a member may unpack to: bytes, or multiples of its size (MNIST: 5)
 _CHUNK = 1 << 20
 # RuntimeError: a password.  zipfile raises the last three for directories that point outside the file.
@@ -24,7 +26,7 @@ _ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError,
 def find_member(archive: Path, names: Sequence[str]) -> Path | None:
     """The path of the member with the first of these names that is there; None also for what is no zip file."""
     try:
-        with zipfile.ZipFile(archive) as file:
+        with open(archive, "rb") as content, open_zip(content) as file:
             members = {PurePosixPath(name).name: name for name in file.namelist() if not name.endswith("/")}
     except (OSError, *_ERRORS):
         return None
@@ -34,7 +36,7 @@ def find_member(archive: Path, names: Sequence[str]) -> Path | None:
 def is_zip(path: Path) -> bool:
     """Whether it is one, with a directory that can be read."""
     try:
-        with zipfile.ZipFile(path):
+        with open(path, "rb") as content, open_zip(content):
             return True
     except (OSError, *_ERRORS):
         return False
@@ -51,9 +53,9 @@ def open_member(path: Path) -> IO[bytes] | None:
     damaged = f"{path}: expected a whole zip file; found a damaged one"
     out = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     try:
-        with zipfile.ZipFile(archive) as file:
+        with open(archive, "rb") as content, open_zip(content) as file:
             about = file.getinfo(path.relative_to(archive).as_posix())
-            limit = max(ROOM, RATIO * about.compress_size)
+            limit = max(ROOM, RATIO * min(about.compress_size, archive.stat().st_size))
             if about.file_size > limit:
                 raise ValueError(f"{path}: expected at most {limit:,} bytes; found a claim of {about.file_size:,}")
             with file.open(about) as member:
@@ -64,7 +66,7 @@ def open_member(path: Path) -> IO[bytes] | None:
         raise FileNotFoundError(f"{path}: {archive.name} has no such file") from None
     except _ERRORS as error:
         out.close()
-        raise ValueError(f"{damaged} ({error})") from error
+        raise ValueError(f"{damaged} ({brief(error)})") from error
     except BaseException as error:
         out.close()
         if isinstance(error, OSError) and error.errno == errno.EINVAL:  # a place before the beginning
