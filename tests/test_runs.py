@@ -81,6 +81,22 @@ def test_resuming_a_complete_run_changes_nothing(train: Any, tmp_path: Path) -> 
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_run_that_goes_on_elsewhere_says_so(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], digits: Path
+) -> None:
+    """Bits are promised for the same version and the same kernels."""
+    out = tmp_path / "out"
+    assert train("--epochs", 2, "--out", out)[0] == 0
+    net = fs.load(out / "model.npz")
+    about = net.metadata | {"epochs": net.metadata["epochs"][:1], "kernels": "other", "version": "0.0.1"}
+    net.save(out / "checkpoint.npz", **about)
+    capsys.readouterr()
+    assert cli.main(["train", "--out", str(out), "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert f"begun with other kernels, goes on with {fs.tape_info()['kernels']}" in said
+    assert f"begun by fastscalar 0.0.1, goes on with {fs.__version__}" in said
+
+
 def test_saved_files_say_what_made_them(train: Any, digits: Path, tmp_path: Path) -> None:
     import hashlib
 

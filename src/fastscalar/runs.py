@@ -221,6 +221,8 @@ def start(args: argparse.Namespace) -> Run:
         kernels = fs.tape_info()["kernels"]
         if saved.get("kernels", kernels) != kernels:
             say(f"      begun with {saved['kernels']} kernels, goes on with {kernels}: last digits may differ")
+        if saved.get("version", fs.__version__) != fs.__version__:
+            say(f"      begun by fastscalar {saved['version']}, goes on with {fs.__version__}: digits may differ")
     epochs = saved.get("epochs", [])
     fresh = not saved or len(epochs) < asked["epochs"] or (args.out / CHECKPOINT).exists()
     return Run(asked, threads, data, net, parameters, args.out, fingerprints, epochs, fresh)
@@ -376,6 +378,7 @@ ABOUT: dict[str, Callable[[Any], bool]] = {  # in the metadata themselves
     "fingerprint": _text,
     "test_fingerprint": _text,
     "kernels": _text,
+    "version": _text,
     "threads": _whole(1),
     "epochs": _rows,
     "run": lambda value: isinstance(value, dict)
