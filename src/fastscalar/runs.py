@@ -323,8 +323,8 @@ def check_nothing_is_lost(out: Path) -> None:
         raise Stop(f"--out {out}: has {what}; {again}--overwrite replaces it")
 
 
-def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= least
+def _whole(least: int, most: float = 2**31 - 1) -> Callable[[Any], bool]:  # the engine counts with 32 bits
+    return lambda value: type(value) is int and least <= value <= most
 
 
 def _number(value: Any) -> bool:
@@ -346,7 +346,7 @@ ASKED: dict[str, Callable[[Any], bool]] = {  # what is right in the metadata's "
     "epochs": _whole(1),
     "lr": lambda value: _number(value) and 0 < value < math.inf,
     "batch_size": _whole(1),
-    "seed": _whole(0),
+    "seed": _whole(0, math.inf),
     "limit": lambda value: value is None or _whole(1)(value),
     "dtype": _one_of("float64", "float32"),
     "eager": _one_of(False, True),
