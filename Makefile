@@ -10,7 +10,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	test test-stress fuzz fuzz-engine fuzz-files kill forks oracle \
+	test test-stress fuzz fuzz-engine fuzz-files kill forks interrupts oracle \
 	lint types \
 	bench bench-check bench-compare bench-tables
 
@@ -43,6 +43,9 @@ kill: ## a training run killed at every point between two operations on files, a
 
 forks: ## 200 child processes in each state of the other threads (some minutes)
 	FASTSCALAR_FORKS=200 $(PYTEST) -n $(JOBS) tests/test_forks.py
+
+interrupts: ## 10,000 interrupts at random moments of every long call (a quarter of an hour)
+	FASTSCALAR_INTERRUPTS=10000 $(PYTEST) -n $(JOBS) tests/test_interrupts.py
 
 oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 	$(PYTEST) tests/oracle

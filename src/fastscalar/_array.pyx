@@ -160,7 +160,13 @@ def whole_number(Tensor t not None):
     return TracedInt(<long long>T.value[t.index], t, -1)
 
 
+# Not where they are asked for: of the entries of a tuple written there Cython ignores that one raised (an interrupt).
 cdef tuple REAL_NUMBERS = (numbers.Real, np.bool_)
+cdef tuple SEQUENCES = (list, tuple, TensorArray, np.ndarray)
+cdef tuple NOT_LISTS = (str, bytes, dict, set, np.ndarray)
+cdef tuple NOT_ARRAY_LIKE = (np.ndarray, str, bytes)
+cdef tuple COMPARABLE = (TracedInt, Tensor, TensorArray, np.ndarray, *REAL_NUMBERS)
+cdef tuple OPERANDS = (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, *REAL_NUMBERS)
 cdef tuple COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
 
 
@@ -173,7 +179,7 @@ cdef object of_whole(operation, left, right):
     if hasattr(type(left), "__index__") and hasattr(type(right), "__index__"):
         return operation(operator.index(left), operator.index(right))
     for x in (left, right):
-        if not isinstance(x, (TracedInt, Tensor, TensorArray, np.ndarray, *REAL_NUMBERS)):
+        if not isinstance(x, COMPARABLE):
             return NotImplemented                # a list is repeated as often as __index__ says
     return operation(as_tensor(left), as_tensor(right))
 
@@ -360,7 +366,7 @@ cdef int set_shape(Source s, shape, str what) except -1:
 cdef list nested_shape(object x):
     """The shape of nested lists, read off the first elements."""
     cdef list shape = []
-    while isinstance(x, (list, tuple, TensorArray, np.ndarray)) and len(shape) <= MAX_DIMS:
+    while isinstance(x, SEQUENCES) and len(shape) <= MAX_DIMS:
         length = len(x)
         shape.append(length)
         if not length:
@@ -466,7 +472,7 @@ cdef Source source(object x, str what):
     if isinstance(x, np.ndarray) and x.dtype.kind == "O":
         x = x.tolist()
     elif not isinstance(x, (list, tuple)):
-        if isinstance(x, (str, bytes, dict, set, np.ndarray)) or not hasattr(type(x), "__iter__"):
+        if isinstance(x, NOT_LISTS) or not hasattr(type(x), "__iter__"):
             kind = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
             raise TypeError(f"{what}: expected numbers, Tensors, a list of them or an array, got {kind}")
         x = list(x)
@@ -484,7 +490,7 @@ cdef Source source(object x, str what):
 
 cdef object array_like(x):
     """What says of itself that it is an array (of pandas, xarray, torch) as one of NumPy; everything else as it is."""
-    if type(x) is list or isinstance(x, (np.ndarray, str, bytes)) or not hasattr(type(x), "__array__"):
+    if type(x) is list or isinstance(x, NOT_ARRAY_LIKE) or not hasattr(type(x), "__array__"):
         return x
     return np.asarray(x)
 
@@ -793,9 +799,7 @@ cdef object map2(int code, object left, object right):
     cdef Wide *q
     cdef Source shape
     for other in (left, right):
-        if not isinstance(
-            other, (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)
-        ):
+        if not isinstance(other, OPERANDS):
             return NotImplemented
     for other in (left, right):
         if type(other) is TensorArray and element_count(other) == 0:

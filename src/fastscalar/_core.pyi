@@ -178,6 +178,13 @@ class _ieee:
     ) -> None: ...
 
 @disjoint_base
+class Lock:
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self, *error: type[BaseException] | BaseException | TracebackType | None
+    ) -> None: ...
+
+@disjoint_base
 class _Watch:
     def __enter__(self) -> None: ...
     def __exit__(

@@ -34,6 +34,7 @@ import math
 import numbers
 import operator
 import os
+import threading
 import time
 import warnings
 
@@ -857,7 +858,7 @@ cdef extern from *:
     """
     void *fs_here                # the ThreadState of this thread; NULL: it has not been in anything yet
 
-cdef list threads = []           # every ThreadState
+cdef list states = []            # every ThreadState
 cdef int lenient_threads = 0     # threads in _ieee
 cdef int tracing = 0             # functions that are being traced: a Tensor that becomes a plain number is reported
 cdef int programs = 0            # recordings under way; the one look that everybody else has to pay for
@@ -902,7 +903,7 @@ cdef ThreadState this_thread():
         (<dict>own)[ThreadEnd] = end
     else:
         Py_INCREF(end)                           # the interpreter is going down
-    threads.append(state)
+    states.append(state)
     fs_here = <void *>state
     return state
 
@@ -913,7 +914,7 @@ cdef void forget_thread(ThreadState state) noexcept:
     if state.over:
         return
     state.over = True
-    threads.remove(state)
+    states.remove(state)
     T.quiet -= state.quiet > 0
     lenient_threads -= state.lenient > 0
     tracing -= <int>len(state.watches)
@@ -940,13 +941,41 @@ cdef void unlock_nodes() noexcept:
     set_limit()
 
 
+cdef int forks = 0               # from the process that imported this to the one that we are in
+
+
+cdef class Lock:
+    """A re-entrant lock that a child process after fork finds open if it was held by a thread that is not there.
+
+    Compiled, so that no interrupt comes between taking the lock and the block that gives it back."""
+    cdef object lock
+    cdef int forks
+
+    def __cinit__(self):
+        self.lock, self.forks = threading.RLock(), forks
+
+    def __enter__(self):
+        if self.forks != forks:
+            self.forks = forks
+            if self.lock.acquire(False):         # nobody had it, or the thread that forked
+                self.lock.release()
+            else:
+                self.lock = threading.RLock()
+        self.lock.acquire()
+
+    def __exit__(self, *error):
+        self.lock.release()
+
+
 def _begin_in_child():
     """After fork: of all threads there is only this one."""
+    global forks
     cdef ThreadState state
+    forks += 1
     if T.sweeping and T.owner != PyThread_get_thread_ident():
         tidy_sweep()
         T.sweeping = False
-    for state in list(threads):
+    for state in list(states):
         if <void *>state != fs_here:
             forget_thread(state)
 
@@ -1308,7 +1337,9 @@ cdef inline double evaluate(int code, double a, double b, int left, int right) e
 
 # --- numbers --------------------------------------------------------------------------------------
 
+# Not written where they are asked for: of the entries of such a tuple Cython ignores that one raised (an interrupt).
 cdef tuple REAL = (np.floating, np.integer, np.bool_, numbers.Real)     # the abstract class last: it takes longest
+cdef tuple NUMBER = (numbers.Number, np.bool_)
 
 cdef enum:
     NO_NUMBER = 2                # of nearest_double
@@ -1347,7 +1378,7 @@ cdef int nearest_double(object x, int op, double *y) except? -2:
         if x.imag != 0.0:
             return 1
         x = x.real
-    elif not isinstance(x, (numbers.Number, np.bool_)):
+    elif not isinstance(x, NUMBER):
         return NO_NUMBER
     try:
         y[0] = float(x)
@@ -3463,7 +3494,7 @@ def _check():
 cdef int check_threads() except -1:
     cdef ThreadState state
     cdef int quiet = 0, lenient = 0, noting = 0, locked = 0, recorders = 0, watches = 0
-    for state in threads:
+    for state in states:
         quiet += state.quiet > 0
         lenient += state.lenient > 0
         noting += state.noting

@@ -34,6 +34,8 @@ import os
 
 import numpy as np
 
+from fastscalar._array import storage_of
+
 from fastscalar._array import offsets_of, storage_of
 
 cdef extern from "_lanes.h":
@@ -794,6 +796,30 @@ def trained_elements(list captures, list parameters):
                 chosen[0 if count == 1 else offsets_of(p)] = 1
         out.append(chosen)
     return out
+
+
+cdef class KeptGradients:
+    """Context after which leaves have the gradients that they had when they were added: always, or only if an error
+    leaves it.  Compiled, so that no interrupt comes between the first and the last."""
+    cdef dict before
+    cdef bint always
+
+    def __init__(self, bint always):
+        self.before, self.always = {}, always
+
+    def add(self, leaves):
+        for p in leaves:
+            key = storage_of(p)
+            if key not in self.before:
+                self.before[key] = (p, p.grad if type(p) is Tensor else np.array(p.grad))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind=None, *error):
+        if self.always or kind is not None:
+            for p, gradient in self.before.values():
+                p.grad = gradient
 
 
 def kernel_set():

@@ -20,8 +20,7 @@ import numpy as np
 
 from fastscalar import _replay
 from fastscalar._array import TensorArray, TracedInt, elementwise, storage_of, to_tensor
-from fastscalar._core import Tensor, _recording
-from fastscalar._forks import lock_of
+from fastscalar._core import Lock, Tensor, _recording
 from fastscalar._program import (
     ARE_EQUAL,
     NODE_CONSTANT,
@@ -265,7 +264,7 @@ class Version:
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
         self.plans: dict[Any, Any] = {}
         self.free: dict[Any, list[Any]] = {}
-        self._lock = lock_of(self)
+        self._lock = Lock()
 
     @property
     def captures(self) -> list[Any]:
@@ -418,7 +417,7 @@ class Program:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self._sites: dict[Any, Site] = {}
-        self._lock = lock_of(self)
+        self._lock = Lock()
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_leaves = False               # while fit wants to know
 
@@ -931,13 +930,10 @@ class Program:
             for k, gradient in gradients.items():
                 if rows.kinds[k] == ("shared",):
                     gradient += replay.shared_gradient(inputs[k])
-        before: dict[Any, tuple[Any, Any]] = {}      # leaves, and gradients that they keep
-        try:
+        with _replay.KeptGradients(always=True) as kept:
             for i in eager.tolist():
                 loss, arguments, leaves = self._eager(rows, i, leaves=True)
-                for p in leaves:
-                    kept = p.grad if isinstance(p, Tensor) else np.array(p.grad)
-                    before.setdefault(storage_of(p), (p, kept))
+                kept.add(leaves)
                 values[i] = loss.item()
                 loss.backward()
                 for k, gradient in gradients.items():
@@ -945,9 +941,6 @@ class Program:
                         gradient += arguments[k].grad
                     else:
                         gradient[i] = np.asarray(arguments[k].grad)
-        finally:
-            for p, kept in before.values():
-                p.grad = kept
 
     def _commit(
         self, replays: list[tuple[Version, Any]], eager: list[tuple[Tensor, list[Any], list[Any]]], accumulate: bool
@@ -955,16 +948,21 @@ class Program:
         if len(replays) == 1 and not eager:
             replays[0][1].commit_gradients(accumulate)
             return
-        if not accumulate:
-            for _, replay in replays:
-                replay.commit_gradients(False, True)
+        with _replay.KeptGradients(always=False) as kept:
+            for version, _ in replays:
+                kept.add(version.captures)
             for _, _, leaves in eager:
-                for p in leaves:
-                    p.grad = 0.0
-        for _, replay in replays:
-            replay.commit_gradients(True)
-        for loss, _, _ in eager:
-            loss.backward(accumulate=True)
+                kept.add(leaves)
+            if not accumulate:
+                for _, replay in replays:
+                    replay.commit_gradients(False, True)
+                for _, _, leaves in eager:
+                    for p in leaves:
+                        p.grad = 0.0
+            for _, replay in replays:
+                replay.commit_gradients(True)
+            for loss, _, _ in eager:
+                loss.backward(accumulate=True)
 
 
 def _parting(versions: list[Version]) -> tuple[str, int]:

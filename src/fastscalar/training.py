@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -229,6 +231,21 @@ def _trainer(
         )
         return eager
     return trainer
+
+
+def _begin_in_child() -> None:
+    """After fork: a bar's lock may be held by a thread that is not here."""
+    bars = sys.modules.get("tqdm.std")
+    if bars is None:
+        return
+    if bars.TqdmDefaultWriteLock.th_lock.acquire(blocking=False):
+        bars.TqdmDefaultWriteLock.th_lock.release()
+    else:
+        bars.tqdm.set_lock(threading.RLock())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class _NoBar:
