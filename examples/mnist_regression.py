@@ -28,6 +28,7 @@ def load(synthetic: bool) -> tuple[Split, Split]:
     else:
         try:
             train, test = fs.datasets.mnist(report=print)
+            print(train[0].shape, train[1].shape, test[0].shape, test[1].shape)
             print(fs.datasets.picture(train[0][1]))  # training sample 1, a zero
             print(train[0][1].astype(float))
         except fs.datasets.DatasetUnavailable as error:

@@ -25,6 +25,8 @@ def train(net: fs.Linear | fs.MLP, lr: float, epochs: int) -> list[float]:
 
 
 def main(seed: int = 0) -> dict[str, list[float]]:
+    for x, y in zip(fs.to_tensor(X), fs.to_tensor(Y), strict=True):
+        print(x, y)
     # With the default weights, normal around zero, both hidden relus of so small a net are off for every
     # sample in 24 of 100 seeds, and then nothing moves any more; weights from [0, 1) keep them on.
     linear = fs.Linear(3, 1, init="article", seed=seed)

@@ -23,9 +23,10 @@ def test_hand_gradient():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_toy_regression(seed):
+def test_toy_regression(seed, capsys):
     """The article prints 0.041877 after three epochs, and 184.39 ... 1.289367 in ten, of a net without activation."""
     losses = main("toy_regression")(seed)
+    assert "[Tensor(data=1.0), Tensor(data=2.0), Tensor(data=3.0)] [Tensor(data=17.0)]\n" in capsys.readouterr().out
     assert len(losses["linear"]) == 3
     assert losses["linear"][2] < 0.2
     assert len(losses["mlp"]) == 10
@@ -39,6 +40,10 @@ def test_mnist_regression(capsys):
     """The article's lines: 93,719,477 at first; test loss 330,436, then 223,290."""
     found = main("mnist_regression")()
     printed = capsys.readouterr().out
+    assert "28*28, loaded 60000/60000" in printed
+    assert "(60000, 28, 28) (60000,) (10000, 28, 28) (10000,)" in printed
+    assert "::@@@@@@@@@@" in printed  # the picture
+    assert "\n    0.  51. 159. 253. 159.  50.   0." in printed  # the matrix
     train, test = found["article"]
     assert 3e7 < train[0] < 3e8
     assert test[1] < 0.8 * test[0] < 1e6
