@@ -95,6 +95,13 @@ def test_a_planted_difference_is_seen(monkeypatch, method, planted, kind):
     assert (verdict.status, verdict.kind) == ("differs", kind)
 
 
+def test_another_forward_mode_is_seen(monkeypatch):
+    jvp, text = fs.jvp, EXAMPLE.replace("('map', None, 1)", "('modes', 0)")
+    assert judge(text).status == "agrees"
+    monkeypatch.setattr(fs, "jvp", lambda *arguments: (0.0, jvp(*arguments)[1] * (1.0 + 1e-8)))
+    assert judge(text).kind == "jvp:argument"
+
+
 def test_an_exact_program_agrees_to_the_bit(monkeypatch):
     monkeypatch.setattr(fs.Program, "map", other_values(1.0 + 2.0**-52))
     text = (

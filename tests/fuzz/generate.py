@@ -459,6 +459,10 @@ class Writer(Expressions):
         def threads() -> int:
             return draw.choice([1, 1, 1, 2, 3])
 
+        def training() -> tuple[Any, ...]:
+            optimizer, batch = draw.choice(["SGD", "SGD", "Adam"]), draw.choice([1, 2, 3, rows])
+            return "fit", optimizer, batch, draw.choice([1, 1, 2]), threads()
+
         for _ in range(draw.choice([3, 4, 5, 6])):
             kind = draw.random()
             if kind < 0.2:
@@ -476,28 +480,14 @@ class Writer(Expressions):
                 steps.append(("new",))
             elif kind < 0.95:
                 steps.append(("collect",))
+            elif kind < 0.96:
+                steps.append(("modes", draw.randrange(rows)))
             elif kind < 0.97:
                 steps.append(("threads",))
             elif fit:
-                steps.append(
-                    (
-                        "fit",
-                        draw.choice(["SGD", "Adam"]),
-                        draw.choice([1, 2, 3, rows]),
-                        draw.choice([1, 1, 2]),
-                        threads(),
-                    )
-                )
+                steps.append(training())
         if fit and self.chance(0.6):
-            steps.append(
-                (
-                    "fit",
-                    draw.choice(["SGD", "SGD", "Adam"]),
-                    draw.choice([1, 2, 3, rows]),
-                    draw.choice([1, 1, 2]),
-                    threads(),
-                )
-            )
+            steps.append(training())
         if not any(step[0] in ("map", "grad", "backward", "fit") for step in steps):
             steps.append(("backward", False, None, 1))
         return steps

@@ -81,6 +81,13 @@ def agree(found: np.ndarray, expected: np.ndarray, bound: Any) -> bool:
     return bool(np.all(same))
 
 
+def values_of(x: Any) -> Any:
+    """The numbers in nested lists, Tensors and TensorArrays."""
+    if isinstance(x, (list, tuple)):
+        return np.array([values_of(e) for e in x], dtype=float)
+    return x.data if isinstance(x, fs.Tensor) else x.numpy() if isinstance(x, fs.TensorArray) else x
+
+
 def sentinels(case: Case) -> list[np.ndarray]:
     """Gradients that somebody left in the leaves."""
     found = [np.full(np.shape(leaf.grad), 0.75 + 0.5 * k) for k, leaf in enumerate(case.leaves)]
@@ -252,6 +259,66 @@ class Run:
             )  # what no row reaches may keep its own
             gradient = np.where(~touched & (gradient == before), 0.0, gradient)
             compare(case, "backward:leaf", gradient, rows, lambda o, k=k: o.leaves[k])
+
+    def _modes(self, i: int) -> None:
+        """`fs.grad` of function and program, a recorded backward pass, and the forward mode."""
+        case, truth = self.case, self.case.truth(i)
+        given = case.row(i)
+        floats = tuple(k for k, g in enumerate(given) if isinstance(g, (fs.Tensor, fs.TensorArray)))
+        if not floats or truth.error is not None:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name, function in (("fs.grad", case.function), ("fs.grad of a program", self.program)):
+                _, found = self.mode(name, i, lambda f=function: fs.value_and_grad(f, argnums=floats)(*case.row(i)))
+                for k, gradient in zip(floats, found, strict=True):
+                    compare(case, f"{name}:argument", values_of(gradient), [i], lambda o, k=k: o.arguments[k])
+            given = case.row(i)
+
+            def recorded() -> None:
+                result = case.function(*given)
+                if isinstance(result, fs.Tensor):
+                    result.backward(create_graph=True)
+
+            self.mode("create_graph", i, recorded)
+            for k in floats:
+                compare(case, "create_graph:argument", gradient_of(given[k]), [i], lambda o, k=k: o.arguments[k])
+            self.forward(i, floats)
+            for leaf in case.leaves:
+                set_gradient(leaf, 0.0)
+
+    def mode(self, name: str, i: int, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except NotImplementedError:
+            raise Unstable from None  # a custom operation that cannot be differentiated again
+        except Exception as error:
+            return self.unless_unstable([i], f"{name}:error: {type(error).__name__}", str(error))
+
+    def forward(self, i: int, floats: Sequence[int]) -> None:
+        case, given = self.case, self.case.row(i)
+        draw = np.random.default_rng(i)
+        steps = [draw.choice([-1.0, 0.0, 1.0, 2.0], size=np.shape(case.truth(i).arguments[k])) for k in floats]
+
+        def f(*numbers: Any) -> Any:
+            arguments = list(given)
+            for k, x in zip(floats, numbers, strict=True):
+                arguments[k] = x
+            return case.function(*arguments)
+
+        points, tangents = tuple(given[k] for k in floats), tuple(map(fs.to_tensor, steps))
+        _, slope = self.mode("jvp", i, lambda: fs.jvp(f, points, tangents))
+
+        def along(o: Outcome) -> Any:
+            terms = [np.where(step == 0.0, 0.0, o.arguments[k] * step) for k, step in zip(floats, steps, strict=True)]
+            return sum(np.sum(t) for t in terms)
+
+        if all(np.all(np.isfinite(case.truth(i).arguments[k])) for k in floats):  # inf - inf along a direction
+            absolute = case.absolute(i)
+            scale = sum(np.sum(np.abs(absolute.arguments[k] * step)) for k, step in zip(floats, steps, strict=True))
+            found, right = np.asarray(values_of(slope), dtype=float), along(case.truth(i))
+            if not agree(found, np.asarray(right), 1e-11 * scale):
+                compare(case, "jvp:argument", found, [i], along)
 
     def _threads(self) -> None:
         """Results do not depend on their number, to the bit, once the recordings are there."""

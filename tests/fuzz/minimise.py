@@ -116,7 +116,7 @@ def _rows(tree: ast.Module) -> Iterator[Callable[[], None]]:
                     if isinstance(part, ast.List) and (step.elts[0].value != "grad" or part is step.elts[2]):
                         numbers = [e.value for e in part.elts]
                         part.elts = [ast.Constant(n - (n > i)) for n in numbers if n != i] or [ast.Constant(0)]
-                if step.elts[0].value == "call":
+                if step.elts[0].value in ("call", "modes"):
                     n = step.elts[1].value
                     step.elts[1] = ast.Constant(max(0, n - (n >= i)))
 
