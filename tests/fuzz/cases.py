@@ -63,6 +63,7 @@ class Case:
         self.rows = next(len(a) for a in arguments if np.ndim(a))
         self.known: dict[Any, Any] = {}
         self.reads = False  # numbers may be read in ways that lose a gradient
+        self.stops = False  # under no_grad nothing can get lost, which fs.grad does not know
         self.reading_lines: set[int] = set()  # where arrays are, which fs.grad does not hear of
         self.wholes = any(np.asarray(a).dtype.kind in "iub" for a in arguments)  # messages may name 3 or 3.0
 
@@ -75,6 +76,7 @@ class Case:
         exec(compile(text, NAME, "exec"), names)
         leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
         case = Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
+        case.stops = "no_grad" in text
         case.reading_lines = {k for k, line in enumerate(text.splitlines(), 1) if ".tolist(" in line}
         case.reads = any(word in text for word in READINGS)
         return case
