@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+from fastscalar import _core
 from fuzz.generate import KINDS, write
 from fuzz.judge import Difference, agrees, judge
 from fuzz.minimise import minimise
 from fuzz.workers import Worker
 
+PROGRAMS = 600
+STRESS = _core.tape_info()["stress"]
 CORPUS = sorted((pathlib.Path(__file__).parent / "fuzz" / "corpus").glob("*.py"))
 EXAMPLE = """KIND = 'tame'
 w1 = fs.Tensor(2.0)
@@ -41,6 +44,15 @@ PLAN = [('map', None, 1), ('backward', False, None, 1), ('grad', [0], None, 1), 
 def test_what_was_found_once(path):
     verdict = judge(path.read_text())
     assert verdict.status == "agrees", (verdict.kind, verdict.detail)
+
+
+@pytest.mark.parametrize("first", range(0, PROGRAMS, 100))
+def test_new_programs(first):
+    """`make fuzz` goes on from here."""
+    with Worker() as worker:
+        for seed in range(10**9 + first, 10**9 + first + (10 if STRESS else 100)):
+            verdict = worker.judge(seed)
+            assert verdict["status"] != "differs", (seed, verdict["kind"], verdict["detail"])
 
 
 # --- the fuzzer itself ------------------------------------------------------------------------------------------------
