@@ -1,0 +1,579 @@
+"""What a program has to notice: lost gradients, frozen randomness, decisions, indices outside, leaves that move."""
+
+import contextlib
+import itertools
+import math as pymath
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from compiled import compiled_only
+from fastscalar import _core, math
+
+ROWS = np.array([0.5, 1.0, 2.0])
+
+
+def counted(f):
+    calls = []
+
+    def g(*arguments):
+        calls.append(arguments)
+        return f(*arguments)
+
+    return g, calls
+
+
+def said(call, category):
+    """The messages of a category that a call gives."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [w for w in caught if issubclass(w.category, category)]
+
+
+def run(source):
+    """A script in an interpreter of its own, which may die."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, (done.returncode, done.stdout[-500:], done.stderr[-1500:])
+    return done.stdout
+
+
+# --- gradients that get lost ------------------------------------------------------------------------------------------
+
+
+def filled(x):
+    table = np.zeros(2)
+    table[0] = x
+    return x * table[0]
+
+
+LOST = {
+    "math.exp": lambda x: x * pymath.exp(x),
+    "math.sqrt": lambda x: x * pymath.sqrt(x),
+    "float": lambda x: x * float(x),
+    "np.float64": lambda x: x * np.float64(x),
+    "np.asarray": lambda x: x * np.asarray([x], float)[0],
+    "a filled array": filled,
+    "np.exp of float": lambda x: x * np.exp(float(x)),
+    "hidden in a call": lambda x: x + pymath.hypot(x, 1.0),
+}
+
+
+@pytest.mark.parametrize("method", ["value_and_grad", "backward"])
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_gradient_is_said_as_fs_grad_says_it(name, method):
+    f, w = LOST[name], fs.Tensor(1.0)
+    program = fs.compile(lambda x: f(x * w))
+    expected = said(lambda: fs.grad(f)(0.5), fs.GradientLossWarning)
+    found = said(lambda: getattr(program, method)(ROWS), fs.GradientLossWarning)
+    assert expected, "fs.grad says nothing: the test is wrong"
+    assert found, "the program says nothing"
+    assert {(w.filename, w.lineno) for w in found} == {(w.filename, w.lineno) for w in expected}
+
+
+def test_a_lost_gradient_of_an_array():
+    def f(x):
+        return x[0] * sum(x.tolist())
+
+    found = said(lambda: fs.compile(f).value_and_grad(np.ones((2, 3))), fs.GradientLossWarning)
+    assert found
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x * math.exp(x), lambda x: x if x > 1.0 else x * x, lambda x: x * x.detach(), lambda x: x * x.data,
+        lambda x: x * [1.0, 2.0, 3.0][int(x)], lambda x: x * len(f"{x:.1f}"),
+        lambda x: sum(x for _ in range(int(x))) + x,
+        lambda x: max(x, 1.0), lambda x: round(x) + x if math.isfinite(x) else x,
+    ],
+)  # fmt: skip
+def test_nothing_is_lost_and_nothing_said(f):
+    program = fs.compile(f)
+    assert not said(lambda: program.value_and_grad(ROWS), fs.GradientLossWarning)
+    assert not said(lambda: program.backward(ROWS), fs.GradientLossWarning)
+
+
+def test_map_asks_for_no_gradient_and_loses_none():
+    program = fs.compile(lambda x: x * pymath.exp(x))
+    assert not said(lambda: program.map(ROWS), fs.GradientLossWarning)
+
+
+# --- what would be frozen ---------------------------------------------------------------------------------------------
+
+
+def counter():
+    count = itertools.count(1)
+    return lambda x: x * next(count)
+
+
+def generator():
+    draw = np.random.default_rng(0)
+    return lambda x: x + draw.normal()
+
+
+FROZEN = {
+    "random": lambda: lambda x: x * random.random(),
+    "numpy's generator": generator,
+    "a counter": counter,
+    "dropout": lambda: lambda x: x * 2.0 if random.random() < 0.5 else x * 0.0,
+}
+
+
+@pytest.mark.parametrize("again", ["map", "backward", "call", "value_and_grad"])
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_second_call_notices_what_would_be_frozen(name, again):
+    random.seed(1)
+    program = fs.compile(FROZEN[name]())
+    program.map(ROWS)
+
+    def more():
+        for _ in range(12):
+            program(2.0) if again == "call" else getattr(program, again)(ROWS)
+
+    assert len(said(more, fs.CompileWarning)) == 1
+    assert len({tuple(program.map(ROWS)) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x * 2.0, lambda x: x if x < 1.0 else x * x, lambda x: math.log(x), lambda x: x * x.data,
+        lambda x: sum(x * i for i in range(20)), lambda x: fs.where(x > 1.0, x, 2.0),
+    ],
+)  # fmt: skip
+def test_nothing_is_frozen_and_nothing_said(f):
+    with compiled_only():
+        program = fs.compile(f)
+        for _ in range(3):
+            program.map(ROWS)
+            program.backward(ROWS)
+            program(1.0)
+
+
+# --- falling back -----------------------------------------------------------------------------------------------------
+
+
+def by_hand(x, k):
+    logits = [x[i] * (1.0 + i) for i in range(3)]
+    m = max(v.data for v in logits)
+    es = [math.exp(v - m) for v in logits]
+    return -math.log(es[k] / sum(es))
+
+
+@pytest.mark.parametrize("method", ["map", "backward", "value_and_grad"])
+def test_falling_back_is_said_once_with_the_line_and_costs_a_loop(method):
+    """Each row reads a number of its own: more recordings than a program keeps."""
+    f, calls = counted(by_hand)
+    program = fs.compile(f)
+    draw = np.random.default_rng(0)
+    X, y = draw.normal(size=(200, 3)), draw.integers(0, 3, size=200)
+    found = said(lambda: [getattr(program, method)(X, y) for _ in range(3)], fs.CompileWarning)
+    assert len(found) == 1
+    assert f"{__file__}:" in str(found[0].message)
+    calls.clear()
+    getattr(program, method)(X, y)
+    assert len(calls) <= 2 * len(X)  # once for each row, twice where values and gradients are done apart
+
+
+def test_falling_back_in_fit_is_said_once():
+    w = fs.Tensor(1.0)
+    program = fs.compile(lambda x, k: by_hand([e * w for e in x], k))
+    draw = np.random.default_rng(0)
+    X, y = draw.normal(size=(150, 3)), draw.integers(0, 3, size=150)
+    options = {"epochs": 2, "batch_size": 8, "progress": False, "optimizer": fs.SGD(lr=0.01)}
+    found = said(lambda: fs.fit(program, X, y, **options), fs.CompileWarning)
+    assert len(found) == 1
+
+
+def test_recordings_that_no_row_fits_count():
+    """However a row comes to miss its own recording: the function is not called for every row for ever, in silence."""
+    w = fs.to_tensor(np.random.default_rng(1).normal(size=(20, 3)))
+
+    def f(x):
+        logits = [sum(x[i] * w[i][j] for i in range(20)) for j in range(3)]
+        return sum(math.exp(v - max(e.data for e in logits)) for v in logits)
+
+    g, calls = counted(f)
+    program = fs.compile(g)
+    X = np.random.default_rng(0).normal(size=(100, 20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(3):
+            program.map(X)
+    calls.clear()
+    program.map(X)
+    assert len(calls) <= len(X)
+
+
+# --- leaves that collections move -------------------------------------------------------------------------------------
+
+
+def scattered_leaves(n):
+    """Leaves with nodes between them that die when they are asked to."""
+    leaves, between = [], []
+    for _ in range(n):
+        between.append([fs.Tensor(0.0) for _ in range(3)])
+        leaves.append(fs.Tensor(1.0))
+    return leaves, between
+
+
+triple = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple")
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("operation", [triple, lambda x: x * float(x)], ids=["eager", "compiled"])
+def test_every_leaf_is_trained_wherever_collections_move_it(operation, batch):
+    leaves, between = scattered_leaves(8)
+
+    def f(x, k):
+        if between:
+            between.pop()
+            _core._collect()
+        return operation(leaves[k] * x)
+
+    X, y = np.full(8, 0.5), np.arange(8)
+    fs.fit(fs.compile(f), X, y, epochs=1, shuffle=False, progress=False, schedule=None, batch_size=batch,
+           optimizer=fs.SGD(lr=0.1))  # fmt: skip
+    assert all(leaf.data != 1.0 for leaf in leaves), [leaf.data for leaf in leaves]
+    assert len({leaf.data for leaf in leaves[: 8 // batch * batch]}) == 1
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+def test_gradients_add_up_after_fit_when_leaves_have_moved():
+    (w,), between = scattered_leaves(1)
+    w.data = 2.0
+    program = fs.compile(lambda x, k: triple(w * x))
+    X, y = np.ones(2), np.zeros(2, int)
+    fs.fit(program, X, y, epochs=1, progress=False, optimizer=fs.SGD(lr=1e-9))
+    program.backward(X, y)
+    assert w.grad == 6.0
+    between.clear()
+    _core._collect()
+    program.backward(X, y, accumulate=True)
+    assert w.grad == 12.0
+
+
+def test_leaves_are_told_apart_by_name_after_a_collection():
+    leaves, between = scattered_leaves(4)
+    program = fs.compile(lambda x, k: leaves[k] * x)
+    for k in range(4):
+        program(1.0, k)
+        between.pop()
+        _core._collect()
+    assert len(program.parameters) == 4
+    program.backward(np.ones(4), np.arange(4))
+    assert [leaf.grad for leaf in leaves] == [1.0] * 4
+
+
+# --- the collector of Python ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("thing", ["t < 1.0", "t == t", "float(t)", "int(t)", "t.data", "t.detach()", "t * 2.0"])
+def test_a_destructor_that_computes_while_a_program_is_recorded(thing):
+    run(f"""
+        import gc
+        import fastscalar as fs, numpy as np
+        t = fs.Tensor(0.5)
+        class Cycle:
+            def __init__(self): self.me = self
+            def __del__(self): {thing}
+        gc.set_threshold(1, 1, 1)
+        def f(x):
+            total = x * 0.0
+            for k in range(300):
+                Cycle()
+                if x > k * 0.01: total = total + x
+                total = total + x.detach() * x.data
+            return total
+        for _ in range(3):
+            program = fs.compile(f)
+            program.map(np.linspace(0.0, 3.0, 5))
+            program.backward(np.linspace(0.0, 3.0, 5))
+    """)
+
+
+# --- programs under fs.grad -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "point", [[1.0, 2.0], np.array([1.0, 2.0]), fs.to_tensor([1.0, 2.0])], ids=["list", "ndarray", "TensorArray"]
+)
+def test_derivatives_of_a_program(point):
+    program = fs.compile(lambda x: x[0] * x[0] * x[1])
+    program([3.0, 4.0])
+
+    def numbers(x):
+        return np.array([e.data if isinstance(e, fs.Tensor) else e for e in x], dtype=float)
+
+    assert numbers(fs.grad(program)(point)) == pytest.approx([4.0, 1.0])
+    value, slopes = fs.value_and_grad(program)(point)
+    assert float(value) == 2.0
+    assert numbers(slopes) == pytest.approx([4.0, 1.0])
+
+
+def test_hessian_of_a_program_at_an_array():
+    program = fs.compile(lambda x: x[0] * x[0] * x[1])
+    assert np.array(fs.hessian(program)(np.array([1.0, 2.0])), float).tolist() == [[4.0, 2.0], [2.0, 0.0]]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_the_gradient_of_a_program_is_the_gradient_of_its_function(shape):
+    f = lambda x: fs.sum(x * x) if shape else x * x
+    point = np.random.default_rng(0).normal(size=shape)
+    assert np.asarray(fs.grad(fs.compile(f))(point), float) == pytest.approx(2.0 * point)
+
+
+# --- indices outside --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 3, 64])
+@pytest.mark.parametrize(
+    "use", ["f.backward(X, k)", "f.backward(X, k, accumulate=True)", "f.value_and_grad(X, k)", "f.map(X, k)"]
+)
+def test_an_index_out_of_range_writes_nowhere(width, use):
+    run(f"""
+        import fastscalar as fs, numpy as np
+        E = fs.to_tensor(np.ones((50, {width}))); f = fs.compile(lambda x, k: fs.dot(E[k], x))
+        X = np.ones((200, {width})); k = np.arange(200) % 50
+        f.backward(X, k)
+        before = np.array(E.grad)
+        k[100], k[150] = 50, -51
+        for _ in range(50):
+            try:
+                {use}
+            except IndexError as error:
+                assert "row 100" in str(error), error
+            else:
+                raise SystemExit("nothing was raised")
+            assert (np.array(E.grad) == before).all() and (E.numpy() == 1.0).all()
+        k[100], k[150] = 49, -1
+        assert (f.map(X, k) == {width}).all()
+    """)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("batch", [1, 32])
+def test_an_index_out_of_range_in_fit(optimizer, batch):
+    run(f"""
+        import fastscalar as fs, numpy as np
+        E = fs.to_tensor(np.ones((50, 64))); f = fs.compile(lambda x, k: (fs.dot(E[k], x) - 1.0) ** 2 * 1e-3)
+        X = np.ones((200, 64)); k = np.arange(200) % 50
+        fs.fit(f, X, k, epochs=1, progress=False, batch_size={batch}, optimizer=fs.{optimizer}(lr=1e-3))
+        before = E.numpy()
+        k[150] = 5000
+        for _ in range(20):
+            try:
+                fs.fit(f, X, k, epochs=1, progress=False, batch_size={batch}, optimizer=fs.{optimizer}(lr=1e-3))
+            except IndexError as error:
+                assert "row 150" in str(error), error
+            else:
+                raise SystemExit("nothing was raised")
+            assert (E.numpy() == before).all()
+    """)
+
+
+# --- errors that are ours ---------------------------------------------------------------------------------------------
+
+
+class Trouble(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Trouble, ValueError, MemoryError, StopIteration])
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+def test_a_net_that_raises_at_some_call_of_fit(error, at):
+    count = itertools.count(1)
+    net = fs.Linear(2, 2, seed=0)
+
+    class Net(fs.Module):
+        def __init__(self):
+            self.net = net
+
+        def forward(self, x):
+            if next(count) == at:
+                raise error("on purpose")
+            return self.net(x)
+
+    before = net.w.numpy()
+    with contextlib.suppress(error):  # and no other; how often it is called is nobody's business
+        fs.fit(Net(), np.ones((4, 2)), np.zeros(4, int), epochs=1, progress=False)
+    assert np.array_equal(net.w.numpy(), before) or at > 2
+
+
+def test_a_report_while_another_thread_records():
+    program = fs.compile(lambda x, k: fs.sum(x) * k)
+    stop, failures = threading.Event(), []
+
+    def look():
+        while not stop.is_set():
+            try:
+                program.report()
+                program.parameters
+            except Exception as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for n in range(1, 150):
+        program.map(np.ones((2, n)), 2.0)
+    stop.set()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert not failures
+
+
+# --- what fit trains when recordings read different leaves ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [fs.SGD, fs.Adam])
+@pytest.mark.parametrize("batch", [1, 2, 7, 25])
+@pytest.mark.parametrize("first", [3, 20])
+def test_a_leaf_that_the_first_batches_do_not_read(optimizer, batch, first):
+    w = fs.Tensor(2.0)
+    X = -np.ones(25)
+    X[first] = 1.0
+    y = np.arange(25) % 5
+    f = lambda x, k: w * k if x > 0 else math.tanh(k)
+    fs.fit(fs.compile(f), X, y, epochs=1, shuffle=False, progress=False, batch_size=batch, schedule=None,
+           optimizer=optimizer(lr=0.01))  # fmt: skip
+    if y[first]:
+        assert w.data < 2.0
+    if optimizer is fs.SGD:
+        size = min(batch, 25 - first // batch * batch)
+        assert w.data == pytest.approx(2.0 - 0.01 * y[first] / size, rel=1e-12)
+
+
+# --- decisions that are none ------------------------------------------------------------------------------------------
+
+DRAWS = np.random.default_rng(0).normal(size=(200, 5))
+
+NO_DECISION = {
+    "fs.max": lambda x: fs.max(x),
+    "fs.min": lambda x: fs.min(x),
+    "fs.max of a list": lambda x: fs.max([e * 2.0 for e in x]),
+    "fs.max of a generator": lambda x: fs.max(e * e for e in x),
+    "softmax by hand": lambda x: math.exp(x[0] - fs.max(x)) / sum(math.exp(e - fs.max(x)) for e in x),
+    "maximum": lambda x: fs.maximum(x[0], x[1]),
+    "abs": lambda x: abs(x[0]),
+    "clip": lambda x: fs.clip(x[0], -0.5, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", NO_DECISION)
+def test_no_decision(name):
+    f, calls = counted(NO_DECISION[name])
+    program = fs.compile(f)
+    with compiled_only():
+        values = program.map(DRAWS)
+        slopes = program.value_and_grad(DRAWS)[1]
+    assert len(program.report().splitlines()) == 1
+    assert len(calls) <= 8
+    plain = [NO_DECISION[name](fs.to_tensor(row)).item() for row in DRAWS]
+    assert values == pytest.approx(plain, rel=1e-12)
+    for row, slope in zip(DRAWS[:20], slopes, strict=False):
+        x = fs.to_tensor(row)
+        NO_DECISION[name](x).backward()
+        assert slope == pytest.approx(np.array(x.grad), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_the_place_of_the_largest_is_few_recordings(name):
+    """One for each place, found by the place: not one for each row."""
+    f, calls = counted(lambda x: x[getattr(fs, name)(x)] * 2.0)
+    program = fs.compile(f)
+    with compiled_only():
+        values = program.map(DRAWS)
+        slopes = program.value_and_grad(DRAWS)[1]
+    assert len(calls) <= 8
+    places = getattr(DRAWS, name)(axis=1)
+    assert values == pytest.approx(2.0 * DRAWS[np.arange(200), places])
+    assert (slopes == 2.0 * np.eye(5)[places]).all()
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_the_first_of_equals_has_the_derivative(name):
+    program = fs.compile(lambda x: getattr(fs, name)([x[0], x[1], x[2]]))
+    ties = np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 1.0], [1.0, 2.0, 2.0], [1.0, 1.0, 2.0], [0.0, -0.0, 0.0]])
+    for row, slope in zip(ties, program.value_and_grad(ties)[1], strict=True):
+        right = int(np.argmax(row) if name == "max" else np.argmin(row))
+        assert slope.tolist() == np.eye(3)[right].tolist()
+
+
+FEW_DECISIONS = {
+    "gamma": (lambda x: math.gamma(x), 2),
+    "isfinite": (lambda x: x if math.isfinite(x) else 0.0 * x, 1),
+    "isnan": (lambda x: x * 2.0 if not math.isnan(x) else 0.0, 1),
+    "isinf": (lambda x: x * 2.0 if not math.isinf(x) else 0.0, 1),
+    "remainder": (lambda x: math.remainder(x, 0.75), 1),
+    "isclose": (lambda x: x * 2.0 if math.isclose(x, 100.0) else x, 1),
+    "modf": (lambda x: math.modf(x)[0], 1),
+    "fmod": (lambda x: math.fmod(x, 0.75), 1),
+}
+
+
+@pytest.mark.parametrize("name", FEW_DECISIONS)
+def test_functions_of_math_read_no_number(name):
+    f, most = FEW_DECISIONS[name]
+    program = fs.compile(f)
+    with compiled_only():
+        values = program.map(DRAWS[:, 0])
+    assert len(program.report().splitlines()) <= most
+    assert values == pytest.approx([fs.Tensor(f(fs.Tensor(v))).item() for v in DRAWS[:, 0]], rel=1e-12)
+
+
+@pytest.mark.parametrize("classes", [3, 10, 100])
+def test_picking_a_probability_by_its_label(classes):
+    """`probs[label]` of a list: a recording for each class, found by the class, and no more calls then."""
+    net = fs.Linear(4, classes, seed=1)
+
+    def f(x, k):
+        shares = list(fs.softmax(net(x)))
+        return -math.log(shares[k])
+
+    g, calls = counted(f)
+    program = fs.compile(g)
+    draw = np.random.default_rng(0)
+    X, y = draw.normal(size=(3 * classes, 4)), np.arange(3 * classes) % classes
+    with compiled_only():
+        values = program.map(X, y)
+        for _ in range(2):
+            program.backward(X, y)
+        calls.clear()
+        assert program.map(X, y) == pytest.approx(values, rel=1e-12)
+        program.backward(X, y)
+    assert not calls
+    right = [fs.cross_entropy(net(x), int(k)).item() for x, k in zip(X, y, strict=True)]
+    assert values == pytest.approx(right, rel=1e-9)
+
+
+def test_a_loop_as_long_as_a_whole_number_says():
+    """range(k): more lengths than recordings of decisions are allowed, and none of them falls back."""
+    f, calls = counted(lambda x, k: sum((x * i for i in range(k)), x))
+    program = fs.compile(f)
+    k = np.arange(200)
+    with compiled_only():
+        for _ in range(2):  # the second looks whether the function does the same again
+            values = program.map(np.ones(200), k)
+        calls.clear()
+        program.map(np.ones(200), k)
+    assert not calls
+    assert values == pytest.approx(1.0 + k * (k - 1) / 2)
+
+
+def test_a_report_has_no_lines_that_are_alike():
+    program = fs.compile(lambda x: sum(e if e > 0 else 2.0 * e for e in x))
+    program.map(DRAWS)
+    lines = program.report().splitlines()
+    assert len(lines) == len(set(lines))
