@@ -272,11 +272,14 @@ def test_argmax_as_an_index_holds_for_rows_that_have_the_same() -> None:
 
 
 def test_an_empty_sequence_and_rows_are_refused() -> None:
-    for name in ("max", "min", "argmax", "argmin"):
+    for name in ("max", "min", "argmax", "argmin", "norm"):
         with pytest.raises(ValueError, match="at least one"):
             getattr(fs, name)([])
-        with pytest.raises(ValueError, match="one dimension"):
-            getattr(fs, name)(fs.to_tensor([[1.0, 2.0]]))
+        for rows in ([[1.0, 2.0], [3.0, 4.0]], np.ones((2, 1)), np.ones((2, 2)), fs.to_tensor(np.ones((3, 2)))):
+            with pytest.raises(ValueError, match=r"one dimension|two sequences"):
+                getattr(fs, name)(rows)
+    assert fs.max(np.array([1.0, 2.0])).data == 2.0
+    assert fs.argmin(np.array([Tensor(1.0), 0.5])) == 1
 
 
 def test_a_net_with_a_softmax_written_out_has_one_recording() -> None:

@@ -234,7 +234,7 @@ def _checked(xs: Iterable[Any], name: str) -> list[Any]:
 
 def _one_row(xs: Iterable[Any], name: str) -> list[Any]:
     items = _checked(xs, name)
-    if not {TensorArray, list, tuple}.isdisjoint(map(type, items)):
+    if builtins.any(hasattr(kind, "__len__") for kind in set(map(type, items))):
         raise ValueError(f"{name}: expected one dimension, got several")
     if _recording():  # whole numbers of a row are numbers here, and no decision
         items = [x.tensor if type(x) is TracedInt else x for x in items]
