@@ -16,7 +16,7 @@ from fuzz.judge import Difference, agrees, judge
 from fuzz.minimise import minimise
 from fuzz.workers import Worker
 
-PROGRAMS = 700
+PROGRAMS = 600
 STRESS = _core.tape_info()["stress"]
 CORPUS = sorted((pathlib.Path(__file__).parent / "fuzz" / "corpus").glob("*.py"))
 EXAMPLE = """KIND = 'tame'
