@@ -77,6 +77,8 @@ JUMPS: dict[str, tuple[Callable[..., Any], float, float | None]] = {  # function
     "rounding": (lambda x: round(x, 1) * x, 1.23, None),
     "a branch that jumps": (lambda x: x * x if x < 1.01 else x * x + 0.1, 1.0, None),
     "floor": (lambda x: x * math.floor(x), 2.97, None),
+    "counting, around zero": (lambda x: counting(x + 0.505), 0.0, 1.0),
+    "counting below zero": (lambda x: -counting(-x), -1.005, 1.0),
 }
 
 
@@ -88,8 +90,8 @@ def test_a_jump_nearby_is_reported(name: str) -> None:
     (jump,) = report.jumps
     assert jump.input == "argument 0"
     assert slope is None or jump.difference == pytest.approx(slope, rel=0.5)
-    assert abs(jump.at - x) <= 0.051 * x
-    values = [float(f(v)) for v in (jump.at, python_math.nextafter(jump.at, 0.0))]
+    assert abs(jump.at - x) <= 0.051 * abs(x or 1.0)
+    values = [float(f(v)) for v in (jump.at, python_math.nextafter(jump.at, -python_math.inf))]
     assert values[0] - values[1] == pytest.approx(jump.by, rel=1e-6), "it is where the report says"
     text = str(report)
     assert "the function takes another way nearby: its value jumps, or its number of steps depends on the input" in text
