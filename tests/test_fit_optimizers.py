@@ -193,6 +193,50 @@ def test_one_layer_trained_the_other_not():
         assert net.linears[1].w.numpy().tolist() != before[1].tolist()
 
 
+@ways
+def test_a_function_of_a_net_that_fit_has_bound_before(given):
+    X, y = problem()
+    nets = [fs.MLP(3, [4, 2], seed=1) for _ in range(2)]
+    optimizers = [fs.Adam(lr=0.01) for _ in range(2)]
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        fit(net, X, y, optimizer=optimizer, **given)
+    fit(lambda x: nets[0](x), X, y, optimizer=optimizers[0], **given)
+    fit(nets[1], X, y, optimizer=optimizers[1], **given)
+    np.testing.assert_allclose(values(nets[0].parameters()), values(nets[1].parameters()), rtol=1e-9)
+    with pytest.raises(ValueError, match="no parameters; leave them out"):
+        fit(nets[0], X, y, optimizer=fs.SGD([]), **given)
+
+
+@ways
+@pytest.mark.parametrize("make", [fs.SGD, fs.Adam, Signs])
+@pytest.mark.parametrize("kind", ["MLP", "Module", "program"])
+def test_parameters_that_on_epoch_binds_are_trained_from_then_on(kind, make, given):
+    """The last layer alone, then everything: in every loop, as by a run for each."""
+    X, y = problem()
+    if kind == "program":
+        parts = lambda net: ([net.b], [net.w, net.b])
+    else:
+        parts = lambda net: (net.parameters()[-1:], net.parameters())
+    net, same = KINDS[kind](1), KINDS[kind](1)
+    few, all_of_them = parts(net)
+    optimizer = make(few, lr=0.01)
+    frozen = []
+
+    def thaw(epoch):
+        if epoch.epoch == 1:
+            frozen.append(values(all_of_them)[0] == values(parts(same)[1])[0])
+            optimizer.bind(all_of_them)
+
+    keywords = {"shuffle": False, "schedule": None, **given}
+    fit(trained(net), X, y, optimizer=optimizer, epochs=3, on_epoch=thaw, **keywords)
+    assert frozen == [True]
+    other = make(parts(same)[0], lr=0.01)
+    fit(trained(same), X, y, optimizer=other, epochs=1, **keywords)
+    other.bind(parts(same)[1])
+    fit(trained(same), X, y, optimizer=other, epochs=2, **keywords)
+    np.testing.assert_allclose(values(net.parameters()), values(same.parameters()), rtol=1e-9)
+
+
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}

@@ -20,7 +20,7 @@ from fastscalar import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
-PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md"]  # nothing of the command line in these
+PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md"]  # the last: no commands in these
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 

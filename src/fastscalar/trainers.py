@@ -120,6 +120,8 @@ class Before:
         """A number that a step has made NaN, or so large that products of such numbers are infinite; None."""
         limit = math.sqrt(np.finfo(np.float64 if wide else np.float32).max)
         for p, value in self.kept.values():
+            if isinstance(p, Tensor) and -limit <= p.data <= limit:
+                continue
             now = np.asarray(p.data)
             if not np.abs(now).max() <= limit:
                 large = (np.abs(value) <= limit) & ~(np.abs(now) <= limit)
@@ -360,6 +362,7 @@ class CompiledTrainer:
         elif doubt is not None and not doubt.patient and self.site.all():
             raise doubt.error()
         self._bind()
+        self.trained = optimizer._distinct
         optimizer.zero_grad()
         self.version: Version | None = next(iter(self.site.all()), None)
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
@@ -373,13 +376,16 @@ class CompiledTrainer:
         if self.own and known != self.known:
             self.schedule.bind(self.program.parameters)
             self.known = known
-            self.plans = {}
+            self.trained, self.plans = self.schedule.optimizer._distinct, {}
         if self.before is not None:              # nothing has trained the new ones yet
             self.before.add(self.schedule.optimizer._distinct)
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0
+        if self.trained is not self.schedule.optimizer._distinct:    # somebody has bound others since
+            self.trained, self.plans = self.schedule.optimizer._distinct, {}
+            self.own = self.own and _is_ours(self.schedule.optimizer)
         self.program._wants_leaves = self.own or self.schedule.doubt is not None
         try:
             if self.version is None:

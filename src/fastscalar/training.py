@@ -173,7 +173,10 @@ def _bind(net: Any, schedule: Schedule) -> None:
     """The optimiser and what it trains belong together, or it is said that they do not."""
     optimizer = schedule.optimizer
     parameters = None if isinstance(net, Program) or not hasattr(net, "parameters") else net.parameters()
-    if optimizer.parameters is not None and not optimizer._bound_by_fit:
+    if optimizer.parameters is not None and not optimizer._distinct and not optimizer._bound_by_fit:
+        raise ValueError("fit: the optimiser holds no parameters; leave them out, as in SGD(lr=0.02), to get the net's")
+    given = optimizer.parameters is not None and not optimizer._bound_by_fit
+    if given or (optimizer.parameters and parameters is None and not isinstance(net, Program)):
         listed = [] if parameters is None else distinct_parameters(parameters)
         doubt = Doubt(optimizer, patient=parameters is None)
         if not doubt.settled(listed):

@@ -217,3 +217,53 @@ def test_gradients_that_accumulate_over_a_minibatch():
     optimizer.step()
     other.step()
     same_parameters(net, module)
+
+
+class Tied(torch.nn.Module):
+    """One layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(4, 4)
+        self.again = self.first
+        self.last = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.again(torch.tanh(self.first(x)))))
+
+
+class OurTied(fs.Module):
+    def __init__(self, theirs):
+        self.first, self.last = fs.Linear(4, 4, seed=0), fs.Linear(4, 3, seed=0)
+        self.again = self.first
+        for mine, other in ((self.first, theirs.first), (self.last, theirs.last)):
+            mine.w.data = other.weight.detach().numpy().T
+            mine.b.data = other.bias.detach().numpy()
+
+    def forward(self, x):
+        return self.last(self.again(self.first(x).tanh()).tanh())
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(lambda: fs.SGD(lr=0.05), lambda p: torch.optim.SGD(p, lr=0.05)), (fs.Adam, torch.optim.Adam)],
+)
+def test_tied_weights_are_trained_as_torch_trains_them(ours, theirs, batch, compile):
+    torch.manual_seed(0)
+    module = Tied()
+    net = OurTied(module)
+    draw = np.random.default_rng(0)
+    X, y = draw.normal(size=(20, 4)), draw.integers(0, 3, size=20)
+    optimizer = theirs(module.parameters())
+    for k in [*range(0, 20, batch)] * 2:
+        optimizer.zero_grad()
+        rows = slice(k, k + batch)
+        torch.nn.functional.cross_entropy(module(torch.tensor(X[rows])), torch.tensor(y[rows])).backward()
+        optimizer.step()
+    given = {"batch_size": batch, "shuffle": False, "schedule": None, "compile": compile, "progress": False}
+    fs.fit(net, X, y, optimizer=ours(), epochs=2, **given)
+    for mine, other in ((net.first, module.first), (net.last, module.last)):
+        np.testing.assert_allclose(mine.w.numpy(), other.weight.detach().numpy().T, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(mine.b.numpy(), other.bias.detach().numpy(), rtol=1e-7, atol=1e-9)

@@ -5,6 +5,7 @@ from typing import assert_type
 import numpy as np
 
 import fastscalar as fs
+from fastscalar.evaluation import Evaluation
 
 a = fs.Tensor(2)
 assert_type(a * 3 + 1.5, fs.Tensor)
@@ -32,7 +33,7 @@ assert_type(fs.squared_loss(y, [0.0] * 10), fs.Tensor)
 assert_type(fs.mse_loss(y, [0.0] * 10), fs.Tensor)
 assert_type(fs.MLP(3, [2, 1]).num_linears, int)
 assert_type(fs.to_tensor(2.0), fs.Tensor)
-assert_type(fs.evaluate(net, np.zeros((1, 784)), [1]), float)
+assert_type(fs.evaluate(net, np.zeros((1, 784)), [1]), Evaluation)
 assert_type(fs.fit(net, np.zeros((1, 784)), [1]), fs.History)
 
 program = fs.compile(lambda x, label: fs.cross_entropy(net(x), label))
