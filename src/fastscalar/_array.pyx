@@ -1650,27 +1650,28 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     cdef list flat = []
     cdef Tensor t
     cdef int moment
+    cdef bint writes = step and lr != 0.0
     forbid("a step of an optimiser")
     flatten_parameters(parameters, flat)
     for p in flat:                               # all that can fail does it before anything has changed
         if type(p) is Tensor:
             bound(p)
-            if step and WIDE < T.record[(<Tensor>p).index].op:
+            if writes and WIDE < T.record[(<Tensor>p).index].op:
                 wrote((<Tensor>p).index)         # a computed number
-    moment = moment_of_write() if step else 0
+    moment = moment_of_write() if writes else 0
     for p in flat:
         if type(p) is TensorArray:
-            if step:
+            if writes:
                 T.wide[(<TensorArray>p).slot].written = moment
             step_array(p, lr, step, reset)
         else:
             t = p
             read_gradient(t.index)
+            if writes and T.record[t.index].op <= CONST:
+                T.record[t.index].a = moment
+            elif writes and T.record[t.index].op == WIDE:
+                T.wide[T.record[t.index].a].written = moment
             if step:
-                if T.record[t.index].op <= CONST:
-                    T.record[t.index].a = moment
-                elif T.record[t.index].op == WIDE:
-                    T.wide[T.record[t.index].a].written = moment
                 T.value[t.index] -= lr * T.grad[t.index]
             if reset:
                 T.grad[t.index] = 0.0            # zero needs no entry in the touched rows

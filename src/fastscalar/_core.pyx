@@ -1387,7 +1387,10 @@ cdef int nearest_double(object x, int op, double *y) except? -2:
     if isnan(y[0]) or (isinstance(x, np.floating) and not isinstance(x, np.longdouble)):
         return 0
     nearest = y[0]
-    return 1 if nearest > x else -1 if nearest < x else 0
+    try:
+        return 1 if nearest > x else -1 if nearest < x else 0
+    except TypeError:                            # a class that is registered as a number and is only its float
+        return 0
 
 
 cdef object not_a_number(int code, object left, object right):

@@ -533,6 +533,7 @@ cdef class Replay:
         for k in range(self.n_segments):
             s = &self.segments[k]
             target = T.value + first[s.capture] + s.offset
+            wrote(<int>first[s.capture])         # a leaf, or an array of them: runs no Python
             for i in range(s.count):
                 if trained[s.address + i]:
                     target[i] = self.get(self.U, s.address + i)
