@@ -1649,6 +1649,7 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     """
     cdef list flat = []
     cdef Tensor t
+    cdef Wide *q
     cdef int moment
     cdef bint writes = step and lr != 0.0
     forbid("a step of an optimiser")
@@ -1656,21 +1657,23 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     for p in flat:                               # all that can fail does it before anything has changed
         if type(p) is Tensor:
             bound(p)
-            if writes and WIDE < T.record[(<Tensor>p).index].op:
+            if writes and WIDE < T.record[(<Tensor>p).index].op and T.grad[(<Tensor>p).index] != 0.0:
                 wrote((<Tensor>p).index)         # a computed number
     moment = moment_of_write() if writes else 0
     for p in flat:
         if type(p) is TensorArray:
-            if writes:
-                T.wide[(<TensorArray>p).slot].written = moment
+            q = T.wide[(<TensorArray>p).slot]
+            if writes and (q.op != W_LEAF or q.n_touched or q.factored > 0):     # else every gradient is 0
+                q.written = moment
             step_array(p, lr, step, reset)
         else:
             t = p
             read_gradient(t.index)
-            if writes and T.record[t.index].op <= CONST:
-                T.record[t.index].a = moment
-            elif writes and T.record[t.index].op == WIDE:
-                T.wide[T.record[t.index].a].written = moment
+            if writes and T.grad[t.index] != 0.0:
+                if T.record[t.index].op <= CONST:
+                    T.record[t.index].a = moment
+                elif T.record[t.index].op == WIDE:
+                    T.wide[T.record[t.index].a].written = moment
             if step:
                 T.value[t.index] -= lr * T.grad[t.index]
             if reset:

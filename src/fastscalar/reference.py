@@ -64,8 +64,10 @@ class Tensor:
     @data.setter
     def data(self, value):
         global _written
-        _written = self._written_at = _created
-        self._data = float(value)
+        value = float(value)
+        if not _same(value, self._data):
+            _written = self._written_at = _created
+            self._data = value
 
     def item(self):
         return self._data
@@ -178,6 +180,11 @@ class Tensor:
         self.grad += 1.0
         for node in sorted(reached, key=lambda node: node._id, reverse=True):
             node._backward()
+
+
+def _same(a, b):
+    """Whether two floats have the same bits, or both are NaN."""
+    return (a == b and math.copysign(1.0, a) == math.copysign(1.0, b)) or (a != a and b != b)
 
 
 def _check_unchanged(node):
