@@ -6,6 +6,7 @@ recording fits which rows, what happens when none does, and what becomes of erro
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import re
@@ -13,14 +14,14 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
 
 from fastscalar import _replay
-from fastscalar._array import TensorArray, TracedInt, elementwise, storage_of, to_tensor
-from fastscalar._core import Lock, Tensor, _recording
+from fastscalar._array import TensorArray, TracedInt, elementwise, storage_of, to_tensor, total
+from fastscalar._core import Lock, Tensor, _record, _recording
 from fastscalar._program import (
     ARE_EQUAL,
     NODE_CONSTANT,
@@ -238,16 +239,13 @@ def _nested(values: np.ndarray, inputs: list[Any]) -> Any:
     return handle
 
 
-def _eager_arguments(kinds: Sequence[Any], row: Sequence[Any]) -> list[Any]:
-    arguments = []
-    for kind, value in zip(kinds, row, strict=True):
-        if kind[0] == "array":
-            arguments.append(to_tensor(value))
-        elif kind[0] in ("number", "shared"):
-            arguments.append(Tensor(float(value)))
-        else:
-            arguments.append(int(value) if kind[0] == "whole" else value.tolist())
-    return arguments
+def _eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]:
+    """An argument of the function for some rows; one that they share is one Tensor for all of them."""
+    if data.ndim == 0:
+        return itertools.repeat(Tensor(float(data)) if kind[0] == "shared" else int(data))
+    if kind[0] == "array":
+        return map(to_tensor, data[some])
+    return map(Tensor, data[some].tolist()) if kind[0] == "number" else data[some].tolist()
 
 
 # --- versions -------------------------------------------------------------------------------------
@@ -699,42 +697,45 @@ class Program:
 
     # --- eagerly ---
 
-    def _eager(self, rows: Rows, i: int, leaves: bool = False) -> tuple[Tensor, list[Any], list[Any]]:
-        """The function's result for a row, what it was called with, and the leaves that it read, if they are wanted."""
-        marker = Tensor(0.0)
-        arguments = _eager_arguments(rows.kinds, rows.row(i))
+    def _called(self, rows: Rows, some: np.ndarray) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
+        """The loop that a user would write: what the function was called with for some rows, and its results.
+
+        Raises the _Failure of the first that raises."""
+        function, i = self.function, -1
+        columns = [_eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
+        calls = zip(*columns, strict=False) if columns else itertools.repeat(())
         state = vars(_eagerly)
         state["rows"] = state.get("rows", 0) + 1
         try:
-            result = self._one_number(self.function(*arguments))
+            for i, arguments in zip(some.tolist(), calls, strict=False):
+                result = function(*arguments)
+                yield arguments, result if type(result) is Tensor else self._one_number(result)
         except Exception as error:
             raise _Failure(i, rows.explained(error)) from error
         finally:
             state["rows"] -= 1
-        read = leaves_before(marker, result) if leaves or self._wants_leaves else []
-        if self._wants_leaves:
-            for leaf in read:
-                self._eager_leaves.setdefault(storage_of(leaf), leaf)
-        return result, arguments, read
 
     def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
-        """Values of rows that no recording fits: the loop that a user would write."""
-        function, kinds = self.function, rows.kinds
-        parts = [d[some] if d.ndim else np.broadcast_to(d, len(some)) for d in rows.data]
-        columns = [iter(part) if kind[0] == "array" else part.tolist() for kind, part in zip(kinds, parts, strict=True)]
-        makers = [to_tensor if k[0] == "array" else Tensor if k[0] in ("number", "shared") else None for k in kinds]
-        state = vars(_eagerly)
-        state["rows"] = state.get("rows", 0) + 1
-        try:
-            for i, row in zip(some.tolist(), zip(*columns, strict=True), strict=True):
-                arguments = [value if make is None else make(value) for make, value in zip(makers, row, strict=True)]
-                try:
-                    result = function(*arguments)
-                    values[i] = result.data if type(result) is Tensor else self._one_number(result).data
-                except Exception as error:
-                    raise _Failure(i, rows.explained(error)) from error
-        finally:
-            state["rows"] -= 1
+        values[some] = [result.data for _, result in self._called(rows, some)]
+
+    @staticmethod
+    def _sum(losses: list[Tensor]) -> Tensor:
+        with _record():
+            return total(losses)
+
+    def eager_losses(self, rows: Rows, some: np.ndarray) -> tuple[list[Tensor], list[tuple[Any, ...]], list[Any]]:
+        """Results for some rows, what the function was called with, and the leaves that it read."""
+        marker = Tensor(0.0)
+        losses, arguments = [], []
+        with _record():                          # as replays do, also in a block of no_grad
+            for given, result in self._called(rows, some):
+                losses.append(result)
+                arguments.append(given)
+            leaves = leaves_before(marker, total(losses)) if losses else []
+        if self._wants_leaves:
+            for leaf in leaves:
+                self._eager_leaves.setdefault(storage_of(leaf), leaf)
+        return losses, arguments, leaves
 
     # --- replays ---
 
@@ -884,11 +885,11 @@ class Program:
         if gradients is not None:
             self._collect(replays, rows, eager, values, gradients)
         else:
-            done = [self._eager(rows, i, leaves=True) for i in eager.tolist()]       # before anything changes
-            values[eager] = [loss.item() for loss, _, _ in done]
+            losses, _, leaves = self.eager_losses(rows, eager)       # before anything changes
+            values[eager] = [loss.data for loss in losses]
             if reset is not None:
                 reset()
-            self._commit(replays, done, accumulate or reset is not None)
+            self._commit(replays, losses, leaves, accumulate or reset is not None)
         for version, replay in replays:
             version.give(replay, BATCH)
         return values
@@ -931,38 +932,37 @@ class Program:
                 if rows.kinds[k] == ("shared",):
                     gradient += replay.shared_gradient(inputs[k])
         with _replay.KeptGradients(always=True) as kept:
-            for i in eager.tolist():
-                loss, arguments, leaves = self._eager(rows, i, leaves=True)
+            for part in np.split(eager, range(BATCH, len(eager), BATCH)) if len(eager) else ():
+                losses, arguments, leaves = self.eager_losses(rows, part)
                 kept.add(leaves)
-                values[i] = loss.item()
-                loss.backward()
+                values[part] = [loss.data for loss in losses]
+                self._sum(losses).backward()
                 for k, gradient in gradients.items():
-                    if rows.kinds[k] == ("shared",):
-                        gradient += arguments[k].grad
+                    if rows.kinds[k] != ("shared",):
+                        gradient[part] = [np.asarray(given[k].grad) for given in arguments]
                     else:
-                        gradient[i] = np.asarray(arguments[k].grad)
+                        gradient += arguments[0][k].grad
 
     def _commit(
-        self, replays: list[tuple[Version, Any]], eager: list[tuple[Tensor, list[Any], list[Any]]], accumulate: bool
+        self, replays: list[tuple[Version, Any]], losses: list[Tensor], leaves: list[Any], accumulate: bool
     ) -> None:
-        if len(replays) == 1 and not eager:
+        """The gradients of replays and of losses that were computed eagerly, to the leaves."""
+        if len(replays) == 1 and not losses:
             replays[0][1].commit_gradients(accumulate)
             return
         with _replay.KeptGradients(always=False) as kept:
             for version, _ in replays:
                 kept.add(version.captures)
-            for _, _, leaves in eager:
-                kept.add(leaves)
+            kept.add(leaves)
             if not accumulate:
                 for _, replay in replays:
                     replay.commit_gradients(False, True)
-                for _, _, leaves in eager:
-                    for p in leaves:
-                        p.grad = 0.0
+                for p in leaves:
+                    p.grad = 0.0
             for _, replay in replays:
                 replay.commit_gradients(True)
-            for loss, _, _ in eager:
-                loss.backward(accumulate=True)
+            if losses:
+                self._sum(losses).backward(accumulate=True)
 
 
 def _parting(versions: list[Version]) -> tuple[str, int]:

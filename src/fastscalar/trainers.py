@@ -279,10 +279,10 @@ class EagerProgramTrainer:
         self.before = Before(optimizer if self.alone else None)
         try:
             for first, count in _stretches(len(order), self.batch_size):
-                batch = order[first : first + count].tolist()
+                batch = order[first : first + count]
                 with rows_named():
-                    losses = [self.program._eager(self.rows, i)[0] for i in batch]
-                for i, loss in zip(batch, losses, strict=True):
+                    losses, _, _ = self.program.eager_losses(self.rows, batch)
+                for i, loss in zip(batch.tolist(), losses, strict=True):
                     if not math.isfinite(loss.item()):
                         raise self.schedule.bad_loss(loss.item(), [i])
                 self.bind()
