@@ -15,7 +15,6 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport Py_GE, Py_LT, PyObject
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
-from libc.math cimport exp, isinf, isnan, log
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
@@ -1138,38 +1137,12 @@ cdef double xent_forward(Wide *q, Py_ssize_t r) noexcept nogil:
 
 
 cdef double softmax_forward(Wide *q, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    """log(sum(exp(x))) of a row of x; its softmax is saved.  The largest is taken off first: exp() could overflow."""
+    """log(sum(exp(x))) of a row of x; its softmax is saved."""
     cdef Py_ssize_t k
     cdef double *p = q.saved + first
-    cdef double shift = value_of(&q.x, first), total = 0.0, z
-    for k in range(1, count):
-        z = value_of(&q.x, first + k)
-        if z > shift:
-            shift = z
-    if isinf(shift):
-        return softmax_of_infinities(q, first, count, shift)
     for k in range(count):
-        p[k] = exp(value_of(&q.x, first + k) - shift)
-        total = total + p[k]
-    for k in range(count):
-        p[k] = p[k] / total
-    return log(total) + shift
-
-
-cdef double softmax_of_infinities(Wide *q, Py_ssize_t first, Py_ssize_t count, double top) noexcept nogil:
-    """What it tends to: those at +inf share the whole; if all are -inf nothing has a share.  NaN stays."""
-    cdef Py_ssize_t k
-    cdef double *p = q.saved + first
-    cdef double total = 0.0, z
-    for k in range(count):
-        z = value_of(&q.x, first + k)
-        p[k] = z if isnan(z) else 1.0 if z == top and top > 0.0 else 0.0
-        total = total + p[k]
-    if total == 0.0:
-        return top
-    for k in range(count):
-        p[k] = p[k] / total
-    return log(total) + top
+        p[k] = value_of(&q.x, first + k)
+    return softmax_in_place(p, count)
 
 
 cdef TensorArray leaf_array(Source s, str what):

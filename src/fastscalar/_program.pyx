@@ -142,6 +142,7 @@ cdef class Recording(Recorder):
             see(node)
             i = previous(<int>T.n)
             while i > 0 and not found:
+                T.at = i                         # what is still marked is cleared from here on
                 T.mark[i] = 0
                 q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
                 if T.record[i].op > WIDE:
@@ -587,7 +588,10 @@ cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) e
         see(recording.decisions[k].left)
         see(recording.decisions[k].right)
     for k in range(first, T.n):                  # an error that nobody asked for is an error too
-        if T.record[k].op > WIDE and not never_raises(T.record[k].op):
+        if T.record[k].op > WIDE:
+            if not never_raises(T.record[k].op):
+                see(<int>k)
+        elif T.record[k].op == WIDE and T.wide[T.record[k].a].argument:     # an index or a label: out of range?
             see(<int>k)
     i = previous(<int>T.n)
     while i > 0:
@@ -742,6 +746,11 @@ cdef int count_operations(Py_ssize_t i) except -1:
     return <int>min(total, <long long>0x7fffffff)
 
 
+cdef bint is_chosen(int i) noexcept nogil:
+    """A `where` and an index are no operations for the function itself: they give it one of their operands."""
+    return T.record[i].op == WIDE and T.wide[T.record[i].a].op in (W_SELECT, W_GATHER)
+
+
 cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) except -1:
     """Close the graph; nothing that was made in a block of no_grad passes a gradient on."""
     cdef Py_ssize_t k, j
@@ -753,7 +762,7 @@ cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) e
     for first, stop in recording.stopped:
         for k in range(m.n):
             i = m.index[k]
-            if first <= i < stop:
+            if first <= i < stop and not is_chosen(i):
                 stopped[number[i] - 1] = 1
                 if T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
                     q = T.wide[T.record[i].a]

@@ -23,7 +23,7 @@ rows are shared out by columns of the input, so many that each share has as many
 
 cimport cython
 from cpython.mem cimport PyMem_RawFree
-from libc.math cimport exp, isfinite, log, signbit
+from libc.math cimport isfinite, signbit
 from libc.string cimport memcpy, memset
 
 from fastscalar._array cimport *
@@ -1650,21 +1650,6 @@ cdef void gather_forward(Replay r, const Instr *q, int l0, int lanes, const long
         memcpy(out + <Py_ssize_t>l * ld, source, it.count * sizeof(real))
 
 
-cdef double exact_softmax(double *p, const double *z, int n) noexcept nogil:
-    """The softmax of n numbers, and log(sum(exp(z))), in the order of the engine (`softmax_forward` in `_array`)."""
-    cdef double shift = z[0], total = 0.0
-    cdef int k
-    for k in range(1, n):
-        if z[k] > shift:
-            shift = z[k]
-    for k in range(n):
-        p[k] = exp(z[k] - shift)
-        total = total + p[k]
-    for k in range(n):
-        p[k] = p[k] / total
-    return log(total) + shift
-
-
 cdef void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
                        real tag) noexcept nogil:
     """cross_entropy, logsumexp, softmax."""
@@ -1678,7 +1663,8 @@ cdef void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, 
     if it.exact and r.wide:
         for l in range(lanes):
             p = rows_of(r, r.RV, q.run if q.kind == I_SOFTMAX else it.saved, l0 + l, tag)
-            lse = exact_softmax(<double *>p, <const double *>z + <Py_ssize_t>l * ld, n)
+            memcpy(p, z + <Py_ssize_t>l * ld, n * sizeof(real))
+            lse = softmax_in_place(<double *>p, n)
             if q.kind != I_SOFTMAX:
                 (<real *>r.V[thread])[<Py_ssize_t>q.out * lanes + l] = <real>lse
         if q.kind == I_SOFTMAX:

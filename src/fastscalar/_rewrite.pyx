@@ -431,6 +431,8 @@ cdef class Rewriter:
         for i in range(self.n - 1, -1, -1):
             if not self.live[i] and self.rep[i] == i and self.depends[i] != C_CONSTANT and raises(self.op[i]):
                 self.live[i] = self.pinned[i] = 1            # only for the error that it may be
+            if self.op[i] == G_ITEM and self.b[i] == 0 and self.rep[i] == i and self.may_be_out_of_range(self.a[i]):
+                self.live[i] = 1
             if not self.live[i]:
                 continue
             o = self.op[i]
@@ -449,6 +451,11 @@ cdef class Rewriter:
                 if self.b[i] >= 0:
                     self.need(self.b[i], False)
         return 0
+
+    cdef bint may_be_out_of_range(self, int k) except -1:
+        """Whether an item is chosen by a whole number of the row."""
+        item = self.items[k]
+        return (item[0] == "gather" or item[0] == "cross_entropy") and item[4] > 0
 
     cdef int need_all(self, nodes) except -1:
         cdef const int[::1] view = nodes

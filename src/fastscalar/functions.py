@@ -286,7 +286,7 @@ def max(xs: Iterable[Any]) -> Any:
     Tensor(data=2.0)
     """
     items = _one_row(xs, "max")
-    return _as_tensor(functools.reduce(maximum, items) if _recording() else _best(items, builtins.max))
+    return _as_tensor(functools.reduce(_larger, items) if _recording() else _best(items, builtins.max))
 
 
 def min(xs: Iterable[Any]) -> Any:
@@ -299,7 +299,7 @@ def min(xs: Iterable[Any]) -> Any:
     Tensor(data=1.0)
     """
     items = _one_row(xs, "min")
-    return _as_tensor(functools.reduce(minimum, items) if _recording() else _best(items, builtins.min))
+    return _as_tensor(functools.reduce(_smaller, items) if _recording() else _best(items, builtins.min))
 
 
 def argmax(xs: Iterable[Any]) -> int:
@@ -332,6 +332,15 @@ def _best(items: list[Any], of_all: Any) -> Any:
     if builtins.any(map(operator.ne, items, items)):
         return next(x for x in items if x != x)
     return of_all(items)
+
+
+def _larger(best: Any, x: Any) -> Any:
+    """`_best` of two without a decision.  Not `maximum`: an infinite or NaN adjoint must not reach the other one."""
+    return where(best != best, best, where(best >= x, best, x))
+
+
+def _smaller(best: Any, x: Any) -> Any:
+    return where(best != best, best, where(best <= x, best, x))
 
 
 def _traced_place(items: list[Any], holds: Any, of_two: Any) -> Any:

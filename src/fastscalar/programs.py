@@ -991,14 +991,15 @@ def _holds_tensors(argument: Any) -> bool:
 
 
 def _as_in_a_program(argument: Any) -> Any:
-    """Arrays reach the function as they do in a recording: of numbers as a TensorArray, and of Tensors too."""
-    if not isinstance(argument, np.ndarray) or not argument.size or argument.ndim == 0:
+    """What a call from another function passes, as it reaches the function in a recording."""
+    if isinstance(argument, (float, np.floating)):
+        return Tensor(argument)
+    if isinstance(argument, np.ndarray) and argument.dtype == object and argument.size and _holds_tensors(argument):
+        return elementwise("*", argument, 1.0) if argument.ndim else argument.item()
+    if not isinstance(argument, (np.ndarray, list, tuple)) or _holds_tensors(argument) or not len(argument):
         return argument
-    if argument.dtype == object and _holds_tensors(argument):
-        return elementwise("*", argument, 1.0)
-    if argument.dtype.kind == "f":
-        return to_tensor(argument)
-    return argument.tolist() if argument.dtype.kind in "iub" else argument
+    values = np.asarray(argument)
+    return to_tensor(values) if values.dtype.kind == "f" else values.tolist() if values.dtype.kind in "iub" else argument
 
 
 def _first_inputs(kinds: Sequence[Any]) -> list[int]:
