@@ -144,6 +144,20 @@ def test_counts_are_targets_and_squared_differences_make_targets_of_0_and_1():
         assert fs.evaluate(linear(1), X, labels, loss=loss).metric == "r2"
 
 
+@pytest.mark.parametrize("way", [np.float64, np.float32, np.uint8, list, fs.to_tensor, lambda y: [fs.Tensor(k) for k in y]])
+def test_labels_and_targets_of_any_kind(way):
+    X, y = tables()
+    labels = way(y.astype(float) if way is fs.to_tensor else y)
+    assert fs.evaluate(linear(), X, labels) == fs.evaluate(linear(), X, y)
+    nets = linear(), linear()
+    for net, given in zip(nets, (labels, y), strict=True):
+        fs.fit(net, X, given, progress=False, epochs=1, validation_data=(X, given))
+    assert nets[0].w.tolist() == nets[1].w.tolist()
+    if way is fs.to_tensor:
+        assert fs.evaluate(linear(), fs.to_tensor(X), fs.to_tensor(X @ W)) == pytest.approx(1.0)
+        assert fs.predict(linear(), fs.to_tensor(X)).tolist() == fs.predict(linear(), X).tolist()
+
+
 def test_r2_is_that_of_scikit_learn():
     from sklearn.metrics import r2_score
 
@@ -248,7 +262,7 @@ WRONG = {
     "too few": (linear, X4, Y3[:5], "40 rows"),
     "a label too large": (linear, X4, np.where(np.arange(40) == 7, 3, Y3), r"labels in 0\.\.2, got 3 at row 7"),
     "a negative label": (linear, X4, Y3 - 3, r"labels in 0\.\.2, got -"),
-    "float labels": (linear, X4, Y3.astype(float), r"astype\(int\)"),
+    "no whole numbers": (linear, X4, Y3 + 0.5, "labels are whole numbers"),
     "two targets, three outputs": (linear, X4, np.zeros((40, 2)), "3 outputs a row, and y has 2 targets"),
     "two targets, one output": (lambda: linear(1), X4, np.zeros((40, 2)), "1 outputs a row, and y has 2 targets"),
     "NaN as a target": (lambda: linear(1), X4, np.full(40, np.nan), "y has NaN at row 0"),
@@ -385,6 +399,21 @@ def test_pixels_as_they_are_with_a_learning_rate_for_them(optimizer):
             fs.fit(fs.Linear(64, 3, seed=0), IMAGES.astype(float), Y3, progress=False, optimizer=optimizer(lr=lr))
     with pytest.warns(UserWarning, match=r"images of 0\.\.255"):
         fs.fit(fs.Linear(64, 3, seed=0), IMAGES.astype(float), Y3, progress=False, optimizer=optimizer(lr=1e-5))
+
+
+def test_validation_data_are_a_pair():
+    for wrong in ((X4,), (X4, Y3, Y3), X4, "ab c"):
+        with pytest.raises(ValueError, match=r"validation_data: expected \(X, y\)"):
+            fs.fit(linear(), X4, Y3, validation_data=wrong)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("optimizer", [fs.SGD, fs.Adam])
+def test_a_program_that_reads_nothing(compile, optimizer):
+    program = fs.compile(lambda x, k: fs.sum(x) * k)
+    for batch_size in (1, 7):
+        with pytest.raises(ValueError, match="nothing to train"):
+            fs.fit(program, X4, Y3, optimizer=optimizer(), compile=compile, batch_size=batch_size, progress=False)
 
 
 def test_a_loss_that_is_no_function():

@@ -136,10 +136,10 @@ def metric_of(width: int, y: np.ndarray, loss: Any, what: str) -> str:
         raise ValueError(f"{what}: y has shape {y.shape}; labels of {width} classes have shape (n,): y.ravel()")
     if y.ndim > 1 or width == 1:
         raise ValueError(f"{what}: the net gives {width} outputs a row, and y has {per_row} targets (shape {y.shape})")
-    if not whole:
+    if not (whole or (y == np.trunc(y)).all()):
         raise ValueError(
-            f"{what}: the net gives {width} outputs a row, and y has one float: labels are whole numbers, "
-            f"y.astype(int); targets of a regression have shape (n, {width})"
+            f"{what}: the net gives {width} outputs a row, and y has one: labels are whole numbers; "
+            f"targets of a regression have shape (n, {width})"
         )
     if y.min() < 0 or y.max() >= width:
         row = int(np.argmax((y < 0) | (y >= width)))
@@ -229,8 +229,8 @@ def predict(net: Callable[[Any], Any], X: Any) -> np.ndarray:
 def evaluate(net: Callable[[Any], Any], X: Any, y: Any, *, loss: Any = None) -> Evaluation:
     """How good a net is on samples: a float whose meaning follows from y, with attributes `metric` and `loss`.
 
-    * whole numbers, and a net of k > 1 outputs: the accuracy, from 0 to 1; the part of the rows whose largest output is
-      the one that y names.
+    * whole numbers, whatever their type, and a net of k > 1 outputs: the accuracy, from 0 to 1; the part of the rows
+      whose largest output is the one that y names.
     * 0 and 1 as whole numbers or bools, and a net of one output, which is a logit (unless `loss` is one of squared
       differences): the accuracy, where an output above 0 says 1.
     * everything else is a regression: R2, the coefficient of determination; 1 if all targets are met.  y has a target

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar._array import TensorArray
+from fastscalar._core import Tensor
 from fastscalar.programs import warn
 
 SCALE = "images need scaling to 0..1 first: X / 255; pixels as they are: X.astype(float)"
@@ -54,10 +56,7 @@ def rows_of(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def numbers_of(X: Any, name: str, rows: tuple[int, ...] | None) -> np.ndarray:
     """An array of real numbers.  rows: how many are expected, (n,), to tell a list of columns from one of rows."""
-    try:
-        array = np.asarray(X)
-    except ValueError:
-        raise ValueError(f"{name}: the rows have different lengths") from None
+    array = array_of(X, name)
     if array.ndim == 2 and rows == array.shape[1:] and rows != array.shape[:1] and isinstance(X, (list, tuple)):
         raise ValueError(
             f"{name} is a list of {len(X)} columns of {rows[0]} numbers; "
@@ -73,11 +72,21 @@ def numbers_of(X: Any, name: str, rows: tuple[int, ...] | None) -> np.ndarray:
     return array
 
 
-def labels_of(y: Any) -> np.ndarray:
+def array_of(x: Any, name: str) -> np.ndarray:
+    """Whatever it holds, with the numbers of Tensors."""
+    if isinstance(x, TensorArray):
+        return x.numpy()
     try:
-        array = np.asarray(y)
+        array = np.asarray(x)
     except ValueError:
-        raise ValueError("y: the rows have different lengths") from None
+        raise ValueError(f"{name}: the rows have different lengths") from None
+    if array.dtype.kind == "O" and array.size and all(isinstance(v, Tensor) for v in array.flat):
+        return np.reshape([v.item() for v in array.flat], array.shape)
+    return array
+
+
+def labels_of(y: Any) -> np.ndarray:
+    array = array_of(y, "y")
     texts = [v for v in array.ravel()[:1000].tolist() if isinstance(v, (str, bytes))]
     if texts:
         raise ValueError(

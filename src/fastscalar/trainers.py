@@ -307,7 +307,9 @@ class EagerProgramTrainer:
 
 
 def settle(schedule: Schedule, program: Program) -> None:
-    """After an epoch: whether the optimiser's parameters are among what was read."""
+    """After an epoch: whether there are parameters, and among what was read."""
+    if not schedule.optimizer._distinct:
+        raise ValueError(f"fit: {program.__name__} reads no Tensor that was made before, so there is nothing to train")
     if schedule.doubt is not None and not schedule.doubt.settled(program.parameters):
         raise schedule.doubt.error()
     schedule.doubt = None

@@ -139,6 +139,8 @@ def fit(
     if validation_data is not None:
         if isinstance(net, Program):
             raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise ValueError("fit: validation_data: expected (X, y), as for training")
         validation = Measure(net, *validation_data, loss, "validation_data")
     optimizer = SGD() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
