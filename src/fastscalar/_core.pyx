@@ -413,10 +413,11 @@ cdef void place_operand(Operand *o, Py_ssize_t base) noexcept nogil:
 
 cdef Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
     cdef Py_ssize_t i = base, to = base, due
-    cdef int k = 0                               # the next write to place, and where it stands
+    cdef int k = T.n_writes, first               # the next write to place, and where it stands
     cdef Wide *q
-    while k < T.n_writes and T.writes[k].at <= base:
-        k += 1
+    while k > 0 and T.writes[k - 1].at > base:
+        k -= 1
+    first = k
     due = T.writes[k].at if k < T.n_writes else T.n
     while i < T.n:
         while i >= due:
@@ -445,7 +446,7 @@ cdef Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
     while k < T.n_writes:
         T.writes[k].at = <int>to
         k += 1
-    merge_writes()
+    merge_writes(first)
     return to
 
 
@@ -508,10 +509,10 @@ cdef void slide_notes(Py_ssize_t base) noexcept nogil:
             i += 1
 
 
-cdef void merge_writes() noexcept nogil:
-    """Of writes between which nothing lives any more the first stands for all."""
-    cdef int k, kept = 0
-    for k in range(T.n_writes):
+cdef void merge_writes(int first) noexcept nogil:
+    """Of writes from `first` on between which nothing lives any more the oldest stands for all."""
+    cdef int k, kept = first
+    for k in range(first, T.n_writes):
         if kept == 0 or T.writes[k].at != T.writes[kept - 1].at:
             T.writes[kept] = T.writes[k]
             kept += 1
