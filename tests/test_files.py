@@ -231,6 +231,17 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_net_says_what_wrote_it(tmp_path: Path) -> None:
+    for net, seed in ((fs.MLP(2, [3], seed=7), 7), (fs.Linear(2, 3, seed=8), 8), (fs.Linear(2, 3), None)):
+        net.save(tmp_path / "net.npz")
+        again = fs.load(tmp_path / "net.npz")
+        assert again.seed == seed
+        assert again.origin == {"format": 1, "fastscalar": fs.__version__, "kernels": fs.tape_info()["kernels"]}
+    header = about(2, 3, seed="seven")  # of a version that did not say, or a file that was changed
+    old = fs.load(archive(tmp_path / "old.npz", header, sound(2, 3)))
+    assert (old.seed, old.origin) == (None, {"format": 1})
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("where", ["w", "b"])
 def test_weights_that_are_not_finite(

@@ -27,6 +27,7 @@ from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_
 
 FORMAT = 1
 CLASSES = ("Linear", "MLP")
+ORIGIN = ("format", "fastscalar", "kernels")  # what wrote a file; older versions say the format only
 _ROOM, _RATIO = 1 << 24, 20  # what compressed members may unpack to: bytes, and multiples of the file's size
 
 Layers = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]  # weights and biases

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastscalar._array import TensorArray, affine, to_tensor
 from fastscalar._core import Tensor
-from fastscalar.models import read_model, write_model
+from fastscalar.models import ORIGIN, read_model, write_model
 from fastscalar.optim import each_once
 from fastscalar.reference import initial_weights
 
@@ -203,6 +203,7 @@ class MLP(Module):
 def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Linear | MLP:
     """The net in a file that `save` wrote; what was saved with it is in its `metadata`, a dictionary.
 
+    What wrote the file is in its `origin`: the `format`, the version of `fastscalar`, the set of `kernels`.
     It takes no more memory than the file holds, and executes nothing in it.  Raises OSError such as FileNotFoundError,
     and ValueError for a file that is not a saved net, is damaged or from a newer version, or holds infinite or NaN
     weights (unless `allow_nonfinite`); the message names the file and what is wrong.
@@ -227,6 +228,7 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Line
     seed = header.get("seed")
     net.seed = seed if type(seed) is int else None
     net.metadata = header["metadata"]  # type: ignore[union-attr]
+    net.origin = {key: header[key] for key in ORIGIN if key in header}  # type: ignore[union-attr]
     return net
 
 
