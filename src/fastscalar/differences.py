@@ -104,9 +104,9 @@ def gradcheck(
     moved by.  A derivative may be off by atol + rtol * its size + what rounding does to the difference; one that is
     off is tried again with a smaller step.  At a kink there is no right answer: choose points away from them.
 
-    Differences over 5 % of an input (at zero: 0.05) to either side are taken too.  Where they are off by 1 % because the
-    value of f jumps there, at a branch or with a loop that makes one step more, the report says so (`jumps`) and is
-    false: the derivative is that of the way which f takes at this very point.
+    Differences over 5 % of an input (at zero: 0.05) to either side are taken too.  Where they are off by 1 % because
+    the value of f jumps there, at a branch or with a loop that makes one step more, the report says so (`jumps`) and
+    is false: the derivative is that of the way which f takes at this very point.
 
     >>> import fastscalar as fs
     >>> print(fs.gradcheck(lambda x, y: x * y.exp(), (2.0, 0.5)))
