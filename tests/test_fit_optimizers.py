@@ -395,6 +395,13 @@ def test_what_was_computed_is_no_parameter():
     with fs.no_grad():
         made = a * 2.0
     fs.SGD([made, made[0], a[0], w.detach()])
+    for make in OPTIMIZERS:
+        optimizer = make([w])
+        optimizer.parameters = [a]
+        assert optimizer.parameters == [a]
+        optimizer.parameters = None
+        with pytest.raises(ValueError, match="no parameters yet"):
+            optimizer.zero_grad()
     assert len(fs.SGD(p for p in (w, a)).parameters) == 2  # PyTorch takes iterators too
 
 

@@ -269,8 +269,6 @@ def test_fit_is_the_loop_by_hand_compiled_and_not(kind, make, batch_size, schedu
     by_hand(expected, X, y, make(expected.parameters(), lr=lr), 2, batch_size, schedule)
     bound = [None, lambda net: net.parameters(), lambda net: [net.parameters(), net.parameters()]]
     for parameters, compiled in itertools.product(bound, (True, False)):
-        if not compiled and batch_size > 1 and kind not in ("Linear", "MLP"):
-            continue  # the eager loop calls the net with a whole batch, which these do not take
         net = tied()
         optimizer = make(None if parameters is None else parameters(net), lr=lr)
         given = {"epochs": 2, "batch_size": batch_size, "schedule": schedule, "compile": compiled}

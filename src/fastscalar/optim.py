@@ -112,7 +112,9 @@ class Optimizer:
 
     @parameters.setter
     def parameters(self, parameters: Any) -> None:
-        self.bind(parameters)
+        self.bind([] if parameters is None else parameters)
+        if parameters is None:
+            self._parameters = None
 
     def bind(self, parameters: Any) -> None:
         """Use these parameters from now on; TypeError if there is something else among them, ValueError if one was
