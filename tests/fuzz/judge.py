@@ -419,9 +419,8 @@ def _type(error: Exception) -> type[Exception]:
 
 def _of_plain_numbers(error: Exception) -> bool:
     """Whether an error came of a number that is a Tensor in a program: it has no methods, its roots may be complex."""
-    return isinstance(error, (AttributeError, WrongResult)) or (
-        "complex" in str(error) and isinstance(error, TypeError)
-    )
+    complex_root = isinstance(error, TypeError) and "complex" in str(error)
+    return complex_root or isinstance(error, (AttributeError, WrongResult))
 
 
 def _words(error: Any) -> str:
@@ -479,6 +478,7 @@ def fit_differs(
         if (
             isinstance(failure, tuple)
             and type(right) in NAMED
+            and not wholes
             and _words(error) != _words(f"row {failure[0]}: {right}")
         ):
             return "fit:message", f"{error}; right: row {failure[0]}: {right}"
