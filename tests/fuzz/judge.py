@@ -468,7 +468,7 @@ def by_hand(
 
 def fit_differs(
     states: list[list[np.ndarray]], losses: list[float], failure: Any, after: list[np.ndarray], history: Any,
-    error: Exception | None, kind: str, spread: Any, loss_spread: Any,
+    error: Exception | None, wholes: bool, spread: Any, loss_spread: Any,
 ) -> tuple[str, str] | None:  # fmt: skip
     """What is wrong with what fit did, if anything."""
     if failure is not None:
