@@ -1,4 +1,4 @@
-"""`python -m fuzz`: many random programs, in processes that may crash; what differs is made short and printed.
+"""`python -m fuzz`: many random programs, in processes that may crash; what differs is printed, and made short.
 
     python -m fuzz --count 100000 --processes 2 --state ../build/fuzz.json
 
@@ -78,7 +78,7 @@ def main() -> int:
             late = [w for w, (_, since) in busy.items() if time.monotonic() - since > options.seconds]
             for worker in {files[f] for f in ready} | set(late):
                 seed = busy.pop(worker)[0]
-                count(state, seed, worker.receive(), options)
+                count(state, seed, worker.receive())
             if time.monotonic() - saved > 5:
                 saved = time.monotonic()
                 state.save([*again, *(seed for seed, _ in busy.values())])
@@ -93,6 +93,8 @@ def main() -> int:
         for worker in workers:
             worker.stop()
     finished = not busy and not again and state.next >= options.first + options.count
+    if finished:
+        write_out(state, options)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     line = f"{now} UTC: {sum(state.counts.values()):,} programs from seed {options.first}: {summary(state)}"
     print("\n" + line)
@@ -112,20 +114,25 @@ def summary(state: State) -> str:
     return ", ".join(f"{state.counts.get(status, 0):,} {words}" for status, words in names.items())
 
 
-def count(state: State, seed: int, verdict: dict[str, str], options: argparse.Namespace) -> None:
+def count(state: State, seed: int, verdict: dict[str, str]) -> None:
     state.counts[verdict["status"]] += 1
-    if verdict["status"] != "differs":
-        return
-    text = write(seed)
-    seen = sum(found["kind"] == verdict["kind"] for found in state.found.values())
-    if seen < options.each:
-        text = shortened(text, verdict["kind"], options.seconds)
-    state.found[str(seed)] = {**verdict, "text": text}
-    if seen < options.each:
-        path = options.state.parent / "fuzz" / f"{re.sub('[^A-Za-z]+', '_', verdict['kind'])}_{seed}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# {verdict['kind']}: {verdict['detail'][:300]!r}\n{text}")
-        print(f"\n--- seed {seed}: {verdict['kind']}: {verdict['detail']}\n{text}", flush=True)
+    if verdict["status"] == "differs":
+        state.found[str(seed)] = verdict
+        print(f"\nseed {seed}: {verdict['kind']}: {verdict['detail'][:200]}", flush=True)
+
+
+def write_out(state: State, options: argparse.Namespace) -> None:
+    """Make what was found short, some of each kind, and keep it beside the state."""
+    for kind in dict.fromkeys(found["kind"] for found in state.found.values()):
+        seeds = [seed for seed, found in state.found.items() if found["kind"] == kind]
+        for seed in seeds[: options.each]:
+            path = options.state.parent / "fuzz" / f"{re.sub('[^A-Za-z]+', '_', kind)}_{seed}.py"
+            if path.exists():
+                continue
+            text = shortened(write(int(seed)), kind, options.seconds)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"# {kind} differed\n{text}")
+            print(f"\n--- seed {seed}, {kind}: {path}\n{text}", flush=True)
 
 
 def shortened(text: str, kind: str, seconds: float) -> str:
@@ -135,7 +142,7 @@ def shortened(text: str, kind: str, seconds: float) -> str:
             verdict = worker.judge(candidate)
             return verdict["status"] == "differs" and verdict["kind"] == kind
 
-        return minimise(text, fails, 60.0) if fails(text) else text
+        return minimise(text, fails, 30.0) if fails(text) else text
 
 
 def show(seed: int, seconds: float, short: bool) -> int:
