@@ -386,7 +386,7 @@ class Run:
             finally:
                 self.listen([w.message for w in caught])
             after = case.data()
-            if not trained and isinstance(error, ValueError) and "no parameters" in str(error):
+            if not trained and isinstance(error, ValueError) and "nothing to train" in str(error):
                 return  # nothing is read that could be trained
             wrong = fit_differs(states, losses, failure, after, history, error, case.wholes, 0.0, 0.0)
             if wrong is not None:
