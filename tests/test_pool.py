@@ -1,6 +1,7 @@
 """The pool of threads that share the work of replays: threads that do not start, waiting without a core."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -58,6 +59,33 @@ def test_helpers_that_do_not_start(program):
         _replay._helpers(refuse=0)
     assert outcome(program, 2) == expected
     assert _replay._helpers() >= 1
+
+
+NO_THREADS = """
+import os, resource
+import numpy as np
+import fastscalar as fs
+from fastscalar import _replay
+
+w = fs.to_tensor(np.arange(1.0, 5.0))
+program = fs.compile(lambda x: fs.dot(w, x) ** 2)
+X = np.random.default_rng(0).normal(size=(3000, 4))
+expected = program.map(X)
+if os.getuid() == 0:
+    os.setresuid(65534, 65534, 65534)            # limits are not for root
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+assert program.map(X, threads=2).tobytes() == expected.tobytes()
+print(_replay._helpers(), len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux only")
+def test_a_system_that_gives_no_threads():
+    command = [sys.executable, "-c", NO_THREADS]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 1\n", "")
 
 
 def test_idle_helpers_take_no_time(program):

@@ -151,7 +151,6 @@ class _Block:
         self, kind: type[BaseException] | None = None, *error: BaseException | TracebackType | None
     ) -> None: ...
 
-@disjoint_base
 class no_grad(_Block): ...
 
 @disjoint_base
@@ -184,7 +183,6 @@ class Lock:
         self, *error: type[BaseException] | BaseException | TracebackType | None
     ) -> None: ...
 
-@disjoint_base
 class _Watch:
     def __enter__(self) -> None: ...
     def __exit__(
