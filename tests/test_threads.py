@@ -293,6 +293,38 @@ def test_a_report_need_not_wait_for_a_recording():
     assert program.report() != ""
 
 
+@pytest.mark.parametrize("method", ["map", "backward", "value_and_grad", "__call__"])
+def test_threads_that_come_together_record_once(method):
+    """Also where the function waits in the middle, so that others come."""
+    w = fs.to_tensor(np.arange(1.0, 5.0))
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        time.sleep(0.005)
+        return fs.dot(w, x) ** 2
+
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    for _ in range(3):
+        program, barrier, found = fs.compile(f), threading.Barrier(6), []
+        calls.clear()
+
+        def run(program=program, barrier=barrier, found=found):
+            barrier.wait(TIMEOUT)
+            result = getattr(program, method)(X[0] if method == "__call__" else X)
+            found.append(np.asarray(result[0] if method == "value_and_grad" else result).tobytes())
+
+        threads = [threading.Thread(target=run, daemon=True) for _ in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(TIMEOUT)
+            assert not t.is_alive()
+        assert len(found) == 6
+        assert len(set(found)) == 1
+        assert len(calls) <= 2                   # the second call asks whether the function repeats itself
+
+
 def test_a_method_that_two_threads_ask_for_is_one_program():
     class Model:
         @fs.compile

@@ -796,6 +796,7 @@ class Program:
                 version.served += int(np.count_nonzero(fits))
             return some[~fits]
 
+        known = site.recorded
         for version in list(site.versions):
             if len(pending):
                 pending = attempt(version, pending)
@@ -809,15 +810,21 @@ class Program:
             pending = np.concatenate(left) if left else pending
         while len(pending) and not site.eager:
             i = int(pending.min())
-            made, _ = self._record(site, rows, i)
-            if made is None:
-                break
-            same = np.ones(len(pending), bool)
-            for k, value in made.key:
-                same &= rows.whole_columns()[k][pending] == value
-            others, pending = pending[~same], pending[same]
-            pending = np.concatenate([attempt(made, pending), others])
-            if (pending == i).any():
+            made = None
+            with self._lock:
+                if site.recorded == known:
+                    made, _ = self._record(site, rows, i)
+                    if made is None:
+                        break
+                following = site.all() if made is None else [made]       # all: another thread has recorded meanwhile
+                known = site.recorded
+            for version in following:
+                same = np.ones(len(pending), bool)
+                for k, value in version.key:
+                    same &= rows.whole_columns()[k][pending] == value
+                others, pending = pending[~same], pending[same]
+                pending = np.concatenate([attempt(version, pending) if len(pending) else pending, others])
+            if made is not None and (pending == i).any():
                 alone.append(i)
                 pending = pending[pending != i]
                 self._count_misfit(site, made)
@@ -861,8 +868,9 @@ class Program:
         chosen: only these rows.  reset: called before gradients are left in the leaves."""
         site = self._site(rows)
         all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
-        if not site:
-            self._record(site, rows, int(all_rows.min()))
+        with self._lock:
+            if not site:                         # else another thread has just recorded
+                self._record(site, rows, int(all_rows.min()))
         values = np.empty(rows.n)
         replays: list[tuple[Version, Any]] = []
         eager = np.empty(0, np.int64)
