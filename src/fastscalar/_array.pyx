@@ -1621,17 +1621,11 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     TypeError, raised before anything has changed.
     """
     cdef list flat = []
-    cdef Tensor t
     cdef Wide *q
-    cdef int moment
+    cdef int moment, i, op
     cdef bint writes = step and lr != 0.0
     forbid("a step of an optimiser")
     flatten_parameters(parameters, flat)
-    for p in flat:                               # all that can fail does it before anything has changed
-        if type(p) is Tensor:
-            bound(p)
-            if writes and WIDE < T.record[(<Tensor>p).index].op and T.grad[(<Tensor>p).index] != 0.0:
-                wrote((<Tensor>p).index)         # a computed number
     moment = moment_of_write() if writes else 0
     for p in flat:
         if type(p) is TensorArray:
@@ -1639,46 +1633,75 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
             if writes and (q.op != W_LEAF or q.n_touched or q.factored > 0):     # else every gradient is 0
                 q.written = moment
             step_array(p, lr, step, reset)
-        else:
-            t = p
-            read_gradient(t.index)
-            if writes and T.grad[t.index] != 0.0:
-                if T.record[t.index].op <= CONST:
-                    T.record[t.index].a = moment
-                elif T.record[t.index].op == WIDE:
-                    T.wide[T.record[t.index].a].written = moment
-            if step:
-                T.value[t.index] -= lr * T.grad[t.index]
-            if reset:
-                T.grad[t.index] = 0.0            # zero needs no entry in the touched rows
+            continue
+        i = (<Tensor>p).index
+        op = T.record[i].op
+        if op == WIDE:
+            q = T.wide[T.record[i].a]
+            materialise(q)
+            if writes and T.grad[i] != 0.0:
+                q.written = moment
+        elif writes and T.grad[i] != 0.0:
+            if op < WIDE:
+                T.record[i].a = moment
+            else:                                # a computed number
+                wrote(i)
+                i = (<Tensor>p).index
+                moment = moment_of_write()
+        if step:
+            T.value[i] -= lr * T.grad[i]
+        if reset:
+            T.grad[i] = 0.0                      # zero needs no entry in the touched rows
 
 
 def flatten_parameters(parameters, list out):
     """Append the Tensors and TensorArrays of nested lists, tuples and dictionaries to `out`, in order; no recursion.
 
     What holds others is gone through once, wherever it is listed; ValueError for what holds itself."""
+    cdef list todo = [parameters]
+    cdef set seen = set()
+    cdef bint again = False
+    while todo:
+        p = todo.pop()
+        if type(p) is Tensor:
+            bound(p)
+            out.append(p)
+            continue
+        if type(p) is TensorArray:
+            out.append(p)
+            continue
+        if not isinstance(p, (list, tuple, dict)):
+            raise TypeError(f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
+        if id(p) in seen:
+            again = True
+            continue
+        seen.add(id(p))
+        todo.extend(reversed(p.values() if isinstance(p, dict) else p))
+    if again:
+        refuse_cycles(parameters)
+    return out
+
+
+cdef int refuse_cycles(parameters) except -1:
+    """ValueError if one of nested lists, tuples and dictionaries contains itself."""
     cdef list levels = [iter((parameters,))]     # of the containers that we are in, what is still to come
     cdef list path = [0]                         # and their ids
     cdef set seen = set()
     while levels:
         for p in levels[len(levels) - 1]:
-            if type(p) is TensorArray or type(p) is Tensor:
-                out.append(p)
-                continue
             if not isinstance(p, (list, tuple, dict)):
-                raise TypeError(
-                    f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
+                continue
+            if id(p) in path:
+                raise ValueError(f"parameters: a {type(p).__name__} that contains itself")
             if id(p) not in seen:
                 seen.add(id(p))
                 levels.append(iter(p.values() if isinstance(p, dict) else p))
                 path.append(id(p))
                 break
-            if id(p) in path:
-                raise ValueError(f"parameters: a {type(p).__name__} that contains itself")
         else:
             levels.pop()
             path.pop()
-    return out
+    return 0
 
 
 def distinct_parameters(parameters):
