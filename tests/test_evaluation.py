@@ -144,7 +144,9 @@ def test_counts_are_targets_and_squared_differences_make_targets_of_0_and_1():
         assert fs.evaluate(linear(1), X, labels, loss=loss).metric == "r2"
 
 
-@pytest.mark.parametrize("way", [np.float64, np.float32, np.uint8, list, fs.to_tensor, lambda y: [fs.Tensor(k) for k in y]])
+@pytest.mark.parametrize(
+    "way", [np.float64, np.float32, np.uint8, list, fs.to_tensor, lambda y: [fs.Tensor(k) for k in y]]
+)
 def test_labels_and_targets_of_any_kind(way):
     X, y = tables()
     labels = way(y.astype(float) if way is fs.to_tensor else y)
