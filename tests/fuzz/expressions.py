@@ -304,7 +304,8 @@ class Expressions:
         return self.draw.choice(s.wholes)
 
     def call(self, s: Scope, depth: int) -> str:
-        return f"{self.draw.choice(s.callables)}({self.expression(s, depth)}, {self.atom(s)})"
+        # with plain numbers a program is called for one row, and gives a plain number
+        return f"{self.draw.choice(s.callables)}(fs.Tensor(0.0) + {self.expression(s, depth)}, {self.atom(s)})"
 
     def detached(self, s: Scope, depth: int) -> str:
         if s.arrays and self.chance(0.2):
