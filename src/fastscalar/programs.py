@@ -558,8 +558,8 @@ class Program:
         >>> import fastscalar as fs
         >>> k = 2.0
         >>> f = fs.compile(lambda x: x * k)
-        >>> f(1.0)
-        2.0
+        >>> f(1.0), f(1.0)                           # the second call looks whether the function does what it did
+        (2.0, 2.0)
         >>> k = 5.0                                  # frozen in the recording
         >>> f(1.0)
         2.0
