@@ -1176,7 +1176,8 @@ cdef TensorArray end_leaf(Wide *q, TensorArray array, Source s):
 def to_tensor(data):
     """Numbers become leaves: a number a Tensor, nested lists or an array a TensorArray of the same shape.
 
-    Anything that has `__array__`, such as a DataFrame, is an array.  Tensors stay what they are; a list with Tensors in it stays a list.
+    Anything that has `__array__`, such as a DataFrame, is an array.  Tensors stay what they are; a list with Tensors in
+    it stays a list.
     Raises ValueError for ragged or empty lists, TypeError for anything that is not a number.
 
     >>> import fastscalar as fs
@@ -1301,7 +1302,8 @@ cdef class TensorArray:
                 strides[ndim] = self.strides_[d] * step
                 offset += start * self.strides_[d]
                 ndim += 1
-            elif type(k) is TracedInt and (<TracedInt>k).argument >= 0 and traced is None and programs and recording_here() is not None:
+            elif type(k) is TracedInt and (<TracedInt>k).argument >= 0 and traced is None and (
+                    programs and recording_here() is not None):
                 traced = k
                 at = traced.value
                 if at < 0:

@@ -2359,7 +2359,7 @@ cdef void write_gradient(int i) noexcept nogil:
 # complete.  (Why not two passes: docs/design/0003.)  Structure decides what is reached, never the value of a gradient.
 # ZERO SENDS ZERO: a gradient that is exactly 0.0 or -0.0 contributes nothing, whatever the slope, so that 0 * inf makes
 # no NaN of what `where`, `relu` or `maximum` did not choose; its operands are reached and reset all the same
-# (docs/design/0009).  A leaf has nothing to pass on: instead of a mark it gets the number of the sweep, and is not
+# (docs/design/0010).  A leaf has nothing to pass on: instead of a mark it gets the number of the sweep, and is not
 # visited (dot products of distinct leaves: 1.35x faster, two builds in turn).
 #
 #        older                                   younger

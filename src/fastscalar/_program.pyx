@@ -21,6 +21,7 @@ import os
 
 import numpy as np
 
+from fastscalar._array import storage_of
 from fastscalar._core import _record, _set_recording
 
 cdef extern from "Python.h":     # with references as they are counted, which the frames of a hot loop should not cost
@@ -34,7 +35,8 @@ cdef extern from "Python.h":     # with references as they are counted, which th
     void Py_DECREF(void *x)
     void Py_XDECREF(void *x)
 
-NODE_CONSTANT, NODE_INPUT, READ_SAME, ARE_EQUAL = G_CONSTANT, G_INPUT, GUARD_SAME, Py_EQ     # for `programs`, which looks at graphs
+NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for who looks at graphs
+READ_SAME, ARE_EQUAL = GUARD_SAME, Py_EQ
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -59,9 +61,10 @@ class Message(str):
         method.__name__ = name
         return method
 
-    for _name in ("__str__", "__repr__", "__format__", "__len__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__",
-                  "__hash__", "__contains__", "__getitem__", "__iter__", "__add__", "__mod__", "encode", "endswith", "find",
-                  "count", "index", "partition", "replace", "rpartition", "split", "splitlines", "startswith", "strip"):
+    for _name in ("__str__", "__repr__", "__format__", "__len__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__",
+                  "__ge__", "__hash__", "__contains__", "__getitem__", "__iter__", "__add__", "__mod__", "encode",
+                  "endswith", "find", "count", "index", "partition", "replace", "rpartition", "split", "splitlines",
+                  "startswith", "strip"):
         locals()[_name] = _read(_name)
     del _name, _read
 
@@ -668,15 +671,30 @@ def leaves_before(Tensor marker not None, Tensor result not None):
         unlock_nodes()
 
 
+def same_items(Graph g not None, Graph h not None):
+    """Whether the items and the captured leaves of two recordings are the same."""
+    return len(g.items) == len(h.items) and all(
+        len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y)) for x, y in zip(g.items, h.items)
+    ) and [storage_of(c) for c in g.captures] == [storage_of(c) for c in h.captures]
+
+
+def graph_of(Graph pattern not None, columns, operands, items, guards, int result):
+    """A Graph as another one is, with other nodes."""
+    cdef Graph g = Graph()
+    g.op, g.value, g.stopped = columns["op"], columns["value"], columns["stopped"]
+    g.a, g.b = operands["a"], operands["b"]
+    g.entries, g.guards, g.result = items, guards, result
+    g.captures, g.inputs, g.codes, g.operations = pattern.captures, pattern.inputs, pattern.codes, pattern.operations
+    return g
+
+
 def same_graph(Graph g not None, Graph h not None):
     """Whether two recordings did the same: then nothing in them was drawn at random, or counted."""
     for name in ("op", "a", "b", "stopped"):
         if not np.array_equal(getattr(g, name), getattr(h, name)):
             return False
     constants = g.op == G_CONSTANT
-    if g.value[constants].tobytes() != h.value[constants].tobytes() or len(g.items) != len(h.items):
-        return False
-    return all(len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y)) for x, y in zip(g.items, h.items))
+    return g.value[constants].tobytes() == h.value[constants].tobytes() and same_items(g, h)
 
 
 def extract(Recording recording not None, Tensor result not None):

@@ -1253,7 +1253,8 @@ cdef class Rewriter:
         cdef int k, first, outputs = item[2], first_output = item[len(item) - 1]
         kind = item[0]
         if kind == "affine":
-            return self.emit_product([item[3], item[4], item[5], list(range(first_output, first_output + outputs))], True)
+            nodes = list(range(first_output, first_output + outputs))
+            return self.emit_product([item[3], item[4], item[5], nodes], True)
         memset(&q, 0, sizeof(Instr))
         memset(&p, 0, sizeof(Item))
         q.n, q.run, q.mask = outputs, -1, self.mask[i]

@@ -37,6 +37,7 @@ from fastscalar._program import (
 )
 from fastscalar._rewrite import rewrite
 from fastscalar.derivatives import warn_of_loss
+from fastscalar.selections import Family
 
 VERSIONS = 64  # recordings of one program for arguments of one shape, and the same whole numbers where those are read
 KEYED_OPERATIONS = 10_000_000  # of all recordings that whole numbers choose: some 600 MB
@@ -260,6 +261,7 @@ class Version:
         self.key = _whole_numbers(graph)
         self.served = 0                          # rows that it fitted
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
+        self.known: tuple[int, np.ndarray] | None = None     # an input, and its values, if it holds for no others
         self.plans: dict[Any, Any] = {}
         self.free: dict[Any, list[Any]] = {}
         self._lock = Lock()
@@ -267,6 +269,13 @@ class Version:
     @property
     def captures(self) -> list[Any]:
         return self.graph.captures
+
+    def may_fit(self, rows: Rows, some: np.ndarray) -> np.ndarray:
+        """Which rows have whole numbers that it is for: a mask."""
+        if self.known is None:
+            return np.ones(len(some), bool)
+        at, known = self.known
+        return np.isin(rows.whole_columns()[at][some], known)
 
     def plan(self, shared: frozenset[int], parameters: list[Any] | None = None) -> Any:
         trained = None if parameters is None else _replay.trained_elements(self.graph.captures, parameters)
@@ -328,6 +337,7 @@ class Site:
     def __init__(self) -> None:
         self.versions: list[Version] = []        # that hold for any whole numbers
         self.keyed: dict[tuple[int, ...], dict[tuple[int, ...], list[Version]]] = {}
+        self.families: list[tuple[Family, Version]] = []     # versions that whole numbers select an operand of
         self.recorded = 0                        # versions, those included that were given up
         self.operations = 0                      # of the keyed ones
         self.misfits = 0                         # recordings that their own row did not fit
@@ -354,12 +364,42 @@ class Site:
     def give_up(self, some: list[Version]) -> None:
         for version in some:
             self.bucket(version.key).remove(version)
+            self.families = [pair for pair in self.families if pair[1] is not version]
             self.captures += version.captures
             self.lost += version.lost
 
     def only(self) -> Version | None:
         """The one recording, if there is no other."""
-        return self.versions[0] if len(self.versions) == 1 and not self.keyed else None
+        found = self.all()
+        return found[0] if len(found) == 1 and not found[0].key else None
+
+    def relative(self, version: Version) -> Version | None:
+        """A version that a recording fits in, since it only selects another operand; that one may be new."""
+        if len(version.key) != 1:
+            return None
+        ((at, value),) = version.key
+        for k, (family, old) in enumerate(self.families):
+            if family.at == at and family.add(version.graph, value):
+                if old in self.versions:
+                    self.versions.remove(old)
+                self.families[k] = family, self._grown(family, version, old)
+                return self.families[k][1]
+        for values, bucket in list(self.keyed.get((at,), {}).items())[:4]:
+            for known in bucket:
+                family = Family(known.graph, at, values[0])
+                if family.add(version.graph, value):
+                    bucket.remove(known)
+                    self.families.append((family, self._grown(family, version, known)))
+                    return self.families[-1][1]
+        return None
+
+    def _grown(self, family: Family, version: Version, old: Version) -> Version:
+        made = Version(family.graph(), version.sizes)
+        made.known = family.at, np.array(sorted(family.selected))
+        made.lost, made.served = version.lost + old.lost, old.served
+        self.versions.append(made)
+        self.recorded += 1
+        return made
 
 
 def _groups(rows: Rows, inputs: tuple[int, ...], some: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
@@ -630,6 +670,12 @@ class Program:
                 raise _Failure(i, rows.explained(error)) from error
             version = Version(graph, sizes)
             version.lost = lost
+            families = len(site.families)
+            relative = site.relative(version)
+            if relative is not None:
+                if len(site.families) > families:
+                    relative = self._complete(site, rows, *site.families[-1])
+                return relative, value
             bucket = site.bucket(version.key)
             keyed = graph.operations if version.key else 0
             if len(bucket) + site.misfits >= VERSIONS or (keyed and site.operations + keyed > KEYED_OPERATIONS):
@@ -643,6 +689,23 @@ class Program:
             if site.first is None and len(site.all()) == 1:
                 site.first = list(rows.kinds), rows.row(i), version
             return version, value
+
+    def _complete(self, site: Site, rows: Rows, family: Family, version: Version) -> Version:
+        """Record a row of each other value that the rows have: the plan of all of them is made once."""
+        values, first = np.unique(rows.whole_columns()[family.at], return_index=True)
+        for value, i in zip(values.tolist(), first.tolist(), strict=True):
+            if value in family.selected:
+                continue
+            try:
+                graph = self._recorded(rows.kinds, rows.row(i))[0]
+            except Exception:
+                break                            # its row will say it when its turn comes
+            if _whole_numbers(graph) != ((family.at, value),) or not family.add(graph, value):
+                break
+        site.versions.remove(version)
+        site.families.pop()
+        site.families.append((family, site._grown(family, version, version)))
+        return site.families[-1][1]
 
     def _recorded(self, kinds: list[Any], row: list[Any]) -> tuple[Any, float, list[int], list[Any]]:
         """The graph of a call, its value, by input how many numbers it is, and where gradients got lost."""
@@ -790,7 +853,8 @@ class Program:
         alone: list[int] = []                    # rows that do not fit their own recording
 
         def attempt(version: Version, some: np.ndarray) -> np.ndarray:
-            fits = self._try(version, rows, some, values, threads, wide)
+            fits = version.may_fit(rows, some)
+            fits[fits] = self._try(version, rows, some[fits], values, threads, wide) if fits.any() else True
             if fits.any():
                 found.append((version, some[fits]))
                 version.served += int(np.count_nonzero(fits))
@@ -875,10 +939,13 @@ class Program:
         replays: list[tuple[Version, Any]] = []
         eager = np.empty(0, np.int64)
         version = site.only()                    # the common case: one way for all rows
-        replay = version and self._backward(version, rows, all_rows, values, threads, gradients, wide)
-        if replay:
-            replays = [(version, replay)]
-        else:
+        if version is not None and not version.may_fit(rows, all_rows).all():
+            version = None
+        if version is not None:
+            replay = self._backward(version, rows, all_rows, values, threads, gradients, wide)
+            if replay:
+                replays = [(version, replay)]
+        if not replays:
             values, found, eager = self._classify(rows, threads, chosen, wide)
             missed = []
             for version, fits in found:
@@ -919,7 +986,8 @@ class Program:
         status = np.empty(len(some), np.uint8)
         for part in _portions(len(some), replay.batch, version.graph.operations):
             last = part.stop == len(some)
-            if not replay.gradients(some[part], found[part], status[part], gradients is not None, part.start == 0, last):
+            first, by_arguments = part.start == 0, gradients is not None
+            if not replay.gradients(some[part], found[part], status[part], by_arguments, first, last):
                 version.give(replay, BATCH)
                 return None
         values[some] = found
@@ -1007,7 +1075,9 @@ def _as_in_a_program(argument: Any) -> Any:
     if not isinstance(argument, (np.ndarray, list, tuple)) or _holds_tensors(argument) or not len(argument):
         return argument
     values = np.asarray(argument)
-    return to_tensor(values) if values.dtype.kind == "f" else values.tolist() if values.dtype.kind in "iub" else argument
+    if values.dtype.kind == "f":
+        return to_tensor(values)
+    return values.tolist() if values.dtype.kind in "iub" else argument
 
 
 def _first_inputs(kinds: Sequence[Any]) -> list[int]:

@@ -366,7 +366,7 @@ class CompiledTrainer:
         self._bind()
         self.trained = optimizer._distinct
         optimizer.zero_grad()
-        self.version: Version | None = next(iter(self.site.all()), None)
+        self.version: Version | None = next(filter(self._is_for_all, self.site.all()), None)
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
         self.losses = 0.0
         # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
@@ -436,6 +436,10 @@ class CompiledTrainer:
         replay.prepare_training()
         return replay
 
+    def _is_for_all(self, version: Version) -> bool:
+        """Whether a version knows the whole numbers of all rows."""
+        return bool(version.may_fit(self.rows, np.arange(self.rows.n)).all())
+
     def _fits(self) -> bool:
         """Whether a replay has room for a whole batch."""
         assert self.version is not None
@@ -486,7 +490,7 @@ class CompiledTrainer:
         with rows_named():
             _, found, eager = self.program._classify(self.rows, self.threads, batch, self.wide)
         self._bind()
-        if len(found) == 1 and not len(eager) and found[0][0] is not self.version:
+        if len(found) == 1 and not len(eager) and found[0][0] is not self.version and self._is_for_all(found[0][0]):
             self.version = found[0][0]
             return self._open(self.version), 0
         self._one_batch(batch)
