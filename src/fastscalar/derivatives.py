@@ -411,8 +411,8 @@ def _became_a_number(t: Tensor) -> None:
 def warn_of_loss(file: str, line: int, module: str | None, names: dict[str, Any]) -> None:
     """Warn, at a line of the user's, of a number that lost its gradient there."""
     warnings.warn_explicit(
-        f"{file}:{line}: a Tensor that is being differentiated became a plain number here, and its gradient is gone; use "
-        "fastscalar.math instead of math, arrays of dtype=object for Tensors, or .data if only the value is wanted",
+        f"{file}:{line}: a Tensor that is being differentiated became a plain number here, and its gradient is gone; "
+        "use fastscalar.math instead of math, arrays of dtype=object for Tensors, or .data if only the value is wanted",
         GradientLossWarning,
         file,
         line,

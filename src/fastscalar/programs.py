@@ -745,8 +745,8 @@ class Program:
         file, line = _parting(site.all())
         return (
             f"more than {VERSIONS} ways through {self.__name__}; they part at {file}:{line}. "
-            "Rows that none of them fits run eagerly. fastscalar.max, maximum, minimum or where instead of a decision on "
-            "a value or reading it, and a TensorArray instead of a list that is indexed, make one way of them"
+            "Rows that none of them fits run eagerly. fastscalar.max, maximum, minimum or where instead of a decision "
+            "on a value or reading it, and a TensorArray instead of a list that is indexed, make one way of them"
         )
 
     def warn_of_loss(self, of: Version | Site) -> None:
@@ -764,17 +764,17 @@ class Program:
         """The loop that a user would write: what the function was called with for some rows, and its results.
 
         Raises the _Failure of the first that raises."""
-        function, i = self.function, -1
+        function, at = self.function, -1
         columns = [_eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
         calls = zip(*columns, strict=False) if columns else itertools.repeat(())
         state = vars(_eagerly)
         state["rows"] = state.get("rows", 0) + 1
         try:
-            for i, arguments in zip(some.tolist(), calls, strict=False):
+            for at, arguments in zip(some.tolist(), calls, strict=False):  # noqa: B007 - said if it raises
                 result = function(*arguments)
                 yield arguments, result if type(result) is Tensor else self._one_number(result)
         except Exception as error:
-            raise _Failure(i, rows.explained(error)) from error
+            raise _Failure(at, rows.explained(error)) from error
         finally:
             state["rows"] -= 1
 
