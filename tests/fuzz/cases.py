@@ -182,11 +182,16 @@ class Case:
             nodes = _graph._reached(result)
             sweep, sums = derivatives._Sweep(nodes), {result: 1.0}
             with _core._ieee(), np.errstate(all="ignore"):
+                size: dict[Any, float] = {}  # of the terms that a node's own value is made of
+                for node in reversed(nodes):
+                    parts = [_size(slope) * size.get(x, 0.0) for x, slope in sweep.slopes(node)]
+                    terms = sum(p for p in parts if math.isfinite(p))
+                    size[node] = max(_size(node), terms) if math.isfinite(node.data) else 0.0
                 for node in nodes:
                     influence = sums.get(node, 0.0)
                     value += abs(node.data) * influence if math.isfinite(node.data) else 0.0
                     for operand, slope in sweep.slopes(node) if influence else ():
-                        part = influence * abs(slope.data if isinstance(slope, fs.Tensor) else slope)
+                        part = influence * (size[slope] if slope in size else _size(slope))
                         sums[operand] = sums.get(operand, 0.0) + (part if math.isfinite(part) else 0.0)
 
         def of(x: Any) -> Any:
@@ -214,6 +219,10 @@ class Case:
         for leaf, value in zip(self.leaves, data, strict=True):
             leaf.data = float(value) if isinstance(leaf, fs.Tensor) else value
         self.changed()
+
+
+def _size(x: Any) -> float:
+    return abs(x.data if isinstance(x, fs.Tensor) else x)
 
 
 def _tensors(x: Any) -> list[Any]:

@@ -486,6 +486,8 @@ def fit_differs(
     error: Exception | None, wholes: bool, spread: Any, loss_spread: Any,
 ) -> tuple[str, str] | None:  # fmt: skip
     """What is wrong with what fit did, if anything."""
+    if not np.all(np.abs(_flat(states[-1])) <= 1e154):
+        return None  # a step that overflowed, or as good as did
     if failure is not None:
         right = failure[1] if isinstance(failure, tuple) else failure
         if type(error) is not _type(right):
@@ -498,8 +500,6 @@ def fit_differs(
         ):
             return "fit:message", f"{error}; right: row {failure[0]}: {right}"
         return None
-    if not np.all(np.abs(_flat(states[-1])) <= 1e154):
-        return None  # a step that overflowed, or as good as did
     if error is not None:
         return f"fit:error: {type(error).__name__}, right: none", f"{error!r}; right: no error"
     found, expected = _flat(after), _flat(states[-1])
