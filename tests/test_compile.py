@@ -363,7 +363,8 @@ def test_a_replaced_parameter_is_kept_until_reset():
     net = Scale()
     p = fs.compile(lambda x: net(x))
     x = np.array([1.0, 3.0])
-    assert p.map(x).tolist() == [2.0, 6.0]
+    for _ in range(2):                            # the second call looks whether it does the same
+        assert p.map(x).tolist() == [2.0, 6.0]
     old, net.w = net.w, fs.Tensor(10.0)
     assert p.map(x).tolist() == [2.0, 6.0]
     old.data = 3.0
