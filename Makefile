@@ -68,7 +68,7 @@ bench-check: ## every benchmark once in its smallest size, checks included, no t
 	$(PYTEST) benchmarks --benchmark-disable -q
 
 bench-compare: ## build REV=... and the working tree, and time both in turn
-	@test -n "$(REV)" || { echo "say with which version: make bench-compare REV=v0.1.0" >&2; exit 2; }
+	@test -n "$(REV)" || { echo "say with which version: make bench-compare REV=HEAD~1" >&2; exit 2; }
 	$(PYTHON) benchmarks/compare.py $(REV) $(WORKLOADS)
 
 bench-tables: ## everything that docs/performance.md and README.md show: a long run, then the tables and the picture

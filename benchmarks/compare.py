@@ -1,4 +1,4 @@
-"""Two versions of fastscalar on the fixed workloads, in turn: `make bench-compare REV=v0.1.0`.
+"""Two versions of fastscalar on the fixed workloads, in turn: `make bench-compare REV=HEAD~1`.
 
 Times of different days do not compare, so both versions are built and run now, A B A B, each in a process of its own.
 The other version comes out of git into a temporary folder; this one is the working tree as it stands, uncommitted

@@ -577,3 +577,20 @@ def test_a_report_has_no_lines_that_are_alike():
     program.map(DRAWS)
     lines = program.report().splitlines()
     assert len(lines) == len(set(lines))
+
+
+def test_what_had_no_gradient_loses_none() -> None:
+    """Numbers from a block of no_grad, or detached, may be read; those behind an operation of one's own may not."""
+
+    def in_a_block(x):
+        with fs.no_grad():
+            t = x // 1.0
+        return x * float(t)
+
+    h = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple_it")
+    pair = fs.to_tensor([1.0, 2.0])
+    for f in (in_a_block, lambda x: x * float((x * 2.0).detach()), lambda x: x * float(pair[1].detach())):
+        program = fs.compile(f)
+        assert not said(lambda program=program: program.value_and_grad(ROWS), fs.GradientLossWarning)
+    program = fs.compile(lambda x: x * float(h(x)))
+    assert len(said(lambda: program.value_and_grad(ROWS), fs.GradientLossWarning)) == 1

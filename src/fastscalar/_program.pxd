@@ -47,6 +47,7 @@ cdef class Recording(Recorder):
     cdef readonly list lost         # places where a number with a gradient became one without
     cdef set asked                  # those that were looked at
 
+    cdef bint is_stopped(self, int i) except -1
     cdef bint has_gradient(self, int node) except -1
     cdef int note(self, int op, int left, int right, double value) except -1
     cdef int find_place(self, Decision *d) except -1

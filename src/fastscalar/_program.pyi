@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any
 
@@ -7,7 +7,8 @@ from typing_extensions import disjoint_base
 
 from fastscalar._core import Recorder, Tensor
 
-class NotReplayable(Exception): ...
+class NotReplayable(Exception):
+    lost: Sequence[tuple[CodeType, int]]
 
 DECISION: np.dtype[Any]
 ARE_EQUAL: int
@@ -23,7 +24,7 @@ class Recording(Recorder):
     stopped: list[list[int]]
     codes: list[CodeType]
     lost: list[tuple[CodeType, int]]
-    def __init__(self) -> None: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     def read_nodes(self, nodes: list[int]) -> None: ...
     def __enter__(self) -> Recording: ...
     def __exit__(self, *exc: object) -> None: ...

@@ -41,7 +41,11 @@ _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class NotReplayable(Exception):
-    """The function does something that only Python can do; the message says what."""
+    """The function does something that only Python can do; the message says what.
+
+    lost: as of the recording."""
+
+    lost = ()
 
 
 class Message(str):
@@ -134,6 +138,13 @@ cdef class Recording(Recorder):
                     self.lost.append(place)
         return 0
 
+    cdef bint is_stopped(self, int i) except -1:
+        """Whether a node was made in a block of no_grad."""
+        for first, stop in self.stopped:
+            if first <= i < stop and not is_chosen(i):
+                return True
+        return False
+
     cdef bint has_gradient(self, int node) except -1:
         """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers."""
         cdef int i
@@ -148,7 +159,9 @@ cdef class Recording(Recorder):
                 T.at = i                         # what is still marked is cleared from here on
                 T.mark[i] = 0
                 q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
-                if T.record[i].op > WIDE:
+                if self.is_stopped(i):
+                    pass
+                elif T.record[i].op > WIDE:
                     see(T.record[i].a)
                     see(T.record[i].b)
                 elif q != NULL and q.op != W_LEAF:

@@ -664,6 +664,7 @@ class Program:
                 graph, value, sizes, lost = self._recorded(rows.kinds, rows.row(i))
             except NotReplayable as reason:
                 site.eager = True
+                site.lost += reason.lost
                 self._warn(f"{reason} cannot be replayed: this program runs eagerly")
                 return None, float("nan")
             except Exception as error:
@@ -714,7 +715,11 @@ class Program:
             arguments, recording.inputs = _handles(kinds, row)
             recording.begin()
             result = self._one_number(self.function(*arguments))
-            graph = extract(recording, result)
+            try:
+                graph = extract(recording, result)
+            except NotReplayable as reason:
+                reason.lost = recording.lost
+                raise
         sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
         return graph, result.item(), sizes, recording.lost
 
