@@ -24,8 +24,9 @@ test: ## the whole suite, doctests included
 	$(PYTEST) -n $(JOBS)
 
 test-stress: ## the engine's tests with every safepoint collecting and moving everything
-	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) tests --ignore=tests/test_download.py --ignore=tests/test_synthetic.py \
-		--ignore=tests/test_cli.py --ignore=tests/test_readme.py --ignore=tests/article
+	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) tests --ignore=tests/article \
+		$(foreach name,download synthetic cli cli_errors readme files runs suite mnist idx bench examples printed_derivatives,\
+		--ignore=tests/test_$(name).py)
 
 fuzz: ## random functions, compiled and plain: 100,000 (half an hour); goes on where it was stopped (PROGRAMS=..., FIRST=...)
 	cd tests && $(PYTHON) -m fuzz --count $(PROGRAMS) --first $(FIRST) --processes $(JOBS) --state ../build/fuzz_$(FIRST).json
