@@ -1663,6 +1663,7 @@ def flatten_parameters(parameters, list out):
     cdef list todo = [parameters]
     cdef set seen = set()
     cdef bint again = False
+    cdef object place
     while todo:
         p = todo.pop()
         if type(p) is Tensor:
@@ -1672,12 +1673,13 @@ def flatten_parameters(parameters, list out):
         if type(p) is TensorArray:
             out.append(p)
             continue
-        if not isinstance(p, (list, tuple, dict)):
+        if type(p) is not list and not isinstance(p, (list, tuple, dict)):
             raise TypeError(f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
-        if id(p) in seen:
+        place = <size_t><void *>p                # as id(), without a call
+        if place in seen:
             again = True
             continue
-        seen.add(id(p))
+        seen.add(place)
         todo.extend(reversed(p.values() if isinstance(p, dict) else p))
     if again:
         refuse_cycles(parameters)
