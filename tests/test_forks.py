@@ -70,6 +70,7 @@ class Model:
         self.X, self.y = rng.normal(size=(600, 6)), rng.integers(0, 3, size=600)
         self.slow = 0.0                          # seconds that a function rests while it is recorded
         self.program = fs.compile(self.f)
+        self.process, self.helpers = os.getpid(), _replay._helpers()     # tests before may have asked for many
         self.expected = float(self.f(self.X[0]).data)
 
     def f(self, x):
@@ -156,7 +157,7 @@ class Model:
         for _ in range(40):
             fs.sum([self.w[0] * 2.0 for _ in range(2000)])
         assert _core.tape_info()["nodes"] < before + 80_000, "nothing is collected"
-        assert _replay._helpers() == 1
+        assert _replay._helpers() == (max(1, self.helpers) if os.getpid() == self.process else 1)
         _core._check()
 
 

@@ -89,7 +89,7 @@ def test_ten_million_nodes_by_index_lists(nodes):
     a = [fs.Tensor(1.0) for _ in range(TEN_MILLION // 4)]
     y = fs.squared_loss(a, a[::-1]) + fs.squared_loss(a, [0.0] * len(a))
     y.backward()
-    assert a[7].grad == 2.0
+    assert a[7].grad == 1.0
     del a, y
     assert released(nodes)
 
