@@ -13,6 +13,7 @@ from compiled import bits, check, close, compiled_only
 from fastscalar import _core, trainers
 from fastscalar import math as fsmath
 from fastscalar._array import affine
+from fastscalar.programs import Rows
 
 pytestmark = pytest.mark.skipif(_core.tape_info()["stress"], reason="training runs, in stress mode")
 
@@ -377,3 +378,25 @@ def test_the_line_where_recordings_part_is_named():
     line = f.__code__.co_firstlineno + 3
     assert re.search(rf"{re.escape(__file__)}:{line}\b", str(caught[0].message))
     assert caught[0].filename == __file__
+
+
+def test_an_interrupt_between_two_rows_that_run_eagerly_leaves_nothing_open() -> None:
+    """The error is kept, as an interactive session keeps its last one: what it refers to must not stay open."""
+    program = fs.compile(lambda x: x * x.data)
+    rows = np.arange(1.0, 3001.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(3):
+            program.map(rows)                     # by now there are no recordings
+    assert next(iter(program._sites.values())).eager
+
+    kept = []
+    try:
+        with program._called(Rows((rows,), "map"), np.arange(5)) as calls:
+            for _ in calls:
+                raise KeyboardInterrupt           # where a row's result is put away
+    except KeyboardInterrupt as error:
+        kept.append(error)
+    assert kept
+    assert type(program(2.0)) is float
+    assert np.isfinite(program.map(rows)).all()

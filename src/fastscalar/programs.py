@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, overload
 
 import numpy as np
@@ -765,7 +766,13 @@ class Program:
 
     # --- eagerly ---
 
-    def _called(self, rows: Rows, some: np.ndarray) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
+    @contextmanager
+    def _called(self, rows: Rows, some: np.ndarray) -> Iterator[Iterator[tuple[tuple[Any, ...], Tensor]]]:
+        """Context of `_calls`, which ends with it: an interrupt between two rows leaves nothing open."""
+        with closing(self._calls(rows, some)) as calls:
+            yield calls
+
+    def _calls(self, rows: Rows, some: np.ndarray) -> Generator[tuple[tuple[Any, ...], Tensor], None, None]:
         """The loop that a user would write: what the function was called with for some rows, and its results.
 
         Raises the _Failure of the first that raises."""
@@ -784,7 +791,8 @@ class Program:
             state["rows"] -= 1
 
     def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
-        values[some] = [result.data for _, result in self._called(rows, some)]
+        with self._called(rows, some) as calls:
+            values[some] = [result.data for _, result in calls]
 
     @staticmethod
     def _sum(losses: list[Tensor]) -> Tensor:
@@ -795,8 +803,8 @@ class Program:
         """Results for some rows, what the function was called with, and the leaves that it read."""
         marker = Tensor(0.0)
         losses, arguments = [], []
-        with _record():                          # as replays do, also in a block of no_grad
-            for given, result in self._called(rows, some):
+        with _record(), self._called(rows, some) as calls:       # as replays do, also in a block of no_grad
+            for given, result in calls:
                 losses.append(result)
                 arguments.append(given)
             leaves = leaves_before(marker, total(losses)) if losses else []
