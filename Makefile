@@ -58,8 +58,8 @@ lint: ## ruff, cython-lint
 types: ## mypy, and the stubs of the extensions against what they really have
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy tests/typing/public.py
-	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar._array fastscalar._graph fastscalar._program \
-		fastscalar._rewrite fastscalar._replay --ignore-missing-stub --mypy-config-file pyproject.toml \
+	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar.engine._array fastscalar.engine._inspect fastscalar.program._graph \
+		fastscalar.program._lower fastscalar.program._replay --ignore-missing-stub --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest-allowlist.txt
 
 bench: ## all benchmarks (pytest-benchmark); results are checked before they are timed
@@ -85,5 +85,6 @@ annotate: ## Cython's HTML: what in the extensions still calls Python
 	FASTSCALAR_ANNOTATE=1 $(PYTHON) setup.py build_ext --inplace --force
 
 clean: ## remove what a build leaves
-	rm -rf build src/fastscalar/*.so src/fastscalar/*.html src/*.egg-info
-	cd src/fastscalar && for module in *.pyx; do rm -f $${module%.pyx}.c; done
+	rm -rf build src/*.egg-info
+	find src \( -name '*.so' -o -name '*.html' \) -delete
+	find src -name '*.pyx' | while read -r module; do rm -f "$${module%.pyx}.c"; done

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -20,33 +21,39 @@ LANES_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 FORKS = multiprocessing.get_start_method() == "fork" and CORES > 1
 
-HEADERS = [
-    *(f"src/fastscalar/{name}" for name in ("_kernels.h", "_kernels.c", "_lanes.h", "_pool.h")),
-    *(f"src/fastscalar/_lanes_{name}.c" for name in ("body", "dense", "exp")),
-    *(f"src/fastscalar/_{name}.pxd" for name in ("core", "array", "scalar", "program", "replay")),
-]
+SOURCE = Path("src/fastscalar")
+HEADERS = [str(path) for kind in ("*.pxd", "*.h", "kernels/*.c") for path in sorted(SOURCE.rglob(kind))]
 
 
 def extension(name: str, *sources: str, flags: list[str] = FLAGS) -> Extension:
-    files = [f"src/fastscalar/{source}" for source in (f"{name}.pyx", *sources)]
+    """`name` below the package, with dots; `sources` as paths from the package's folder."""
+    pyx = SOURCE / (name.replace(".", "/") + ".pyx")
     return Extension(
         f"fastscalar.{name}",
-        files,
-        include_dirs=["src/fastscalar"],
+        [str(pyx), *(str(SOURCE / source) for source in sources)],
+        include_dirs=[str(SOURCE / room / "kernels") for room in ("engine", "program")],
         depends=HEADERS,
         extra_compile_args=flags,
     )
 
 
+def kernels(room: str, *names: str) -> list[str]:
+    return [f"{room}/kernels/{name}.c" for name in names]
+
+
 setup(
     ext_modules=cythonize(
         [
-            extension("_core", "_kernels.c", "_kernels_avx2.c", "_kernels_avx512.c"),
-            extension("_array"),
-            extension("_graph"),
-            extension("_program"),
-            extension("_rewrite"),
-            extension("_replay", "_pool.c", "_lanes.c", "_lanes_avx2.c", "_lanes_avx512.c", flags=LANES_FLAGS),
+            extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
+            extension("engine._array"),
+            extension("engine._inspect"),
+            extension("program._graph"),
+            extension("program._lower"),
+            extension(
+                "program._replay",
+                *kernels("program", "pool", "lanes", "lanes_avx2", "lanes_avx512"),
+                flags=LANES_FLAGS,
+            ),
         ],
         include_path=["src"],
         nthreads=CORES if FORKS else 0,

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.bench import MLP, limit_blas
-from fastscalar.console import cpu
+from fastscalar.cli.bench import MLP, limit_blas
+from fastscalar.cli.console import cpu
 from scaling import amount, caches, digits, markdown, products
 from workloads import rows
 

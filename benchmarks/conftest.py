@@ -13,8 +13,8 @@ import pytest
 
 import fastscalar as fs
 from contestants import Race, child
-from fastscalar.bench import absent
-from fastscalar.console import cpu
+from fastscalar.cli.bench import absent
+from fastscalar.cli.console import cpu
 
 ROWS = pytest.StashKey[list[str]]()
 SKIPPED = pytest.StashKey[dict[str, str]]()

@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar.bench import Workload, compiled_only, expected_losses
-from fastscalar.console import cpu
+from fastscalar.cli.bench import Workload, compiled_only, expected_losses
+from fastscalar.cli.console import cpu
 from workloads import rows
 
 NODES = [10**k for k in range(3, 9)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contestants import Race, arrays, graphs
-from fastscalar.bench import LINEAR10, MLP, Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Workload
+from fastscalar.cli.bench import LINEAR10, MLP, Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Workload
 from workloads import rows
 
 pytestmark = pytest.mark.benchmark(group="minibatch")

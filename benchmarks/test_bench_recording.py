@@ -12,7 +12,7 @@ import pytest
 import fastscalar as fs
 from contestants import SMALL
 from contestants.ours import Loops
-from fastscalar.bench import Compiled, Workload, compiled_only, expected_losses, initial_layers
+from fastscalar.cli.bench import Compiled, Workload, compiled_only, expected_losses, initial_layers
 from workloads import in_turn, rows
 
 pytestmark = pytest.mark.benchmark(group="compile")

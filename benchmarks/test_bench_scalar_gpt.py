@@ -21,7 +21,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core, reference
-from fastscalar.bench import absent, deep, torch_number
+from fastscalar.cli.bench import absent, deep, torch_number
 from workloads import SEED, Turns, collector, in_turn
 
 # --- a training step of a small GPT ---

@@ -20,7 +20,7 @@ import fastscalar as fs
 from contestants import Race
 from contestants.programs import CasADiProducts
 from fastscalar import _core, reference
-from fastscalar.bench import (
+from fastscalar.cli.bench import (
     CompiledProducts,
     Products,
     absent,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contestants import Race, arrays, graphs, ours, python
-from fastscalar.bench import (
+from fastscalar.cli.bench import (
     LINEAR1,
     LINEAR10,
     MLP,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import bench
+from fastscalar.cli import bench
 
 SEED = 0
 

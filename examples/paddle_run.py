@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] = ()) -> tuple[list[float], list[float], fs.Li
             train_losses.append(fs.mse_loss(net_then(X[i]), y[i]).data)
             print(f"epoch{epoch}, train loss {train_losses[-1]:f}")
 
-    def after(epoch: fs.training.Epoch) -> None:
+    def after(epoch: fs.nn.Epoch) -> None:
         errors = (net(X_test[:TEST]).numpy()[:, 0] - y_test[:TEST]) ** 2
         test_losses.append(float(errors.sum() / 10_000))
         print(f"epoch{epoch.epoch}, test loss {test_losses[-1]:f} (the mean is {errors.mean():f})")

@@ -6,7 +6,9 @@ import pathlib
 import pytest
 
 import fastscalar
-from fastscalar import _core, _replay, programs, reference
+from fastscalar import _core, reference
+from fastscalar.program import _replay
+from fastscalar.program import api as programs
 
 pytest_plugins = ["watchdog"]
 

@@ -27,8 +27,8 @@ import numpy as np
 
 import fastscalar as fs
 from fastscalar import cli
+from fastscalar.cli.images import read_images
 from fastscalar.datasets import load_idx, save_idx
-from fastscalar.images import read_images
 
 PIXELS = 12
 SECONDS = 2.0  # of the processor for one file

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import bench
+from fastscalar.cli import bench
 
 WORKLOADS = ["scalar_ops", "linear10", "mlp", "minibatch"]
-RUN = "from fastscalar import bench, cli\n{}\nraise SystemExit(cli.main({!r}))\n"
+RUN = "from fastscalar import cli\nfrom fastscalar.cli import bench\n{}\nraise SystemExit(cli.main({!r}))\n"
 
 
 def run(folder: Path, *arguments: str, change: str = "", **env: str) -> subprocess.CompletedProcess[str]:

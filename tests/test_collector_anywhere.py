@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core, _graph, debug
+from fastscalar import _core, debug
+from fastscalar.engine import _inspect
 
 SPARE = [fs.Tensor(float(k)) for k in range(8)]
 
@@ -97,7 +98,7 @@ CALLS = {
     "attributes": lambda t, a: [setattr(t, f"n{k}", []) for k in range(20)],
     "label": lambda t, a: [fs.Tensor(1.0, label="a").label for _ in range(20)],
     "custom": lambda t, a: fs.Tensor(1.0, (t, t, a[0]), "mine").backward(),
-    "reached": lambda t, a: _graph._reached((t * a[1]).exp()),
+    "reached": lambda t, a: _inspect._reached((t * a[1]).exp()),
     "summary": lambda t, a: debug.summary((t * a.sum()).exp()),
     "dot": lambda t, a: debug.to_dot((t * a.sum()).exp() + fs.sum([t, a[1]])),
     "nonfinite": lambda t, a: debug.find_nonfinite(t * a.sum() * np.inf),

@@ -9,7 +9,7 @@ import pytest
 import fastscalar as fs
 from compiled import bits, compiled_only
 from fastscalar import _core
-from fastscalar._program import Recording, extract, line_of, places_of
+from fastscalar.program._graph import Recording, extract, line_of, places_of
 
 
 def graph_of(f, *numbers):
@@ -163,7 +163,7 @@ def test_a_comparison_that_outlives_its_recording_decides_nothing_any_more():
 
 
 def test_a_comparison_is_made_by_recordings_only():
-    from fastscalar._array import TracedBool, select
+    from fastscalar.engine._array import TracedBool, select
 
     with pytest.raises(TypeError, match="only the recording"):
         TracedBool()

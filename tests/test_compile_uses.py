@@ -10,10 +10,11 @@ import pytest
 
 import fastscalar as fs
 from compiled import bits, check, close, compiled_only
-from fastscalar import _core, trainers
+from fastscalar import _core
 from fastscalar import math as fsmath
-from fastscalar._array import affine
-from fastscalar.programs import Rows
+from fastscalar.engine._array import affine
+from fastscalar.nn import trainers
+from fastscalar.program.api import Rows
 
 pytestmark = pytest.mark.skipif(_core.tape_info()["stress"], reason="training runs, in stress mode")
 

@@ -23,9 +23,10 @@ import pytest
 
 import fastscalar as fs
 import fuzzing
-from fastscalar import _core, cli, models
+from fastscalar import _core, cli
+from fastscalar.cli.images import read_images
 from fastscalar.datasets import load_idx
-from fastscalar.images import read_images
+from fastscalar.nn import models
 
 MEGABYTE = 1 << 20
 

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core, _replay
+from fastscalar import _core
+from fastscalar.program import _replay
 
 FORKS = int(os.environ.get("FASTSCALAR_FORKS", "10"))
 TIMEOUT = 60

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import fastscalar as fs
 from compiled import close
 from fastscalar import _core
-from fastscalar._array import all_apart, distinct_parameters, flatten_parameters
-from fastscalar.optim import Optimizer, each_once
+from fastscalar.engine._array import all_apart, distinct_parameters, flatten_parameters
+from fastscalar.nn.optimizers import Optimizer, each_once
 
 # --- ways to list what lies in one array of 12 numbers ----------------------------------------------------------------
 

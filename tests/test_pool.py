@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _replay, programs
+from fastscalar.program import _replay
+from fastscalar.program import api as programs
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: there are no helpers")
 
@@ -65,7 +66,7 @@ NO_THREADS = """
 import os, resource
 import numpy as np
 import fastscalar as fs
-from fastscalar import _replay
+from fastscalar.program import _replay
 
 w = fs.to_tensor(np.arange(1.0, 5.0))
 program = fs.compile(lambda x: fs.dot(w, x) ** 2)

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from fastscalar import cli
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
 PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md"]  # the last: no commands in these
@@ -84,7 +82,7 @@ def test_commands_exist(page: str) -> None:
     ]
     assert commands
     for command in commands:
-        args = cli.parser().parse_args(shlex.split(command)[1:])
+        args = parser().parse_args(shlex.split(command)[1:])
         assert callable(args.run), command
 
 

@@ -19,9 +19,11 @@ import pytest
 
 import fastscalar as fs
 import killing
-from fastscalar import cli, files, runs, training
-from fastscalar.evaluation import Evaluation, Measure
+from fastscalar import cli, files
+from fastscalar.cli import runs
 from fastscalar.files import Busy, locked, replacing
+from fastscalar.nn import training
+from fastscalar.nn.evaluation import Evaluation, Measure
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a run is killed in a forked process")
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "FASTSCALAR_STRESS"}

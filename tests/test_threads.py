@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core, derivatives
+from fastscalar import _core
+from fastscalar.transforms import derivatives
 
 TIMEOUT = 60
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastscalar.bench import Contestant, Entry, Workload, training_entry
+from fastscalar.cli.bench import Contestant, Entry, Workload, training_entry
 from workloads import Turns
 
 SMALL = slice(8, None, 16)  # the pixels that are left at the smallest size: 49

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.bench import Contestant, NumPy, initial_layers
+from fastscalar.cli.bench import Contestant, NumPy, initial_layers
 
 
 class NumPy64(NumPy):

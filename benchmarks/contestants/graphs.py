@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from contestants.child import InChild
-from fastscalar.bench import Contestant, initial_layers
+from fastscalar.cli.bench import Contestant, initial_layers
 
 # --- JAX ---
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import article
-from fastscalar.bench import Contestant, initial_layers
+from fastscalar.cli.bench import Contestant, initial_layers
 
 
 class Closures(Contestant):

@@ -4,10 +4,9 @@ A `Tensor` is one number that remembers how it was computed; `backward()` leaves
 respect to every number behind it.  The graph lives on a tape in the extension module `_core`; everything else is thin
 Python.  `fastscalar.reference` has the same names in pure Python, a few pages, and gives the same numbers.
 
-What may assume what (imports point one way, each part knows those to its right):
+What may assume what (imports point one way, each room knows those to its right; a test holds it):
 
-    cli -> training -> derivatives, nn, optim, datasets -> _array, _graph -> _core -> _scalar.pxd (formulas), _kernels.c
-    training -> trainers -> evaluation -> samples -> programs -> _rewrite -> _replay (on _lanes.c) -> _program -> _array
+    cli -> nn -> program, transforms -> engine -> _core
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2), fs.Tensor(3)
@@ -18,22 +17,10 @@ What may assume what (imports point one way, each part knows those to its right)
 (6.0, 4.0, 2.0, 1.0)
 """
 
-from fastscalar import article, datasets, debug, math, reference
-from fastscalar._array import TensorArray, cross_entropy, mse_loss, squared_loss, to_tensor
+from fastscalar import article, datasets, debug, math, optim, reference
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar.custom import custom_op
-from fastscalar.derivatives import (
-    GradientLossWarning,
-    grad,
-    hessian,
-    hvp,
-    jacobian,
-    jvp,
-    value_and_grad,
-    vjp,
-)
-from fastscalar.differences import GradCheck, gradcheck
-from fastscalar.evaluation import evaluate, predict
+from fastscalar.engine._array import TensorArray, cross_entropy, mse_loss, squared_loss, to_tensor
 from fastscalar.functions import (
     argmax,
     argmin,
@@ -59,10 +46,22 @@ from fastscalar.functions import (
     sum,  # noqa: F401
     where,
 )
-from fastscalar.nn import MLP, Linear, Module, load, relu
-from fastscalar.optim import SGD, Adam, sgd
-from fastscalar.programs import CompileWarning, Program, compile
-from fastscalar.training import History, fit
+from fastscalar.nn.evaluation import evaluate, predict
+from fastscalar.nn.layers import MLP, Linear, Module, load, relu
+from fastscalar.nn.optimizers import SGD, Adam, sgd
+from fastscalar.nn.training import History, fit
+from fastscalar.program.api import CompileWarning, Program, compile
+from fastscalar.transforms.derivatives import (
+    GradientLossWarning,
+    grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    value_and_grad,
+    vjp,
+)
+from fastscalar.transforms.differences import GradCheck, gradcheck
 from fastscalar.version import __version__
 
 __all__ = [
@@ -110,6 +109,7 @@ __all__ = [
     "mse_loss",
     "no_grad",
     "norm",
+    "optim",
     "predict",
     "prod",
     "reference",

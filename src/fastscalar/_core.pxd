@@ -4,7 +4,7 @@
 #
 # "node" is an index into the columns of the tape, "slot" an index into the table of wide instructions.
 
-cdef extern from "_kernels.h":
+cdef extern from "kernels.h":
     ctypedef struct fs_kernels:
         const char *name
         int (*compress)(int *row, double *value, const double *x, Py_ssize_t stride, int n) noexcept nogil
@@ -269,7 +269,7 @@ cdef class TracedNumber:    # in a recording: a number of the row that is no Ten
     cdef readonly Tensor tensor     # the same as a leaf
 
 
-cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_program`
+cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_graph`
     # the outcome of a comparison, or what stands for it; with a number where there is no Tensor on the right
     cdef object compare(self, int op, Tensor left, Tensor right, double number)
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1

@@ -3,8 +3,8 @@
 """The engine: a tape of scalar nodes, its collection, Tensor and its operators, and the backward pass.
 
 The boundary: this module knows numbers, nodes and runs of nodes.  How runs are made, and TensorArray, is in `_array`;
-layers, optimisers, data sets and files are Python above that.  Below are arithmetic on plain arrays (`_kernels.c`) and
-the formulas (`_scalar.pxd`).
+layers, optimisers, data sets and files are Python above that.  Below are arithmetic on plain arrays
+(`engine/kernels/`) and the formulas (`engine/formulas.pxd`).
 
 Contract
 1. One tape, protected by the GIL; every function here is called with it and none releases it.
@@ -28,7 +28,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY, NAN, isinf, isnan
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from fastscalar._scalar cimport *
+from fastscalar.engine.formulas cimport *
 
 import math
 import numbers
@@ -1514,7 +1514,7 @@ cdef class TracedNumber:
 
 
 cdef class Recorder:
-    """The base of `_program.Recording`."""
+    """The base of `_graph.Recording`."""
 
     cdef object compare(self, int op, Tensor left, Tensor right, double number):
         raise NotImplementedError

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._array import TensorArray, affine
 from fastscalar._core import Tensor
-from fastscalar.optim import sgd
+from fastscalar.engine._array import TensorArray, affine
+from fastscalar.nn.optimizers import sgd
 from fastscalar.reference import initial_weights
 
 __all__ = ["MLP", "Linear", "Tensor", "sgd", "squared_loss", "to_tensor"]

@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastscalar._array import TensorArray
 from fastscalar._core import Tensor, _Notes, tape_info
-from fastscalar._graph import _describe, _describe_all, _nonfinite, _summary
-from fastscalar.nn import Module
+from fastscalar._paths import PACKAGE
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._inspect import _describe, _describe_all, _nonfinite, _summary
+from fastscalar.nn.layers import Module
 
 if TYPE_CHECKING:
     from graphviz import Digraph
@@ -443,7 +444,6 @@ def _expression(name: str, values: list[float]) -> str:
 
 # --- the line of Python ---------------------------------------------------------------------------
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _numbers: dict[tuple[str, int], int] = {}  # (file, line) -> number; the tape keeps the number for each node
 _places: dict[int, tuple[str, int]] = {}
 
@@ -451,7 +451,7 @@ _places: dict[int, tuple[str, int]] = {}
 def _here() -> int:
     """The number of the line outside this package that runs now."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
     assert frame is not None
     place = (frame.f_code.co_filename, frame.f_lineno)

@@ -12,7 +12,8 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-from fastscalar._array import (
+from fastscalar._core import Tensor, _function, _recording, operations
+from fastscalar.engine._array import (
     TensorArray,
     TracedBool,
     TracedInt,
@@ -24,8 +25,7 @@ from fastscalar._array import (
     total,
     whole_number,
 )
-from fastscalar._core import Tensor, _function, _recording, operations
-from fastscalar._views import ArrayView
+from fastscalar.engine.views import ArrayView
 
 __all__ = [
     "argmax",

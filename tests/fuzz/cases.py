@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import _core, _graph, derivatives
+from fastscalar import _core
+from fastscalar.engine import _inspect
+from fastscalar.transforms import derivatives
 
 from .rounding import AVAILABLE, noisy, scattered
 
@@ -179,7 +181,7 @@ class Case:
         sums: dict[fs.Tensor, float] = {}
         value = 0.0
         if isinstance(result, fs.Tensor):
-            nodes = _graph._reached(result)
+            nodes = _inspect._reached(result)
             sweep, sums = derivatives._Sweep(nodes), {result: 1.0}
             with _core._ieee(), np.errstate(all="ignore"):
                 size: dict[Any, float] = {}  # of the terms that a node's own value is made of

@@ -83,7 +83,7 @@ class Worker:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    from fastscalar import _replay
+    from fastscalar.program import _replay
 
     from .generate import write
     from .judge import judge

@@ -5,7 +5,7 @@ from typing import assert_type
 import numpy as np
 
 import fastscalar as fs
-from fastscalar.evaluation import Evaluation
+from fastscalar.nn.evaluation import Evaluation
 
 a = fs.Tensor(2)
 assert_type(a * 3 + 1.5, fs.Tensor)

@@ -1,8 +1,0 @@
-from collections.abc import Set
-from typing import Any
-
-from fastscalar._program import Graph
-from fastscalar._replay import Plan
-
-def rewrite(graph: Graph, sizes: list[int], shared: Set[int] = ..., trained: Any = None) -> Plan: ...
-def summary(operations: int, counts: list[tuple[str, Any]]) -> str: ...

@@ -1,0 +1,5 @@
+"""The command line: `fastscalar train`, `evaluate`, `predict`, `data`, `bench`, `info`."""
+
+from fastscalar.cli.commands import main
+
+__all__ = ["main"]

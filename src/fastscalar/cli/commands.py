@@ -1,0 +1,404 @@
+"""The command line: fastscalar train, evaluate, predict, data, bench, info.
+
+Contract
+1. `train` writes nothing unless --out or --json is given.
+2. Which data were really used stands in the first and the last line of the output, in the JSON and in the
+   saved model.
+3. Exit status: 0; 1 when `data --verify` finds damage or `bench` wrong numbers; 2 for what the user can put
+   right, a run that diverges among it, with one line on the standard error stream; 70 for a defect of this program,
+   with one line; 130 after Ctrl-C, with one line; 141 when the reader of a pipe has gone.  FASTSCALAR_DEBUG=1 adds the
+   traceback.
+
+Data come from `sources.py`, the files of a run from `runs.py`, what is printed goes through `console.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import fastscalar as fs
+from fastscalar import _core, datasets
+from fastscalar.cli.console import WIDTH, Stop, cpu, describe, matrix, percent, plural, say, short, users_fault
+from fastscalar.cli.images import read_images
+from fastscalar.cli.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, write_json
+from fastscalar.cli.sources import SYNTHETIC, first_lines, load_data, rows
+from fastscalar.datasets.catalog import DATASETS, FILES, spellings
+from fastscalar.nn.evaluation import outputs
+from fastscalar.nn.layers import linears_of
+from fastscalar.nn.training import Epoch
+
+# --- train ---
+
+
+def train(args: argparse.Namespace) -> int:
+    with users_fault(OSError), folder(args):
+        run = start(args)
+        run.begin()
+        return do(run, args)
+
+
+def do(run: Run, args: argparse.Namespace) -> int:
+    asked = run.asked
+    if not args.quiet:
+        say()
+        say(f"{'epoch':>5} {'loss':>9} {'test accuracy':>14} {'seconds':>9} {'samples/s':>10}", "bold")
+        for row in run.epochs:
+            say(table_row(row), "dim")
+
+    def on_epoch(epoch: Epoch) -> None:
+        row = run.add(epoch)
+        if not args.quiet:
+            say(table_row(row))
+
+    try:
+        if len(run.epochs) < asked["epochs"]:
+            X, y = rows(run.data.train)
+            fs.fit(
+                run.net,
+                X,
+                y,
+                optimizer=fs.SGD(lr=asked["lr"]),
+                epochs=asked["epochs"],
+                first_epoch=len(run.epochs) + 1,
+                batch_size=asked["batch_size"],
+                seed=asked["seed"],
+                validation_data=rows(run.data.test),
+                progress=not args.quiet,
+                on_epoch=on_epoch,
+                compile=not asked["eager"],
+                threads=run.threads,
+                dtype=asked["dtype"],
+            )
+    except KeyboardInterrupt:
+        if run.out is None and args.json is None:
+            raise
+        again = f"; to go on: fastscalar train --out {run.out} --resume" if run.out is not None else ""
+        raise Stop(f"interrupted{run.stop('interrupted', args.json)}{again}", 130) from None
+    except FloatingPointError as error:
+        raise Stop(f"{error}{run.stop('diverged', args.json)}; try a smaller --lr") from error
+    run.complete()
+    if args.json is not None:
+        write_json(args.json, run.report())
+    if not args.quiet:
+        say(f"\nsaved in {run.out}: {MODEL}, {REPORT}" if run.out is not None else "")
+    report = run.report()
+    spent = f"{plural(len(run.epochs), 'epoch')}, {report['seconds']:.1f} s"
+    say(f"{run.data.used}: {percent(report['test_accuracy'])} test accuracy after {spent}", "bold")
+    return 0
+
+
+def table_row(row: dict[str, Any]) -> str:
+    loss = f"{row['loss']:.4f}" if row["loss"] < 1000 else f"{row['loss']:.3g}"
+    return (
+        f"{row['epoch']:>5} {loss:>9} {percent(row['test_accuracy']):>14}"
+        f" {row['seconds']:>9.2f} {row['samples_per_s']:>10,.0f}"
+    )
+
+
+# --- evaluate, predict ---
+
+
+def widths(net: Any) -> tuple[int, int]:
+    """Inputs and outputs."""
+    linears = linears_of(net)
+    return linears[0].in_features, linears[-1].out_features
+
+
+def trained_on(about: dict[str, Any]) -> str:
+    if "title" not in about:
+        return "; it does not say what it was trained on"
+    stopped = [how for how in ("interrupted", "diverged") if about.get(how)]
+    for_epochs = f" for {plural(len(about['epochs']), 'epoch')}" if "epochs" in about else ""
+    return f", trained on {about['title']}{for_epochs}{f' ({stopped[0]})' if stopped else ''}"
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    net = read_model(args.model)
+    name = args.data
+    if name is None:
+        name = source(net.metadata)
+        if name is None:
+            raise Stop(f"{args.model} does not say what it was trained on; give --data mnist, or other data")
+    data = load_data(name, limit=0)
+    X, y = rows(data.test)
+    inputs, classes = widths(net)
+    if X.shape[1] != inputs:
+        raise Stop(f"{args.model} takes {inputs} pixels, but the images of {data.title} have {X.shape[1]}")
+    if classes < 2:
+        raise Stop(f"{args.model} has one output; evaluate needs a net that tells classes apart")
+    first_lines(data, plural(len(y), "test image"))
+    say(f"net:  {net}{trained_on(net.metadata)}\n")
+    labels = fs.predict(net, X)
+    size = max(classes, int(y.max()) + 1)
+    counts = np.zeros((size, size), dtype=int)
+    np.add.at(counts, (y, labels), 1)
+    lines = matrix(counts.tolist())
+    if max(map(len, lines)) < WIDTH:
+        say("\n".join(lines) + "\n")
+    wrong = [(counts[i, j], i, j) for i, j in np.argwhere(counts) if i != j]
+    if wrong:
+        worst = sorted(wrong, key=lambda entry: -entry[0])[:3]
+        say("most often: " + ", ".join(f"{i} taken for {j} ({n:,})" for n, i, j in worst))
+    right = int(np.trace(counts))
+    wrong_ones = f"{len(y) - right:,} of {plural(len(y), 'image')} wrong"
+    say(f"{data.used}: {percent(right / len(y))} test accuracy, {wrong_ones}", "bold")
+    return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    net = read_model(args.model)
+    inputs, classes = widths(net)
+    if classes < 2:
+        raise Stop(f"{args.model} has one output; predict needs a net that tells classes apart")
+    for path in args.images:
+        with users_fault(ValueError, OSError):
+            X = read_images(path, inputs)
+        X = 1.0 - X if args.invert else X
+        logits = np.concatenate(list(outputs(net, X)))
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        for k, p in enumerate(weights / weights.sum(axis=1, keepdims=True)):
+            best, *others = np.argsort(-p, kind="stable")[:3]
+            rest = ", ".join(f"{i} {percent(p[i])}" for i in others)
+            say(f"{path}{f'[{k}]' if len(X) > 1 else ''}: {best}  {percent(p[best])}   next: {rest}")
+    return 0
+
+
+# --- data, bench, info ---
+
+
+def data(args: argparse.Namespace) -> int:
+    if args.fetch is not None:
+        with users_fault(OSError):
+            folder = datasets.fetch(args.fetch, report=say)
+        say(f"{DATASETS[args.fetch].title} is in {folder}, every file verified")
+        return 0
+    status = 0
+    for name, known in DATASETS.items():
+        folder_found = datasets.locate(name)
+        say(f"{known.title}, --data {name}: {'not here' if folder_found is None else 'here'}", "bold")
+        if folder_found is None:
+            say("  looked in")
+            for folder in datasets.search_folders(name):
+                say(f"    {short(folder)}")
+            say(f"  download it now: fastscalar data --fetch {name}")
+            continue
+        say(f"  {short(folder_found)}")
+        if args.verify:
+            for file, wrong in datasets.verify(folder_found, name).items():
+                say(f"    {file}: {wrong or 'right'}")
+                status |= wrong is not None
+    say(f"{SYNTHETIC}, --data synthetic: always here, drawn by fastscalar itself", "bold")
+    if not args.verify:
+        say("\nBy hand: put these files, each as it is or with .gz, into one of the folders:")
+        for file in FILES:
+            say(f"  {file} (or {spellings(file)[1]})")
+        say("$FASTSCALAR_DATA names a folder that has mnist/ or fashion-mnist/ in it,")
+        say("--data DIR the folder of the files itself.")
+    return status
+
+
+def bench(args: argparse.Namespace) -> int:
+    from fastscalar.cli.bench import compare_all  # no other command needs it
+
+    check_targets(None, args.json)
+    report = compare_all(args.quick)
+    if args.json is not None:
+        with users_fault(OSError):
+            write_json(args.json, report)
+    return 0 if report["correct"] else 1
+
+
+def info(args: argparse.Namespace) -> int:
+    places = {name: datasets.locate(name) for name in DATASETS}
+    here = [DATASETS[name].title for name, place in places.items() if place is not None]
+    for name, value in (
+        ("fastscalar", f"{fs.__version__}, {short(Path(fs.__file__).parent)}"),
+        ("Python", f"{platform.python_version()} ({platform.python_implementation()})"),
+        ("NumPy", np.__version__),
+        ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
+        ("CPU", f"{cpu()}, {plural(os.cpu_count() or 1, 'core')}"),
+        ("kernels", f"{fs.tape_info()['kernels']}; this CPU can run {', '.join(_core.kernel_sets())}"),
+        ("", f"FASTSCALAR_KERNELS is {os.environ.get('FASTSCALAR_KERNELS') or 'not set'}"),
+        ("data sets", ", ".join([*here, SYNTHETIC])),
+        *(("", f"{DATASETS[n].title}: {short(place or 'not here')}") for n, place in places.items()),
+        ("downloads", short(datasets.cache_dir())),
+    ):
+        say(f"{name:<11} {value}")
+    return 0
+
+
+# --- arguments ---
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As the base class does it, which says nothing when the help cannot be written."""
+        if message and file is sys.stdout:
+            say(message.removesuffix("\n"))
+        elif message:
+            super()._print_message(message, file)
+
+
+def number(kind: Callable[[str], Any], least: float, what: str, most: float = math.inf) -> Callable[[str], Any]:
+    """A type for argparse: an int of at least `least`, or a float above it; at most `most`."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        short = text if len(text) < 60 else f"{text[:57]}..."
+        if not (least <= value < math.inf) or (kind is float and value == least):
+            raise argparse.ArgumentTypeError(f"expected {what}, got {short!r}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"expected at most {most:,}, got {short!r}")
+        return value
+
+    return convert
+
+
+count = number(int, 1, "a whole number of at least 1", 2**31 - 1)  # the engine counts with 32 bits
+
+
+def sizes(text: str) -> list[int]:
+    return [count(part.strip()) for part in text.split(",")]
+
+
+def parser() -> Parser:
+    top = Parser(
+        prog="fastscalar",
+        description="Train nets on graphs of single numbers, and look at what came out.",
+        epilog="example: fastscalar train --data mnist --epochs 1",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"fastscalar {fs.__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    which = "mnist, fashion, synthetic, or the folder (or zip file) of four IDX files"
+    model = "a model file, or the folder that was given to train --out"
+
+    def command(run: Callable[[argparse.Namespace], int], help: str, *examples: str) -> Parser:
+        it: Parser = commands.add_parser(
+            run.__name__,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        it.set_defaults(run=run)
+        return it
+
+    it = command(
+        train,
+        "train a net on images and test it",
+        "fastscalar train --data mnist --epochs 1",
+        "fastscalar train --hidden 256,64 --out runs/a",
+        "fastscalar train --out runs/a --resume",
+    )
+    add = it.add_argument
+    add("--data", metavar="DATA", help=f"auto (MNIST, or else synthetic digits), {which} (default: auto)")
+    add("--model", choices=["mlp", "linear"], help="(default: mlp)")
+    add("--hidden", type=sizes, metavar="N,...", help="sizes of the hidden layers (default: 256)")
+    add("--epochs", type=count, metavar="N", help="passes over the training data (default: 5)")
+    add("--lr", type=number(float, 0, "a number above 0"), metavar="X",
+        help="learning rate; falls linearly to 0 (default: 0.02 x the square root of the batch size)")
+    add("--batch-size", type=count, metavar="N", help="samples for each step (default: 1)")
+    add("--seed", type=number(int, 0, "a whole number of at least 0"), metavar="N",
+        help="of the first weights and of the order (default: 0)")
+    add("--limit", type=count, metavar="N", help="use only the first N training images")
+    add("--dtype", choices=["float64", "float32"], help="of the numbers that are computed with (default: float64)")
+    add("--threads", type=count, metavar="N", help="samples of a batch at the same time (default: 1)")
+    add("--eager", action="store_true", default=None,
+        help="make the graph of every sample anew, as the article does; slower")
+    add("--out", type=Path, metavar="DIR", help="keep the model, its history and a checkpoint here")
+    add("--resume", action="store_true", help="go on, exactly, with the interrupted run in --out DIR")
+    add("--overwrite", action="store_true", help="replace the run that is in --out DIR")
+    add("--json", type=Path, metavar="FILE", help="write what happened to this file")
+    add("--quiet", action="store_true", help="print the last line only")
+
+    it = command(evaluate, "test a saved model", "fastscalar evaluate runs/a --data mnist")
+    it.add_argument("model", type=Path, metavar="MODEL", help=model)
+    it.add_argument("--data", metavar="DATA", help=f"{which} (default: what it was trained on)")
+
+    it = command(predict, "say what a model sees in images", "fastscalar predict runs/a seven.pgm some.npy")
+    it.add_argument("model", type=Path, metavar="MODEL", help=model)
+    it.add_argument("images", type=Path, nargs="+", metavar="IMAGE",
+                    help=".npy, IDX (.gz or not) or PGM files; ink is bright and paper dark, as in MNIST")
+    it.add_argument("--invert", action="store_true", help="for dark ink on bright paper")
+
+    it = command(
+        data,
+        "show which data sets are here, and where",
+        "fastscalar data",
+        "fastscalar data --fetch mnist",
+        "fastscalar data --verify",
+    )
+    either = it.add_mutually_exclusive_group()
+    either.add_argument("--fetch", choices=list(DATASETS), help="download it into the cache now")
+    either.add_argument("--verify", action="store_true",
+                        help="compare every file with the published content; exit status 1 if one differs")
+
+    it = command(
+        bench,
+        "measure this machine: the engine beside pure Python and what else is installed",
+        "fastscalar bench",
+        "fastscalar bench --quick --json figures.json",
+    )
+    it.add_argument("--quick", action="store_true", help="a few seconds, and figures to match")
+    it.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+
+    command(
+        info,
+        "show versions, kernels, CPU and data sets",
+        "fastscalar info",
+        "FASTSCALAR_KERNELS=baseline fastscalar info",
+    )
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    caught: BaseException
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path is no reason to stop, whatever characters it has
+    try:
+        top = parser()
+        args = top.parse_args(argv)
+        if not hasattr(args, "run"):
+            top.print_help()
+            return 0
+        return args.run(args)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except KeyboardInterrupt as error:
+        caught, line, status = error, "interrupted", 130
+    except Stop as error:
+        caught, line, status = error, str(error), error.status
+    except OSError as error:
+        caught, line, status = error, describe(error), 2
+    except MemoryError as error:
+        caught, line, status = error, f"not enough memory{f' ({error})' if str(error) else ''}", 2
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        caught, status = error, 70
+        line = f"unexpected {what}; set FASTSCALAR_DEBUG=1 for the traceback"
+    if os.environ.get("FASTSCALAR_DEBUG") not in (None, "", "0"):
+        traceback.print_exception(caught)
+    print(f"fastscalar: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,14 @@
+/* The wide kernels compiled for avx2; the bodies are in kernels.c. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC target("avx2")
+#endif
+#define FS_SET avx2
+#define FS_SET_NAME "avx2"
+#include "kernels.c"
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,24 @@
+"""Nets and what trains them: layers, losses, optimisers, `fit` and `evaluate`."""
+
+from fastscalar.nn.evaluation import Evaluation, evaluate, predict
+from fastscalar.nn.layers import MLP, Linear, Module, load, relu
+from fastscalar.nn.optimizers import SGD, Adam, Optimizer, sgd
+from fastscalar.nn.training import Epoch, History, fit
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "Adam",
+    "Epoch",
+    "Evaluation",
+    "History",
+    "Linear",
+    "Module",
+    "Optimizer",
+    "evaluate",
+    "fit",
+    "load",
+    "predict",
+    "relu",
+    "sgd",
+]

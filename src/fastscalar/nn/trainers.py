@@ -1,0 +1,525 @@
+"""The loops inside `fit`: sample by sample in Python, or by replays of a compiled program.
+
+Both have `epoch(order, bar)`: train on the samples in this order, tell the bar, return the mean of their losses.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor
+from fastscalar.engine._array import distinct_parameters, place_of, storage_of
+from fastscalar.engine._array import total as sum_of
+from fastscalar.nn.evaluation import SAME
+from fastscalar.nn.optimizers import SGD, Optimizer
+from fastscalar.nn.samples import what_is_not_finite
+from fastscalar.program._graph import leaves_before
+from fastscalar.program.api import AT_ONCE, Program, Rows, Version, _Failure, _named
+
+REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
+PORTION = 0.1  # seconds between two looks at signals
+
+
+class Schedule:
+    """The learning rate, which falls linearly over a run or stays; counts the samples that were trained on."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        kind: str | None,
+        total: int,
+        done: int,
+        data: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.optimizer, self.first_rate, self.total, self.done = optimizer, optimizer.lr, total, done
+        self.falls = kind == "linear"
+        self.begun = done                        # by an earlier call
+        self.data = data or {}
+        self.doubt: Doubt | None = None
+
+    def begin_epoch(self) -> None:
+        """Somebody may have set another rate."""
+        self.first_rate = self.optimizer.lr
+
+    def rate(self) -> float:
+        return self.first_rate * (1.0 - self.done / self.total) if self.falls else self.first_rate
+
+    def bad_loss(self, value: float, rows: Any) -> FloatingPointError:
+        """The error of a batch of these rows, with the likeliest reason."""
+        why = what_is_not_finite(self.data, rows)
+        if why is None and not all(map(_is_finite, self.optimizer._distinct)) and self.done == self.begun:
+            why = "a parameter of the net is not finite"
+        if why is None and self.done == self.begun:
+            why = "nothing was trained yet, so the net, or the loss, is not defined there, or its numbers are too large"
+        return self._diverged(f"the loss is {value}", why)
+
+    def bad_step(self, value: float) -> FloatingPointError:
+        return self._diverged(f"a parameter is {value}", None)
+
+    def _diverged(self, what: str, why: str | None) -> FloatingPointError:
+        why = why or f"the learning rate {self.first_rate:g} may be too large"
+        return FloatingPointError(f"{what} after {self.done:,} samples; {why}")
+
+    def bind(self, parameters: list[Any]) -> None:
+        """What `fit` found is what is trained; an optimiser that had the parameters of another net starts anew."""
+        optimizer = self.optimizer
+        held = _storages(optimizer._distinct) if optimizer._bound_by_fit and self.begun else set()
+        if held and parameters and not held & _storages(distinct_parameters(parameters)):
+            raise ValueError(
+                "fit: first_epoch: the optimiser holds the parameters of another net, and what it knows is of those; "
+                "copy or pickle net and optimiser together"
+            )
+        optimizer._bind_by_fit(parameters)
+
+
+class Doubt:
+    """An optimiser that came with parameters, and a net that may be another one: what it reads decides.
+
+    patient: it may read them in any sample of the first epoch; else it has to in the first."""
+
+    def __init__(self, optimizer: Optimizer, patient: bool) -> None:
+        self.held, self.patient = _storages(optimizer._distinct), patient
+
+    def settled(self, leaves: Iterable[Any]) -> bool:
+        return bool(self.held & _storages(leaves))
+
+    def error(self) -> ValueError:
+        return ValueError(
+            "fit: the optimiser holds the parameters of another net, this one reads none of them; "
+            "leave them out, as in SGD(lr=0.02), or give it net.parameters()"
+        )
+
+
+def _storages(parameters: Iterable[Any]) -> set[int]:
+    return set(map(storage_of, parameters))
+
+
+class Before:
+    """What an optimiser holds, its parameters and what it knows of them, as it was when an epoch began."""
+
+    def __init__(self, optimizer: Optimizer | None = None) -> None:
+        self.kept: dict[Any, tuple[Any, Any]] = {}
+        self.optimizer = optimizer
+        if optimizer is not None:
+            self.state = optimizer._state()
+            self.add(optimizer._distinct)
+
+    def add(self, parameters: Iterable[Any]) -> None:
+        kept = self.kept                         # there may be thousands of Tensors, and this is done for each epoch
+        for p in parameters:
+            place = place_of(p)
+            if place not in kept:
+                kept[place] = p, p.data if isinstance(p, Tensor) else p.numpy()
+
+    def overflowed(self, wide: bool = True) -> float | None:
+        """A number that a step has made NaN, or so large that products of such numbers are infinite; None."""
+        limit = math.sqrt(np.finfo(np.float64 if wide else np.float32).max)
+        for p, value in self.kept.values():
+            if isinstance(p, Tensor) and -limit <= p.data <= limit:
+                continue
+            now = np.asarray(p.data)
+            if not np.abs(now).max() <= limit:
+                large = (np.abs(value) <= limit) & ~(np.abs(now) <= limit)
+                wrong = now[large | (np.isfinite(value) & ~np.isfinite(now))]
+                if wrong.size:
+                    return float(wrong[0])
+        return None
+
+    def restore(self) -> None:
+        for p, value in self.kept.values():
+            p.data = value
+            p.grad = 0.0
+        if self.optimizer is not None:
+            self.optimizer._set_state(self.state)
+
+
+def _is_finite(p: Any) -> bool:
+    return math.isfinite(p.data) if isinstance(p, Tensor) else bool(np.isfinite(p.numpy()).all())
+
+
+class rows_named:
+    """Context in which a row that raises does it as itself, saying which row it is.  Whatever calls a program stands in
+    one of these."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, _Failure):
+            raise _named(error.row, error.error) from error.error
+
+
+class EagerTrainer:
+    """`loss(net(x), y)`, `backward()`, `step()`: the loop that a user would write.
+
+    A batch is one call with all of its rows where that is known, or seen with the first one, to give the mean of what
+    the rows give; else a call for each row.  at_once: it is known."""
+
+    def __init__(
+        self,
+        sample: Callable[[Any, Any], Tensor],
+        X: np.ndarray,
+        y: np.ndarray,
+        batch_size: int,
+        schedule: Schedule,
+        at_once: bool = False,
+    ) -> None:
+        self.sample, self.X, self.y, self.batch_size, self.schedule = sample, X, y, batch_size, schedule
+        self.labels = y.tolist() if y.ndim == 1 else y
+        self.at_once: bool | None = at_once or None
+
+    def epoch(self, order: np.ndarray, bar: Any) -> float:
+        total = 0.0
+        before = Before(self.schedule.optimizer)
+        try:
+            for first, count in _stretches(len(order), -(-REPORT_EVERY // self.batch_size) * self.batch_size):
+                total += self._some(order[first : first + count].tolist())
+                bar.set_postfix_str(f"loss {total / (first + count):.4f}", refresh=False)
+                bar.update(count)
+            if self.schedule.doubt is not None:
+                raise self.schedule.doubt.error()
+            if (value := before.overflowed()) is not None:
+                raise self.schedule.bad_step(value)
+        except FloatingPointError:
+            if before.overflowed() is not None:
+                before.restore()
+            raise
+        finally:
+            self.schedule.optimizer.lr = self.schedule.first_rate
+        return total / len(order)
+
+    def _some(self, indices: list[int]) -> float:
+        schedule, optimizer = self.schedule, self.schedule.optimizer
+        total = 0.0
+        for k in range(0, len(indices), self.batch_size):
+            batch = indices[k : k + self.batch_size]
+            marker = None if schedule.doubt is None else Tensor(0.0)
+            result = self._of_one(batch[0]) if self.batch_size == 1 else self._of_batch(batch)
+            value = result.data
+            if not math.isfinite(value):
+                raise schedule.bad_loss(value, batch)
+            if marker is not None:
+                self._look_at(leaves_before(marker, result))
+            optimizer.lr = schedule.rate()
+            result.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.done += len(batch)
+            total += value * len(batch)
+        return total
+
+    def _of_one(self, i: int) -> Tensor:
+        result = self.sample(self.X[i], self.labels[i])
+        if type(result) is Tensor:
+            return result
+        if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
+            shape = f" of shape {np.shape(result)}" if np.shape(result) else ""
+            raise TypeError(f"fit: expected one number (a Tensor) as loss, got {type(result).__name__}{shape}")
+        return Tensor(float(result))
+
+    def _of_batch(self, batch: list[int]) -> Tensor:
+        """The mean of the losses of its samples."""
+        if self.at_once:
+            return self.sample(self.X[batch], self.y[batch])
+        mean = sum_of(list(map(self._of_one, batch))) / len(batch)
+        if self.at_once is None:
+            try:
+                together = self.sample(self.X[batch], self.y[batch])
+                self.at_once = type(together) is Tensor and math.isclose(together.data, mean.data, rel_tol=SAME)
+            except Exception:  # row by row it may well work: as it just did
+                self.at_once = False
+        return mean
+
+    def _look_at(self, leaves: list[Any]) -> None:
+        doubt = self.schedule.doubt
+        assert doubt is not None
+        if doubt.settled(leaves):
+            self.schedule.doubt = None
+        elif not doubt.patient:
+            raise doubt.error()
+
+
+class EagerProgramTrainer:
+    """A program's function row by row, for what is not replayed; a batch is the mean of its rows.
+
+    bind: called when a batch has run, which may have read leaves that none read before.  If it is left out, the
+    optimiser is given them all, unless the user gave it parameters."""
+
+    def __init__(
+        self,
+        program: Program,
+        rows: Rows,
+        batch_size: int,
+        schedule: Schedule,
+        bind: Callable[[], None] | None = None,
+    ) -> None:
+        self.program, self.rows, self.batch_size, self.schedule = program, rows, batch_size, schedule
+        self.alone = bind is None
+        self.own = self.alone and _is_ours(schedule.optimizer)
+        self.bind = bind or self._bind
+        self.before = Before()
+        self._bind()
+
+    def _bind(self) -> None:
+        if self.own:
+            self.schedule.bind(self.program.parameters)
+        if self.alone:
+            self.before.add(self.schedule.optimizer._distinct)
+
+    def epoch(self, order: np.ndarray, bar: Any) -> float:
+        total = 0.0
+        optimizer = self.schedule.optimizer
+        wanted = self.program._wants_leaves
+        self.program._wants_leaves = wanted or self.own or self.schedule.doubt is not None
+        self.before = Before(optimizer if self.alone else None)
+        try:
+            for first, count in _stretches(len(order), self.batch_size):
+                batch = order[first : first + count]
+                with rows_named():
+                    losses, _, _ = self.program.eager_losses(self.rows, batch)
+                for i, loss in zip(batch.tolist(), losses, strict=True):
+                    if not math.isfinite(loss.item()):
+                        raise self.schedule.bad_loss(loss.item(), [i])
+                self.bind()
+                optimizer.zero_grad()
+                for loss in losses:
+                    loss.backward(accumulate=True)
+                step_by_mean(optimizer, count, self.schedule)
+                total += sum(loss.item() for loss in losses)
+                bar.update(count)
+            if self.alone:
+                settle(self.schedule, self.program)
+            if (value := self.before.overflowed()) is not None:
+                raise self.schedule.bad_step(value)
+        except FloatingPointError:
+            if self.before.overflowed() is not None:
+                self.before.restore()
+            raise
+        finally:
+            optimizer.lr = self.schedule.first_rate
+            self.program._wants_leaves = wanted
+        return total / len(order)
+
+
+def settle(schedule: Schedule, program: Program) -> None:
+    """After an epoch: whether there are parameters, and among what was read."""
+    if not schedule.optimizer._distinct:
+        raise ValueError(f"fit: {program.__name__} reads no Tensor that was made before, so there is nothing to train")
+    if schedule.doubt is not None and not schedule.doubt.settled(program.parameters):
+        raise schedule.doubt.error()
+    schedule.doubt = None
+
+
+def _is_ours(optimizer: Optimizer) -> bool:
+    """Whether `fit` says what it trains."""
+    return optimizer.parameters is None or optimizer._bound_by_fit
+
+
+def step_by_mean(optimizer: Optimizer, count: int, schedule: Schedule) -> None:
+    """One step of an optimiser when the gradients are sums over `count` rows."""
+    if count > 1:
+        for p in optimizer._distinct:
+            p.grad = p.grad / count if isinstance(p, Tensor) else np.asarray(p.grad) / count
+    optimizer.lr = schedule.rate()
+    optimizer.step()
+    optimizer.zero_grad()
+    schedule.done += count
+
+
+class CompiledTrainer:
+    """Replays of a program.  The parameters are trained in a private block and copied back after each epoch: if
+    something stops it, the net is as it was when the epoch began.  own: the program is the user's, not a net's."""
+
+    def __init__(
+        self,
+        program: Program,
+        X: np.ndarray,
+        y: np.ndarray,
+        batch_size: int,
+        schedule: Schedule,
+        threads: int,
+        wide: bool,
+        own: bool,
+    ) -> None:
+        self.program, self.batch_size, self.schedule = program, batch_size, schedule
+        self.threads, self.wide = threads, wide
+        self.rows = Rows((X, y), "fit")
+        self.site = program._site(self.rows)
+        optimizer = schedule.optimizer
+        if not self.site:
+            with rows_named():
+                program._record(self.site, self.rows, 0)
+        self.own = own and _is_ours(optimizer)   # then all that the program reads is trained
+        self.known = -1
+        self.before: Before | None = None        # of an epoch that touched the net
+        self.plans: dict[Version, Any] = {}      # which elements are trained stays the same until more are read
+        doubt = schedule.doubt
+        if doubt is not None and doubt.settled(program.parameters):
+            schedule.doubt = None
+        elif doubt is not None and not doubt.patient and self.site.all():
+            raise doubt.error()
+        self._bind()
+        self.trained = optimizer._distinct
+        optimizer.zero_grad()
+        self.version: Version | None = next(filter(self._is_for_all, self.site.all()), None)
+        self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
+        self.losses = 0.0
+        # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
+        self.inside = type(optimizer) is SGD and self.version is not None and self._fits()
+
+    def _bind(self) -> None:
+        """What is trained; a new version may read more."""
+        known = self.site.recorded + len(self.program._eager_leaves)
+        if self.own and known != self.known:
+            self.schedule.bind(self.program.parameters)
+            self.known = known
+            self.trained, self.plans = self.schedule.optimizer._distinct, {}
+        if self.before is not None:              # nothing has trained the new ones yet
+            self.before.add(self.schedule.optimizer._distinct)
+
+    def epoch(self, order: np.ndarray, bar: Any) -> float:
+        order = np.ascontiguousarray(order, dtype=np.int64)
+        self.before, self.losses = None, 0.0
+        if self.trained is not self.schedule.optimizer._distinct:    # somebody has bound others since
+            self.trained, self.plans = self.schedule.optimizer._distinct, {}
+            self.own = self.own and _is_ours(self.schedule.optimizer)
+        self.program._wants_leaves = self.own or self.schedule.doubt is not None
+        try:
+            if self.version is None:
+                self._keep()
+                self.losses = self.eager.epoch(order, bar) * len(order)
+            elif self.inside:
+                self._by_replays(order, bar)
+            else:
+                self._keep()
+                for first, count in _stretches(len(order), self.batch_size):
+                    self._one_batch(order[first : first + count])
+                    self._tell(bar, count, first + count)
+            settle(self.schedule, self.program)
+            if self.before is not None and (value := self.before.overflowed(self.wide)) is not None:
+                raise self.schedule.bad_step(value)
+        except BaseException:
+            if self.before is not None:
+                self.before.restore()
+            raise
+        finally:
+            self.schedule.optimizer.lr = self.schedule.first_rate
+            self.program._wants_leaves = False
+        return self.losses / len(order)
+
+    def _tell(self, bar: Any, count: int, done: int) -> None:
+        bar.set_postfix_str(f"loss {self.losses / done:.4f}", refresh=False)
+        bar.update(count)
+
+    # --- the net, while an epoch runs ---
+
+    def _keep(self) -> None:
+        """The net is going to be written to: remember what it was."""
+        if self.before is None:
+            self.before = Before(self.schedule.optimizer)
+
+    # --- SGD inside the replay ---
+
+    def _open(self, version: Version) -> Any:
+        self.program.warn_of_loss(version)
+        if version not in self.plans:
+            self.plans[version] = version.plan(frozenset(), None if self.own else self.schedule.optimizer._distinct)
+        plan = self.plans[version]
+        replay = version.take(plan, self.batch_size, self.wide, self.threads)
+        replay.load()
+        self.program._bind(replay, self.rows)
+        replay.prepare_training()
+        return replay
+
+    def _is_for_all(self, version: Version) -> bool:
+        """Whether a version knows the whole numbers of all rows."""
+        return bool(version.may_fit(self.rows, np.arange(self.rows.n)).all())
+
+    def _fits(self) -> bool:
+        """Whether a replay has room for a whole batch."""
+        assert self.version is not None
+        replay = self._open(self.version)
+        fits = replay.batch >= self.batch_size
+        self.version.give(replay, self.batch_size)
+        return fits
+
+    def _by_replays(self, order: np.ndarray, bar: Any) -> None:
+        assert self.version is not None
+        schedule = self.schedule
+        some = min(REPORT_EVERY, AT_ONCE // (self.version.graph.operations + 1))
+        size = max(1, -(-some // self.batch_size)) * self.batch_size
+        at = 0
+        replay = self._open(self.version)
+        while at < len(order):
+            start = time.perf_counter()
+            done, self.losses = replay.train(
+                order[at : at + size], self.batch_size, schedule.first_rate, schedule.falls, schedule.done,
+                schedule.total, self.losses,
+            )  # fmt: skip
+            at += done
+            schedule.done += done
+            if done:
+                self._tell(bar, done, at)
+            if done < size and at < len(order):
+                count = min(self.batch_size, len(order) - at)
+                replay, progressed = self._look(replay, order[at : at + count])
+                at += progressed
+            elif time.perf_counter() - start < PORTION / 2:
+                size *= 2
+        self._keep()
+        self._close(replay)
+
+    def _close(self, replay: Any) -> None:
+        assert self.version is not None
+        replay.commit()
+        self.version.give(replay, self.batch_size)
+
+    def _look(self, replay: Any, batch: np.ndarray) -> tuple[Any, int]:
+        """A replay stopped before this batch: (the replay to go on with, samples that were trained on here)."""
+        assert self.version is not None
+        losses, status = replay.batch_status()
+        if not status.any():
+            raise self.schedule.bad_loss(float(losses[~np.isfinite(losses)][0]), batch[~np.isfinite(losses)])
+        self._keep()
+        self._close(replay)                      # a version is recorded, and rows run eagerly, with what was learned
+        with rows_named():
+            _, found, eager = self.program._classify(self.rows, self.threads, batch, self.wide)
+        self._bind()
+        if len(found) == 1 and not len(eager) and found[0][0] is not self.version and self._is_for_all(found[0][0]):
+            self.version = found[0][0]
+            return self._open(self.version), 0
+        self._one_batch(batch)
+        return self._open(self.version), len(batch)
+
+    # --- gradients by the replay, steps by the optimiser ---
+
+    def _one_batch(self, batch: np.ndarray) -> None:
+        with rows_named():
+            values = self.program._gradients(
+                self.rows, self.threads, None, False, batch, self.wide, self._zero_grad
+            )[batch]
+        self._check(values, batch)
+        step_by_mean(self.schedule.optimizer, len(batch), self.schedule)
+        self.losses += float(values.sum())
+
+
+    def _check(self, values: np.ndarray, batch: np.ndarray) -> None:
+        wrong = ~np.isfinite(values)
+        if wrong.any():
+            raise self.schedule.bad_loss(float(values[wrong][0]), batch[wrong])
+
+    def _zero_grad(self) -> None:
+        """By now all versions of the batch are recorded, and what its other rows read is known."""
+        self._bind()
+        self.schedule.optimizer.zero_grad()
+
+
+def _stretches(n: int, size: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, n, size):
+        yield first, min(size, n - first)
+

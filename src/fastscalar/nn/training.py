@@ -1,0 +1,281 @@
+"""fit: the loop of the article over a data set."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import _noting
+from fastscalar.engine._array import cross_entropy, distinct_parameters
+from fastscalar.nn.evaluation import LOSSES, Measure, loss_of, takes_blocks
+from fastscalar.nn.optimizers import SGD, Optimizer
+from fastscalar.nn.samples import rows_of, samples_of
+from fastscalar.nn.trainers import CompiledTrainer, Doubt, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
+from fastscalar.program.api import Program, Rows, thread_count, warn
+
+
+@dataclass
+class Epoch:
+    """One pass over the training data."""
+
+    epoch: int  # from 1
+    loss: float  # mean over its samples, each taken before its step
+    accuracy: float | None  # on the validation data, from 0 to 1; None without any, or if it is not what is measured
+    seconds: float  # of training; evaluation aside
+    samples_per_s: float
+    validation_loss: float | None = None  # mean over the validation data, after the epoch; None without any
+    validation_metric: float | None = None  # what `evaluate` gives for them
+    metric: str | None = None  # which is that: "accuracy" or "r2"
+
+
+@dataclass
+class History:
+    """What `fit` did: `epochs`, a list of Epoch; `seconds` of training in all; by epoch `loss`, `validation_loss`,
+    `validation_metric`."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return sum(e.seconds for e in self.epochs)
+
+    @property
+    def loss(self) -> list[float]:
+        return [e.loss for e in self.epochs]
+
+    @property
+    def validation_loss(self) -> list[float | None]:
+        return [e.validation_loss for e in self.epochs]
+
+    @property
+    def validation_metric(self) -> list[float | None]:
+        return [e.validation_metric for e in self.epochs]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def fit(
+    net: Callable[[Any], Any] | Program,
+    X: Any,
+    y: Any,
+    *,
+    loss: Callable[[Any, Any], Any] | str = cross_entropy,
+    optimizer: Optimizer | None = None,
+    epochs: int = 5,
+    first_epoch: int = 1,
+    batch_size: int = 1,
+    shuffle: bool = True,
+    seed: int | None = 0,
+    schedule: str | None = "linear",
+    validation_data: tuple[Any, Any] | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    compile: bool = True,
+    threads: int = 1,
+    dtype: str = "float64",
+) -> History:
+    """Train a net: for every sample (or minibatch) the loss, its gradient, one step of the optimiser.
+
+    net: anything that is called with one row of X and returns what `loss` takes; its parameters come from
+    `net.parameters()` unless the optimiser has some already.  Or a program, `fastscalar.compile(sample_loss)`, that is
+    called with a row of X and of y and returns the loss: then all leaves that it reads are trained.
+    X: array of floats of shape (n, in_features).  Images need scaling: X.reshape(len(X), -1) / 255.
+    y: n labels or targets.
+    loss: a function of a row's prediction and its y, or a name: "cross_entropy"; "squared", the article's (half the
+    sum of the squared differences); "mse", the mean of the squares.
+    optimizer: SGD(lr=0.02) if left out.  What `fit` has bound it binds anew when it is given another net; one that
+    has parameters from elsewhere trains those, and is refused if the net reads none of them.
+    schedule: "linear" lets the learning rate fall linearly to zero over the run; None keeps it.
+    shuffle: a new order for every epoch, drawn from `seed`.
+    first_epoch: where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and
+    learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
+    validation_data: (X, y), on which the net is evaluated after each epoch: see `evaluate`, and History for the result.
+    progress: a bar on the standard error stream, if that is a terminal.
+    on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
+    compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
+    the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch if
+    that is seen, with the first one, to give the mean of what the samples give.
+    threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
+    dtype: "float64" or "float32", of the numbers that a compiled program computes with.
+
+    Raises ValueError for data and optimisers that do not fit; FloatingPointError when the loss, or a parameter after
+    the last step of an epoch, is infinite or NaN, or its square is.  Whatever stops a compiled
+    run, the net is as it was after the last whole epoch; one that runs eagerly (compile=False, detect_anomaly, after a
+    CompileWarning) keeps every step that it did, unless one made a number infinite.
+
+    >>> import fastscalar as fs, numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> y = (X.sum(axis=1) > 0).astype(int)
+    >>> net = fs.MLP(3, [8, 2], seed=0)
+    >>> history = fs.fit(net, X, y, epochs=3, progress=False)
+    >>> fs.evaluate(net, X, y) > 0.9
+    True
+    """
+    loss = loss_of(loss, "fit")
+    X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y, getattr(optimizer, "lr", 1.0))
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"fit: {name}: expected a whole number of at least 1, got {value!r}")
+    if first_epoch not in range(1, epochs + 1):
+        raise ValueError(f"fit: first_epoch: expected a whole number from 1 to epochs={epochs}, got {first_epoch!r}")
+    if schedule not in ("linear", None):
+        raise ValueError(f'fit: schedule: expected "linear" or None, got {schedule!r}')
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f'fit: dtype: expected "float64" or "float32", got {dtype!r}')
+    if threads > 1 and batch_size == 1:
+        raise ValueError("fit: threads: the samples of a batch are shared among threads, and batch_size is 1")
+    threads = thread_count(threads, "fit: threads")
+    if dtype == "float32" and not compile:
+        raise ValueError("fit: dtype: float32 needs compile=True; the eager engine computes in float64")
+    validation = None
+    if validation_data is not None:
+        if isinstance(net, Program):
+            raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise ValueError("fit: validation_data: expected (X, y), as for training")
+        validation = Measure(net, *validation_data, loss, "validation_data")
+    optimizer = SGD() if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {optimizer!r}")
+    done = Schedule(optimizer, schedule, epochs * len(X), (first_epoch - 1) * len(X), {"X": X, "y": y})
+    _bind(net, done)
+    run = _trainer(net, loss, X, y, batch_size, done, compile, threads, dtype)
+    if optimizer.parameters is not None:         # else they are found when they are read
+        optimizer.zero_grad()
+    history = History()
+    generator = np.random.default_rng(seed)
+    for number in range(1, epochs + 1):
+        order = generator.permutation(len(X)) if shuffle else np.arange(len(X))
+        if number < first_epoch:
+            continue
+        done.begin_epoch()
+        start = time.perf_counter()
+        with _bar(number, epochs, len(X), progress) as bar:
+            mean = run.epoch(order, bar)
+        seconds = time.perf_counter() - start
+        found = None if validation is None else validation()
+        history.epochs.append(Epoch(
+            number, mean, float(found) if found is not None and found.metric == "accuracy" else None, seconds,
+            len(X) / seconds, *((None, None, None) if found is None else (found.loss, float(found), found.metric)),
+        ))  # fmt: skip
+        if on_epoch is not None:
+            on_epoch(history.epochs[-1])
+    return history
+
+
+def _bind(net: Any, schedule: Schedule) -> None:
+    """The optimiser and what it trains belong together, or it is said that they do not."""
+    optimizer = schedule.optimizer
+    parameters = None if isinstance(net, Program) or not hasattr(net, "parameters") else net.parameters()
+    if optimizer.parameters is not None and not optimizer._distinct and not optimizer._bound_by_fit:
+        raise ValueError("fit: the optimiser holds no parameters; leave them out, as in SGD(lr=0.02), to get the net's")
+    given = optimizer.parameters is not None and not optimizer._bound_by_fit
+    if given or (optimizer.parameters and parameters is None and not isinstance(net, Program)):
+        listed = [] if parameters is None else distinct_parameters(parameters)
+        doubt = Doubt(optimizer, patient=parameters is None)
+        if not doubt.settled(listed):
+            schedule.doubt = doubt               # what it reads decides
+    elif parameters is not None:
+        if not distinct_parameters(parameters):
+            raise ValueError(f"fit: {type(net).__name__} has no parameters, nothing to train")
+        schedule.bind(parameters)
+    elif not isinstance(net, Program):
+        raise TypeError(
+            f"fit: {getattr(net, '__name__', type(net).__name__)} has no parameters(): give them to the optimiser, "
+            "as in SGD([w, b], lr=0.02), or fit the program fastscalar.compile(sample_loss)"
+        )
+
+
+def _trainer(
+    net: Any,
+    loss: Callable[[Any, Any], Any],
+    X: np.ndarray,
+    y: np.ndarray,
+    batch_size: int,
+    schedule: Schedule,
+    compile: bool,
+    threads: int,
+    dtype: str,
+) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer:
+    """The loop for these wishes."""
+    known = takes_blocks(net) and loss in LOSSES.values()
+    eager = EagerTrainer(lambda x, label: loss(net(x), label), X, y, batch_size, schedule, known)
+    if isinstance(net, Program):
+        program = net
+    elif compile:
+        program = Program(eager.sample)
+        program.__name__ = type(net).__name__
+    if not compile or _noting():                 # detect_anomaly looks at what the user's own lines do
+        if isinstance(net, Program):
+            return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
+        return eager
+    own = isinstance(net, Program)
+    trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64", own)
+    site = trainer.site
+    with rows_named():
+        repeats = site.first is None or program.repeats(site)
+    if not repeats and isinstance(net, Program):
+        program.forget(site)
+        trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64", own)
+    if isinstance(net, Program):
+        return trainer
+    if site.eager:
+        return eager
+    if not repeats:
+        warn(
+            f"{type(net).__name__} does something else when it is called again (it draws random numbers, or counts), "
+            "which a program would freeze: fit runs eagerly (compile=False says that this is meant)"
+        )
+        return eager
+    return trainer
+
+
+def _begin_in_child() -> None:
+    """After fork: a bar's lock may be held by a thread that is not here."""
+    bars = sys.modules.get("tqdm.std")
+    if bars is None:
+        return
+    if bars.TqdmDefaultWriteLock.th_lock.acquire(blocking=False):
+        bars.TqdmDefaultWriteLock.th_lock.release()
+    else:
+        bars.tqdm.set_lock(threading.RLock())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
+
+
+class _NoBar:
+    """In place of a bar where none is shown: tqdm's own also takes its locks, and begins a thread."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+    def update(self, n: int) -> None: ...
+    def set_postfix_str(self, text: str, refresh: bool) -> None: ...
+
+
+def _bar(number: int, epochs: int, n: int, progress: bool) -> Any:
+    if not progress or sys.stderr is None or not sys.stderr.isatty():
+        return _NoBar()
+    from tqdm import tqdm
+
+    return tqdm(
+        total=n,
+        desc=f"epoch {number}/{epochs}",
+        unit=" samples",
+        unit_scale=True,
+        bar_format="{desc}: {percentage:3.0f} % |{bar}| {rate_fmt}, {remaining} left{postfix}",
+        file=sys.stderr,
+        leave=False,
+        dynamic_ncols=True,
+    )

@@ -1,0 +1,8 @@
+from collections.abc import Set
+from typing import Any
+
+from fastscalar.program._graph import Graph
+from fastscalar.program._replay import Plan
+
+def rewrite(graph: Graph, sizes: list[int], shared: Set[int] = ..., trained: Any = None) -> Plan: ...
+def summary(operations: int, counts: list[tuple[str, Any]]) -> str: ...

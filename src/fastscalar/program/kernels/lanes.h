@@ -1,0 +1,128 @@
+/* The kernels of compiled programs: arithmetic over lanes (samples) on plain arrays.  They know nothing of programs, of
+ * the tape and of Python.
+ *
+ * One table for each set (baseline, AVX2, AVX-512) and for each type of number; R is double or float, `void *` points
+ * to R unless its name says otherwise.  Unlike the eager kernels (kernels.h) these may reassociate and contract: sums
+ * are within 1e-12 (double) or 1e-5 (float) of the sum of the absolute terms, and the order is fixed for one set: the
+ * same call gives the same bits every time.  exp, tanh and sigmoid are within 3 ulp of their type.
+ *
+ * Matrices are row-major with a leading dimension (`ld...`, in elements).  Of a matrix of weights w (inputs x outputs),
+ * of outputs and of output gradients the width n is a multiple of `width` (64 bytes), rows begin at multiples of 64
+ * bytes, and what is beyond the real width is zero.  Of x and dx neither is promised.  A lane is a row of x, out and g.
+ * Any number of lanes, none included.
+ *
+ * A matrix of one column is a vector and has no padding; it has kernels of its own.
+ *
+ * A sparse row is `count` pairs (column, value), columns ascending, value of type R: the entries that are not zero.
+ */
+#ifndef FASTSCALAR_LANES_H
+#define FASTSCALAR_LANES_H
+
+#include <stddef.h>
+
+/* Elementwise operations that have a vector loop.  Value and derivatives as the formulas f_*, d_* in _scalar.pxd. */
+enum {
+    FS_ADD,
+    FS_SUB,
+    FS_MUL,
+    FS_DIV,
+    FS_MINIMUM,
+    FS_MAXIMUM,
+    FS_NEG, /* from here on unary */
+    FS_RELU,
+    FS_ABS,
+    FS_SQRT,
+    FS_EXP,
+    FS_LOG,
+    FS_TANH,
+    FS_SIGMOID,
+    FS_SQUARE
+};
+
+/* Which operands of a binary operation are one number for all n elements. */
+enum { FS_VECTORS, FS_A_IS_ONE, FS_B_IS_ONE };
+
+typedef struct {
+    const char *name;
+    int width; /* R in 64 bytes: 8 or 16 */
+
+    /* --- rows of the data set --- */
+    /* x[l][0..m) = (R)row[l][0..m) */
+    void (*load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int lanes);
+    /* The entries of x[0..m) that are not zero (NaN is not): column and value have room for m + width; how many. */
+    int (*compress)(int *column, void *value, const double *x, int m);
+
+    /* --- matrix products --- */
+    /* out[l][0..n) = b[0..n) + sum over k of value[l][k] * w[column[l][k]][0..n).  b NULL: zero. */
+    void (*sparse_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int lanes,
+                          const int *const *column, const void *const *value, const int *count);
+    /* out[l][0..n) = b[0..n) + sum over j < m of x[l][j] * w[j][0..n) */
+    void (*dense_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int lanes,
+                         const void *x, ptrdiff_t ldx, int m);
+    /* The sparse rows of all lanes, whose columns are first <= j < stop, column by column: entries start[j] <= k <
+     * start[j + 1] are those of column j, lane[k] (ascending) and entry[k] the lane and the number of each.  start has
+     * room for stop + 1, lane and entry for all entries. */
+    void (*transpose)(int *start, int *lane, void *entry, int first, int stop, int lanes, const int *const *column,
+                      const void *const *value, const int *count);
+    /* w[j][0..n) += scale * sum over the lanes l of x[l][j] * g[l][0..n), for first <= j < stop, x as `transpose` left
+     * it.  Rows of w without an entry are not touched.  Fastest with 16 to 64 lanes at once. */
+    void (*sparse_update)(void *w, ptrdiff_t ldw, double scale, int n, const int *start, const int *lane,
+                          const void *entry, int first, int stop, const void *g, ptrdiff_t ldg);
+    /* The same of one lane, without `transpose`. */
+    void (*sparse_update_one)(void *w, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
+                              int count, const void *g);
+    /* w[j][0..n) += scale * sum over l of x[l][j] * g[l][0..n), for 0 <= j < m */
+    void (*dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int lanes, const void *x, ptrdiff_t ldx, int m,
+                         const void *g, ptrdiff_t ldg);
+    /* dx[l][j] += sum over i < n of g[l][i] * w[j][i], for 0 <= j < m.  `room`: scratch of at least m * n + 64 R. */
+    void (*input_gradient)(void *dx, ptrdiff_t lddx, const void *w, ptrdiff_t ldw, int n, int m, int lanes,
+                           const void *g, ptrdiff_t ldg, void *room);
+
+    /* --- one column --- */
+    /* sum over k of value[k] * w[column[k]] */
+    double (*sparse_dot)(const int *column, const void *value, int count, const void *w);
+    /* w[column[k]] += scale * value[k] */
+    void (*sparse_add)(void *w, double scale, const int *column, const void *value, int count);
+
+    /* --- elementwise --- */
+    void (*binary)(int op, int mode, void *out, const void *a, const void *b, ptrdiff_t n);
+    /* da[i] += g[i] * d out / d a, db likewise; either may be NULL; of an operand that is one number: da[0] += the sum.
+     * da and db may be the same array, and a and b.  v: the outputs. */
+    void (*binary_backward)(int op, int mode, void *da, void *db, const void *a, const void *b, const void *v,
+                            const void *g, ptrdiff_t n);
+    void (*unary)(int op, void *out, const void *a, ptrdiff_t n);
+    void (*unary_backward)(int op, void *da, const void *a, const void *v, const void *g, ptrdiff_t n);
+    /* out[i] = a[i] ? b[i] holds ? c[i] : d[i], for a comparison of Python's; which operands are one number for all n
+     * elements: bit 0 of `ones` for a, 1 for b, 2 for c, 3 for d. */
+    void (*choose)(int comparison, int ones, void *out, const void *a, const void *b, const void *c, const void *d,
+                   ptrdiff_t n);
+    /* to[i] += g[i] where the comparison comes out as `outcome`.  Bit 0 of `ones`: a, 1: b is one number; 2: to[0] += the
+     * sum. */
+    void (*choose_backward)(int comparison, int ones, int outcome, void *to, const void *a, const void *b,
+                            const void *g, ptrdiff_t n);
+    /* Whether a number among x[0..n) is infinite or NaN. */
+    int (*not_finite)(const void *x, ptrdiff_t n);
+
+    /* --- sums --- */
+    void (*add)(void *y, const void *x, ptrdiff_t n);                          /* y[i] += x[i] */
+    void (*add_scaled)(void *y, double scale, const void *x, ptrdiff_t n);     /* y[i] += scale * x[i] */
+    void (*add_product)(void *y, const void *a, const void *b, ptrdiff_t n);   /* y[i] += a[i] * b[i] */
+    void (*add_number)(void *y, double x, ptrdiff_t n);                        /* y[i] += x */
+    double (*sum)(const void *x, ptrdiff_t n);
+    double (*dot)(const void *x, const void *y, ptrdiff_t n);
+    /* y[0..n) += sum over l < lanes of x[l][0..n): lanes in ascending order */
+    void (*add_rows)(void *y, const void *x, ptrdiff_t ldx, int n, int lanes);
+    /* to[j * ldto + i] = from[i * ldfrom + j] for i < rows, j < columns; `accumulate`: += */
+    void (*turn)(void *to, ptrdiff_t ldto, const void *from, ptrdiff_t ldfrom, int rows, int columns, int accumulate);
+
+    /* --- losses, by rows --- */
+    /* p[l][0..n) = softmax(z[l][0..n)), lse[l] = log(sum(exp(z[l]))); does not overflow.  Those at
+     * +inf share 1; if all are -inf, p is 0 and lse -inf.  Any n; p may be z. */
+    void (*softmax)(void *p, ptrdiff_t ldp, void *lse, const void *z, ptrdiff_t ldz, int n, int lanes);
+} fs_lanes;
+
+/* The table of this set ("baseline", "avx2", "avx512") for doubles (wide = 1) or floats (0), if this CPU can run it,
+ * else NULL; a NULL name asks for the best. */
+const fs_lanes *fs_lanes_select(const char *name, int wide);
+
+#endif

@@ -1,0 +1,18 @@
+/* The kernels of compiled programs for avx2; the bodies are in lanes.c. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#define FS_SET avx2
+#define FS_SET_NAME "avx2"
+#define FS_VECTOR 32
+#include "lanes.c"
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,792 @@
+/* The bodies of the kernels of compiled programs for numbers of type R, see lanes.c. */
+
+#ifdef __GNUC__
+typedef R T(vec) __attribute__((vector_size(FS_VECTOR)));
+typedef R T(mem) __attribute__((vector_size(FS_VECTOR), aligned(sizeof(R)), may_alias)); /* anywhere in an array */
+typedef RI T(ivec) __attribute__((vector_size(FS_VECTOR)));
+#else
+typedef R T(vec);
+typedef R T(mem);
+#endif
+#define vec T(vec)
+#define ivec T(ivec)
+#define LOAD(p) ((vec) * (const T(mem) *)(p))
+#define STORE(p, v) (*(T(mem) *)(p) = (v))
+#define ZERO ((vec){0})
+#define ONE (ZERO + 1)
+
+/* PICK: of the elements of two vectors those that the function f of lanes.c says; STEPS: by doubling. */
+#undef PICK
+#undef STEPS
+#if VW == 16
+#define PICK(f, a, b, h) SHUFFLE(a, b, LIST16(f, 0, h))
+#define STEPS STEP(1) STEP(2) STEP(4) STEP(8)
+#elif VW == 8
+#define PICK(f, a, b, h) SHUFFLE(a, b, LIST8(f, 0, h))
+#define STEPS STEP(1) STEP(2) STEP(4)
+#elif VW == 4
+#define PICK(f, a, b, h) SHUFFLE(a, b, LIST4(f, 0, h))
+#define STEPS STEP(1) STEP(2)
+#elif VW == 2
+#define PICK(f, a, b, h) SHUFFLE(a, b, LIST2(f, 0, h))
+#define STEPS STEP(1)
+#else
+#define STEPS
+#endif
+
+/* Element i is the sum of s[i], i < VW; s is used up. */
+INLINE vec T(fold)(vec *s)
+{
+#define STEP(h)                                                                                                        \
+    UNROLL for (int i = 0; i < VW; i += 2 * h) s[i] = PICK(FIRST, s[i], s[i + h], h) + PICK(SECOND, s[i], s[i + h], h);
+    STEPS
+#undef STEP
+    return s[0];
+}
+
+/* s as a square matrix, transposed. */
+INLINE void T(flip)(vec *s)
+{
+    (void)s; /* of one element: nothing to do */
+#define STEP(h)                                                                                                        \
+    UNROLL for (int i = 0; i < VW; i++) if (!(i & h))                                                                  \
+    {                                                                                                                  \
+        vec p = s[i], q = s[i + h];                                                                                    \
+        s[i] = PICK(FIRST, p, q, h);                                                                                   \
+        s[i + h] = PICK(SECOND, p, q, h);                                                                              \
+    }
+    STEPS
+#undef STEP
+}
+
+/* The sum, or the greatest, of the elements of v, in each element. */
+INLINE vec T(spread_sum)(vec v)
+{
+#define STEP(h) v += PICK(PARTNER, v, v, h);
+    STEPS
+#undef STEP
+    return v;
+}
+
+INLINE vec T(spread_greatest)(vec v)
+{
+#define STEP(h)                                                                                                        \
+    {                                                                                                                  \
+        const vec p = PICK(PARTNER, v, v, h);                                                                          \
+        v = SELECT(v > p, v, p);                                                                                       \
+    }
+    STEPS
+#undef STEP
+    return v;
+}
+
+INLINE R T(one_of)(vec v)
+{
+#ifdef __GNUC__
+    return v[0];
+#else
+    return v;
+#endif
+}
+
+INLINE R T(total)(vec v)
+{
+    return T(one_of)(T(spread_sum)(v));
+}
+
+#include "lanes_dense.c"
+#include "lanes_exp.c"
+
+/* --- rows of the data set --- */
+
+static void T(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int lanes)
+{
+    for (int l = 0; l < lanes; l++) {
+        R *to = (R *)x + l * ldx;
+        const double *from = row[l];
+        EACH(j, m) to[j] = (R)from[j];
+    }
+}
+
+static int T(compress)(int *column, void *value, const double *x, int m)
+{
+    R *y = value;
+    int j = 0, k = 0;
+#if FS_VECTOR == 64
+    __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; j + 16 <= m; j += 16) { /* to registers, then whole vectors: a compressing store is slow on some CPUs */
+        const __m512d v = _mm512_loadu_pd(x + j), u = _mm512_loadu_pd(x + j + 8);
+        const unsigned low = _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ); /* NaN counts */
+        const unsigned high = _mm512_cmp_pd_mask(u, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+        const unsigned some = low | high << 8;
+#if WIDE
+        _mm512_storeu_pd(y + k, _mm512_maskz_compress_pd((__mmask8)low, v));
+        _mm512_storeu_pd(y + k + __builtin_popcount(low), _mm512_maskz_compress_pd((__mmask8)high, u));
+#else
+        const __m512 t = _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(v)), _mm512_cvtpd_ps(u), 1);
+        _mm512_storeu_ps(y + k, _mm512_maskz_compress_ps((__mmask16)some, t));
+#endif
+        _mm512_storeu_si512(column + k, _mm512_maskz_compress_epi32((__mmask16)some, at));
+        at = _mm512_add_epi32(at, _mm512_set1_epi32(16));
+        k += __builtin_popcount(some);
+    }
+#endif
+    for (; j < m; j++) { /* without a branch: which pixels are zero cannot be predicted */
+        column[k] = j;
+        y[k] = (R)x[j];
+        k += x[j] != 0.0;
+    }
+    return k;
+}
+
+/* --- products of sparse rows --- */
+
+/* s[0..nv) = sum over k of value[k] * base[index[k]][0..nv * VW); index NULL: of base[k].  `turns` entries at once
+ * where nv sums alone do not hide the latency of one. */
+INLINE void T(gather)(vec *s, const R *base, ptrdiff_t ld, const int *index, const R *value, int count, const int nv,
+                      const int turns)
+{
+    vec p[16];
+    int k = 0;
+    UNROLL for (int v = 0; v < turns * nv; v++) p[v] = ZERO;
+    for (; k + turns <= count; k += turns)
+        UNROLL for (int u = 0; u < turns; u++) {
+            const R *row = base + (index ? index[k + u] : k + u) * ld;
+            const R t = value[k + u];
+            UNROLL for (int v = 0; v < nv; v++) p[u * nv + v] += t * LOAD(row + v * VW);
+        }
+    if (turns > 1)
+        for (; k < count; k++) {
+            const R *row = base + (index ? index[k] : k) * ld;
+            const R t = value[k];
+            UNROLL for (int v = 0; v < nv; v++) p[v] += t * LOAD(row + v * VW);
+        }
+    UNROLL for (int h = turns / 2; h; h /= 2)
+        UNROLL for (int v = 0; v < h * nv; v++) p[v] += p[v + h * nv];
+    UNROLL for (int v = 0; v < nv; v++) s[v] = p[v];
+}
+
+/* Output columns in passes of `most` vectors, the rest in narrower ones. */
+#define BY_WIDTH(step, most)                                                                                           \
+    {                                                                                                                  \
+        int i = 0;                                                                                                     \
+        if (GATHER == 16 && (most) == 16)                                                                              \
+            for (; i + 16 * VW <= n; i += 16 * VW)                                                                     \
+                step(16, 1);                                                                                           \
+        for (; i + 8 * VW <= n; i += 8 * VW)                                                                           \
+            step(8, 1);                                                                                                \
+        for (; i + 4 * VW <= n; i += 4 * VW)                                                                           \
+            step(4, 2);                                                                                                \
+        for (; i + 2 * VW <= n; i += 2 * VW)                                                                           \
+            step(2, 4);                                                                                                \
+        for (; i + VW <= n; i += VW)                                                                                   \
+            step(1, 8);                                                                                                \
+    }
+
+static void T(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n, int lanes,
+                             const int *const *column, const void *const *value, const int *count)
+{
+    R *out = out_;
+    const R *b = b_, *w = w_;
+#define STEP(nv, turns)                                                                                                \
+    for (int l = 0; l < lanes; l++) {                                                                                  \
+        vec s[nv];                                                                                                     \
+        T(gather)(s, w + i, ldw, column[l], value[l], count[l], nv, turns);                                            \
+        UNROLL for (int v = 0; v < nv; v++)                                                                            \
+            STORE(out + l * ldo + i + v * VW, b ? LOAD(b + i + v * VW) + s[v] : s[v]);                                 \
+    }
+    BY_WIDTH(STEP, 16)
+#undef STEP
+}
+
+static void T(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n, int lanes,
+                            const void *x_, ptrdiff_t ldx, int m)
+{
+    R *out = out_;
+    const R *b = b_, *w = w_, *x = x_;
+    if (lanes > (n < 4 * VW ? 3 : 1)) {
+        T(product)(out, ldo, x, ldx, 1, w, ldw, lanes, n, m, (T(finish)){1, b, 1});
+        return;
+    }
+#define STEP(nv, turns)                                                                                                \
+    for (int l = 0; l < lanes; l++) {                                                                                  \
+        vec s[nv];                                                                                                     \
+        T(gather)(s, w + i, ldw, NULL, x + l * ldx, m, nv, turns);                                                     \
+        UNROLL for (int v = 0; v < nv; v++)                                                                            \
+            STORE(out + l * ldo + i + v * VW, b ? LOAD(b + i + v * VW) + s[v] : s[v]);                                 \
+    }
+    BY_WIDTH(STEP, 16)
+#undef STEP
+}
+
+static void T(transpose)(int *start, int *lane, void *entry_, int first, int stop, int lanes, const int *const *column,
+                         const void *const *value, const int *count)
+{
+    R *entry = entry_;
+    memset(start + first, 0, (size_t)(stop - first + 1) * sizeof *start);
+    for (int l = 0; l < lanes; l++)
+        for (int k = 0; k < count[l]; k++)
+            start[column[l][k] + 1]++;
+    for (int j = first, sum = 0; j < stop; j++) { /* start[j + 1]: where column j begins; it moves to its end below */
+        int c = start[j + 1];
+        start[j + 1] = sum;
+        sum += c;
+    }
+    for (int l = 0; l < lanes; l++) {
+        const int *c = column[l];
+        const R *x = value[l];
+        for (int k = 0; k < count[l]; k++) {
+            int at = start[c[k] + 1]++;
+            lane[at] = l;
+            entry[at] = x[k];
+        }
+    }
+}
+
+static void T(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const int *start, const int *lane,
+                             const void *entry_, int first, int stop, const void *g_, ptrdiff_t ldg)
+{
+    R *w = w_;
+    const R *entry = entry_, *g = g_;
+    const R rate = (R)scale;
+    R panel[CACHE];
+    int lanes = 0;
+    for (int j = first; j < stop; j++) /* the last lane of a column is its greatest */
+        if (start[j + 1] > start[j] && lane[start[j + 1] - 1] >= lanes)
+            lanes = lane[start[j + 1] - 1] + 1;
+#define STEP(nv, turns)                                                                                                \
+    {                                                                                                                  \
+        const R *y = g + i;                                                                                            \
+        ptrdiff_t ld = ldg;                                                                                            \
+        if (lanes <= CACHE / (nv * VW)) {                                                                              \
+            ld = nv * VW;                                                                                              \
+            for (int l = 0; l < lanes; l++)                                                                            \
+                UNROLL for (int v = 0; v < nv; v++) STORE(panel + l * ld + v * VW, LOAD(y + l * ldg + v * VW));        \
+            y = panel;                                                                                                 \
+        }                                                                                                              \
+        for (int j = first; j < stop; j++) {                                                                           \
+            const int k = start[j], count = start[j + 1] - k;                                                          \
+            if (count == 0)                                                                                            \
+                continue;                                                                                              \
+            vec s[nv];                                                                                                 \
+            T(gather)(s, y, ld, lane + k, entry + k, count, nv, turns);                                                \
+            R *row = w + j * ldw + i;                                                                                  \
+            UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, LOAD(row + v * VW) + rate * s[v]);                 \
+        }                                                                                                              \
+    }
+    BY_WIDTH(STEP, lanes <= CACHE / (8 * VW) ? 8 : 16)
+#undef STEP
+}
+
+static void T(sparse_update_one)(void *w_, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
+                                 int count, const void *g_)
+{
+    R *w = w_;
+    const R *x = value, *g = g_;
+    const R rate = (R)scale;
+#define STEP(nv, turns)                                                                                                \
+    {                                                                                                                  \
+        vec y[nv];                                                                                                     \
+        UNROLL for (int v = 0; v < nv; v++) y[v] = LOAD(g + i + v * VW);                                               \
+        for (int k = 0; k < count; k++) {                                                                              \
+            R *row = w + column[k] * ldw + i;                                                                          \
+            const R t = rate * x[k];                                                                                   \
+            UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, LOAD(row + v * VW) + t * y[v]);                    \
+        }                                                                                                              \
+    }
+    BY_WIDTH(STEP, 16)
+#undef STEP
+}
+
+static double T(sparse_dot)(const int *column, const void *value, int count, const void *w_)
+{
+    const R *w = w_, *x = value;
+    R s[4] = {0};
+    int k = 0;
+    for (; k + 4 <= count; k += 4)
+        UNROLL for (int v = 0; v < 4; v++) s[v] += x[k + v] * w[column[k + v]];
+    for (; k < count; k++)
+        s[0] += x[k] * w[column[k]];
+    return (double)((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+static void T(sparse_add)(void *w_, double scale, const int *column, const void *value, int count)
+{
+    R *w = w_;
+    const R *x = value, t = (R)scale;
+    for (int k = 0; k < count; k++) /* one by one: vectors of scattered numbers are slower */
+        w[column[k]] += t * x[k];
+}
+
+/* w[j] += rate * sum over the lanes l of x[l][j] * g[l], for so few lanes that g stays in the L1 cache: the rows of w
+ * one after the other as they lie in memory. */
+static void T(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int lanes, const R *x, ptrdiff_t ldx, int m, const R *g,
+                           ptrdiff_t ldg)
+{
+#define STEP(nv, turns)                                                                                                \
+    for (int j = 0; j < m; j++) {                                                                                      \
+        R *row = w + j * ldw + i;                                                                                      \
+        vec s[nv];                                                                                                     \
+        UNROLL for (int v = 0; v < nv; v++) s[v] = LOAD(row + v * VW);                                                 \
+        for (int l = 0; l < lanes; l++) {                                                                              \
+            const R t = rate * x[l * ldx + j];                                                                         \
+            UNROLL for (int v = 0; v < nv; v++) s[v] += t * LOAD(g + l * ldg + i + v * VW);                            \
+        }                                                                                                              \
+        UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, s[v]);                                                 \
+    }
+    BY_WIDTH(STEP, 16)
+#undef STEP
+}
+
+static void T(dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int lanes, const void *x, ptrdiff_t ldx, int m,
+                            const void *g, ptrdiff_t ldg)
+{
+    if (lanes <= (n < 4 * VW ? 1 : 8))
+        T(update_rows)(w, ldw, (R)scale, n, lanes, x, ldx, m, g, ldg);
+    else
+        T(product)(w, ldw, x, 1, ldx, g, ldg, m, n, lanes, (T(finish)){0, NULL, (R)scale});
+}
+
+/* --- sums --- */
+
+static void T(add)(void *y_, const void *x_, ptrdiff_t n)
+{
+    R *y = y_;
+    const R *x = x_;
+    EACH(i, n) y[i] += x[i];
+}
+
+static void T(add_scaled)(void *y_, double scale, const void *x_, ptrdiff_t n)
+{
+    R *y = y_;
+    const R *x = x_, t = (R)scale;
+    EACH(i, n) y[i] += t * x[i];
+}
+
+static void T(add_product)(void *y_, const void *a_, const void *b_, ptrdiff_t n)
+{
+    R *y = y_;
+    const R *a = a_, *b = b_;
+    EACH(i, n) y[i] += a[i] * b[i];
+}
+
+static void T(add_number)(void *y_, double x, ptrdiff_t n)
+{
+    R *y = y_;
+    const R t = (R)x;
+    EACH(i, n) y[i] += t;
+}
+
+/* Of products with y, or of x alone.  Eight sums hide the latency; pieces, so that errors of floats do not pile up. */
+INLINE double T(reduce)(const R *x, const R *y, ptrdiff_t n)
+{
+    double total = 0.0;
+    while (n > 0) {
+        const ptrdiff_t stop = n < 4096 ? n : 4096;
+        ptrdiff_t i = 0;
+        vec s[8];
+        R rest = 0;
+        UNROLL for (int v = 0; v < 8; v++) s[v] = ZERO;
+        for (; i + 8 * VW <= stop; i += 8 * VW)
+            UNROLL for (int v = 0; v < 8; v++)
+                s[v] += y ? LOAD(x + i + v * VW) * LOAD(y + i + v * VW) : LOAD(x + i + v * VW);
+        for (; i + VW <= stop; i += VW)
+            s[0] += y ? LOAD(x + i) * LOAD(y + i) : LOAD(x + i);
+        for (; i < stop; i++)
+            rest += y ? x[i] * y[i] : x[i];
+        UNROLL for (int h = 4; h; h /= 2)
+            UNROLL for (int v = 0; v < h; v++) s[v] += s[v + h];
+        total += (double)(T(total)(s[0]) + rest);
+        x += stop;
+        y = y ? y + stop : y;
+        n -= stop;
+    }
+    return total;
+}
+
+static double T(sum)(const void *x, ptrdiff_t n)
+{
+    return T(reduce)(x, NULL, n);
+}
+
+static double T(dot)(const void *x, const void *y, ptrdiff_t n)
+{
+    return T(reduce)(x, y, n);
+}
+
+static void T(add_rows)(void *y_, const void *x_, ptrdiff_t ldx, int n, int lanes)
+{
+    R *y = y_;
+    const R *x = x_;
+    int i = 0;
+    for (; i + 4 * VW <= n; i += 4 * VW) {
+        vec s[4];
+        UNROLL for (int v = 0; v < 4; v++) s[v] = LOAD(y + i + v * VW);
+        for (int l = 0; l < lanes; l++)
+            UNROLL for (int v = 0; v < 4; v++) s[v] += LOAD(x + l * ldx + i + v * VW);
+        UNROLL for (int v = 0; v < 4; v++) STORE(y + i + v * VW, s[v]);
+    }
+    for (; i + VW <= n; i += VW) {
+        vec s = LOAD(y + i);
+        for (int l = 0; l < lanes; l++)
+            s += LOAD(x + l * ldx + i);
+        STORE(y + i, s);
+    }
+    for (; i < n; i++) {
+        R s = y[i];
+        for (int l = 0; l < lanes; l++)
+            s += x[l * ldx + i];
+        y[i] = s;
+    }
+}
+
+static int T(not_finite)(const void *x_, ptrdiff_t n)
+{
+    const R *x = x_;
+    ptrdiff_t i = 0;
+    vec s[4];
+    UNROLL for (int v = 0; v < 4; v++) s[v] = ZERO;
+    for (; i + 4 * VW <= n; i += 4 * VW)
+        UNROLL for (int v = 0; v < 4; v++) s[v] += 0 * LOAD(x + i + v * VW); /* 0 or NaN */
+    R t = T(total)((s[0] + s[1]) + (s[2] + s[3]));
+    for (; i < n; i++)
+        t += 0 * x[i];
+    return t != t;
+}
+
+static void T(turn)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_t ldfrom, int rows, int columns,
+                    int accumulate)
+{
+    R *to = to_;
+    const R *from = from_;
+    int i = 0;
+    for (; i + VW <= rows; i += VW) {
+        int j = 0;
+        for (; j + VW <= columns; j += VW) {
+            vec s[VW];
+            UNROLL for (int v = 0; v < VW; v++) s[v] = LOAD(from + (i + v) * ldfrom + j);
+            T(flip)(s);
+            R *p = to + j * ldto + i;
+            if (accumulate)
+                UNROLL for (int v = 0; v < VW; v++) STORE(p + v * ldto, LOAD(p + v * ldto) + s[v]);
+            else
+                UNROLL for (int v = 0; v < VW; v++) STORE(p + v * ldto, s[v]);
+        }
+        for (; j < columns; j++)
+            for (int v = 0; v < VW; v++) {
+                const R t = from[(i + v) * ldfrom + j];
+                to[j * ldto + i + v] = accumulate ? to[j * ldto + i + v] + t : t;
+            }
+    }
+    for (; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            to[j * ldto + i] = accumulate ? to[j * ldto + i] + from[i * ldfrom + j] : from[i * ldfrom + j];
+}
+
+/* --- elementwise --- */
+
+/* Loops with conditions are written with vectors: compilers make branches of some of them. */
+#define GET(p) LOAD_SOME(p + i, 0)
+
+/* An operand that is one number is spread over a temporary: one loop for an operation instead of three. */
+static void T(spread)(R *to, R x, ptrdiff_t n)
+{
+    EACH(i, n < CHUNK ? n : CHUNK) to[i] = x;
+}
+
+static void T(binary)(int op, int mode, void *out_, const void *a_, const void *b_, ptrdiff_t n)
+{
+    R one[CHUNK];
+    const ptrdiff_t step = mode == FS_VECTORS ? n : CHUNK;
+    if (mode != FS_VECTORS)
+        T(spread)(one, mode == FS_A_IS_ONE ? *(const R *)a_ : *(const R *)b_, n);
+    for (ptrdiff_t at = 0; at < n; at += step) {
+        const ptrdiff_t length = n - at < step ? n - at : step;
+        const R *a = mode == FS_A_IS_ONE ? one : (const R *)a_ + at;
+        const R *b = mode == FS_B_IS_ONE ? one : (const R *)b_ + at;
+        R *out = (R *)out_ + at;
+#define INTO(f) VECTORS(i, length, { const vec x = GET(a), y = GET(b); STORE_SOME(out + i, f); })
+        switch (op) {
+        case FS_ADD: EACH(i, length) out[i] = a[i] + b[i]; break;
+        case FS_SUB: EACH(i, length) out[i] = a[i] - b[i]; break;
+        case FS_MUL: EACH(i, length) out[i] = a[i] * b[i]; break;
+        case FS_DIV: EACH(i, length) out[i] = a[i] / b[i]; break;
+        case FS_MINIMUM: INTO(SELECT((x <= y) | (x != x), x, y)) break; /* NaN stays; the left one if they are equal */
+        case FS_MAXIMUM: INTO(SELECT((x >= y) | (x != x), x, y)) break;
+        }
+#undef INTO
+    }
+}
+
+static void T(binary_backward)(int op, int mode, void *da, void *db, const void *a_, const void *b_, const void *v_,
+                               const void *g_, ptrdiff_t n)
+{
+    R one[CHUNK], sums[CHUNK];
+    const ptrdiff_t step = mode == FS_VECTORS ? n : CHUNK;
+    if (mode != FS_VECTORS)
+        T(spread)(one, mode == FS_A_IS_ONE ? *(const R *)a_ : *(const R *)b_, n);
+    for (int right = 0; right < 2; right++) { /* not both in one loop: da may be db */
+        R *d = right ? db : da;
+        const int to_one = mode == (right ? FS_B_IS_ONE : FS_A_IS_ONE);
+        double total = 0.0;
+        if (d == NULL)
+            continue;
+        if (to_one && op <= FS_MUL) {
+            const R t = (R)(op == FS_MUL ? T(dot)(g_, right ? a_ : b_, n) : T(sum)(g_, n));
+            d[0] += op == FS_SUB && right ? -t : t;
+            continue;
+        }
+        for (ptrdiff_t at = 0; at < n; at += step) {
+            const ptrdiff_t length = n - at < step ? n - at : step;
+            const R *a = mode == FS_A_IS_ONE ? one : (const R *)a_ + at;
+            const R *b = mode == FS_B_IS_ONE ? one : (const R *)b_ + at;
+            const R *v = (const R *)v_ + at, *g = (const R *)g_ + at;
+            R *to = to_one ? sums : d + at;
+            if (to_one)
+                memset(sums, 0, (size_t)length * sizeof(R));
+#define INTO(f) VECTORS(i, length, { const vec x = GET(a), y = GET(b); STORE_SOME(to + i, GET(to) + GET(g) * (f)); })
+            switch (2 * op + right) {
+            case 2 * FS_ADD:
+            case 2 * FS_ADD + 1:
+            case 2 * FS_SUB: EACH(i, length) to[i] += g[i]; break;
+            case 2 * FS_SUB + 1: EACH(i, length) to[i] -= g[i]; break;
+            case 2 * FS_MUL: EACH(i, length) to[i] += g[i] * b[i]; break;
+            case 2 * FS_MUL + 1: EACH(i, length) to[i] += g[i] * a[i]; break;
+            case 2 * FS_DIV: EACH(i, length) to[i] += g[i] * (1 / b[i]); break;
+            case 2 * FS_DIV + 1: EACH(i, length) to[i] -= g[i] * (v[i] / b[i]); break;
+            case 2 * FS_MINIMUM: INTO(SELECT((x <= y) | (x != x), ONE, ZERO)) break;
+            case 2 * FS_MINIMUM + 1: INTO(SELECT((x <= y) | (x != x), ZERO, ONE)) break;
+            case 2 * FS_MAXIMUM: INTO(SELECT((x >= y) | (x != x), ONE, ZERO)) break;
+            case 2 * FS_MAXIMUM + 1: INTO(SELECT((x >= y) | (x != x), ZERO, ONE)) break;
+            }
+#undef INTO
+            if (to_one)
+                total += T(sum)(sums, length);
+        }
+        if (to_one)
+            d[0] += (R)total;
+    }
+}
+
+static void T(unary)(int op, void *out_, const void *a_, ptrdiff_t n)
+{
+    R *out = out_;
+    const R *a = a_;
+    switch (op) {
+    case FS_NEG: EACH(i, n) out[i] = -a[i]; break;
+    case FS_RELU: VECTORS(i, n, STORE_SOME(out + i, SELECT(GET(a) <= 0, ZERO, GET(a)))) break; /* NaN stays */
+    case FS_ABS: EACH(i, n) out[i] = MATH(fabs)(a[i]); break;
+    case FS_SQRT: EACH(i, n) out[i] = MATH(sqrt)(a[i]); break;
+    case FS_EXP: VECTORS(i, n, STORE_SOME(out + i, T(exp)(GET(a)))) break;
+    case FS_LOG: EACH(i, n) out[i] = MATH(log)(a[i]); break;
+    case FS_TANH: VECTORS(i, n, STORE_SOME(out + i, T(tanh)(GET(a)))) break;
+    case FS_SIGMOID: VECTORS(i, n, STORE_SOME(out + i, T(sigmoid)(GET(a)))) break;
+    case FS_SQUARE: EACH(i, n) out[i] = a[i] * a[i]; break;
+    }
+}
+
+static void T(unary_backward)(int op, void *da, const void *a_, const void *v_, const void *g_, ptrdiff_t n)
+{
+    R *to = da;
+    const R *a = a_, *v = v_, *g = g_;
+    switch (op) {
+    case FS_NEG: EACH(i, n) to[i] -= g[i]; break;
+    case FS_RELU: VECTORS(i, n, STORE_SOME(to + i, GET(to) + GET(g) * SELECT(GET(a) <= 0, ZERO, ONE))) break;
+    case FS_ABS:
+        VECTORS(i, n, {
+            const vec x = GET(a), d = SELECT(x > 0, ONE, SELECT(x < 0, -ONE, x * 0)); /* 0 at 0; NaN stays */
+            STORE_SOME(to + i, GET(to) + GET(g) * d);
+        })
+        break;
+    case FS_SQRT: EACH(i, n) to[i] += g[i] * ((R)0.5 / v[i]); break;
+    case FS_EXP: EACH(i, n) to[i] += g[i] * v[i]; break;
+    case FS_LOG: EACH(i, n) to[i] += g[i] * (1 / a[i]); break;
+    case FS_TANH: EACH(i, n) to[i] += g[i] * ((1 - v[i]) * (1 + v[i])); break;
+    case FS_SIGMOID: /* not v * (1 - v), which loses the tail */
+        VECTORS(i, n, {
+            const vec e = T(exp)(-T(magnitude)(GET(a)));
+            STORE_SOME(to + i, GET(to) + GET(g) * (e / ((1 + e) * (1 + e))));
+        })
+        break;
+    case FS_SQUARE: EACH(i, n) to[i] += g[i] * (2 * a[i]); break;
+    }
+}
+
+#define COMPARISONS(INTO)                                                                                              \
+    switch (comparison) { /* Py_LT and so on */                                                                        \
+    case 0: INTO(<) break;                                                                                             \
+    case 1: INTO(<=) break;                                                                                            \
+    case 2: INTO(==) break;                                                                                            \
+    case 3: INTO(!=) break;                                                                                            \
+    case 4: INTO(>) break;                                                                                             \
+    case 5: INTO(>=) break;                                                                                            \
+    }
+
+static void T(choose)(int comparison, int ones, void *out_, const void *a_, const void *b_, const void *c_,
+                      const void *d_, ptrdiff_t n)
+{
+    R one[4][CHUNK];
+    const R *from[4] = {a_, b_, c_, d_};
+    for (int k = 0; k < 4; k++)
+        if (ones >> k & 1)
+            T(spread)(one[k], *from[k], n);
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        const R *a = ones & 1 ? one[0] : from[0] + at, *b = ones & 2 ? one[1] : from[1] + at;
+        const R *c = ones & 4 ? one[2] : from[2] + at, *d = ones & 8 ? one[3] : from[3] + at;
+        R *out = (R *)out_ + at;
+#define INTO(is) VECTORS(i, length, STORE_SOME(out + i, SELECT(GET(a) is GET(b), GET(c), GET(d))))
+        COMPARISONS(INTO)
+#undef INTO
+    }
+}
+
+static void T(choose_backward)(int comparison, int ones, int outcome, void *to_, const void *a_, const void *b_,
+                               const void *g_, ptrdiff_t n)
+{
+    R one[2][CHUNK], sums[CHUNK];
+    double total = 0.0;
+    if (ones & 1)
+        T(spread)(one[0], *(const R *)a_, n);
+    if (ones & 2)
+        T(spread)(one[1], *(const R *)b_, n);
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        const R *a = ones & 1 ? one[0] : (const R *)a_ + at, *b = ones & 2 ? one[1] : (const R *)b_ + at;
+        const R *g = (const R *)g_ + at;
+        R *to = ones & 4 ? sums : (R *)to_ + at;
+        if (ones & 4)
+            memset(sums, 0, (size_t)length * sizeof(R));
+#define INTO(is)                                                                                                       \
+    VECTORS(i, length, {                                                                                               \
+        const vec held = SELECT(GET(a) is GET(b), GET(g), ZERO), other = SELECT(GET(a) is GET(b), ZERO, GET(g));       \
+        STORE_SOME(to + i, GET(to) + (outcome ? held : other));                                                        \
+    })
+        COMPARISONS(INTO)
+#undef INTO
+        if (ones & 4)
+            total += T(sum)(sums, length);
+    }
+    if (ones & 4)
+        *(R *)to_ += (R)total;
+}
+#undef COMPARISONS
+
+/* --- losses --- */
+
+#define IS_INFINITE(x) __builtin_expect((x) == (R)INFINITY || (x) == -(R)INFINITY, 0)
+
+/* p = softmax(z) where the greatest of z is infinite: those at +inf share the whole; if all are -inf nothing has a share.
+ * NaN stays.  p may be z. */
+static __attribute__((noinline, cold)) void T(softmax_of_infinities)(R *p, const R *z, int n, R top, R *total)
+{
+    R sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += z[i] != z[i] ? z[i] : top > 0 && z[i] == top ? 1 : 0;
+    for (int i = 0; i < n; i++)
+        p[i] = sum == 0 ? 0 : z[i] != z[i] ? z[i] : top > 0 && z[i] == top ? 1 / sum : 0 / sum;
+    *total = sum;
+}
+
+/* p = softmax(z); the greatest of z and the sum of the exponentials of what is left of each. */
+INLINE void T(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
+{
+    const vec none = ZERO - (R)INFINITY; /* beyond the row: exp(-inf) is 0 */
+    vec top, sum;
+    if (n <= 2 * VW) { /* few classes: all in registers */
+        const int left = n < VW ? n : VW, right = n - left;
+        const vec x = T(load_some)(z, left, -(R)INFINITY), y = right ? T(load_some)(z + VW, right, -(R)INFINITY) : none;
+        top = T(spread_greatest)(SELECT(y > x, y, x));
+        if (IS_INFINITE(T(one_of)(top))) {
+            T(softmax_of_infinities)(p, z, n, *greatest = T(one_of)(top), total);
+            return;
+        }
+        const vec e = T(exp)(x - top), f = right ? T(exp)(y - top) : ZERO;
+        sum = T(spread_sum)(e + f);
+        T(store_some)(p, left, e / sum);
+        if (right)
+            T(store_some)(p + VW, right, f / sum);
+    } else {
+        top = none;
+        sum = ZERO;
+        VECTORS(i, n, {
+            const vec t = LOAD_SOME(z + i, -(R)INFINITY);
+            top = SELECT(t > top, t, top);
+        })
+        top = T(spread_greatest)(top);
+        if (IS_INFINITE(T(one_of)(top))) {
+            T(softmax_of_infinities)(p, z, n, *greatest = T(one_of)(top), total);
+            return;
+        }
+        VECTORS(i, n, {
+            const vec e = T(exp)(LOAD_SOME(z + i, -(R)INFINITY) - top);
+            STORE_SOME(p + i, e);
+            sum += e;
+        })
+        sum = T(spread_sum)(sum);
+        VECTORS(i, n, STORE_SOME(p + i, LOAD_SOME(p + i, 0) / sum))
+    }
+    *greatest = T(one_of)(top);
+    *total = T(one_of)(sum);
+}
+
+static void T(softmax)(void *p, ptrdiff_t ldp, void *lse_, const void *z, ptrdiff_t ldz, int n, int lanes)
+{
+    R *lse = lse_, total[CHUNK];
+    for (int from = 0; from < lanes; from += CHUNK) {
+        const int stop = lanes - from < CHUNK ? lanes : from + CHUNK;
+        for (int l = from; l < stop; l++)
+            T(softmax_row)((R *)p + l * ldp, (const R *)z + l * ldz, n, lse + l, total + l - from);
+        for (int l = from; l < stop; l++) /* apart: a call would cost the rows their registers */
+            lse[l] += MATH(log)(total[l - from]);
+    }
+}
+
+#if WIDE
+const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _double) = {
+#else
+const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
+#endif
+    FS_SET_NAME,
+    64 / (int)sizeof(R),
+    T(load_rows),
+    T(compress),
+    T(sparse_affine),
+    T(dense_affine),
+    T(transpose),
+    T(sparse_update),
+    T(sparse_update_one),
+    T(dense_update),
+    T(input_gradient),
+    T(sparse_dot),
+    T(sparse_add),
+    T(binary),
+    T(binary_backward),
+    T(unary),
+    T(unary_backward),
+    T(choose),
+    T(choose_backward),
+    T(not_finite),
+    T(add),
+    T(add_scaled),
+    T(add_product),
+    T(add_number),
+    T(sum),
+    T(dot),
+    T(add_rows),
+    T(turn),
+    T(softmax),
+};
+
+#undef vec
+#undef ivec
+#undef LOAD
+#undef STORE
+#undef IS_INFINITE
+#undef ZERO
+#undef ONE
+#undef GET
+#undef BY_WIDTH
+#undef VECTORS
+#undef LOAD_SOME
+#undef STORE_SOME

@@ -1,0 +1,159 @@
+/* The products of dense matrices for numbers of type R, see lanes.c. */
+
+/* How a tile is stored: c = bias + sums, or c += scale * sums. */
+typedef struct {
+    int set;
+    const R *bias; /* NULL: zero */
+    R scale;
+} T(finish);
+
+/* c[r][0..nv * VW) of sum over k of a[r * ar + k * ak] * b[k][0..nv * VW), r < rows. */
+INLINE void T(tile)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int depth,
+                    T(finish) f, const int rows, const int nv)
+{
+    vec s[ROWS * PANEL], y[PANEL];
+    UNROLL for (int i = 0; i < rows * nv; i++) s[i] = ZERO;
+    for (int k = 0; k < depth; k++) {
+        UNROLL for (int v = 0; v < nv; v++) y[v] = LOAD(b + v * VW);
+        UNROLL for (int r = 0; r < rows; r++) {
+            const R t = a[r * ar];
+            UNROLL for (int v = 0; v < nv; v++) s[r * nv + v] += t * y[v];
+        }
+        a += ak;
+        b += ldb;
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < nv; v++) {
+            R *p = c + r * ldc + v * VW;
+            const vec t = s[r * nv + v];
+            STORE(p, !f.set ? LOAD(p) + f.scale * t : f.bias ? LOAD(f.bias + v * VW) + t : t);
+        }
+}
+
+#define REST(some, nv)                                                                                                 \
+    case some:                                                                                                         \
+        if (some < ROWS)                                                                                               \
+            T(tile)(c + r * ldc, ldc, a + r * ar, ar, ak, b, ldb, depth, f, some < ROWS ? some : 1, nv);               \
+        break;
+#define TILES(nv)                                                                                                      \
+    static void T(tiles##nv)(R * c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb,  \
+                             int rows, int depth, T(finish) f)                                                         \
+    {                                                                                                                  \
+        int r = 0;                                                                                                     \
+        for (; r + ROWS <= rows; r += ROWS)                                                                            \
+            T(tile)(c + r * ldc, ldc, a + r * ar, ar, ak, b, ldb, depth, f, ROWS, nv);                                 \
+        switch (rows - r) {                                                                                            \
+            REST(5, nv)                                                                                                \
+            REST(4, nv)                                                                                                \
+            REST(3, nv)                                                                                                \
+            REST(2, nv)                                                                                                \
+            REST(1, nv)                                                                                                \
+        }                                                                                                              \
+    }
+TILES(1)
+TILES(2)
+#if PANEL > 2
+TILES(3)
+TILES(4)
+#endif
+#undef TILES
+#undef REST
+
+static void T(tiles)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int rows,
+                     int nv, int depth, T(finish) f)
+{
+    switch (nv) {
+    case 1: T(tiles1)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+    case 2: T(tiles2)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+#if PANEL > 2
+    case 3: T(tiles3)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+    case 4: T(tiles4)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+#endif
+    }
+}
+
+/* c[r][0..n) of sum over k < depth of a[r * ar + k * ak] * b[k][0..n): panels of b, DEPTH rows of it at a time. */
+static void T(product)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int rows,
+                       int n, int depth, T(finish) f)
+{
+    for (int i = 0; i < n; i += PANEL * VW) {
+        const int nv = n - i < PANEL * VW ? (n - i) / VW : PANEL;
+        T(finish) g = f;
+        g.bias = f.bias ? f.bias + i : NULL;
+        int k = 0;
+        do { /* at least once: a product of depth 0 is the bias */
+            const int some = depth - k < DEPTH ? depth - k : DEPTH;
+            T(tiles)(c + i, ldc, a + k * ak, ar, ak, b + k * ldb + i, ldb, rows, nv, some, g);
+            g.set = 0;
+            k += some;
+        } while (k < depth);
+    }
+}
+
+/* VW sums of products at once, their vectors folded into one: for few lanes turning w does not pay. */
+static void T(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
+{
+    int j = 0;
+    for (; j < m; j += VW) {
+        const int some = m - j < VW ? m - j : VW;
+        vec s[VW];
+        const R *row[VW];
+        UNROLL for (int v = 0; v < VW; v++) {
+            row[v] = w + (j + (v < some ? v : 0)) * ldw;
+            s[v] = ZERO;
+        }
+        for (int i = 0; i < n; i += VW) {
+            const vec y = LOAD(g + i);
+            UNROLL for (int v = 0; v < VW; v++) s[v] += y * LOAD(row[v] + i);
+        }
+        const vec t = T(fold)(s);
+        if (some == VW)
+            STORE(dx + j, LOAD(dx + j) + t);
+        else {
+            R p[VW];
+            STORE(p, t);
+            for (int v = 0; v < some; v++)
+                dx[j + v] += p[v];
+        }
+    }
+}
+
+static void T(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdiff_t ldw, int n, int m, int lanes,
+                              const void *g_, ptrdiff_t ldg, void *room)
+{
+    R *dx = dx_;
+    const R *w = w_, *g = g_;
+    (void)room;
+    if (lanes < 4) {
+        for (int l = 0; l < lanes; l++)
+            T(dots)(dx + l * lddx, w, ldw, n, m, g + l * ldg);
+        return;
+    }
+    R panel[TURNED * PANEL * VW];
+    const T(finish) f = {0, NULL, 1};
+    for (int j = 0; j < m; j += PANEL * VW) {
+        const int some = m - j < PANEL * VW ? m - j : PANEL * VW, nv = (some + VW - 1) / VW, ld = nv * VW;
+        for (int i = 0; i < n; i += TURNED) {
+            const int depth = n - i < TURNED ? n - i : TURNED;
+            for (int p = 0; p < depth; p += VW)
+                for (int q = 0; q < nv; q++) {
+                    vec s[VW];
+                    UNROLL for (int v = 0; v < VW; v++)
+                        s[v] = q * VW + v < some ? LOAD(w + (j + q * VW + v) * ldw + i + p) : ZERO;
+                    T(flip)(s);
+                    UNROLL for (int v = 0; v < VW; v++) STORE(panel + (p + v) * ld + q * VW, s[v]);
+                }
+            if (some == ld)
+                T(tiles)(dx + j, lddx, g + i, ldg, 1, panel, ld, lanes, nv, depth, f);
+            else
+                for (int l = 0; l < lanes; l += ROWS) { /* dx has no room beyond m */
+                    const int rows = lanes - l < ROWS ? lanes - l : ROWS;
+                    R part[ROWS * PANEL * VW] = {0};
+                    T(tiles)(part, ld, g + l * ldg + i, ldg, 1, panel, ld, rows, nv, depth, f);
+                    for (int r = 0; r < rows; r++)
+                        for (int q = 0; q < some; q++)
+                            dx[(l + r) * lddx + j + q] += part[r * ld + q];
+                }
+        }
+    }
+}

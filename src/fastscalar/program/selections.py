@@ -1,0 +1,140 @@
+"""Recordings that differ only in which number a whole number of the row selects become one recording.
+
+`probs[label]` of a Python list reads the label: the recording of one label holds for no other.  But the recordings of
+two labels are the same operations on the same operands, one of them aside, and that is a gather: node i of the label's
+value.  Nothing is guessed: a value is known when a row that has it was recorded and fitted in.
+
+The boundary: reads and makes Graphs (`_program`); `programs` says which rows a recording is for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastscalar.program._graph import (
+    ARE_EQUAL,
+    NODE_CONSTANT,
+    NODE_COPY,
+    NODE_INPUT,
+    NODE_ITEM,
+    READ_SAME,
+    graph_of,
+    same_items,
+)
+
+MOST = 4096  # values of the whole number
+PLACES = 64  # operands that it selects
+
+Place = tuple[str, int]  # "a" or "b": the left or the right operand of a node
+
+
+def reads(graph: Any, at: int) -> np.ndarray:
+    """Which guards of a graph say that input `at`, a whole number, has its value."""
+    guards = graph.guards
+    left = guards["left"]
+    of_input = (graph.op[left] == NODE_INPUT) & (graph.a[left] == at)
+    return of_input & ((guards["op"] == READ_SAME) | ((guards["op"] == ARE_EQUAL) & (guards["value"] != 0.0)))
+
+
+def differences(g: Any, h: Any, at: int) -> dict[Place, int] | None:
+    """The operands of h that are not those of g; None if the two differ in anything else than input `at` and these."""
+    if len(g.op) != len(h.op) or g.result != h.result or g.inputs != h.inputs:
+        return None
+    if not (np.array_equal(g.op, h.op) and np.array_equal(g.stopped, h.stopped) and same_items(g, h)):
+        return None
+    constant = g.op == NODE_CONSTANT
+    if g.value[constant].tobytes() != h.value[constant].tobytes():
+        return None
+    one, other = g.guards[~reads(g, at)], h.guards[~reads(h, at)]
+    if len(one) != len(other) or any(not np.array_equal(one[f], other[f]) for f in ("op", "left", "right", "value")):
+        return None
+    computed = (g.op > NODE_CONSTANT) | (g.op == NODE_COPY)
+    if not all(np.array_equal(getattr(g, f)[~computed], getattr(h, f)[~computed]) for f in ("a", "b")):
+        return None
+    found: dict[Place, int] = {}
+    for field in ("a", "b"):
+        x, y = getattr(g, field), getattr(h, field)
+        for i in np.flatnonzero(x != y)[: PLACES + 1].tolist():
+            if y[i] < 0 or x[i] < 0:
+                return None
+            found[field, i] = int(y[i])
+    return found if len(found) <= PLACES else None
+
+
+class Family:
+    """Recordings of the values of one whole number, input `at`; the first of them is the pattern."""
+
+    def __init__(self, graph: Any, at: int, value: int) -> None:
+        self.pattern, self.at = graph, at
+        self.selected: dict[int, dict[Place, int]] = {value: {}}
+
+    def add(self, graph: Any, value: int) -> bool:
+        """Whether the recording of another value fits in."""
+        found = differences(self.pattern, graph, self.at)
+        values = [*self.selected, value]
+        if found is None or min(values) < 0 or max(values) >= MOST:
+            return False
+        places = found.keys() | set().union(*(places.keys() for places in self.selected.values()))
+        if len(places) > PLACES:
+            return False
+        last = max((node for operands in (found, *self.selected.values()) for node in operands.values()), default=0)
+        if any(max(last, self._own(place)) >= place[1] for place in places):
+            return False                         # an operand would come after what reads it
+        self.selected[value] = found
+        return True
+
+    def _own(self, place: Place) -> int:
+        field, i = place
+        return int(getattr(self.pattern, field)[i])
+
+    def graph(self) -> Any:
+        """The recording of all of these values: each place reads what a gather gives."""
+        g = self.pattern
+        places = sorted({place for places in self.selected.values() for place in places}, key=lambda p: (p[1], p[0]))
+        size = max(self.selected) + 1
+        tables: dict[tuple[int, ...], list[Place]] = {}
+        for place in places:
+            own = self._own(place)
+            row = [own] * size
+            for value, chosen in self.selected.items():
+                row[value] = chosen.get(place, own)
+            tables.setdefault(tuple(row), []).append(place)
+        starts = np.array(sorted(max(table) + 1 for table in tables), np.int64)    # each gather behind its candidates
+        n = len(g.op)
+        moved = np.arange(n) + np.searchsorted(starts, np.arange(n), side="right")
+        of_table = dict(zip(sorted(tables, key=max), starts + np.arange(len(starts)), strict=True))
+        where = {place: int(of_table[table]) for table, some in tables.items() for place in some}
+        columns = {name: _spread(getattr(g, name), moved, n + len(starts)) for name in ("op", "value", "stopped")}
+        operands: dict[str, np.ndarray] = {}
+        for field in ("a", "b"):
+            column = getattr(g, field).astype(np.int64)
+            refers = ((g.op > NODE_CONSTANT) | (g.op == NODE_COPY)) & (column >= 0)
+            column[refers] = moved[column[refers]]
+            for (name, i), node in where.items():
+                if name == field:
+                    column[i] = node
+            operands[field] = _spread(column.astype(np.int32), moved, n + len(starts))
+        items = [_renamed(item, moved) for item in g.items]
+        for table, node in of_table.items():
+            columns["op"][node], columns["value"][node] = NODE_ITEM, g.value[table[0]]
+            operands["a"][node], operands["b"][node] = len(items), 0
+            items.append(("gather", int(node), 1, moved[np.array(table)].astype(np.int32), self.at + 1))
+        guards = g.guards[~reads(g, self.at)].copy()
+        guards["left"] = moved[guards["left"]]
+        right = guards["right"] >= 0
+        guards["right"][right] = moved[guards["right"][right]]
+        return graph_of(g, columns, operands, items, guards, int(moved[g.result]))
+
+
+def _spread(column: np.ndarray, moved: np.ndarray, n: int) -> np.ndarray:
+    out = np.zeros(n, column.dtype)
+    out[moved] = column
+    return out
+
+
+def _renamed(item: Any, moved: np.ndarray) -> Any:
+    """An item with its nodes where they are now: its first output, and its operands, which are arrays."""
+    arrays = (moved[part].astype(np.int32) if isinstance(part, np.ndarray) else part for part in item[3:])
+    return (item[0], int(moved[item[1]]), item[2], *arrays)
