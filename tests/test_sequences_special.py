@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+from compiled import check as check_program
+from compiled import compiled_only
 from fastscalar import Tensor, _core, reference
 
 INF, NAN, LARGEST = math.inf, math.nan, 1.7976931348623157e308
@@ -255,14 +257,51 @@ def test_no_decision_in_a_program() -> None:
     one_recording(lambda x: -fs.math.log(fs.math.exp(net(x)[0] - fs.max(net(x))) + 1.0), rows)
 
 
-def test_argmax_as_an_index_holds_for_rows_that_have_the_same() -> None:
+def test_argmax_is_an_index_without_a_decision() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(100, 4)).round(1)
+    array, table = fs.to_tensor(rng.normal(size=4)), fs.to_tensor(rng.normal(size=(4, 3)))
+    net = fs.MLP(4, [6, 4], seed=0)
+    for f in (
+        lambda x: x[0] * array[fs.argmax(x)],
+        lambda x: x[fs.argmin(x)] * x[fs.argmax([v * v for v in x])],
+        lambda x: fs.cross_entropy(x, fs.argmax(x)),
+        lambda x: fs.cross_entropy([v * x[1] for v in x], fs.argmin(net(x))),
+        lambda x: fs.dot(table[fs.argmax(net(x))], x[1:]) + table[fs.argmin(x), 1] + table[2, fs.argmax(x[:3])],
+    ):
+        one_recording(f, rows)
+        with compiled_only():
+            check_program(f, [array, table], rows)
+
+
+def test_a_computed_index_that_is_out_of_range_raises_as_the_function_does() -> None:
+    rows = np.eye(4)
+    short = fs.to_tensor([1.0, 2.0, 3.0])
+    for f, error in (
+        (lambda x: short[fs.argmax(x)] * x[0], IndexError),
+        (lambda x: fs.cross_entropy(short, fs.argmax(x)) * x[0], ValueError),
+    ):
+        program = fs.compile(f)
+        assert program.map(rows[:3]).tolist() == [f(fs.to_tensor(row)).data for row in rows[:3]]
+        for call in (program.map, program.value_and_grad, program.backward):
+            with pytest.raises(error, match="row 3: "):
+                call(rows)
+
+    def caught(x: Any) -> Any:
+        try:
+            return short[fs.argmax(x)] * x[0]
+        except IndexError:
+            return x[3] * 7.0
+
+    assert fs.compile(caught).map(rows).tolist() == [1.0, 0.0, 0.0, 7.0]
+
+
+def test_argmax_as_an_index_of_a_list_holds_for_rows_that_have_the_same() -> None:
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(50, 3))
-    table, array = [10.0, 20.0, 30.0], fs.to_tensor([1.0, 2.0, 3.0])
+    table = [10.0, 20.0, 30.0]
     for f in (
         lambda x: x[0] * table[fs.argmax(x)],
-        lambda x: x[0] * array[fs.argmax(x)],
-        lambda x: fs.cross_entropy(x, fs.argmax(x)),
         lambda x: sum((v * v for v in x[: fs.argmin(x) + 1]), 0.0),
     ):
         program = fs.compile(f)

@@ -110,6 +110,14 @@ cdef enum WideCode:
     W_CUSTOM                # the user's own operation: parents x, its step a Python callable (Pin.step)
     W_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
     W_SELECT                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
+    W_BEST                  # there: max, min, argmax, argmin of x, by `code` (BestCode); labels[0]: which element it is
+
+
+cdef enum BestCode:
+    BEST_MAX
+    BEST_MIN
+    BEST_ARGMAX
+    BEST_ARGMIN
 
 
 cdef enum OperandKind:
@@ -151,8 +159,9 @@ ctypedef struct Wide:
     Operand x
     Operand y
     Operand z
-    int *labels             # W_XENT: one a row; W_GATHER: the index; W_SELECT: the outcome; owned
-    int argument            # W_XENT, W_GATHER: the whole number of a program that it depends on + 1; 0: none
+    int *labels             # W_XENT: one a row; W_GATHER, W_BEST: the index; W_SELECT: the outcome; owned
+    int argument            # W_XENT, W_GATHER: the whole number of a program that it depends on + 1; 0: none, of a
+    #                         gather the number y, which the program computes
     int pin                 # W_CUSTOM: its Pin + 1; 0: none
     double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
     #                         W_SQUARED, W_MSE: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
@@ -346,6 +355,7 @@ cdef int node_of_number(double v) except -1
 
 cdef Row *row(int code) noexcept nogil
 cdef str op_name(int code)
+cdef str best_name(int code)
 cdef int as_number(object x, double *v) except -1
 cdef bint is_error(int code, double a, double b, double v) noexcept nogil
 

@@ -1202,7 +1202,8 @@ binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, F
 unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True, READS_A | READS_V)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
-                         "mse_loss", "cross_entropy", "custom", "gather", "where")
+                         "mse_loss", "cross_entropy", "custom", "gather", "where", "best")
+cdef tuple BEST_NAMES = ("max", "min", "argmax", "argmin")
 
 
 cdef Row *row(int code) noexcept nogil:
@@ -1211,6 +1212,10 @@ cdef Row *row(int code) noexcept nogil:
 
 cdef str op_name(int code):
     return TABLE[code].name.decode()
+
+
+cdef str best_name(int code):
+    return BEST_NAMES[code]
 
 
 cdef bint lenient():
@@ -2833,6 +2838,9 @@ cdef void element_backward(Wide *q, int k) noexcept nogil:
         add_to(&q.x, <Py_ssize_t>q.labels[0] * q.count + k, g)
     elif q.op == W_SELECT:
         add_to(&q.x, 2 if q.labels[0] else 3, g)
+    elif q.op == W_BEST:
+        if q.code <= BEST_MIN:
+            add_to(&q.x, q.labels[0], g)
     elif q.op == W_SQUARED or q.op == W_MSE:
         if q.op == W_MSE:
             g = g * 2.0 / q.x.count
@@ -3007,6 +3015,8 @@ cdef str name_of(int i):
     q = T.wide[T.record[i].a]
     if q.op == W_CUSTOM:
         return (<dict>T.pins[q.pin - 1].attributes).get("_op", "") if q.pin else ""
+    if q.op == W_BEST:
+        return best_name(q.code)
     return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
 
 

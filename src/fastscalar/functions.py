@@ -7,7 +7,6 @@ TensorArray.  What each one does at a kink is in its docstring.
 from __future__ import annotations
 
 import builtins
-import functools
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -17,13 +16,13 @@ from fastscalar.engine._array import (
     TensorArray,
     TracedBool,
     TracedInt,
+    best_of,
     dot,
     elementwise,
     logsumexp,
     select,
     softmax,
     total,
-    whole_number,
 )
 from fastscalar.engine.views import ArrayView
 
@@ -237,7 +236,7 @@ def _one_row(xs: Iterable[Any], name: str) -> list[Any]:
     if builtins.any(hasattr(kind, "__len__") for kind in set(map(type, items))):
         raise ValueError(f"{name}: expected one dimension, got several")
     if _recording():  # whole numbers of a row are numbers here, and no decision
-        items = [x.tensor if type(x) is TracedInt else x for x in items]
+        items = [x.tensor if type(x) is TracedInt else bool(x) if type(x) is TracedBool else x for x in items]
     return items
 
 
@@ -285,8 +284,7 @@ def max(xs: Iterable[Any]) -> Any:
     >>> fs.max([fs.Tensor(1.0), 2.0])
     Tensor(data=2.0)
     """
-    items = _one_row(xs, "max")
-    return _as_tensor(functools.reduce(_larger, items) if _recording() else _best(items, builtins.max))
+    return _as_tensor(_best(xs, "max"))
 
 
 def min(xs: Iterable[Any]) -> Any:
@@ -298,22 +296,20 @@ def min(xs: Iterable[Any]) -> Any:
     >>> fs.min([fs.Tensor(1.0), 2.0])
     Tensor(data=1.0)
     """
-    items = _one_row(xs, "min")
-    return _as_tensor(functools.reduce(_smaller, items) if _recording() else _best(items, builtins.min))
+    return _as_tensor(_best(xs, "min"))
 
 
 def argmax(xs: Iterable[Any]) -> int:
     """The index of what `max` gives, an int; of NaN the first.  ValueError of nothing.
 
-    In a program it is a whole number in which rows may differ: arithmetic with floats and Tensors, and comparisons for
-    `where`, are no decisions on it; an index of a list, or arithmetic with ints, is.
+    In a program it is a whole number in which rows may differ: arithmetic with floats and Tensors, comparisons for
+    `where`, and as an index of a TensorArray are no decisions on it; an index of a list, or arithmetic with ints, is.
 
     >>> import fastscalar as fs
     >>> fs.argmax([fs.Tensor(1.0), 2.0, 2.0])
     1
     """
-    items = _one_row(xs, "argmax")
-    return _traced_place(items, operator.ge, maximum) if _recording() else items.index(_best(items, builtins.max))
+    return _best(xs, "argmax")
 
 
 def argmin(xs: Iterable[Any]) -> int:
@@ -323,33 +319,25 @@ def argmin(xs: Iterable[Any]) -> int:
     >>> fs.argmin([fs.Tensor(1.0), 2.0, 1.0])
     0
     """
-    items = _one_row(xs, "argmin")
-    return _traced_place(items, operator.le, minimum) if _recording() else items.index(_best(items, builtins.min))
+    return _best(xs, "argmin")
 
 
-def _best(items: list[Any], of_all: Any) -> Any:
-    """The first that is the largest or the smallest, or the first NaN, which Python's `max` and `min` may pass over."""
+_BEST = ("max", "min", "argmax", "argmin")  # codes of `best_of`
+_OF_ALL: dict[str, Any] = {"max": builtins.max, "min": builtins.min, "argmax": builtins.max, "argmin": builtins.min}
+
+
+def _best(xs: Iterable[Any], name: str) -> Any:
+    """The first that is the largest or the smallest, or its place; the first NaN, which Python's may pass over.
+
+    In a program one instruction without a decision."""
+    items = _one_row(xs, name)
+    if len(items) > 1 and _recording() and Tensor in set(map(type, items)):
+        return best_of(xs if isinstance(xs, TensorArray) else items, _BEST.index(name))
     if builtins.any(map(operator.ne, items, items)):
-        return next(x for x in items if x != x)
-    return of_all(items)
-
-
-def _larger(best: Any, x: Any) -> Any:
-    """`_best` of two without a decision.  Not `maximum`: an infinite or NaN adjoint must not reach the other one."""
-    return where(best != best, best, where(best >= x, best, x))
-
-
-def _smaller(best: Any, x: Any) -> Any:
-    return where(best != best, best, where(best <= x, best, x))
-
-
-def _traced_place(items: list[Any], holds: Any, of_two: Any) -> Any:
-    """The index of `_best` without decisions, while a program is recorded."""
-    best, at = items[0], 0.0
-    for k, x in enumerate(items[1:], start=1):
-        at = where(holds(best, x), at, where(best != best, at, float(k)))
-        best = of_two(best, x)
-    return whole_number(_as_tensor(at))
+        best = next(x for x in items if x != x)
+    else:
+        best = _OF_ALL[name](items)
+    return items.index(best) if name.startswith("arg") else best
 
 
 def log_softmax(xs: Any) -> Any:

@@ -154,11 +154,6 @@ cdef class TracedInt(TracedNumber):
         return getattr(operator.index(self), name)           # bit_length, numerator, ...
 
 
-def whole_number(Tensor t not None):
-    """A whole number that a program computes, to be compared and counted with as it is, and an index of lists."""
-    return TracedInt(<long long>T.value[t.index], t, -1)
-
-
 # Not where they are asked for: of the entries of a tuple written there Cython ignores that one raised (an interrupt).
 cdef tuple REAL_NUMBERS = (numbers.Real, np.bool_)
 cdef tuple SEQUENCES = (list, tuple, TensorArray, np.ndarray)
@@ -295,9 +290,46 @@ cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1:
     return 0
 
 
-cdef object gather(TensorArray candidates, TracedInt index, Py_ssize_t at):
+def best_of(xs, int code):
+    """max, min, argmax or argmin (a BestCode) of the elements, as an instruction: without a decision.
+
+    The first of equals, or the first NaN.  A Tensor; the places are a whole number that the program computes."""
+    cdef Source s = source(xs, best_name(code))
+    cdef int *place = <int *>allocate(sizeof(int))
+    cdef bint least = code == BEST_MIN or code == BEST_ARGMIN
+    cdef Py_ssize_t k, best = 0
+    cdef double v, held
+    cdef Tensor t
+    cdef Wide *q
+    if place == NULL:
+        out_of_memory(best_name(code), 1)
+    try:
+        safepoint(1)
+        t = Tensor.__new__(Tensor)
+        q = begin(W_BEST, 1, s, None, None, best_name(code))
+    except BaseException:
+        PyMem_RawFree(place)
+        raise
+    held = value_of(&q.x, 0)
+    for k in range(1, s.count):
+        v = value_of(&q.x, k)
+        if held != held:
+            break
+        if not (held <= v if least else held >= v):
+            held, best = v, k
+    q.code = code
+    q.labels = place
+    q.rows = 1
+    place[0] = <int>best
+    T.value[T.n] = held if code <= BEST_MIN else <double>best
+    end_scalar(q, t)
+    return t if code <= BEST_MIN else TracedInt(best, t, -1)
+
+
+cdef object gather(candidates, TracedInt index, Py_ssize_t at):
     """candidates[index], as an instruction that a replay can do for another index."""
     cdef Source s = source(candidates, "an index")
+    cdef Source chooser = source([index.tensor], "an index") if index.argument < 0 else None
     cdef Py_ssize_t count = s.count // s.shape[0], k
     cdef int *where = <int *>allocate(sizeof(int))
     cdef TensorArray array
@@ -309,7 +341,7 @@ cdef object gather(TensorArray candidates, TracedInt index, Py_ssize_t at):
         safepoint(count)
         t = Tensor.__new__(Tensor)
         array = TensorArray.__new__(TensorArray)
-        q = begin(W_GATHER, count, s, None, None, "an index")
+        q = begin(W_GATHER, count, s, chooser, None, "an index")
     except BaseException:
         PyMem_RawFree(where)
         raise
@@ -1102,9 +1134,9 @@ def cross_entropy(logits, label):
     else:
         if isinstance(label, TensorArray) and len(label) == 1:
             label = label[0]
-        if type(label) is TracedInt and (<TracedInt>label).argument < 0:
-            label = operator.index(label)
         one = label_number(label, classes)
+        if type(label) is TracedInt and (<TracedInt>label).argument < 0:     # computed, and no decision either
+            return logsumexp(logits) - gather(logits, label, one)
         if type(label) is TracedInt:
             argument = (<TracedInt>label).argument + 1
         elif programs and type(label) is Tensor:
@@ -1302,8 +1334,7 @@ cdef class TensorArray:
                 strides[ndim] = self.strides_[d] * step
                 offset += start * self.strides_[d]
                 ndim += 1
-            elif type(k) is TracedInt and (<TracedInt>k).argument >= 0 and traced is None and (
-                    programs and recording_here() is not None):
+            elif type(k) is TracedInt and traced is None and programs and recording_here() is not None:
                 traced = k
                 at = traced.value
                 if at < 0:

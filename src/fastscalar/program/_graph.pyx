@@ -163,9 +163,12 @@ cdef class Recording(Recorder):
                 elif T.record[i].op > WIDE:
                     see(T.record[i].a)
                     see(T.record[i].b)
+                elif q != NULL and q.op == W_BEST and q.code > BEST_MIN:
+                    pass                         # a place
                 elif q != NULL and q.op != W_LEAF:
                     see_operand(&q.x)
-                    see_operand(&q.y)
+                    if q.op != W_GATHER:         # y is an index
+                        see_operand(&q.y)
                     see_operand(&q.z)
                 else:
                     found = i < self.first and T.record[i].op != CONST and i not in whole
@@ -606,7 +609,8 @@ cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) e
         if T.record[k].op > WIDE:
             if not never_raises(T.record[k].op):
                 see(<int>k)
-        elif T.record[k].op == WIDE and T.wide[T.record[k].a].argument:     # an index or a label: out of range?
+        elif T.record[k].op == WIDE and (               # an index or a label: out of range?
+                T.wide[T.record[k].a].argument or T.wide[T.record[k].a].op == W_GATHER):
             see(<int>k)
     i = previous(<int>T.n)
     while i > 0:
@@ -719,7 +723,9 @@ def extract(Recording recording not None, Tensor result not None):
         ("cross_entropy", first, 1, x, input of the label + 1, label)
         ("logsumexp", first, 1, x), ("softmax", first, outputs, x)
         ("gather", first, outputs, candidates (or a block), input of the index + 1)
+        ("gather", first, outputs, candidates (or a block), 0, [index])
         ("where", first, 1, [left, right, a, b], comparison)
+        ("max" or "min" or "argmax" or "argmin", first, 1, x)
     """
     cdef Graph g = Graph()
     cdef Nodes m
@@ -771,14 +777,15 @@ cdef int count_operations(Py_ssize_t i) except -1:
         elif q.op == W_MAP1 or q.op == W_MAP2 or q.op == W_SELECT:
             total += q.count
         elif q.op != W_LEAF and q.op != W_GATHER:
-            total += 3 * q.x.count if q.op != W_SUM else q.x.count
+            total += 3 * q.x.count if q.op != W_SUM and q.op != W_BEST else q.x.count
         i += q.count
     return <int>min(total, <long long>0x7fffffff)
 
 
 cdef bint is_chosen(int i) noexcept nogil:
-    """A `where` and an index are no operations for the function itself: they give it one of their operands."""
-    return T.record[i].op == WIDE and T.wide[T.record[i].a].op in (W_SELECT, W_GATHER)
+    """A `where`, an index and a maximum are no operations for the function itself: they give it one of their
+    operands."""
+    return T.record[i].op == WIDE and T.wide[T.record[i].a].op in (W_SELECT, W_GATHER, W_BEST)
 
 
 cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) except -1:
@@ -940,6 +947,10 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
             g.entries[item] = ("softmax", first, q.count, operands)
         elif q.op == W_GATHER:
             g.entries[item] = ("gather", first, q.count, operands, q.argument)
+            if not q.argument:
+                g.entries[item] += (operand_nodes(g, &q.y, number),)
+        elif q.op == W_BEST:
+            g.entries[item] = (best_name(q.code), first, 1, operands)
         else:
             raise NotReplayable(f"the operation {name_of(q.start)!r}")
     return 0

@@ -80,6 +80,18 @@ cdef int fill_fast() except -1:
 fill_fast()
 
 
+cdef tuple JUST_ONE = (3,)
+
+
+cdef tuple operands_of(item):
+    """Which entries of an item are arrays of nodes that it reads."""
+    if item[0] == "affine":
+        return 3, 4, 5
+    if item[0] == "gather" and not item[4]:
+        return 3, 5
+    return JUST_ONE
+
+
 cdef bint raises(int o) noexcept nogil:
     """Whether an operation of a graph may raise."""
     return o > G_CONSTANT and not o & IEEE and o != COPY and not never_raises(o)
@@ -89,6 +101,7 @@ cdef int kernel_of(int code, bint exact) noexcept nogil:
     """The kernel of an operation, -1: the function of the table.  exact: one with the same bits."""
     return -1 if exact and code in (EXP, TANH, SIGMOID) else FAST[code]
 
+cdef dict BEST = {best_name(code): code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST_ARGMIN)}
 cdef dict NAMES = {code: name for code, name, _, _ in _operations()}
 NAMES[<int>SQUARE] = "square"
 NAMES[<int>COPY] = "copy"
@@ -162,7 +175,7 @@ cdef class Rewriter:
     cdef Ints direct                         # by sum: the product's output is the sum; else its node, or -1
     cdef list items, groups, input_kinds, input_sizes, counts
     cdef dict tables                 # what became of the operands of items
-    cdef dict gathered               # gathers, by table and index: the first output
+    cdef dict known_items            # gathers, by table and index, maxima, by operands: the first output
     cdef int[::1] twin               # by item: first output of an earlier one that is the same, -1
     cdef set raising                 # sums that have squares in them which may overflow
     cdef dict matrices               # (nodes, matrix) by shape and checksum
@@ -202,7 +215,7 @@ cdef class Rewriter:
             self.wanted = np.concatenate(trained)
             self.begin = np.cumsum([0] + [len(elements) for elements in trained])
         self.groups, self.counts, self.tables, self.raising = [], [], {}, set()
-        self.gathered, self.twin = {}, np.full(len(graph.items) + 1, -1, np.int32)
+        self.known_items, self.twin = {}, np.full(len(graph.items) + 1, -1, np.int32)
         self.matrices, self.packs, self.spreads = {}, {}, {}
         self.zero = -1
         return 0
@@ -240,7 +253,7 @@ cdef class Rewriter:
                 continue
             if self.op[i] == G_ITEM:
                 item = self.items[self.a[i]]
-                for j in range(3, 6 if item[0] == "affine" else 4):
+                for j in operands_of(item):
                     if id(item[j]) not in done:
                         done.add(id(item[j]))
                         operands = item[j].ravel()
@@ -297,14 +310,20 @@ cdef class Rewriter:
         """Its operands are those of the shared nodes; in place of its first output stands its mask."""
         cdef list item = self.items[k]
         mask = 0
-        for j in range(3, 6 if item[0] == "affine" else 4):
+        for j in operands_of(item):
             key = id(item[j])                    # of an array that the graph holds; gathers from one table share it
             if item[0] != "gather" or key not in self.tables:
                 self.tables[key] = self.represented(item[j])
             item[j], some = self.tables[key]
             mask |= some
+        key = None
         if item[0] == "gather":                  # once for each index
-            twin = self.gathered.setdefault((id(item[3]), item[2], item[4], stopped), item[1])
+            key = id(item[3]), item[2], item[4], stopped, 0 if item[4] else int(item[5][0])
+        elif item[0] in BEST:
+            key = item[0], item[3].tobytes(), stopped
+            mask = mask if BEST[item[0]] <= BEST_MIN else 0
+        if key is not None:
+            twin = self.known_items.setdefault(key, item[1])
             if twin != item[1]:
                 self.twin[k] = twin
         item.append(item[1])                     # the first output is the last entry now
@@ -440,7 +459,7 @@ cdef class Rewriter:
                 if self.a[i] not in done:
                     done.add(self.a[i])
                     item = self.items[self.a[i]]
-                    for k in range(3, 6 if item[0] == "affine" else 4):
+                    for k in operands_of(item):
                         if item[0] != "gather" or id(item[k]) not in tables:
                             tables.add(id(item[k]))
                             self.need_all(item[k].ravel())
@@ -453,9 +472,9 @@ cdef class Rewriter:
         return 0
 
     cdef bint may_be_out_of_range(self, int k) except -1:
-        """Whether an item is chosen by a whole number of the row."""
+        """Whether an item is chosen by a whole number of the row, or by a computed one."""
         item = self.items[k]
-        return (item[0] == "gather" or item[0] == "cross_entropy") and item[4] > 0
+        return item[0] == "gather" or (item[0] == "cross_entropy" and item[4] > 0)
 
     cdef int need_all(self, nodes) except -1:
         cdef const int[::1] view = nodes
@@ -683,6 +702,8 @@ cdef class Rewriter:
                     if item[0] != "gather" or id(item[3]) not in depths:
                         depths[id(item[3])] = self.depth_of_all(item[3])
                     l = depths[id(item[3])]
+                    if item[0] == "gather" and not item[4]:
+                        l = max(l, self.depth(item[5][0], section))
                     self.item_level[self.a[i]] = l + 1
                 else:
                     l = self.depth(self.a[i], section)
@@ -1028,42 +1049,43 @@ cdef class Rewriter:
             PyMem_RawFree(keys)
         return 0
 
+    cdef bint side_by_side(self, nodes) except -1:
+        """Whether these nodes are neighbouring columns of a run."""
+        cdef const int[::1] view = nodes
+        cdef Py_ssize_t k
+        cdef int i = view[0]
+        if self.where[i] != ROWS:
+            return False
+        for k in range(1, view.shape[0]):
+            if self.where[view[k]] != ROWS or self.run[view[k]] != self.run[i] or self.at[view[k]] != self.at[i] + k:
+                return False
+        return True
+
     cdef int run_of(self, nodes, int *first) except -1:
         """A run that has these nodes side by side: theirs, or one that they are packed into."""
-        cdef const int[::1] view = nodes
-        cdef Py_ssize_t k
-        cdef int i = view[0], run = self.run[i] if self.where[i] == ROWS else -1
-        cdef bint there = run >= 0
-        for k in range(1, view.shape[0]):
-            if not there or self.where[view[k]] != ROWS or self.run[view[k]] != run or (
-                    self.at[view[k]] != self.at[i] + k):
-                there = False
-                break
-        first[0] = self.at[i] if there else 0
-        return run if there else self.pack(nodes)
+        cdef int i = nodes[0]
+        if self.side_by_side(nodes):
+            first[0] = self.at[i]
+            return self.run[i]
+        first[0] = 0
+        return self.pack(nodes)
 
-    cdef int pack(self, nodes) except -1:
-        cdef Instr q
+    cdef int refer_one_by_one(self, Ref *r, nodes) except -1:
+        """Slots and uniform numbers in any order: these as -1 - their address, with a port each."""
         cdef const int[::1] view = nodes
-        cdef int[::1] index
+        cdef int[::1] index = np.empty(view.shape[0], np.int32)
         cdef Py_ssize_t k
         cdef int i
-        key = np.asarray(nodes).tobytes()
-        if key in self.packs:
-            return self.packs[key]
-        memset(&q, 0, sizeof(Instr))
-        q.kind, q.n = I_PACK, <int>view.shape[0]
         wanted = {}
-        for k in range(q.n):
+        for k in range(view.shape[0]):
             i = view[k]
-            q.mask |= self.mask[i]
+            r.mask |= self.mask[i]
             if self.depends[i] == C_LANE and self.where[i] == ROWS and self.copy[i] < 0:
                 wanted.setdefault(self.run[i], {})[i] = True
         for some in wanted.values():
             self.spread(list(some))
-        index = np.empty(q.n, np.int32)
-        q.a.port = <int>len(self.plan.port_address)
-        for k in range(q.n):
+        r.port = <int>len(self.plan.port_address)
+        for k in range(view.shape[0]):
             i = view[k]
             if self.depends[i] == C_LANE:
                 index[k] = self.slot(i)
@@ -1071,7 +1093,18 @@ cdef class Rewriter:
                 index[k] = -1 - self.address(i)
                 self.plan.port_address.append(self.address(i))
         self.plan.keep.append(np.asarray(index))
-        q.a.kind, q.a.mask, q.a.index = R_SLOTS, q.mask, &index[0]
+        r.kind, r.index = R_SLOTS, &index[0]
+        return 0
+
+    cdef int pack(self, nodes) except -1:
+        cdef Instr q
+        key = np.asarray(nodes).tobytes()
+        if key in self.packs:
+            return self.packs[key]
+        memset(&q, 0, sizeof(Instr))
+        q.kind, q.n = I_PACK, <int>len(nodes)
+        self.refer_one_by_one(&q.a, nodes)
+        q.mask = q.a.mask
         q.run = self.plan.add_run(q.n, q.mask, False)
         self.plan.add_instr(&q, True)
         self.packs[key] = q.run
@@ -1261,7 +1294,14 @@ cdef class Rewriter:
         q.a.port = q.b.port = p.c.port = p.d.port = -1
         p.saved = p.address = p.argument = -1
         p.exact = self.any_exact(range(first_output, first_output + outputs))
-        if kind == "where":
+        if kind == "gather" and not item[4]:     # before the instructions that it waits for
+            p.label, p.saved = self.slot(item[5][0]), self.plan.add_run(1, 0, False)
+        if kind in BEST:
+            self.refer_to_best(&q, &p, item[3])
+            q.kind, q.code, q.n = I_BEST, BEST[kind], 1
+            p.saved = self.next_slot
+            self.next_slot += 1
+        elif kind == "where":
             self.one(&q.a, item[3][0])
             self.one(&q.b, item[3][1])
             self.one(&p.c, item[3][2])
@@ -1297,6 +1337,17 @@ cdef class Rewriter:
             self.next_slot += 1
         self.plan.add_instr(&q, True)
         self.counts.append((kind, 1 if kind == "where" else outputs if q.run >= 0 else len(item[3])))
+        return 0
+
+    cdef int refer_to_best(self, Instr *q, Item *p, nodes) except -1:
+        """The operands of a maximum: side by side in a run as they are, else each where it is."""
+        cdef int first
+        p.count = <int>len(nodes)
+        if self.side_by_side(nodes):
+            p.x = self.run_of(nodes, &first)
+            q.a.kind, q.a.run, q.a.start, q.a.mask = R_ROWS, p.x, first, self.plan.runs[p.x].mask
+            return 0
+        self.refer_one_by_one(&q.a, nodes)
         return 0
 
     cdef int one(self, Ref *r, int i) except -1:
@@ -1458,6 +1509,15 @@ cdef int begin_operand(Places *m, const Ref *r, int n) except -1:
     return 0
 
 
+cdef int begin_one_by_one(Places *m, const Ref *r, int n) except -1:
+    cdef int k
+    if r.kind == R_SLOTS and r.mask:
+        for k in range(n):
+            if r.index[k] >= 0:
+                begin_gradient(m, r.index[k])
+    return 0
+
+
 cdef int begin_operands(Places *m, Plan p, const Instr *q) except -1:
     """What an instruction adds gradients to."""
     cdef const Term *t
@@ -1473,9 +1533,9 @@ cdef int begin_operands(Places *m, Plan p, const Instr *q) except -1:
             if t.q_kind == R_SLOTS and t.q_mask:
                 begin_gradient(m, t.q)
     elif q.kind == I_PACK:
-        for k in range(q.n):
-            if q.a.mask and q.a.index[k] >= 0:
-                begin_gradient(m, q.a.index[k])
+        begin_one_by_one(m, &q.a, q.n)
+    elif q.kind == I_BEST:
+        begin_one_by_one(m, &q.a, p.items[q.extra].count)
     elif q.kind == I_SELECT:
         begin_operand(m, &p.items[q.extra].c, 1)
         begin_operand(m, &p.items[q.extra].d, 1)

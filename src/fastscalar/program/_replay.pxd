@@ -42,6 +42,7 @@ cdef enum InstrKind:
     I_SOFTMAX
     I_GATHER
     I_SELECT
+    I_BEST                  # max, min, argmax, argmin, by `code`: of a run, or of slots and the like as in I_PACK
 
 ctypedef struct Instr:
     unsigned char kind      # InstrKind
@@ -97,10 +98,11 @@ ctypedef struct Product:
 
 ctypedef struct Item:
     int x                   # run of the operands
-    int saved               # I_XENT, I_LOGSUMEXP: run of the softmax
+    int saved               # I_XENT, I_LOGSUMEXP: run of the softmax; I_GATHER by a computed index: run of the index;
+    #                         I_BEST: slot of the place, of argmax and argmin that of the number there
     int argument            # input of the label, of the index; -1
-    int label               # if argument is -1
-    int count               # I_GATHER: columns of one candidate; I_SELECT: comparison
+    int label               # if argument is -1: I_XENT: the label, I_GATHER: slot of the index
+    int count               # I_GATHER: columns of one candidate; I_SELECT: comparison; I_BEST: operands
     bint exact              # as of a Product
     int address             # I_GATHER of uniform candidates: of the first; else -1
     Ref c                   # I_SELECT: a, b are what is compared, c and d what is chosen from

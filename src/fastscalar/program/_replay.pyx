@@ -74,6 +74,8 @@ cdef extern from "lanes.h":
                        Py_ssize_t) noexcept nogil
         void (*choose_backward)(int, int, int, void *, const void *, const void *, const void *,
                                 Py_ssize_t) noexcept nogil
+        void (*better)(int, int, void *, void *, const void *, double, Py_ssize_t) noexcept nogil
+        void (*best)(int, void *, void *, const void *, Py_ssize_t, int, int) noexcept nogil
         int (*not_finite)(const void *, Py_ssize_t) noexcept nogil
         void (*add)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*add_scaled)(void *, double, const void *, Py_ssize_t) noexcept nogil
@@ -1238,8 +1240,10 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
             pack(r, q, V, U, l0, lanes, tag)
         elif q.kind == I_SELECT:
             select_forward(r, q, V, U, lanes, tag)
+        elif q.kind == I_BEST:
+            best_forward(r, q, V, U, l0, lanes, tag)
         elif q.kind == I_GATHER:
-            gather_forward(r, q, l0, lanes, rows, tag)
+            gather_forward(r, q, V, l0, lanes, rows, tag)
         else:
             loss_forward(r, q, thread, l0, lanes, rows, tag)
     if p.result_kind == R_SLOTS:
@@ -1626,7 +1630,36 @@ cdef inline long long choice(Replay r, int argument, int fixed, long long row, P
     return i if i < n else -1
 
 
-cdef void gather_forward(Replay r, const Instr *q, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+cdef void best_forward(Replay r, const Instr *q, real *V, const real *U, int l0, int lanes, real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef bint least = q.code == BEST_MIN or q.code == BEST_ARGMIN, place = q.code > BEST_MIN
+    cdef real *best = V + <Py_ssize_t>(it.saved if place else q.out) * lanes
+    cdef real *at = V + <Py_ssize_t>(q.out if place else it.saved) * lanes
+    cdef int k, i, l
+    if q.a.kind == R_ROWS:
+        r.K.best(least, best, at, rows_of(r, r.RV, it.x, l0, tag) + q.a.start, r.plan.body.runs[it.x].ld, it.count,
+                 lanes)
+        return
+    i = q.a.index[0]
+    for l in range(lanes):
+        best[l] = V[<Py_ssize_t>i * lanes + l] if i >= 0 else U[-1 - i]
+    memset(at, 0, lanes * sizeof(real))
+    for k in range(1, it.count):
+        i = q.a.index[k]
+        r.K.better(least, i < 0, best, at, V + <Py_ssize_t>i * lanes if i >= 0 else U + (-1 - i), k, lanes)
+
+
+cdef inline long long chosen(Replay r, const Item *it, int l, long long row, Py_ssize_t n, real tag) noexcept nogil:
+    """The index of a gather in lane l, that of the row or the one that was computed; -1: out of range."""
+    cdef long long i
+    if it.argument >= 0:
+        return choice(r, it.argument, 0, row, n)
+    i = <long long>rows_of(r, r.RV, it.saved, l, tag)[0]
+    return i if 0 <= i < n else -1
+
+
+cdef void gather_forward(Replay r, const Instr *q, const real *V, int l0, int lanes, const long long *rows,
+                         real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
     cdef const Matrix *m
@@ -1639,7 +1672,9 @@ cdef void gather_forward(Replay r, const Instr *q, int l0, int lanes, const long
             n = m.rows
         else:
             n = q.b.start // it.count
-        i = choice(r, it.argument, 0, rows[l0 + l], n)
+        if it.argument < 0:
+            rows_of(r, r.RV, it.saved, l0 + l, tag)[0] = V[<Py_ssize_t>it.label * lanes + l]
+        i = chosen(r, it, l0 + l, rows[l0 + l], n, tag)
         if i < 0:
             r.status[l0 + l] |= SUSPECT
             i = 0
@@ -1746,6 +1781,8 @@ cdef bint backward_pass(Replay r, int thread, int c, int l0, int lanes, const lo
             pack_backward(r, q, A, port, l0, lanes, tag)
         elif q.kind == I_SELECT:
             select_backward(r, q, V, A, U, port, lanes, tag)
+        elif q.kind == I_BEST:
+            best_backward(r, q, V, A, port, l0, lanes, tag)
         elif q.kind == I_GATHER:
             if p.items[q.extra].address < 0:
                 gather_lanes_backward(r, q, l0, lanes, rows, tag)
@@ -1969,13 +2006,35 @@ cdef void select_backward(Replay r, const Instr *q, real *V, real *A, real *U, r
                                 one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes), g, lanes)
 
 
+cdef void best_backward(Replay r, const Instr *q, const real *V, real *A, real *port, int l0, int lanes,
+                        real tag) noexcept nogil:
+    """To the one that was chosen."""
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
+    cdef const real *place = V + <Py_ssize_t>it.saved * lanes
+    cdef int l, i, k, before
+    for l in range(lanes):
+        k = <int>place[l]
+        if q.a.kind == R_ROWS:
+            rows_of(r, r.RA, it.x, l0 + l, tag)[q.a.start + k] += g[l]
+            continue
+        i = q.a.index[k]
+        if i >= 0:
+            A[<Py_ssize_t>r.plan.body.adjoint[i] * lanes + l] += g[l]
+            continue
+        before = 0
+        for i in range(k):
+            before += q.a.index[i] < 0
+        port[q.a.port + before] += g[l]
+
+
 cdef void gather_lanes_backward(Replay r, const Instr *q, int l0, int lanes, const long long *rows,
                                 real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef long long i
     cdef int l
     for l in range(lanes):
-        i = choice(r, it.argument, 0, rows[l0 + l], q.b.start // it.count)
+        i = chosen(r, it, l0 + l, rows[l0 + l], q.b.start // it.count, tag)
         if i < 0:                                # the row is marked, and its gradient is not used
             continue
         r.K.add(rows_of(r, r.RA, it.x, l0 + l, tag) + q.a.start + i * it.count, rows_of(r, r.RA, q.run, l0 + l, tag),
@@ -1989,7 +2048,7 @@ cdef void gather_backward(Replay r, const Instr *q, int n, const long long *rows
     cdef long long i
     cdef int l
     for l in range(n):
-        i = choice(r, it.argument, 0, rows[l], m.rows)
+        i = chosen(r, it, l, rows[l], m.rows, tag)
         if i >= 0:                               # else the row is marked, and the sums are not used
             r.K.add(<real *>r.UA + m.base + i * m.ld, rows_of(r, r.RA, q.run, l, tag), it.count)
 

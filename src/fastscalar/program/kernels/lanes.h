@@ -100,6 +100,11 @@ typedef struct {
      * sum. */
     void (*choose_backward)(int comparison, int ones, int outcome, void *to, const void *a, const void *b,
                             const void *g, ptrdiff_t n);
+    /* Where x[i] is better than best[i], which it is not if they are equal or best[i] is NaN: best[i] = x[i] and place[i] =
+     * k.  Better: greater, or `least` smaller; NaN.  one: x is one number. */
+    void (*better)(int least, int one, void *best, void *place, const void *x, double k, ptrdiff_t n);
+    /* best[l], place[l]: the first of the greatest, or least, numbers among z[l][0..n), or the first NaN. */
+    void (*best)(int least, void *best, void *place, const void *z, ptrdiff_t ldz, int n, int lanes);
     /* Whether a number among x[0..n) is infinite or NaN. */
     int (*not_finite)(const void *x, ptrdiff_t n);
 

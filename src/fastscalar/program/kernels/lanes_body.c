@@ -672,6 +672,61 @@ static void T(choose_backward)(int comparison, int ones, int outcome, void *to_,
 }
 #undef COMPARISONS
 
+static void T(better)(int least, int one, void *best_, void *place_, const void *x_, double k_, ptrdiff_t n)
+{
+    R same[CHUNK], *best = best_, *place = place_;
+    const R *x = x_, k = (R)k_;
+    if (one)
+        T(spread)(same, *x, n);
+    for (ptrdiff_t at = 0; at < n; at += CHUNK, best += CHUNK, place += CHUNK, x += one ? 0 : CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        const R *from = one ? same : x;
+#define INTO(is)                                                                                                       \
+    VECTORS(i, length, {                                                                                               \
+        const vec held = GET(best), y = GET(from);                                                                     \
+        STORE_SOME(place + i, SELECT((held is y) | (held != held), GET(place), ZERO + k));                              \
+        STORE_SOME(best + i, SELECT((held is y) | (held != held), held, y));                                            \
+    })
+        if (least) {
+            INTO(<=)
+        } else {
+            INTO(>=)
+        }
+#undef INTO
+    }
+}
+
+static void T(best)(int least, void *best_, void *place_, const void *z_, ptrdiff_t ldz, int n, int lanes)
+{
+    R *best = best_, *place = place_;
+    for (int l = 0; l < lanes; l++) {
+        const R *z = (const R *)z_ + l * ldz;
+        vec top = ZERO - (R)INFINITY, nan = ZERO;
+        if (least)
+            VECTORS(i, n, {
+                const vec x = -LOAD_SOME(z + i, (R)INFINITY);
+                top = SELECT(x > top, x, top);
+                nan = SELECT(x != x, x, nan);
+            })
+        else
+            VECTORS(i, n, {
+                const vec x = LOAD_SOME(z + i, -(R)INFINITY);
+                top = SELECT(x > top, x, top);
+                nan = SELECT(x != x, x, nan);
+            })
+        const R is = T(one_of)(T(spread_greatest)(top)), greatest = least ? -is : is, any = T(total)(nan);
+        int k = 0;
+        if (any != any)
+            while (z[k] == z[k])
+                k++;
+        else
+            while (z[k] != greatest)
+                k++;
+        best[l] = z[k];
+        place[l] = (R)k;
+    }
+}
+
 /* --- losses --- */
 
 #define IS_INFINITE(x) __builtin_expect((x) == (R)INFINITY || (x) == -(R)INFINITY, 0)
@@ -766,6 +821,8 @@ const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
     T(unary_backward),
     T(choose),
     T(choose_backward),
+    T(better),
+    T(best),
     T(not_finite),
     T(add),
     T(add_scaled),
