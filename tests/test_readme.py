@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from fastscalar.cli.commands import parser
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
 PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md"]  # the last: no commands in these
