@@ -635,3 +635,11 @@ def test_parameters_that_are_not_tensors_are_a_type_error_before_anything_change
     with pytest.raises(TypeError, match="float"):
         fastscalar.sgd([w, [0.5]], 0.1)
     assert (w.data, w.grad) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("init", ["he", "article"])
+def test_engine_twin_and_the_articles_classes_draw_the_same_weights(init):
+    """Each has a few lines of its own: the twin imports nothing."""
+    nets = [module.MLP(5, [4, 3], init=init, seed=7) for module in (fastscalar, reference, fastscalar.article)]
+    drawn = [[[[w.data for w in row] for row in p.w] + [b.data for b in p.b] for p in net.linears] for net in nets]
+    assert drawn[0] == drawn[1] == drawn[2]

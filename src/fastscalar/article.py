@@ -27,8 +27,8 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray, affine
+from fastscalar.nn.init import initial_weights
 from fastscalar.nn.optimizers import sgd
-from fastscalar.reference import initial_weights
 
 __all__ = ["MLP", "Linear", "Tensor", "sgd", "squared_loss", "to_tensor"]
 

@@ -38,6 +38,7 @@ import fastscalar as fs
 from fastscalar import _core, datasets, reference
 from fastscalar.cli.console import WIDTH, cpu, passing, plural, say
 from fastscalar.cli.sources import SYNTHETIC
+from fastscalar.nn.init import initial_weights
 
 SEED = 0
 CHECKED = 3  # losses that every contestant has to reproduce
@@ -71,7 +72,7 @@ MLP = Workload("mlp", (784, 256, 10))
 @cache
 def _drawn(widths: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = random.Random(SEED)
-    layers = [reference.initial_weights(m, n, "he", rng) for m, n in pairwise(widths)]
+    layers = [initial_weights(m, n, "he", rng) for m, n in pairwise(widths)]
     return [(np.array(w), np.array(b)) for w, b in layers]
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray, affine, to_tensor
+from fastscalar.nn.init import initial_weights
 from fastscalar.nn.models import ORIGIN, read_model, write_model
 from fastscalar.nn.optimizers import each_once
-from fastscalar.reference import initial_weights
 
 
 def relu(x: Any) -> Any:
