@@ -9,7 +9,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # No fast-math: the bits are the specification's.  No contraction of a * b + c: every kernel set gives the same bits.
-FLAGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno"]
+FLAGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"]
 
 # Compiled programs may reassociate, and contract too; still no fast-math.
 LANES_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
