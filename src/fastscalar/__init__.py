@@ -19,6 +19,7 @@ What may assume what (imports point one way, each room knows those to its right;
 
 from fastscalar import article, datasets, debug, math, optim, reference
 from fastscalar._core import Tensor, no_grad, tape_info
+from fastscalar._warnings import CompileWarning, GradientLossWarning
 from fastscalar.custom import custom_op
 from fastscalar.engine._array import TensorArray, cross_entropy, mse_loss, squared_loss, to_tensor
 from fastscalar.functions import (
@@ -50,9 +51,8 @@ from fastscalar.nn.evaluation import evaluate, predict
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
 from fastscalar.nn.optimizers import SGD, Adam, sgd
 from fastscalar.nn.training import History, fit
-from fastscalar.program.api import CompileWarning, Program, compile
+from fastscalar.program.api import Program, compile
 from fastscalar.transforms.derivatives import (
-    GradientLossWarning,
     grad,
     hessian,
     hvp,

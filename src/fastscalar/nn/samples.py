@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._warnings import warn
 from fastscalar.engine._array import TensorArray
-from fastscalar.program.api import warn
 
 SCALE = "images need scaling to 0..1 first: X / 255; pixels as they are: X.astype(float)"
 PIXELS = 49  # columns, at least, of what is taken for images

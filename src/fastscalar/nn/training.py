@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import _noting
+from fastscalar._warnings import warn
 from fastscalar.engine._array import cross_entropy, distinct_parameters
 from fastscalar.nn.evaluation import LOSSES, Measure, loss_of, takes_blocks
 from fastscalar.nn.optimizers import SGD, Optimizer
 from fastscalar.nn.samples import rows_of, samples_of
 from fastscalar.nn.trainers import CompiledTrainer, Doubt, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
-from fastscalar.program.api import Program, Rows, thread_count, warn
+from fastscalar.program.api import Program, Rows, thread_count
 
 
 @dataclass

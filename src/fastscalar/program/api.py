@@ -10,10 +10,8 @@ import itertools
 import operator
 import os
 import re
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, overload
@@ -21,7 +19,7 @@ from typing import Any, overload
 import numpy as np
 
 from fastscalar._core import Lock, Tensor, _record, _recording
-from fastscalar._paths import PACKAGE
+from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._array import TensorArray, TracedInt, elementwise, storage_of, to_tensor, total
 from fastscalar.program import _replay
 from fastscalar.program._graph import (
@@ -39,7 +37,6 @@ from fastscalar.program._graph import (
 )
 from fastscalar.program._lower import rewrite
 from fastscalar.program.selections import Family
-from fastscalar.transforms.derivatives import warn_of_loss
 
 VERSIONS = 64  # recordings of one program for arguments of one shape, and the same whole numbers where those are read
 KEYED_OPERATIONS = 10_000_000  # of all recordings that whole numbers choose: some 600 MB
@@ -49,20 +46,6 @@ PORTION = 0.05  # seconds between two looks at signals
 AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
 REPLAYS = 8  # that one version keeps for the next call
 _eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
-
-
-class CompileWarning(UserWarning):
-    """A program, or a part of its rows, runs eagerly; the message says why and what to write instead.
-
-    >>> import fastscalar as fs, warnings
-    >>> triple = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple")
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     fs.compile(triple)(2.0)
-    6.0
-    >>> caught[0].category.__name__
-    'CompileWarning'
-    """
 
 
 @overload
@@ -1061,14 +1044,6 @@ def _parting(versions: list[Version]) -> tuple[str, int]:
         for place, count in places_of(version.graph):
             places[place] = places.get(place, 0) + count
     return line_of(max(places, key=places.__getitem__) if places else None)
-
-
-def warn(message: str, category: type[Warning] = CompileWarning) -> None:
-    """A warning at the line of the user's that led to it."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
 
 
 def _holds_tensors(argument: Any) -> bool:

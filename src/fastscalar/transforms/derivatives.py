@@ -19,7 +19,6 @@ What goes in and what comes out
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import copysign, isinf
 from numbers import Real
@@ -30,12 +29,12 @@ import numpy as np
 from fastscalar import _core
 from fastscalar._core import Tensor
 from fastscalar._paths import PACKAGE
+from fastscalar._warnings import warn_of_loss
 from fastscalar.engine import _inspect
 from fastscalar.engine._array import TensorArray, elementwise, logsumexp
 from fastscalar.engine.views import ArrayView
 
 __all__ = [
-    "GradientLossWarning",
     "grad",
     "hessian",
     "hvp",
@@ -367,16 +366,6 @@ def _record_backward(root: Tensor, accumulate: bool) -> None:
 # --- numbers that were Tensors --------------------------------------------------------------------
 
 
-class GradientLossWarning(UserWarning):
-    """Inside a function that is being differentiated a Tensor became a plain number, and its gradient is gone.
-
-    The usual cause is `math.exp(x)` of Python's own module where `fastscalar.math.exp(x)` was meant.  A value that is
-    only looked at (printed, compared with a tolerance) is read as `x.data`, which does not warn.
-    """
-
-
-
-
 class _Watch(_core._Watch):
     """Context in which a Tensor that depends on `inputs` and becomes a plain number is reported."""
 
@@ -406,19 +395,6 @@ def _became_a_number(t: Tensor) -> None:
         return
     names = frame.f_globals
     warn_of_loss(frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), names)
-
-
-def warn_of_loss(file: str, line: int, module: str | None, names: dict[str, Any]) -> None:
-    """Warn, at a line of the user's, of a number that lost its gradient there."""
-    warnings.warn_explicit(
-        f"{file}:{line}: a Tensor that is being differentiated became a plain number here, and its gradient is gone; "
-        "use fastscalar.math instead of math, arrays of dtype=object for Tensors, or .data if only the value is wanted",
-        GradientLossWarning,
-        file,
-        line,
-        module=module or "?",  # None would drop the warning
-        registry=names.setdefault("__warningregistry__", {}),
-    )
 
 
 _core._register(_became_a_number, _record_backward)
