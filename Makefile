@@ -24,29 +24,27 @@ test: ## the whole suite, doctests included
 	$(PYTEST) -n $(JOBS)
 
 test-stress: ## the engine's tests with every safepoint collecting and moving everything
-	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) tests --ignore=tests/article \
-		$(foreach name,download synthetic cli cli_errors readme files runs suite mnist idx bench examples printed_derivatives,\
-		--ignore=tests/test_$(name).py)
+	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property stress)
 
 fuzz: ## random functions, compiled and plain: 100,000 (half an hour); goes on where it was stopped (PROGRAMS=..., FIRST=...)
 	cd tests && $(PYTHON) -m fuzz --count $(PROGRAMS) --first $(FIRST) --processes $(JOBS) --state ../build/fuzz_$(FIRST).json
 
 fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some minutes)
-	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/test_programs.py
+	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/property/test_random_programs.py
 
 fuzz-files: ## 20,000 mutated models, IDX, PGM and other image files, and runs, with limits of time and memory (some minutes)
 	rm -rf build/fuzz-files
-	$(PYTHON) tests/fuzzing.py build/fuzz-files 20000
+	$(PYTHON) tests/helpers/fuzzing.py build/fuzz-files 20000
 
 kill: ## a training run killed at every point between two operations on files, and at 300 random moments
 	rm -rf build/kill
-	for mode in every overwrite interrupt "random"; do $(PYTHON) tests/killing.py $$mode build/kill/$$mode || exit 1; done
+	for mode in every overwrite interrupt "random"; do $(PYTHON) tests/helpers/killing.py $$mode build/kill/$$mode || exit 1; done
 
 forks: ## 200 child processes in each state of the other threads (some minutes)
-	FASTSCALAR_FORKS=200 $(PYTEST) -n $(JOBS) tests/test_forks.py
+	FASTSCALAR_FORKS=200 $(PYTEST) -n $(JOBS) tests/stress/test_forks.py
 
 interrupts: ## 10,000 interrupts at random moments of every long call (a quarter of an hour)
-	FASTSCALAR_INTERRUPTS=10000 $(PYTEST) -n $(JOBS) tests/test_interrupts.py
+	FASTSCALAR_INTERRUPTS=10000 $(PYTEST) -n $(JOBS) tests/stress/test_interrupts.py
 
 oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 	$(PYTEST) tests/oracle

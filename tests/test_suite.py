@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import watchdog
+
 HANGS = {
     "python": "import time\ndef test_it(): time.sleep(1000)",
     "thread": "import threading\ndef test_it(): threading.Event().wait()",
@@ -40,7 +42,7 @@ def suite(folder: Path, code: str, *, prefix: str = "", limit: str = "600") -> s
     (folder / "test_it.py").write_text(code)
     plugins = ["-p", "watchdog", "-p", "no:cacheprovider"]
     command = shlex.join([sys.executable, "-m", "pytest", "-q", *plugins, "test_it.py"])
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "FASTSCALAR_TEST_TIMEOUT": limit}
+    env = os.environ | {"PYTHONPATH": str(Path(watchdog.__file__).parent), "FASTSCALAR_TEST_TIMEOUT": limit}
     env["PYTEST_ADDOPTS"] = ""
     return subprocess.run(
         ["sh", "-c", prefix + command], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False

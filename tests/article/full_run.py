@@ -10,9 +10,9 @@ import statistics
 import sys
 import time
 
-import cells
 import numpy as np
 
+import cells
 import fastscalar as fs
 
 STEPS, ROUNDS = 500, 41  # of the comparison: each side takes its STEPS in turn

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import warnings
 
-import cells
 import numpy as np
 import pytest
 
+import cells
 import fastscalar
 from fastscalar import article, reference
 

@@ -31,7 +31,7 @@ _NOISE_DRAW = 64  # the grain of the paper comes from the draws from this one on
 _STEPS = 22  # pen positions for a length of 1, the height of the digit
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
-# How much handwritings differ. Chosen so that the set is about as hard as MNIST: see tests/test_synthetic.py.
+# How much handwritings differ. Chosen so that the set is about as hard as MNIST: see tests/datasets/test_synthetic.py.
 HEIGHT, MIDDLE, MARGIN = 18.5, 13.5, 1.5  # pixels
 SHAKE, BEND = 0.038, 0.32  # in heights of the digit
 WIDTH_SPREAD, SLANT, SLANT_SPREAD, TURN = 0.15, 0.14, 0.22, 0.055

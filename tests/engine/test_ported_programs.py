@@ -18,7 +18,7 @@ import pytest
 import fastscalar
 from fastscalar import _core, reference
 
-FOLDER = pathlib.Path(__file__).parent.parent / "examples" / "porting"
+FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "porting"
 NUMPY_1 = np.lib.NumpyVersion(np.__version__) < "2.0.0"  # its numbers, on the left, make their own bool of the answer
 STRESS = _core.tape_info()["stress"]  # a node costs a full collection then: fewer steps
 

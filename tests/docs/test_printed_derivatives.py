@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 PAGES = ["README.md", "docs/from-the-article.md", "docs/compile.md", "docs/porting.md", "docs/derivatives.md"]
 DERIVATIVES = re.compile(r"\.grad\b|fs\.(grad|jacobian|hessian|jvp|vjp|hvp|gradcheck)\b|value_and_grad|\bslope\b")

@@ -20,7 +20,7 @@ import pytest
 import fastscalar as fs
 from fastscalar import _core, debug
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "debug.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "debug.md"
 STRESS = _core.tape_info()["stress"]
 
 

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import io
 import math
-import random
 import re
 import threading
 import warnings
@@ -21,40 +20,11 @@ from fastscalar import _core
 from fastscalar import math as fmath
 from fastscalar.engine import _array, _inspect
 from fastscalar.transforms import derivatives
+from operations import ROWS, operation, points
 
-ROWS = {name: (code, arity) for code, name, arity, _ in _core.operations()}
 UNARY = [name for name, (_, arity) in ROWS.items() if arity == 1]
 BINARY = [name for name, (_, arity) in ROWS.items() if arity == 2]
-DOMAIN = {  # where a function is smooth; elsewhere -3..3
-    "log": (0.1, 9.0), "log2": (0.1, 9.0), "log10": (0.1, 9.0), "log1p": (-0.8, 9.0), "sqrt": (0.1, 9.0),
-    "cbrt": (0.1, 9.0), "asin": (-0.9, 0.9), "acos": (-0.9, 0.9), "atanh": (-0.9, 0.9), "acosh": (1.1, 9.0),
-    "lgamma": (0.2, 30.0), "digamma": (0.2, 30.0), "gamma": (0.2, 9.0), "tan": (-1.3, 1.3),
-}  # fmt: skip
 HARSH = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 0.5, 40.0, -40.0, 1e-300, 1e200, -1e200, 700.0, math.inf, -math.inf, math.nan]
-
-
-def operation(name):
-    operators = {
-        "+": lambda a, b: a + b,
-        "-": lambda a, b: a - b,
-        "*": lambda a, b: a * b,
-        "/": lambda a, b: a / b,
-        "**": lambda a, b: a**b,
-        "%": lambda a, b: a % b,
-        "//": lambda a, b: a // b,
-        "neg": lambda a: -a,
-    }
-    return operators.get(name) or (lambda *xs: getattr(xs[0], name)(*xs[1:]))
-
-
-def points(name, seed=0):
-    draw = random.Random(f"{name} {seed}")
-    low, high = DOMAIN.get(name, (-3.0, 3.0))
-    if ROWS[name][1] == 1:
-        return [(draw.uniform(low, high),) for _ in range(8)]
-    if name == "polygamma":
-        return [(draw.uniform(0.2, 9.0), float(n)) for n in range(6)]
-    return [(draw.uniform(0.1, 3.0), draw.uniform(0.2, 3.0)) for _ in range(8)]
 
 
 def recipe_slopes(name, *xs):
@@ -910,7 +880,7 @@ def test_other_threads_are_not_watched():
 
 # --- the page -------------------------------------------------------------------------------------
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "derivatives.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "derivatives.md"
 
 
 def test_the_page_does_what_it_shows():

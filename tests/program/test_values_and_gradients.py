@@ -30,7 +30,7 @@ from compiled import (
     values_of,
 )
 from fastscalar import _core, reference
-from test_derivatives import ROWS, operation, points
+from operations import ROWS, operation, points
 
 EXAMPLES = int(os.environ.get("FASTSCALAR_EXAMPLES", "300")) // 3  # an example is recorded, rewritten and replayed
 STRESS = _core.tape_info()["stress"]

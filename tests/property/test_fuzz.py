@@ -18,7 +18,7 @@ from fuzz.workers import Worker
 
 PROGRAMS = 600
 STRESS = _core.tape_info()["stress"]
-CORPUS = sorted((pathlib.Path(__file__).parent / "fuzz" / "corpus").glob("*.py"))
+CORPUS = sorted((pathlib.Path(__file__).parents[1] / "fuzz" / "corpus").glob("*.py"))
 EXAMPLE = """KIND = 'tame'
 w1 = fs.Tensor(2.0)
 w2 = fs.to_tensor([1.0, -3.0])
@@ -184,7 +184,7 @@ def test_a_run_goes_on_where_it_was(tmp_path):
         options = ["--processes", "1", "--each", "0", "--state", str(tmp_path / "fuzz.json")]
         return subprocess.run(
             [sys.executable, "-m", "fuzz", "--count", str(count), *options],
-            cwd=pathlib.Path(__file__).parent,
+            cwd=pathlib.Path(__file__).parents[1],
             capture_output=True,
             text=True,
             timeout=300,

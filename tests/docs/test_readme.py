@@ -18,7 +18,7 @@ import pytest
 
 from fastscalar.cli.commands import parser
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
 PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md"]  # the last: no commands in these
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

@@ -9,7 +9,7 @@ import pytest
 
 import fastscalar
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 FOLDER = pathlib.Path(os.environ.get("FASTSCALAR_DATA", "/nonexistent")) / "mnist"
 needs_mnist = pytest.mark.skipif(not FOLDER.is_dir(), reason="no MNIST: FASTSCALAR_DATA has no folder mnist")
 

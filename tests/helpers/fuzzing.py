@@ -1,4 +1,5 @@
-"""Mutated files: `python tests/fuzzing.py FOLDER [N] [SEED]` reads N of each kind, with limits of time and memory.
+"""Mutated files: `python tests/helpers/fuzzing.py FOLDER [N] [SEED]` reads N of each kind, with limits of time and
+memory.
 
 Whatever a file holds, reading it gives a value or one clear exception (ValueError, OSError), in a time and with a
 memory that its size bounds; the command line gives an exit status of 0 or 2 and at most one line.  Mutations flip, cut,

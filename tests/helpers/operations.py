@@ -1,0 +1,36 @@
+"""The rows of the operation table as functions, and points at which they are smooth."""
+
+import random
+
+from fastscalar import _core
+
+ROWS = {name: (code, arity) for code, name, arity, _ in _core.operations()}
+DOMAIN = {  # where a function is smooth; elsewhere -3..3
+    "log": (0.1, 9.0), "log2": (0.1, 9.0), "log10": (0.1, 9.0), "log1p": (-0.8, 9.0), "sqrt": (0.1, 9.0),
+    "cbrt": (0.1, 9.0), "asin": (-0.9, 0.9), "acos": (-0.9, 0.9), "atanh": (-0.9, 0.9), "acosh": (1.1, 9.0),
+    "lgamma": (0.2, 30.0), "digamma": (0.2, 30.0), "gamma": (0.2, 9.0), "tan": (-1.3, 1.3),
+}  # fmt: skip
+
+
+def operation(name):
+    operators = {
+        "+": lambda a, b: a + b,
+        "-": lambda a, b: a - b,
+        "*": lambda a, b: a * b,
+        "/": lambda a, b: a / b,
+        "**": lambda a, b: a**b,
+        "%": lambda a, b: a % b,
+        "//": lambda a, b: a // b,
+        "neg": lambda a: -a,
+    }
+    return operators.get(name) or (lambda *xs: getattr(xs[0], name)(*xs[1:]))
+
+
+def points(name, seed=0):
+    draw = random.Random(f"{name} {seed}")
+    low, high = DOMAIN.get(name, (-3.0, 3.0))
+    if ROWS[name][1] == 1:
+        return [(draw.uniform(low, high),) for _ in range(8)]
+    if name == "polygamma":
+        return [(draw.uniform(0.2, 9.0), float(n)) for n in range(6)]
+    return [(draw.uniform(0.1, 3.0), draw.uniform(0.2, 3.0)) for _ in range(8)]
