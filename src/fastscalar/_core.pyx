@@ -2870,6 +2870,10 @@ cdef void softmax_backward(Wide *q) noexcept nogil:
             all_zero = False
     if all_zero:
         return
+    if total - total != 0.0:                     # inf - inf is nothing that one output after the other would give
+        for j in range(q.count - 1, -1, -1):
+            element_backward(q, <int>j)
+        return
     for j in range(q.count):
         add_to(&q.x, j, q.saved[j] * (g[j] - total))
 

@@ -12,6 +12,10 @@ The boundary: reads a Graph (`_program`), writes a Plan (`_replay`); knows no ta
    the order in which the program wrote them.  Its weights get a place of their own, input by input.
 5. levels: instructions in the order of their depth; equal operations of one depth on neighbours become one.
 All of it is linear, or n log n for sorting.
+
+A *plain* plan has none of this: one instruction for each operation, in the order of the function, by the engine's own
+functions, and every computed number is one of a lane.  It is for rows with numbers that are infinite, NaN or nearly as
+large: for these the order of additions is no matter of rounding.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -101,6 +105,13 @@ cdef int kernel_of(int code, bint exact) noexcept nogil:
     """The kernel of an operation, -1: the function of the table.  exact: one with the same bits."""
     return -1 if exact and code in (EXP, TANH, SIGMOID) else FAST[code]
 
+
+cdef bint is_steep(int code) noexcept nogil:
+    """Whether the slope may be infinite where operands and result are not: sqrt at 0."""
+    return code not in (ADD, SUB, MUL, DIV, NEG, EXP, TANH, SIGMOID, RELU, ABS, MINIMUM, MAXIMUM, LOG, SIN, COS, SQUARE,
+                        COPY)
+
+
 cdef dict BEST = {best_name(code): code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST_ARGMIN)}
 cdef dict NAMES = {code: name for code, name, _, _ in _operations()}
 NAMES[<int>SQUARE] = "square"
@@ -168,6 +179,9 @@ cdef class Rewriter:
     cdef unsigned char[::1] depends, live, pinned, gone, mask, stopped
     cdef unsigned char[::1] signless         # is never -0.0
     cdef unsigned char[::1] exact            # a decision reads it: computed as the engine does it, nothing is fused
+    cdef unsigned char[::1] kept             # in a plain plan: stays uniform, weights of layers are computed of it
+    cdef unsigned char[::1] merged           # stands for several operations that the function did
+    cdef bint plain
     cdef double[::1] value
     cdef Ints p, q, sign                     # terms of the sums, q: -1 of a plain one
     cdef Ints first, root, group             # by sum: first term, node, group of products or -1
@@ -207,6 +221,7 @@ cdef class Rewriter:
         self.node_matrix, self.sum_of = np.full(room, -1, np.int32), np.full(room, -1, np.int32)
         self.depends, self.live, self.pinned = (np.zeros(room, np.uint8) for _ in range(3))
         self.gone, self.mask, self.exact, self.signless = (np.zeros(room, np.uint8) for _ in range(4))
+        self.kept, self.merged = (np.zeros(room, np.uint8) for _ in range(2))
         self.items = [list(item) for item in graph.items]
         self.item_level = np.full(len(self.items) + 1, -1, np.int32)
         self.input_kinds, self.input_sizes = graph.inputs, sizes
@@ -230,7 +245,7 @@ cdef class Rewriter:
             self.node_matrix, self.sum_of = twice(self.node_matrix), twice(self.sum_of)
             self.depends, self.live, self.pinned = twice(self.depends), twice(self.live), twice(self.pinned)
             self.gone, self.mask, self.stopped = twice(self.gone), twice(self.mask), twice(self.stopped)
-            self.exact, self.signless = twice(self.exact), twice(self.signless)
+            self.exact, self.signless, self.merged = twice(self.exact), twice(self.signless), twice(self.merged)
             self.value = twice(self.value)
         self.more += 1
         self.op[i], self.rep[i], self.live[i], self.stopped[i] = op, i, 1, 0
@@ -265,6 +280,22 @@ cdef class Rewriter:
                     self.exact[self.b[i]] = 1
         return 0
 
+    cdef int take_plainly(self) except -1:
+        """Everything is as the engine does it; only what weights of layers are computed of is one for all rows."""
+        cdef Py_ssize_t i
+        self.exact[:] = 1
+        kept = np.asarray(self.kept)
+        for item in self.items:
+            if item[0] == "affine":
+                kept[item[4]] = 1
+                kept[item[5]] = 1
+        for i in range(self.n - 1, -1, -1):
+            if self.kept[i] and (self.op[i] > G_CONSTANT or self.op[i] == G_COPY):
+                self.kept[self.a[i]] = 1
+                if self.b[i] >= 0:
+                    self.kept[self.b[i]] = 1
+        return 0
+
     cdef int simplify(self) except -1:
         cdef Py_ssize_t i, size = 64, shared = 0
         cdef int o
@@ -294,6 +325,8 @@ cdef class Rewriter:
                 self.depends[i] = self.depends[self.a[i]]
                 if self.depends[i] == C_CONSTANT:
                     self.rep[i] = self.a[i]
+                elif self.plain and not self.kept[i]:
+                    self.depends[i] = C_LANE
             elif o == G_ITEM:
                 if self.b[i] == 0:
                     self.enter_item(self.a[i], self.stopped[i])
@@ -322,7 +355,7 @@ cdef class Rewriter:
         elif item[0] in BEST:
             key = item[0], item[3].tobytes(), stopped
             mask = mask if BEST[item[0]] <= BEST_MIN else 0
-        if key is not None:
+        if key is not None and not self.plain:
             twin = self.known_items.setdefault(key, item[1])
             if twin != item[1]:
                 self.twin[k] = twin
@@ -374,6 +407,12 @@ cdef class Rewriter:
         if self.depends[x] == C_CONSTANT and (y < 0 or self.depends[y] == C_CONSTANT):
             self.share_constant(i, bucket, wrap)
             return 0
+        if self.plain:
+            self.op[i], self.a[i], self.b[i] = o, x, y
+            self.depends[i] = max(self.depends[x], self.depends[y] if y >= 0 else <unsigned char>0) if (
+                self.kept[i]) else <unsigned char>C_LANE
+            self.mask[i] = 0 if self.stopped[i] else self.mask[x] | (self.mask[y] if y >= 0 else 0)
+            return 0
         t = -1                                   # what it is the same as
         if code == ADD:                          # 0.0 + -0.0 is 0.0
             if self.is_number(x, 0.0) and (signbit(self.value[x]) or self.signless[y]):
@@ -417,6 +456,7 @@ cdef class Rewriter:
             if self.op[t] == o and self.a[t] == x and self.b[t] == y and self.stopped[t] == self.stopped[i]:
                 self.rep[i] = t
                 self.exact[t] |= self.exact[i]
+                self.merged[t] = 1
                 return 0
             h = (h + 1) & wrap
         bucket[h] = i
@@ -678,7 +718,11 @@ cdef class Rewriter:
                 if o == G_CONSTANT or o == G_PARAMETER or o == G_INPUT or o == G_BLOCK:
                     continue
                 s = self.sum_of[i]
-                if s >= 0:
+                if self.plain:                   # in the order of the function
+                    if o == G_ITEM and self.b[i]:
+                        continue
+                    l = <int>i
+                elif s >= 0:
                     g = self.group.at[s]
                     if g >= 0:
                         if self.groups[g][4] < 0:
@@ -923,6 +967,11 @@ cdef class Rewriter:
             self.ports(0, <int>n, r, index)
         return 0
 
+    cdef int kernel_for(self, int i) noexcept:
+        """The kernel of a node's operation, -1: the function of the table."""
+        cdef int code = self.op[i] & 0xff
+        return -1 if self.plain else kernel_of(code, self.exact[i])
+
     cdef int emit_elements(self, Key *keys, Py_ssize_t n, bint lanes) except -1:
         cdef Instr q
         cdef Py_ssize_t k
@@ -931,12 +980,13 @@ cdef class Rewriter:
             return 0
         memset(&q, 0, sizeof(Instr))
         q.kind, q.n, q.run = I_ELEMENTS, <int>n, -1
-        q.code, q.op, q.raises = o & 0xff, <signed char>kernel_of(o & 0xff, self.exact[keys[0].node]), raises(o)
+        q.code, q.op, q.raises = o & 0xff, <signed char>self.kernel_for(keys[0].node), raises(o)
         self.refer(&q.a, keys, n, False, lanes)
         self.refer(&q.b, keys, n, True, lanes)
         q.out = self.next_slot if lanes else self.next_address
         for k in range(n):
             node = keys[k].node
+            q.steep = q.steep or (is_steep(q.code) and (self.merged[node] or not lanes))
             q.mask |= self.mask[node]
             self.where[node] = SLOT if lanes else UNIFORM
             self.at[node] = <int>(q.out + k)
@@ -974,8 +1024,9 @@ cdef class Rewriter:
             return False
         memset(&q, 0, sizeof(Instr))
         q.kind, q.n, q.out = I_ROWS, <int>n, 0
-        q.code, q.op, q.raises = o & 0xff, <signed char>kernel_of(o & 0xff, self.exact[keys[0].node]), raises(o)
+        q.code, q.op, q.raises = o & 0xff, <signed char>self.kernel_for(keys[0].node), raises(o)
         for k in range(n):
+            q.steep = q.steep or (is_steep(q.code) and self.merged[keys[k].node])
             q.mask |= self.mask[keys[k].node]
         for k in range(2):
             r = &q.b if k else &q.a
@@ -1005,6 +1056,8 @@ cdef class Rewriter:
         cdef int i = self.b[node] if second else self.a[node], where, at
         if i < 0:
             where, at = -3, 0
+        elif self.depends[i] != C_LANE and self.copy[i] >= 0:
+            where, at = -1, self.copy[i]
         elif self.depends[i] != C_LANE:
             where, at = -2, self.address(i)
         elif self.where[i] == SLOT:
@@ -1353,7 +1406,7 @@ cdef class Rewriter:
     cdef int one(self, Ref *r, int i) except -1:
         """An operand of one number."""
         r.mask, r.port = self.mask[i], -1
-        if self.depends[i] == C_LANE:
+        if self.depends[i] == C_LANE or self.copy[i] >= 0:
             r.kind, r.start = R_SLOTS, self.slot(i)
         else:
             r.kind, r.start = R_UNIFORM, self.address(i)
@@ -1387,6 +1440,52 @@ cdef class Rewriter:
                 self.where[i], self.at[i] = SLOT, self.next_slot
                 self.next_slot += 1
                 self.plan.add_instr(&q, True)
+        return 0
+
+    cdef int copy_leaves(self) except -1:
+        """A plain plan: what is the same number for all rows gets a slot too, where each row has a gradient of its own,
+        which is complete before the rows' are added up."""
+        cdef Instr q
+        cdef Py_ssize_t i, k
+        cdef int[::1] index
+        cdef int j
+        cdef unsigned char[::1] read = np.zeros(self.n, np.uint8)
+        for i in range(self.n):
+            if not self.live[i] or self.depends[i] != C_LANE:
+                continue
+            if self.op[i] == G_ITEM and self.items[self.a[i]][0] == "where":
+                for j in self.items[self.a[i]][3]:
+                    read[j] = True
+            elif self.op[i] > G_CONSTANT:
+                read[self.a[i]] = True
+                if self.b[i] >= 0:
+                    read[self.b[i]] = True
+        for i in range(self.n):
+            read[i] = read[i] and self.depends[i] == C_UNIFORM
+        nodes = np.flatnonzero(read)
+        if not len(nodes):
+            return 0
+        memset(&q, 0, sizeof(Instr))
+        q.kind, q.n = I_PACK, <int>len(nodes)
+        index = np.empty(q.n, np.int32)
+        q.a.port = <int>len(self.plan.port_address)
+        for k, j in enumerate(nodes):
+            q.mask |= self.mask[j]
+            index[k] = -1 - self.address(j)
+            self.plan.port_address.append(self.address(j))
+        self.plan.keep.append(np.asarray(index))
+        q.a.kind, q.a.mask, q.a.index = R_SLOTS, q.mask, &index[0]
+        q.run = self.plan.add_run(q.n, q.mask, False)
+        self.plan.add_instr(&q, True)
+        for k in range(q.n):
+            self.copy[nodes[k]] = self.next_slot + <int>k
+        k, j = q.run, q.n
+        mask = q.mask
+        memset(&q, 0, sizeof(Instr))
+        q.kind, q.n, q.out, q.run, q.mask = I_SPREAD, j, self.next_slot, -1, mask
+        q.a.kind, q.a.run, q.a.mask, q.a.step = R_ROWS, <int>k, mask, 1
+        self.next_slot += q.n
+        self.plan.add_instr(&q, True)
         return 0
 
     cdef int emit_section(self, units, levels, bint lanes) except -1:
@@ -1660,8 +1759,8 @@ def summary(operations, counts):
     return f"{operations:,} operations -> " + (", ".join(parts) or "nothing: the result does not depend on any")
 
 
-def rewrite(graph, sizes, shared=frozenset(), trained=None):
-    """The Plan of a Graph.
+def rewrite(graph, sizes, shared=frozenset(), trained=None, bint plain=False):
+    """The Plan of a Graph.  plain: one instruction for each operation, in the order of the function.
 
     sizes: by input, how many numbers an array has.  shared: inputs that are one number for all rows.
     trained: by capture, whose elements' gradients are wanted (`trained_elements`); None: all.
@@ -1670,8 +1769,12 @@ def rewrite(graph, sizes, shared=frozenset(), trained=None):
     units, levels = [], []
     r.plan = Plan()
     r.plan.operations = graph.operations
+    r.plain = r.plan.plain = plain
     r.load(graph, shared, trained, sizes)
-    r.find_exact(graph)
+    if plain:
+        r.take_plainly()
+    else:
+        r.find_exact(graph)
     r.simplify()
     r.reach(graph.result, graph.guards)
     r.collect_sums()
@@ -1680,6 +1783,8 @@ def rewrite(graph, sizes, shared=frozenset(), trained=None):
     r.place_matrices()
     r.emit_section(units[0], levels[0], False)
     r.emit_inputs()
+    if plain:
+        r.copy_leaves()
     r.emit_section(units[1], levels[1], True)
     r.finish(graph)
     place_gradients(r.plan)

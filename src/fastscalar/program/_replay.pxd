@@ -48,6 +48,7 @@ ctypedef struct Instr:
     unsigned char kind      # InstrKind
     unsigned char mask      # gradients that flow through its outputs
     unsigned char raises    # an infinite or NaN result may be an error
+    unsigned char steep     # an infinite slope may meet a gradient that is a sum of several the function has apart
     signed char op          # of the kernels' enumeration; -1: `code` of the operation table, one by one
     int code
     int n                   # outputs
@@ -182,6 +183,7 @@ cdef class Plan:
     cdef public list inputs          # kinds
     cdef public object input_run     # by input: the run of an array, -1
     cdef public object input_address  # by input: the address of a shared number, -1
+    cdef public bint plain           # in the order of the function: see `_rewrite`
     cdef public str summary
     cdef public int operations
 

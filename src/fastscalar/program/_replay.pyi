@@ -4,8 +4,11 @@ from typing import Any, Self
 import numpy as np
 from typing_extensions import disjoint_base
 
+ORDER_MATTERS: int
+
 @disjoint_base
 class Plan:
+    plain: bool
     summary: str
     operations: int
     @property

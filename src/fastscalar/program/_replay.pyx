@@ -77,6 +77,7 @@ cdef extern from "lanes.h":
         void (*better)(int, int, void *, void *, const void *, double, Py_ssize_t) noexcept nogil
         void (*best)(int, void *, void *, const void *, Py_ssize_t, int, int) noexcept nogil
         int (*not_finite)(const void *, Py_ssize_t) noexcept nogil
+        int (*beyond)(const void *, Py_ssize_t) noexcept nogil
         void (*add)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*add_scaled)(void *, double, const void *, Py_ssize_t) noexcept nogil
         void (*add_product)(void *, const void *, const void *, Py_ssize_t) noexcept nogil
@@ -102,6 +103,7 @@ cdef extern from "pool.h":
     void fs_pace_note(fs_pace *pace, double seconds, double rows) noexcept nogil
     double fs_seconds() noexcept nogil
 
+ORDER_MATTERS = UNSURE      # of the status of rows, what a plain plan is for
 cdef bint ALWAYS = False
 
 
@@ -149,7 +151,8 @@ ctypedef fused real:
 
 cdef enum:
     MISSED = 1              # status of a row: a guard does not hold,
-    SUSPECT = 2             # something in it may have raised
+    SUSPECT = 2             # something in it may have raised,
+    UNSURE = 8              # the order of additions decides what it is: its numbers come from a plain plan
     TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
     GROUP = 64              # rows whose sparse entries are turned together: their gradients stay in the nearest cache
     FRESH = 1024            # after so many batches of one row the sum of a matrix's squares is added up anew
@@ -328,7 +331,9 @@ cdef class Replay:
     cdef Py_ssize_t n_loose
     cdef int *steps                  # (address, count) of those among them that are trained
     cdef Py_ssize_t n_steps
-    cdef bint uniform_missed, uniform_suspect
+    cdef bint uniform_missed, uniform_suspect, uniform_unsure
+    cdef bint watch                  # whether it says what is UNSURE
+    cdef bint wild                   # weights are so large, or not finite
     cdef bint first_call, last_call  # of those that add up gradients
     # a run, shared by its threads
     cdef int mode
@@ -357,6 +362,7 @@ cdef class Replay:
         self.parts = min(2 * threads, max(threads, 8)) if threads > 1 else 1
         self.paced_mode = -1
         self.size = sizeof(double) if wide else sizeof(float)
+        self.watch = wide and not plan.plain
         name = kernel_set()
         self.K = fs_lanes_select(name, wide)
         if self.K == NULL:
@@ -490,12 +496,18 @@ cdef class Replay:
                 self.K.load_rows(<float *>self.U + s.address, s.count, &source, s.count, 1)
         for k in range(self.n_inputs):
             self.input[k].forced = False
+        self.wild = False
         for k in range(self.plan.n_products):
             self.look_at_weights(&self.plan.products[k])
 
     cdef void look_at_weights(self, const Product *p) noexcept nogil:
         """Sparse rows step over zeros: 0 * inf would be lost.  A layer says that it is."""
         cdef const Matrix *m = &self.plan.matrices[p.matrix]
+        if self.watch and m.table < 0 and self.K.beyond(self.U + m.base * self.size, <Py_ssize_t>m.rows * m.ld):
+            self.wild = True
+        if self.watch and p.bias >= 0 and self.K.beyond(
+                self.U + self.plan.matrices[p.bias].base * self.size, self.plan.matrices[p.bias].cols):
+            self.wild = True
         if p.whole_input < 0 or p.skips or m.table >= 0:
             return
         self.unfit[p.matrix] = self.K.not_finite(self.U + m.base * self.size, <Py_ssize_t>m.rows * m.ld)
@@ -721,6 +733,8 @@ cdef class Replay:
         Of several calls that add up, the first and the last say so."""
         self.first_call, self.last_call = first, last
         self.go(ARGUMENTS if arguments else PARAMETERS, rows, values, status, self.batch)
+        if last and self.watch and self.K.not_finite(self.UA, self.plan.n_uniform):
+            np.bitwise_or(status, UNSURE, out=status)        # the rows' gradients are added up in some order
         return not np.asarray(status).any()
 
     def train(self, rows, int batch_rows, double rate, bint falls, long long done, long long total_rows,
@@ -743,8 +757,7 @@ cdef class Replay:
         cdef double[::1] l = losses
         cdef unsigned char[::1] s = status
         for k in range(n):
-            l[k], s[k] = self.loss[k], self.status[k] | (MISSED if self.uniform_missed else 0) | (
-                SUSPECT if self.uniform_suspect else 0)
+            l[k], s[k] = self.loss[k], self.status[k] | uniform_status(self)
         return losses, status
 
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1:
@@ -933,8 +946,7 @@ cdef void run(Replay r, real tag) noexcept nogil:
         elif r.out_values != NULL:
             memcpy(r.out_values + r.first, r.loss, n * sizeof(double))
             for l in range(n):
-                r.out_status[r.first + l] = r.status[l] | (MISSED if r.uniform_missed else 0) | (
-                    SUSPECT if r.uniform_suspect else 0)
+                r.out_status[r.first + l] = r.status[l] | uniform_status(r)
         r.first += n
         r.done = r.first
         if r.team > 1:
@@ -944,6 +956,12 @@ cdef void run(Replay r, real tag) noexcept nogil:
             start = now
     if back and not r.mode & TRAIN and r.last_call:
         uniform_backward(r, tag)
+
+
+cdef unsigned char uniform_status(Replay r) noexcept nogil:
+    """What the uniform part says about every row."""
+    return (MISSED if r.uniform_missed else 0) | (SUSPECT if r.uniform_suspect else 0) | (
+        UNSURE if r.uniform_unsure else 0)
 
 
 cdef void one_chunk(void *context, int thread, int c) noexcept nogil:
@@ -956,8 +974,10 @@ cdef void one_chunk(void *context, int thread, int c) noexcept nogil:
 cdef void chunk_of(Replay r, int thread, int c, real tag) noexcept nogil:
     cdef int l = c * r.chunk, lanes = min(r.chunk, r.n - l)
     forward(r, thread, l, lanes, r.rows + r.first, tag)
-    if r.mode & (PARAMETERS | ARGUMENTS) and not flagged(r, l, lanes):
-        backward(r, thread, c, l, lanes, r.rows + r.first, tag)
+    if r.mode & (PARAMETERS | ARGUMENTS) and not flagged(r, l, lanes) and not backward(
+            r, thread, c, l, lanes, r.rows + r.first, tag) and r.watch:
+        for l in range(l, l + lanes):
+            r.status[l] |= UNSURE
 
 
 cdef void one_share(void *context, int thread, int share) noexcept nogil:
@@ -977,13 +997,13 @@ cdef bint flagged(Replay r, int first, int lanes) noexcept nogil:
     for l in range(first, first + lanes):
         if r.status[l]:
             return True
-    return r.uniform_missed
+    return r.uniform_missed or r.uniform_unsure
 
 
 cdef bint sound(Replay r, int n) noexcept nogil:
     """Whether a batch may be learned from."""
     cdef int l
-    if r.uniform_missed or r.uniform_suspect:
+    if uniform_status(r):
         return False
     for l in range(n):
         if r.status[l] or not isfinite(r.loss[l]):
@@ -1136,6 +1156,7 @@ cdef void uniform_forward(Replay r, real tag) noexcept nogil:
     cdef real *U = <real *>r.U
     cdef const int *table
     r.uniform_missed = r.uniform_suspect = False
+    r.uniform_unsure = r.wild
     for k in range(p.n_uniform_instr):
         q = &p.uniform[k]
         if q.kind == I_SUM:
@@ -1144,6 +1165,10 @@ cdef void uniform_forward(Replay r, real tag) noexcept nogil:
             elements_forward(r, q, U, U, 1, True, tag)
         if q.raises and r.K.not_finite(U + q.out, q.n) and any_error(r, q, U, U, 1, 0, True, tag):
             r.uniform_suspect = True
+        if r.watch and (r.K.beyond(U + q.out, q.n) or (q.steep and steep_lane(r, q, U, U, 1, 0, True, tag))):
+            r.uniform_unsure = True
+    if r.watch and not r.mode & TRAIN and wild_terms(r, U, tag):
+        r.uniform_unsure = True
     for k in range(p.n_matrices):
         m = &p.matrices[k]
         if m.table >= 0:
@@ -1152,6 +1177,9 @@ cdef void uniform_forward(Replay r, real tag) noexcept nogil:
                 for j in range(m.cols):
                     U[m.base + i * m.ld + j] = U[table[i * m.cols + j]]
     for k in range(r.plan.n_products):
+        m = &p.matrices[p.products[k].matrix]
+        if m.table >= 0 and r.watch and not r.mode & TRAIN and r.K.beyond(U + m.base, <Py_ssize_t>m.rows * m.ld):
+            r.uniform_unsure = True
         if p.matrices[p.products[k].matrix].table >= 0 and p.products[k].whole_input >= 0 and not p.products[k].skips:
             m = &p.matrices[p.products[k].matrix]
             r.unfit[p.products[k].matrix] = r.K.not_finite(U + m.base, <Py_ssize_t>m.rows * m.ld)
@@ -1162,6 +1190,18 @@ cdef void uniform_forward(Replay r, real tag) noexcept nogil:
         if guard.kind != R_SLOTS and guard.other != R_SLOTS:
             if not holds(guard, U[guard.p], U[guard.q] if guard.other == R_UNIFORM else 0.0, <real>guard.value):
                 r.uniform_missed = True
+
+
+cdef bint wild_terms(Replay r, const real *U, real tag) noexcept nogil:
+    """Whether uniform numbers that are added up are so large that their order may matter."""
+    cdef Py_ssize_t k
+    cdef const Term *t
+    for k in range(r.plan.n_terms):
+        t = &r.plan.body.terms[k]
+        if (t.p_kind == R_UNIFORM and r.K.beyond(U + t.p, t.count)) or (
+                t.q_kind == R_UNIFORM and t.q != t.p and r.K.beyond(U + t.q, t.count)):
+            return True
+    return False
 
 
 cdef bint holds(const Guard *g, double x, double y, double value) noexcept nogil:
@@ -1225,8 +1265,16 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
                 for l in range(lanes):
                     if any_error(r, q, V, U, lanes, l, False, tag):
                         r.status[l0 + l] |= SUSPECT
+            if q.steep and r.watch:
+                for l in range(lanes):
+                    if steep_lane(r, q, V, U, lanes, l, False, tag):
+                        r.status[l0 + l] |= UNSURE
         elif q.kind == I_ROWS:
             rows_forward(r, q, l0, lanes, tag)
+            if q.steep and r.watch:
+                for l in range(l0, l0 + lanes):
+                    if steep_row(r, q, l, tag):
+                        r.status[l] |= UNSURE
         elif q.kind == I_PRODUCT:
             product_forward(r, q, thread, l0, lanes, rows, tag)
         elif q.kind == I_NUMBER:
@@ -1253,7 +1301,77 @@ cdef void forward(Replay r, int thread, int l0, int lanes, const long long *rows
     else:
         for l in range(lanes):
             r.loss[l0 + l] = U[p.result]
+    if r.watch:
+        watch_chunk(r, V, l0, lanes, rows, tag)
     check_guards(r, V, U, <real *>r.scratch[thread], l0, lanes, tag)
+
+
+cdef void watch_chunk(Replay r, const real *V, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    """Marks the rows in which something that was computed, or that a product reads, is NaN or so large that in another
+    order of additions it might be infinite: sums are fused and reordered here, and equal operations done once."""
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k
+    cdef int l
+    cdef const real *v
+    cdef const Input *x
+    if r.K.beyond(V, <Py_ssize_t>p.n_slots * lanes):
+        for k in range(p.n_slots):
+            v = V + k * lanes
+            if r.K.beyond(v, lanes):
+                for l in range(lanes):
+                    if r.K.beyond(v + l, 1):
+                        r.status[l0 + l] |= UNSURE
+    for k in range(p.n_lanes):
+        if p.lanes[k].run < 0 or p.lanes[k].kind == I_PACK:      # what is packed lies in slots
+            continue
+        v = rows_of(r, r.RV, p.lanes[k].run, l0, tag)
+        if r.K.beyond(v, <Py_ssize_t>p.runs[p.lanes[k].run].ld * lanes):
+            for l in range(lanes):
+                if r.K.beyond(v + <Py_ssize_t>l * p.runs[p.lanes[k].run].ld, p.lanes[k].n):
+                    r.status[l0 + l] |= UNSURE
+    for k in range(r.plan.n_products):
+        if p.products[k].whole_input < 0 or r.input[p.products[k].whole_input].finite:
+            continue
+        x = &r.input[p.products[k].whole_input]
+        for l in range(lanes):
+            if r.K.beyond(x.data + rows[l0 + l] * x.width, x.width):         # doubles, as it is wide
+                r.status[l0 + l] |= UNSURE
+
+
+cdef bint steep_lane(Replay r, const Instr *q, const real *V, const real *U, int lanes, int l, bint uniform,
+                     real tag) noexcept nogil:
+    """Whether a slope of an instruction's operations is not finite in lane l."""
+    cdef bint va = is_vector(&q.a, uniform), vb = is_vector(&q.b, uniform)
+    cdef int k
+    cdef double x, y = 0.0
+    for k in range(q.n):
+        x = V[<Py_ssize_t>place(&q.a, k) * lanes + l] if va else U[place(&q.a, k)]
+        if q.b.kind != R_NONE:
+            y = V[<Py_ssize_t>place(&q.b, k) * lanes + l] if vb else U[place(&q.b, k)]
+        if is_steep_at(q.code, x, y, V[<Py_ssize_t>(q.out + k) * lanes + l]):
+            return True
+    return False
+
+
+cdef bint steep_row(Replay r, const Instr *q, int l, real tag) noexcept nogil:
+    """The same of an operation on the columns of a run."""
+    cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
+    cdef const real *a = rows_of(r, r.RV, q.a.run, l, tag) if ra else <real *>r.U + q.a.start
+    cdef const real *b = rows_of(r, r.RV, q.b.run, l, tag) if rb else <real *>r.U + q.b.start
+    cdef const real *v = rows_of(r, r.RV, q.run, l, tag)
+    cdef int k
+    for k in range(q.n):
+        if is_steep_at(q.code, a[k if ra or q.a.step else 0],
+                       0.0 if q.b.kind == R_NONE else <double>b[k if rb or q.b.step else 0], v[k]):
+            return True
+    return False
+
+
+cdef bint is_steep_at(int code, double x, double y, double v) noexcept nogil:
+    cdef Row *f = row(code)
+    if f.arity == 1:
+        return not isfinite(f.d(x, v))
+    return not isfinite(f.da(x, y, v)) or not isfinite(f.db(x, y, v))
 
 
 cdef void load_input(Replay r, int i, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
@@ -1722,12 +1840,15 @@ cdef void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, 
 
 # --- backwards ------------------------------------------------------------------------------------
 
-cdef void backward(Replay r, int thread, int c, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
-    """A gradient of exactly zero sends zero, whatever the slope.  Kernels do not look; where 0 * inf has made a NaN of
+cdef bint backward(Replay r, int thread, int c, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    """Whether all gradients that leave the chunk are finite.
+
+    A gradient of exactly zero sends zero, whatever the slope.  Kernels do not look; where 0 * inf has made a NaN of
     it, it comes out at the end, since NaN only gets lost where it is multiplied by nothing: then all is done again,
     number by number."""
-    if not backward_pass(r, thread, c, l0, lanes, rows, False, tag):
-        backward_pass(r, thread, c, l0, lanes, rows, True, tag)
+    if not r.plan.plain and backward_pass(r, thread, c, l0, lanes, rows, False, tag):
+        return True
+    return backward_pass(r, thread, c, l0, lanes, rows, True, tag)
 
 
 cdef bint backward_pass(Replay r, int thread, int c, int l0, int lanes, const long long *rows, bint masked,
@@ -2056,7 +2177,7 @@ cdef void gather_backward(Replay r, const Instr *q, int n, const long long *rows
 cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
                         real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
-    cdef int n = q.b.start, l, k
+    cdef int n = q.b.start, l, k, j
     cdef const real *p
     cdef const real *g
     cdef real *dz
@@ -2076,9 +2197,14 @@ cdef void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes,
                 if g[k] != 0:
                     total += g[k] * p[k]
                     any_sent = True
-            if any_sent:
+            if any_sent and isfinite(total):
                 for k in range(n):
                     dz[k] += p[k] * (g[k] - total)
+            elif any_sent:                       # inf - inf is nothing that one output after the other would give
+                for k in range(n - 1, -1, -1):
+                    if g[k] != 0:
+                        for j in range(n):
+                            dz[j] += g[k] * p[k] * ((1.0 if j == k else 0.0) - p[j])
             continue
         p = rows_of(r, r.RV, it.saved, l0 + l, tag)
         g = <real *>r.A[thread] + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes + l

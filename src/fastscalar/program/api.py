@@ -44,7 +44,9 @@ BATCH = 256  # rows at once
 SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
 PORTION = 0.05  # seconds between two looks at signals
 AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
+LARGE = 1e150  # sums of products of such numbers may be infinite, or not, as they are ordered
 REPLAYS = 8  # that one version keeps for the next call
+UNSURE = _replay.ORDER_MATTERS
 _eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
 
 
@@ -157,9 +159,11 @@ class Rows:
         return self._columns
 
     def finite(self, k: int) -> bool:
-        """Whether argument k has no infinite number and no NaN; asked of arrays that matrix products read."""
+        """Whether argument k has no NaN and no number that is infinite or as good as that; asked of arrays that matrix
+        products read."""
         if k not in self._finite:
-            self._finite[k] = bool(np.isfinite(self.data[k]).all())
+            data = self.data[k]
+            self._finite[k] = bool(data.max() <= LARGE and data.min() >= -LARGE)     # of NaN both are NaN
         return self._finite[k]
 
 
@@ -261,12 +265,13 @@ class Version:
         at, known = self.known
         return np.isin(rows.whole_columns()[at][some], known)
 
-    def plan(self, shared: frozenset[int], parameters: list[Any] | None = None) -> Any:
+    def plan(self, shared: frozenset[int], parameters: list[Any] | None = None, plain: bool = False) -> Any:
+        """How it is computed; plain: in the order of the function, for rows with numbers for which that matters."""
         trained = None if parameters is None else _replay.trained_elements(self.graph.captures, parameters)
-        key = (shared, None if trained is None else tuple(map(_which, trained)))
+        key = (shared, None if trained is None else tuple(map(_which, trained)), plain)
         with self._lock:
             if key not in self.plans:
-                self.plans[key] = rewrite(self.graph, self.sizes, shared, trained)
+                self.plans[key] = rewrite(self.graph, self.sizes, shared, trained, plain)
             return self.plans[key]
 
     def take(self, plan: Any, batch: int, wide: bool, threads: int) -> Any:
@@ -824,8 +829,10 @@ class Program:
                 continue
             at += 1
 
-    def _replay(self, version: Version, rows: Rows, threads: int, wide: bool, gradients: Any = None) -> Any:
-        replay = version.take(version.plan(_shared(rows.signature)), BATCH, wide, threads)
+    def _replay(
+        self, version: Version, rows: Rows, threads: int, wide: bool, gradients: Any = None, plain: bool = False
+    ) -> Any:
+        replay = version.take(version.plan(_shared(rows.signature), None, plain), BATCH, wide, threads)
         replay.load()
         self._bind(replay, rows, gradients)
         return replay
@@ -903,7 +910,18 @@ class Program:
         self, version: Version, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool
     ) -> np.ndarray:
         """Which of some rows a version fits; their values are set."""
-        replay = self._replay(version, rows, threads, wide)
+        status = self._replay_values(version, rows, some, values, threads, wide)
+        unsure = status == UNSURE
+        if unsure.any():
+            status[unsure] = self._replay_values(version, rows, some[unsure], values, threads, wide, True)
+        return status == 0
+
+    def _replay_values(
+        self, version: Version, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool,
+        plain: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """What a replay says about some rows; the values of those that it fits are set."""
+        replay = self._replay(version, rows, threads, wide, None, plain)
         found = np.empty(len(some))
         status = np.empty(len(some), np.uint8)
         for part in _portions(len(some), replay.batch, version.graph.operations):
@@ -911,7 +929,7 @@ class Program:
         version.give(replay, BATCH)
         fits = status == 0
         values[some[fits]] = found[fits]
-        return fits
+        return status
 
     def _gradients(
         self,
@@ -938,17 +956,14 @@ class Program:
         if version is not None and not version.may_fit(rows, all_rows).all():
             version = None
         if version is not None:
-            replay = self._backward(version, rows, all_rows, values, threads, gradients, wide)
-            if replay:
-                replays = [(version, replay)]
+            replays = self._backward(version, rows, all_rows, values, threads, gradients, wide)
         if not replays:
             values, found, eager = self._classify(rows, threads, chosen, wide)
             missed = []
             for version, fits in found:
-                replay = self._backward(version, rows, fits, values, threads, gradients, wide)
-                if replay:
-                    replays.append((version, replay))
-                else:                            # at the edge of an error, by another rounding
+                made = self._backward(version, rows, fits, values, threads, gradients, wide)
+                replays += made
+                if not made:                     # at the edge of an error, by another rounding
                     missed.append(fits)
             eager = np.sort(np.concatenate([eager, *missed]))
         if len(eager):
@@ -974,20 +989,40 @@ class Program:
         threads: int,
         gradients: Any,
         wide: bool,
-    ) -> Any:
-        """The replay of a version with the gradients of some rows in it; None if it does not fit all of them."""
+        plain: bool = False,
+    ) -> list[tuple[Version, Any]]:
+        """Replays of a version with the gradients of some rows in them; none if it does not fit all of them.
+
+        Rows for which the order of additions matters are replayed in that of the function."""
         self.warn_of_loss(version)
-        replay = self._replay(version, rows, threads, wide, gradients)
+        replay = self._replay(version, rows, threads, wide, gradients, plain)
         found = np.empty(len(some))
-        status = np.empty(len(some), np.uint8)
+        status = np.zeros(len(some), np.uint8)
+        fits = True
         for part in _portions(len(some), replay.batch, version.graph.operations):
             last = part.stop == len(some)
             first, by_arguments = part.start == 0, gradients is not None
-            if not replay.gradients(some[part], found[part], status[part], by_arguments, first, last):
-                version.give(replay, BATCH)
-                return None
-        values[some] = found
-        return replay
+            fits = replay.gradients(some[part], found[part], status[part], by_arguments, first, last)
+            if not fits and (status & ~np.uint8(UNSURE)).any():
+                break
+        if fits and not status.any():
+            values[some] = found
+            return [(version, replay)]
+        version.give(replay, BATCH)
+        unsure = status == UNSURE
+        if (status[~unsure] != 0).any():
+            return []
+        replays: list[tuple[Version, Any]] = []
+        for way, chosen in ((False, some[~unsure]), (True, some[unsure])):
+            if not len(chosen):
+                continue
+            made = self._backward(version, rows, chosen, values, threads, gradients, wide, way)
+            if not made:
+                for _, replay in replays:
+                    version.give(replay, BATCH)
+                return []
+            replays += made
+        return replays
 
     def _collect(
         self,

@@ -90,6 +90,7 @@
 #define PARTNER(i, h) ((i) ^ (h))
 
 #define R double
+#define BEYOND 1e158
 #define RI int64_t
 #define WIDE 1
 #define T(name) name##_double
@@ -101,6 +102,7 @@
 #endif
 #include "lanes_body.c"
 #undef R
+#undef BEYOND
 #undef RI
 #undef WIDE
 #undef T
@@ -108,6 +110,7 @@
 #undef VW
 
 #define R float
+#define BEYOND 1e20f
 #define RI int32_t
 #define WIDE 0
 #define T(name) name##_float

@@ -107,6 +107,8 @@ typedef struct {
     void (*best)(int least, void *best, void *place, const void *z, ptrdiff_t ldz, int n, int lanes);
     /* Whether a number among x[0..n) is infinite or NaN. */
     int (*not_finite)(const void *x, ptrdiff_t n);
+    /* Whether one is NaN, or so large that sums of products of such numbers may be infinite: double 1.8e150. */
+    int (*beyond)(const void *x, ptrdiff_t n);
 
     /* --- sums --- */
     void (*add)(void *y, const void *x, ptrdiff_t n);                          /* y[i] += x[i] */

@@ -454,6 +454,21 @@ static int T(not_finite)(const void *x_, ptrdiff_t n)
     return t != t;
 }
 
+static int T(beyond)(const void *x_, ptrdiff_t n)
+{
+    const R *x = x_;
+    const R factor = BEYOND;
+    ptrdiff_t i = 0;
+    vec s[4];
+    UNROLL for (int v = 0; v < 4; v++) s[v] = ZERO;
+    for (; i + 4 * VW <= n; i += 4 * VW)
+        UNROLL for (int v = 0; v < 4; v++) s[v] += 0 * (factor * LOAD(x + i + v * VW)); /* 0 or NaN */
+    R t = T(total)((s[0] + s[1]) + (s[2] + s[3]));
+    for (; i < n; i++)
+        t += 0 * (factor * x[i]);
+    return t != t;
+}
+
 static void T(turn)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_t ldfrom, int rows, int columns,
                     int accumulate)
 {
@@ -824,6 +839,7 @@ const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
     T(better),
     T(best),
     T(not_finite),
+    T(beyond),
     T(add),
     T(add_scaled),
     T(add_product),
