@@ -45,6 +45,7 @@ setup(
     ext_modules=cythonize(
         [
             extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
+            extension("engine._traced"),
             extension("engine._array"),
             extension("engine._inspect"),
             extension("program._graph"),

@@ -274,7 +274,7 @@ cdef class Tensor:          # 32 bytes
     cdef void *attributes   # the dict there, for CPython's own look-up (tp_dictoffset); NULL: none
 
 
-cdef class TracedNumber:    # in a recording: a number of the row that is no Tensor, see `_array.TracedInt`
+cdef class TracedNumber:    # in a recording: a number of the row that is no Tensor, see `_traced.TracedInt`
     cdef readonly Tensor tensor     # the same as a leaf
 
 

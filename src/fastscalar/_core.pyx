@@ -1515,7 +1515,7 @@ def _watches():
 
 
 cdef class TracedNumber:
-    """The base of `_array.TracedInt`: operations take it as they take the number itself."""
+    """The base of `_traced.TracedInt`: operations take it as they take the number itself."""
 
 
 cdef class Recorder:

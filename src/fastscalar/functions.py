@@ -14,8 +14,6 @@ from typing import Any
 from fastscalar._core import Tensor, _function, _recording, operations
 from fastscalar.engine._array import (
     TensorArray,
-    TracedBool,
-    TracedInt,
     best_of,
     dot,
     elementwise,
@@ -24,6 +22,7 @@ from fastscalar.engine._array import (
     softmax,
     total,
 )
+from fastscalar.engine._traced import TracedBool, TracedInt
 from fastscalar.engine.views import ArrayView
 
 __all__ = [

@@ -2,7 +2,8 @@
 
 from libc.math cimport exp, isinf, isnan, log
 
-from fastscalar._core cimport Recorder, Tensor, TracedNumber, Wide
+from fastscalar._core cimport Wide
+from fastscalar.engine._traced cimport TracedBool, TracedInt
 
 cdef enum:
     MAX_DIMS = 8
@@ -14,20 +15,6 @@ cdef class TensorArray:
     cdef Py_ssize_t offset  # of its first element in the run
     cdef Py_ssize_t[MAX_DIMS] shape_
     cdef Py_ssize_t[MAX_DIMS] strides_    # in nodes
-
-
-cdef class TracedInt(TracedNumber):
-    cdef readonly object value      # of the row that is recorded
-    cdef readonly int argument      # its place among the inputs of the recording; -1: it was computed
-
-
-cdef class TracedBool:
-    cdef Recorder recording         # None, like `left`, only in one that `_graph` did not make
-    cdef int op                     # comparison, as CPython numbers them
-    cdef Tensor left
-    cdef Tensor right               # None: it was compared with the number, which has no node before one is needed
-    cdef double number
-    cdef bint outcome
 
 
 cdef TensorArray array_of(Wide *q)

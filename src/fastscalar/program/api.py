@@ -20,7 +20,8 @@ import numpy as np
 
 from fastscalar._core import Lock, Tensor, _record, _recording
 from fastscalar._warnings import warn, warn_of_loss
-from fastscalar.engine._array import TensorArray, TracedInt, elementwise, storage_of, to_tensor, total
+from fastscalar.engine._array import TensorArray, elementwise, storage_of, to_tensor, total
+from fastscalar.engine._traced import TracedInt
 from fastscalar.program import _replay
 from fastscalar.program._graph import (
     ARE_EQUAL,

@@ -1,0 +1,17 @@
+# What stands for numbers and comparisons in a recording.  Private, not an API.
+
+from fastscalar._core cimport Recorder, Tensor, TracedNumber
+
+
+cdef class TracedInt(TracedNumber):
+    cdef readonly object value      # of the row that is recorded
+    cdef readonly int argument      # its place among the inputs of the recording; -1: it was computed
+
+
+cdef class TracedBool:
+    cdef Recorder recording         # None, like `left`, only in one that `_graph` did not make
+    cdef int op                     # comparison, as CPython numbers them
+    cdef Tensor left
+    cdef Tensor right               # None: it was compared with the number, which has no node before one is needed
+    cdef double number
+    cdef bint outcome

@@ -1,0 +1,215 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""What stands for a whole number and for the outcome of a comparison while a program is recorded.
+
+They live with the engine, which knows nothing of programs, because its array operations take them as operands: a
+TensorArray indexed by a TracedInt gathers, `cross_entropy` keeps one as its label, `select` takes a TracedBool.  Only a
+recording makes them; what they tell it goes through `_core.Recorder`.
+"""
+
+cimport cython
+
+from fastscalar._core cimport Tensor, TracedNumber, programs, read_number
+
+import numbers
+import operator
+
+import numpy as np
+
+cdef tuple COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
+
+# Not where it is asked for: of the entries of a tuple written there Cython ignores that one raised (an interrupt).
+cdef tuple OTHERS = (Tensor, np.ndarray, numbers.Real, np.bool_)     # that arithmetic with whole numbers takes
+
+
+@cython.final
+@cython.c_api_binop_methods(True)
+cdef class TracedInt(TracedNumber):
+    """A whole number that a program was called with; the rows of a replay have others.
+
+    As an index of a TensorArray it gathers, as a label of `cross_entropy` it stays a label, beside Tensors and floats
+    it is a number.  Whatever else it is used for (`range`, `list[i]`, `int`, arithmetic of whole numbers) makes the
+    program hold only for rows where it is the same, and comparisons only for rows where they come out the same.
+    """
+
+    def __init__(self, value, Tensor tensor not None, int argument):
+        self.value = operator.index(value)
+        self.tensor = tensor
+        self.argument = argument
+
+    def __repr__(self):
+        return repr(operator.index(self))
+
+    def __format__(self, spec):
+        return format(operator.index(self), spec)
+
+    def __index__(self):
+        if programs:
+            read_number(self.tensor, "a whole number")
+        return self.value
+
+    def __int__(self):
+        return operator.index(self)
+
+    def __float__(self):
+        return float(operator.index(self))
+
+    def __hash__(self):
+        return hash(operator.index(self))
+
+    def __bool__(self):
+        return bool(self.tensor != 0.0)
+
+    def __richcmp__(self, other, int op):
+        right = (<TracedInt>other).tensor if type(other) is TracedInt else other
+        return COMPARISONS[op](self.tensor, right)
+
+    def __add__(left, right):
+        return of_whole(operator.add, left, right)
+
+    def __sub__(left, right):
+        return of_whole(operator.sub, left, right)
+
+    def __mul__(left, right):
+        return of_whole(operator.mul, left, right)
+
+    def __floordiv__(left, right):
+        return of_whole(operator.floordiv, left, right)
+
+    def __mod__(left, right):
+        return of_whole(operator.mod, left, right)
+
+    def __pow__(left, right, modulus):
+        return of_whole(operator.pow, left, right)
+
+    def __truediv__(left, right):
+        return operator.truediv(as_tensor(left), as_tensor(right))
+
+    def __divmod__(left, right):
+        return of_whole(divmod, left, right)
+
+    def __and__(left, right):
+        return of_whole(operator.and_, left, right)
+
+    def __or__(left, right):
+        return of_whole(operator.or_, left, right)
+
+    def __xor__(left, right):
+        return of_whole(operator.xor, left, right)
+
+    def __lshift__(left, right):
+        return of_whole(operator.lshift, left, right)
+
+    def __rshift__(left, right):
+        return of_whole(operator.rshift, left, right)
+
+    def __invert__(self):
+        return ~operator.index(self)
+
+    def __neg__(self):
+        return -operator.index(self)
+
+    def __pos__(self):
+        return self
+
+    def __abs__(self):
+        return abs(operator.index(self))
+
+    def __round__(self, digits=None):
+        return self if digits is None or digits >= 0 else round(operator.index(self), digits)
+
+    def __trunc__(self):
+        return self
+
+    def __floor__(self):
+        return self
+
+    def __ceil__(self):
+        return self
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(operator.index(self), dtype)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __getattr__(self, name):
+        return getattr(operator.index(self), name)           # bit_length, numerator, ...
+
+
+cdef object as_tensor(x):
+    return (<TracedInt>x).tensor if type(x) is TracedInt else x
+
+
+cdef object of_whole(operation, left, right):
+    """Whole numbers among themselves give a plain int, with anything else a Tensor."""
+    if hasattr(type(left), "__index__") and hasattr(type(right), "__index__"):
+        return operation(operator.index(left), operator.index(right))
+    for x in (left, right):
+        if not (isinstance(x, TracedNumber) or isinstance(x, OTHERS)):
+            return NotImplemented            # a TensorArray has its own say; a list would be repeated
+    return operation(as_tensor(left), as_tensor(right))
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(64)
+@cython.c_api_binop_methods(True)
+cdef class TracedBool:
+    """The outcome of a comparison in a program.  `where` takes it as it is; anybody else asks for its truth, and from
+    then on the program holds only for rows where it is the same."""
+
+    def __init__(self):
+        raise TypeError("TracedBool: only the recording of a program makes them")
+
+    def __bool__(self):
+        if self.recording is not None:
+            self.recording.decided(self.op, self.left, self.right, self.number, self.outcome)
+        return self.outcome
+
+    def __repr__(self):
+        return repr(bool(self.outcome))
+
+    def __index__(self):
+        return int(bool(self))
+
+    def __int__(self):
+        return int(bool(self))
+
+    def __float__(self):
+        return float(bool(self))
+
+    def __hash__(self):
+        return hash(bool(self))
+
+    def __richcmp__(self, other, int op):
+        return COMPARISONS[op](bool(self), bool(other) if type(other) is TracedBool else other)
+
+    def __and__(left, right):
+        return of_truth(operator.and_, left, right)
+
+    def __or__(left, right):
+        return of_truth(operator.or_, left, right)
+
+    def __xor__(left, right):
+        return of_truth(operator.xor, left, right)
+
+    def __add__(left, right):
+        return of_truth(operator.add, left, right)
+
+    def __sub__(left, right):
+        return of_truth(operator.sub, left, right)
+
+    def __mul__(left, right):
+        return of_truth(operator.mul, left, right)
+
+    def __truediv__(left, right):
+        return of_truth(operator.truediv, left, right)
+
+
+cdef object of_truth(operation, left, right):
+    left = bool(left) if type(left) is TracedBool else left
+    return operation(left, bool(right) if type(right) is TracedBool else right)
