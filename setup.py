@@ -49,6 +49,7 @@ setup(
             extension("engine._array"),
             extension("engine._inspect"),
             extension("program._graph"),
+            extension("program._trace"),
             extension("program._lower"),
             extension(
                 "program._replay",

@@ -278,7 +278,7 @@ cdef class TracedNumber:    # in a recording: a number of the row that is no Ten
     cdef readonly Tensor tensor     # the same as a leaf
 
 
-cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_graph`
+cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_trace`
     # the outcome of a comparison, or what stands for it; with a number where there is no Tensor on the right
     cdef object compare(self, int op, Tensor left, Tensor right, double number)
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1

@@ -1519,7 +1519,7 @@ cdef class TracedNumber:
 
 
 cdef class Recorder:
-    """The base of `_graph.Recording`."""
+    """The base of `_trace.Recording`."""
 
     cdef object compare(self, int op, Tensor left, Tensor right, double number):
         raise NotImplementedError

@@ -9,7 +9,8 @@ import pytest
 import fastscalar as fs
 from compiled import bits, compiled_only
 from fastscalar import _core
-from fastscalar.program._graph import Recording, extract, line_of, places_of
+from fastscalar.program._graph import line_of, places_of
+from fastscalar.program._trace import Recording, extract
 
 
 def graph_of(f, *numbers):

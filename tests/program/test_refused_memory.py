@@ -5,7 +5,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from fastscalar.program._graph import Recording
+from fastscalar.program._trace import Recording
 
 X = np.random.default_rng(0).normal(size=(40, 6)) * (np.arange(6) % 2)
 Y = np.arange(40) % 3
@@ -80,7 +80,7 @@ def test_recording_takes_at_most_100_bytes_an_operation():
         recording.begin()
         result = chain(x)
         nodes = _core.tape_info()["nodes"] - before
-        from fastscalar.program._graph import extract
+        from fastscalar.program._trace import extract
 
         graph = extract(recording, result)
     columns = sum(c.nbytes for c in (graph.op, graph.a, graph.b, graph.value, graph.stopped))

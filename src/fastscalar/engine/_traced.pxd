@@ -9,7 +9,7 @@ cdef class TracedInt(TracedNumber):
 
 
 cdef class TracedBool:
-    cdef Recorder recording         # None, like `left`, only in one that `_graph` did not make
+    cdef Recorder recording         # None, like `left`, only in one that `_trace` did not make
     cdef int op                     # comparison, as CPython numbers them
     cdef Tensor left
     cdef Tensor right               # None: it was compared with the number, which has no node before one is needed

@@ -18,7 +18,7 @@ from fastscalar.engine._array import total as sum_of
 from fastscalar.nn.evaluation import SAME
 from fastscalar.nn.optimizers import SGD, Optimizer
 from fastscalar.nn.samples import what_is_not_finite
-from fastscalar.program._graph import leaves_before
+from fastscalar.program._trace import leaves_before
 from fastscalar.program.api import AT_ONCE, Program, Rows, Version, _Failure, _named
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar

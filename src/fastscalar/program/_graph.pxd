@@ -1,9 +1,5 @@
 # What the graph of a program is made of.  Private, not an API.
 
-from cpython.object cimport PyObject
-
-from fastscalar._core cimport Operand, Recorder, Tensor
-
 cdef enum:
     G_CONSTANT = 1          # operations of a Graph beside those of the table
     G_PARAMETER = -1
@@ -26,38 +22,46 @@ ctypedef struct Decision:   # a guard: what Python decided, or read, and where; 
     int code                # the place: a number in `codes`, -1: nobody's code,
     int instruction         # and the instruction there
 
-cdef enum:
-    KNOWN = 64
+ctypedef struct Choice:          # a `where`: left `comparison` right decides between a and b, all of them nodes
+    int item
+    int output
+    int comparison
+    int left
+    int right
+    int a
+    int b
 
 
-cdef class Recording(Recorder):
-    cdef public list inputs         # (kind, handle): "array" a TensorArray, "number" a Tensor, "whole" a TracedInt
-    cdef Decision *decisions        # owned
+cdef class Graph:
+    cdef public object op, a, b, value, stopped
+    cdef list entries            # the items; None: still among the choices
+    cdef Choice *choices         # owned
+    cdef Py_ssize_t n_choices, choice_room
+    cdef public list captures, inputs
+    cdef public object guards    # an array of DECISION, its nodes those of the graph
+    cdef public list codes       # that they refer to
+    cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
+    cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)
+    cdef public int result
+    cdef public int operations   # scalar operations that the function did, wide ones counted by their scalar work
+    cdef int *op_
+    cdef int *a_
+    cdef int *b_
+    cdef double *value_
+    cdef unsigned char *lane_    # depends on an input
     cdef Py_ssize_t n, room
-    cdef readonly list codes        # code objects that decide, none of them ours
-    cdef dict code_numbers          # address of a code object -> (the object, its number in `codes`, -1: ours)
-    cdef PyObject *known[KNOWN]     # some of them, by address: whose loop it is, and the few that it calls
-    cdef int known_number[KNOWN]
-    cdef dict copies                # node of a leaf -> node that it has the value of
-    cdef readonly list stopped      # [first, stop) of nodes made in blocks of no_grad
-    cdef int depth
-    cdef int first                  # nodes that are older were there before
-    cdef bint closed
-    cdef object context
-    cdef readonly list lost         # places where a number with a gradient became one without
-    cdef set asked                  # those that were looked at
 
-    cdef bint is_stopped(self, int i) except -1
-    cdef bint has_gradient(self, int node) except -1
-    cdef int note(self, int op, int left, int right, double value) except -1
-    cdef int find_place(self, Decision *d) except -1
-    cdef int code_number(self, PyObject *code) except -2
-    cdef object guards(self)
+    cdef void release(self) noexcept
+    cdef int grow(self, Py_ssize_t room) except -1
+    cdef int add(self, int op, int a, int b, double value, bint lane) except -1
+    cdef int constant(self, double value) except -1
+    cdef int apply(self, int op, int a, int b) except -1
+    cdef int choose(self, int comparison, int left, int right, int a, int b, double value) except -1
+    cdef int output(self, int item, int k, double value) except -1
+    cdef int close(self) except -1
 
 
+cdef object taken(void **data, Py_ssize_t n, dtype)
 cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL
 cdef bint never_raises(int code) noexcept nogil
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil
-cdef double truncated(int op, double v)
-cdef void see(int p) noexcept nogil
-cdef void see_operand(Operand *o) noexcept nogil

@@ -1,14 +1,9 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
 import numpy as np
 from typing_extensions import disjoint_base
-
-from fastscalar._core import Recorder, Tensor
-
-class NotReplayable(Exception):
-    lost: Sequence[tuple[CodeType, int]]
 
 DECISION: np.dtype[Any]
 ARE_EQUAL: int
@@ -17,18 +12,6 @@ NODE_COPY: int
 NODE_INPUT: int
 NODE_ITEM: int
 READ_SAME: int
-
-@disjoint_base
-class Recording(Recorder):
-    inputs: list[tuple[str, Any]]
-    stopped: list[list[int]]
-    codes: list[CodeType]
-    lost: list[tuple[CodeType, int]]
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-    def read_nodes(self, nodes: list[int]) -> None: ...
-    def __enter__(self) -> Recording: ...
-    def __exit__(self, *exc: object) -> None: ...
-    def begin(self) -> None: ...
 
 @disjoint_base
 class Graph:
@@ -47,7 +30,6 @@ class Graph:
 
 def places_of(graph: Any) -> Iterator[tuple[tuple[CodeType, int] | None, int]]: ...
 def line_of(place: Any) -> tuple[str, int]: ...
-def leaves_before(marker: Tensor, result: Tensor) -> list[Any]: ...
 def same_items(g: Graph, h: Graph) -> bool: ...
 def graph_of(
     pattern: Graph,
@@ -58,4 +40,3 @@ def graph_of(
     result: int,
 ) -> Graph: ...
 def same_graph(g: Graph, h: Graph) -> bool: ...
-def extract(recording: Recording, result: Tensor) -> Graph: ...

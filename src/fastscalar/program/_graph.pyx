@@ -1,390 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # cython: nonecheck=False, auto_pickle=False
-"""Recording a program: what a function did to its inputs, as a graph of its own.
+"""The graph of a program: nodes in columns, what they refer to, and the decisions that a call took.
 
-The boundary: a Recording listens while a function runs once (`_core` and `_array` tell it what the tape does not show),
-and `extract` copies what its result was computed from off the tape into a Graph, which knows no tape.  `_lower` makes
-instructions of a Graph, `_replay` runs them.
+The boundary: a Graph is data and knows no tape.  `_trace` makes it of what a function did, `selections` of several of
+them; `_lower` makes instructions of it.
 """
 
 from cpython.buffer cimport Py_buffer, PyBuffer_FillInfo
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree
-from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyObject
-from libc.string cimport memset
+from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
 
-from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
-
-import math
 
 import numpy as np
 
 from fastscalar.engine._array import storage_of
-from fastscalar._core import _record, _set_recording
-from fastscalar._paths import PACKAGE
-
-cdef extern from "Python.h":     # with references as they are counted, which the frames of a hot loop should not cost
-    ctypedef struct PyFrameObject
-    ctypedef struct PyCodeObject
-    PyFrameObject *PyEval_GetFrame()
-    PyFrameObject *PyFrame_GetBack(PyFrameObject *frame)
-    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
-    int PyFrame_GetLasti(PyFrameObject *frame)
-    void Py_XINCREF(void *x)
-    void Py_DECREF(void *x)
-    void Py_XDECREF(void *x)
 
 NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for who looks at graphs
 READ_SAME, ARE_EQUAL = GUARD_SAME, Py_EQ
-
-
-class NotReplayable(Exception):
-    """The function does something that only Python can do; the message says what.
-
-    lost: as of the recording."""
-
-    lost = ()
-
-
-class Message(str):
-    """What an error says that is raised in a recording: the operands' values stand in it."""
-
-    recording = None
-    nodes = ()
-
-    def _read(name):
-        plain = getattr(str, name)
-
-        def method(self, *args):
-            if self.recording is not None:
-                self.recording.read_nodes(self.nodes)
-            return plain(self, *args)
-
-        method.__name__ = name
-        return method
-
-    for _name in ("__str__", "__repr__", "__format__", "__len__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__",
-                  "__ge__", "__hash__", "__contains__", "__getitem__", "__iter__", "__add__", "__mod__", "encode",
-                  "endswith", "find", "count", "index", "partition", "replace", "rpartition", "split", "splitlines",
-                  "startswith", "strip"):
-        locals()[_name] = _read(_name)
-    del _name, _read
-
-
-cdef class Recording(Recorder):
-    """Context in which calls of this thread are written down as a program."""
-
-    def __init__(self):
-        self.lost, self.asked = [], set()
-        self.inputs, self.stopped, self.codes = [], [], []
-        self.code_numbers, self.copies = {}, {}
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.decisions)
-
-    def __enter__(self):
-        self.context = _record()
-        self.context.__enter__()
-        try:
-            _set_recording(self)
-        except BaseException:
-            self.context.__exit__()
-            raise
-        return self
-
-    def begin(self):
-        """The inputs are there; leaves that are made from now on are constants."""
-        self.first = <int>T.n
-
-    def __exit__(self, *exc):
-        if not self.closed:
-            self.closed = True
-            _set_recording(None)
-            self.context.__exit__()
-
-    # --- what the engine tells ---
-
-    cdef object compare(self, int op, Tensor left, Tensor right, double number):
-        cdef TracedBool traced
-        cdef double y = number if right is None else T.value[right.index]
-        cdef bint outcome = compare_numbers(op, T.value[left.index], y)
-        traced = TracedBool.__new__(TracedBool)
-        traced.recording, traced.op, traced.outcome = self, op, outcome
-        traced.left, traced.right, traced.number = left, right, number
-        return traced
-
-    cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1:
-        cdef int q
-        if self.closed or left.index == 0:       # somebody kept it and the graph has been made; nobody's node is NaN
-            return 0
-        q = node_of_number(number) if right is None else right.index
-        return self.note(op, left.index, q, outcome) if q else 0
-
-    cdef int number_read(self, int node, str how) except -1:
-        cdef double v = T.value[node]
-        cdef int op = READINGS.get(how, GUARD_SAME)
-        if self.closed:
-            return 0
-        if v - v != 0.0:                         # int() of it raises
-            op = GUARD_SAME
-        self.note(op, node, -1, truncated(op, v))
-        if how in LOSING and self.depth == 0 and self.decisions[self.n - 1].code >= 0:
-            place = self.codes[self.decisions[self.n - 1].code], self.decisions[self.n - 1].instruction
-            if place not in self.asked:          # once a place: to look takes as long as the graph is
-                self.asked.add(place)
-                if self.has_gradient(node):
-                    self.lost.append(place)
-        return 0
-
-    cdef bint is_stopped(self, int i) except -1:
-        """Whether a node was made in a block of no_grad."""
-        for first, stop in self.stopped:
-            if first <= i < stop and not is_chosen(i):
-                return True
-        return False
-
-    cdef bint has_gradient(self, int node) except -1:
-        """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers."""
-        cdef int i
-        cdef bint found = False
-        cdef Wide *q
-        cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
-        start_look()
-        try:
-            see(node)
-            i = previous(<int>T.n)
-            while i > 0 and not found:
-                T.at = i                         # what is still marked is cleared from here on
-                T.mark[i] = 0
-                q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
-                if self.is_stopped(i):
-                    pass
-                elif T.record[i].op > WIDE:
-                    see(T.record[i].a)
-                    see(T.record[i].b)
-                elif q != NULL and q.op == W_BEST and q.code > BEST_MIN:
-                    pass                         # a place
-                elif q != NULL and q.op != W_LEAF:
-                    see_operand(&q.x)
-                    if q.op != W_GATHER:         # y is an index
-                        see_operand(&q.y)
-                    see_operand(&q.z)
-                else:
-                    found = i < self.first and T.record[i].op != CONST and i not in whole
-                i = previous(i)
-        finally:
-            end_sweep()
-        return found
-
-    cdef int raised(self, int code, int left, int right, double x, double y) except -1:
-        """Whoever called may catch it: from now on the program holds only for rows that raise here too."""
-        if self.closed:
-            return 0
-        if not left:
-            left = node_of_number(x)
-        if not right:
-            right = node_of_number(y) if row(code).arity == 2 else -1
-        return self.note(GUARD_RAISES, left, right, code)
-
-    cdef object message(self, str text, int left, int right):
-        message = Message(text)
-        message.recording, message.nodes = self, [node for node in (left, right) if node > 0]
-        return message
-
-    def read_nodes(self, nodes):
-        """The values of some nodes were read."""
-        for node in nodes:
-            self.number_read(node, "the message of an error")
-
-    cdef int detached(self, int copy, int node) except -1:
-        self.copies[copy] = node
-        return 0
-
-    cdef int stop_gradients(self) except -1:
-        if self.depth == 0:
-            self.stopped.append([T.n, T.n])
-        self.depth += 1
-        return 0
-
-    cdef int resume_gradients(self) except -1:
-        self.depth -= 1
-        if self.depth == 0:
-            self.stopped[len(self.stopped) - 1][1] = T.n
-        return 0
-
-    # --- decisions ---
-
-    cdef int note(self, int op, int left, int right, double value) except -1:
-        cdef Decision d
-        d.value, d.op, d.left, d.right, d.code, d.instruction = value, op, left, right, -1, -1
-        self.find_place(&d)                      # may run Python's collector, and so a destructor that decides too
-        (<Decision *>room_for(<void **>&self.decisions, &self.room, self.n, sizeof(Decision)))[0] = d
-        self.n += 1
-        return 0
-
-    cdef int find_place(self, Decision *d) except -1:
-        """The innermost frame that is not ours, as its code and the instruction in it: its line is asked for once in a
-        thousand times, and costs more than the decision."""
-        cdef PyFrameObject *frame = PyEval_GetFrame()
-        cdef PyFrameObject *back
-        cdef PyCodeObject *code
-        Py_XINCREF(frame)
-        try:
-            while frame != NULL:
-                code = PyFrame_GetCode(frame)
-                try:
-                    d.code = self.code_number(<PyObject *>code)
-                finally:
-                    Py_DECREF(code)
-                if d.code >= 0:
-                    d.instruction = PyFrame_GetLasti(frame)
-                    break
-                back = PyFrame_GetBack(frame)
-                Py_DECREF(frame)
-                frame = back
-        finally:
-            Py_XDECREF(frame)
-        return 0
-
-    cdef int code_number(self, PyObject *code) except -2:
-        """The number of a code object in `codes`, -1: it is ours."""
-        cdef size_t slot = (<size_t>code >> 6) % KNOWN
-        if self.known[slot] == code:
-            return self.known_number[slot]
-        entry = self.code_numbers.get(<size_t>code)
-        if entry is None:
-            ours = (<object>code).co_filename.startswith(PACKAGE)
-            entry = <object>code, -1 if ours else len(self.codes)     # kept, so that no other gets its address
-            if not ours:
-                self.codes.append(<object>code)
-            self.code_numbers[<size_t>code] = entry
-        self.known[slot], self.known_number[slot] = code, entry[1]
-        return entry[1]
-
-    cdef object guards(self):
-        """The decisions, as an array, which takes them over; their nodes are those of the tape."""
-        cdef Py_ssize_t n = self.n
-        self.n = self.room = 0
-        return taken(<void **>&self.decisions, n, DECISION)
-
-
-cdef class Block:
-    """Memory that an array lies in: nothing is copied, which for a graph would be half of what it takes."""
-
-    cdef void *data              # owned
-    cdef Py_ssize_t size
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.data)
-
-    def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, self.data, self.size, False, flags)
-
-
-cdef object taken(void **data, Py_ssize_t n, dtype):
-    """The first n of what lies at data[0], as an array that owns it."""
-    cdef Block block
-    cdef void *smaller
-    if n == 0:
-        return np.empty(0, dtype)
-    block = Block.__new__(Block)
-    block.size = n * dtype.itemsize
-    smaller = reallocate(data[0], block.size)
-    block.data = data[0] if smaller == NULL else smaller
-    data[0] = NULL
-    return np.frombuffer(block, dtype)
-
-
-INT, DOUBLE = np.dtype(np.int32), np.dtype(np.float64)
-DECISION = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4"), ("code", "i4"),
-                     ("instruction", "i4")], align=True)
-cdef tuple LOSING = ("float()", "tolist()")      # readings after which somebody may go on computing
-cdef dict READINGS = {"int()": GUARD_TRUNC, "floor()": GUARD_FLOOR, "ceil()": GUARD_CEIL}
-
-
-cdef double truncated(int op, double v):
-    if op == GUARD_SAME:
-        return v
-    return float(math.trunc(v) if op == GUARD_TRUNC else math.floor(v) if op == GUARD_FLOOR else math.ceil(v))
-
-
-cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL:
-    """The place of the next entry of a growing table."""
-    cdef void *block
-    if n == room[0]:
-        block = reallocate(table[0], (2 * room[0] + 16) * size)
-        if block == NULL:
-            out_of_memory("a program", 2 * room[0] + 16)
-        table[0] = block
-        room[0] = 2 * room[0] + 16
-    return <char *>table[0] + n * size
-
-
-cdef bint[256] QUIET             # by code: never raises
-
-
-cdef int fill_quiet() except -1:
-    cdef int k
-    for k in range(256):
-        QUIET[k] = False
-    for k in (ADD, SUB, MUL, NEG, RELU, ABS, MINIMUM, MAXIMUM, SIGN, COPYSIGN, LEAKY_RELU, TANH, SIGMOID, ATAN, ASINH,
-              ERF, ERFC, NDTR, CBRT, DEGREES, RADIANS, SOFTPLUS, SILU, GELU, ATAN2, HYPOT):
-        QUIET[<int>k] = True
-    return 0
-
-
-fill_quiet()
-
-
-cdef bint never_raises(int code) noexcept nogil:
-    return QUIET[code]
-
-
-cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
-    if op == Py_LT:
-        return x < y
-    if op == Py_LE:
-        return x <= y
-    if op == Py_EQ:
-        return x == y
-    if op == Py_NE:
-        return x != y
-    return x > y if op == Py_GT else x >= y
-
-
-def places_of(graph):
-    """Where a recorded call decided: for each place its code and the instruction in it, or None, and how often."""
-    guards = graph.guards
-    where = guards["code"].astype(np.int64) << 32 | guards["instruction"].astype(np.int64) & 0xffffffff
-    _, first, count = np.unique(where, return_index=True, return_counts=True)
-    for k in np.argsort(first).tolist():
-        guard = guards[first[k]]
-        yield ((graph.codes[guard["code"]], int(guard["instruction"])) if guard["code"] >= 0 else None), int(count[k])
-
-
-def line_of(place):
-    """File and line of what `places_of` found."""
-    if place is None:
-        return "?", 0
-    code, instruction = place
-    line = 0
-    for start, end, number in code.co_lines():
-        if start <= instruction < end and number is not None:
-            line = number
-    return code.co_filename, line
-
-
-# --- the graph of a program -----------------------------------------------------------------------
-
-ctypedef struct Choice:          # a `where`: left `comparison` right decides between a and b, all of them nodes
-    int item
-    int output
-    int comparison
-    int left
-    int right
-    int a
-    int b
 
 
 cdef class Graph:
@@ -395,24 +28,6 @@ cdef class Graph:
     elements, which only affine items read, as their weights, or gathers, row by row).  stopped[i]: no gradient passes.
     An item is (kind, first output, outputs, operands, ...), see `extract`.
     """
-
-    cdef public object op, a, b, value, stopped
-    cdef list entries            # the items; None: still among the choices
-    cdef Choice *choices         # owned
-    cdef Py_ssize_t n_choices, choice_room
-    cdef public list captures, inputs
-    cdef public object guards    # an array of DECISION, its nodes those of the graph
-    cdef public list codes       # that they refer to
-    cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
-    cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)
-    cdef public int result
-    cdef public int operations   # scalar operations that the function did, wide ones counted by their scalar work
-    cdef int *op_
-    cdef int *a_
-    cdef int *b_
-    cdef double *value_
-    cdef unsigned char *lane_    # depends on an input
-    cdef Py_ssize_t n, room
 
     def __cinit__(self):
         self.entries, self.captures, self.inputs, self.codes = [], [], [], []
@@ -515,178 +130,6 @@ cdef class Graph:
         return 0
 
 
-# --- from the tape --------------------------------------------------------------------------------
-
-ctypedef struct Nodes:           # a growing list; owned
-    int *index
-    Py_ssize_t n
-    Py_ssize_t room
-
-
-cdef int push(Nodes *m, int i) except -1:
-    cdef void *block
-    if m.n == m.room:
-        block = reallocate(m.index, (2 * m.room + 1024) * sizeof(int))
-        if block == NULL:
-            out_of_memory("a program", 2 * m.room + 1024)
-        m.index = <int *>block
-        m.room = 2 * m.room + 1024
-    m.index[m.n] = i
-    m.n += 1
-    return 0
-
-
-cdef void see(int p) noexcept nogil:
-    """Mark a node; of an instruction that computes, its last one."""
-    cdef Wide *q
-    if p <= 0:
-        return
-    if T.record[p].op == WIDE:
-        q = T.wide[T.record[p].a]
-        if q.op != W_LEAF:
-            p = q.start + q.count - 1
-    if not T.mark[p]:
-        mark_node(p)
-
-
-cdef void see_operand(Operand *o) noexcept nogil:
-    cdef int k
-    if o.kind == RUN:
-        if T.record[o.start].op == WIDE and T.wide[T.record[o.start].a].op != W_LEAF:
-            see(o.start)
-            return
-        for k in range(o.count):
-            see(o.start + k)
-    elif o.kind == INDEX:
-        for k in range(o.count):
-            see(o.index[k])
-
-
-cdef Operand *matrix_of(Wide *q) noexcept nogil:
-    """The operand of an instruction that is a matrix, of `columns_of` columns, to it; else NULL."""
-    if q.op == W_AFFINE and q.x.kind != SPARSE:
-        return &q.y
-    return &q.x if q.op == W_GATHER else NULL
-
-
-cdef int columns_of(Wide *q) noexcept nogil:
-    return q.cols if q.op == W_AFFINE else q.count
-
-
-cdef bint reads_block(Wide *q, Py_ssize_t first, set inputs, dict blocks) except -1:
-    """Whether its matrix is a captured array of leaves that may be a block: then it is one from now on."""
-    cdef Operand *o = matrix_of(q)
-    cdef Wide *leaf
-    if o == NULL or o.kind != RUN or T.record[o.start].op != WIDE:
-        return False
-    leaf = T.wide[T.record[o.start].a]
-    if leaf.op != W_LEAF or leaf.count != o.count or leaf.start >= first or leaf.slot in inputs:
-        return False
-    return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
-
-
-cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) except -1:
-    """What the result, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
-    last nodes of instructions.
-
-    Not arrays of leaves that only serve as weights, or as tables: `blocks` has the first node of each, and its columns.
-    These are millions of leaves, but one node of the graph."""
-    cdef int i
-    cdef Py_ssize_t k
-    cdef Wide *q
-    cdef Operand *matrix
-    cdef Wide *last = NULL                       # the instruction that the node before was of
-    cdef Py_ssize_t first = recording.first
-    cdef dict copies = recording.copies
-    cdef bint any_copies = len(copies) > 0
-    cdef set seen = set()                        # tables: many rows are gathered from one
-    cdef set inputs = {(<TensorArray>handle).slot for kind, handle in recording.inputs if kind == "array"}
-    see(result)
-    for k in range(recording.n):
-        see(recording.decisions[k].left)
-        see(recording.decisions[k].right)
-    for k in range(first, T.n):                  # an error that nobody asked for is an error too
-        if T.record[k].op > WIDE:
-            if not never_raises(T.record[k].op):
-                see(<int>k)
-        elif T.record[k].op == WIDE and (               # an index or a label: out of range?
-                T.wide[T.record[k].a].argument or T.wide[T.record[k].a].op == W_GATHER):
-            see(<int>k)
-    i = previous(<int>T.n)
-    while i > 0:
-        T.at = i
-        if T.record[i].op == WIDE and T.wide[T.record[i].a] != last:
-            last = T.wide[T.record[i].a]
-            if last.op == W_LEAF and blocks.pop(last.start, None):       # somebody reads single elements of it
-                for k in range(last.start + last.count - 1, i, -1):
-                    push(m, <int>k)
-                for k in range(last.start, i):
-                    see(<int>k)
-        push(m, i)
-        T.mark[i] = 0
-        if T.record[i].op > WIDE:
-            see(T.record[i].a)
-            if row(T.record[i].op).arity == 2:
-                see(T.record[i].b)
-        elif T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            if q.op == W_CUSTOM:
-                raise NotReplayable(f"the user's own operation {name_of(i) or 'Tensor(value, parents)'!r}")
-            matrix = matrix_of(q) if reads_block(q, first, inputs, blocks) else NULL
-            if matrix == &q.x:
-                pass
-            elif q.op != W_GATHER or q.x.kind != RUN:
-                see_operand(&q.x)
-            elif (q.x.start, q.x.count) not in seen:
-                seen.add((q.x.start, q.x.count))
-                see_operand(&q.x)
-            if matrix != &q.y:
-                see_operand(&q.y)
-            see_operand(&q.z)
-        elif any_copies and i in copies:
-            see(copies[i])
-        i = previous(i)
-    T.at = 0
-    return 0
-
-
-def leaves_before(Tensor marker not None, Tensor result not None):
-    """The leaves that a result was computed from and that are older than `marker`: Tensors, and arrays as TensorArrays
-    of one dimension."""
-    cdef int i, first, slot = -1
-    cdef Wide *q
-    cdef list nodes = []
-    bound(result)
-    lock_nodes()                               # handles are made when the sweep has ended
-    try:
-        first = marker.index
-        start_sweep()
-        try:
-            see(result.index)
-            i = previous(<int>T.n)
-            while i > 0:
-                T.at = i
-                T.mark[i] = 0
-                if T.record[i].op > WIDE:
-                    see(T.record[i].a)
-                    see(T.record[i].b)
-                elif T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
-                    q = T.wide[T.record[i].a]
-                    see_operand(&q.x)
-                    see_operand(&q.y)
-                    see_operand(&q.z)
-                elif i < first and T.record[i].op != CONST and (T.record[i].op != WIDE or T.record[i].a != slot):
-                    slot = T.record[i].a if T.record[i].op == WIDE else -1
-                    nodes.append(i)
-                i = previous(i)
-            T.at = 0
-        finally:
-            end_sweep()
-        return [array_of(T.wide[T.record[i].a]) if T.record[i].op == WIDE else handle_of(i) for i in nodes]
-    finally:
-        unlock_nodes()
-
-
 def same_items(Graph g not None, Graph h not None):
     """Whether the items and the captured leaves of two recordings are the same."""
     return len(g.items) == len(h.items) and all(
@@ -713,309 +156,103 @@ def same_graph(Graph g not None, Graph h not None):
     return g.value[constants].tobytes() == h.value[constants].tobytes() and same_items(g, h)
 
 
-def extract(Recording recording not None, Tensor result not None):
-    """The Graph of what a recorded call returned; ends the recording.
+# --- decisions -------------------------------------------------------------------------------------
 
-    NotReplayable if there is something of the user's own in it.
-
-    Items, each with its operands as arrays of nodes:
-        ("affine", first, outputs, x, w (inputs x outputs, or 1 x 1: a block), b)
-        ("cross_entropy", first, 1, x, input of the label + 1, label)
-        ("logsumexp", first, 1, x), ("softmax", first, outputs, x)
-        ("gather", first, outputs, candidates (or a block), input of the index + 1)
-        ("gather", first, outputs, candidates (or a block), 0, [index])
-        ("where", first, 1, [left, right, a, b], comparison)
-        ("max" or "min" or "argmax" or "argmin", first, 1, x)
-    """
-    cdef Graph g = Graph()
-    cdef Nodes m
-    cdef int *number = NULL
-    cdef Decision[::1] guards
-    cdef Py_ssize_t k
-    memset(&m, 0, sizeof(Nodes))
-    bound(result)
-    lock_nodes()                               # the indices that the recording noted stay right
-    try:
-        recording.__exit__()
-        start_sweep()
-        try:
-            list_nodes_of(&m, result.index, recording, g.blocks)
-        finally:
-            end_sweep()
-        number = <int *>allocate_zeroed(T.n, sizeof(int))      # by node of the tape: node of the graph + 1
-        if number == NULL:
-            out_of_memory("a program", T.n)
-        copy_nodes(g, &m, number, recording)
-        g.result = number[result.index] - 1
-        g.guards, g.codes = recording.guards(), recording.codes
-        guards = g.guards
-        for k in range(guards.shape[0]):
-            guards[k].left = number[guards[k].left] - 1
-            guards[k].right = -1 if guards[k].right < 0 else number[guards[k].right] - 1
-        stop_nodes(g, &m, number, recording)
-        g.operations = count_operations(recording.first)
-    finally:
-        unlock_nodes()
-        PyMem_RawFree(number)
-        PyMem_RawFree(m.index)
-    g.inputs = [kind for kind, _ in recording.inputs]
-    return g
+def places_of(graph):
+    """Where a recorded call decided: for each place its code and the instruction in it, or None, and how often."""
+    guards = graph.guards
+    where = guards["code"].astype(np.int64) << 32 | guards["instruction"].astype(np.int64) & 0xffffffff
+    _, first, count = np.unique(where, return_index=True, return_counts=True)
+    for k in np.argsort(first).tolist():
+        guard = guards[first[k]]
+        yield ((graph.codes[guard["code"]], int(guard["instruction"])) if guard["code"] >= 0 else None), int(count[k])
 
 
-cdef int count_operations(Py_ssize_t i) except -1:
-    """What has been done since node i, wide instructions by their scalar work."""
-    cdef long long total = 0
-    cdef Wide *q
-    while i < T.n:
-        if T.record[i].op != WIDE:
-            total += T.record[i].op > WIDE
-            i += 1
-            continue
-        q = T.wide[T.record[i].a]
-        if q.op == W_AFFINE:
-            total += 2 * <long long>q.count * q.inner
-        elif q.op == W_MAP1 or q.op == W_MAP2 or q.op == W_SELECT:
-            total += q.count
-        elif q.op != W_LEAF and q.op != W_GATHER:
-            total += 3 * q.x.count if q.op != W_SUM and q.op != W_BEST else q.x.count
-        i += q.count
-    return <int>min(total, <long long>0x7fffffff)
+def line_of(place):
+    """File and line of what `places_of` found."""
+    if place is None:
+        return "?", 0
+    code, instruction = place
+    line = 0
+    for start, end, number in code.co_lines():
+        if start <= instruction < end and number is not None:
+            line = number
+    return code.co_filename, line
 
 
-cdef bint is_chosen(int i) noexcept nogil:
-    """A `where`, an index and a maximum are no operations for the function itself: they give it one of their
-    operands."""
-    return T.record[i].op == WIDE and T.wide[T.record[i].a].op in (W_SELECT, W_GATHER, W_BEST)
+cdef bint[256] QUIET             # by code: never raises
 
 
-cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) except -1:
-    """Close the graph; nothing that was made in a block of no_grad passes a gradient on."""
-    cdef Py_ssize_t k, j
-    cdef int i, first, stop
-    cdef Wide *q
-    cdef unsigned char[::1] stopped
-    g.close()
-    stopped = g.stopped
-    for first, stop in recording.stopped:
-        for k in range(m.n):
-            i = m.index[k]
-            if first <= i < stop and not is_chosen(i):
-                stopped[number[i] - 1] = 1
-                if T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
-                    q = T.wide[T.record[i].a]
-                    for j in range(q.start, q.start + q.count):
-                        stopped[number[j] - 1] = 1
+cdef int fill_quiet() except -1:
+    cdef int k
+    for k in range(256):
+        QUIET[k] = False
+    for k in (ADD, SUB, MUL, NEG, RELU, ABS, MINIMUM, MAXIMUM, SIGN, COPYSIGN, LEAKY_RELU, TANH, SIGMOID, ATAN, ASINH,
+              ERF, ERFC, NDTR, CBRT, DEGREES, RADIANS, SOFTPLUS, SILU, GELU, ATAN2, HYPOT):
+        QUIET[<int>k] = True
     return 0
 
 
-cdef int copy_nodes(Graph g, Nodes *m, int *number, Recording recording) except -1:
-    cdef Py_ssize_t k
-    cdef int i, op, b, leaf_op = 0, leaf_of = 0
-    cdef Py_ssize_t at = 0
-    cdef Wide *q
-    cdef Wide *leaf = NULL                       # the array that the last leaf was of: leaf_op and leaf_of are its
-    cdef dict arrays = {}
-    cdef dict copies = recording.copies
-    cdef bint any_copies = len(copies) > 0
-    cdef list blocks = sorted(g.blocks)
-    cdef int first = recording.first
-    for k, (kind, handle) in enumerate(recording.inputs):
-        if kind == "array":
-            arrays[(<TensorArray>handle).slot] = k
-        else:
-            number[(<TracedInt>handle).tensor.index if kind == "whole" else (<Tensor>handle).index] = -1 - <int>k
-    g.grow(m.n + 1)                              # only what stands for several operations needs more
-    for k in range(m.n - 1, -1, -1):
-        i = m.index[k]
-        op = T.record[i].op
-        while at < len(blocks) and <int>blocks[at] < i:
-            q = T.wide[T.record[<int>blocks[at]].a]
-            g.blocks[q.start] = g.add(G_BLOCK, <int>len(g.captures), q.count // <int>g.blocks[q.start], 0.0, False)
-            g.captures.append(array_of(q))
-            at += 1
-        if op > WIDE:
-            b = number[T.record[i].b] - 1 if row(op).arity == 2 else -1
-            number[i] = 1 + g.add(op, number[T.record[i].a] - 1, b, T.value[i],
-                                  g.lane_[number[T.record[i].a] - 1] or (b >= 0 and g.lane_[b]))
-        elif op == WIDE:
-            q = T.wide[T.record[i].a]
-            if q.op != W_LEAF:
-                copy_wide(g, q, number)
-                continue
-            if q != leaf:                        # its nodes lie, and come, one after the other
-                leaf = q
-                if q.slot in arrays:
-                    leaf_op, leaf_of = G_INPUT, arrays[q.slot]
-                elif q.start >= first:
-                    leaf_op = G_CONSTANT
-                else:
-                    leaf_op, leaf_of = G_PARAMETER, <int>len(g.captures)
-                    g.captures.append(array_of(q))
-            if leaf_op == G_CONSTANT:
-                number[i] = 1 + g.constant(T.value[i])
-            else:
-                number[i] = 1 + g.add(leaf_op, leaf_of, i - q.start, T.value[i], leaf_op == G_INPUT)
-        elif op == CONST:
-            number[i] = 1 + g.constant(T.value[i])
-        elif any_copies and i in copies:
-            b = number[<int>copies[i]] - 1
-            number[i] = 1 + g.add(G_COPY, b, -1, T.value[i], g.lane_[b])
-        elif number[i] < 0:
-            number[i] = 1 + g.add(G_INPUT, -1 - number[i], 0, T.value[i], True)
-        elif i >= first:
-            number[i] = 1 + g.constant(T.value[i])
-        else:
-            number[i] = 1 + g.add(G_PARAMETER, len(g.captures), 0, T.value[i], False)
-            g.captures.append(handle_of(i))
-    return 0
+fill_quiet()
 
 
-cdef int operand_node(Graph g, Operand *o, Py_ssize_t k, const int *number) except -1:
-    cdef int p = node_of_exact(o, k)
-    return number[p] - 1 if p else g.constant(o.value[k])
+cdef bint never_raises(int code) noexcept nogil:
+    return QUIET[code]
 
 
-cdef object operand_nodes(Graph g, Operand *o, const int *number):
-    """The nodes of an operand; numbers become constants."""
-    out = np.empty(o.count, dtype=np.int32)
-    cdef int[::1] view = out
-    cdef Py_ssize_t k
-    for k in range(o.count):
-        view[k] = operand_node(g, o, k, number)
-    return out
+cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
+    if op == Py_LT:
+        return x < y
+    if op == Py_LE:
+        return x <= y
+    if op == Py_EQ:
+        return x == y
+    if op == Py_NE:
+        return x != y
+    return x > y if op == Py_GT else x >= y
 
 
-cdef object table_nodes(Graph g, Operand *o, const int *number):
-    """The same array for all that are gathered from one table: it may be large, and they many."""
-    key = (o.start, o.count) if o.kind == RUN else PyBytes_FromStringAndSize(
-        <char *>o.index, o.count * sizeof(int)) if o.kind == INDEX else None
-    if key is None:
-        return operand_nodes(g, o, number)
-    if key not in g.tables:
-        block = g.blocks.get(o.start) if o.kind == RUN else None
-        g.tables[key] = operand_nodes(g, o, number) if block is None else np.array([block], np.int32)
-    return g.tables[key]
+# --- memory ----------------------------------------------------------------------------------------
+
+cdef class Block:
+    """Memory that an array lies in: nothing is copied, which for a graph would be half of what it takes."""
+
+    cdef void *data              # owned
+    cdef Py_ssize_t size
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, False, flags)
 
 
-cdef bint any_lane(Graph g, nodes) except -1:
-    cdef int[::1] view = nodes
-    cdef Py_ssize_t k
-    for k in range(view.shape[0]):
-        if g.lane_[view[k]]:
-            return True
-    return False
+cdef object taken(void **data, Py_ssize_t n, dtype):
+    """The first n of what lies at data[0], as an array that owns it."""
+    cdef Block block
+    cdef void *smaller
+    if n == 0:
+        return np.empty(0, dtype)
+    block = Block.__new__(Block)
+    block.size = n * dtype.itemsize
+    smaller = reallocate(data[0], block.size)
+    block.data = data[0] if smaller == NULL else smaller
+    data[0] = NULL
+    return np.frombuffer(block, dtype)
 
 
-cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
-    """An instruction: one or more items, or the scalar operations that it stands for."""
-    cdef Py_ssize_t k
-    cdef int item, x, y, code = q.code | IEEE
-    if q.op == W_AFFINE:
-        copy_affine(g, q, number)
-    elif q.op == W_MAP1 or q.op == W_MAP2:
-        for k in range(q.count):
-            x = operand_node(g, &q.x, k if q.x.count > 1 else 0, number)
-            y = -1 if q.op == W_MAP1 else operand_node(g, &q.y, k if q.y.count > 1 else 0, number)
-            number[q.start + k] = 1 + g.add(code, x, y, T.value[q.start + k], g.lane_[x] or (y >= 0 and g.lane_[y]))
-    elif q.op == W_SUM or q.op == W_DOT:
-        item = g.constant(0.0)
-        for k in range(q.x.count):
-            x = operand_node(g, &q.x, k, number)
-            if q.op == W_DOT:
-                x = g.apply(MUL, x, operand_node(g, &q.y, k, number))
-            item = g.apply(ADD, item, x)
-        number[q.start] = 1 + item
-    elif q.op == W_SQUARED or q.op == W_MSE:
-        number[q.start] = 1 + copy_squared(g, q, number)
-    elif q.op == W_XENT:
-        number[q.start] = 1 + copy_cross_entropy(g, q, number)
-    elif q.op == W_SELECT:
-        number[q.start] = 1 + g.choose(
-            q.code, operand_node(g, &q.x, 0, number), operand_node(g, &q.x, 1, number),
-            operand_node(g, &q.x, 2, number), operand_node(g, &q.x, 3, number), T.value[q.start])
-    else:
-        item = <int>len(g.entries)
-        operands = table_nodes(g, &q.x, number) if q.op == W_GATHER else operand_nodes(g, &q.x, number)
-        g.entries.append(None)
-        for k in range(q.count):
-            y = g.output(item, <int>k, T.value[q.start + k])
-            number[q.start + k] = 1 + y
-        first = number[q.start] - 1
-        if q.op == W_LOGSUMEXP:
-            g.entries[item] = ("logsumexp", first, 1, operands)
-        elif q.op == W_SOFTMAX:
-            g.entries[item] = ("softmax", first, q.count, operands)
-        elif q.op == W_GATHER:
-            g.entries[item] = ("gather", first, q.count, operands, q.argument)
-            if not q.argument:
-                g.entries[item] += (operand_nodes(g, &q.y, number),)
-        elif q.op == W_BEST:
-            g.entries[item] = (best_name(q.code), first, 1, operands)
-        else:
-            raise NotReplayable(f"the operation {name_of(q.start)!r}")
-    return 0
+INT, DOUBLE = np.dtype(np.int32), np.dtype(np.float64)
+DECISION = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4"), ("code", "i4"),
+                     ("instruction", "i4")], align=True)
 
 
-cdef int copy_squared(Graph g, Wide *q, const int *number) except -1:
-    cdef Py_ssize_t r, k
-    cdef int total = -1, part, d
-    for r in range(max(q.rows, 1)):
-        part = -1
-        for k in range(r * q.cols, (r + 1) * q.cols):
-            d = g.apply(SUB | IEEE, operand_node(g, &q.x, k, number), operand_node(g, &q.y, k, number))
-            d = g.apply(MUL, d, d)
-            part = d if part < 0 else g.apply(ADD, part, d)
-        total = part if total < 0 else g.apply(ADD, total, part)
-    if q.op == W_MSE:
-        return g.apply(DIV | IEEE, total, g.constant(q.x.count)) if q.x.count > 1 else total
-    total = g.apply(MUL, total, g.constant(0.5))
-    return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
-
-
-cdef int copy_cross_entropy(Graph g, Wide *q, const int *number) except -1:
-    cdef Py_ssize_t r
-    cdef int total = -1, item, out
-    x = operand_nodes(g, &q.x, number)
-    for r in range(max(q.rows, 1)):
-        item = <int>len(g.entries)
-        out = g.output(item, 0, 0.0 if q.rows else T.value[q.start])
-        g.entries.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument, q.labels[r]))
-        total = out if total < 0 else g.apply(ADD, total, out)
-    return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
-
-
-cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
-    """Each row of inputs is an item; weights that depend on the inputs make scalar operations of it."""
-    cdef Py_ssize_t r, k, i
-    cdef int item, s
-    cdef Operand *o = &q.x
-    block = g.blocks.get(q.y.start) if q.y.kind == RUN else None
-    w = operand_nodes(g, &q.y, number).reshape(q.inner, q.cols) if block is None else np.array([[block]], np.int32)
-    b = operand_nodes(g, &q.z, number)
-    cdef bint expand = any_lane(g, w.ravel())
-    for r in range(q.rows):
-        if o.kind == SPARSE:
-            count = o.row[r + 1] - o.row[r]
-            x = np.empty(count, dtype=np.int32)
-            rows = np.empty(count, dtype=np.int32)
-            for k in range(count):
-                x[k] = g.constant(o.value[o.row[r] + k])
-                rows[k] = o.index[o.row[r] + k]
-            weights = np.ascontiguousarray(w[rows])
-        else:
-            x = np.empty(q.inner, dtype=np.int32)
-            for k in range(q.inner):
-                x[k] = operand_node(g, o, r * q.inner + k, number)
-            weights = w
-        if expand or not len(x):
-            for i in range(q.cols):
-                s = g.apply(ADD, g.constant(0.0), b[i])
-                for k in range(len(x)):
-                    s = g.apply(ADD, s, g.apply(MUL, x[k], weights[k, i]))
-                number[q.start + r * q.cols + i] = 1 + s
-        else:
-            item = <int>len(g.entries)
-            g.entries.append(("affine", <int>g.n, q.cols, x, weights, b))
-            for i in range(q.cols):
-                number[q.start + r * q.cols + i] = 1 + g.output(item, <int>i, T.value[q.start + r * q.cols + i])
-    return 0
+cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL:
+    """The place of the next entry of a growing table."""
+    cdef void *block
+    if n == room[0]:
+        block = reallocate(table[0], (2 * room[0] + 16) * size)
+        if block == NULL:
+            out_of_memory("a program", 2 * room[0] + 16)
+        table[0] = block
+        room[0] = 2 * room[0] + 16
+    return <char *>table[0] + n * size

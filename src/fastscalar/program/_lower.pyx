@@ -2,7 +2,7 @@
 # cython: nonecheck=False, auto_pickle=False
 """From the graph of a program to its plan: dense kernels recovered from scalar code.
 
-The boundary: reads a Graph (`_program`), writes a Plan (`_replay`); knows no tape and computes nothing but constants.
+The boundary: reads a Graph, writes a Plan (`_replay`); knows no tape and computes nothing but constants.
 
 1. simplify: constants are folded, common subexpressions shared, every node is a constant, uniform (of captured leaves
    only) or of a lane (of the inputs).

@@ -1,6 +1,6 @@
 """compile: record a scalar program once, and replay it over the rows of a data set.
 
-The boundary: `_graph` records, `_lower` plans, `_replay` computes.  Here are the programs that a user holds: which
+The boundary: `_trace` records, `_lower` plans, `_replay` computes.  Here are the programs that a user holds: which
 recording fits which rows, what happens when none does, and what becomes of errors.
 """
 
@@ -28,15 +28,12 @@ from fastscalar.program._graph import (
     NODE_CONSTANT,
     NODE_INPUT,
     READ_SAME,
-    NotReplayable,
-    Recording,
-    extract,
-    leaves_before,
     line_of,
     places_of,
     same_graph,
 )
 from fastscalar.program._lower import rewrite
+from fastscalar.program._trace import NotReplayable, Recording, extract, leaves_before
 from fastscalar.program.selections import Family
 
 VERSIONS = 64  # recordings of one program for arguments of one shape, and the same whole numbers where those are read

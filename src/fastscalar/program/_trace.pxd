@@ -1,0 +1,34 @@
+# What a recording listens to.  Private, not an API.
+
+from cpython.object cimport PyObject
+
+from fastscalar._core cimport Recorder
+from fastscalar.program._graph cimport Decision
+
+cdef enum:
+    KNOWN = 64
+
+
+cdef class Recording(Recorder):
+    cdef public list inputs         # (kind, handle): "array" a TensorArray, "number" a Tensor, "whole" a TracedInt
+    cdef Decision *decisions        # owned
+    cdef Py_ssize_t n, room
+    cdef readonly list codes        # code objects that decide, none of them ours
+    cdef dict code_numbers          # address of a code object -> (the object, its number in `codes`, -1: ours)
+    cdef PyObject *known[KNOWN]     # some of them, by address: whose loop it is, and the few that it calls
+    cdef int known_number[KNOWN]
+    cdef dict copies                # node of a leaf -> node that it has the value of
+    cdef readonly list stopped      # [first, stop) of nodes made in blocks of no_grad
+    cdef int depth
+    cdef int first                  # nodes that are older were there before
+    cdef bint closed
+    cdef object context
+    cdef readonly list lost         # places where a number with a gradient became one without
+    cdef set asked                  # those that were looked at
+
+    cdef bint is_stopped(self, int i) except -1
+    cdef bint has_gradient(self, int node) except -1
+    cdef int note(self, int op, int left, int right, double value) except -1
+    cdef int find_place(self, Decision *d) except -1
+    cdef int code_number(self, PyObject *code) except -2
+    cdef object guards(self)
