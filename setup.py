@@ -47,6 +47,7 @@ setup(
             extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
             extension("engine._traced"),
             extension("engine._array"),
+            extension("engine._rules"),
             extension("engine._inspect"),
             extension("program._graph"),
             extension("program._trace"),

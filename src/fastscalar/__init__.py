@@ -49,7 +49,7 @@ from fastscalar.functions import (
 )
 from fastscalar.nn.evaluation import evaluate, predict
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
-from fastscalar.nn.optimizers import SGD, Adam, sgd
+from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
 from fastscalar.nn.training import History, fit
 from fastscalar.program.api import Program, compile
 from fastscalar.transforms.derivatives import (
@@ -68,6 +68,7 @@ __all__ = [
     "MLP",
     "SGD",
     "Adam",
+    "AdamW",
     "CompileWarning",
     "GradCheck",
     "GradientLossWarning",
@@ -75,6 +76,7 @@ __all__ = [
     "Linear",
     "Module",
     "Program",
+    "RMSprop",
     "Tensor",
     "TensorArray",
     "__version__",

@@ -5,6 +5,24 @@
 # "node" is an index into the columns of the tape, "slot" an index into the table of wide instructions.
 
 cdef extern from "kernels.h":
+    enum:
+        FS_RULE_SGD
+        FS_RULE_ADAM
+        FS_RULE_ADAMW
+        FS_RULE_RMSPROP
+    ctypedef struct fs_rule:    # see rules.h
+        int kind
+        int nesterov
+        double rate
+        double decay
+        double momentum
+        double beta1
+        double beta2
+        double eps
+        double correction1
+        double correction2
+        double scale
+        double limit
     ctypedef struct fs_kernels:
         const char *name
         int (*compress)(int *row, double *value, const double *x, Py_ssize_t stride, int n) noexcept nogil
@@ -18,6 +36,12 @@ cdef extern from "kernels.h":
         void (*step)(double *w, double lr, const double *g, Py_ssize_t n) noexcept nogil
         void (*relu)(double *y, const double *x, Py_ssize_t n) noexcept nogil
         void (*add_relu_gradient)(double *dx, const double *x, const double *g, Py_ssize_t n) noexcept nogil
+        void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t,
+                            Py_ssize_t n) noexcept nogil
+        void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t,
+                           Py_ssize_t n) noexcept nogil
+        double (*squares_double)(const double *x, Py_ssize_t n) noexcept nogil
+        double (*squares_float)(const float *x, Py_ssize_t n) noexcept nogil
     const fs_kernels *fs_kernels_select(const char *name) noexcept nogil
 
 

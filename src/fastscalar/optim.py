@@ -1,5 +1,6 @@
-"""The optimisers, under the name that people look for: `fs.optim.SGD`, `fs.optim.Adam`, `fs.optim.Optimizer`."""
+"""The optimisers, under the name that people look for: `fs.optim.SGD`, `fs.optim.AdamW`, `fs.optim.Optimizer`."""
 
-from fastscalar.nn.optimizers import SGD, Adam, Optimizer, sgd
+from fastscalar.nn.clipping import clip_grad_norm, clip_grad_value
+from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, sgd
 
-__all__ = ["SGD", "Adam", "Optimizer", "sgd"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm", "clip_grad_value", "sgd"]

@@ -206,6 +206,44 @@ def test_steps_of_an_optimiser(ours, theirs, batch):
             np.testing.assert_allclose(a.b.numpy(), b.bias.detach().numpy(), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.7}, {"clip_value": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    ("name", "constants"),
+    [
+        ("SGD", {"momentum": 0.9}),
+        ("SGD", {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
+        ("SGD", {"weight_decay": 0.2}),
+        ("Adam", {}),
+        ("Adam", {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}),
+        ("AdamW", {}),
+        ("AdamW", {"betas": (0.5, 0.9), "weight_decay": 0.3}),
+        ("RMSprop", {}),
+        ("RMSprop", {"alpha": 0.9, "momentum": 0.7, "weight_decay": 0.1}),
+    ],
+    ids=str,
+)
+def test_a_hundred_steps_from_the_same_gradients(name, constants, clip):
+    draw = np.random.default_rng(0)
+    start = [draw.normal(size=shape) for shape in ((5, 3), (3,), ())]
+    mine = [fs.to_tensor(start[0]), fs.to_tensor(start[1]), fs.Tensor(float(start[2]))]
+    other = [torch.tensor(value, requires_grad=True) for value in start]
+    ours = getattr(fs.optim, name)(mine, lr=0.02, **constants, **clip)
+    theirs = getattr(torch.optim, name)(other, lr=0.02, **constants)
+    for _ in range(100):
+        for p, q in zip(mine, other, strict=True):
+            g = draw.normal(size=q.shape) + q.detach().numpy()
+            p.grad = g if q.ndim else float(g)
+            q.grad = torch.tensor(g)
+        if "clip_norm" in clip:
+            torch.nn.utils.clip_grad_norm_(other, clip["clip_norm"])
+        if "clip_value" in clip:
+            torch.nn.utils.clip_grad_value_(other, clip["clip_value"])
+        ours.step()
+        theirs.step()
+        for p, q in zip(mine, other, strict=True):
+            np.testing.assert_allclose(np.asarray(p.data), q.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
 def test_gradients_that_accumulate_over_a_minibatch():
     net, module, X, y = pair(seed=4)
     optimizer = fs.SGD(net.parameters(), lr=0.1)
@@ -248,7 +286,16 @@ class OurTied(fs.Module):
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(lambda: fs.SGD(lr=0.05), lambda p: torch.optim.SGD(p, lr=0.05)), (fs.Adam, torch.optim.Adam)],
+    [
+        (lambda: fs.SGD(lr=0.05), lambda p: torch.optim.SGD(p, lr=0.05)),
+        (fs.Adam, torch.optim.Adam),
+        (
+            lambda: fs.SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+            lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+        ),
+        (fs.AdamW, torch.optim.AdamW),
+        (lambda: fs.RMSprop(eps=1e-4), lambda p: torch.optim.RMSprop(p, eps=1e-4)),
+    ],
 )
 def test_tied_weights_are_trained_as_torch_trains_them(ours, theirs, batch, compile):
     torch.manual_seed(0)

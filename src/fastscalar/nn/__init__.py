@@ -2,19 +2,21 @@
 
 from fastscalar.nn.evaluation import Evaluation, evaluate, predict
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
-from fastscalar.nn.optimizers import SGD, Adam, Optimizer, sgd
+from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, sgd
 from fastscalar.nn.training import Epoch, History, fit
 
 __all__ = [
     "MLP",
     "SGD",
     "Adam",
+    "AdamW",
     "Epoch",
     "Evaluation",
     "History",
     "Linear",
     "Module",
     "Optimizer",
+    "RMSprop",
     "evaluate",
     "fit",
     "load",

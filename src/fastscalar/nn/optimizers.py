@@ -1,4 +1,8 @@
-"""Optimisers: sgd as in the article, SGD and Adam with PyTorch's interface."""
+"""Optimisers: sgd as in the article; SGD, Adam, AdamW and RMSprop with PyTorch's interface and formulas.
+
+Those four are a row each of `engine/kernels/rules.h`, by name and constants: an eager step and one inside a compiled
+replay are the same code.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ from fastscalar.engine._array import (
     place_of,
     sgd_step,
 )
+from fastscalar.engine._rules import Rule, step_by_rule
+from fastscalar.nn.clipping import above_zero
 
 
 def _check_rate(name: str, lr: float) -> float:
@@ -77,7 +83,7 @@ def _places(parameters: list[Any]) -> set[Any]:
 
 
 class Optimizer:
-    """What `SGD` and `Adam` share: the parameters, `zero_grad`, and the rule that `fit` binds them when left out.
+    """What all optimisers share: the parameters, `zero_grad`, and the rule that `fit` binds them when left out.
 
     A subclass defines `step()`, which moves each of `parameters` by its `.grad`; a state of its own belongs into
     `bind(parameters)`, after `super().bind(parameters)`: `fit` calls it again when it is given the next net.
@@ -153,8 +159,168 @@ class Optimizer:
         return self._distinct
 
 
-class SGD(Optimizer):
-    """Gradient descent: data -= lr * grad.
+def _part(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
+    return float(value)
+
+
+# --- the optimisers of rules.h --------------------------------------------------------------------
+
+
+class RuleOptimizer(Optimizer):
+    """What those have in common: the state, flat arrays with a number for each of the parameters' own; clipping.
+
+    A subclass names its formulas in `KIND`, its own constants in `_constants()`, and in `KEEPS` what the two arrays are
+    called in a state dictionary.  `clip_norm` and `clip_value`: as `clip_grad_norm` and `clip_grad_value`, in every
+    step, the first first."""
+
+    KIND: str
+    KEEPS: tuple[str, str]
+
+    def __init__(
+        self,
+        parameters: Any,
+        lr: float,
+        weight_decay: float,
+        clip_norm: float | None,
+        clip_value: float | None,
+    ) -> None:
+        name = type(self).__name__
+        if isinstance(weight_decay, bool) or not 0 <= weight_decay < math.inf:
+            raise ValueError(f"{name}: weight_decay: expected a number from 0 on, got {weight_decay!r}")
+        self.weight_decay = float(weight_decay)
+        self.clip_norm = None if clip_norm is None else above_zero(f"{name}: clip_norm", clip_norm)
+        self.clip_value = None if clip_value is None else above_zero(f"{name}: clip_value", clip_value)
+        self._steps = 0
+        self._kept: list[np.ndarray | None] = [None, None]
+        super().__init__(parameters, lr)
+
+    def _constants(self) -> dict[str, Any]:
+        """What its formulas take beside the learning rate."""
+        raise NotImplementedError
+
+    def _rule(self) -> Rule:
+        return Rule(
+            self.KIND,
+            decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            clip_value=self.clip_value,
+            **self._constants(),
+        )
+
+    def _ready(self) -> Rule:
+        """The formulas, and room for all that they keep: somebody may have given it a momentum since."""
+        rule = self._rule()
+        total = sum(map(_size, self._distinct))
+        for k, keeps in enumerate((rule.keeps_first, rule.keeps_second)):
+            if keeps != (self._kept[k] is not None):
+                self._kept[k] = np.zeros(total) if keeps else None
+        return rule
+
+    def bind(self, parameters: Any) -> None:
+        """Use these parameters from now on; what is known of those that it had before is kept, if there are such."""
+        before = self._by_place() if self._distinct else {}
+        super().bind(parameters)
+        self._kept = [None, None]
+        self._ready()
+        places = list(map(place_of, self._distinct))
+        if not before.keys() & places:
+            self._steps = 0
+            return
+        for place, here in zip(places, self._parts(), strict=True):
+            for new, old in zip(self._kept, before.get(place, (None, None)), strict=True):
+                if new is not None and old is not None:
+                    new[here] = old
+
+    def _parts(self) -> Iterator[slice]:
+        """Where in the flat arrays each of the parameters is."""
+        at = 0
+        for p in self._distinct:
+            yield slice(at, at + _size(p))
+            at += _size(p)
+
+    def _by_place(self) -> dict[Any, list[np.ndarray | None]]:
+        return {
+            place_of(p): [None if kept is None else kept[here].copy() for kept in self._kept]
+            for p, here in zip(self._distinct, self._parts(), strict=True)
+        }
+
+    def _state(self) -> Any:
+        return self._steps, self._by_place()
+
+    def _set_state(self, state: Any) -> None:
+        self._steps, known = state
+        for p, here in zip(self._distinct, self._parts(), strict=True):
+            for kept, old in zip(self._kept, known.get(place_of(p), (None, None)), strict=True):
+                if kept is not None:
+                    kept[here] = 0.0 if old is None else old
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it takes to go on elsewhere: `steps`, `lr`, and the arrays that it keeps, flat, float64, in the order of
+        the parameters.  `np.savez(path, **optimizer.state_dict())` writes it to a file.
+
+        >>> import fastscalar as fs
+        >>> w = fs.to_tensor([1.0, 2.0])
+        >>> optimizer = fs.SGD([w], lr=0.25, momentum=0.5)
+        >>> (w * w).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.state_dict()
+        {'steps': 1, 'lr': 0.25, 'momentum': array([2., 4.])}
+        """
+        self._bound()
+        kept = {name: k.copy() for name, k in zip(self.KEEPS, self._kept, strict=True) if k is not None}
+        return {"steps": self._steps, "lr": self.lr, **kept}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take over what `state_dict` gave, or `np.load` of the file; the parameters have to be of the same sizes.
+
+        ValueError for the state of another optimiser, or for other parameters; then nothing has changed."""
+        self._bound()
+        name = type(self).__name__
+        kept = {key: array for key, array in zip(self.KEEPS, self._kept, strict=True) if array is not None}
+        if set(state.keys()) != {"steps", "lr", *kept}:
+            wanted = ", ".join(("steps", "lr", *kept))
+            raise ValueError(f"{name}: expected a state of {wanted}, got one of {', '.join(map(str, state.keys()))}")
+        found = {key: np.asarray(state[key], dtype=float) for key in kept}
+        for key, array in kept.items():
+            if found[key].shape != array.shape:
+                raise ValueError(f"{name}: {key}: expected {array.shape[0]} numbers, got shape {found[key].shape}")
+        steps, lr = int(state["steps"]), _check_rate(name, float(state["lr"]))
+        if steps < 0:
+            raise ValueError(f"{name}: steps: expected a whole number from 0 on, got {steps}")
+        self._steps, self.lr = steps, lr
+        for key, array in kept.items():
+            array[...] = found[key]
+
+    def step(self) -> None:
+        """One step for every parameter, reached by the last backward pass or not, with the gradients as they stand."""
+        parameters = self._bound()
+        step_by_rule(self._ready(), parameters, self._steps + 1, self.lr, *self._kept)
+        self._steps += 1
+
+    def __repr__(self) -> str:
+        constants = self._constants()
+        if constants.get("momentum") == 0:
+            del constants["momentum"]
+        if not constants.get("nesterov", True):
+            del constants["nesterov"]
+        if self.KIND == "rmsprop":
+            constants = {"alpha": constants.pop("betas")[1], **constants}
+        more = {key: getattr(self, key) for key in ("weight_decay", "clip_norm", "clip_value") if getattr(self, key)}
+        shown = ", ".join(f"{key}={value}" for key, value in {"lr": self.lr, **constants, **more}.items())
+        return f"{type(self).__name__}({shown})"
+
+
+def _size(p: Tensor | TensorArray) -> int:
+    return 1 if isinstance(p, Tensor) else p.size
+
+
+class SGD(RuleOptimizer):
+    """Gradient descent: data -= lr * grad; with momentum (Sutskever et al. 2013) and Nesterov's form of it.
+
+    weight_decay: so many times the parameter is added to its gradient (L2).  clip_norm, clip_value: see
+    `clip_grad_norm` and `clip_grad_value`.
 
     >>> import fastscalar as fs
     >>> w = fs.Tensor(1.0)
@@ -166,19 +332,47 @@ class SGD(Optimizer):
     (0.5, 0.0)
     """
 
-    def __init__(self, parameters: Any = None, lr: float = 0.02) -> None:
-        super().__init__(parameters, lr)
+    KIND, KEEPS = "sgd", ("momentum", "")
+
+    def __init__(
+        self,
+        parameters: Any = None,
+        lr: float = 0.02,
+        momentum: float = 0.0,
+        *,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        self.momentum = _part("SGD: momentum", momentum)
+        if nesterov and not momentum:
+            raise ValueError("SGD: nesterov needs a momentum above 0")
+        self.nesterov = bool(nesterov)
+        super().__init__(parameters, lr, weight_decay, clip_norm, clip_value)
+
+    def _constants(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "nesterov": self.nesterov}
+
+    @property
+    def _plain(self) -> bool:
+        """Only what has a gradient moves."""
+        return not (self.momentum or self.weight_decay or self.clip_norm or self.clip_value)
 
     def step(self) -> None:
-        """data -= lr * grad, with the gradients as they stand; they stay."""
+        """One step with the gradients as they stand; they stay."""
+        if not self._plain:
+            super().step()
+            return
         sgd_step(self._bound(), self.lr, reset=False)
-
-    def __repr__(self) -> str:
-        return f"SGD(lr={self.lr})"
+        self._steps += 1
 
 
-class Adam(Optimizer):
+class Adam(RuleOptimizer):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980), with PyTorch's defaults.
+
+    weight_decay: so many times the parameter is added to its gradient (L2); `AdamW` shrinks the parameter instead.
+    clip_norm, clip_value: see `clip_grad_norm` and `clip_grad_value`.
 
     >>> import fastscalar as fs
     >>> w = fs.Tensor(1.0)
@@ -189,57 +383,92 @@ class Adam(Optimizer):
     0.9
     """
 
+    KIND, KEEPS = "adam", ("mean", "square")
+
     def __init__(
         self,
         parameters: Any = None,
         lr: float = 0.001,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
     ) -> None:
-        if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
-            raise ValueError(f"Adam: expected betas in [0, 1), got {betas!r}")
-        self.betas, self.eps = betas, eps
-        self._moments: list[tuple[np.ndarray, np.ndarray]] = []  # means of the gradient and of its square
-        self._steps = 0
-        super().__init__(parameters, lr)
+        name = type(self).__name__
+        if not (isinstance(betas, (tuple, list)) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+            raise ValueError(f"{name}: expected betas in [0, 1), got {betas!r}")
+        self.betas, self.eps = betas, above_zero(f"{name}: eps", eps)
+        super().__init__(parameters, lr, weight_decay, clip_norm, clip_value)
 
-    def bind(self, parameters: Any) -> None:
-        """Use these parameters from now on; those that it had before keep their moments, if there are such."""
-        known = dict(zip(map(place_of, self._distinct), self._moments, strict=True))
-        super().bind(parameters)
-        places = list(map(place_of, self._distinct))
-        if not known.keys() & places:
-            self._steps = 0
-        shapes = [p.shape if isinstance(p, TensorArray) else () for p in self._distinct]
-        zeros = [(np.zeros(shape), np.zeros(shape)) for shape in shapes]
-        self._moments = [known.get(place, zero) for place, zero in zip(places, zeros, strict=True)]
-        self._moments = [(m.reshape(s), v.reshape(s)) for (m, v), s in zip(self._moments, shapes, strict=True)]
+    def _constants(self) -> dict[str, Any]:
+        return {"betas": self.betas, "eps": self.eps}
 
-    def _state(self) -> Any:
-        moments = [(mean.copy(), square.copy()) for mean, square in self._moments]
-        return self._steps, dict(zip(map(place_of, self._distinct), moments, strict=True))
 
-    def _set_state(self, state: Any) -> None:
-        self._steps, known = state
-        for p, (mean, square) in zip(self._distinct, self._moments, strict=True):
-            mean[...], square[...] = known.get(place_of(p), (0.0, 0.0))
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), with PyTorch's defaults: every
+    step first takes lr * weight_decay of each parameter off.
 
-    def step(self) -> None:
-        """One step for every parameter, touched by the last backward pass or not, with the gradients as they stand."""
-        self._bound()
-        self._steps += 1
-        first, second = self.betas
-        rate = self.lr / (1 - first**self._steps)
-        correction = 1 - second**self._steps
-        for p, (mean, square) in zip(self._distinct, self._moments, strict=True):
-            gradient = np.asarray(p.grad)
-            mean *= first
-            mean += (1 - first) * gradient
-            square *= second
-            square += (1 - second) * gradient * gradient
-            change = rate * mean / (np.sqrt(square / correction) + self.eps)
-            p.data = p.data - (float(change) if isinstance(p, Tensor) else change)
+    >>> import fastscalar as fs
+    >>> w = fs.Tensor(1.0)
+    >>> optimizer = fs.AdamW([w], lr=0.1, weight_decay=0.5)
+    >>> (w * w).backward()
+    >>> optimizer.step()
+    >>> round(w.data, 6)
+    0.85
+    """
 
-    def __repr__(self) -> str:
-        return f"Adam(lr={self.lr}, betas={self.betas}, eps={self.eps})"
+    KIND = "adamw"
 
+    def __init__(
+        self,
+        parameters: Any = None,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__(
+            parameters, lr, betas, eps, weight_decay=weight_decay, clip_norm=clip_norm, clip_value=clip_value
+        )
+
+
+class RMSprop(RuleOptimizer):
+    """RMSprop (Hinton 2012, lecture 6e), with PyTorch's defaults: the gradient over the root of a running mean of its
+    squares.
+
+    alpha: how much of that mean stays in each step.  Otherwise as in `SGD`.
+
+    >>> import fastscalar as fs
+    >>> w = fs.Tensor(1.0)
+    >>> optimizer = fs.RMSprop([w], lr=0.01)
+    >>> (w * w).backward()
+    >>> optimizer.step()
+    >>> round(w.data, 6)
+    0.9
+    """
+
+    KIND, KEEPS = "rmsprop", ("momentum", "square")
+
+    def __init__(
+        self,
+        parameters: Any = None,
+        lr: float = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        self.alpha, self.momentum = _part("RMSprop: alpha", alpha), _part("RMSprop: momentum", momentum)
+        self.eps = above_zero("RMSprop: eps", eps)
+        super().__init__(parameters, lr, weight_decay, clip_norm, clip_value)
+
+    def _constants(self) -> dict[str, Any]:
+        return {"betas": (0.0, self.alpha), "eps": self.eps, "momentum": self.momentum}

@@ -370,7 +370,7 @@ class CompiledTrainer:
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
         self.losses = 0.0
         # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
-        self.inside = type(optimizer) is SGD and self.version is not None and self._fits()
+        self.inside = type(optimizer) is SGD and optimizer._plain and self.version is not None and self._fits()
 
     def _bind(self) -> None:
         """What is trained; a new version may read more."""

@@ -13,6 +13,8 @@
 
 #include <stddef.h>
 
+#include "rules.h"
+
 typedef struct {
     const char *name;
     /* The entries of x[0], x[stride], ... that are not zero; row and value have room for n; how many there are. */
@@ -29,6 +31,11 @@ typedef struct {
     void (*step)(double *w, double lr, const double *g, ptrdiff_t n);            /* w[i] -= lr * g[i] */
     void (*relu)(double *y, const double *x, ptrdiff_t n);                       /* y[i] = x[i] <= 0 ? 0 : x[i] */
     void (*add_relu_gradient)(double *dx, const double *x, const double *g, ptrdiff_t n); /* dx[i] += g[i] * (x[i] <= 0 ? 0 : 1) */
+    /* One step of an optimiser, see rules.h. */
+    void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t, ptrdiff_t n);
+    void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t, ptrdiff_t n);
+    double (*squares_double)(const double *x, ptrdiff_t n);                      /* the sum of x[i]^2 */
+    double (*squares_float)(const float *x, ptrdiff_t n);
 } fs_kernels;
 
 extern const fs_kernels fs_kernels_baseline;

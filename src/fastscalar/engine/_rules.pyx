@@ -1,0 +1,169 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""Optimiser steps over the tape: the rules of `kernels/rules.h`, on leaves and arrays where they lie.
+
+A step runs over stretches of nodes: an array is one, and so are Tensors that were made one after the other.  What an
+optimiser keeps (`first`, `second`) is flat, in the order of the parameters, one number for each of theirs.
+"""
+
+from cpython.mem cimport PyMem_RawFree
+from libc.math cimport INFINITY, isfinite, sqrt
+from libc.math cimport pow as cpow
+
+from fastscalar._core cimport *
+from fastscalar.engine._array cimport TensorArray, element_count, is_contiguous
+
+from fastscalar.engine._array import offsets_of
+
+KINDS = {"sgd": FS_RULE_SGD, "adam": FS_RULE_ADAM, "adamw": FS_RULE_ADAMW, "rmsprop": FS_RULE_RMSPROP}
+
+
+cdef class Rule:
+    """One row of formulas with its constants; the arguments are checked by the optimiser."""
+
+    def __init__(self, str kind, *, double decay=0.0, double momentum=0.0, bint nesterov=False, betas=(0.0, 0.0),
+                 double eps=1.0, clip_norm=None, clip_value=None):
+        self.rule.kind = KINDS[kind]
+        self.rule.nesterov = nesterov
+        self.rule.decay, self.rule.momentum, self.rule.eps = decay, momentum, eps
+        self.rule.beta1, self.rule.beta2 = betas
+        self.rule.limit = INFINITY if clip_value is None else clip_value
+        self.rule.scale = 1.0
+        self.clip_norm = INFINITY if clip_norm is None else clip_norm
+        self.keeps_first = momentum != 0.0 or self.rule.kind in (FS_RULE_ADAM, FS_RULE_ADAMW)
+        self.keeps_second = self.rule.kind != FS_RULE_SGD
+
+    cdef void at_step(self, double step, double rate) noexcept nogil:
+        """step: from 1."""
+        self.rule.rate = rate
+        self.rule.correction1 = 1.0 - cpow(self.rule.beta1, step)
+        self.rule.correction2 = sqrt(1.0 - cpow(self.rule.beta2, step))
+
+    cdef void clip(self, double squares) noexcept nogil:
+        """Shorten gradients of this sum of squares to `clip_norm`, as PyTorch's clip_grad_norm_ does."""
+        cdef double factor
+        if isfinite(self.clip_norm):
+            factor = self.clip_norm / (sqrt(squares) * self.rule.scale + 1e-6)
+            if factor < 1.0 or factor != factor:
+                self.rule.scale = self.rule.scale * factor
+
+
+ctypedef struct Stretch:        # of nodes side by side, all of them leaves or elements of leaf arrays
+    int node
+    int count
+
+
+cdef class Stretches:
+    """The parameters of an optimiser on the tape, as it is now; a collection moves them."""
+    cdef Stretch *at
+    cdef Py_ssize_t n
+
+    def __cinit__(self, list parameters):
+        cdef Py_ssize_t room = len(parameters)
+        cdef TensorArray a
+        cdef Wide *q
+        cdef int i
+        for p in parameters:
+            if type(p) is TensorArray and not is_contiguous(<TensorArray>p):
+                room += element_count(<TensorArray>p)
+        self.at = <Stretch *>allocate(max(1, room) * sizeof(Stretch))
+        if self.at == NULL:
+            raise MemoryError
+        for p in parameters:
+            if type(p) is TensorArray:
+                a = <TensorArray>p
+                q = T.wide[a.slot]
+                materialise(q)
+                if is_contiguous(a):
+                    self.add(<int>(q.start + a.offset), <int>element_count(a))
+                else:
+                    for offset in offsets_of(a).tolist():
+                        self.add(<int>(q.start + <Py_ssize_t>offset), 1)
+                continue
+            i = (<Tensor>p).index
+            if T.record[i].op == WIDE:
+                materialise(T.wide[T.record[i].a])
+            self.add(i, 1)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.at)
+
+    cdef void add(self, int node, int count) noexcept:
+        cdef Stretch *last = self.at + self.n - 1
+        if not count:
+            return
+        if self.n and last.node + last.count == node:
+            last.count += count
+            return
+        self.at[self.n].node, self.at[self.n].count = node, count
+        self.n += 1
+
+    cdef double squares(self) noexcept nogil:
+        cdef double total = 0.0
+        cdef Py_ssize_t k
+        for k in range(self.n):
+            total += K.squares_double(T.grad + self.at[k].node, self.at[k].count)
+        return total
+
+
+def step_by_rule(Rule rule not None, list parameters, step, double rate, first, second):
+    """One step, the step-th, at this rate, for parameters that are all apart; gradients stay as they stand.
+
+    first, second: float64, as many numbers as there are parameters; None for what the rule does not keep."""
+    forbid("a step of an optimiser")
+    cdef Stretches s
+    cdef double[::1] flat
+    cdef double *one = NULL
+    cdef double *two = NULL
+    cdef Py_ssize_t k, done = 0
+    if rule.keeps_first and len(first):
+        flat = first
+        one = &flat[0]
+    if rule.keeps_second and len(second):
+        flat = second
+        two = &flat[0]
+    written(parameters)
+    s = Stretches(parameters)
+    rule.rule.scale = 1.0
+    rule.at_step(step, rate)
+    if isfinite(rule.clip_norm):
+        rule.clip(s.squares())
+    for k in range(s.n):
+        K.rule_double(&rule.rule, T.value + s.at[k].node, T.grad + s.at[k].node,
+                      NULL if one == NULL else one + done, NULL if two == NULL else two + done, s.at[k].count)
+        done += s.at[k].count
+
+
+cdef int written(list parameters) except -1:
+    """The values of these change: results that read them are no longer of what they say."""
+    cdef int moment = moment_of_write(), i
+    for p in parameters:
+        if type(p) is TensorArray:
+            T.wide[(<TensorArray>p).slot].written = moment
+            continue
+        i = (<Tensor>p).index
+        if T.record[i].op == WIDE:
+            T.wide[T.record[i].a].written = moment
+        else:                                    # a leaf: an optimiser takes no computed number
+            T.record[i].a = moment
+    return 0
+
+
+def norm_of_gradients(list parameters):
+    """The square root of the sum of the squares of all gradients."""
+    forbid("a norm of gradients")
+    return sqrt(Stretches(parameters).squares())
+
+
+def scale_gradients(list parameters, double scale, double limit):
+    """gradient = gradient * scale, at most `limit` from zero."""
+    forbid("clipping of gradients")
+    cdef Stretches s = Stretches(parameters)
+    cdef Py_ssize_t k
+    cdef int i
+    cdef double g
+    for k in range(s.n):
+        for i in range(s.at[k].node, s.at[k].node + s.at[k].count):
+            if T.grad[i] != 0.0:                 # zero stays zero, whatever the scale: no row becomes a touched one
+                g = T.grad[i] * scale
+                T.grad[i] = limit if g > limit else -limit if g < -limit else g

@@ -1,0 +1,50 @@
+"""Gradient clipping, for a training loop of one's own; optimisers have `clip_norm` and `clip_value`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastscalar.engine._array import distinct_parameters
+from fastscalar.engine._rules import norm_of_gradients, scale_gradients
+
+
+def clip_grad_norm(parameters: Any, max_norm: float) -> float:
+    """Shorten all gradients by one factor, so that together, as one vector, they are at most `max_norm` long.
+
+    Called between `backward()` and `step()`; returns the length that they had.  As PyTorch's `clip_grad_norm_`, which
+    divides by a length that is 1e-6 larger.
+
+    >>> import fastscalar as fs
+    >>> a, b = fs.Tensor(3.0), fs.Tensor(4.0)
+    >>> (a * a / 2 + b * b / 2).backward()
+    >>> fs.optim.clip_grad_norm([a, b], 1.0), round(a.grad, 5), round(b.grad, 5)
+    (5.0, 0.6, 0.8)
+    """
+    max_norm = above_zero("clip_grad_norm: max_norm", max_norm)
+    distinct = distinct_parameters(parameters)
+    norm = norm_of_gradients(distinct)
+    if not norm + 1e-6 <= max_norm:
+        scale_gradients(distinct, max_norm / (norm + 1e-6), math.inf)
+    return norm
+
+
+def clip_grad_value(parameters: Any, max_value: float) -> None:
+    """Cut every gradient off at `max_value` from zero.  Called between `backward()` and `step()`.
+
+    >>> import fastscalar as fs
+    >>> a = fs.Tensor(3.0)
+    >>> (a * a).backward()
+    >>> fs.optim.clip_grad_value([a], 1.0)
+    >>> a.grad
+    1.0
+    """
+    scale_gradients(distinct_parameters(parameters), 1.0, above_zero("clip_grad_value: max_value", max_value))
+
+
+def above_zero(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    return float(value)
