@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import clock
 import watchdog
 
 HANGS = {
@@ -64,3 +65,10 @@ def test_started_in_the_background_of_a_script(tmp_path: Path) -> None:
     done = suite(tmp_path, SIGINT, prefix="trap '' INT; ")
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
+
+
+def test_three_times_the_work_is_no_disturbance() -> None:
+    """A limit of two is not met by it, however many rounds there are; one of five is."""
+    work, reference = (lambda: sum(range(600_000))), (lambda: sum(range(200_000)))
+    assert clock.ratio(work, reference, limit=2.0, most=20) >= 2.0
+    assert clock.ratio(work, reference, limit=5.0) < 5.0

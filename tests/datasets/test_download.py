@@ -357,7 +357,7 @@ def test_a_silent_network_is_given_up_soon(
     start = time.monotonic()
     with pytest.raises(DatasetUnavailable, match=r"no answer within 0\.3 s"):
         datasets.mnist()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 12
 
     released = threading.Event()
 
@@ -370,7 +370,7 @@ def test_a_silent_network_is_given_up_soon(
     start = time.monotonic()
     with pytest.raises(DatasetUnavailable, match=r"no answer within 0\.3 s"):
         datasets.mnist()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 12
     released.set()
 
 
@@ -383,13 +383,13 @@ def test_the_shipped_timeouts() -> None:
 
 def test_deadline(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloader, "STALL_BYTES", 0)  # so that only the deadline can end it
-    monkeypatch.setattr(downloader, "STALL", 5.0)
+    monkeypatch.setattr(downloader, "STALL", 60.0)
     monkeypatch.setattr(finder, "DEADLINE", 1.0)
     monkeypatch.setenv("FASTSCALAR_MIRRORS", server.url("stalling", "right"))
     start = time.monotonic()
     with pytest.raises(DatasetUnavailable, match=r"time for the download was over.*no time left"):
         datasets.fetch()
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 15
 
 
 # --- the cache ---

@@ -202,11 +202,11 @@ def test_names_of_things_that_hold_themselves() -> None:
 @pytest.mark.big
 def test_a_million_nodes() -> None:
     y = long_chain(1_000_000)
-    start = time.perf_counter()
+    start = time.process_time()
     dot = debug.to_dot(y)
     s = debug.summary(y)
     assert debug.find_nonfinite(y) is None
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert "1,000,001 nodes" in dot
     assert list(boxes(dot)) == ["summary"]
     assert s.depth == s.operations["*"] == 1_000_000

@@ -320,9 +320,9 @@ def test_400_000_operations_are_rewritten_in_two_seconds(way):
     with compiled_only():
         p = fs.compile(f)
         close(p(X[0], y[0]), expected[0])
-        start = time.perf_counter()
+        start = time.process_time()
         close(p(X[1], y[1]), expected[1])
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         close(p.map(X, y), expected)
         close(p.backward(X, y), expected)
     report = p.report()
