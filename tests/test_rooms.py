@@ -1,0 +1,214 @@
+"""The rooms of the package: what may import what, no circles, and files that can be read in one sitting."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import fastscalar
+
+PACKAGE = Path(fastscalar.__file__).resolve().parent
+SOURCES = sorted(p for ending in ("*.py", "*.pyx", "*.pxd") for p in PACKAGE.rglob(ending))
+
+# What each room may import beside itself.  A module at the top level is a room of its own.
+NONE: set[str] = set()
+FOUNDATION = {"_paths", "_warnings", "files", "version"}
+ENGINE = {*FOUNDATION, "_core", "engine"}
+SURFACE = {*ENGINE, "functions", "math", "custom"}
+NETS = {*SURFACE, "program", "transforms", "nn"}
+WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim"}
+MAY_IMPORT = {
+    "_paths": NONE,
+    "_warnings": {"_paths"},
+    "files": NONE,
+    "version": NONE,
+    "reference": NONE,  # pure Python, to be read alone
+    "datasets": FOUNDATION,
+    "_core": FOUNDATION,
+    "engine": ENGINE,
+    "functions": ENGINE,
+    "math": {*ENGINE, "functions"},
+    "custom": ENGINE,
+    "program": SURFACE,
+    "transforms": SURFACE,
+    "nn": NETS,
+    "article": NETS,
+    "debug": NETS,
+    "optim": NETS,
+    "cli": {*WHOLE, ""},
+    "": WHOLE,  # __init__
+    "__main__": {"cli"},
+}
+
+LIMITS = {".py": 500, ".pyx": 900, ".pxd": 900}
+LONGER = {"_core.pyx": 1200}
+REASON = re.compile(r"\b(Over|Above) [0-9,]+ lines: \w")  # in the first lines of a file that stays longer
+NOT_SPLIT_YET = {
+    "_core.pyx", "cli/bench.py", "debug.py", "engine/_array.pyx", "nn/trainers.py", "program/_lower.pyx",
+    "program/_replay.pyx", "program/api.py", "transforms/derivatives.py",
+}  # fmt: skip
+
+
+def module_of(path: Path) -> str:
+    """engine/_array.pxd -> engine._array; a package is its __init__; "" the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(p) for p in SOURCES}
+# Inline parts of the engine have no module of their own: they are compiled into _core, which is their room.
+INLINE = {module_of(p) for p in SOURCES if p.suffix == ".pxd" and not p.with_suffix(".pyx").exists()}
+
+
+def room(module: str) -> str:
+    return "_core" if module in INLINE and module.startswith("engine.") else module.partition(".")[0]
+
+
+def named(module: str, names: list[str]) -> set[str]:
+    """What `from fastscalar.module import names` brings in: modules, and the module itself for its own names."""
+    inside = {f"{module}.{name}".lstrip(".") for name in names}
+    return (inside & MODULES) | (set() if inside <= MODULES else {module})
+
+
+def imports_of_python(text: str, package: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("fastscalar").lstrip(".") for a in node.names if is_ours(a.name)}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join(["fastscalar", *filter(None, above), *([base] if base else [])])
+            if is_ours(base):
+                found |= named(base.removeprefix("fastscalar").lstrip("."), [a.name for a in node.names])
+    return found
+
+
+def is_ours(name: str) -> bool:
+    return name == "fastscalar" or name.startswith("fastscalar.")
+
+
+CYTHON = re.compile(
+    r"^\s*from\s+(fastscalar[\w.]*)\s+c?import\s+(\([^)]*\)|[^\n#]*)|^\s*c?import\s+(fastscalar[\w.]*)", re.MULTILINE
+)
+
+
+def imports_of_cython(text: str) -> set[str]:
+    found: set[str] = set()
+    for base, names, alone in CYTHON.findall(text):
+        if alone:
+            found.add(alone.removeprefix("fastscalar").lstrip("."))
+        else:
+            listed = [name.split()[0] for name in names.strip("() \n").replace("\n", " ").split(",") if name.strip()]
+            found |= named(base.removeprefix("fastscalar").lstrip("."), listed)
+    return found
+
+
+def graph() -> dict[str, set[str]]:
+    """Which module imports which, wherever the import stands; .pyx and .pxd are one module."""
+    edges: dict[str, set[str]] = {module: set() for module in MODULES}
+    for path in SOURCES:
+        module, text = module_of(path), path.read_text()
+        if path.suffix == ".py":
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            edges[module] |= imports_of_python(text, package)
+        else:
+            edges[module] |= imports_of_cython(text)
+        edges[module].discard(module)
+    return edges
+
+
+def wrong_ways(edges: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{module or '__init__'} imports {other or 'the package itself'}"
+        for module, others in sorted(edges.items())
+        for other in sorted(others)
+        if room(other) != room(module) and room(other) not in MAY_IMPORT[room(module)]
+    ]
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """The modules of a circle, if there is one."""
+    left = {module: set(others) & set(edges) for module, others in edges.items()}
+    while free := [module for module, others in left.items() if not others & set(left)]:
+        for module in free:
+            del left[module]
+    if not left:
+        return []
+    way = [next(iter(left))]
+    while way.count(way[-1]) == 1:
+        way.append(next(iter(left[way[-1]] & set(left))))
+    return way[way.index(way[-1]) :]
+
+
+def test_every_module_has_its_place() -> None:
+    """A new module at the top level, or a new package, says above what it may import."""
+    assert {room(module) for module in MODULES} == set(MAY_IMPORT)
+
+
+def test_imports_point_one_way() -> None:
+    assert not wrong_ways(graph())
+
+
+def test_no_circles() -> None:
+    assert not circle(graph())
+
+
+def test_wrong_ways_and_circles_are_seen() -> None:
+    edges = graph()
+    edges["engine._array"] = edges["engine._array"] | {"program._graph"}
+    assert "engine._array imports program._graph" in wrong_ways(edges)
+    assert {"engine._array", "program._graph"} <= set(circle(edges))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from fastscalar.engine import _array, nothing", {"engine._array", "engine"}),
+        ("def f():\n    import fastscalar.nn.layers as l", {"nn.layers"}),
+        ("import fastscalar as fs\nimport os", {""}),
+        ("from fastscalar import datasets, Tensor", {"datasets", ""}),
+        ("from .layers import MLP\nfrom . import init\nfrom ..files import naming", {"nn.layers", "nn.init", "files"}),
+    ],
+)
+def test_imports_are_found_in_python(text: str, found: set[str]) -> None:
+    assert imports_of_python(text, "nn") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from fastscalar._core cimport *", {"_core"}),
+        ("    from fastscalar.engine cimport _array", {"engine._array"}),
+        ("from fastscalar.engine._array cimport (\n    a,\n    b,\n)", {"engine._array"}),
+        ("import os\ncimport fastscalar._core", {"_core"}),
+        ("# it comes from fastscalar import this\nfrom libc.math cimport exp", set()),
+    ],
+)
+def test_imports_are_found_in_cython(text: str, found: set[str]) -> None:
+    assert imports_of_cython(text) == found
+
+
+def lines_too_many(path: Path) -> bool:
+    limit = LONGER.get(str(path.relative_to(PACKAGE)), LIMITS[path.suffix])
+    return path.read_text().count("\n") > limit
+
+
+def test_files_are_read_in_one_sitting() -> None:
+    """Python to 500 lines, Cython to 900, or the reason in the first lines."""
+    long = {
+        str(path.relative_to(PACKAGE))
+        for path in SOURCES
+        if lines_too_many(path) and not REASON.search("\n".join(path.read_text().split("\n")[:20]))
+    }
+    assert long <= NOT_SPLIT_YET
+
+
+def test_the_twin_is_read_in_ten_minutes() -> None:
+    first = PACKAGE / "reference" / "framework.py"
+    assert first.read_text().count("\n") <= 150
+    assert "src/fastscalar/reference/framework.py" in (PACKAGE.parents[1] / "README.md").read_text()
