@@ -40,6 +40,7 @@ cdef class Graph:
     cdef public list captures, inputs
     cdef public object guards    # an array of DECISION, its nodes those of the graph
     cdef public list codes       # that they refer to
+    cdef public dict lists       # guard that a whole number was read as -> nodes of the list that it was an index of
     cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
     cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)
     cdef public int result

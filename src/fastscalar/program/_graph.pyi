@@ -24,6 +24,7 @@ class Graph:
     captures: list[Any]
     guards: np.ndarray
     codes: list[CodeType]
+    lists: dict[int, np.ndarray]
     inputs: list[str]
     result: int
     operations: int

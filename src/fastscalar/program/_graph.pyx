@@ -31,7 +31,7 @@ cdef class Graph:
 
     def __cinit__(self):
         self.entries, self.captures, self.inputs, self.codes = [], [], [], []
-        self.tables, self.blocks = {}, {}
+        self.tables, self.blocks, self.lists = {}, {}, {}
 
     def __dealloc__(self):
         self.release()

@@ -25,10 +25,13 @@ cdef class Recording(Recorder):
     cdef object context
     cdef readonly list lost         # places where a number with a gradient became one without
     cdef set asked                  # those that were looked at
+    cdef dict lists                 # decision that a whole number was read as -> the Tensors that it was an index of
 
     cdef bint is_stopped(self, int i) except -1
     cdef bint has_gradient(self, int node) except -1
     cdef int note(self, int op, int left, int right, double value) except -1
     cdef int find_place(self, Decision *d) except -1
     cdef int code_number(self, PyObject *code) except -2
+    cdef int find_list(self, Py_ssize_t decision, int node) except -1
+    cdef bint may_select(self, list some, set arrays) except -1
     cdef object guards(self)

@@ -17,11 +17,13 @@ from fastscalar._core cimport *
 from fastscalar.program._graph cimport *
 
 import math
+import sys
 
 import numpy as np
 
 from fastscalar._core import _record, _set_recording
 from fastscalar._paths import PACKAGE
+from fastscalar.program.subscripts import list_and_index
 from fastscalar.program._graph import DECISION
 
 cdef extern from "Python.h":     # with references as they are counted, which the frames of a hot loop should not cost
@@ -75,7 +77,7 @@ cdef class Recording(Recorder):
     def __init__(self):
         self.lost, self.asked = [], set()
         self.inputs, self.stopped, self.codes = [], [], []
-        self.code_numbers, self.copies = {}, {}
+        self.code_numbers, self.copies, self.lists = {}, {}, {}
 
     def __dealloc__(self):
         PyMem_RawFree(self.decisions)
@@ -126,6 +128,8 @@ cdef class Recording(Recorder):
         if v - v != 0.0:                         # int() of it raises
             op = GUARD_SAME
         self.note(op, node, -1, truncated(op, v))
+        if how == "a whole number":
+            self.find_list(self.n - 1, node)
         if how in LOSING and self.depth == 0 and self.decisions[self.n - 1].code >= 0:
             place = self.codes[self.decisions[self.n - 1].code], self.decisions[self.n - 1].instruction
             if place not in self.asked:          # once a place: to look takes as long as the graph is
@@ -133,6 +137,28 @@ cdef class Recording(Recorder):
                 if self.has_gradient(node):
                     self.lost.append(place)
         return 0
+
+    cdef int find_list(self, Py_ssize_t decision, int node) except -1:
+        """Note of what list a whole number is read as an index, if that can be seen and its elements are Tensors."""
+        found = list_and_index(sys._getframe())
+        if found is None:
+            return 0
+        elements, index = found
+        if type(index) is TracedInt and (<TracedInt>index).tensor.index == node:
+            if set(map(type, elements)) == {Tensor}:
+                self.lists[decision] = elements
+        return 0
+
+    cdef bint may_select(self, list some, set arrays) except -1:
+        """Whether elements of a list may stand in the graph although nobody has read them: not leaves of the user's,
+        which the program would have for its parameters then."""
+        cdef Tensor t
+        cdef set numbers = {(<Tensor>handle).index for kind, handle in self.inputs if kind == "number"}
+        for t in some:
+            if t.index < self.first and t.index not in numbers and (
+                    T.record[t.index].op != WIDE or T.record[t.index].a not in arrays):
+                return False
+        return True
 
     cdef bint is_stopped(self, int i) except -1:
         """Whether a node was made in a block of no_grad."""
@@ -363,6 +389,12 @@ cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) e
     cdef set seen = set()                        # tables: many rows are gathered from one
     cdef set inputs = {(<TensorArray>handle).slot for kind, handle in recording.inputs if kind == "array"}
     see(result)
+    for decision, some in list(recording.lists.items()):     # for selections of another one
+        if recording.may_select(some, inputs):
+            for t in some:
+                see((<Tensor>t).index)
+        else:
+            del recording.lists[decision]
     for k in range(recording.n):
         see(recording.decisions[k].left)
         see(recording.decisions[k].right)
@@ -487,6 +519,8 @@ def extract(Recording recording not None, Tensor result not None):
         for k in range(guards.shape[0]):
             guards[k].left = number[guards[k].left] - 1
             guards[k].right = -1 if guards[k].right < 0 else number[guards[k].right] - 1
+        for decision, some in recording.lists.items():
+            g.lists[decision] = np.array([number[(<Tensor>t).index] - 1 for t in some], np.int32)
         stop_nodes(g, &m, number, recording)
         g.operations = count_operations(recording.first)
     finally:

@@ -375,6 +375,7 @@ class Site:
             for known in bucket:
                 family = Family(known.graph, at, values[0])
                 if family.add(version.graph, value):
+                    family.complete(version.graph, value)
                     bucket.remove(known)
                     self.families.append((family, self._grown(family, version, known)))
                     return self.families[-1][1]
@@ -679,15 +680,20 @@ class Program:
             return version, value
 
     def _complete(self, site: Site, rows: Rows, family: Family, version: Version) -> Version:
-        """Record a row of each other value that the rows have: the plan of all of them is made once."""
+        """Record a row of each other value that the rows have: the plan of all of them is made once.
+
+        Of one of them, if lists have said what all select, to see whether that is so."""
         values, first = np.unique(rows.whole_columns()[family.at], return_index=True)
-        for value, i in zip(values.tolist(), first.tolist(), strict=True):
-            if value in family.selected:
+        for value, i in reversed(list(zip(values.tolist(), first.tolist(), strict=True))):
+            if value in family.recorded:
                 continue
             try:
                 graph = self._recorded(rows.kinds, rows.row(i))[0]
             except Exception:
                 break                            # its row will say it when its turn comes
+            if family.predicts(graph, value):
+                return version
+            family.forget_lists()
             if _whole_numbers(graph) != ((family.at, value),) or not family.add(graph, value):
                 break
         site.versions.remove(version)

@@ -2,7 +2,9 @@
 
 `probs[label]` of a Python list reads the label: the recording of one label holds for no other.  But the recordings of
 two labels are the same operations on the same operands, one of them aside, and that is a gather: node i of the label's
-value.  Nothing is guessed: a value is known when a row that has it was recorded and fitted in.
+value.  Nothing is guessed: a value is known when a row that has it was recorded and fitted in; or when all that two
+recordings did with their value was to take elements of lists that are known (`subscripts`), and what they differ in is
+just these elements: then the lists say what every other value selects.
 
 The boundary: reads and makes Graphs (`_program`); `programs` says which rows a recording is for.
 """
@@ -27,7 +29,7 @@ from fastscalar.program._graph import (
 MOST = 4096  # values of the whole number
 PLACES = 64  # operands that it selects
 
-Place = tuple[str, int]  # "a" or "b": the left or the right operand of a node
+Place = tuple[str, int]  # "a" or "b": the left or the right operand of a node; "result", behind all nodes
 
 
 def reads(graph: Any, at: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def reads(graph: Any, at: int) -> np.ndarray:
 
 def differences(g: Any, h: Any, at: int) -> dict[Place, int] | None:
     """The operands of h that are not those of g; None if the two differ in anything else than input `at` and these."""
-    if len(g.op) != len(h.op) or g.result != h.result or g.inputs != h.inputs:
+    if len(g.op) != len(h.op) or g.inputs != h.inputs:
         return None
     if not (np.array_equal(g.op, h.op) and np.array_equal(g.stopped, h.stopped) and same_items(g, h)):
         return None
@@ -60,34 +62,83 @@ def differences(g: Any, h: Any, at: int) -> dict[Place, int] | None:
             if y[i] < 0 or x[i] < 0:
                 return None
             found[field, i] = int(y[i])
+    if g.result != h.result:
+        found["result", len(g.op)] = h.result
     return found if len(found) <= PLACES else None
+
+
+def lists_of(graph: Any, at: int) -> list[np.ndarray] | None:
+    """What input `at` was an index of, as nodes, in the order of the readings; None if it was read otherwise too."""
+    found = [graph.lists.get(int(k)) for k in np.flatnonzero(reads(graph, at))]
+    return None if any(table is None for table in found) else found
 
 
 class Family:
     """Recordings of the values of one whole number, input `at`; the first of them is the pattern."""
 
     def __init__(self, graph: Any, at: int, value: int) -> None:
-        self.pattern, self.at = graph, at
+        self.pattern, self.at, self.value = graph, at, value
         self.selected: dict[int, dict[Place, int]] = {value: {}}
+        self.recorded = {value}                  # of these
+        self._places: set[Place] = set()
+        self._last = 0                           # of the nodes that are selected
 
     def add(self, graph: Any, value: int) -> bool:
         """Whether the recording of another value fits in."""
         found = differences(self.pattern, graph, self.at)
-        values = [*self.selected, value]
-        if found is None or min(values) < 0 or max(values) >= MOST:
+        if found is None or not self._enter(value, found):
             return False
-        places = found.keys() | set().union(*(places.keys() for places in self.selected.values()))
-        if len(places) > PLACES:
-            return False
-        last = max((node for operands in (found, *self.selected.values()) for node in operands.values()), default=0)
-        if any(max(last, self._own(place)) >= place[1] for place in places):
-            return False                         # an operand would come after what reads it
-        self.selected[value] = found
+        self.recorded.add(value)
         return True
+
+    def _enter(self, value: int, found: dict[Place, int]) -> bool:
+        if not (0 <= value < MOST and 0 <= self.value < MOST):
+            return False
+        places = self._places | found.keys()
+        last = max(self._last, *found.values(), *map(self._own, found)) if found else self._last
+        if len(places) > PLACES or any(last >= i for _, i in places):
+            return False                         # an operand would come after what reads it
+        self.selected[value], self._places, self._last = found, places, last
+        return True
+
+    def complete(self, graph: Any, value: int) -> bool:
+        """Whether the lists that the pattern and the recording of this value took an element of say what every other
+        value selects; then all of them are known."""
+        tables = lists_of(self.pattern, self.at)
+        others = lists_of(graph, self.at)
+        if not tables or not others or [t.tobytes() for t in tables] != [t.tobytes() for t in others]:
+            return False
+        size = min(map(len, tables))
+        if size > MOST or not 0 <= self.value < size or not 0 <= value < size:
+            return False
+        if any(table[self.value] == table[value] for table in tables):
+            return False                         # what is taken twice would not show where it is used
+        columns: dict[Place, np.ndarray] = {}
+        for place, node in self.selected[value].items():
+            fitting = [t for t in tables if t[self.value] == self._own(place) and t[value] == node]
+            if not fitting or any((t[:size] != fitting[0][:size]).any() for t in fitting):
+                return False
+            columns[place] = fitting[0]
+        before = self.selected, self._places, self._last
+        self.selected = dict(self.selected)
+        for v in range(size):
+            own = {place: int(t[v]) for place, t in columns.items() if t[v] != t[self.value]}
+            if self.selected.get(v, own) != own or not self._enter(v, own):
+                self.selected, self._places, self._last = before
+                return False
+        return True
+
+    def predicts(self, graph: Any, value: int) -> bool:
+        """Whether lists say of a value what its recording says."""
+        return value in self.selected and differences(self.pattern, graph, self.at) == self.selected[value]
+
+    def forget_lists(self) -> None:
+        """Know only what was recorded."""
+        self.selected = {value: found for value, found in self.selected.items() if value in self.recorded}
 
     def _own(self, place: Place) -> int:
         field, i = place
-        return int(getattr(self.pattern, field)[i])
+        return int(self.pattern.result if field == "result" else getattr(self.pattern, field)[i])
 
     def graph(self) -> Any:
         """The recording of all of these values: each place reads what a gather gives."""
@@ -125,7 +176,8 @@ class Family:
         guards["left"] = moved[guards["left"]]
         right = guards["right"] >= 0
         guards["right"][right] = moved[guards["right"][right]]
-        return graph_of(g, columns, operands, items, guards, int(moved[g.result]))
+        result = where.get(("result", n), int(moved[g.result]))
+        return graph_of(g, columns, operands, items, guards, result)
 
 
 def _spread(column: np.ndarray, moved: np.ndarray, n: int) -> np.ndarray:
