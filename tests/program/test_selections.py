@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from compiled import close, eager_backward, eager_gradients, eager_values
+from compiled import close, compiled_only, eager_backward, eager_gradients, eager_values
 
 W = np.random.default_rng(5).normal(size=(3, 4))
 
@@ -100,3 +100,107 @@ def test_fit_with_a_selection_is_fit_with_cross_entropy(batch_size: int, optimiz
         found.append((history.loss[-1], net.linears[0].w.numpy()))
     assert math.isclose(found[0][0], found[1][0], rel_tol=1e-10)
     close(found[1][1], found[0][1], tolerance=1e-9)
+
+
+# --- lists that are known: two recordings, and a third to see whether it is so ----------------------------------------
+
+CLASSES = 40
+PLACES = list(range(CLASSES))
+PLACES[20], PLACES[30] = 30, 20
+
+# what is done with the shares of the classes and the label; how often the function is called at most
+TAKEN: dict[str, tuple[Any, int]] = {
+    "a variable": (lambda p, k, x: -fs.math.log(p[k]), 4),
+    "as an int": (lambda p, k, x: -fs.math.log(p[int(k)]), 4),
+    "the result itself": (lambda p, k, x: p[k], 4),
+    "a cell": (lambda p, k, x: fs.sum([x[0] * p[k] for _ in range(3)]), 4),
+    "a tuple": (lambda p, k, x: (lambda q: q[k] * 2.0)(tuple(p)), 4),
+    "beside the first": (lambda p, k, x: p[k] * p[k] - p[0], 4),
+    "nobody else reads them": (lambda p, k, x: (lambda q: q[k] * 2.0)([x[0] * j for j in range(CLASSES)]), 4),
+    "two lists": (lambda p, k, x: (lambda q: q[k] - p[k])([v * x[1] for v in p] + [x[2]]), 4),
+    "some of them twice": (lambda p, k, x: (lambda q: q[k] * 2.0)([p[0], p[0], p[1], p[1], *p[4:]]), 5),
+    "one class apart": (lambda p, k, x: p[k] * x[0] if k != 7 else p[3] * 2.0, 6),
+    # nothing is known of these lists: a call for each class, and never a guess
+    "another order": (lambda p, k, x: p[PLACES[k]] * 2.0, CLASSES + 2),
+    "one of two lists": (lambda p, k, x: (p if x is None else p[::-1])[k] * 2.0, CLASSES + 2),
+    "an index of two": (lambda p, k, x: p[k if x is not None else 0] * 2.0, CLASSES + 2),
+    "counted": (lambda p, k, x: p[k - 1] * 2.0, CLASSES + 2),
+    "nameless": (lambda p, k, x: list(p)[k] * 2.0, CLASSES + 2),
+    "a dictionary": (lambda p, k, x: dict(enumerate(p))[k] * 2.0, CLASSES + 2),
+    "numbers beside": (lambda p, k, x: (lambda q: q[k] * x[0])([1.0, *p[1:]]), CLASSES + 2),
+    "the length too": (lambda p, k, x: p[k] * float(len(p[k:])), CLASSES + 2),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+@pytest.mark.parametrize("order", ["up", "down", "drawn"])
+def test_what_a_list_says_of_other_labels(name: str, order: str) -> None:
+    take, most = TAKEN[name]
+    w = fs.to_tensor(np.random.default_rng(11).normal(size=(3, CLASSES)))
+    calls = []
+
+    def f(x: Any, k: Any) -> Any:
+        calls.append(k)
+        powers = [fs.math.exp(x[0] * w[0, j] + x[1] * w[1, j]) for j in range(CLASSES)]
+        total = fs.sum(powers)
+        return take([e / total for e in powers], k, x)
+
+    rng = np.random.default_rng(12)
+    X, k = rng.normal(size=(2 * CLASSES, 3)), np.tile(np.arange(CLASSES), 2)
+    k = {"up": k, "down": k[::-1].copy(), "drawn": rng.permutation(k)}[order]
+    program = fs.compile(f)
+    with compiled_only():
+        values, slopes = program.value_and_grad(X, k)
+        assert len(calls) <= most
+        close(values, eager_values(f, X, k))
+        close(slopes, eager_gradients(f, (X, k), 0))
+        (expected,), absolute = eager_backward(f, [w], (X, k))
+        program.backward(X, k)
+        close(np.asarray(w.grad), expected, scale=absolute[0])
+
+
+def test_labels_out_of_the_list_are_what_they_are() -> None:
+    f = lambda x, k: (lambda p: p[k] * 2.0)([x[0], x[1] * x[0], x[2]])
+    X, k = np.random.default_rng(13).normal(size=(30, 3)), np.arange(30) % 3
+    program = fs.compile(f)
+    program.map(X, k)
+    k[[4, 9]] = -1, -3
+    close(program.map(X, k), eager_values(f, X, k))
+    k[20] = 3
+    with pytest.raises(IndexError, match="row 20"):
+        program.map(X, k)
+
+
+def test_leaves_in_a_list_are_parameters_only_where_they_are_read() -> None:
+    leaves = [fs.Tensor(1.0), fs.Tensor(2.0), fs.Tensor(3.0)]
+    program = fs.compile(lambda x, k: leaves[k] * x)
+    program.backward(np.ones(4), np.array([0, 1, 0, 1]))
+    assert [leaf.grad for leaf in leaves] == [2.0, 2.0, 0.0]
+    assert {id(p) for p in program.parameters} == {id(leaves[0]), id(leaves[1])}
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_a_softmax_written_out_is_recorded_a_few_times(classes: int) -> None:
+    net = fs.Linear(4, classes, seed=1)
+    calls = []
+
+    def loss(x: Any, label: Any) -> Any:
+        calls.append(label)
+        z = net(x)
+        largest = fs.max(z)
+        powers = [fs.math.exp(v - largest) for v in z]
+        total = fs.sum(powers)
+        probs = [e / total for e in powers]
+        return -fs.math.log(probs[label])
+
+    rng = np.random.default_rng(14)
+    X, y = rng.normal(size=(2 * classes, 4)), rng.permutation(2 * classes) % classes
+    program = fs.compile(loss)
+    with compiled_only():
+        values = program.backward(X, y)
+    found = net.w.grad.copy()
+    assert len(calls) <= 4
+    assert f"1 max({classes})" in program.report()
+    by_name = fs.compile(lambda x, label: fs.cross_entropy(net(x), label))
+    close(values, by_name.backward(X, y))
+    close(found, np.asarray(net.w.grad))

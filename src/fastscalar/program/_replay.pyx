@@ -1519,6 +1519,14 @@ cdef inline bint is_flat(const Ref *a, int n, bint uniform) noexcept nogil:
     return a.step == 1 if is_vector(a, uniform) else a.step == 0
 
 
+cdef inline int mode_of_one_lane(const Instr *q) noexcept nogil:
+    """Of operations on one lane, all at once: an operand that all share is one number then; -1: one by one."""
+    cdef bint one_a = q.a.step == 0, one_b = q.b.kind != R_NONE and q.b.step == 0
+    if q.n == 1 or q.a.index != NULL or q.b.index != NULL or (one_a and (one_b or q.b.kind == R_NONE)):
+        return -1
+    return FS_A_IS_ONE if one_a else FS_B_IS_ONE if one_b else FS_VECTORS
+
+
 cdef void elements_forward(Replay r, const Instr *q, real *V, real *U, int lanes, bint uniform,
                            real tag) noexcept nogil:
     cdef bint va = is_vector(&q.a, uniform), vb = q.b.kind == R_NONE or is_vector(&q.b, uniform)
@@ -1527,7 +1535,10 @@ cdef void elements_forward(Replay r, const Instr *q, real *V, real *U, int lanes
     cdef real *out = V + <Py_ssize_t>q.out * lanes
     cdef const real *a
     cdef const real *b = NULL
-    if is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform):
+    cdef int together = mode_of_one_lane(q) if lanes == 1 else -1
+    if together >= 0:
+        mode = together
+    if together >= 0 or (is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform)):
         a = V + <Py_ssize_t>place(&q.a, 0) * lanes if va else U + place(&q.a, 0)
         if q.b.kind != R_NONE:
             b = V + <Py_ssize_t>place(&q.b, 0) * lanes if vb else U + place(&q.b, 0)
@@ -1589,7 +1600,9 @@ cdef void sum_forward(Replay r, const Instr *q, real *V, real *U, int lanes, rea
         if t.p_kind == R_UNIFORM and t.q_kind != R_SLOTS:
             continue
         elif t.q_kind == R_NONE:
-            if t.sign > 0:
+            if lanes == 1:
+                out[0] += t.sign * V[t.p]
+            elif t.sign > 0:
                 r.K.add(out, V + <Py_ssize_t>t.p * lanes, lanes)
             else:
                 r.K.add_scaled(out, -1.0, V + <Py_ssize_t>t.p * lanes, lanes)
@@ -1984,11 +1997,15 @@ cdef void elements_backward(Replay r, const Instr *q, real *V, real *A, real *U,
     cdef Py_ssize_t k, out = <Py_ssize_t>q.out * lanes, at, bt, step = lanes, count = q.n
     cdef const int *adjoint = NULL if uniform else r.plan.body.adjoint
     cdef const real *g = A + <Py_ssize_t>(q.out if uniform else adjoint[q.out]) * lanes
+    cdef int together = mode_of_one_lane(q) if lanes == 1 else -1
     cdef real *da
     cdef real *db
     if not wa and not wb:
         return
-    if is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform) and (
+    if together >= 0 and (uniform or ((not wa or not va or q.a.step == 0 or q.a.together) and (
+            not wb or not vb or q.b.step == 0 or q.b.together))):
+        mode, step, count = together, q.n, 1
+    elif is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform) and (
             uniform or ((not wa or not va or q.a.together) and (not wb or not vb or q.b.together))):
         step, count = <Py_ssize_t>q.n * lanes, 1
     for k in range(count - 1, -1, -1):
@@ -2068,7 +2085,9 @@ cdef void term_backward(Replay r, int sign, int kind, int p, int p_port, int oth
         return
     d = A + <Py_ssize_t>r.plan.body.adjoint[p] * lanes
     if other == R_NONE:
-        if sign > 0:
+        if lanes == 1:
+            d[0] += sign * g[0]
+        elif sign > 0:
             r.K.add(d, g, lanes)
         else:
             r.K.add_scaled(d, -1.0, g, lanes)

@@ -692,10 +692,11 @@ class Program:
             except Exception:
                 break                            # its row will say it when its turn comes
             if family.predicts(graph, value):
-                return version
+                break
             family.forget_lists()
             if _whole_numbers(graph) != ((family.at, value),) or not family.add(graph, value):
                 break
+            family.complete(graph, value)
         site.versions.remove(version)
         site.families.pop()
         site.families.append((family, site._grown(family, version, version)))
