@@ -2,7 +2,7 @@ from collections.abc import Set
 from typing import Any
 
 from fastscalar.program._graph import Graph
-from fastscalar.program._replay import Plan
+from fastscalar.program._plan import Plan
 
 def rewrite(
     graph: Graph, sizes: list[int], shared: Set[int] = ..., trained: Any = None, plain: bool = False

@@ -26,31 +26,15 @@ from libc.string cimport memcmp, memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.program._graph cimport *
-from fastscalar.program._replay cimport *
+from fastscalar.program._kernels cimport *
+from fastscalar.program._plan cimport Plan
+from fastscalar.program.plan cimport *
 
 from zlib import crc32
 
 import numpy as np
 
 from fastscalar._core import operations as _operations
-
-cdef extern from "lanes.h":
-    enum:
-        FS_ADD
-        FS_SUB
-        FS_MUL
-        FS_DIV
-        FS_MINIMUM
-        FS_MAXIMUM
-        FS_NEG
-        FS_RELU
-        FS_ABS
-        FS_SQRT
-        FS_EXP
-        FS_LOG
-        FS_TANH
-        FS_SIGMOID
-        FS_SQUARE
 
 cdef enum:
     SQUARE = X_SQUARE

@@ -1,201 +1,124 @@
-# The data sheet of plans: what `_lower` writes and `_replay` runs.  Private, not an API.
-#
-# A plan has three kinds of numbers, of one type R (double or float):
-#   uniform   one number for all rows, at an address: captured leaves, numbers in expressions, what is computed of them
-#   slots     one number for each lane of a chunk, [slot][lane]: scalar code
-#   rows      n numbers for each lane of a batch, [lane][column]: inputs, layers' outputs; runs of columns
+# What a replay holds.  Private, not an API.
+
+from fastscalar.program._kernels cimport fs_lanes, fs_pace
+from fastscalar.program._plan cimport Plan
+from fastscalar.program.plan cimport *
+
+ctypedef const double *Row_
+ctypedef Row_[16] Rows16
+
+ctypedef fused real:
+    float
+    double
 
 cdef enum:
-    PAD = 16                # columns of a matrix are a multiple of this: 64 bytes of floats, 128 of doubles
-    PARAMETERS = 1          # masks: has a gradient by a captured leaf,
-    ARGUMENTS = 2           # by an argument
+    MISSED = 1              # status of a row: a guard does not hold,
+    SUSPECT = 2             # something in it may have raised,
+    UNSURE = 8              # the order of additions decides what it is: its numbers come from a plain plan
+    TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
+    GROUP = 64              # rows whose sparse entries are turned together: their gradients stay in the nearest cache
+    FRESH = 1024            # after so many batches of one row the sum of a matrix's squares is added up anew
+    FEW_ROWS = 4            # up to so many rows, or columns of a matrix, weights are updated row by row:
+    FEW_COLUMNS = 32        # MNIST, Linear(784, 10), batches of 64, float32: 0.8 instead of 1.1 us a sample
 
-    X_SQUARE = 0x7f         # codes beside those of the operation table: x ** 2,
-    X_COPY = 0x7e           # the same number, and no gradient
+ctypedef struct Input:
+    const double *data      # of an array or of numbers; rows side by side
+    const long long *whole  # whole numbers
+    Py_ssize_t width        # numbers in a row of an array
+    bint dense              # somebody reads its columns
+    bint forced             # for now, since a product has weights that are not finite
+    bint finite             # no number of it is infinite or NaN, as far as products read it
+    const Py_ssize_t *begin  # sparse rows, if not NULL: where each part of each row begins
+    const int *column
+    const void *value
+    const int *border       # part t of a row: columns border[t] to border[t + 1]
+    bint turned             # somebody wants them column by column; for each thread, those of its parts of a GROUP:
+    int *start
+    int *lane
+    void *entry
+    double *gradient        # where gradients by this argument go, row by row; or NULL
 
-cdef enum RefKind:
-    R_NONE
-    R_SLOTS
-    R_UNIFORM
-    R_ROWS                  # all columns of a run
-
-ctypedef struct Ref:        # n numbers that an instruction reads
-    unsigned char kind      # RefKind
-    unsigned char mask      # gradients that flow into it
-    int start               # slot or address of the first
-    int step                # from one to the next: 0, or 1
-    int port                # R_UNIFORM in the lanes' part: where its gradient is collected (one, or n of them); -1
-    int run                 # R_ROWS
-    unsigned char together  # R_SLOTS: their gradients lie side by side too, or it is one
-    const int *index        # slots or addresses one by one, instead of start and step; the plan's
-
-cdef enum InstrKind:
-    I_ELEMENTS              # n elementwise operations on slots, or on uniform numbers
-    I_ROWS                  # one elementwise operation on all columns of a run
-    I_SUM                   # an n-ary sum of numbers and products
-    I_PRODUCT               # rows times a matrix: table `products`
-    I_NUMBER                # an input that is a number a row -> slot
-    I_SPREAD                # columns of a run -> slots
-    I_PACK                  # slots, uniform numbers, columns -> a run
-    I_XENT                  # losses and the like: table `items`
-    I_LOGSUMEXP
-    I_SOFTMAX
-    I_GATHER
-    I_SELECT
-    I_BEST                  # max, min, argmax, argmin, by `code`: of a run, or of slots and the like as in I_PACK
-
-ctypedef struct Instr:
-    unsigned char kind      # InstrKind
-    unsigned char mask      # gradients that flow through its outputs
-    unsigned char raises    # an infinite or NaN result may be an error
-    unsigned char steep     # an infinite slope may meet a gradient that is a sum of several the function has apart
-    signed char op          # of the kernels' enumeration; -1: `code` of the operation table, one by one
-    int code
-    int n                   # outputs
-    int out                 # first slot or address
-    int run                 # run of its outputs; -1
-    int extra               # index into the table of its kind
-    int position            # node of the graph that it computes first, for errors
-    Ref a
-    Ref b
-
-ctypedef struct Term:       # of an n-ary sum: sign * p * q, or sign * p; in the uniform part `count` side by side
-    signed char sign
-    unsigned char p_kind    # R_SLOTS, R_UNIFORM
-    unsigned char q_kind    # the same, or R_NONE
-    unsigned char p_mask
-    unsigned char q_mask
-    int p
-    int q
-    int p_port
-    int q_port
-    int count
-    int matrix              # whose elements' squares these are, all of them; else -1
-
-ctypedef struct Sum:
-    int first               # terms
-    int stop
-    bint zero               # 0.0 is added too
-
-ctypedef struct Matrix:     # inputs x PAD-ded outputs, at an address
-    int base
-    int rows
-    int cols                # without padding
-    int ld                  # 1 if there is one column, a multiple of PAD otherwise
-    int uses                # products that read it
-    int home                # its elements are captured leaves that lie only here; else it is copied together ...
-    int table               # ... from the addresses at tables[table], rows * cols of them
-    int only                # nothing but products, and sums of all of their squares, reads its elements
-    int mask
-
-ctypedef struct Product:
-    int x                   # run of the inputs
-    int first               # their first column
-    int matrix
-    int bias                # a matrix of one row; -1: none
-    int whole_input         # the input that all of the run is, so that sparse rows can stand for it; -1
-    bint skips              # a layer: zeros among its inputs count as nothing, also beside weights that are not finite
-    bint exact              # a decision reads it: in the order and the rounding of the engine
-
-ctypedef struct Item:
-    int x                   # run of the operands
-    int saved               # I_XENT, I_LOGSUMEXP: run of the softmax; I_GATHER by a computed index: run of the index;
-    #                         I_BEST: slot of the place, of argmax and argmin that of the number there
-    int argument            # input of the label, of the index; -1
-    int label               # if argument is -1: I_XENT: the label, I_GATHER: slot of the index
-    int count               # I_GATHER: columns of one candidate; I_SELECT: comparison; I_BEST: operands
-    bint exact              # as of a Product
-    int address             # I_GATHER of uniform candidates: of the first; else -1
-    Ref c                   # I_SELECT: a, b are what is compared, c and d what is chosen from
-    Ref d
-
-ctypedef struct Run:
-    int n
-    int ld
-    long base               # columns before it
-    unsigned char mask
-
-ctypedef struct Guard:
-    int op
-    unsigned char kind      # R_SLOTS, R_UNIFORM
-    unsigned char other     # the same, R_NONE: compared with `value`
-    int p
-    int q
-    double value
-
-
-ctypedef struct Birth:
-    int at
+ctypedef struct Segment:    # captured leaves that lie side by side on the tape and in the block
+    int capture
+    int offset
+    int address
     int count
 
 
-ctypedef struct Body:       # of a finished plan, for code without the GIL
-    Instr *uniform
-    Instr *lanes
-    Term *terms
-    Sum *sums
-    Matrix *matrices
-    Product *products
-    Item *items
-    Run *runs
-    Guard *guards
-    Py_ssize_t n_uniform_instr
-    Py_ssize_t n_lanes
-    Py_ssize_t n_matrices
-    Py_ssize_t n_guards
-    int n_slots
-    int n_adjoints          # gradients of slots that are there at the same time
-    int n_uniform
-    int n_ports
-    int n_runs
-    int result
-    int result_kind
-    const int *adjoint      # by slot: where its gradient is; -1: it has none
-    const int *birth_of     # by instruction of the lanes' part, n_lanes for the result: its first birth; and one more
-    const Birth *births     # gradients that begin, at zero, when the instruction runs backwards
-    const int *ports
-    const int **table_of
-    const int *run_of_input
+cdef class Replay:
+    cdef readonly Plan plan
+    cdef readonly int batch, chunk, threads
+    cdef readonly int parts          # of the columns of sparse rows
+    cdef readonly bint wide
+    cdef const fs_lanes *K
+    cdef size_t size                 # of a number
+    cdef list blocks                 # what is to be freed: addresses as whole numbers
+    cdef char *U
+    cdef char *UA
+    cdef char *RV
+    cdef char *RA
+    cdef char **V                    # by thread
+    cdef char **A
+    cdef char **scratch
+    cdef double *zeros               # as many as the widest matrix has columns: a bias
+    cdef char *PB                    # ports, by chunk
+    cdef double *loss
+    cdef unsigned char *status
+    cdef Input *input
+    cdef int n_inputs
+    cdef list held                   # arrays that `input` points into
+    cdef Segment *segments
+    cdef Py_ssize_t n_segments
+    cdef unsigned char *fused        # by matrix: it takes its step where its gradient is computed
+    cdef unsigned char *decayed      # by fused matrix: the program sums its squares; then its weights are
+    cdef unsigned char *unfit        # by matrix: a program's own loop must not step over zeros, it is not all finite
+    cdef double *scale               # scale * what is in U,
+    cdef double *keep                # the next ones keep * these ones + a step,
+    cdef double *square              # and the sum of their squares is this; negative: not known
+    cdef bint prepared               # for training: what is above, and `loose` and `steps`, is set
+    cdef bint decays                 # there are such matrices
+    cdef int since                   # batches since their squares were added up
+    cdef char **scaled               # by thread: room for scale * gradients of a chunk
+    cdef int *loose                  # (address, count) of uniform numbers that are in no fused matrix
+    cdef Py_ssize_t n_loose
+    cdef int *steps                  # (address, count) of those among them that are trained
+    cdef Py_ssize_t n_steps
+    cdef bint uniform_missed, uniform_suspect, uniform_unsure
+    cdef bint watch                  # whether it says what is UNSURE
+    cdef bint wild                   # weights are so large, or not finite
+    cdef bint first_call, last_call  # of those that add up gradients
+    # a run, shared by its threads
+    cdef int mode
+    cdef const long long *rows       # rows of the data, in their order
+    cdef Py_ssize_t n_rows, done, failed_at
+    cdef double rate, total_loss, shrink
+    cdef bint falls
+    cdef object nodes                # `first_nodes`, as they were after so many collections
+    cdef long long nodes_of
+    cdef long long rows_before, rows_in_all
+    cdef int batch_rows
+    cdef double *out_values
+    cdef unsigned char *out_status
+    cdef Py_ssize_t first            # of the batch under way: its first row,
+    cdef int n                       # its rows,
+    cdef int shares                  # and in how many shares its weights are cut
+    cdef int team                    # threads of this run
+    cdef int paced_mode              # mode of the run before,
+    cdef fs_pace pace                # and what is known of its speed
+
+    cdef int lanes_of_a_chunk(self) except -1
+    cdef void *block(self, size_t count, size_t size) except NULL
+    cdef int reserve(self) except -1
+    cdef int find_segments(self) except -1
+    cdef int find_inputs(self) except -1
+    cdef void look_at_weights(self, const Product *p) noexcept nogil
+    cdef object first_nodes(self)
+    cdef void put(self, int address, double value) noexcept nogil
+    cdef double get(self, const char *block, int address) noexcept nogil
+    cdef bint whole_capture(self, Py_ssize_t k, int count) noexcept
+    cdef int *stretches(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL
+    cdef int go(self, int mode, rows, values, status, int batch_rows) except -1
+    cdef void settle_all(self) noexcept
 
 
-cdef class Plan:
-    cdef public int n_slots, n_adjoints, n_uniform, n_ports, n_runs, result, result_kind
-    cdef Instr *uniform
-    cdef Instr *lanes
-    cdef Term *terms
-    cdef Sum *sums
-    cdef Matrix *matrices
-    cdef Product *products
-    cdef Item *items
-    cdef Run *runs
-    cdef Guard *guards
-    cdef Py_ssize_t n_uniform_instr, n_lanes, n_terms, n_sums, n_matrices, n_products, n_items, n_guards
-    cdef Py_ssize_t[10] room
-    cdef public list keep            # arrays that pointers refer to
-    cdef public list tables          # addresses of copied matrices
-    cdef public object constant_at, constant_value     # addresses and values of numbers
-    cdef public object adjoint, birth_of, births         # as in the Body
-    cdef public object port_address  # address that each port belongs to
-    cdef public list captures        # handles, as in the Graph
-    cdef public object capture_of, offset_of, address_of, count_of   # of captured numbers: capture, place in it,
-    #                                address, and how many from there on
-    cdef public object trained       # uint8 by address: a captured leaf that is to get a gradient
-    cdef public list inputs          # kinds
-    cdef public object input_run     # by input: the run of an array, -1
-    cdef public object input_address  # by input: the address of a shared number, -1
-    cdef public bint plain           # in the order of the function: see `_rewrite`
-    cdef public str summary
-    cdef public int operations
-
-    cdef Body body                   # `seal` sets it
-    cdef list sealed                 # arrays that it points to
-    cdef int seal(self) except -1
-
-    cdef Py_ssize_t add_instr(self, Instr *q, bint lanes) except -1
-    cdef Py_ssize_t add_term(self, Term *q) except -1
-    cdef Py_ssize_t add_sum(self, Sum *q) except -1
-    cdef Py_ssize_t add_matrix(self, Matrix *q) except -1
-    cdef Py_ssize_t add_product(self, Product *q) except -1
-    cdef Py_ssize_t add_item(self, Item *q) except -1
-    cdef Py_ssize_t add_guard(self, Guard *q) except -1
-    cdef int add_run(self, int n, int mask, bint padded) except -1
+cdef const fs_lanes *kernels_of(bint wide) noexcept

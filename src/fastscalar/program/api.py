@@ -22,7 +22,7 @@ from fastscalar._core import Lock, Tensor, _record, _recording
 from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._array import TensorArray, elementwise, storage_of, to_tensor, total
 from fastscalar.engine._traced import TracedInt
-from fastscalar.program import _replay
+from fastscalar.program import _data, _replay
 from fastscalar.program._graph import (
     ARE_EQUAL,
     NODE_CONSTANT,
@@ -265,7 +265,7 @@ class Version:
 
     def plan(self, shared: frozenset[int], parameters: list[Any] | None = None, plain: bool = False) -> Any:
         """How it is computed; plain: in the order of the function, for rows with numbers for which that matters."""
-        trained = None if parameters is None else _replay.trained_elements(self.graph.captures, parameters)
+        trained = None if parameters is None else _data.trained_elements(self.graph.captures, parameters)
         key = (shared, None if trained is None else tuple(map(_which, trained)), plain)
         with self._lock:
             if key not in self.plans:
@@ -1043,7 +1043,7 @@ class Program:
             for k, gradient in gradients.items():
                 if rows.kinds[k] == ("shared",):
                     gradient += replay.shared_gradient(inputs[k])
-        with _replay.KeptGradients(always=True) as kept:
+        with _data.KeptGradients(always=True) as kept:
             for part in np.split(eager, range(BATCH, len(eager), BATCH)) if len(eager) else ():
                 losses, arguments, leaves = self.eager_losses(rows, part)
                 kept.add(leaves)
@@ -1062,7 +1062,7 @@ class Program:
         if len(replays) == 1 and not losses:
             replays[0][1].commit_gradients(accumulate)
             return
-        with _replay.KeptGradients(always=False) as kept:
+        with _data.KeptGradients(always=False) as kept:
             for version, _ in replays:
                 kept.add(version.captures)
             kept.add(leaves)
@@ -1127,7 +1127,7 @@ def rows_by_entries(rows: Rows, k: int, wide: bool, parts: int) -> Any:
     """Argument k by the non-zero entries of its rows, if few are; remembered with the rows."""
     known = rows.__dict__.setdefault("entries", {})
     if (k, wide, parts) not in known:
-        known[k, wide, parts] = _replay.sparse_rows(rows.data[k].reshape(rows.n, -1), wide, SPARSE, parts)
+        known[k, wide, parts] = _data.sparse_rows(rows.data[k].reshape(rows.n, -1), wide, SPARSE, parts)
     return known[k, wide, parts]
 
 

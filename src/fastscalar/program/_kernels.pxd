@@ -1,0 +1,82 @@
+# What the C of `kernels/` offers: arithmetic on many rows, and the pool of threads.  Private, not an API.
+#
+# It is linked into `_replay` alone; who else needs a kernel asks there (`kernels_of`).
+
+cdef extern from "lanes.h":
+    enum:
+        FS_VECTORS
+        FS_A_IS_ONE
+        FS_B_IS_ONE
+        FS_MUL
+        FS_ADD
+        FS_SUB
+        FS_DIV
+        FS_MINIMUM
+        FS_MAXIMUM
+        FS_NEG
+        FS_RELU
+        FS_ABS
+        FS_SQRT
+        FS_EXP
+        FS_LOG
+        FS_TANH
+        FS_SIGMOID
+        FS_SQUARE
+    ctypedef struct fs_lanes:
+        const char *name
+        int width
+        void (*load_rows)(void *, Py_ssize_t, const double *const *, int, int) noexcept nogil
+        int (*compress)(int *, void *, const double *, int) noexcept nogil
+        void (*sparse_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
+                              const int *const *, const void *const *, const int *) noexcept nogil
+        void (*dense_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
+                             const void *, Py_ssize_t, int) noexcept nogil
+        void (*transpose)(int *, int *, void *, int, int, int, const int *const *, const void *const *,
+                          const int *) noexcept nogil
+        void (*sparse_update)(void *, Py_ssize_t, double, int, const int *, const int *, const void *, int, int,
+                              const void *, Py_ssize_t) noexcept nogil
+        void (*sparse_update_one)(void *, Py_ssize_t, double, int, const int *, const void *, int,
+                                  const void *) noexcept nogil
+        void (*dense_update)(void *, Py_ssize_t, double, int, int, const void *, Py_ssize_t, int, const void *,
+                             Py_ssize_t) noexcept nogil
+        void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *, Py_ssize_t,
+                               void *) noexcept nogil
+        double (*sparse_dot)(const int *, const void *, int, const void *) noexcept nogil
+        void (*sparse_add)(void *, double, const int *, const void *, int) noexcept nogil
+        void (*binary)(int, int, void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*binary_backward)(int, int, void *, void *, const void *, const void *, const void *, const void *,
+                                Py_ssize_t) noexcept nogil
+        void (*unary)(int, void *, const void *, Py_ssize_t) noexcept nogil
+        void (*unary_backward)(int, void *, const void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*choose)(int, int, void *, const void *, const void *, const void *, const void *,
+                       Py_ssize_t) noexcept nogil
+        void (*choose_backward)(int, int, int, void *, const void *, const void *, const void *,
+                                Py_ssize_t) noexcept nogil
+        void (*better)(int, int, void *, void *, const void *, double, Py_ssize_t) noexcept nogil
+        void (*best)(int, void *, void *, const void *, Py_ssize_t, int, int) noexcept nogil
+        int (*not_finite)(const void *, Py_ssize_t) noexcept nogil
+        int (*beyond)(const void *, Py_ssize_t) noexcept nogil
+        void (*add)(void *, const void *, Py_ssize_t) noexcept nogil
+        void (*add_scaled)(void *, double, const void *, Py_ssize_t) noexcept nogil
+        void (*add_product)(void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*add_number)(void *, double, Py_ssize_t) noexcept nogil
+        double (*sum)(const void *, Py_ssize_t) noexcept nogil
+        double (*dot)(const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*add_rows)(void *, const void *, Py_ssize_t, int, int) noexcept nogil
+        void (*turn)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int) noexcept nogil
+        void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
+    const fs_lanes *fs_lanes_select(const char *name, int wide) noexcept nogil
+
+cdef extern from "pool.h":
+    ctypedef void (*fs_task)(void *context, int thread, int item) noexcept nogil
+    ctypedef struct fs_pace:
+        int together
+    int fs_pool_reserve(int helpers) noexcept nogil
+    void fs_pool_run(fs_task task, void *context, int items, int threads) noexcept nogil
+    void fs_pool_forget() noexcept nogil
+    int fs_pool_size() noexcept nogil
+    void fs_pool_refuse(int threads) noexcept nogil
+    void fs_pace_begin(fs_pace *pace) noexcept nogil
+    int fs_pace_together(fs_pace *pace) noexcept nogil
+    void fs_pace_note(fs_pace *pace, double seconds, double rows) noexcept nogil
+    double fs_seconds() noexcept nogil

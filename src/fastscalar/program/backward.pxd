@@ -1,0 +1,397 @@
+# The backward sweep of a replay through a chunk of rows.  Inline parts of `_replay`.
+
+from libc.math cimport isfinite
+from libc.string cimport memcpy, memset
+
+from fastscalar._core cimport *
+from fastscalar.program._kernels cimport *
+from fastscalar.program._replay cimport *
+from fastscalar.program.forward cimport *
+from fastscalar.program.plan cimport *
+
+
+cdef inline bint backward(Replay r, int thread, int c, int l0, int lanes, const long long *rows,
+                          real tag) noexcept nogil:
+    """Whether all gradients that leave the chunk are finite.
+
+    A gradient of exactly zero sends zero, whatever the slope.  Kernels do not look; where 0 * inf has made a NaN of
+    it, it comes out at the end, since NaN only gets lost where it is multiplied by nothing: then all is done again,
+    number by number."""
+    if not r.plan.plain and backward_pass(r, thread, c, l0, lanes, rows, False, tag):
+        return True
+    return backward_pass(r, thread, c, l0, lanes, rows, True, tag)
+
+
+cdef inline bint backward_pass(Replay r, int thread, int c, int l0, int lanes, const long long *rows, bint masked,
+                               real tag) noexcept nogil:
+    """Whether all gradients that leave the chunk are finite."""
+    cdef const Body *p = &r.plan.body
+    cdef Py_ssize_t k
+    cdef int l, mode = r.mode & (PARAMETERS | ARGUMENTS)
+    cdef bint finite = True
+    cdef const Instr *q
+    cdef real *V = <real *>r.V[thread]
+    cdef real *A = <real *>r.A[thread]
+    cdef real *U = <real *>r.U
+    cdef real *port = <real *>r.PB + <Py_ssize_t>c * p.n_ports
+    cdef real *g
+    cdef real one
+    cdef Input *x
+    memset(port, 0, <size_t>p.n_ports * sizeof(real))
+    for k in range(p.n_runs):
+        if p.runs[k].mask & mode:
+            memset(rows_of(r, r.RA, <int>k, l0, tag), 0, <size_t>p.runs[k].ld * lanes * sizeof(real))
+    if p.result_kind == R_SLOTS:
+        begin_gradients(p, p.n_lanes, A, lanes, tag)
+        g = A + <Py_ssize_t>p.adjoint[p.result] * lanes
+        for l in range(lanes):
+            g[l] = 1.0
+    for k in range(p.n_lanes - 1, -1, -1):
+        q = &p.lanes[k]
+        begin_gradients(p, k, A, lanes, tag)
+        if not q.mask & mode or (q.run < 0 and q.kind != I_NUMBER and p.adjoint[q.out] < 0):
+            continue
+        if q.kind == I_ELEMENTS:
+            elements_backward(r, q, V, A, U, port, lanes, False, masked, tag)
+        elif q.kind == I_SUM:
+            sum_backward(r, q, V, A, U, port, lanes, masked, tag)
+        elif q.kind == I_ROWS:
+            rows_backward(r, q, l0, lanes, port, masked, tag)
+        elif q.kind == I_PRODUCT:
+            if q.a.mask & mode:
+                product_backward(r, q, thread, l0, lanes, masked, tag)
+        elif q.kind == I_NUMBER:
+            x = &r.input[q.extra]
+            if x.gradient != NULL:
+                for l in range(lanes):
+                    one = 0 if p.adjoint[q.out] < 0 else A[<Py_ssize_t>p.adjoint[q.out] * lanes + l]
+                    x.gradient[rows[l0 + l]] = one
+                    finite = finite and one - one == 0
+        elif q.kind == I_SPREAD:
+            spread_backward(r, q, rows_of(r, r.RA, q.a.run, l0, tag), A, lanes, tag)
+        elif q.kind == I_PACK:
+            pack_backward(r, q, A, port, l0, lanes, tag)
+        elif q.kind == I_SELECT:
+            select_backward(r, q, V, A, U, port, lanes, tag)
+        elif q.kind == I_BEST:
+            best_backward(r, q, V, A, port, l0, lanes, tag)
+        elif q.kind == I_GATHER:
+            if p.items[q.extra].address < 0:
+                gather_lanes_backward(r, q, l0, lanes, rows, tag)
+        else:
+            loss_backward(r, q, thread, l0, lanes, rows, tag)
+    if mode & ARGUMENTS:
+        for l in range(r.n_inputs):
+            x = &r.input[l]
+            if p.run_of_input[l] >= 0 and x.gradient != NULL:
+                store_gradient(r, l, l0, lanes, rows, tag)
+    if r.K.not_finite(port, p.n_ports):
+        finite = False
+    for k in range(p.n_runs):
+        if finite and p.runs[k].mask & mode and r.K.not_finite(
+                rows_of(r, r.RA, <int>k, l0, tag), <Py_ssize_t>p.runs[k].ld * lanes):
+            finite = False
+    return finite
+
+
+cdef inline void begin_gradients(const Body *p, Py_ssize_t k, real *A, int lanes, real tag) noexcept nogil:
+    """Those that are first added to by instruction k."""
+    cdef int b
+    for b in range(p.birth_of[k], p.birth_of[k + 1]):
+        memset(A + <Py_ssize_t>p.births[b].at * lanes, 0, <size_t>p.births[b].count * lanes * sizeof(real))
+
+
+cdef inline void product_backward(Replay r, const Instr *q, int thread, int l0, int lanes, bint masked,
+                                  real tag) noexcept nogil:
+    """To the inputs of a matrix; the weights' gradients wait for all rows of the batch."""
+    cdef const Product *p = &r.plan.body.products[q.extra]
+    cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
+    cdef const real *g = rows_of(r, r.RA, q.run, l0, tag)
+    cdef real scale = <real>r.scale[p.matrix]
+    cdef const real *w = <real *>r.U + m.base
+    cdef real *dx
+    cdef int l, i, j
+    if masked:
+        for l in range(lanes):
+            dx = rows_of(r, r.RA, p.x, l0 + l, tag) + p.first
+            for i in range(m.cols):
+                if g[<Py_ssize_t>l * m.ld + i] != 0:
+                    for j in range(m.rows):
+                        dx[j] += scale * g[<Py_ssize_t>l * m.ld + i] * w[<Py_ssize_t>j * m.ld + i]
+        return
+    if scale != 1.0:
+        r.K.binary(FS_MUL, FS_B_IS_ONE, r.scaled[thread], g, &scale, <Py_ssize_t>lanes * m.ld)
+        g = <real *>r.scaled[thread]
+    if m.ld == 1:
+        for l in range(lanes):
+            r.K.add_scaled(rows_of(r, r.RA, p.x, l0 + l, tag) + p.first, g[l], <real *>r.U + m.base, m.rows)
+        return
+    r.K.input_gradient(rows_of(r, r.RA, p.x, l0, tag) + p.first, r.plan.body.runs[p.x].ld, <real *>r.U + m.base, m.ld,
+                       m.ld, m.rows, lanes, g, m.ld, r.scratch[thread])
+
+
+cdef inline void store_gradient(Replay r, int i, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+    cdef const Input *x = &r.input[i]
+    cdef const real *g
+    cdef double *out
+    cdef int l
+    cdef Py_ssize_t k
+    for l in range(l0, l0 + lanes):
+        g = rows_of(r, r.RA, r.plan.body.run_of_input[i], l, tag)
+        out = x.gradient + rows[l] * x.width
+        for k in range(x.width):
+            out[k] = g[k]
+
+
+cdef inline void elements_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
+                                   bint uniform, bint masked, real tag) noexcept nogil:
+    """`port`: where the gradients of uniform operands go; in the uniform part all are in A."""
+    cdef bint va = is_vector(&q.a, uniform), vb = q.b.kind == R_NONE or is_vector(&q.b, uniform)
+    cdef int mode = FS_VECTORS if va and vb else FS_B_IS_ONE if va else FS_A_IS_ONE, which = r.mode & (
+        PARAMETERS | ARGUMENTS)
+    cdef bint wa = (q.a.mask & which) != 0, wb = (q.b.mask & which) != 0
+    cdef int pa = 0 if q.a.index == NULL and q.a.step == 0 else 1
+    cdef int pb = 0 if q.b.index == NULL and q.b.step == 0 else 1
+    cdef Py_ssize_t k, out = <Py_ssize_t>q.out * lanes, at, bt, step = lanes, count = q.n
+    cdef const int *adjoint = NULL if uniform else r.plan.body.adjoint
+    cdef const real *g = A + <Py_ssize_t>(q.out if uniform else adjoint[q.out]) * lanes
+    cdef int together = mode_of_one_lane(q) if lanes == 1 else -1
+    cdef real *da
+    cdef real *db
+    if not wa and not wb:
+        return
+    if together >= 0 and (uniform or ((not wa or not va or q.a.step == 0 or q.a.together) and (
+            not wb or not vb or q.b.step == 0 or q.b.together))):
+        mode, step, count = together, q.n, 1
+    elif is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform) and (
+            uniform or ((not wa or not va or q.a.together) and (not wb or not vb or q.b.together))):
+        step, count = <Py_ssize_t>q.n * lanes, 1
+    for k in range(count - 1, -1, -1):
+        at = <Py_ssize_t>place(&q.a, <int>k) * (lanes if va else 1)
+        bt = <Py_ssize_t>place(&q.b, <int>k) * (lanes if vb else 1)
+        da = NULL
+        db = NULL
+        if wa and not va:
+            da = port + q.a.port + k * pa
+        elif wa:
+            da = A + at if uniform else A + <Py_ssize_t>adjoint[place(&q.a, <int>k)] * lanes
+        if wb and not vb:
+            db = port + q.b.port + k * pb
+        elif wb:
+            db = A + bt if uniform else A + <Py_ssize_t>adjoint[place(&q.b, <int>k)] * lanes
+        apply_backward(r, q, mode, da, db, V + at if va else U + at, V + bt if vb else U + bt,
+                       V + out + k * step, g + k * step, step, masked, tag)
+
+
+cdef inline void rows_backward(Replay r, const Instr *q, int l0, int lanes, real *port, bint masked,
+                               real tag) noexcept nogil:
+    cdef real *U = <real *>r.U
+    cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
+    cdef int which = r.mode & (PARAMETERS | ARGUMENTS)
+    cdef bint wa = (q.a.mask & which) != 0, wb = (q.b.mask & which) != 0
+    cdef int mode = FS_VECTORS, l
+    cdef real *da
+    cdef real *db
+    if not wa and not wb:
+        return
+    if not ra and q.a.step == 0:
+        mode = FS_A_IS_ONE
+    elif q.b.kind == R_UNIFORM and q.b.step == 0:
+        mode = FS_B_IS_ONE
+    for l in range(l0, l0 + lanes):
+        da = NULL
+        db = NULL
+        if wa:
+            da = rows_of(r, r.RA, q.a.run, l, tag) if ra else port + q.a.port
+        if wb:
+            db = rows_of(r, r.RA, q.b.run, l, tag) if rb else port + q.b.port
+        apply_backward(r, q, mode, da, db, rows_of(r, r.RV, q.a.run, l, tag) if ra else U + q.a.start,
+                       rows_of(r, r.RV, q.b.run, l, tag) if rb else U + q.b.start,
+                       rows_of(r, r.RV, q.run, l, tag), rows_of(r, r.RA, q.run, l, tag), q.n, masked, tag)
+
+
+cdef inline void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes, bint masked,
+                              real tag) noexcept nogil:
+    cdef const Sum *s = &r.plan.body.sums[q.extra]
+    cdef const Term *t
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
+    cdef int k, which = r.mode & (PARAMETERS | ARGUMENTS)
+    for k in range(s.stop - 1, s.first - 1, -1):
+        t = &r.plan.body.terms[k]
+        if t.p_mask & which:
+            term_backward(r, t.sign, t.p_kind, t.p, t.p_port, t.q_kind, t.q, V, A, U, port, g, lanes, masked, tag)
+        if t.q_kind != R_NONE and t.q_mask & which:
+            term_backward(r, t.sign, t.q_kind, t.q, t.q_port, t.p_kind, t.p, V, A, U, port, g, lanes, masked, tag)
+
+
+cdef inline void term_backward(Replay r, int sign, int kind, int p, int p_port, int other, int q, real *V, real *A,
+                               real *U, real *port, const real *g, int lanes, bint masked, real tag) noexcept nogil:
+    """What flows into p, whose factor is q."""
+    cdef real *d
+    cdef int l
+    if masked and other != R_NONE:
+        for l in range(lanes):
+            if g[l] != 0:
+                d = port + p_port if kind == R_UNIFORM else A + <Py_ssize_t>r.plan.body.adjoint[p] * lanes + l
+                d[0] += sign * g[l] * (V[<Py_ssize_t>q * lanes + l] if other == R_SLOTS else U[q])
+        return
+    if kind == R_UNIFORM:
+        if other == R_SLOTS:
+            port[p_port] += <real>(sign * r.K.dot(g, V + <Py_ssize_t>q * lanes, lanes))
+        else:
+            port[p_port] += <real>(sign * r.K.sum(g, lanes) * (<double>U[q] if other == R_UNIFORM else 1.0))
+        return
+    d = A + <Py_ssize_t>r.plan.body.adjoint[p] * lanes
+    if other == R_NONE:
+        if lanes == 1:
+            d[0] += sign * g[0]
+        elif sign > 0:
+            r.K.add(d, g, lanes)
+        else:
+            r.K.add_scaled(d, -1.0, g, lanes)
+    elif other == R_UNIFORM:
+        r.K.add_scaled(d, sign * <double>U[q], g, lanes)
+    elif sign > 0:
+        r.K.add_product(d, g, V + <Py_ssize_t>q * lanes, lanes)
+    else:
+        subtract_product(d, g, V + <Py_ssize_t>q * lanes, lanes)
+
+
+cdef inline void spread_backward(Replay r, const Instr *q, real *target, const real *A, int lanes,
+                                 real tag) noexcept nogil:
+    cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
+    if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
+        r.K.turn(target + q.a.start, ld, g, lanes, q.n, lanes, True)
+        return
+    for k in range(q.n):
+        at = place(&q.a, k)
+        for l in range(lanes):
+            target[<Py_ssize_t>l * ld + at] += g[<Py_ssize_t>k * lanes + l]
+
+
+cdef inline void pack_backward(Replay r, const Instr *q, real *A, real *port, int l0, int lanes,
+                               real tag) noexcept nogil:
+    cdef int ld = r.plan.body.runs[q.run].ld, k = 0, l, n, uniform = 0
+    cdef const real *g = rows_of(r, r.RA, q.run, l0, tag)
+    cdef const int *index = q.a.index
+    cdef const int *adjoint = r.plan.body.adjoint
+    while k < q.n:
+        n = 1
+        if index[k] < 0:
+            for l in range(lanes):
+                port[q.a.port + uniform] += g[<Py_ssize_t>l * ld + k]
+            uniform += 1
+        else:
+            while k + n < q.n and index[k + n] >= 0 and adjoint[index[k + n]] == adjoint[index[k]] + n:
+                n += 1
+            r.K.turn(A + <Py_ssize_t>adjoint[index[k]] * lanes, lanes, g + k, ld, lanes, n, True)
+        k += n
+
+
+cdef inline void select_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
+                                 real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
+    cdef int ones = (q.a.kind != R_SLOTS) | (q.b.kind != R_SLOTS) << 1, outcome, which = r.mode & (
+        PARAMETERS | ARGUMENTS)
+    cdef const Ref *chosen
+    cdef real *to
+    for outcome in range(2):
+        chosen = &it.c if outcome else &it.d
+        if chosen.mask & which:
+            to = port + chosen.port if chosen.kind != R_SLOTS else (
+                A + <Py_ssize_t>r.plan.body.adjoint[chosen.start] * lanes)
+            r.K.choose_backward(it.count, ones | (chosen.kind != R_SLOTS) << 2, outcome, to,
+                                one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes), g, lanes)
+
+
+cdef inline void best_backward(Replay r, const Instr *q, const real *V, real *A, real *port, int l0, int lanes,
+                               real tag) noexcept nogil:
+    """To the one that was chosen."""
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
+    cdef const real *place = V + <Py_ssize_t>it.saved * lanes
+    cdef int l, i, k, before
+    for l in range(lanes):
+        k = <int>place[l]
+        if q.a.kind == R_ROWS:
+            rows_of(r, r.RA, it.x, l0 + l, tag)[q.a.start + k] += g[l]
+            continue
+        i = q.a.index[k]
+        if i >= 0:
+            A[<Py_ssize_t>r.plan.body.adjoint[i] * lanes + l] += g[l]
+            continue
+        before = 0
+        for i in range(k):
+            before += q.a.index[i] < 0
+        port[q.a.port + before] += g[l]
+
+
+cdef inline void gather_lanes_backward(Replay r, const Instr *q, int l0, int lanes, const long long *rows,
+                                       real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef long long i
+    cdef int l
+    for l in range(lanes):
+        i = chosen(r, it, l0 + l, rows[l0 + l], q.b.start // it.count, tag)
+        if i < 0:                                # the row is marked, and its gradient is not used
+            continue
+        r.K.add(rows_of(r, r.RA, it.x, l0 + l, tag) + q.a.start + i * it.count, rows_of(r, r.RA, q.run, l0 + l, tag),
+                it.count)
+
+
+cdef inline void gather_backward(Replay r, const Instr *q, int n, const long long *rows, real tag) noexcept nogil:
+    """Into uniform candidates, for all lanes of a batch in their order."""
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef const Matrix *m = &r.plan.body.matrices[it.address]
+    cdef long long i
+    cdef int l
+    for l in range(n):
+        i = chosen(r, it, l, rows[l], m.rows, tag)
+        if i >= 0:                               # else the row is marked, and the sums are not used
+            r.K.add(<real *>r.UA + m.base + i * m.ld, rows_of(r, r.RA, q.run, l, tag), it.count)
+
+
+cdef inline void loss_backward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
+                               real tag) noexcept nogil:
+    cdef const Item *it = &r.plan.body.items[q.extra]
+    cdef int n = q.b.start, l, k, j
+    cdef const real *p
+    cdef const real *g
+    cdef real *dz
+    cdef real total
+    cdef bint any_sent
+    cdef long long i
+    if not q.a.mask & r.mode:
+        return
+    for l in range(lanes):
+        dz = rows_of(r, r.RA, it.x, l0 + l, tag) + q.a.start
+        if q.kind == I_SOFTMAX:
+            p = rows_of(r, r.RV, q.run, l0 + l, tag)
+            g = rows_of(r, r.RA, q.run, l0 + l, tag)
+            total = 0.0
+            any_sent = False
+            for k in range(n):
+                if g[k] != 0:
+                    total += g[k] * p[k]
+                    any_sent = True
+            if any_sent and isfinite(total):
+                for k in range(n):
+                    dz[k] += p[k] * (g[k] - total)
+            elif any_sent:                       # inf - inf is nothing that one output after the other would give
+                for k in range(n - 1, -1, -1):
+                    if g[k] != 0:
+                        for j in range(n):
+                            dz[j] += g[k] * p[k] * ((1.0 if j == k else 0.0) - p[j])
+            continue
+        p = rows_of(r, r.RV, it.saved, l0 + l, tag)
+        g = <real *>r.A[thread] + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes + l
+        if g[0] == 0:
+            continue
+        for k in range(n):
+            dz[k] += g[0] * p[k]
+        if q.kind == I_XENT:
+            i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)
+            if i >= 0:                           # else the row is marked, and its gradient is not used
+                dz[i] -= g[0]
