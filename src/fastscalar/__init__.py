@@ -17,11 +17,11 @@ What may assume what (imports point one way, each room knows those to its right;
 (6.0, 4.0, 2.0, 1.0)
 """
 
-from fastscalar import article, datasets, debug, math, optim, reference
+from fastscalar import article, datasets, debug, math, optim, reference, schedules
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar._warnings import CompileWarning, GradientLossWarning
 from fastscalar.custom import custom_op
-from fastscalar.engine._array import TensorArray, cross_entropy, mse_loss, squared_loss, to_tensor
+from fastscalar.engine._array import TensorArray, mse_loss, squared_loss, to_tensor
 from fastscalar.functions import (
     argmax,
     argmin,
@@ -49,6 +49,7 @@ from fastscalar.functions import (
 )
 from fastscalar.nn.evaluation import evaluate, predict
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
+from fastscalar.nn.losses import binary_cross_entropy, cross_entropy, huber_loss
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
 from fastscalar.nn.training import History, fit
 from fastscalar.program.api import Program, compile
@@ -83,6 +84,7 @@ __all__ = [
     "argmax",
     "argmin",
     "article",
+    "binary_cross_entropy",
     "clip",
     "compile",
     "cross_entropy",
@@ -97,6 +99,7 @@ __all__ = [
     "grad",
     "gradcheck",
     "hessian",
+    "huber_loss",
     "hvp",
     "jacobian",
     "jvp",
@@ -116,6 +119,7 @@ __all__ = [
     "prod",
     "reference",
     "relu",
+    "schedules",
     "sgd",
     "sigmoid",
     "sign",

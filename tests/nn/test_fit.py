@@ -762,7 +762,7 @@ def test_too_many_versions_train_as_the_eager_loop_does():
     said = compile_warnings(lambda: fit(nets[1], X, y, epochs=2, optimizer=fs.SGD(lr=0.05)))
     assert len(said) == 1
     assert re.search(r"maximum|where", said[0])
-    assert "test_compile_fit.py" in said[0]
+    assert "test_fit.py" in said[0]
     for layer, other in ((nets[1].first, nets[0].first), (nets[1].last, nets[0].last)):
         close(layer.w.numpy(), other.w.numpy(), RUN)
 

@@ -188,3 +188,212 @@ def test_a_loss_that_is_none_names_the_choices(loss, error):
     for choice in ("'cross_entropy'", "'squared'", "'mse'", repr(loss)):
         assert choice in message
     assert (net.w.numpy() == before).all()
+
+
+# --- losses that are written with the functions of the engine ---------------------------------------------------------
+
+
+def softplus(z):
+    return np.logaddexp(0.0, z)
+
+
+def binary(z, t):
+    gradient = (1 - t) / (1 + np.exp(-z)) - t / (1 + np.exp(z))
+    return np.mean(t * softplus(-z) + (1 - t) * softplus(z)), gradient / z.size
+
+
+def huber(p, t, delta=1.0):
+    d = p - t
+    near = np.abs(d) <= delta
+    value = np.where(near, d * d / 2, delta * (np.abs(d) - delta / 2))
+    return value.mean(), np.clip(d, -delta, delta) / d.size
+
+
+def smoothed(z, labels, by=0.2):
+    """Of rows and labels; by the definition: a probability for each class."""
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    wanted = np.full(z.shape, by / z.shape[1])
+    wanted[np.arange(len(z)), labels] += 1 - by
+    return -(wanted * np.log(p)).sum(axis=1).mean(), (p - wanted) / len(z)
+
+
+ELEMENTWISE = {"binary_cross_entropy": binary, "huber_loss": huber}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["numbers", "arrays", "Tensors"])
+def test_element_by_element_and_the_mean(name, shape, kind):
+    p, t = data(SHAPES[shape])
+    t = np.clip(np.abs(t), 0, 1) if name == "binary_cross_entropy" else 3 * np.array(t)
+    value, gradient = ELEMENTWISE[name](np.array(p), np.reshape(t, np.shape(p)))
+    given = {"numbers": t.tolist(), "arrays": t if t.ndim else float(t), "Tensors": fastscalar.to_tensor(t.tolist())}
+    y_hat = fastscalar.to_tensor(p)
+    found = getattr(fastscalar, name)(y_hat, given[kind])
+    assert found.data == pytest.approx(value, rel=1e-13)
+    found.backward()
+    np.testing.assert_allclose(gradients(y_hat), gradient, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_programs_of_them_say_what_the_functions_say(name, shape):
+    n, shapes = 7, SHAPES[shape]
+    P, T = map(np.array, data([(n, *s) for s in shapes]))
+    T = np.clip(np.abs(T), 0, 1) if name == "binary_cross_entropy" else 3 * T
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        program = fastscalar.compile(getattr(fastscalar, name))
+        values, found = program.value_and_grad(P, T, argnums=0)
+    for k in range(n):
+        value, gradient = ELEMENTWISE[name](P[k], np.reshape(T[k], P[k].shape))
+        assert values[k] == pytest.approx(value, rel=1e-13)
+        np.testing.assert_allclose(found[k], gradient, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("form", ["array", "list"])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_labels_that_are_smoothed(rows, form):
+    z, labels = np.random.default_rng(0).normal(size=(rows, 5)), [3, 0, 4, 4][:rows]
+    value, gradient = smoothed(z, labels)
+    leaves = fastscalar.to_tensor(z)
+    logits = leaves if form == "array" else [list(row) for row in leaves]
+    found = fastscalar.cross_entropy(logits, labels, label_smoothing=0.2)
+    assert found.data == pytest.approx(value, rel=1e-13)
+    found.backward()
+    np.testing.assert_allclose(np.asarray(leaves.grad), gradient, rtol=1e-12, atol=1e-15)
+    one = fastscalar.cross_entropy(logits[0], labels[0], label_smoothing=0.2)
+    assert one.data == pytest.approx(smoothed(z[:1], labels[:1])[0], rel=1e-13)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.5, float("nan"), "0.1"])
+def test_a_smoothing_is_a_part(value):
+    with pytest.raises((ValueError, TypeError)):
+        fastscalar.cross_entropy([0.0, 1.0], 1, label_smoothing=value)
+
+
+@pytest.mark.parametrize("z", [-1e300, -1e4, -800.0, -37.0, -1e-300, 0.0, 1e-300, 37.0, 800.0, 1e4, 1e300])
+@pytest.mark.parametrize("y", [0, 1])
+def test_a_logit_however_large_has_a_finite_loss_and_the_right_gradient(z, y):
+    a = fastscalar.Tensor(z)
+    loss = fastscalar.binary_cross_entropy(a, y)
+    loss.backward()
+    far = -z if y else z                         # softplus of this
+    assert loss.data == pytest.approx(far if far > 40 else np.log1p(np.exp(far)), rel=1e-14, abs=1e-320)
+    assert a.grad == pytest.approx((-1 if y else 1) * np.exp(-np.logaddexp(0.0, -far)), rel=1e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize("d", [-1e200, -5.0, -1.0, -0.5, 0.0, 0.5, 1.0, 5.0, 1e200])
+@pytest.mark.parametrize("delta", [0.1, 1.0, 3.0])
+def test_huber_of_any_difference(d, delta):
+    a = fastscalar.Tensor(d)
+    loss = fastscalar.huber_loss(a, 0.0, delta)
+    loss.backward()
+    with np.errstate(over="ignore"):
+        value, gradient = huber(np.array([d]), np.zeros(1), delta)
+    assert (loss.data, a.grad) == (pytest.approx(value, rel=1e-14), pytest.approx(gradient[0], rel=1e-14))
+
+
+def test_a_delta_is_above_zero_and_lengths_are_equal():
+    with pytest.raises(ValueError, match="delta"):
+        fastscalar.huber_loss(1.0, 0.0, delta=0.0)
+    for loss in (fastscalar.huber_loss, fastscalar.binary_cross_entropy):
+        with pytest.raises(ValueError, match="2 predictions but 3 targets"):
+            loss([1.0, 2.0], [1.0, 2.0, 3.0])
+        with pytest.raises(ValueError, match="no predictions"):
+            loss([], [])
+
+
+WAYS = [{}, {"batch_size": 5}, {"compile": False}, {"compile": False, "batch_size": 5}]
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "huber", "smoothed", "cross_entropy"])
+@pytest.mark.parametrize("weights", [None, "sample", "class", "both", "balanced"])
+@pytest.mark.parametrize("given", WAYS, ids=str)
+def test_fit_with_weights_is_the_loop_by_hand(loss, weights, given):
+    draw = np.random.default_rng(0)
+    X, y = draw.normal(size=(18, 3)), (np.arange(18) % 3 == 0).astype(int)
+    function = {
+        "binary_cross_entropy": fastscalar.binary_cross_entropy,
+        "huber": fastscalar.huber_loss,
+        "smoothed": lambda z, k: fastscalar.cross_entropy(z, k, label_smoothing=0.1),
+        "cross_entropy": fastscalar.cross_entropy,
+    }[loss]
+    outputs = 2 if loss in ("smoothed", "cross_entropy") else 1
+    keywords, w = {}, np.ones(18)
+    if weights in ("sample", "both"):
+        keywords["sample_weight"] = draw.uniform(0, 2, size=18)
+        w = w * keywords["sample_weight"]
+    if weights in ("class", "both"):
+        keywords["class_weight"] = {0: 0.5, 1: 2.0} if weights == "class" else [0.5, 2.0]
+        w = w * np.where(y == 1, 2.0, 0.5)
+    if weights == "balanced":
+        keywords["class_weight"] = "balanced"
+        w = np.where(y == 1, 18 / (2 * 6), 18 / (2 * 12))
+    nets = [fastscalar.MLP(3, [4, outputs], seed=2) for _ in range(2)]
+    history = fastscalar.fit(
+        nets[0], X, y, loss=function if loss == "smoothed" else loss, optimizer=fastscalar.SGD(lr=0.1), epochs=2,
+        schedule=None, shuffle=False, progress=False, **keywords, **given,
+    )  # fmt: skip
+    optimizer = fastscalar.SGD(nets[1].parameters(), lr=0.1)
+    size, losses = given.get("batch_size", 1), []
+    for _ in range(2):
+        losses.append(0.0)
+        for k in range(0, 18, size):
+            optimizer.zero_grad()
+            batch = range(k, min(k + size, 18))
+            for i in batch:
+                one = function(nets[1](X[i]), y[i]) * (w[i] / len(batch))
+                one.backward(accumulate=True)
+                losses[-1] += one.data * len(batch) / 18
+            optimizer.step()
+    np.testing.assert_allclose(nets[0].linears[0].w.numpy(), nets[1].linears[0].w.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"sample_weight": [1.0] * 5}, "expected 6 numbers"),
+        ({"sample_weight": [1.0] * 5 + [-1.0]}, "row 5"),
+        ({"sample_weight": [np.nan] + [1.0] * 5}, "row 0"),
+        ({"sample_weight": np.zeros(6)}, "all weights are 0"),
+        ({"sample_weight": ["a"] * 6}, "sample_weight"),
+        ({"class_weight": {0: 1.0}}, "none for the label 1"),
+        ({"class_weight": [1.0]}, "none for the label 1"),
+        ({"class_weight": "even"}, "balanced"),
+        ({"class_weight": 2.0}, "balanced"),
+    ],
+)
+def test_weights_that_are_none_say_so(keywords, words):
+    net = fastscalar.Linear(2, 2, seed=0)
+    before = net.w.tolist()
+    with pytest.raises(ValueError, match=words):
+        fastscalar.fit(net, np.ones((6, 2)), [0, 1] * 3, progress=False, **keywords)
+    assert net.w.tolist() == before
+
+
+def test_a_program_weighs_its_rows_itself():
+    w = fastscalar.Tensor(1.0)
+    program = fastscalar.compile(lambda x, k: (w - k) ** 2)
+    with pytest.raises(ValueError, match="a program gives the losses itself"):
+        fastscalar.fit(program, np.ones(4), np.ones(4), sample_weight=np.ones(4), progress=False)
+
+
+@pytest.mark.parametrize("loss", ["huber", "mse", "squared"])
+def test_zeros_and_ones_are_targets_of_a_loss_of_differences(loss):
+    line = fastscalar.Linear(1, 1, seed=0)
+    found = fastscalar.evaluate(line, np.array([[0.0], [1.0]]), [0, 1], loss=loss)
+    assert found.metric == "r2"
+    assert fastscalar.evaluate(line, np.array([[0.0], [1.0]]), [0, 1], loss="binary_cross_entropy").metric == "accuracy"
+
+
+@pytest.mark.parametrize("loss", ["huber", "binary_cross_entropy"])
+def test_evaluate_has_the_mean_of_the_rows(loss):
+    draw = np.random.default_rng(3)
+    X, y = draw.normal(size=(50, 3)), draw.integers(0, 2, size=50)
+    net = fastscalar.MLP(3, [4, 1], seed=1)
+    function = {"huber": fastscalar.huber_loss, "binary_cross_entropy": fastscalar.binary_cross_entropy}[loss]
+    rows = [function(net(x), k).data for x, k in zip(X, y, strict=True)]
+    assert fastscalar.evaluate(net, X, y, loss=loss).loss == pytest.approx(np.mean(rows), rel=1e-12)

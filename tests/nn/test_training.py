@@ -230,7 +230,7 @@ X0, Y0 = small(6)
         (X0, Y0, {"batch_size": 0}, "batch_size"),
         (X0, Y0, {"batch_size": True}, "batch_size"),
         (X0, Y0, {"first_epoch": 9}, "first_epoch"),
-        (X0, Y0, {"schedule": "cosine"}, "cosine"),
+        (X0, Y0, {"schedule": "cosin"}, "cosin"),
         (X0, Y0[:5], {}, "6 rows"),
         (X0, 1, {}, "6 rows"),
         (X0[:0], Y0[:0], {}, "empty"),

@@ -8,29 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor, no_grad
-from fastscalar.engine._array import TensorArray, cross_entropy, mse_loss, squared_loss, to_tensor
+from fastscalar.engine._array import TensorArray, squared_loss, to_tensor
 from fastscalar.nn.layers import MLP, Linear
+from fastscalar.nn.losses import LOSSES, OF_TARGETS, binary_cross_entropy, cross_entropy, loss_of
 from fastscalar.nn.samples import rows_of, samples_of, table_of, what_is_not_finite
 from fastscalar.program.api import Program
 
 EVALUATE_ROWS = 1024  # samples in one call of the net
 SAME = 1e-9  # relative; of two ways to compute a number
-
-LOSSES: dict[str, Callable[[Any, Any], Any]] = {
-    "cross_entropy": cross_entropy, "squared": squared_loss, "mse": mse_loss
-}  # fmt: skip
-
-
-def loss_of(loss: Any, what: str) -> Callable[[Any, Any], Any]:
-    """The function of that name; functions stay as they are."""
-    if isinstance(loss, str) and loss in LOSSES:
-        return LOSSES[loss]
-    expected = f"{what}: loss: expected a function or one of {', '.join(map(repr, LOSSES))}, got {loss!r}"
-    if isinstance(loss, str):
-        raise ValueError(expected)
-    if not callable(loss):
-        raise TypeError(expected)
-    return loss
 
 
 class Evaluation(float):
@@ -128,7 +113,7 @@ def metric_of(width: int, y: np.ndarray, loss: Any, what: str) -> str:
     per_row = int(np.prod(y.shape[1:]))
     whole = y.dtype.kind in "iub"
     if width == 1 and per_row == 1:
-        logit = whole and loss not in (squared_loss, mse_loss) and np.isin(y, (0, 1)).all()
+        logit = whole and loss not in OF_TARGETS and np.isin(y, (0, 1)).all()
         return "accuracy" if logit else "r2"
     if y.ndim > 1 and per_row == width:
         return "r2"
@@ -170,9 +155,8 @@ class Measure:
         return Evaluation(value, self.metric, self.mean_loss(out))
 
     def mean_loss(self, out: np.ndarray) -> float:
-        if self.loss is None and self.metric == "accuracy" and out.shape[1] == 1:
-            return float(np.mean(np.logaddexp(0.0, out[:, 0]) - self.y.ravel() * out[:, 0]))  # of a logit
-        loss = self.loss or (cross_entropy if self.metric == "accuracy" else squared_loss)
+        labels = cross_entropy if out.shape[1] > 1 else binary_cross_entropy
+        loss = self.loss or (labels if self.metric == "accuracy" else squared_loss)
         with no_grad():
             if loss in LOSSES.values():
                 return float(loss(out, self.y).data)

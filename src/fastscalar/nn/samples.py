@@ -54,6 +54,41 @@ def rows_of(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
+def weights_of(sample_weight: Any, class_weight: Any, y: np.ndarray) -> np.ndarray | None:
+    """What the loss of each sample is multiplied by, float64; None if nothing was asked for."""
+    if sample_weight is None and class_weight is None:
+        return None
+    weights = np.ones(len(y))
+    if sample_weight is not None:
+        weights = numbers_of(sample_weight, "sample_weight", None).astype(float)
+        if weights.shape != (len(y),):
+            raise ValueError(f"sample_weight: expected {len(y)} numbers, one a sample, got shape {weights.shape}")
+    if class_weight is not None:
+        weights = weights * _of_classes(class_weight, y)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        wrong = int(np.argmin(np.isfinite(weights) & (weights >= 0)))
+        raise ValueError(f"sample_weight: expected numbers from 0 on, got {weights[wrong]} for row {wrong}")
+    if not weights.any():
+        raise ValueError("sample_weight: all weights are 0, nothing to train")
+    return weights
+
+
+def _of_classes(class_weight: Any, y: np.ndarray) -> np.ndarray:
+    if y.ndim != 1 or not (y == np.trunc(y)).all():
+        raise ValueError(f"class_weight: expected whole numbers of shape (n,) as labels, got {y.dtype} of {y.shape}")
+    labels, place, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return np.asarray((len(y) / (len(labels) * counts))[place])
+    if isinstance(class_weight, str) or not hasattr(class_weight, "__getitem__"):
+        raise ValueError(f'class_weight: expected numbers by label, or "balanced", got {class_weight!r}')
+    try:
+        return np.array([float(class_weight[int(label)]) for label in labels])[place]
+    except (KeyError, IndexError):
+        held = set(class_weight) if isinstance(class_weight, dict) else range(len(class_weight))
+        missing = next(int(label) for label in labels if int(label) not in held)
+        raise ValueError(f"class_weight: none for the label {missing}") from None
+
+
 def numbers_of(X: Any, name: str, rows: tuple[int, ...] | None) -> np.ndarray:
     """An array of real numbers.  rows: how many are expected, (n,), to tell a list of columns from one of rows."""
     array = array_of(X, name)

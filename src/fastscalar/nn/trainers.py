@@ -7,139 +7,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import distinct_parameters, place_of, storage_of
 from fastscalar.engine._array import total as sum_of
+from fastscalar.nn.course import Before, Course
 from fastscalar.nn.evaluation import SAME
 from fastscalar.nn.optimizers import SGD, Optimizer
-from fastscalar.nn.samples import what_is_not_finite
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.api import AT_ONCE, Program, Rows, Version, _Failure, _named
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
 PORTION = 0.1  # seconds between two looks at signals
-
-
-class Schedule:
-    """The learning rate, which falls linearly over a run or stays; counts the samples that were trained on."""
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        kind: str | None,
-        total: int,
-        done: int,
-        data: dict[str, np.ndarray] | None = None,
-    ) -> None:
-        self.optimizer, self.first_rate, self.total, self.done = optimizer, optimizer.lr, total, done
-        self.falls = kind == "linear"
-        self.begun = done                        # by an earlier call
-        self.data = data or {}
-        self.doubt: Doubt | None = None
-
-    def begin_epoch(self) -> None:
-        """Somebody may have set another rate."""
-        self.first_rate = self.optimizer.lr
-
-    def rate(self) -> float:
-        return self.first_rate * (1.0 - self.done / self.total) if self.falls else self.first_rate
-
-    def bad_loss(self, value: float, rows: Any) -> FloatingPointError:
-        """The error of a batch of these rows, with the likeliest reason."""
-        why = what_is_not_finite(self.data, rows)
-        if why is None and not all(map(_is_finite, self.optimizer._distinct)) and self.done == self.begun:
-            why = "a parameter of the net is not finite"
-        if why is None and self.done == self.begun:
-            why = "nothing was trained yet, so the net, or the loss, is not defined there, or its numbers are too large"
-        return self._diverged(f"the loss is {value}", why)
-
-    def bad_step(self, value: float) -> FloatingPointError:
-        return self._diverged(f"a parameter is {value}", None)
-
-    def _diverged(self, what: str, why: str | None) -> FloatingPointError:
-        why = why or f"the learning rate {self.first_rate:g} may be too large"
-        return FloatingPointError(f"{what} after {self.done:,} samples; {why}")
-
-    def bind(self, parameters: list[Any]) -> None:
-        """What `fit` found is what is trained; an optimiser that had the parameters of another net starts anew."""
-        optimizer = self.optimizer
-        held = _storages(optimizer._distinct) if optimizer._bound_by_fit and self.begun else set()
-        if held and parameters and not held & _storages(distinct_parameters(parameters)):
-            raise ValueError(
-                "fit: first_epoch: the optimiser holds the parameters of another net, and what it knows is of those; "
-                "copy or pickle net and optimiser together"
-            )
-        optimizer._bind_by_fit(parameters)
-
-
-class Doubt:
-    """An optimiser that came with parameters, and a net that may be another one: what it reads decides.
-
-    patient: it may read them in any sample of the first epoch; else it has to in the first."""
-
-    def __init__(self, optimizer: Optimizer, patient: bool) -> None:
-        self.held, self.patient = _storages(optimizer._distinct), patient
-
-    def settled(self, leaves: Iterable[Any]) -> bool:
-        return bool(self.held & _storages(leaves))
-
-    def error(self) -> ValueError:
-        return ValueError(
-            "fit: the optimiser holds the parameters of another net, this one reads none of them; "
-            "leave them out, as in SGD(lr=0.02), or give it net.parameters()"
-        )
-
-
-def _storages(parameters: Iterable[Any]) -> set[int]:
-    return set(map(storage_of, parameters))
-
-
-class Before:
-    """What an optimiser holds, its parameters and what it knows of them, as it was when an epoch began."""
-
-    def __init__(self, optimizer: Optimizer | None = None) -> None:
-        self.kept: dict[Any, tuple[Any, Any]] = {}
-        self.optimizer = optimizer
-        if optimizer is not None:
-            self.state = optimizer._state()
-            self.add(optimizer._distinct)
-
-    def add(self, parameters: Iterable[Any]) -> None:
-        kept = self.kept                         # there may be thousands of Tensors, and this is done for each epoch
-        for p in parameters:
-            place = place_of(p)
-            if place not in kept:
-                kept[place] = p, p.data if isinstance(p, Tensor) else p.numpy()
-
-    def overflowed(self, wide: bool = True) -> float | None:
-        """A number that a step has made NaN, or so large that products of such numbers are infinite; None."""
-        limit = math.sqrt(np.finfo(np.float64 if wide else np.float32).max)
-        for p, value in self.kept.values():
-            if isinstance(p, Tensor) and -limit <= p.data <= limit:
-                continue
-            now = np.asarray(p.data)
-            if not np.abs(now).max() <= limit:
-                large = (np.abs(value) <= limit) & ~(np.abs(now) <= limit)
-                wrong = now[large | (np.isfinite(value) & ~np.isfinite(now))]
-                if wrong.size:
-                    return float(wrong[0])
-        return None
-
-    def restore(self) -> None:
-        for p, value in self.kept.values():
-            p.data = value
-            p.grad = 0.0
-        if self.optimizer is not None:
-            self.optimizer._set_state(self.state)
-
-
-def _is_finite(p: Any) -> bool:
-    return math.isfinite(p.data) if isinstance(p, Tensor) else bool(np.isfinite(p.numpy()).all())
 
 
 class rows_named:
@@ -158,63 +40,62 @@ class EagerTrainer:
     """`loss(net(x), y)`, `backward()`, `step()`: the loop that a user would write.
 
     A batch is one call with all of its rows where that is known, or seen with the first one, to give the mean of what
-    the rows give; else a call for each row.  at_once: it is known."""
+    the rows give; else a call for each row.  at_once: it is known, or that it is not."""
 
     def __init__(
         self,
-        sample: Callable[[Any, Any], Tensor],
-        X: np.ndarray,
-        y: np.ndarray,
+        sample: Callable[..., Tensor],
+        data: tuple[np.ndarray, ...],
         batch_size: int,
-        schedule: Schedule,
-        at_once: bool = False,
+        course: Course,
+        at_once: bool | None = None,
     ) -> None:
-        self.sample, self.X, self.y, self.batch_size, self.schedule = sample, X, y, batch_size, schedule
-        self.labels = y.tolist() if y.ndim == 1 else y
-        self.at_once: bool | None = at_once or None
+        self.sample, self.data, self.batch_size, self.course = sample, data, batch_size, course
+        self.rows: list[Any] = [data[0], *(c.tolist() if c.ndim == 1 else c for c in data[1:])]
+        self.at_once = at_once
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         total = 0.0
-        before = Before(self.schedule.optimizer)
+        before = Before(self.course.optimizer)
         try:
             for first, count in _stretches(len(order), -(-REPORT_EVERY // self.batch_size) * self.batch_size):
                 total += self._some(order[first : first + count].tolist())
                 bar.set_postfix_str(f"loss {total / (first + count):.4f}", refresh=False)
                 bar.update(count)
-            if self.schedule.doubt is not None:
-                raise self.schedule.doubt.error()
+            if self.course.doubt is not None:
+                raise self.course.doubt.error()
             if (value := before.overflowed()) is not None:
-                raise self.schedule.bad_step(value)
+                raise self.course.bad_step(value)
         except FloatingPointError:
             if before.overflowed() is not None:
                 before.restore()
             raise
         finally:
-            self.schedule.optimizer.lr = self.schedule.first_rate
+            self.course.optimizer.lr = self.course.first_rate
         return total / len(order)
 
     def _some(self, indices: list[int]) -> float:
-        schedule, optimizer = self.schedule, self.schedule.optimizer
+        course, optimizer = self.course, self.course.optimizer
         total = 0.0
         for k in range(0, len(indices), self.batch_size):
             batch = indices[k : k + self.batch_size]
-            marker = None if schedule.doubt is None else Tensor(0.0)
+            marker = None if course.doubt is None else Tensor(0.0)
             result = self._of_one(batch[0]) if self.batch_size == 1 else self._of_batch(batch)
             value = result.data
             if not math.isfinite(value):
-                raise schedule.bad_loss(value, batch)
+                raise course.bad_loss(value, batch)
             if marker is not None:
                 self._look_at(leaves_before(marker, result))
-            optimizer.lr = schedule.rate()
+            optimizer.lr = course.rate()
             result.backward()
             optimizer.step()
             optimizer.zero_grad()
-            schedule.done += len(batch)
+            course.done += len(batch)
             total += value * len(batch)
         return total
 
     def _of_one(self, i: int) -> Tensor:
-        result = self.sample(self.X[i], self.labels[i])
+        result = self.sample(*[column[i] for column in self.rows])
         if type(result) is Tensor:
             return result
         if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
@@ -225,21 +106,21 @@ class EagerTrainer:
     def _of_batch(self, batch: list[int]) -> Tensor:
         """The mean of the losses of its samples."""
         if self.at_once:
-            return self.sample(self.X[batch], self.y[batch])
+            return self.sample(*[column[batch] for column in self.data])
         mean = sum_of(list(map(self._of_one, batch))) / len(batch)
         if self.at_once is None:
             try:
-                together = self.sample(self.X[batch], self.y[batch])
+                together = self.sample(*[column[batch] for column in self.data])
                 self.at_once = type(together) is Tensor and math.isclose(together.data, mean.data, rel_tol=SAME)
             except Exception:  # row by row it may well work: as it just did
                 self.at_once = False
         return mean
 
     def _look_at(self, leaves: list[Any]) -> None:
-        doubt = self.schedule.doubt
+        doubt = self.course.doubt
         assert doubt is not None
         if doubt.settled(leaves):
-            self.schedule.doubt = None
+            self.course.doubt = None
         elif not doubt.patient:
             raise doubt.error()
 
@@ -255,27 +136,27 @@ class EagerProgramTrainer:
         program: Program,
         rows: Rows,
         batch_size: int,
-        schedule: Schedule,
+        course: Course,
         bind: Callable[[], None] | None = None,
     ) -> None:
-        self.program, self.rows, self.batch_size, self.schedule = program, rows, batch_size, schedule
+        self.program, self.rows, self.batch_size, self.course = program, rows, batch_size, course
         self.alone = bind is None
-        self.own = self.alone and _is_ours(schedule.optimizer)
+        self.own = self.alone and _is_ours(course.optimizer)
         self.bind = bind or self._bind
         self.before = Before()
         self._bind()
 
     def _bind(self) -> None:
         if self.own:
-            self.schedule.bind(self.program.parameters)
+            self.course.bind(self.program.parameters)
         if self.alone:
-            self.before.add(self.schedule.optimizer._distinct)
+            self.before.add(self.course.optimizer._distinct)
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         total = 0.0
-        optimizer = self.schedule.optimizer
+        optimizer = self.course.optimizer
         wanted = self.program._wants_leaves
-        self.program._wants_leaves = wanted or self.own or self.schedule.doubt is not None
+        self.program._wants_leaves = wanted or self.own or self.course.doubt is not None
         self.before = Before(optimizer if self.alone else None)
         try:
             for first, count in _stretches(len(order), self.batch_size):
@@ -284,35 +165,35 @@ class EagerProgramTrainer:
                     losses, _, _ = self.program.eager_losses(self.rows, batch)
                 for i, loss in zip(batch.tolist(), losses, strict=True):
                     if not math.isfinite(loss.item()):
-                        raise self.schedule.bad_loss(loss.item(), [i])
+                        raise self.course.bad_loss(loss.item(), [i])
                 self.bind()
                 optimizer.zero_grad()
                 for loss in losses:
                     loss.backward(accumulate=True)
-                step_by_mean(optimizer, count, self.schedule)
+                step_by_mean(optimizer, count, self.course)
                 total += sum(loss.item() for loss in losses)
                 bar.update(count)
             if self.alone:
-                settle(self.schedule, self.program)
+                settle(self.course, self.program)
             if (value := self.before.overflowed()) is not None:
-                raise self.schedule.bad_step(value)
+                raise self.course.bad_step(value)
         except FloatingPointError:
             if self.before.overflowed() is not None:
                 self.before.restore()
             raise
         finally:
-            optimizer.lr = self.schedule.first_rate
+            optimizer.lr = self.course.first_rate
             self.program._wants_leaves = wanted
         return total / len(order)
 
 
-def settle(schedule: Schedule, program: Program) -> None:
+def settle(course: Course, program: Program) -> None:
     """After an epoch: whether there are parameters, and among what was read."""
-    if not schedule.optimizer._distinct:
+    if not course.optimizer._distinct:
         raise ValueError(f"fit: {program.__name__} reads no Tensor that was made before, so there is nothing to train")
-    if schedule.doubt is not None and not schedule.doubt.settled(program.parameters):
-        raise schedule.doubt.error()
-    schedule.doubt = None
+    if course.doubt is not None and not course.doubt.settled(program.parameters):
+        raise course.doubt.error()
+    course.doubt = None
 
 
 def _is_ours(optimizer: Optimizer) -> bool:
@@ -320,15 +201,15 @@ def _is_ours(optimizer: Optimizer) -> bool:
     return optimizer.parameters is None or optimizer._bound_by_fit
 
 
-def step_by_mean(optimizer: Optimizer, count: int, schedule: Schedule) -> None:
+def step_by_mean(optimizer: Optimizer, count: int, course: Course) -> None:
     """One step of an optimiser when the gradients are sums over `count` rows."""
     if count > 1:
         for p in optimizer._distinct:
             p.grad = p.grad / count if isinstance(p, Tensor) else np.asarray(p.grad) / count
-    optimizer.lr = schedule.rate()
+    optimizer.lr = course.rate()
     optimizer.step()
     optimizer.zero_grad()
-    schedule.done += count
+    course.done += count
 
 
 class CompiledTrainer:
@@ -338,19 +219,18 @@ class CompiledTrainer:
     def __init__(
         self,
         program: Program,
-        X: np.ndarray,
-        y: np.ndarray,
+        data: tuple[np.ndarray, ...],
         batch_size: int,
-        schedule: Schedule,
+        course: Course,
         threads: int,
         wide: bool,
         own: bool,
     ) -> None:
-        self.program, self.batch_size, self.schedule = program, batch_size, schedule
+        self.program, self.batch_size, self.course = program, batch_size, course
         self.threads, self.wide = threads, wide
-        self.rows = Rows((X, y), "fit")
+        self.rows = Rows(data, "fit")
         self.site = program._site(self.rows)
-        optimizer = schedule.optimizer
+        optimizer = course.optimizer
         if not self.site:
             with rows_named():
                 program._record(self.site, self.rows, 0)
@@ -358,37 +238,38 @@ class CompiledTrainer:
         self.known = -1
         self.before: Before | None = None        # of an epoch that touched the net
         self.plans: dict[Version, Any] = {}      # which elements are trained stays the same until more are read
-        doubt = schedule.doubt
+        doubt = course.doubt
         if doubt is not None and doubt.settled(program.parameters):
-            schedule.doubt = None
+            course.doubt = None
         elif doubt is not None and not doubt.patient and self.site.all():
             raise doubt.error()
         self._bind()
         self.trained = optimizer._distinct
         optimizer.zero_grad()
         self.version: Version | None = next(filter(self._is_for_all, self.site.all()), None)
-        self.eager = EagerProgramTrainer(program, self.rows, batch_size, schedule, self._bind)
+        self.eager = EagerProgramTrainer(program, self.rows, batch_size, course, self._bind)
         self.losses = 0.0
         # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
-        self.inside = type(optimizer) is SGD and optimizer._plain and self.version is not None and self._fits()
+        plain = type(optimizer) is SGD and optimizer._plain
+        self.inside = plain and course.simple and self.version is not None and self._fits()
 
     def _bind(self) -> None:
         """What is trained; a new version may read more."""
         known = self.site.recorded + len(self.program._eager_leaves)
         if self.own and known != self.known:
-            self.schedule.bind(self.program.parameters)
+            self.course.bind(self.program.parameters)
             self.known = known
-            self.trained, self.plans = self.schedule.optimizer._distinct, {}
+            self.trained, self.plans = self.course.optimizer._distinct, {}
         if self.before is not None:              # nothing has trained the new ones yet
-            self.before.add(self.schedule.optimizer._distinct)
+            self.before.add(self.course.optimizer._distinct)
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0
-        if self.trained is not self.schedule.optimizer._distinct:    # somebody has bound others since
-            self.trained, self.plans = self.schedule.optimizer._distinct, {}
-            self.own = self.own and _is_ours(self.schedule.optimizer)
-        self.program._wants_leaves = self.own or self.schedule.doubt is not None
+        if self.trained is not self.course.optimizer._distinct:    # somebody has bound others since
+            self.trained, self.plans = self.course.optimizer._distinct, {}
+            self.own = self.own and _is_ours(self.course.optimizer)
+        self.program._wants_leaves = self.own or self.course.doubt is not None
         try:
             if self.version is None:
                 self._keep()
@@ -400,15 +281,15 @@ class CompiledTrainer:
                 for first, count in _stretches(len(order), self.batch_size):
                     self._one_batch(order[first : first + count])
                     self._tell(bar, count, first + count)
-            settle(self.schedule, self.program)
+            settle(self.course, self.program)
             if self.before is not None and (value := self.before.overflowed(self.wide)) is not None:
-                raise self.schedule.bad_step(value)
+                raise self.course.bad_step(value)
         except BaseException:
             if self.before is not None:
                 self.before.restore()
             raise
         finally:
-            self.schedule.optimizer.lr = self.schedule.first_rate
+            self.course.optimizer.lr = self.course.first_rate
             self.program._wants_leaves = False
         return self.losses / len(order)
 
@@ -421,14 +302,14 @@ class CompiledTrainer:
     def _keep(self) -> None:
         """The net is going to be written to: remember what it was."""
         if self.before is None:
-            self.before = Before(self.schedule.optimizer)
+            self.before = Before(self.course.optimizer)
 
     # --- SGD inside the replay ---
 
     def _open(self, version: Version) -> Any:
         self.program.warn_of_loss(version)
         if version not in self.plans:
-            self.plans[version] = version.plan(frozenset(), None if self.own else self.schedule.optimizer._distinct)
+            self.plans[version] = version.plan(frozenset(), None if self.own else self.course.optimizer._distinct)
         plan = self.plans[version]
         replay = version.take(plan, self.batch_size, self.wide, self.threads)
         replay.load()
@@ -450,7 +331,7 @@ class CompiledTrainer:
 
     def _by_replays(self, order: np.ndarray, bar: Any) -> None:
         assert self.version is not None
-        schedule = self.schedule
+        course = self.course
         some = min(REPORT_EVERY, AT_ONCE // (self.version.graph.operations + 1))
         size = max(1, -(-some // self.batch_size)) * self.batch_size
         at = 0
@@ -458,11 +339,11 @@ class CompiledTrainer:
         while at < len(order):
             start = time.perf_counter()
             done, self.losses = replay.train(
-                order[at : at + size], self.batch_size, schedule.first_rate, schedule.falls, schedule.done,
-                schedule.total, self.losses,
+                order[at : at + size], self.batch_size, course.first_rate, course.falls, course.done,
+                course.total, self.losses,
             )  # fmt: skip
             at += done
-            schedule.done += done
+            course.done += done
             if done:
                 self._tell(bar, done, at)
             if done < size and at < len(order):
@@ -484,7 +365,7 @@ class CompiledTrainer:
         assert self.version is not None
         losses, status = replay.batch_status()
         if not status.any():
-            raise self.schedule.bad_loss(float(losses[~np.isfinite(losses)][0]), batch[~np.isfinite(losses)])
+            raise self.course.bad_loss(float(losses[~np.isfinite(losses)][0]), batch[~np.isfinite(losses)])
         self._keep()
         self._close(replay)                      # a version is recorded, and rows run eagerly, with what was learned
         with rows_named():
@@ -504,19 +385,19 @@ class CompiledTrainer:
                 self.rows, self.threads, None, False, batch, self.wide, self._zero_grad
             )[batch]
         self._check(values, batch)
-        step_by_mean(self.schedule.optimizer, len(batch), self.schedule)
+        step_by_mean(self.course.optimizer, len(batch), self.course)
         self.losses += float(values.sum())
 
 
     def _check(self, values: np.ndarray, batch: np.ndarray) -> None:
         wrong = ~np.isfinite(values)
         if wrong.any():
-            raise self.schedule.bad_loss(float(values[wrong][0]), batch[wrong])
+            raise self.course.bad_loss(float(values[wrong][0]), batch[wrong])
 
     def _zero_grad(self) -> None:
         """By now all versions of the batch are recorded, and what its other rows read is known."""
         self._bind()
-        self.schedule.optimizer.zero_grad()
+        self.course.optimizer.zero_grad()
 
 
 def _stretches(n: int, size: int) -> Iterator[tuple[int, int]]:

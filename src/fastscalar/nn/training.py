@@ -14,11 +14,14 @@ import numpy as np
 
 from fastscalar._core import _noting
 from fastscalar._warnings import warn
-from fastscalar.engine._array import cross_entropy, distinct_parameters
-from fastscalar.nn.evaluation import LOSSES, Measure, loss_of, takes_blocks
+from fastscalar.engine._array import distinct_parameters
+from fastscalar.nn.course import Course, Doubt
+from fastscalar.nn.evaluation import Measure, takes_blocks
+from fastscalar.nn.losses import LOSSES, cross_entropy, loss_of
 from fastscalar.nn.optimizers import SGD, Optimizer
-from fastscalar.nn.samples import rows_of, samples_of
-from fastscalar.nn.trainers import CompiledTrainer, Doubt, EagerProgramTrainer, EagerTrainer, Schedule, rows_named
+from fastscalar.nn.samples import rows_of, samples_of, weights_of
+from fastscalar.nn.schedules import Rate, schedule_of
+from fastscalar.nn.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, rows_named
 from fastscalar.program.api import Program, Rows, thread_count
 
 
@@ -75,7 +78,9 @@ def fit(
     batch_size: int = 1,
     shuffle: bool = True,
     seed: int | None = 0,
-    schedule: str | None = "linear",
+    schedule: str | Rate | Callable[..., float] | None = "linear",
+    sample_weight: Any = None,
+    class_weight: Any = None,
     validation_data: tuple[Any, Any] | None = None,
     progress: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -90,14 +95,18 @@ def fit(
     called with a row of X and of y and returns the loss: then all leaves that it reads are trained.
     X: array of floats of shape (n, in_features).  Images need scaling: X.reshape(len(X), -1) / 255.
     y: n labels or targets.
-    loss: a function of a row's prediction and its y, or a name: "cross_entropy"; "squared", the article's (half the
-    sum of the squared differences); "mse", the mean of the squares.
+    loss: a function of a row's prediction and its y, or a name: "cross_entropy"; "binary_cross_entropy", of logits;
+    "squared", the article's (half the sum of the squared differences); "mse", the mean of the squares; "huber".
     optimizer: SGD(lr=0.02) if left out.  What `fit` has bound it binds anew when it is given another net; one that
     has parameters from elsewhere trains those, and is refused if the net reads none of them.
-    schedule: "linear" lets the learning rate fall linearly to zero over the run; None keeps it.
+    schedule: "linear" lets the learning rate fall linearly to zero over the run, "cosine" along half a cosine;
+    "constant", or None, keeps it; `fastscalar.schedules` has more; a function of the step, from 0, or of the step and
+    the number of steps, gives the factor by which it is multiplied.
     shuffle: a new order for every epoch, drawn from `seed`.
     first_epoch: where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and
     learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
+    sample_weight: n numbers from 0 on, by which the samples' losses are multiplied.  class_weight: the same by label, a
+    dictionary or a sequence; or "balanced": n / (classes * how often the label occurs).  Of both, the product.
     validation_data: (X, y), on which the net is evaluated after each epoch: see `evaluate`, and History for the result.
     progress: a bar on the standard error stream, if that is a terminal.
     on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
@@ -122,13 +131,19 @@ def fit(
     """
     loss = loss_of(loss, "fit")
     X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y, getattr(optimizer, "lr", 1.0))
+    weights = weights_of(sample_weight, class_weight, y)
+    if weights is not None and isinstance(net, Program):
+        raise ValueError("fit: a program gives the losses itself, weights included: give it a column more of X")
+    data = (X, y) if weights is None else (X, y, weights)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"fit: {name}: expected a whole number of at least 1, got {value!r}")
     if first_epoch not in range(1, epochs + 1):
         raise ValueError(f"fit: first_epoch: expected a whole number from 1 to epochs={epochs}, got {first_epoch!r}")
-    if schedule not in ("linear", None):
-        raise ValueError(f'fit: schedule: expected "linear" or None, got {schedule!r}')
+    try:
+        rate = schedule_of(schedule)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"fit: {error}") from None
     if dtype not in ("float64", "float32"):
         raise ValueError(f'fit: dtype: expected "float64" or "float32", got {dtype!r}')
     if threads > 1 and batch_size == 1:
@@ -146,9 +161,9 @@ def fit(
     optimizer = SGD() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {optimizer!r}")
-    done = Schedule(optimizer, schedule, epochs * len(X), (first_epoch - 1) * len(X), {"X": X, "y": y})
-    _bind(net, done)
-    run = _trainer(net, loss, X, y, batch_size, done, compile, threads, dtype)
+    course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y})
+    _bind(net, course)
+    run = _trainer(net, loss, data, course, compile, threads, dtype)
     if optimizer.parameters is not None:         # else they are found when they are read
         optimizer.zero_grad()
     history = History()
@@ -157,7 +172,7 @@ def fit(
         order = generator.permutation(len(X)) if shuffle else np.arange(len(X))
         if number < first_epoch:
             continue
-        done.begin_epoch()
+        course.begin_epoch()
         start = time.perf_counter()
         with _bar(number, epochs, len(X), progress) as bar:
             mean = run.epoch(order, bar)
@@ -172,9 +187,9 @@ def fit(
     return history
 
 
-def _bind(net: Any, schedule: Schedule) -> None:
+def _bind(net: Any, course: Course) -> None:
     """The optimiser and what it trains belong together, or it is said that they do not."""
-    optimizer = schedule.optimizer
+    optimizer = course.optimizer
     parameters = None if isinstance(net, Program) or not hasattr(net, "parameters") else net.parameters()
     if optimizer.parameters is not None and not optimizer._distinct and not optimizer._bound_by_fit:
         raise ValueError("fit: the optimiser holds no parameters; leave them out, as in SGD(lr=0.02), to get the net's")
@@ -183,11 +198,11 @@ def _bind(net: Any, schedule: Schedule) -> None:
         listed = [] if parameters is None else distinct_parameters(parameters)
         doubt = Doubt(optimizer, patient=parameters is None)
         if not doubt.settled(listed):
-            schedule.doubt = doubt               # what it reads decides
+            course.doubt = doubt               # what it reads decides
     elif parameters is not None:
         if not distinct_parameters(parameters):
             raise ValueError(f"fit: {type(net).__name__} has no parameters, nothing to train")
-        schedule.bind(parameters)
+        course.bind(parameters)
     elif not isinstance(net, Program):
         raise TypeError(
             f"fit: {getattr(net, '__name__', type(net).__name__)} has no parameters(): give them to the optimiser, "
@@ -198,17 +213,19 @@ def _bind(net: Any, schedule: Schedule) -> None:
 def _trainer(
     net: Any,
     loss: Callable[[Any, Any], Any],
-    X: np.ndarray,
-    y: np.ndarray,
-    batch_size: int,
-    schedule: Schedule,
+    data: tuple[np.ndarray, ...],
+    course: Course,
     compile: bool,
     threads: int,
     dtype: str,
 ) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer:
-    """The loop for these wishes."""
-    known = takes_blocks(net) and loss in LOSSES.values()
-    eager = EagerTrainer(lambda x, label: loss(net(x), label), X, y, batch_size, schedule, known)
+    """The loop for these wishes.  data: X, y, and maybe the weights of the samples."""
+    batch_size = course.batch_size
+    if len(data) == 2:
+        known = takes_blocks(net) and loss in LOSSES.values()
+        eager = EagerTrainer(lambda x, label: loss(net(x), label), data, batch_size, course, known or None)
+    else:
+        eager = EagerTrainer(lambda x, label, weight: loss(net(x), label) * weight, data, batch_size, course, False)
     if isinstance(net, Program):
         program = net
     elif compile:
@@ -216,16 +233,16 @@ def _trainer(
         program.__name__ = type(net).__name__
     if not compile or _noting():                 # detect_anomaly looks at what the user's own lines do
         if isinstance(net, Program):
-            return EagerProgramTrainer(program, Rows((X, y), "fit"), batch_size, schedule)
+            return EagerProgramTrainer(program, Rows(data, "fit"), batch_size, course)
         return eager
     own = isinstance(net, Program)
-    trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64", own)
+    trainer = CompiledTrainer(program, data, batch_size, course, threads, dtype == "float64", own)
     site = trainer.site
     with rows_named():
         repeats = site.first is None or program.repeats(site)
     if not repeats and isinstance(net, Program):
         program.forget(site)
-        trainer = CompiledTrainer(program, X, y, batch_size, schedule, threads, dtype == "float64", own)
+        trainer = CompiledTrainer(program, data, batch_size, course, threads, dtype == "float64", own)
     if isinstance(net, Program):
         return trainer
     if site.eager:

@@ -1,0 +1,145 @@
+"""Where a run stands: the learning rate of the next step, the samples done, what an epoch began with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor
+from fastscalar.engine._array import distinct_parameters, place_of, storage_of
+from fastscalar.nn.optimizers import Optimizer
+from fastscalar.nn.samples import what_is_not_finite
+from fastscalar.nn.schedules import Rate, constant, linear
+
+
+class Course:
+    """The learning rate over a run, and how far the run is.
+
+    steps: of one epoch, in samples and in batches, as `samples` and `batch_size` make them."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Rate,
+        samples: int,
+        batch_size: int,
+        epochs: int,
+        first_epoch: int = 1,
+        data: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.optimizer, self.first_rate, self.schedule = optimizer, optimizer.lr, schedule
+        self.samples, self.batch_size, self.total = samples, batch_size, samples * epochs
+        self.steps = -(-samples // batch_size)   # of an epoch
+        self.epochs = epochs
+        self.done = self.begun = samples * (first_epoch - 1)     # begun: by an earlier call
+        self.falls = schedule == linear()
+        self.simple = self.falls or schedule == constant()       # a replay knows it
+        self.rates = np.empty(0)                 # of the steps of this epoch
+        self.data = data or {}
+        self.doubt: Doubt | None = None
+
+    def begin_epoch(self) -> None:
+        """Somebody may have set another rate."""
+        self.first_rate = self.optimizer.lr
+        within = np.arange(self.steps)
+        step = self.done // self.samples * self.steps + within
+        part = (self.done + within * self.batch_size) / self.total
+        self.rates = self.first_rate * self.schedule.factors(step, self.steps * self.epochs, part)
+
+    def rate(self) -> float:
+        return float(self.rates[self.done % self.samples // self.batch_size])
+
+    def bad_loss(self, value: float, rows: Any) -> FloatingPointError:
+        """The error of a batch of these rows, with the likeliest reason."""
+        why = what_is_not_finite(self.data, rows)
+        if why is None and not all(map(_is_finite, self.optimizer._distinct)) and self.done == self.begun:
+            why = "a parameter of the net is not finite"
+        if why is None and self.done == self.begun:
+            why = "nothing was trained yet, so the net, or the loss, is not defined there, or its numbers are too large"
+        return self._diverged(f"the loss is {value}", why)
+
+    def bad_step(self, value: float) -> FloatingPointError:
+        return self._diverged(f"a parameter is {value}", None)
+
+    def _diverged(self, what: str, why: str | None) -> FloatingPointError:
+        why = why or f"the learning rate {self.first_rate:g} may be too large"
+        return FloatingPointError(f"{what} after {self.done:,} samples; {why}")
+
+    def bind(self, parameters: list[Any]) -> None:
+        """What `fit` found is what is trained; an optimiser that had the parameters of another net starts anew."""
+        optimizer = self.optimizer
+        held = _storages(optimizer._distinct) if optimizer._bound_by_fit and self.begun else set()
+        if held and parameters and not held & _storages(distinct_parameters(parameters)):
+            raise ValueError(
+                "fit: first_epoch: the optimiser holds the parameters of another net, and what it knows is of those; "
+                "copy or pickle net and optimiser together"
+            )
+        optimizer._bind_by_fit(parameters)
+
+
+class Doubt:
+    """An optimiser that came with parameters, and a net that may be another one: what it reads decides.
+
+    patient: it may read them in any sample of the first epoch; else it has to in the first."""
+
+    def __init__(self, optimizer: Optimizer, patient: bool) -> None:
+        self.held, self.patient = _storages(optimizer._distinct), patient
+
+    def settled(self, leaves: Iterable[Any]) -> bool:
+        return bool(self.held & _storages(leaves))
+
+    def error(self) -> ValueError:
+        return ValueError(
+            "fit: the optimiser holds the parameters of another net, this one reads none of them; "
+            "leave them out, as in SGD(lr=0.02), or give it net.parameters()"
+        )
+
+
+def _storages(parameters: Iterable[Any]) -> set[int]:
+    return set(map(storage_of, parameters))
+
+
+class Before:
+    """What an optimiser holds, its parameters and what it knows of them, as it was when an epoch began."""
+
+    def __init__(self, optimizer: Optimizer | None = None) -> None:
+        self.kept: dict[Any, tuple[Any, Any]] = {}
+        self.optimizer = optimizer
+        if optimizer is not None:
+            self.state = optimizer._state()
+            self.add(optimizer._distinct)
+
+    def add(self, parameters: Iterable[Any]) -> None:
+        kept = self.kept                         # there may be thousands of Tensors, and this is done for each epoch
+        for p in parameters:
+            place = place_of(p)
+            if place not in kept:
+                kept[place] = p, p.data if isinstance(p, Tensor) else p.numpy()
+
+    def overflowed(self, wide: bool = True) -> float | None:
+        """A number that a step has made NaN, or so large that products of such numbers are infinite; None."""
+        limit = math.sqrt(np.finfo(np.float64 if wide else np.float32).max)
+        for p, value in self.kept.values():
+            if isinstance(p, Tensor) and -limit <= p.data <= limit:
+                continue
+            now = np.asarray(p.data)
+            if not np.abs(now).max() <= limit:
+                large = (np.abs(value) <= limit) & ~(np.abs(now) <= limit)
+                wrong = now[large | (np.isfinite(value) & ~np.isfinite(now))]
+                if wrong.size:
+                    return float(wrong[0])
+        return None
+
+    def restore(self) -> None:
+        for p, value in self.kept.values():
+            p.data = value
+            p.grad = 0.0
+        if self.optimizer is not None:
+            self.optimizer._set_state(self.state)
+
+
+def _is_finite(p: Any) -> bool:
+    return math.isfinite(p.data) if isinstance(p, Tensor) else bool(np.isfinite(p.numpy()).all())
