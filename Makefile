@@ -6,11 +6,13 @@ JOBS ?= 2
 PROGRAMS ?= 100000
 FIRST ?= 0
 FIGURES ?= build
+SUITE ?= $(PYTEST) -n $(JOBS)
+LONG = $(PYTHON) tests/helpers/long.py
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	test test-stress fuzz fuzz-engine fuzz-files kill forks interrupts oracle \
+	check test test-stress fuzz fuzz-engine fuzz-files kill forks interrupts oracle \
 	lint types \
 	bench bench-check bench-compare bench-tables
 
@@ -20,31 +22,36 @@ help: ## list the targets
 build: ## compile the extensions in place and install the package in editable form, with all tools
 	$(PYTHON) -m pip install -e '.[test,dev]'
 
+check: ## all that has to hold before a change lands: lint, types, oracle (needs torch), bench-check, test-stress, test
+	@start=$$(date +%s); for target in lint types oracle bench-check test-stress test; do \
+		printf '\n== %s (%s s)\n' "$$target" "$$(($$(date +%s) - start))"; $(MAKE) -s $$target || exit 1; done
+
 test: ## the whole suite, doctests included
-	$(PYTEST) -n $(JOBS)
+	$(SUITE)
 
 test-stress: ## the engine's tests with every safepoint collecting and moving everything
-	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property stress)
+	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
+
+# Long runs, apart from `check`. Each writes what came of it to results/, with date and version; one that was stopped goes on
+# after what had passed.
 
 fuzz: ## random functions, compiled and plain: 100,000 (half an hour); goes on where it was stopped (PROGRAMS=..., FIRST=...)
-	cd tests && $(PYTHON) -m fuzz --count $(PROGRAMS) --first $(FIRST) --processes $(JOBS) --state ../build/fuzz_$(FIRST).json
+	cd tests && $(PYTHON) -m fuzz --count $(PROGRAMS) --first $(FIRST) --processes $(JOBS) --state ../results/fuzz_$(FIRST).json
 
 fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some minutes)
-	FASTSCALAR_EXAMPLES=20000 $(PYTEST) -n $(JOBS) tests/property/test_random_programs.py
+	FASTSCALAR_EXAMPLES=20000 $(LONG) fuzz-engine --tests tests/property/test_random_programs.py
 
 fuzz-files: ## 20,000 mutated models, IDX, PGM and other image files, and runs, with limits of time and memory (some minutes)
-	rm -rf build/fuzz-files
-	$(PYTHON) tests/helpers/fuzzing.py build/fuzz-files 20000
+	$(LONG) fuzz-files --each 1 2 3 4 -- $(PYTHON) tests/helpers/fuzzing.py build/fuzz-files/{} 5000 {}
 
 kill: ## a training run killed at every point between two operations on files, and at 300 random moments
-	rm -rf build/kill
-	for mode in every overwrite interrupt "random"; do $(PYTHON) tests/helpers/killing.py $$mode build/kill/$$mode || exit 1; done
+	$(LONG) kill --each every overwrite interrupt random -- sh -c 'rm -rf build/kill/{} && $(PYTHON) tests/helpers/killing.py {} build/kill/{}'
 
 forks: ## 200 child processes in each state of the other threads (some minutes)
-	FASTSCALAR_FORKS=200 $(PYTEST) -n $(JOBS) tests/stress/test_forks.py
+	FASTSCALAR_FORKS=200 $(LONG) forks --tests tests/stress/test_forks.py
 
 interrupts: ## 10,000 interrupts at random moments of every long call (a quarter of an hour)
-	FASTSCALAR_INTERRUPTS=10000 $(PYTEST) -n $(JOBS) tests/stress/test_interrupts.py
+	FASTSCALAR_INTERRUPTS=10000 $(LONG) interrupts --tests tests/stress/test_interrupts.py
 
 oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 	$(PYTEST) tests/oracle
