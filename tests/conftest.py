@@ -60,7 +60,12 @@ def mnist():
 
 
 def pytest_collection_modifyitems(items):
-    """In stress mode (FASTSCALAR_STRESS=1) a node costs a full collection: ten million of them are left out."""
+    """A test has the same name in every process: xdist compares them, and an address is another one in each.
+
+    In stress mode (FASTSCALAR_STRESS=1) a node costs a full collection: ten million of them are left out."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"the name of a test contains an address: {item.nodeid}")
     if _core.tape_info()["stress"]:
         for item in items:
             if "big" in item.keywords:
