@@ -53,16 +53,7 @@ from fastscalar.nn.losses import binary_cross_entropy, cross_entropy, huber_loss
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
 from fastscalar.nn.training import History, fit
 from fastscalar.program.api import Program, compile
-from fastscalar.transforms.derivatives import (
-    grad,
-    hessian,
-    hvp,
-    jacobian,
-    jvp,
-    value_and_grad,
-    vjp,
-)
-from fastscalar.transforms.differences import GradCheck, gradcheck
+from fastscalar.transforms import GradCheck, grad, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from fastscalar.version import __version__
 
 __all__ = [

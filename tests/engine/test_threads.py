@@ -9,7 +9,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from fastscalar.transforms import derivatives
+from fastscalar.transforms.watch import Watch, tracing
 
 TIMEOUT = 60
 
@@ -192,11 +192,11 @@ def test_a_block_around_a_recording_that_is_left_inside_it():
 
 def test_what_a_thread_traced_ends_with_it():
     def work():
-        derivatives._Watch([fs.Tensor(1.0)]).__enter__()
-        assert derivatives._tracing()
+        Watch([fs.Tensor(1.0)]).__enter__()
+        assert tracing()
 
     in_thread(work)
-    assert not derivatives._tracing()
+    assert not tracing()
     _core._check()
 
 

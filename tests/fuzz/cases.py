@@ -14,7 +14,8 @@ import numpy as np
 import fastscalar as fs
 from fastscalar import _core
 from fastscalar.engine import _inspect
-from fastscalar.transforms import derivatives
+from fastscalar.transforms.recorded import Partials
+from fastscalar.transforms.watch import Watch
 
 from .rounding import AVAILABLE, noisy, scattered
 
@@ -165,7 +166,7 @@ class Case:
                 watched = [t for x in (self.leaves if whose else given) for t in _tensors(x)]
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
-                    with derivatives._Watch(watched), contextlib.suppress(Exception):
+                    with Watch(watched), contextlib.suppress(Exception):
                         self.function(*given)
                 messages = [w for w in caught if issubclass(w.category, fs.GradientLossWarning)]
                 found.append({w.lineno for w in messages if w.filename == self.file})
@@ -182,17 +183,17 @@ class Case:
         value = 0.0
         if isinstance(result, fs.Tensor):
             nodes = _inspect._reached(result)
-            sweep, sums = derivatives._Sweep(nodes), {result: 1.0}
+            partials, sums = Partials(nodes), {result: 1.0}
             with _core._ieee(), np.errstate(all="ignore"):
                 size: dict[Any, float] = {}  # of the terms that a node's own value is made of
                 for node in reversed(nodes):
-                    parts = [_size(slope) * size.get(x, 0.0) for x, slope in sweep.slopes(node)]
+                    parts = [_size(slope) * size.get(x, 0.0) for x, slope in partials.of(node)]
                     terms = sum(p for p in parts if math.isfinite(p))
                     size[node] = max(_size(node), terms) if math.isfinite(node.data) else 0.0
                 for node in nodes:
                     influence = sums.get(node, 0.0)
                     value += abs(node.data) * influence if math.isfinite(node.data) else 0.0
-                    for operand, slope in sweep.slopes(node) if influence else ():
+                    for operand, slope in partials.of(node) if influence else ():
                         part = influence * (size[slope] if slope in size else _size(slope))
                         sums[operand] = sums.get(operand, 0.0) + (part if math.isfinite(part) else 0.0)
 

@@ -1,4 +1,4 @@
-"""Derivatives of functions: recipes against the table, closed forms, differences, structures, nesting, what is left."""
+"""Derivatives of functions: rules against the table, closed forms, differences, structures, nesting, what is left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import fastscalar as fs
 from fastscalar import _core
 from fastscalar import math as fmath
 from fastscalar.engine import _array, _inspect
-from fastscalar.transforms import derivatives
+from fastscalar.transforms.rules import RULES
+from fastscalar.transforms.watch import tracing
 from operations import ROWS, operation, points
 
 UNARY = [name for name, (_, arity) in ROWS.items() if arity == 1]
@@ -27,38 +28,38 @@ BINARY = [name for name, (_, arity) in ROWS.items() if arity == 2]
 HARSH = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 0.5, 40.0, -40.0, 1e-300, 1e200, -1e200, 700.0, math.inf, -math.inf, math.nan]
 
 
-def recipe_slopes(name, *xs):
-    """What the recipes give for one operation, as floats."""
+def rule_partials(name, *xs):
+    """What the rules give for one operation, as floats."""
     with _core._ieee():
         operands = [fs.Tensor(x) for x in xs]
         v = operation(name)(*operands)
-        return [s.data if isinstance(s, fs.Tensor) else s for s in (r(*operands, v) for r in derivatives.RECIPES[name])]
+        return [s.data if isinstance(s, fs.Tensor) else s for s in (r(*operands, v) for r in RULES[name])]
 
 
-# --- recipes --------------------------------------------------------------------------------------
+# --- rules --------------------------------------------------------------------------------------
 
 
-def test_every_row_of_the_table_has_a_recipe():
-    assert set(derivatives.RECIPES) == set(ROWS)
-    for name, recipes in derivatives.RECIPES.items():
-        assert len(recipes) == ROWS[name][1], name
+def test_every_row_of_the_table_has_a_rule():
+    assert set(RULES) == set(ROWS)
+    for name, rules in RULES.items():
+        assert len(rules) == ROWS[name][1], name
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_recipe_has_the_value_of_the_derivative_in_the_table(name):
+def test_a_rule_has_the_value_of_the_derivative_in_the_table(name):
     code, _ = ROWS[name]
     for xs in points(name):
         slopes = _core._value_and_slopes(code, *xs)[1:]
-        assert recipe_slopes(name, *xs) == pytest.approx(list(slopes), rel=1e-13, abs=1e-300), (name, xs)
+        assert rule_partials(name, *xs) == pytest.approx(list(slopes), rel=1e-13, abs=1e-300), (name, xs)
 
 
 @pytest.mark.parametrize("name", [n for n in ROWS if n != "polygamma"])
-def test_a_recipe_follows_ieee_where_the_table_does(name):
+def test_a_rule_follows_ieee_where_the_table_does(name):
     """At poles, ends of the domain, +-0, inf and NaN nothing raises, and inf is inf."""
     code, arity = ROWS[name]
     for xs in [(x,) for x in HARSH] if arity == 1 else [(x, y) for x in HARSH for y in HARSH]:
         slopes = list(_core._value_and_slopes(code, *xs)[1:])
-        assert recipe_slopes(name, *xs) == pytest.approx(slopes, rel=1e-13, abs=1e-300, nan_ok=True), (name, xs)
+        assert rule_partials(name, *xs) == pytest.approx(slopes, rel=1e-13, abs=1e-300, nan_ok=True), (name, xs)
 
 
 def difference(f, x, h=1e-3):
@@ -89,10 +90,10 @@ def test_second_derivatives_of_binary_rows(name):
             assert row == pytest.approx((by_x, by_y), rel=1e-6, abs=1e-8), (name, x, y)
 
 
-def test_a_wrong_recipe_is_caught(monkeypatch):
-    monkeypatch.setitem(derivatives.RECIPES, "sin", (lambda a, v: a.cos() * (1.0 + 1e-9),))
+def test_a_wrong_rule_is_caught(monkeypatch):
+    monkeypatch.setitem(RULES, "sin", (lambda a, v: a.cos() * (1.0 + 1e-9),))
     with pytest.raises(AssertionError):
-        test_a_recipe_has_the_value_of_the_derivative_in_the_table("sin")
+        test_a_rule_has_the_value_of_the_derivative_in_the_table("sin")
 
 
 # --- closed forms ---------------------------------------------------------------------------------
@@ -679,7 +680,7 @@ def test_an_interrupted_or_failing_function_leaves_nothing():
     w.grad = 0.25
     with pytest.raises(ZeroDivisionError):
         fs.grad(lambda x: w * x / 0.0)(1.0)
-    assert not derivatives._tracing()
+    assert not tracing()
     failing = fs.custom_op(lambda x: x, lambda x: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fs.grad(lambda x: failing(x * w))(1.0)

@@ -2,8 +2,9 @@
 
 A derivative is that of the way which the function took.  Beside the point it may take another: a branch, one step
 more of a loop that runs until something is reached.  Where its value jumps there, narrow differences agree with the
-derivative and yet neither is the slope that anybody sees, so differences over a few per cent of the input are taken
-too.  Where they disagree, bisection tells a jump from a kink or mere curvature: of these the increments shrink.
+derivative and yet neither is the slope over any distance that matters, so differences over a few per cent of the input
+are taken too.  Where they disagree, bisection tells a jump from a kink or mere curvature: of these the increments
+shrink.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 
 from fastscalar import _core
 from fastscalar._core import Tensor
-from fastscalar.transforms.derivatives import _as_arguments, _Leaf, _leaves, _plain, _Run
+from fastscalar.transforms.inputs import Leaf, Run, as_arguments, leaves_of
+from fastscalar.transforms.recorded import plain
 
 __all__ = ["GradCheck", "Jump", "Mismatch", "gradcheck"]
 
@@ -98,23 +100,45 @@ class GradCheck:
 def gradcheck(
     f: Callable[..., Any], inputs: Any, *, step: float = 1e-3, rtol: float = 1e-6, atol: float = 1e-8
 ) -> GradCheck:
-    """Compare every derivative of f with fourth-order central differences; a report, true if all agree.
+    """Compare every derivative of f with fourth-order central differences.
 
-    inputs: a tuple of the arguments; anything else is the only argument.  step: part of an input's size that it is
-    moved by.  A derivative may be off by atol + rtol * its size + what rounding does to the difference; one that is
-    off is tried again with a smaller step.  At a kink there is no right answer: choose points away from them.
+    At a kink there is no right answer: choose points away from them.  Differences over 5 % of an input (at zero: 0.05)
+    to either side are taken too.  Where they are off by 1 % because the value of f jumps there, at a branch or with a
+    loop that makes one step more, the report says so (`jumps`) and is false: the derivative is that of the way which f
+    takes at this very point.
 
-    Differences over 5 % of an input (at zero: 0.05) to either side are taken too.  Where they are off by 1 % because
-    the value of f jumps there, at a branch or with a loop that makes one step more, the report says so (`jumps`) and
-    is false: the derivative is that of the way which f takes at this very point.
+    Parameters
+    ----------
+    f : callable
+        Its result may have any structure of numbers and arrays.
+    inputs : tuple, or anything else as the only argument
+        The arguments: numbers, arrays, Tensors, and lists, tuples and dictionaries of these.
+    step : float
+        The part of an input's size that it is moved by; a derivative that is off is tried again with smaller ones.
+    rtol, atol : float
+        A derivative may be off by atol + rtol * its size + what rounding does to the difference.
 
+    Returns
+    -------
+    GradCheck
+        True if all agree; `print` it for what is wrong, and by how much.
+
+    Raises
+    ------
+    TypeError
+        If an argument or the result holds anything but real numbers, Tensors and arrays of them.
+    ValueError
+        If f is undefined so close to the point that no differences can be taken.
+
+    Examples
+    --------
     >>> import fastscalar as fs
     >>> print(fs.gradcheck(lambda x, y: x * y.exp(), (2.0, 0.5)))
     gradcheck: 2 derivatives agree with differences
     """
-    arguments = _as_arguments(inputs)
-    run = _Run(f, arguments, {}, tuple(range(len(arguments))), "gradcheck")
-    results = [(e, name) for leaf in _leaves(run.result, "result", "gradcheck") for e, name in _names(leaf)]
+    arguments = as_arguments(inputs)
+    run = Run(f, arguments, {}, tuple(range(len(arguments))), "gradcheck")
+    results = [(e, name) for leaf in leaves_of(run.result, "result", "gradcheck") for e, name in _names(leaf)]
     derivatives = [run.gradients(e, False) for e, _ in results]
     names = [name for leaf in run.leaves for _, name in _names(leaf)]
     start = [t.data for t in run.tensors]
@@ -123,7 +147,7 @@ def gradcheck(
         with _core.no_grad():
             moved = [Tensor(x if j == k else v) for j, v in enumerate(start)]
             other = f(*run.like_inputs(moved))
-        return [_plain(e) for leaf in _leaves(other, "result", "gradcheck") for e in leaf.elements]
+        return [plain(e) for leaf in leaves_of(other, "result", "gradcheck") for e in leaf.elements]
 
     def differences(k: int, h: float) -> tuple[list[float], float]:
         x = start[k]
@@ -197,7 +221,7 @@ def _jump(f: Callable[[float], float], low: float, high: float, slope: float) ->
     return (high, above - below) if gaps[-1] > 0.5 * gaps[-11] else None
 
 
-def _names(leaf: _Leaf) -> list[tuple[Any, str]]:
+def _names(leaf: Leaf) -> list[tuple[Any, str]]:
     """Each element with its name."""
     if leaf.shape is None:
         return [(leaf.elements[0], leaf.where)]

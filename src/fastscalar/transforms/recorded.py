@@ -1,0 +1,199 @@
+"""Sweeps that are themselves recorded, so that their result can be differentiated again.
+
+`pull` goes backward from results to inputs, `push` forward from inputs to results; both multiply adjoints or tangents
+by the partial derivatives of `rules`, and of the array operations, as Tensors.  `Tensor.backward(create_graph=True)` is
+`record_backward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isinf
+from typing import Any
+
+from fastscalar import _core
+from fastscalar._core import Tensor
+from fastscalar.engine import _inspect
+from fastscalar.engine._array import logsumexp
+from fastscalar.transforms.rules import RULES
+from fastscalar.transforms.watch import Watch
+
+
+def plain(x: Any) -> float:
+    """The value of a Tensor or number."""
+    return x.data if isinstance(x, Tensor) else float(x)
+
+
+class Partials:
+    """The partial derivatives of the nodes of one graph.  `active`: the nodes that a derivative is wanted by."""
+
+    def __init__(self, active: Iterable[Tensor]) -> None:
+        self.active = set(active)
+        self.softmaxes: dict[tuple[int, ...], tuple[list[Any], list[Any]]] = {}
+
+    def of(self, node: Tensor) -> Iterator[tuple[Tensor, Any]]:
+        """(operand, derivative of node by it) for each active operand: a Tensor, or a float where it is constant."""
+        name, operands, numbers = _inspect._instruction(node)
+        for operand, partial in self._by_operand(name, node, operands, numbers):
+            if isinstance(operand, Tensor) and operand in self.active:
+                yield operand, partial() if callable(partial) else partial
+
+    def _by_operand(self, name: str, node: Tensor, operands: list[Any], numbers: tuple[int, ...]) -> Iterator[Any]:
+        # A partial derivative that has to be computed is a callable, so that only what is wanted is recorded.
+        half = len(operands) // 2
+        if name in RULES:
+            for operand, rule in zip(operands, RULES[name], strict=True):
+                yield operand, lambda rule=rule: rule(*operands, node)
+        elif name == "linear":
+            for x, w in zip(operands[:half], operands[half:-1], strict=True):
+                yield x, w
+                yield w, x
+            yield operands[-1], 1.0
+        elif name == "sum":
+            for x in operands:
+                yield x, 1.0
+        elif name == "dot":
+            for x, y in zip(operands[:half], operands[half:], strict=True):
+                yield x, y
+                yield y, x
+        elif name == "logsumexp":
+            yield from zip(operands, self._softmax(operands), strict=True)
+        elif name == "softmax":
+            for j, (x, p) in enumerate(zip(operands, self._softmax(operands), strict=True)):
+                yield x, lambda j=j, p=p: node * ((1.0 if j == numbers[0] else 0.0) - p)
+        elif name in ("squared_loss", "mse_loss"):
+            scale = 1.0 / (numbers[0] or 1) if name == "squared_loss" else 2.0 / half
+            for x, y in zip(operands[:half], operands[half:], strict=True):
+                yield x, lambda x=x, y=y: x - y if scale == 1.0 else scale * (x - y)
+                yield y, lambda x=x, y=y: y - x if scale == 1.0 else scale * (y - x)
+        elif name == "cross_entropy":
+            rows, cols, *labels = numbers
+            for row, label in enumerate(labels):
+                logits = operands[row * cols : (row + 1) * cols]
+                for j, (x, p) in enumerate(zip(logits, self._softmax(logits), strict=True)):
+                    yield x, lambda j=j, p=p, label=label: (p - (1.0 if j == label else 0.0)) / (rows or 1)
+        elif name == "custom":
+            yield from zip(operands, _custom_partials(node, operands), strict=True)
+        elif operands:
+            raise NotImplementedError(f"no derivative of {name!r} that can itself be differentiated")
+
+    def _softmax(self, xs: list[Any]) -> list[Any]:
+        key = tuple(map(id, xs))
+        if key not in self.softmaxes:
+            total = logsumexp(xs)
+            if isinf(total.data):  # shares that do not change: those at +inf have equal ones
+                top = [float(plain(x) == total.data > 0.0) for x in xs]
+                shares: list[Any] = [t / (sum(top) or 1.0) for t in top]
+            else:
+                shares = [(x - total).exp() for x in xs]
+            self.softmaxes[key] = xs, shares  # xs: so that no id is used again
+        return self.softmaxes[key][1]
+
+
+def _custom_partials(node: Tensor, operands: list[Tensor]) -> list[Any]:
+    """The derivatives of a user's own operation, computed from Tensors so that they are recorded."""
+    derivatives = getattr(node._backward, "derivatives", None)
+    what = f"the user's own operation {node._op!r}"
+    if derivatives is None:
+        raise NotImplementedError(
+            f"{what}: its _backward gives numbers, which cannot be differentiated again; use fastscalar.custom_op"
+        )
+    _core._require_operands_unchanged(node)
+    lost: list[Tensor] = []
+    with Watch(operands, lost.append):
+        found = derivatives(*operands)
+    if lost:
+        raise NotImplementedError(
+            f"{what}: its derivatives turn Tensors into plain numbers, so they cannot be differentiated again; "
+            "write them with fastscalar.math"
+        )
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def send(g: Tensor, partial: Any) -> Tensor:
+    """A gradient times a partial derivative, where zero sends zero.
+
+    A numerical zero keeps its edge: the next derivative by `g` is `partial`, that by `partial` is `g`.  Where `partial`
+    is finite the product says all that, and is what a reader of the graph expects to see.
+    """
+    number = partial if isinstance(partial, float) else partial.data
+    if number - number != 0.0:
+        return g.send(partial)
+    if isinstance(partial, float):
+        if partial == 1.0:
+            return g
+        if partial == -1.0:
+            return -g
+    return g * partial
+
+
+def pull(nodes: Sequence[Tensor], seeds: dict[Tensor, Tensor], wanted: set[Tensor] | None) -> dict[Tensor, Tensor]:
+    """A recorded backward sweep.
+
+    Parameters
+    ----------
+    nodes
+        What the sweep goes over, in reverse creation order.
+    seeds
+        Adjoints to begin with.
+    wanted
+        The nodes whose gradients are kept; None: of all.
+
+    Returns
+    -------
+    The gradients by node; a node that nothing reaches has none.
+    """
+    partials = Partials(nodes)
+    gradients = dict(seeds)
+    with _core._record(), _core._ieee():
+        for node in nodes:
+            if node not in gradients:
+                continue
+            g = gradients[node] if wanted is None or node in wanted else gradients.pop(node)
+            finite = g.data - g.data == 0.0
+            for operand, partial in partials.of(node):
+                if finite and isinstance(partial, float) and partial == 0.0:
+                    continue
+                part = send(g, partial)
+                gradients[operand] = gradients[operand] + part if operand in gradients else part
+    return gradients
+
+
+def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
+    """A forward sweep from old to young over `nodes`, which are in reverse creation order.
+
+    It adds to `tangents` the tangent of every node that depends on one with a tangent.
+
+    A tangent of zero sends zero.  And what comes first here comes last in a backward pass: an infinite tangent that
+    meets a partial derivative of zero is there a gradient of zero that meets an infinite one, so it sends zero too.
+    """
+    partials = Partials(nodes)
+    with _core._ieee():
+        for node in reversed(nodes):
+            if node in tangents:
+                continue
+            for operand, partial in partials.of(node):
+                tangent = tangents[operand]
+                if isinstance(partial, float) and partial == 0.0:
+                    part = Tensor(0.0)
+                elif isinstance(partial, Tensor) and partial.data == 0.0:
+                    part = send(partial, tangent)
+                else:
+                    part = send(tangent, partial)
+                tangents[node] = tangents[node] + part if node in tangents else part
+
+
+def record_backward(root: Tensor, accumulate: bool) -> None:
+    """Tensor.backward(create_graph=True).
+
+    First the recorded sweep, which can fail and has written nothing until then; then the engine's own, which leaves the
+    numbers, those of constants too; then each gradient goes to its node.
+    """
+    nodes = [node for node in _inspect._reached(root) if node._op != "const" or node._parents]
+    before = {node: node.grad for node in nodes if accumulate and not node._parents}
+    gradients = pull(nodes, {root: Tensor(1.0)}, None)
+    root.backward(accumulate=accumulate)
+    with _core._record():
+        for node in nodes:
+            gradient = gradients[node] if node in gradients else Tensor(0.0)
+            _core._set_recorded(node, before[node] + gradient if node in before else gradient)

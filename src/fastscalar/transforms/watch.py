@@ -1,0 +1,43 @@
+"""Tensors that became plain numbers while a function is being differentiated: their gradient is gone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from fastscalar import _core
+from fastscalar._core import Tensor
+from fastscalar._paths import PACKAGE
+from fastscalar._warnings import warn_of_loss
+from fastscalar.engine import _inspect
+
+
+class Watch(_core._Watch):
+    """Context in which a Tensor that depends on `inputs` and becomes a plain number is reported."""
+
+    def __init__(self, inputs: Sequence[Tensor], report: Callable[[Tensor], None] | None = None) -> None:
+        self.inputs = list(inputs)
+        self.report = report
+
+
+def tracing() -> bool:
+    return bool(_core._watches())
+
+
+def became_a_number(t: Tensor) -> None:
+    """Called by Tensor.__float__ and __int__ while anything is traced."""
+    watches: list[Watch] = _core._watches()
+    if not watches:
+        return  # another thread is tracing
+    report = watches[-1].report
+    if report is not None:
+        if _inspect._depends(t, watches[-1].inputs):
+            report(t)
+        return
+    frame = sys._getframe(1)
+    if frame.f_code.co_filename.startswith(PACKAGE):
+        return  # our own code knows what it does
+    if not _inspect._depends(t, [x for watch in watches for x in watch.inputs]):
+        return
+    names = frame.f_globals
+    warn_of_loss(frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), names)
