@@ -8,7 +8,7 @@ import pytest
 import fastscalar
 from fastscalar import _core, reference
 from fastscalar.program import _replay
-from fastscalar.program import api as programs
+from fastscalar.program import threads as program_threads
 
 pytest_plugins = ["watchdog"]
 
@@ -22,7 +22,7 @@ def fs(request):
 @pytest.fixture(autouse=True)
 def all_threads(monkeypatch):
     """Replays use the threads that they are given, however short a batch is and few the cores are."""
-    monkeypatch.setattr(programs, "cores", lambda: 8)
+    monkeypatch.setattr(program_threads, "cores", lambda: 8)
     before = _replay._always_share(True)
     yield
     _replay._always_share(before)

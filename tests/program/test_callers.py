@@ -14,7 +14,7 @@ from fastscalar import _core
 from fastscalar import math as fsmath
 from fastscalar.engine._array import affine
 from fastscalar.nn import trainers
-from fastscalar.program.api import Rows
+from fastscalar.program.rows import Rows
 
 pytestmark = pytest.mark.skipif(_core.tape_info()["stress"], reason="training runs, in stress mode")
 

@@ -12,7 +12,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar.program import _replay
-from fastscalar.program import api as programs
+from fastscalar.program import threads as program_threads
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: there are no helpers")
 
@@ -134,7 +134,7 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("threads", [3, 100_000, 2**31 - 1, 2**31, 2**64, 10**30, np.int64(2**40)])
 def test_more_threads_than_cores_are_not_used(program, monkeypatch, call, threads):
-    monkeypatch.setattr(programs, "cores", lambda: 2)
+    monkeypatch.setattr(program_threads, "cores", lambda: 2)
     f, _, X, k = program
     expected = CALLS[call](f, X, k, threads=2)
     said = f"threads: {threads} are asked for, and this process may use 2 cores"
@@ -155,7 +155,7 @@ def test_what_is_no_number_of_threads(program, call, threads):
 
 
 def test_a_warning_of_threads_is_shown_once_for_each_line(program, monkeypatch):
-    monkeypatch.setattr(programs, "cores", lambda: 2)
+    monkeypatch.setattr(program_threads, "cores", lambda: 2)
     f, _, X, k = program
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -166,12 +166,13 @@ def test_a_warning_of_threads_is_shown_once_for_each_line(program, monkeypatch):
 
 def test_as_many_cores_as_the_process_may_use(monkeypatch):
     monkeypatch.undo()
-    assert programs.cores() == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = program_threads.cores()
+    assert cores == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if hasattr(os, "sched_setaffinity"):
         all_of_them = os.sched_getaffinity(0)
         try:
             os.sched_setaffinity(0, {min(all_of_them)})
-            assert programs.cores() == 1
+            assert program_threads.cores() == 1
         finally:
             os.sched_setaffinity(0, all_of_them)
 

@@ -35,7 +35,7 @@ from fastscalar.files import Busy, locked, remove_halves, replacing
 from fastscalar.nn.evaluation import EVALUATE_ROWS, outputs
 from fastscalar.nn.layers import linears_of
 from fastscalar.nn.training import Epoch
-from fastscalar.program import api as programs
+from fastscalar.program.threads import cores
 
 FORMAT = 1  # of the report
 PARAMETER = 80  # bytes that a net takes for each while its weights are drawn
@@ -183,7 +183,7 @@ def start(args: argparse.Namespace) -> Run:
         check_nothing_is_lost(args.out)
     asked = what_was_asked(args, saved.get("run"))
     wanted = args.threads or saved.get("threads", 1)
-    threads = min(wanted, programs.cores())
+    threads = min(wanted, cores())
     if wanted > 1 and (asked["eager"] or asked["batch_size"] == 1):
         why = "the eager loop has one" if asked["eager"] else "they share the samples of a batch; add --batch-size 64"
         raise Stop(f"--threads {wanted}: {why}")

@@ -18,7 +18,11 @@ from fastscalar.nn.course import Before, Course
 from fastscalar.nn.evaluation import SAME
 from fastscalar.nn.optimizers import SGD, Optimizer
 from fastscalar.program._trace import leaves_before
-from fastscalar.program.api import AT_ONCE, Program, Rows, Version, _Failure, _named
+from fastscalar.program.api import Program
+from fastscalar.program.recorded import _Failure, _named
+from fastscalar.program.replayed import AT_ONCE
+from fastscalar.program.rows import Rows
+from fastscalar.program.specializations import Version
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
 PORTION = 0.1  # seconds between two looks at signals

@@ -22,7 +22,9 @@ from fastscalar.nn.optimizers import SGD, Optimizer
 from fastscalar.nn.samples import rows_of, samples_of, weights_of
 from fastscalar.nn.schedules import Rate, schedule_of
 from fastscalar.nn.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, rows_named
-from fastscalar.program.api import Program, Rows, thread_count
+from fastscalar.program.api import Program
+from fastscalar.program.rows import Rows
+from fastscalar.program.threads import thread_count
 
 
 @dataclass

@@ -1,3 +1,5 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
 # The backward sweep of a replay through a chunk of rows.  Inline parts of `_replay`.
 
 from libc.math cimport isfinite

@@ -1,3 +1,5 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
 # The forward sweep of a replay: the uniform part, and a chunk of rows instruction by instruction.
 # Inline parts of `_replay`.
 

@@ -1,3 +1,5 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
 # Gradients and steps of weights, for all rows of a batch, and the uniform part backwards.  Inline parts of `_replay`.
 
 from libc.math cimport isfinite

@@ -1,0 +1,194 @@
+"""A function and its recordings: by signature of the arguments, made when rows come that none fits.
+
+The boundary: calls the function once for a recording; `replayed` computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Lock, Tensor
+from fastscalar._warnings import warn, warn_of_loss
+from fastscalar.engine._traced import TracedInt
+from fastscalar.program._graph import line_of, same_graph
+from fastscalar.program._trace import NotReplayable, Recording, extract
+from fastscalar.program.rows import Rows, _handles
+from fastscalar.program.selections import Family
+from fastscalar.program.specializations import Site, Version, _parting, _whole_numbers
+
+VERSIONS = 64  # recordings of one program for arguments of one shape, and the same whole numbers where those are read
+KEYED_OPERATIONS = 10_000_000  # of all recordings that whole numbers choose: some 600 MB
+
+
+class _Failure(Exception):
+    """A row that raises: `row`, `error`."""
+
+    def __init__(self, row: int, error: BaseException) -> None:
+        self.row, self.error = row, error
+
+
+def _named(row: int, error: BaseException) -> BaseException:
+    """The same error, saying which row it was."""
+    if type(error) in (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPointError, ArithmeticError):
+        return type(error)(f"row {row}: {error}").with_traceback(error.__traceback__)
+    error.add_note(f"row {row}")
+    return error
+
+
+class RecordedFunction:
+    """The part of a Program that records."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"compile: expected a function, got {type(function).__name__}")
+        self.function = function
+        self.__wrapped__ = function
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__doc__ = getattr(function, "__doc__", None)
+        self._sites: dict[Any, Site] = {}
+        self._lock = Lock()
+        self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
+        self._wants_leaves = False               # while fit wants to know
+
+    def _versions(self) -> list[tuple[Any, Version]]:
+        """With their signatures; a copy, since other threads may record."""
+        return [(signature, v) for signature, site in list(self._sites.items()) for v in site.all()]
+
+    def _site(self, rows: Rows) -> Site:
+        """Of the rows' signature; the second time, whether the function does what it did."""
+        key = tuple(("number",) if k == ("shared",) else k for k in rows.kinds)
+        with self._lock:
+            site = self._sites.setdefault(key, Site())
+            if site.first is not None:
+                try:
+                    same = self.repeats(site)
+                except _Failure:                 # of a row that may not be among these
+                    same = False
+                if not same:
+                    self.forget(site)
+            return site
+
+    def forget(self, site: Site) -> None:
+        """The function does not repeat itself: from now on it is called for every row."""
+        site.give_up(site.all())
+        site.eager = True
+        self._warn(
+            "does something else when it is called again (it draws random numbers, counts, or reads something that has "
+            "changed), which a program would freeze: it runs eagerly. Draw them outside and pass them as arguments; "
+            "reset() where something has changed for good"
+        )
+
+    def _record(self, site: Site, rows: Rows, i: int) -> tuple[Version | None, float]:
+        """A version that fits row i, and its value.  None if this program cannot be replayed, or not any more."""
+        with self._lock:
+            try:
+                graph, value, sizes, lost = self._recorded(rows.kinds, rows.row(i))
+            except NotReplayable as reason:
+                site.eager = True
+                site.lost += reason.lost
+                self._warn(f"{reason} cannot be replayed: this program runs eagerly")
+                return None, float("nan")
+            except Exception as error:
+                raise _Failure(i, rows.explained(error)) from error
+            version = Version(graph, sizes)
+            version.lost = lost
+            families = len(site.families)
+            relative = site.relative(version)
+            if relative is not None:
+                if len(site.families) > families:
+                    relative = self._complete(site, rows, *site.families[-1])
+                return relative, value
+            bucket = site.bucket(version.key)
+            keyed = graph.operations if version.key else 0
+            if len(bucket) + site.misfits >= VERSIONS or (keyed and site.operations + keyed > KEYED_OPERATIONS):
+                site.eager = True
+                self._warn(self._why(site))
+                site.give_up([known for known in site.all() if known.served <= 1])     # they only cost time
+                return None, value
+            bucket.append(version)
+            site.recorded += 1
+            site.operations += keyed
+            if site.first is None and len(site.all()) == 1:
+                site.first = list(rows.kinds), rows.row(i), version
+            return version, value
+
+    def _complete(self, site: Site, rows: Rows, family: Family, version: Version) -> Version:
+        """Record a row of each other value that the rows have: the plan of all of them is made once.
+
+        Of one of them, if lists have said what all select, to see whether that is so."""
+        values, first = np.unique(rows.whole_columns()[family.at], return_index=True)
+        for value, i in reversed(list(zip(values.tolist(), first.tolist(), strict=True))):
+            if value in family.recorded:
+                continue
+            try:
+                graph = self._recorded(rows.kinds, rows.row(i))[0]
+            except Exception:
+                break                            # its row will say it when its turn comes
+            if family.predicts(graph, value):
+                break
+            family.forget_lists()
+            if _whole_numbers(graph) != ((family.at, value),) or not family.add(graph, value):
+                break
+            family.complete(graph, value)
+        site.versions.remove(version)
+        site.families.pop()
+        site.families.append((family, site._grown(family, version, version)))
+        return site.families[-1][1]
+
+    def _recorded(self, kinds: list[Any], row: list[Any]) -> tuple[Any, float, list[int], list[Any]]:
+        """The graph of a call, its value, by input how many numbers it is, and where gradients got lost."""
+        recording = Recording()
+        with recording:
+            arguments, recording.inputs = _handles(kinds, row)
+            recording.begin()
+            result = self._one_number(self.function(*arguments))
+            try:
+                graph = extract(recording, result)
+            except NotReplayable as reason:
+                reason.lost = recording.lost
+                raise
+        sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
+        return graph, result.item(), sizes, recording.lost
+
+    def _one_number(self, result: Any) -> Tensor:
+        if isinstance(result, TracedInt):
+            return result.tensor
+        if isinstance(result, Tensor):
+            return result
+        if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
+            got = type(result).__name__
+            raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
+        return Tensor(result)
+
+    def repeats(self, site: Site) -> bool:
+        """Whether a second recording of the first row is like the first one; asked once.  The _Failure of row 0 if it
+        raises."""
+        assert site.first is not None
+        (kinds, row, version), site.first = site.first, None
+        try:
+            graph = self._recorded(kinds, row)[0]
+        except NotReplayable:
+            return False
+        except Exception as error:
+            raise _Failure(0, error) from error
+        return same_graph(version.graph, graph)
+
+    def _why(self, site: Site) -> str:
+        file, line = _parting(site.all())
+        return (
+            f"more than {VERSIONS} ways through {self.__name__}; they part at {file}:{line}. "
+            "Rows that none of them fits run eagerly. fastscalar.max, maximum, minimum or where instead of a decision "
+            "on a value or reading it, and a TensorArray instead of a list that is indexed, make one way of them"
+        )
+
+    def warn_of_loss(self, of: Version | Site) -> None:
+        """Gradients are asked for: say where some get lost."""
+        places, of.lost = of.lost, []
+        for place in dict.fromkeys(places):
+            warn_of_loss(*line_of(place), getattr(self.function, "__module__", None), vars(self))
+
+    def _warn(self, message: str) -> None:
+        warn(f"{self.__name__}: {message}")

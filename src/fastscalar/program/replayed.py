@@ -1,0 +1,364 @@
+"""Values and gradients of rows: which recording fits which of them, replays of these, and the function for the rest.
+
+The boundary: knows rows and recordings; what a user calls stands in `api`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor, _record
+from fastscalar.engine._array import storage_of, total
+from fastscalar.program import _data, _replay
+from fastscalar.program._trace import leaves_before
+from fastscalar.program.recorded import RecordedFunction, _Failure
+from fastscalar.program.rows import Rows, _eager_column, _first_inputs, _shared, rows_by_entries
+from fastscalar.program.specializations import Site, Version, _groups
+
+BATCH = 256  # rows at once
+PORTION = 0.05  # seconds between two looks at signals
+AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
+UNSURE = _replay.ORDER_MATTERS
+_eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
+
+
+class ReplayedFunction(RecordedFunction):
+    """The part of a Program that computes."""
+
+    # --- eagerly ---
+
+    @contextmanager
+    def _called(self, rows: Rows, some: np.ndarray) -> Iterator[Iterator[tuple[tuple[Any, ...], Tensor]]]:
+        """Context of `_calls`, which ends with it: an interrupt between two rows leaves nothing open."""
+        with closing(self._calls(rows, some)) as calls:
+            yield calls
+
+    def _calls(self, rows: Rows, some: np.ndarray) -> Generator[tuple[tuple[Any, ...], Tensor], None, None]:
+        """The loop that a user would write: what the function was called with for some rows, and its results.
+
+        Raises the _Failure of the first that raises."""
+        function, at = self.function, -1
+        columns = [_eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
+        calls = zip(*columns, strict=False) if columns else itertools.repeat(())
+        state = vars(_eagerly)
+        state["rows"] = state.get("rows", 0) + 1
+        try:
+            for at, arguments in zip(some.tolist(), calls, strict=False):  # noqa: B007 - said if it raises
+                result = function(*arguments)
+                yield arguments, result if type(result) is Tensor else self._one_number(result)
+        except Exception as error:
+            raise _Failure(at, rows.explained(error)) from error
+        finally:
+            state["rows"] -= 1
+
+    def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
+        with self._called(rows, some) as calls:
+            values[some] = [result.data for _, result in calls]
+
+    @staticmethod
+    def _sum(losses: list[Tensor]) -> Tensor:
+        with _record():
+            return total(losses)
+
+    def eager_losses(self, rows: Rows, some: np.ndarray) -> tuple[list[Tensor], list[tuple[Any, ...]], list[Any]]:
+        """Results for some rows, what the function was called with, and the leaves that it read."""
+        marker = Tensor(0.0)
+        losses, arguments = [], []
+        with _record(), self._called(rows, some) as calls:       # as replays do, also in a block of no_grad
+            for given, result in calls:
+                losses.append(result)
+                arguments.append(given)
+            leaves = leaves_before(marker, total(losses)) if losses else []
+        if self._wants_leaves:
+            for leaf in leaves:
+                self._eager_leaves.setdefault(storage_of(leaf), leaf)
+        return losses, arguments, leaves
+
+    # --- replays ---
+
+    def _bind(self, replay: Any, rows: Rows, gradients: dict[int, np.ndarray] | None = None) -> None:
+        at = 0
+        for k, (kind, data) in enumerate(zip(rows.kinds, rows.data, strict=True)):
+            wanted = None if gradients is None else gradients.get(k)
+            if kind[0] == "array":
+                flat = data.reshape(rows.n, -1)
+                products = replay.wants_sparse(at)
+                replay.bind(
+                    at, flat, None if wanted is None else wanted.reshape(rows.n, -1), products and rows.finite(k)
+                )
+                if products:
+                    found = rows_by_entries(rows, k, replay.wide, replay.parts)
+                    if found is not None:
+                        replay.sparse(at, *found)
+            elif kind[0] == "shared":
+                replay.share(at, float(data))
+            elif kind[0] == "number":
+                replay.bind(at, data, wanted)
+            else:
+                columns = np.broadcast_to(data, (rows.n,)) if data.ndim == 0 else data
+                for column in columns.reshape(rows.n, -1).T:
+                    replay.bind(at, np.ascontiguousarray(column))
+                    at += 1
+                continue
+            at += 1
+
+    def _replay(
+        self, version: Version, rows: Rows, threads: int, wide: bool, gradients: Any = None, plain: bool = False
+    ) -> Any:
+        replay = version.take(version.plan(_shared(rows.signature), None, plain), BATCH, wide, threads)
+        replay.load()
+        self._bind(replay, rows, gradients)
+        return replay
+
+    def _values(self, rows: Rows, threads: int) -> np.ndarray:
+        values, _, eager = self._classify(rows, threads)
+        if len(eager):
+            self._eager_values(rows, eager, values)
+        return values
+
+    def _classify(
+        self, rows: Rows, threads: int, chosen: np.ndarray | None = None, wide: bool = True
+    ) -> tuple[np.ndarray, list[tuple[Version, np.ndarray]], np.ndarray]:
+        """Which version fits which of all rows, or of the chosen ones, and their values; rows that none fits, sorted.
+
+        Raises the _Failure of the lowest row that raises while it is recorded: all below it fit a version."""
+        site = self._site(rows)
+        values = np.empty(rows.n)
+        found: list[tuple[Version, np.ndarray]] = []
+        pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
+        alone: list[int] = []                    # rows that do not fit their own recording
+
+        def attempt(version: Version, some: np.ndarray) -> np.ndarray:
+            fits = version.may_fit(rows, some)
+            fits[fits] = self._try(version, rows, some[fits], values, threads, wide) if fits.any() else True
+            if fits.any():
+                found.append((version, some[fits]))
+                version.served += int(np.count_nonzero(fits))
+            return some[~fits]
+
+        known = site.recorded
+        for version in list(site.versions):
+            if len(pending):
+                pending = attempt(version, pending)
+        for inputs, table in list(site.keyed.items()):
+            left = []
+            for key, some in _groups(rows, inputs, pending) if len(pending) else ():
+                for version in list(table.get(key, ())):
+                    if len(some):
+                        some = attempt(version, some)
+                left.append(some)
+            pending = np.concatenate(left) if left else pending
+        while len(pending) and not site.eager:
+            i = int(pending.min())
+            made = None
+            with self._lock:
+                if site.recorded == known:
+                    made, _ = self._record(site, rows, i)
+                    if made is None:
+                        break
+                following = site.all() if made is None else [made]       # all: another thread has recorded meanwhile
+                known = site.recorded
+            for version in following:
+                same = np.ones(len(pending), bool)
+                for k, value in version.key:
+                    same &= rows.whole_columns()[k][pending] == value
+                others, pending = pending[~same], pending[same]
+                pending = np.concatenate([attempt(version, pending) if len(pending) else pending, others])
+            if made is not None and (pending == i).any():
+                alone.append(i)
+                pending = pending[pending != i]
+                self._count_misfit(site, made)
+        return values, found, np.sort(np.concatenate([pending, np.array(alone, np.int64)]))
+
+    def _count_misfit(self, site: Site, version: Version) -> None:
+        """A recording that its own row does not fit: something overflows in it where the function's order does not, or
+        a float32 falls on the other side of a decision."""
+        with self._lock:
+            site.misfits += 1
+            bucket = site.bucket(version.key)
+            if not version.served and version in bucket:
+                site.give_up([version])
+
+    def _try(
+        self, version: Version, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool
+    ) -> np.ndarray:
+        """Which of some rows a version fits; their values are set."""
+        status = self._replay_values(version, rows, some, values, threads, wide)
+        unsure = status == UNSURE
+        if unsure.any():
+            status[unsure] = self._replay_values(version, rows, some[unsure], values, threads, wide, True)
+        return status == 0
+
+    def _replay_values(
+        self, version: Version, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool,
+        plain: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """What a replay says about some rows; the values of those that it fits are set."""
+        replay = self._replay(version, rows, threads, wide, None, plain)
+        found = np.empty(len(some))
+        status = np.empty(len(some), np.uint8)
+        for part in _portions(len(some), replay.batch, version.graph.operations):
+            replay.values(some[part], found[part], status[part])
+        version.give(replay, BATCH)
+        fits = status == 0
+        values[some[fits]] = found[fits]
+        return status
+
+    def _gradients(
+        self,
+        rows: Rows,
+        threads: int,
+        gradients: dict[int, np.ndarray] | None,
+        accumulate: bool = False,
+        chosen: np.ndarray | None = None,
+        wide: bool = True,
+        reset: Callable[[], None] | None = None,
+    ) -> np.ndarray:
+        """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them.
+
+        chosen: only these rows.  reset: called before gradients are left in the leaves."""
+        site = self._site(rows)
+        all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
+        with self._lock:
+            if not site:                         # else another thread has just recorded
+                self._record(site, rows, int(all_rows.min()))
+        values = np.empty(rows.n)
+        replays: list[tuple[Version, Any]] = []
+        eager = np.empty(0, np.int64)
+        version = site.only()                    # the common case: one way for all rows
+        if version is not None and not version.may_fit(rows, all_rows).all():
+            version = None
+        if version is not None:
+            replays = self._backward(version, rows, all_rows, values, threads, gradients, wide)
+        if not replays:
+            values, found, eager = self._classify(rows, threads, chosen, wide)
+            missed = []
+            for version, fits in found:
+                made = self._backward(version, rows, fits, values, threads, gradients, wide)
+                replays += made
+                if not made:                     # at the edge of an error, by another rounding
+                    missed.append(fits)
+            eager = np.sort(np.concatenate([eager, *missed]))
+        if len(eager):
+            self.warn_of_loss(site)
+        if gradients is not None:
+            self._collect(replays, rows, eager, values, gradients)
+        else:
+            losses, _, leaves = self.eager_losses(rows, eager)       # before anything changes
+            values[eager] = [loss.data for loss in losses]
+            if reset is not None:
+                reset()
+            self._commit(replays, losses, leaves, accumulate or reset is not None)
+        for version, replay in replays:
+            version.give(replay, BATCH)
+        return values
+
+    def _backward(
+        self,
+        version: Version,
+        rows: Rows,
+        some: np.ndarray,
+        values: np.ndarray,
+        threads: int,
+        gradients: Any,
+        wide: bool,
+        plain: bool = False,
+    ) -> list[tuple[Version, Any]]:
+        """Replays of a version with the gradients of some rows in them; none if it does not fit all of them.
+
+        Rows for which the order of additions matters are replayed in that of the function."""
+        self.warn_of_loss(version)
+        replay = self._replay(version, rows, threads, wide, gradients, plain)
+        found = np.empty(len(some))
+        status = np.zeros(len(some), np.uint8)
+        fits = True
+        for part in _portions(len(some), replay.batch, version.graph.operations):
+            last = part.stop == len(some)
+            first, by_arguments = part.start == 0, gradients is not None
+            fits = replay.gradients(some[part], found[part], status[part], by_arguments, first, last)
+            if not fits and (status & ~np.uint8(UNSURE)).any():
+                break
+        if fits and not status.any():
+            values[some] = found
+            return [(version, replay)]
+        version.give(replay, BATCH)
+        unsure = status == UNSURE
+        if (status[~unsure] != 0).any():
+            return []
+        replays: list[tuple[Version, Any]] = []
+        for way, chosen in ((False, some[~unsure]), (True, some[unsure])):
+            if not len(chosen):
+                continue
+            made = self._backward(version, rows, chosen, values, threads, gradients, wide, way)
+            if not made:
+                for _, replay in replays:
+                    version.give(replay, BATCH)
+                return []
+            replays += made
+        return replays
+
+    def _collect(
+        self,
+        replays: list[tuple[Version, Any]],
+        rows: Rows,
+        eager: np.ndarray,
+        values: np.ndarray,
+        gradients: dict[int, np.ndarray],
+    ) -> None:
+        """Derivatives by arguments: what replays have summed up of shared ones, and all of rows that ran eagerly."""
+        inputs = _first_inputs(rows.kinds)
+        for _, replay in replays:
+            for k, gradient in gradients.items():
+                if rows.kinds[k] == ("shared",):
+                    gradient += replay.shared_gradient(inputs[k])
+        with _data.KeptGradients(always=True) as kept:
+            for part in np.split(eager, range(BATCH, len(eager), BATCH)) if len(eager) else ():
+                losses, arguments, leaves = self.eager_losses(rows, part)
+                kept.add(leaves)
+                values[part] = [loss.data for loss in losses]
+                self._sum(losses).backward()
+                for k, gradient in gradients.items():
+                    if rows.kinds[k] != ("shared",):
+                        gradient[part] = [np.asarray(given[k].grad) for given in arguments]
+                    else:
+                        gradient += arguments[0][k].grad
+
+    def _commit(
+        self, replays: list[tuple[Version, Any]], losses: list[Tensor], leaves: list[Any], accumulate: bool
+    ) -> None:
+        """The gradients of replays and of losses that were computed eagerly, to the leaves."""
+        if len(replays) == 1 and not losses:
+            replays[0][1].commit_gradients(accumulate)
+            return
+        with _data.KeptGradients(always=False) as kept:
+            for version, _ in replays:
+                kept.add(version.captures)
+            kept.add(leaves)
+            if not accumulate:
+                for _, replay in replays:
+                    replay.commit_gradients(False, True)
+                for p in leaves:
+                    p.grad = 0.0
+            for _, replay in replays:
+                replay.commit_gradients(True)
+            if losses:
+                self._sum(losses).backward(accumulate=True)
+
+
+def _portions(n: int, batch: int, operations: int) -> Iterator[slice]:
+    """Stretches of rows, so that a signal need not wait much longer than PORTION.  Each has whole batches: where they
+    end must not depend on the clock."""
+    size, first = batch * max(1, min(4 * BATCH, AT_ONCE // (operations + 1)) // batch), 0
+    while first < n:
+        start = time.perf_counter()
+        yield slice(first, min(n, first + size))
+        first += size
+        if time.perf_counter() - start < PORTION / 2:
+            size *= 2

@@ -1,0 +1,195 @@
+"""The recordings of a program for arguments of one signature, and which rows each is for.
+
+The boundary: knows graphs, and asks `_lower` for plans and `_replay` for replays; calls no function of the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Lock
+from fastscalar.program import _data, _replay
+from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, READ_SAME, line_of, places_of
+from fastscalar.program._lower import rewrite
+from fastscalar.program.rows import Rows
+from fastscalar.program.selections import Family
+
+REPLAYS = 8  # that one version keeps for the next call
+
+
+class Version:
+    """One recording: its graph, its plans, and replays that nobody uses at the moment."""
+
+    def __init__(self, graph: Any, sizes: list[int]) -> None:
+        self.graph = graph
+        self.sizes = sizes
+        self.key = _whole_numbers(graph)
+        self.served = 0                          # rows that it fitted
+        self.lost: list[Any] = []                # places where gradients get lost, until that was said
+        self.known: tuple[int, np.ndarray] | None = None     # an input, and its values, if it holds for no others
+        self.plans: dict[Any, Any] = {}
+        self.free: dict[Any, list[Any]] = {}
+        self._lock = Lock()
+
+    @property
+    def captures(self) -> list[Any]:
+        return self.graph.captures
+
+    def may_fit(self, rows: Rows, some: np.ndarray) -> np.ndarray:
+        """Which rows have whole numbers that it is for: a mask."""
+        if self.known is None:
+            return np.ones(len(some), bool)
+        at, known = self.known
+        return np.isin(rows.whole_columns()[at][some], known)
+
+    def plan(self, shared: frozenset[int], parameters: list[Any] | None = None, plain: bool = False) -> Any:
+        """How it is computed; plain: in the order of the function, for rows with numbers for which that matters."""
+        trained = None if parameters is None else _data.trained_elements(self.graph.captures, parameters)
+        key = (shared, None if trained is None else tuple(map(_which, trained)), plain)
+        with self._lock:
+            if key not in self.plans:
+                self.plans[key] = rewrite(self.graph, self.sizes, shared, trained, plain)
+            return self.plans[key]
+
+    def take(self, plan: Any, batch: int, wide: bool, threads: int) -> Any:
+        key = (id(plan), batch, wide, threads, _replay.kernel_set())
+        with self._lock:
+            if self.free.get(key):
+                return self.free[key].pop()
+        return _replay.Replay(plan, batch, wide, threads)
+
+    def give(self, replay: Any, batch: int) -> None:
+        replay.release_inputs()
+        key = (id(replay.plan), batch, replay.wide, replay.threads, _replay.kernel_set())
+        with self._lock:
+            self.free.setdefault(key, []).append(replay)
+            while sum(map(len, self.free.values())) > REPLAYS:
+                oldest = next(iter(self.free))
+                self.free[oldest].pop()
+                if not self.free[oldest]:
+                    del self.free[oldest]
+
+
+def _which(elements: np.ndarray) -> Any:
+    """Which elements of a capture are trained, to compare; short for millions of which all are."""
+    return True if len(elements) > 1 and elements.all() else elements.tobytes()
+
+
+Key = tuple[tuple[int, int], ...]  # of a recording: (input, its value) of each whole number that it holds for
+
+
+def _whole_numbers(graph: Any) -> Key:
+    """The whole numbers of a row that a recording read: it holds for no others."""
+    guards = graph.guards
+    read = guards[(guards["op"] == READ_SAME) | ((guards["op"] == ARE_EQUAL) & (guards["value"] != 0.0))]
+    found = {}
+    for guard in read:
+        left, right = int(guard["left"]), int(guard["right"])
+        if graph.op[left] != NODE_INPUT or graph.inputs[graph.a[left]] != "whole":
+            continue
+        if guard["op"] == READ_SAME:
+            found[int(graph.a[left])] = int(guard["value"])
+        elif graph.op[right] == NODE_CONSTANT and float(graph.value[right]).is_integer():
+            found[int(graph.a[left])] = int(graph.value[right])
+    return tuple(sorted(found.items()))
+
+
+class Site:
+    """The versions of a program for arguments of one signature.
+
+    Whole numbers of the data that were read (as an index of a list, by `range`) are known beforehand: they choose among
+    recordings by a table, `keyed`, by inputs and by their values, and these have no other limit than memory."""
+
+    def __init__(self) -> None:
+        self.versions: list[Version] = []        # that hold for any whole numbers
+        self.keyed: dict[tuple[int, ...], dict[tuple[int, ...], list[Version]]] = {}
+        self.families: list[tuple[Family, Version]] = []     # versions that whole numbers select an operand of
+        self.recorded = 0                        # versions, those included that were given up
+        self.operations = 0                      # of the keyed ones
+        self.misfits = 0                         # recordings that their own row did not fit
+        self.captures: list[Any] = []            # of recordings that were given up: their leaves are still trained,
+        self.lost: list[Any] = []                # and where gradients get lost is still to be said
+        self.eager = False                       # no more versions: what none fits runs eagerly
+        self.first: tuple[list[Any], list[Any], Version] | None = None    # the first recording, until it was looked at
+
+    def __bool__(self) -> bool:
+        """Whether there is a recording, or there will be none."""
+        return bool(self.versions or self.keyed or self.eager)
+
+    def all(self) -> list[Version]:
+        keyed = (v for table in list(self.keyed.values()) for some in list(table.values()) for v in list(some))
+        return [*self.versions, *keyed]
+
+    def bucket(self, key: Key) -> list[Version]:
+        """Where the recordings with a key stand."""
+        if not key:
+            return self.versions
+        inputs, values = zip(*key, strict=True)
+        return self.keyed.setdefault(inputs, {}).setdefault(values, [])
+
+    def give_up(self, some: list[Version]) -> None:
+        for version in some:
+            self.bucket(version.key).remove(version)
+            self.families = [pair for pair in self.families if pair[1] is not version]
+            self.captures += version.captures
+            self.lost += version.lost
+
+    def only(self) -> Version | None:
+        """The one recording, if there is no other."""
+        found = self.all()
+        return found[0] if len(found) == 1 and not found[0].key else None
+
+    def relative(self, version: Version) -> Version | None:
+        """A version that a recording fits in, since it only selects another operand; that one may be new."""
+        if len(version.key) != 1:
+            return None
+        ((at, value),) = version.key
+        for k, (family, old) in enumerate(self.families):
+            if family.at == at and family.add(version.graph, value):
+                if old in self.versions:
+                    self.versions.remove(old)
+                self.families[k] = family, self._grown(family, version, old)
+                return self.families[k][1]
+        for values, bucket in list(self.keyed.get((at,), {}).items())[:4]:
+            for known in bucket:
+                family = Family(known.graph, at, values[0])
+                if family.add(version.graph, value):
+                    family.complete(version.graph, value)
+                    bucket.remove(known)
+                    self.families.append((family, self._grown(family, version, known)))
+                    return self.families[-1][1]
+        return None
+
+    def _grown(self, family: Family, version: Version, old: Version) -> Version:
+        made = Version(family.graph(), version.sizes)
+        made.known = family.at, np.array(sorted(family.selected))
+        made.lost, made.served = version.lost + old.lost, old.served
+        self.versions.append(made)
+        self.recorded += 1
+        return made
+
+
+def _groups(rows: Rows, inputs: tuple[int, ...], some: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Rows with the same values of these inputs, together."""
+    columns = rows.whole_columns()
+    values = np.stack([columns[i][some] for i in inputs], axis=1)
+    if len(some) == 1:
+        yield tuple(values[0].tolist()), some
+        return
+    order = np.lexsort(values.T)
+    ordered = values[order]
+    ends = np.flatnonzero((ordered[1:] != ordered[:-1]).any(axis=1)) + 1
+    for part in np.split(order, ends):
+        yield tuple(values[part[0]].tolist()), some[np.sort(part)]
+
+
+def _parting(versions: list[Version]) -> tuple[str, int]:
+    """File and line where most versions part."""
+    places: dict[Any, int] = {}
+    for version in versions:
+        for place, count in places_of(version.graph):
+            places[place] = places.get(place, 0) + count
+    return line_of(max(places, key=places.__getitem__) if places else None)

@@ -1,0 +1,27 @@
+"""How many threads a call may use."""
+
+from __future__ import annotations
+
+import operator
+import os
+from typing import Any
+
+import numpy as np
+
+from fastscalar._warnings import warn
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_count(value: Any, what: str = "threads") -> int:
+    """A number of threads as it was given, or, with a warning, how many there are cores for: more are only slower."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what}: expected a whole number of at least 1, got {value!r}")
+    there = cores() if value > 1 else 1
+    if value > there:
+        many = "1 core" if there == 1 else f"{there} cores"
+        warn(f"{what}: {value} are asked for, and this process may use {many}: it takes {there}", RuntimeWarning)
+    return min(operator.index(value), there)
