@@ -21,7 +21,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLongAndOverflow, PyLong_Check
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_GenericSetAttr
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -66,7 +66,6 @@ cdef extern from *:
 
 cdef enum:
     BIG_LEAF = 65536             # a leaf array of this many nodes is not moved for less room than its own size
-    PAGE = 4096
 
 cdef size_t YOUNG_BYTES = 4 << 20    # numbers held by young instructions that make a collection due
 cdef size_t OLD_BYTES = 32 << 20     # and by promoted ones, at least, that make a full one due
@@ -75,124 +74,33 @@ cdef Tape T
 cdef const fs_kernels *K         # the set of kernels in use
 cdef PyTypeObject *tensor_type = NULL
 
+# Scratch memory of the kernels.  Whoever emits an instruction reserves what its backward step needs: it never shrinks,
+# so that nothing can fail in the middle of a backward pass.
 
-# --- memory ---------------------------------------------------------------------------------------
-#
-# All memory of the engine comes through here.  `_fail_after(k)` lets the k-th request from now fail: the tests use
-# it to show that a refused allocation is a MemoryError which leaves everything as it was.
-
-cdef long long requests_left = -1
-
-
-cdef bint refused() noexcept nogil:
-    global requests_left
-    if requests_left < 0:
-        return False
-    requests_left -= 1
-    return requests_left < 0
+cdef double *work = NULL
+cdef int *work_int = NULL
+cdef size_t work_size = 0, work_int_size = 0
 
 
-cdef void *allocate(size_t size) noexcept nogil:
-    return NULL if refused() else PyMem_RawMalloc(size)
-
-
-cdef void *allocate_zeroed(size_t count, size_t size) noexcept nogil:
-    return NULL if refused() else PyMem_RawCalloc(count, size)
-
-
-cdef void *reallocate(void *block, size_t size) noexcept nogil:
-    return NULL if refused() else PyMem_RawRealloc(block, size)
-
-
-cdef int out_of_memory(what, size_t count) except -1:
-    raise MemoryError(f"{what}: no memory for {count:,}")
-
-
-# --- columns --------------------------------------------------------------------------------------
-
-cdef void copy_written(char *to, const char *source, size_t size) noexcept nogil:
-    """Copy into zeroed memory without touching pages of the target that would stay zero."""
-    cdef size_t at = 0, step
-    while at < size:
-        step = min(<size_t>PAGE, size - at)
-        if any_byte(source + at, step):
-            memcpy(to + at, source + at, step)
-        at += step
-
-
-cdef bint any_byte(const char *p, size_t size) noexcept nogil:
-    """Whether a byte is not zero."""
-    cdef size_t i
-    cdef unsigned long long word
-    for i in range(size // 8):
-        memcpy(&word, p + 8 * i, 8)
-        if word:
-            return True
-    for i in range(size // 8 * 8, size):
-        if p[i]:
-            return True
-    return False
-
-
-cdef int resize_zeroed(void **column, size_t count, size_t new_count, size_t size) except -1:
-    """Give a column that is zero beyond `count` new room, which is zero too.  On failure nothing has changed."""
-    cdef void *block = allocate_zeroed(new_count, size)
-    if block == NULL:
-        out_of_memory("the tape", new_count)
-    if column[0] != NULL:
-        copy_written(<char *>block, <char *>column[0], count * size)
-        if T.stress:
-            memset(column[0], 0xFB, count * size)
-        PyMem_RawFree(column[0])
-    column[0] = block
-    return 0
-
-
-cdef int resize_plain(void **column, size_t count, size_t new_count, size_t size) except -1:
+cdef int reserve_work(size_t doubles, size_t ints, str what) except -1:
+    global work, work_int, work_size, work_int_size
     cdef void *block
-    if T.stress:                                 # a new place every time, and the old one poisoned
-        block = allocate(new_count * size)
-        if block != NULL and column[0] != NULL:
-            memcpy(block, column[0], count * size)
-            memset(column[0], 0xFB, count * size)
-            PyMem_RawFree(column[0])
-    else:
-        block = reallocate(column[0], new_count * size)
-    if block == NULL:
-        out_of_memory("the tape", new_count)
-    column[0] = block
+    if doubles > work_size:
+        block = reallocate(work, doubles * sizeof(double))
+        if block == NULL:
+            out_of_memory(what, doubles)
+        work = <double *>block
+        work_size = doubles
+    if ints > work_int_size:
+        block = reallocate(work_int, ints * sizeof(int))
+        if block == NULL:
+            out_of_memory(what, ints)
+        work_int = <int *>block
+        work_int_size = ints
     return 0
 
 
-cdef int resize(Py_ssize_t capacity) except -1:
-    """Room for `capacity` nodes in every column.  A column that got its room keeps it when a later one is refused."""
-    cdef size_t used = T.n
-    if capacity < T.capacity:
-        T.capacity = capacity
-    resize_plain(<void **>&T.value, used, capacity, sizeof(double))
-    resize_plain(<void **>&T.record, used, capacity, sizeof(Record))
-    resize_zeroed(<void **>&T.grad, used, capacity, sizeof(double))
-    resize_zeroed(<void **>&T.handle, used, capacity, sizeof(void *))
-    T.fresh = used
-    if T.note != NULL:
-        resize_zeroed(<void **>&T.note, used, capacity, sizeof(int))
-    resize_zeroed(<void **>&T.mark, used, capacity, 1)
-    resize_zeroed(<void **>&T.mark64, (used >> 6) + 1, (capacity >> 6) + 1, 1)
-    resize_zeroed(<void **>&T.mark4k, (used >> 12) + 1, (capacity >> 12) + 1, 1)
-    resize_zeroed(<void **>&T.mark256k, (used >> 18) + 1, (capacity >> 18) + 1, 1)
-    T.capacity = capacity
-    return 0
-
-
-cdef void set_limit() noexcept nogil:
-    if T.stress or T.quiet or T.noting:
-        T.limit = 0
-    elif T.locked:
-        T.limit = T.capacity - SLACK
-    else:
-        T.limit = min(T.young + NURSERY, T.capacity - SLACK)
-    T.fresh = max(T.fresh, max(T.limit, T.n) + SLACK)    # scalar operations write there without saying so
-
+# --- the safepoint --------------------------------------------------------------------------------
 
 cdef int safepoint(Py_ssize_t need) except -1:
     """Room for `need` more nodes.  Collects if that is due: indices and pointers from before are void."""
@@ -221,118 +129,6 @@ cdef int safepoint(Py_ssize_t need) except -1:
         for i in range(T.n, T.n + need):         # what the caller is about to emit
             T.note[i] = here
     set_limit()
-    return 0
-
-
-cdef int grow(Py_ssize_t need) except -1:
-    if T.n + need + SLACK > T.max_nodes:
-        raise MemoryError(
-            f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
-    return resize(min(max(2 * T.capacity, T.n + need + SLACK), T.max_nodes))
-
-
-# --- wide instructions: table ---------------------------------------------------------------------
-
-cdef Wide *new_wide(int op, int count) except NULL:
-    """A slot for an instruction that is not on the tape yet: `publish` puts it there, `free_wide` gives it back."""
-    cdef Wide *q
-    cdef int capacity
-    cdef void *block
-    if T.n_free == 0:
-        if T.n_wide == T.wide_capacity:
-            capacity = max(64, 2 * T.wide_capacity)
-            block = reallocate(T.wide, capacity * sizeof(Wide *))
-            if block == NULL:
-                out_of_memory("the table of wide instructions", capacity)
-            T.wide = <Wide **>block
-            block = reallocate(T.free_slots, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("the table of wide instructions", capacity)
-            T.free_slots = <int *>block
-            T.wide_capacity = capacity
-        q = <Wide *>allocate_zeroed(1, sizeof(Wide))
-        if q == NULL:
-            out_of_memory("a wide instruction", 1)
-        q.slot = T.n_wide
-        T.wide[q.slot] = q
-        T.n_wide += 1
-    else:
-        T.n_free -= 1
-        q = T.wide[T.free_slots[T.n_free]]
-    q.op = op
-    q.count = count
-    q.factored = -1
-    return q
-
-
-cdef void free_operand(Operand *o) noexcept nogil:
-    PyMem_RawFree(o.index)
-    PyMem_RawFree(o.value)
-    PyMem_RawFree(o.row)
-
-
-cdef void free_wide(Wide *q) noexcept nogil:
-    cdef int slot = q.slot
-    free_operand(&q.x)
-    free_operand(&q.y)
-    free_operand(&q.z)
-    PyMem_RawFree(q.labels)
-    PyMem_RawFree(q.saved)
-    PyMem_RawFree(q.touched)
-    PyMem_RawFree(q.touched_rows)
-    PyMem_RawFree(q.f_row)
-    PyMem_RawFree(q.f_x)
-    PyMem_RawFree(q.f_g)
-    memset(q, 0, sizeof(Wide))
-    q.slot = slot
-    T.free_slots[T.n_free] = slot
-    T.n_free += 1
-
-
-cdef size_t operand_bytes(Operand *o) noexcept nogil:
-    if o.kind == INDEX:
-        return o.count * sizeof(int)
-    if o.kind == CONSTANT:
-        return o.count * sizeof(double)
-    if o.kind == SPARSE:
-        return o.count * (sizeof(int) + sizeof(double))
-    return 0
-
-
-cdef void publish(Wide *q) noexcept nogil:
-    """Put an instruction on the tape whose values already stand in value[n:n + count]."""
-    cdef Py_ssize_t i, written
-    cdef Record r
-    q.start = <int>T.n
-    r.op = WIDE
-    r.a = q.slot
-    for i in range(q.count):
-        r.b = <int>i
-        T.record[T.n + i] = r
-    if T.n < T.fresh:
-        written = min(<Py_ssize_t>q.count, T.fresh - T.n)
-        memset(T.grad + T.n, 0, written * sizeof(double))
-        memset(T.handle + T.n, 0, written * sizeof(void *))
-    T.n += q.count
-    if T.fresh < T.n:
-        T.fresh = T.n
-    q.bytes = operand_bytes(&q.x) + operand_bytes(&q.y) + operand_bytes(&q.z)
-    if q.saved != NULL:
-        q.bytes += q.x.count * sizeof(double)
-    if q.labels != NULL:
-        q.bytes += q.rows * sizeof(int)
-    T.young_bytes += q.bytes
-
-
-cdef int make_leaf(Wide *q, int rows) except -1:
-    """The part of an instruction that only arrays of leaves have.  The caller frees `q` if this fails."""
-    q.op = W_LEAF
-    q.rows = rows
-    q.cols = q.count // rows
-    q.touched = <unsigned char *>allocate_zeroed(rows, 1)
-    q.touched_rows = <int *>allocate(rows * sizeof(int))
-    if q.touched == NULL or q.touched_rows == NULL:
-        out_of_memory("an array of leaves", rows)
     return 0
 
 
@@ -2210,153 +2006,6 @@ def _method(int code):
     return method
 
 
-# --- operands of wide instructions ----------------------------------------------------------------
-
-cdef double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
-    if o.count == 1:
-        k = 0                                    # one element goes with every element of the other operand
-    if o.kind == RUN:
-        return T.value[o.start + k]
-    if o.kind == INDEX:
-        return T.value[o.index[k]]
-    return o.value[k]
-
-
-cdef int node_of(Operand *o, Py_ssize_t k) noexcept nogil:
-    """The node of an element; 0 for a number."""
-    if o.count == 1:
-        k = 0
-    if o.kind == RUN:
-        return <int>(o.start + k)
-    return o.index[k] if o.kind == INDEX else 0
-
-
-cdef Wide *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil:
-    """The array of leaves that an operand is all of, row for row; else NULL."""
-    cdef Wide *q
-    if o.kind != RUN or T.record[o.start].op != WIDE:
-        return NULL
-    q = T.wide[T.record[o.start].a]
-    return q if q.op == W_LEAF and q.count == o.count and q.cols == cols else NULL
-
-
-cdef const double *operand_values(Operand *o, double *room) noexcept nogil:
-    """The numbers of an operand, consecutive: in place, or gathered into `room`."""
-    cdef Py_ssize_t k
-    if o.kind == RUN:
-        return T.value + o.start
-    if o.kind == CONSTANT:
-        return o.value
-    for k in range(o.count):
-        room[k] = T.value[o.index[k]]
-    return room
-
-
-cdef int affine_input(Wide *q, int r, int **row, double **value) noexcept nogil:
-    """The non-zero inputs of sample r, with the values that they have now; how many."""
-    cdef int k
-    cdef const double *x
-    if q.x.kind == SPARSE:
-        row[0] = q.x.index + q.x.row[r]
-        value[0] = q.x.value + q.x.row[r]
-        return q.x.row[r + 1] - q.x.row[r]
-    if q.x.kind == RUN:
-        x = T.value + q.x.start + <Py_ssize_t>r * q.inner
-    else:
-        for k in range(q.inner):
-            work[k] = T.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
-        x = work
-    row[0] = work_int
-    value[0] = work + q.inner
-    return K.compress(work_int, work + q.inner, x, 1, q.inner)
-
-
-# Scratch memory of the kernels.  Whoever emits an instruction reserves what its backward step needs: it never shrinks,
-# so that nothing can fail in the middle of a backward pass.
-
-cdef double *work = NULL
-cdef int *work_int = NULL
-cdef size_t work_size = 0, work_int_size = 0
-
-
-cdef int reserve_work(size_t doubles, size_t ints, str what) except -1:
-    global work, work_int, work_size, work_int_size
-    cdef void *block
-    if doubles > work_size:
-        block = reallocate(work, doubles * sizeof(double))
-        if block == NULL:
-            out_of_memory(what, doubles)
-        work = <double *>block
-        work_size = doubles
-    if ints > work_int_size:
-        block = reallocate(work_int, ints * sizeof(int))
-        if block == NULL:
-            out_of_memory(what, ints)
-        work_int = <int *>block
-        work_int_size = ints
-    return 0
-
-
-# --- gradients of array leaves: touched rows, factored gradients ----------------------------------
-#
-# A row that is not in `touched` has gradient exactly 0.0 in memory, so that reset and SGD pass over it.  Every writer
-# enters its row first.  `factored >= 0`: nothing is touched, and the gradient is f_x (at rows f_row) times f_g; this is
-# what one Linear leaves in its weights, so that an SGD step reads and writes each weight once.  Whoever wants to see
-# such a gradient, or add to it, calls `materialise` first.
-
-cdef void enter_row(Wide *q, int row) noexcept nogil:
-    if not q.touched[row]:
-        q.touched[row] = 1
-        q.touched_rows[q.n_touched] = row
-        q.n_touched += 1
-
-
-cdef void materialise(Wide *q) noexcept nogil:
-    cdef int k, count = q.factored
-    if count < 0:
-        return
-    q.factored = -1
-    for k in range(count):
-        enter_row(q, q.f_row[k])
-    K.add_outer(T.grad + q.start, q.f_row, q.f_x, count, q.f_g, q.cols)
-
-
-cdef void reset_leaf(Wide *q) noexcept nogil:
-    """Gradient zero everywhere."""
-    cdef int k
-    q.factored = -1
-    for k in range(q.n_touched):
-        q.touched[q.touched_rows[k]] = 0
-        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
-    q.n_touched = 0
-
-
-cdef void zero_leaf(Wide *q) noexcept nogil:
-    """The same for users.  A signal handler may ask for it during a sweep, which goes on writing to rows it entered."""
-    cdef int k
-    if not T.sweeping:
-        reset_leaf(q)
-        return
-    q.factored = -1
-    for k in range(q.n_touched):
-        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
-
-
-cdef void read_gradient(int i) noexcept nogil:
-    if T.record[i].op == WIDE:
-        materialise(T.wide[T.record[i].a])
-
-
-cdef void write_gradient(int i) noexcept nogil:
-    """Before somebody outside a backward pass writes grad[i]."""
-    cdef Wide *q
-    if T.record[i].op == WIDE:
-        q = T.wide[T.record[i].a]
-        if q.op == W_LEAF:
-            materialise(q)
-            enter_row(q, T.record[i].b // q.cols)
-
-
 # --- backward -------------------------------------------------------------------------------------
 #
 # One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
@@ -2966,15 +2615,6 @@ cdef void affine_step(Wide *q, int k) noexcept nogil:
             contribute(p, f_send(g, value_of_exact(&q.y, j * q.cols + i)))
 
 
-cdef int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
-    """As node_of, without the rule that one element goes with every element."""
-    return <int>(o.start + k) if o.kind == RUN else o.index[k] if o.kind == INDEX else 0
-
-
-cdef double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
-    return T.value[o.start + k] if o.kind == RUN else T.value[o.index[k]] if o.kind == INDEX else o.value[k]
-
-
 # --- parents --------------------------------------------------------------------------------------
 
 cdef int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, list out) except -1:
@@ -3416,13 +3056,12 @@ def _collect():
 
 def _fail_after(long long requests):
     """Let the engine's memory request number `requests` + 1 from now on fail, and no other; -1: none."""
-    global requests_left
-    requests_left = requests
+    T.requests_left = requests
 
 
 def _requests_left():
     """Of those that `_fail_after` lets pass; -1 when the one has failed, or none was to."""
-    return requests_left
+    return T.requests_left
 
 
 def _set_max_nodes(Py_ssize_t nodes):
@@ -3561,7 +3200,7 @@ cdef bint check_operand(Operand *o, int before) except -1:
 cdef int open_tape() except -1:
     memset(&T, 0, sizeof(Tape))
     T.max_nodes = 0x7fffffff
-    T.first_listed = -1
+    T.first_listed = T.requests_left = -1
     resize(2 * NURSERY)
     T.value[0] = NAN
     T.grad[0] = 0.0

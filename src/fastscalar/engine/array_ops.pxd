@@ -1,0 +1,247 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
+# Array operations: the table of instructions that own a run of nodes, their operands, the gradients of array leaves.
+#
+# What they compute is in `_array_ops`, their backward steps in `array_backward.pxd`.
+
+from cpython.mem cimport PyMem_RawFree
+from libc.string cimport memcpy, memset
+
+from fastscalar._core cimport K, T, work, work_int
+from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
+from fastscalar.engine.tape cimport CONSTANT, INDEX, RUN, SPARSE, W_LEAF, WIDE, Operand, Record, Wide
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+cdef inline Wide *new_wide(int op, int count) except NULL:
+    """A slot for an instruction that is not on the tape yet: `publish` puts it there, `free_wide` gives it back."""
+    cdef Wide *q
+    cdef int capacity
+    cdef void *block
+    if T.n_free == 0:
+        if T.n_wide == T.wide_capacity:
+            capacity = max(64, 2 * T.wide_capacity)
+            block = reallocate(T.wide, capacity * sizeof(Wide *))
+            if block == NULL:
+                out_of_memory("the table of wide instructions", capacity)
+            T.wide = <Wide **>block
+            block = reallocate(T.free_slots, capacity * sizeof(int))
+            if block == NULL:
+                out_of_memory("the table of wide instructions", capacity)
+            T.free_slots = <int *>block
+            T.wide_capacity = capacity
+        q = <Wide *>allocate_zeroed(1, sizeof(Wide))
+        if q == NULL:
+            out_of_memory("a wide instruction", 1)
+        q.slot = T.n_wide
+        T.wide[q.slot] = q
+        T.n_wide += 1
+    else:
+        T.n_free -= 1
+        q = T.wide[T.free_slots[T.n_free]]
+    q.op = op
+    q.count = count
+    q.factored = -1
+    return q
+
+
+cdef inline void free_operand(Operand *o) noexcept nogil:
+    PyMem_RawFree(o.index)
+    PyMem_RawFree(o.value)
+    PyMem_RawFree(o.row)
+
+
+cdef inline void free_wide(Wide *q) noexcept nogil:
+    cdef int slot = q.slot
+    free_operand(&q.x)
+    free_operand(&q.y)
+    free_operand(&q.z)
+    PyMem_RawFree(q.labels)
+    PyMem_RawFree(q.saved)
+    PyMem_RawFree(q.touched)
+    PyMem_RawFree(q.touched_rows)
+    PyMem_RawFree(q.f_row)
+    PyMem_RawFree(q.f_x)
+    PyMem_RawFree(q.f_g)
+    memset(q, 0, sizeof(Wide))
+    q.slot = slot
+    T.free_slots[T.n_free] = slot
+    T.n_free += 1
+
+
+cdef inline size_t operand_bytes(Operand *o) noexcept nogil:
+    if o.kind == INDEX:
+        return o.count * sizeof(int)
+    if o.kind == CONSTANT:
+        return o.count * sizeof(double)
+    if o.kind == SPARSE:
+        return o.count * (sizeof(int) + sizeof(double))
+    return 0
+
+
+cdef inline void publish(Wide *q) noexcept nogil:
+    """Put an instruction on the tape whose values already stand in value[n:n + count]."""
+    cdef Py_ssize_t i, written
+    cdef Record r
+    q.start = <int>T.n
+    r.op = WIDE
+    r.a = q.slot
+    for i in range(q.count):
+        r.b = <int>i
+        T.record[T.n + i] = r
+    if T.n < T.fresh:
+        written = min(<Py_ssize_t>q.count, T.fresh - T.n)
+        memset(T.grad + T.n, 0, written * sizeof(double))
+        memset(T.handle + T.n, 0, written * sizeof(void *))
+    T.n += q.count
+    if T.fresh < T.n:
+        T.fresh = T.n
+    q.bytes = operand_bytes(&q.x) + operand_bytes(&q.y) + operand_bytes(&q.z)
+    if q.saved != NULL:
+        q.bytes += q.x.count * sizeof(double)
+    if q.labels != NULL:
+        q.bytes += q.rows * sizeof(int)
+    T.young_bytes += q.bytes
+
+
+cdef inline int make_leaf(Wide *q, int rows) except -1:
+    """The part of an instruction that only arrays of leaves have.  The caller frees `q` if this fails."""
+    q.op = W_LEAF
+    q.rows = rows
+    q.cols = q.count // rows
+    q.touched = <unsigned char *>allocate_zeroed(rows, 1)
+    q.touched_rows = <int *>allocate(rows * sizeof(int))
+    if q.touched == NULL or q.touched_rows == NULL:
+        out_of_memory("an array of leaves", rows)
+    return 0
+
+
+# --- operands -------------------------------------------------------------------------------------
+
+cdef inline double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    if o.count == 1:
+        k = 0                                    # one element goes with every element of the other operand
+    if o.kind == RUN:
+        return T.value[o.start + k]
+    if o.kind == INDEX:
+        return T.value[o.index[k]]
+    return o.value[k]
+
+
+cdef inline int node_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    """The node of an element; 0 for a number."""
+    if o.count == 1:
+        k = 0
+    if o.kind == RUN:
+        return <int>(o.start + k)
+    return o.index[k] if o.kind == INDEX else 0
+
+
+cdef inline int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
+    """As node_of, without the rule that one element goes with every element."""
+    return <int>(o.start + k) if o.kind == RUN else o.index[k] if o.kind == INDEX else 0
+
+
+cdef inline double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
+    return T.value[o.start + k] if o.kind == RUN else T.value[o.index[k]] if o.kind == INDEX else o.value[k]
+
+
+cdef inline Wide *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil:
+    """The array of leaves that an operand is all of, row for row; else NULL."""
+    cdef Wide *q
+    if o.kind != RUN or T.record[o.start].op != WIDE:
+        return NULL
+    q = T.wide[T.record[o.start].a]
+    return q if q.op == W_LEAF and q.count == o.count and q.cols == cols else NULL
+
+
+cdef inline const double *operand_values(Operand *o, double *room) noexcept nogil:
+    """The numbers of an operand, consecutive: in place, or gathered into `room`."""
+    cdef Py_ssize_t k
+    if o.kind == RUN:
+        return T.value + o.start
+    if o.kind == CONSTANT:
+        return o.value
+    for k in range(o.count):
+        room[k] = T.value[o.index[k]]
+    return room
+
+
+cdef inline int affine_input(Wide *q, int r, int **row, double **value) noexcept nogil:
+    """The non-zero inputs of sample r, with the values that they have now; how many."""
+    cdef int k
+    cdef const double *x
+    if q.x.kind == SPARSE:
+        row[0] = q.x.index + q.x.row[r]
+        value[0] = q.x.value + q.x.row[r]
+        return q.x.row[r + 1] - q.x.row[r]
+    if q.x.kind == RUN:
+        x = T.value + q.x.start + <Py_ssize_t>r * q.inner
+    else:
+        for k in range(q.inner):
+            work[k] = T.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
+        x = work
+    row[0] = work_int
+    value[0] = work + q.inner
+    return K.compress(work_int, work + q.inner, x, 1, q.inner)
+
+
+# --- gradients of array leaves: touched rows, factored gradients ----------------------------------
+#
+# A row that is not in `touched` has gradient exactly 0.0 in memory, so that reset and SGD pass over it.  Every writer
+# enters its row first.  `factored >= 0`: nothing is touched, and the gradient is f_x (at rows f_row) times f_g; this is
+# what one Linear leaves in its weights, so that an SGD step reads and writes each weight once.  Whoever wants to see
+# such a gradient, or add to it, calls `materialise` first.
+
+cdef inline void enter_row(Wide *q, int row) noexcept nogil:
+    if not q.touched[row]:
+        q.touched[row] = 1
+        q.touched_rows[q.n_touched] = row
+        q.n_touched += 1
+
+
+cdef inline void materialise(Wide *q) noexcept nogil:
+    cdef int k, count = q.factored
+    if count < 0:
+        return
+    q.factored = -1
+    for k in range(count):
+        enter_row(q, q.f_row[k])
+    K.add_outer(T.grad + q.start, q.f_row, q.f_x, count, q.f_g, q.cols)
+
+
+cdef inline void reset_leaf(Wide *q) noexcept nogil:
+    """Gradient zero everywhere."""
+    cdef int k
+    q.factored = -1
+    for k in range(q.n_touched):
+        q.touched[q.touched_rows[k]] = 0
+        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
+    q.n_touched = 0
+
+
+cdef inline void zero_leaf(Wide *q) noexcept nogil:
+    """The same for users.  A signal handler may ask for it during a sweep, which goes on writing to rows it entered."""
+    cdef int k
+    if not T.sweeping:
+        reset_leaf(q)
+        return
+    q.factored = -1
+    for k in range(q.n_touched):
+        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
+
+
+cdef inline void read_gradient(int i) noexcept nogil:
+    if T.record[i].op == WIDE:
+        materialise(T.wide[T.record[i].a])
+
+
+cdef inline void write_gradient(int i) noexcept nogil:
+    """Before somebody outside a backward pass writes grad[i]."""
+    cdef Wide *q
+    if T.record[i].op == WIDE:
+        q = T.wide[T.record[i].a]
+        if q.op == W_LEAF:
+            materialise(q)
+            enter_row(q, T.record[i].b // q.cols)

@@ -1,0 +1,131 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
+# Memory: every request of the engine, and the columns of the tape.
+#
+# `T.requests_left` lets a request be refused: the tests use it to show that a refused allocation is a MemoryError which
+# leaves everything as it was.
+
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from libc.string cimport memcpy, memset
+
+from fastscalar._core cimport T
+from fastscalar.engine.tape cimport NURSERY, SLACK, Record
+
+cdef enum:
+    PAGE = 4096
+
+
+cdef inline bint refused() noexcept nogil:
+    if T.requests_left < 0:
+        return False
+    T.requests_left -= 1
+    return T.requests_left < 0
+
+
+cdef inline void *allocate(size_t size) noexcept nogil:
+    return NULL if refused() else PyMem_RawMalloc(size)
+
+
+cdef inline void *allocate_zeroed(size_t count, size_t size) noexcept nogil:
+    return NULL if refused() else PyMem_RawCalloc(count, size)
+
+
+cdef inline void *reallocate(void *block, size_t size) noexcept nogil:
+    return NULL if refused() else PyMem_RawRealloc(block, size)
+
+
+cdef inline int out_of_memory(what, size_t count) except -1:
+    raise MemoryError(f"{what}: no memory for {count:,}")
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+cdef inline bint any_byte(const char *p, size_t size) noexcept nogil:
+    """Whether a byte is not zero."""
+    cdef size_t i
+    cdef unsigned long long word
+    for i in range(size // 8):
+        memcpy(&word, p + 8 * i, 8)
+        if word:
+            return True
+    for i in range(size // 8 * 8, size):
+        if p[i]:
+            return True
+    return False
+
+
+cdef inline void copy_written(char *to, const char *source, size_t size) noexcept nogil:
+    """Copy into zeroed memory without touching pages of the target that would stay zero."""
+    cdef size_t at = 0, step
+    while at < size:
+        step = min(<size_t>PAGE, size - at)
+        if any_byte(source + at, step):
+            memcpy(to + at, source + at, step)
+        at += step
+
+
+cdef inline int resize_zeroed(void **column, size_t count, size_t new_count, size_t size) except -1:
+    """Give a column that is zero beyond `count` new room, which is zero too.  On failure nothing has changed."""
+    cdef void *block = allocate_zeroed(new_count, size)
+    if block == NULL:
+        out_of_memory("the tape", new_count)
+    if column[0] != NULL:
+        copy_written(<char *>block, <char *>column[0], count * size)
+        if T.stress:
+            memset(column[0], 0xFB, count * size)
+        PyMem_RawFree(column[0])
+    column[0] = block
+    return 0
+
+
+cdef inline int resize_plain(void **column, size_t count, size_t new_count, size_t size) except -1:
+    cdef void *block
+    if T.stress:                                 # a new place every time, and the old one poisoned
+        block = allocate(new_count * size)
+        if block != NULL and column[0] != NULL:
+            memcpy(block, column[0], count * size)
+            memset(column[0], 0xFB, count * size)
+            PyMem_RawFree(column[0])
+    else:
+        block = reallocate(column[0], new_count * size)
+    if block == NULL:
+        out_of_memory("the tape", new_count)
+    column[0] = block
+    return 0
+
+
+cdef inline int resize(Py_ssize_t capacity) except -1:
+    """Room for `capacity` nodes in every column.  A column that got its room keeps it when a later one is refused."""
+    cdef size_t used = T.n
+    if capacity < T.capacity:
+        T.capacity = capacity
+    resize_plain(<void **>&T.value, used, capacity, sizeof(double))
+    resize_plain(<void **>&T.record, used, capacity, sizeof(Record))
+    resize_zeroed(<void **>&T.grad, used, capacity, sizeof(double))
+    resize_zeroed(<void **>&T.handle, used, capacity, sizeof(void *))
+    T.fresh = used
+    if T.note != NULL:
+        resize_zeroed(<void **>&T.note, used, capacity, sizeof(int))
+    resize_zeroed(<void **>&T.mark, used, capacity, 1)
+    resize_zeroed(<void **>&T.mark64, (used >> 6) + 1, (capacity >> 6) + 1, 1)
+    resize_zeroed(<void **>&T.mark4k, (used >> 12) + 1, (capacity >> 12) + 1, 1)
+    resize_zeroed(<void **>&T.mark256k, (used >> 18) + 1, (capacity >> 18) + 1, 1)
+    T.capacity = capacity
+    return 0
+
+
+cdef inline int grow(Py_ssize_t need) except -1:
+    if T.n + need + SLACK > T.max_nodes:
+        raise MemoryError(
+            f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
+    return resize(min(max(2 * T.capacity, T.n + need + SLACK), T.max_nodes))
+
+
+cdef inline void set_limit() noexcept nogil:
+    if T.stress or T.quiet or T.noting:
+        T.limit = 0
+    elif T.locked:
+        T.limit = T.capacity - SLACK
+    else:
+        T.limit = min(T.young + NURSERY, T.capacity - SLACK)
+    T.fresh = max(T.fresh, max(T.limit, T.n) + SLACK)    # scalar operations write there without saying so

@@ -1,0 +1,322 @@
+# The data sheet of the tape: every field, its owner and its invariant.  Private, not an API.
+#
+# "node" is an index into the columns of the tape, "slot" an index into the table of wide instructions.
+
+cdef extern from "kernels.h":
+    enum:
+        FS_RULE_SGD
+        FS_RULE_ADAM
+        FS_RULE_ADAMW
+        FS_RULE_RMSPROP
+    ctypedef struct fs_rule:    # see rules.h
+        int kind
+        int nesterov
+        double rate
+        double decay
+        double momentum
+        double beta1
+        double beta2
+        double eps
+        double correction1
+        double correction2
+        double scale
+        double limit
+    ctypedef struct fs_kernels:
+        const char *name
+        int (*compress)(int *row, double *value, const double *x, Py_ssize_t stride, int n) noexcept nogil
+        void (*affine)(double *out, const double *b, const double *w, int n,
+                       const int *row, const double *x, int nnz) noexcept nogil
+        void (*add_outer)(double *a, const int *row, const double *x, int nnz, const double *g, int n) noexcept nogil
+        void (*step_outer)(double *w, double lr, const int *row, const double *x, int nnz,
+                           const double *g, int n) noexcept nogil
+        void (*add_input_gradient)(double *dx, const double *w, const double *g, int m, int n) noexcept nogil
+        void (*add)(double *y, const double *x, Py_ssize_t n) noexcept nogil
+        void (*step)(double *w, double lr, const double *g, Py_ssize_t n) noexcept nogil
+        void (*relu)(double *y, const double *x, Py_ssize_t n) noexcept nogil
+        void (*add_relu_gradient)(double *dx, const double *x, const double *g, Py_ssize_t n) noexcept nogil
+        void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t,
+                            Py_ssize_t n) noexcept nogil
+        void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t,
+                           Py_ssize_t n) noexcept nogil
+        double (*squares_double)(const double *x, Py_ssize_t n) noexcept nogil
+        double (*squares_float)(const float *x, Py_ssize_t n) noexcept nogil
+    const fs_kernels *fs_kernels_select(const char *name) noexcept nogil
+
+
+cdef enum:
+    NURSERY = 32768         # nodes; see docs/design/0002
+    SLACK = 2               # nodes that may be emitted after one `n < limit` test: a constant and a result
+    PORTION = 1 << 26       # multiplications of a Linear between two looks at signals: some 10 ms
+
+
+# What made a scalar node.  The order of the first four is used: code <= WIDE has no scalar operands.
+cdef enum Code:
+    LEAF                    # made by the user
+    CONST                   # a number in an expression: a leaf that the user never named
+    WIDE                    # one of the run of a wide instruction
+    ADD                     # from here on: rows of the operation table, ADD is the first
+    SUB
+    MUL
+    DIV
+    POW
+    NEG
+    RELU
+    EXP
+    LOG
+    EXP2
+    EXPM1
+    LOG2
+    LOG10
+    LOG1P
+    SQRT
+    CBRT
+    SIN
+    COS
+    TAN
+    ASIN
+    ACOS
+    ATAN
+    SINH
+    COSH
+    TANH
+    ASINH
+    ACOSH
+    ATANH
+    ERF
+    ERFC
+    NDTR
+    LGAMMA
+    DIGAMMA
+    ABS
+    SIGN
+    FLOOR
+    CEIL
+    TRUNC
+    DEGREES
+    RADIANS
+    SIGMOID
+    SOFTPLUS
+    SILU
+    GELU
+    MINIMUM
+    MAXIMUM
+    ATAN2
+    HYPOT
+    COPYSIGN
+    FMOD
+    MOD
+    FLOORDIV
+    LEAKY_RELU
+    ELU
+    POLYGAMMA
+    REMAINDER
+    GAMMA
+    SEND                    # in a sweep that is recorded: a gradient times a slope, 0.0 if the gradient is zero
+    N_CODES
+
+
+# What a wide instruction does; 0 is a free slot.
+cdef enum WideCode:
+    W_FREE
+    W_LEAF                  # an array made by the user, or a result under no_grad
+    W_AFFINE                # out = z + x @ y: x inputs, y weights (in, out), z bias
+    W_MAP1                  # one unary row of the operation table for every element
+    W_MAP2                  # one binary row; an operand of one element goes with every element of the other
+    W_SUM                   # ((0.0 + x[0]) + x[1]) + ...
+    W_DOT                   # ((0.0 + x[0] * y[0]) + x[1] * y[1]) + ...
+    W_LOGSUMEXP             # log(sum(exp(x)))
+    W_SOFTMAX               # exp(x) / sum(exp(x))
+    W_SQUARED               # squared_loss(x, y): half the sum of the squared differences
+    W_MSE                   # mse_loss(x, y): their mean
+    W_XENT                  # cross_entropy(x, labels)
+    W_CUSTOM                # the user's own operation: parents x, its step a Python callable (Pin.step)
+    W_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
+    W_SELECT                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
+    W_BEST                  # there: max, min, argmax, argmin of x, by `code` (BestCode); labels[0]: which element it is
+
+
+cdef enum BestCode:
+    BEST_MAX
+    BEST_MIN
+    BEST_ARGMAX
+    BEST_ARGMIN
+
+
+cdef enum OperandKind:
+    NOTHING
+    RUN                     # consecutive nodes of one instruction
+    INDEX                   # any nodes
+    CONSTANT                # numbers
+    SPARSE                  # numbers, the non-zero ones of each row
+
+
+ctypedef struct Record:     # 12 bytes a node
+    unsigned char op        # Code
+    int a                   # scalar: first operand (node; 0 is nobody); wide: slot of the instruction; leaf: when its
+    #                         value was last written, a number of T.writes, 0: never
+    int b                   # scalar: second operand (node; 0 is nobody); wide: offset in the run; leaf: the sweep
+    #                         that reached it last, so that it needs neither a mark nor a visit
+
+
+ctypedef struct Operand:
+    int kind                # OperandKind
+    int count               # elements in it
+    int start               # RUN: first node
+    int *index              # INDEX: nodes; SPARSE: columns; owned
+    double *value           # CONSTANT, SPARSE: numbers; owned
+    int *row                # SPARSE: where each row begins in index and value, and the end; owned
+
+
+ctypedef struct Wide:
+    int op                  # WideCode
+    int slot                # its own place in the table
+    int code                # W_MAP1, W_MAP2: Code
+    int start               # first node of its run
+    int count               # nodes in its run
+    int handles             # live Tensors of its nodes  }  with either it stays
+    int arrays              # live TensorArrays of it    }
+    int rows                # W_LEAF, W_AFFINE, W_XENT, W_SQUARED, W_MSE: rows ...
+    int cols                # ... and columns of the run, of the outputs, of the logits
+    int inner               # W_AFFINE: inputs of one sample
+    Operand x
+    Operand y
+    Operand z
+    int *labels             # W_XENT: one a row; W_GATHER, W_BEST: the index; W_SELECT: the outcome; owned
+    int argument            # W_XENT, W_GATHER: the whole number of a program that it depends on + 1; 0: none, of a
+    #                         gather the number y, which the program computes
+    int pin                 # W_CUSTOM: its Pin + 1; 0: none
+    double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
+    #                         W_SQUARED, W_MSE: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
+    size_t bytes            # owned by it outside the columns
+    int written             # when a value of its run was last written, a number of T.writes, 0: never
+    # collection
+    bint alive              # reached by the mark phase; false outside a collection
+    int new_start           # where it will lie
+    # backward
+    bint whole              # every element of the run is reached and reset; false outside a backward
+    bint listed             # in the list of instructions to tidy up after this backward
+    int partial             # elements reached one by one
+    int next_listed         # that list: the next slot, -1 at the end
+    int done                # W_AFFINE: rows whose step is done, while the sweep stands in it; else 0
+    # W_LEAF only: gradients.  A row that is not touched has gradient exactly 0.0 in memory.
+    unsigned char *touched  # one byte a row; owned
+    int *touched_rows       # the touched ones in the order of touching; owned
+    int n_touched
+    int factored            # >= 0: no row is touched and the gradient is the outer product of this many f_x with f_g
+    int *f_row              # room for `rows`, or NULL while no Linear has used the array; owned
+    double *f_x             # the same
+    double *f_g             # room for `cols`
+
+
+ctypedef struct Write:      # a moment at which `.data` was assigned to
+    int number              # its name; ascending; the next entry's number ends what goes by this one
+    int at                  # how long the tape was: nodes from here on are younger
+
+
+ctypedef struct Pin:        # attributes that a user set on a node
+    void *tensor            # its Tensor (owned): alive as long as the node is
+    void *attributes        # dict (owned)
+    void *gradient          # Tensor (owned): the gradient as backward(create_graph=True) recorded it, or NULL
+    void *step              # the `_backward` that the user gave a W_CUSTOM node (owned), or NULL
+    int written             # of a scalar node that is no leaf: as Wide.written
+
+
+ctypedef struct Tape:
+    # columns, indexed by node; node 0 is nobody (value NaN), so that every operand index is valid
+    double *value
+    double *grad            # zero from `fresh` on
+    void **handle           # the one live Tensor of a node, not owned, or NULL; zero from `fresh` on
+    Record *record
+    unsigned char *mark     # backward, collection: reached; zero outside them
+    unsigned char *mark64   # summary levels of `mark`: one byte for 64 nodes,
+    unsigned char *mark4k   # for 4,096
+    unsigned char *mark256k  # and for 262,144; used by backward only
+    Py_ssize_t n            # nodes on the tape
+    Py_ssize_t limit        # a scalar operation that finds n >= limit goes through the safepoint
+    Py_ssize_t capacity     # nodes that the columns have room for; limit + 2 <= capacity
+    Py_ssize_t fresh        # grad and handle were never written from here on
+    Py_ssize_t young        # where the nursery begins
+    # collection
+    Py_ssize_t promoted     # nodes that left the nursery since the last full collection
+    Py_ssize_t old_alive    # scalar and computed nodes that it left in the old part
+    size_t young_bytes      # owned by wide instructions made since the last collection
+    size_t old_bytes        # owned by those that have left the nursery since the last full collection
+    size_t old_bytes_alive  # owned by those that the last full collection left
+    int locked              # > 0: no collection (somebody holds indices while Python may run)
+    int *scratch            # new places of scalar nodes during a collection
+    Py_ssize_t scratch_size
+    long long collections   # counters, for tests and `tape_info`
+    long long full_collections
+    # values that were written: see "a value changed in between"
+    Py_ssize_t written      # T.writes[n_writes - 1].at, or 0: what is younger was computed after every write
+    int moment              # number of the last write
+    Write *writes
+    int n_writes
+    int write_room
+    # wide instructions
+    Wide **wide             # by slot; the structs never move
+    int *free_slots
+    int n_wide              # slots in use or free
+    int n_free
+    int wide_capacity
+    # attributes
+    Pin *pins               # by Tensor.pin - 1
+    int *free_pins
+    int *young_pins         # of nodes in the nursery
+    void **hidden           # during a collection: handles that are no roots
+    int n_hidden
+    int hidden_capacity
+    int n_steps             # pins with a step
+    int *grave              # pins of dead nodes, to release when the tape is consistent
+    int n_pins
+    int n_free_pins
+    int n_young_pins
+    int n_grave
+    int pin_capacity
+    int n_recorded          # pins with a gradient
+    # backward
+    bint sweeping           # in a backward
+    bint accumulate         # the gradients of leaves are kept
+    int number              # of this sweep, from 1
+    unsigned long owner     # thread that is in it
+    int first_listed        # instructions to tidy up: a slot, -1 is none
+    int custom              # W_CUSTOM node whose step is to be called next; 0: none
+    int at                  # where the sweep stands while Python may run; 0 when it is done
+    # modes
+    int quiet               # threads in no_grad
+    bint stress             # every safepoint collects and moves everything
+    int noting              # open detect_anomaly blocks
+    int *note               # by node: where it was recorded, a number that `locate` gave, 0: before; NULL: not noting
+    Py_ssize_t max_nodes    # 2**31 - 1, less in a test
+    long long requests_left  # of memory, before one is refused, for a test; -1: none is
+
+
+ctypedef double (*Unary)(double) noexcept nogil
+ctypedef double (*Slope1)(double, double) noexcept nogil
+ctypedef double (*Binary)(double, double) noexcept nogil
+ctypedef double (*Slope2)(double, double, double) noexcept nogil
+
+cdef enum InfinityMeans:
+    NO_ERROR
+    POLE                    # ValueError
+    TOO_LARGE               # OverflowError
+
+cdef enum Reads:
+    READS_NOTHING = 0
+    READS_A = 1             # the left operand
+    READS_B = 2             # the right one
+    READS_V = 4             # the result
+
+ctypedef struct Row:        # of the operation table
+    const char *name
+    int arity
+    int infinity            # InfinityMeans
+    bint method             # is a method of Tensor and TensorArray of this name
+    bint divides            # right operand 0 is a ZeroDivisionError
+    int reads_a             # what the derivative by the left and by the right operand reads: Reads
+    int reads_b
+    Unary f                 # arity 1: value, derivative
+    Slope1 d
+    Binary f2               # arity 2: value, derivatives by the left and the right operand
+    Slope2 da
+    Slope2 db
