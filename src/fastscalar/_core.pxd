@@ -45,6 +45,7 @@ cdef bint recording()
 cdef Tensor result(int op, int a, int b, double v)
 cdef Tensor handle_of(int i)
 cdef int bound(Tensor t) except -1
+cdef dict attributes_of(Tensor t)
 
 cdef Recorder recording_here()
 cdef int forbid(str what) except -1
@@ -57,9 +58,6 @@ cdef str best_name(int code)
 cdef int as_number(object x, double *v) except -1
 cdef bint is_error(int code, double a, double b, double v) noexcept nogil
 
-cdef int moment_of_write() except -1
-cdef int wrote(int i) except -1
-cdef int require_unchanged(int i) except -1
 
 cdef str name_of(int i)
 cdef void mark_node(int p) noexcept nogil
@@ -76,3 +74,4 @@ cdef void end_sweep() noexcept
 
 from fastscalar.engine.memory cimport *
 from fastscalar.engine.array_ops cimport *
+from fastscalar.engine.writes cimport moment_of_write, require_unchanged, wrote

@@ -26,9 +26,13 @@ from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, 
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY, NAN, isinf, isnan
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memset
 
+from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_recorded, pin, recorded_gradient,
+                                           release_dead)
+from fastscalar.engine.collect cimport YOUNG_BYTES, collect, collect_old, promote
 from fastscalar.engine.formulas cimport *
+from fastscalar.engine.writes cimport changed_in, changed_operand, has_nodes, raise_changed
 
 import math
 import numbers
@@ -47,11 +51,6 @@ cdef extern from "Python.h":
         void *tp_descr_set
     PyObject *_PyType_Lookup(PyTypeObject *, object)
     void PyType_Modified(PyTypeObject *)
-    bint PyFunction_Check_ "PyFunction_Check"(PyObject *) nogil
-    PyObject *PyFunction_GetClosure_ "PyFunction_GetClosure"(PyObject *) nogil
-    Py_ssize_t PyTuple_GET_SIZE_ "PyTuple_GET_SIZE"(PyObject *) nogil
-    PyObject *PyTuple_GET_ITEM_ "PyTuple_GET_ITEM"(PyObject *, Py_ssize_t) nogil
-    PyObject *PyCell_GET_ "PyCell_GET"(PyObject *) nogil
     PyObject *PyThreadState_GetDict()
 
 cdef extern from *:
@@ -64,15 +63,8 @@ cdef extern from *:
     """
     bint is_zero_or_nan "FS_IS_ZERO_OR_NAN"(double) noexcept nogil
 
-cdef enum:
-    BIG_LEAF = 65536             # a leaf array of this many nodes is not moved for less room than its own size
-
-cdef size_t YOUNG_BYTES = 4 << 20    # numbers held by young instructions that make a collection due
-cdef size_t OLD_BYTES = 32 << 20     # and by promoted ones, at least, that make a full one due
-
 cdef Tape T
 cdef const fs_kernels *K         # the set of kernels in use
-cdef PyTypeObject *tensor_type = NULL
 
 # Scratch memory of the kernels.  Whoever emits an instruction reserves what its backward step needs: it never shrinks,
 # so that nothing can fail in the middle of a backward pass.
@@ -111,7 +103,7 @@ cdef int safepoint(Py_ssize_t need) except -1:
         here = locate()                          # first: it runs Python
     if T.stress:
         stress()
-    elif T.n + need > T.young + NURSERY or T.young_bytes > YOUNG_BYTES:
+    elif T.n + need > T.young + NURSERY or T.young_bytes > <size_t>YOUNG_BYTES:
         if not T.locked:
             collect()
             if need > NURSERY // 2:
@@ -129,467 +121,6 @@ cdef int safepoint(Py_ssize_t need) except -1:
         for i in range(T.n, T.n + need):         # what the caller is about to emit
             T.note[i] = here
     set_limit()
-    return 0
-
-
-# --- collection -----------------------------------------------------------------------------------
-#
-# Mark: from young to old, a node is alive if it has a handle or something alive refers to it.  Place: from old to
-# young, everything alive gets its new index and operands are rewritten, while all records are where they were.  Slide.
-# A young collection does this from T.young on: nothing older can refer into the nursery, so no write barrier.
-#
-# Wide instructions are visited once, whatever their length; `alive` and `new_start` stand in their struct, and a
-# reference into a run is translated through the run's record.  So a collection beside 47 million pixels costs nothing.
-
-cdef inline void keep(int p, Py_ssize_t base) noexcept nogil:
-    if p >= base:
-        if T.record[p].op == WIDE:
-            T.wide[T.record[p].a].alive = True
-        else:
-            T.mark[p] = 1
-
-
-cdef void keep_operand(Operand *o, Py_ssize_t base) noexcept nogil:
-    cdef int k
-    if o.kind == RUN:
-        keep(o.start, base)
-    elif o.kind == INDEX:
-        for k in range(o.count):
-            keep(o.index[k], base)
-
-
-cdef void keep_closure(Pin *p, Py_ssize_t base) noexcept nogil:
-    cdef void **held = T.hidden + T.hidden_capacity // 2     # the scratch half; `hide` is done with it
-    cdef int k
-    for k in range(held_by(p, base, held)):
-        keep((<Tensor>held[k]).index, base)
-
-
-cdef Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
-    cdef Py_ssize_t i = T.n - 1, alive = 0
-    cdef Wide *q
-    while i >= base:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            i = q.start
-            if q.alive or q.handles or q.arrays:
-                q.alive = True
-                alive += q.count
-                keep_operand(&q.x, base)
-                keep_operand(&q.y, base)
-                keep_operand(&q.z, base)
-                if q.op == W_CUSTOM and q.pin and T.n_hidden:
-                    keep_closure(&T.pins[q.pin - 1], base)
-        elif T.mark[i] or T.handle[i] != NULL:
-            T.mark[i] = 1
-            alive += 1
-            if T.record[i].op > WIDE:
-                keep(T.record[i].a, base)
-                keep(T.record[i].b, base)
-        i -= 1
-    return alive
-
-
-cdef inline int place(int p, Py_ssize_t base) noexcept nogil:
-    if p < base:
-        return p
-    if T.record[p].op == WIDE:
-        return T.wide[T.record[p].a].new_start + T.record[p].b
-    return T.scratch[p - base]
-
-
-cdef void place_operand(Operand *o, Py_ssize_t base) noexcept nogil:
-    cdef int k
-    if o.kind == RUN:
-        o.start = place(o.start, base)
-    elif o.kind == INDEX:
-        for k in range(o.count):
-            o.index[k] = place(o.index[k], base)
-
-
-cdef Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
-    cdef Py_ssize_t i = base, to = base, due
-    cdef int k = T.n_writes, first               # the next write to place, and where it stands
-    cdef Wide *q
-    while k > 0 and T.writes[k - 1].at > base:
-        k -= 1
-    first = k
-    due = T.writes[k].at if k < T.n_writes else T.n
-    while i < T.n:
-        while i >= due:
-            T.writes[k].at = <int>to
-            k += 1
-            due = T.writes[k].at if k < T.n_writes else T.n
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            if q.alive:
-                if q.op == W_LEAF and q.count >= BIG_LEAF and i - to < q.count:
-                    to = i                       # moving it costs more than the gap: `slide` fills that with leaves
-                q.new_start = <int>to
-                place_operand(&q.x, base)
-                place_operand(&q.y, base)
-                place_operand(&q.z, base)
-                to += q.count
-            i += q.count
-        else:
-            if T.mark[i]:
-                T.scratch[i - base] = <int>to
-                if T.record[i].op > WIDE:
-                    T.record[i].a = place(T.record[i].a, base)
-                    T.record[i].b = place(T.record[i].b, base)
-                to += 1
-            i += 1
-    while k < T.n_writes:
-        T.writes[k].at = <int>to
-        k += 1
-    merge_writes(first)
-    return to
-
-
-cdef void slide(Py_ssize_t base) noexcept nogil:
-    cdef Py_ssize_t i = base, to = base, k, count
-    cdef Wide *q
-    while i < T.n:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            count = q.count
-            if not q.alive:
-                free_wide(q)
-            else:
-                q.alive = False
-                while to < q.new_start:
-                    memset(&T.record[to], 0, sizeof(Record))
-                    T.value[to] = T.grad[to] = 0.0
-                    T.handle[to] = NULL
-                    to += 1
-                if to != i:
-                    memmove(T.value + to, T.value + i, count * sizeof(double))
-                    memmove(T.grad + to, T.grad + i, count * sizeof(double))
-                    memmove(T.record + to, T.record + i, count * sizeof(Record))
-                    memmove(T.handle + to, T.handle + i, count * sizeof(void *))
-                    q.start = <int>to
-                    if q.handles:
-                        for k in range(to, to + count):
-                            if T.handle[k] != NULL:
-                                (<Tensor>T.handle[k]).index = <int>k
-                to += count
-            i += count
-        else:
-            if T.mark[i]:
-                T.mark[i] = 0
-                if to != i:
-                    T.value[to] = T.value[i]
-                    T.grad[to] = T.grad[i]
-                    T.record[to] = T.record[i]
-                    T.handle[to] = T.handle[i]
-                    if T.handle[to] != NULL:
-                        (<Tensor>T.handle[to]).index = <int>to
-                to += 1
-            i += 1
-    T.n = to
-
-
-cdef void slide_notes(Py_ssize_t base) noexcept nogil:
-    """As `slide`, before it, for the column that only `detect_anomaly` has."""
-    cdef Py_ssize_t i = base
-    cdef Wide *q
-    while i < T.n:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            if q.alive:
-                memmove(T.note + q.new_start, T.note + i, q.count * sizeof(int))
-            i += q.count
-        else:
-            if T.mark[i]:
-                T.note[T.scratch[i - base]] = T.note[i]
-            i += 1
-
-
-cdef void merge_writes(int first) noexcept nogil:
-    """Of writes from `first` on between which nothing lives any more the oldest stands for all."""
-    cdef int k, kept = first
-    for k in range(first, T.n_writes):
-        if kept == 0 or T.writes[k].at != T.writes[kept - 1].at:
-            T.writes[kept] = T.writes[k]
-            kept += 1
-    T.n_writes = kept
-    T.written = T.writes[kept - 1].at if kept else 0
-
-
-# What is a root?  A handle that somebody outside holds.  The table of attributes holds a reference to each pinned
-# Tensor, and the step of a user's own operation is a closure that holds the operation's result and operands, as in
-#
-#     out = Tensor(self.data * other.data, (self, other))
-#     def step(): self.grad += other.data * out.grad; ...
-#     out._backward = step
-#
-# These references are counted, as Python's cyclic collector does; a handle that has no others is hidden while the
-# living are marked.  A living operation keeps what its closure holds.  Only closures that nobody else holds are looked
-# into, and only for nodes that are not younger than the operation; anything else counts as held from outside.
-
-cdef void *closure_of(Pin *p) noexcept nogil:
-    """The cells of a pin's step, NULL if there are none or somebody else could use them."""
-    cdef PyObject *step = <PyObject *>p.step
-    cdef PyObject *cells
-    if step == NULL or step.ob_refcnt != 1 or not PyFunction_Check_(step):
-        return NULL
-    cells = PyFunction_GetClosure_(step)
-    return cells if cells != NULL and cells.ob_refcnt == 1 else NULL
-
-
-cdef int held_by(Pin *p, Py_ssize_t base, void **out) noexcept nogil:
-    """The Tensors from `base` on, one for each reference, in the closure of a pin's step; how many."""
-    cdef PyObject *cells = <PyObject *>closure_of(p)
-    cdef PyObject *cell
-    cdef PyObject *content
-    cdef Py_ssize_t k
-    cdef int n = 0, own = (<Tensor>p.tensor).index
-    if cells == NULL:
-        return 0
-    for k in range(PyTuple_GET_SIZE_(cells)):
-        cell = PyTuple_GET_ITEM_(cells, k)
-        content = PyCell_GET_(cell)
-        if cell.ob_refcnt == 1 and content != NULL and content.ob_type == tensor_type:
-            if base <= (<Tensor>content).index <= own:
-                out[n] = content
-                n += 1
-    return n
-
-
-cdef bint reserve_hidden(Py_ssize_t base) noexcept nogil:
-    """Room in T.hidden for every handle that `hide` may put there, twice (the second half is scratch)."""
-    cdef int k, p, count = T.n_young_pins if base == T.young else T.n_pins
-    cdef Py_ssize_t need = 4 * count if T.n_recorded else 2 * count
-    cdef PyObject *cells
-    cdef void *block
-    if T.n_steps:
-        for k in range(count):
-            p = T.young_pins[k] if base == T.young else k
-            if T.pins[p].tensor != NULL:
-                cells = <PyObject *>closure_of(&T.pins[p])
-                need += 2 * PyTuple_GET_SIZE_(cells) if cells != NULL else 0
-    if need > T.hidden_capacity:
-        block = reallocate(T.hidden, need * sizeof(void *))
-        if block == NULL:
-            return False
-        T.hidden = <void **>block
-        T.hidden_capacity = <int>need
-    return True
-
-
-cdef void hide(Py_ssize_t base) noexcept nogil:
-    """Take the handles that only the tape's own tables hold out of sight, so that they keep nothing alive."""
-    cdef int k, m, p, n, count = T.n_young_pins if base == T.young else T.n_pins
-    cdef int found = 0
-    cdef void **held
-    if count == 0:
-        return
-    memset(T.scratch, 0, (T.n - base) * sizeof(int))     # references that we know, by node
-    for k in range(count):
-        p = T.young_pins[k] if base == T.young else k
-        if T.pins[p].tensor == NULL or (<Tensor>T.pins[p].tensor).index == 0:
-            continue
-        held = T.hidden + T.hidden_capacity // 2 + found
-        n = held_by(&T.pins[p], base, held)
-        for m in range(n):
-            T.scratch[(<Tensor>held[m]).index - base] += 1
-        held[n] = T.pins[p].tensor
-        T.scratch[(<Tensor>held[n]).index - base] += 1
-        found += n + 1
-        if T.pins[p].gradient != NULL and (<Tensor>T.pins[p].gradient).index >= base:
-            held[n + 1] = T.pins[p].gradient
-            T.scratch[(<Tensor>held[n + 1]).index - base] += 1
-            found += 1
-    T.n_hidden = 0
-    for k in range(found):
-        hide_if_known(T.hidden[T.hidden_capacity // 2 + k], base)
-
-
-cdef void hide_if_known(void *handle, Py_ssize_t base) noexcept nogil:
-    cdef int i = (<Tensor>handle).index
-    if T.handle[i] != NULL and (<PyObject *>handle).ob_refcnt == T.scratch[i - base]:
-        T.handle[i] = NULL
-        if T.record[i].op == WIDE:
-            T.wide[T.record[i].a].handles -= 1
-        T.hidden[T.n_hidden] = handle
-        T.n_hidden += 1
-
-
-cdef bint is_alive(int i) noexcept nogil:
-    return T.wide[T.record[i].a].alive if T.record[i].op == WIDE else T.mark[i] != 0
-
-
-cdef bint keep_gradients(Py_ssize_t base) noexcept nogil:
-    """Mark the recorded gradients of living nodes; whether that is news, which the marking has to be told.
-
-    A recorded gradient is younger than its node and mostly computed from it, so the reference is followed only when
-    the node lives for another reason: else the two would keep each other for ever.
-    """
-    cdef int k, p, i, count = T.n_young_pins if base == T.young else T.n_pins
-    cdef bint news = False
-    if T.n_recorded == 0:
-        return False
-    for k in range(count):
-        p = T.young_pins[k] if base == T.young else k
-        if T.pins[p].tensor == NULL or T.pins[p].gradient == NULL or (<Tensor>T.pins[p].tensor).index == 0:
-            continue
-        i = (<Tensor>T.pins[p].gradient).index
-        if i >= base and not is_alive(i) and is_alive((<Tensor>T.pins[p].tensor).index):
-            keep(i, base)
-            news = True
-    return news
-
-
-cdef void show(Py_ssize_t base) noexcept nogil:
-    """Put the handles of living nodes back; the others lose their node, and pinned ones go to the grave."""
-    cdef int k, i, kept = 0
-    cdef bint alive
-    cdef Wide *q
-    for k in range(T.n_hidden):
-        i = (<Tensor>T.hidden[k]).index
-        q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
-        alive = T.mark[i] != 0 if q == NULL else q.alive != 0
-        if alive:
-            T.handle[i] = T.hidden[k]
-            if q != NULL:
-                q.handles += 1
-        else:
-            (<Tensor>T.hidden[k]).index = 0
-            if (<Tensor>T.hidden[k]).pin:
-                T.grave[T.n_grave] = (<Tensor>T.hidden[k]).pin - 1
-                T.n_grave += 1
-    T.n_hidden = 0
-    if base == T.young:
-        for k in range(T.n_young_pins):
-            if (<Tensor>T.pins[T.young_pins[k]].tensor).index:
-                T.young_pins[kept] = T.young_pins[k]
-                kept += 1
-        T.n_young_pins = kept
-
-
-cdef bint compact(Py_ssize_t base) noexcept nogil:
-    """Forget what is dead from `base` on.  False, and nothing has changed, if there was no memory for it."""
-    cdef Py_ssize_t size = T.n - base, end = T.n, alive, i
-    cdef void *block
-    if size > T.scratch_size:
-        block = reallocate(T.scratch, size * sizeof(int))
-        if block == NULL:
-            return False
-        T.scratch = <int *>block
-        T.scratch_size = size
-    if not reserve_hidden(base):
-        return False
-    hide(base)
-    alive = mark_alive(base)
-    while keep_gradients(base):
-        alive = mark_alive(base)
-    show(base)
-    if alive != size:
-        place_alive(base)
-        if T.note != NULL:
-            slide_notes(base)
-        slide(base)
-    else:
-        i = base
-        while i < end:
-            if T.record[i].op == WIDE:
-                T.wide[T.record[i].a].alive = False
-                i += T.wide[T.record[i].a].count
-            else:
-                T.mark[i] = 0
-                i += 1
-    return True
-
-
-cdef void promote() noexcept nogil:
-    """Everything in the nursery becomes old."""
-    T.promoted += T.n - T.young
-    T.old_bytes += T.young_bytes
-    T.young_bytes = 0
-    T.young = T.n
-    T.n_young_pins = 0
-
-
-cdef void count_alive(Py_ssize_t base, Py_ssize_t *nodes, size_t *held) noexcept nogil:
-    """Nodes that are not in arrays of leaves, and what wide instructions own, from `base` on."""
-    cdef Py_ssize_t i = base
-    cdef Wide *q
-    nodes[0] = 0
-    held[0] = 0
-    while i < T.n:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            held[0] += q.bytes
-            if q.op != W_LEAF:
-                nodes[0] += q.count
-            i += q.count
-        else:
-            nodes[0] += 1
-            i += 1
-
-
-cdef int collect() except -1:
-    """A young collection, and a full one when as much was promoted since the last as that one left alive."""
-    cdef Py_ssize_t nodes
-    T.collections += 1
-    if compact(T.young):
-        count_alive(T.young, &nodes, &T.young_bytes)
-    if T.n - T.young > NURSERY // 2 or T.young_bytes > YOUNG_BYTES // 2:
-        promote()
-        if (T.promoted > max(T.old_alive, <Py_ssize_t>(4 * NURSERY))
-                or T.old_bytes > max(T.old_bytes_alive, OLD_BYTES)):
-            collect_old()
-    release_dead()
-    return 0
-
-
-cdef int collect_old() except -1:
-    promote()
-    T.full_collections += 1
-    if compact(1):
-        count_alive(1, &T.old_alive, &T.old_bytes_alive)
-    T.young = T.n
-    T.promoted = 0
-    T.old_bytes = 0
-    if T.capacity > 4 * T.n + 8 * NURSERY:
-        PyMem_RawFree(T.scratch)
-        T.scratch = NULL
-        T.scratch_size = 0
-        try:
-            resize(2 * T.n + 4 * NURSERY)
-        except MemoryError:
-            pass                                 # the larger columns serve as well
-    set_limit()                                  # now: what comes next may fail before anybody else does it
-    return 0
-
-
-cdef int release_dead() except -1:
-    """Run the destructors that a collection put off.  They may use the engine, and collect."""
-    cdef void *tensor
-    cdef void *attributes
-    cdef void *step
-    cdef void *gradient
-    cdef int p
-    while T.n_grave:
-        T.n_grave -= 1
-        p = T.grave[T.n_grave]
-        tensor = T.pins[p].tensor
-        attributes = T.pins[p].attributes
-        step = T.pins[p].step
-        gradient = T.pins[p].gradient
-        T.pins[p].tensor = T.pins[p].attributes = T.pins[p].step = T.pins[p].gradient = NULL
-        T.free_pins[T.n_free_pins] = p
-        T.n_free_pins += 1
-        (<Tensor>tensor).pin = 0
-        (<Tensor>tensor).attributes = NULL
-        Py_DECREF(<object>tensor)
-        Py_DECREF(<object>attributes)
-        if gradient != NULL:
-            T.n_recorded -= 1
-            Py_DECREF(<object>gradient)
-        if step != NULL:
-            T.n_steps -= 1
-            Py_DECREF(<object>step)
     return 0
 
 
@@ -1746,7 +1277,7 @@ cdef class Tensor:
         attributes_of(self)["label"] = value
 
     def __setattr__(self, name, value):
-        cdef PyObject *found = _PyType_Lookup(tensor_type, name)
+        cdef PyObject *found = _PyType_Lookup(<PyTypeObject *>T.tensor_type, name)
         if found == NULL:
             bound(self)
             attributes_of(self)[name] = value
@@ -1810,67 +1341,6 @@ cdef int bound(Tensor t) except -1:
 
 cdef int unbound() except -1:
     raise ValueError("this Tensor was never initialised")
-
-
-# A recorded gradient is held by its node's entry in the table of attributes.  The column has the number as well, for
-# whoever wants no more; who writes there need not know: the recorded one counts only while it has the same number.
-# A backward pass may well leave the same number (0.0), and then too the gradient is a float again: before the pass a
-# NaN that no arithmetic makes is put in these places, and where it is gone afterwards the pass has been.
-
-cdef unsigned long long FLAG = 0x7ff8fa57_5ca1a201
-
-
-cdef bint is_flag(int i) noexcept nogil:
-    return memcmp(&T.grad[i], &FLAG, sizeof(double)) == 0
-
-
-cdef bint keeps_gradient(int i, bint accumulate) noexcept nogil:
-    return accumulate and (T.record[i].op <= CONST or (
-        T.record[i].op == WIDE and T.wide[T.record[i].a].op == W_LEAF))
-
-
-cdef int flag_recorded(bint accumulate) except -1:
-    cdef int p, i
-    for p in range(T.n_pins):
-        if T.pins[p].tensor != NULL and T.pins[p].gradient != NULL and (<Tensor>T.pins[p].tensor).index:
-            i = (<Tensor>T.pins[p].tensor).index
-            read_gradient(i)
-            recorded_gradient(<Tensor>T.pins[p].tensor)          # drops it if it does not count any more
-            if T.pins[p].gradient != NULL and not keeps_gradient(i, accumulate):
-                write_gradient(i)
-                memcpy(&T.grad[i], &FLAG, sizeof(double))
-    return 0
-
-
-cdef int drop_flagged(bint accumulate) except -1:
-    cdef int p, i
-    for p in range(T.n_pins):
-        if T.pins[p].tensor != NULL and T.pins[p].gradient != NULL and (<Tensor>T.pins[p].tensor).index:
-            i = (<Tensor>T.pins[p].tensor).index
-            if is_flag(i):
-                T.grad[i] = T.value[(<Tensor>T.pins[p].gradient).index]
-            elif not keeps_gradient(i, accumulate):
-                drop_recorded(<Tensor>T.pins[p].tensor)
-    return 0
-
-
-cdef object recorded_gradient(Tensor t):
-    cdef double v = T.grad[t.index]
-    gradient = <Tensor>T.pins[t.pin - 1].gradient
-    cdef double w = T.value[(<Tensor>gradient).index]
-    if memcmp(&v, &w, sizeof(double)) == 0 or (isnan(v) and isnan(w)):
-        return gradient
-    drop_recorded(t)
-    return v
-
-
-cdef void drop_recorded(Tensor t) noexcept:
-    cdef void *gradient
-    if t.pin and T.pins[t.pin - 1].gradient != NULL:
-        gradient = T.pins[t.pin - 1].gradient
-        T.pins[t.pin - 1].gradient = NULL
-        T.n_recorded -= 1
-        Py_DECREF(<object>gradient)
 
 
 def _set_recorded(Tensor t not None, Tensor gradient not None):
@@ -1939,55 +1409,6 @@ cdef dict attributes_of(Tensor t):
 
 NO_FREEZING = ("requires_grad = False: every Tensor takes part in gradients; compute with its detach(), or in a block "
                "of no_grad(), or leave it out of the optimiser's parameters")
-
-
-cdef int pin(Tensor t) except -1:
-    """A place for attributes; from now on the table holds the Tensor, and the node the table's entry."""
-    cdef int p, capacity
-    cdef void *block
-    cdef dict attributes = {}                    # may run Python's collector, and so anything
-    bound(t)
-    if t.pin:
-        return 0
-    if T.n_free_pins == 0:
-        if T.n_pins == T.pin_capacity:
-            capacity = max(64, 2 * T.pin_capacity)
-            block = reallocate(T.pins, capacity * sizeof(Pin))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            T.pins = <Pin *>block
-            block = reallocate(T.free_pins, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            T.free_pins = <int *>block
-            block = reallocate(T.young_pins, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            T.young_pins = <int *>block
-            block = reallocate(T.grave, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            T.grave = <int *>block
-            T.pin_capacity = capacity
-        p = T.n_pins
-        T.n_pins += 1
-    else:
-        T.n_free_pins -= 1
-        p = T.free_pins[T.n_free_pins]
-    Py_INCREF(t)
-    Py_INCREF(attributes)
-    T.pins[p].tensor = <void *>t
-    T.pins[p].attributes = t.attributes = <void *>attributes
-    T.pins[p].step = NULL
-    T.pins[p].gradient = NULL
-    T.pins[p].written = 0
-    t.pin = p + 1
-    if T.record[t.index].op == WIDE and T.wide[T.record[t.index].a].op == W_CUSTOM:
-        T.wide[T.record[t.index].a].pin = t.pin
-    if t.index >= T.young:
-        T.young_pins[T.n_young_pins] = p
-        T.n_young_pins += 1
-    return 0
 
 
 def _method(int code):
@@ -2672,168 +2093,6 @@ cdef list parents(Tensor t):
         unlock_nodes()
 
 
-# --- a value changed in between --------------------------------------------------------------------
-#
-# `.data` may be written at any time; a derivative that would read a value which was written after the operation is the
-# derivative at no point, and a RuntimeError.  A write leaves the moment in the leaf's record, in the array, or, of a
-# computed number, in its pin.  A moment is a number and not an index, so that a collection rewrites only the table of
-# moments: `writes` says for each how long the tape was, and those between which nothing lives any more are one entry.
-#
-#     ... op1 ... op2 ... | op3 ... [n]       w.data = ... at |, T.written: op1 and op2 are older and must not read w
-#
-# A training step writes when the step before has been swept: its sweep meets nothing older than T.written, and that is
-# all it looks at.  A sweep that does looks at each operation from there on.
-
-cdef int moment_of_write() except -1:
-    """The number of the moment that is now."""
-    cdef int room
-    cdef void *block
-    if T.written == T.n:
-        return T.moment
-    if T.n_writes == T.write_room:
-        room = max(64, 2 * T.write_room)
-        block = reallocate(T.writes, room * sizeof(Write))
-        if block == NULL:
-            out_of_memory("writes of .data", room)
-        T.writes = <Write *>block
-        T.write_room = room
-    if T.moment == 0x7fffffff:
-        renumber_writes()
-    T.moment += 1
-    T.writes[T.n_writes].number = T.moment
-    T.writes[T.n_writes].at = <int>T.n
-    T.n_writes += 1
-    T.written = T.n
-    return T.moment
-
-
-cdef int place_of_write(int number) noexcept nogil:
-    """The index in `writes` of the last entry that is not after this number; -1: there is none."""
-    cdef int low = 0, high = T.n_writes, middle
-    while low < high:
-        middle = (low + high) // 2
-        if T.writes[middle].number <= number:
-            low = middle + 1
-        else:
-            high = middle
-    return low - 1
-
-
-cdef int wrote(int i) except -1:
-    """Node i is about to get another value.  May run Python if the node is neither a leaf nor in an array."""
-    cdef int moment
-    cdef Tensor t
-    if T.record[i].op <= CONST:
-        T.record[i].a = moment_of_write()
-    elif T.record[i].op == WIDE:
-        moment = moment_of_write()
-        T.wide[T.record[i].a].written = moment
-    else:
-        t = handle_of(i)                         # holds the node
-        attributes_of(t)
-        T.pins[t.pin - 1].written = moment_of_write()
-    return 0
-
-
-cdef void renumber_writes() noexcept nogil:
-    """After two thousand million of them: the numbers from 1."""
-    cdef Py_ssize_t k
-    for k in range(T.n):
-        if T.record[k].op <= CONST:
-            T.record[k].a = place_of_write(T.record[k].a) + 1
-    for k in range(T.n_wide):
-        T.wide[k].written = place_of_write(T.wide[k].written) + 1
-    for k in range(T.n_pins):
-        T.pins[k].written = place_of_write(T.pins[k].written) + 1
-    for k in range(T.n_writes):
-        T.writes[k].number = <int>k + 1
-    T.moment = T.n_writes
-
-
-cdef int length_at_write(int p) noexcept nogil:
-    """How long the tape was when node p was last written; 0: never."""
-    cdef int number
-    cdef void *h
-    if T.record[p].op <= CONST:
-        number = T.record[p].a
-    elif T.record[p].op == WIDE:
-        number = T.wide[T.record[p].a].written
-    else:
-        h = T.handle[p]
-        number = T.pins[(<Tensor>h).pin - 1].written if h != NULL and (<Tensor>h).pin else 0
-    return T.writes[place_of_write(number)].at if number else 0
-
-
-cdef int changed_in(Operand *o, int i) noexcept nogil:
-    """An element of an operand that was written after node i was made; 0: none."""
-    cdef int k
-    if o.kind == RUN:
-        return o.start if length_at_write(o.start) > i else 0
-    if o.kind == INDEX:
-        for k in range(o.count):
-            if length_at_write(o.index[k]) > i:
-                return o.index[k]
-    return 0
-
-
-cdef inline bint has_nodes(Operand *o) noexcept nogil:
-    return o.kind == RUN or o.kind == INDEX
-
-
-cdef int changed_operand(int i) noexcept nogil:
-    """What the backward step of node i reads and was written after it was made: a node, maybe i itself; 0: nothing."""
-    cdef int a, b, reads = 0, p = 0
-    cdef Record r = T.record[i]
-    cdef Wide *q
-    if r.op != WIDE:
-        if r.op < WIDE:
-            return 0
-        a, b = r.a, r.b
-        if T.record[a].op != CONST:              # nobody wants the derivative by a number
-            reads = TABLE[r.op].reads_a
-        if TABLE[r.op].arity == 2 and T.record[b].op != CONST:
-            reads |= TABLE[r.op].reads_b
-        if reads & READS_A and length_at_write(a) > i:
-            return a
-        if reads & READS_B and length_at_write(b) > i:
-            return b
-        return i if reads & READS_V and length_at_write(i) > i else 0
-    q = T.wide[r.a]
-    if q.op == W_AFFINE or q.op == W_DOT:
-        if has_nodes(&q.y):
-            p = changed_in(&q.x, q.start)
-        return p or (changed_in(&q.y, q.start) if has_nodes(&q.x) else 0)
-    if q.op == W_MAP1 or q.op == W_MAP2:
-        if has_nodes(&q.x):
-            reads = TABLE[q.code].reads_a
-        if has_nodes(&q.y):
-            reads |= TABLE[q.code].reads_b
-        if reads & READS_A:
-            p = changed_in(&q.x, q.start)
-        if p == 0 and reads & READS_B:
-            p = changed_in(&q.y, q.start)
-        return p or (i if reads & READS_V and length_at_write(i) > q.start else 0)
-    return 0                                     # losses keep what they need; a user's own step reads what it reads
-
-
-cdef int raise_changed(int i, int p) except -1:
-    whose = "its result" if i == p else "an operand"
-    raise RuntimeError(
-        f"backward of {name_of(i) or 'an operation'}: .data of {whose} was written after the operation was computed "
-        f"(it is {T.value[p]!r} now), so there is no point that the derivative would belong to; call backward() before "
-        "writing, or compute the operation again")
-
-
-cdef int require_unchanged(int i) except -1:
-    """RuntimeError if the backward step of node i would read a value that was written after it was made."""
-    cdef int p
-    if i < T.written:
-        p = changed_operand(i)
-        if p:
-            raise_changed(i, p)
-    return 0
-
-
 def _require_operands_unchanged(Tensor t not None):
     """The same for a user's own operation whose derivatives are given all operands' values."""
     cdef Wide *q
@@ -3199,6 +2458,7 @@ cdef bint check_operand(Operand *o, int before) except -1:
 
 cdef int open_tape() except -1:
     memset(&T, 0, sizeof(Tape))
+    T.tensor_type = <void *>Tensor
     T.max_nodes = 0x7fffffff
     T.first_listed = T.requests_left = -1
     resize(2 * NURSERY)
@@ -3225,13 +2485,9 @@ cdef int install_methods() except -1:
 
 cdef int place_attributes() except -1:
     cdef Tensor t = Tensor.__new__(Tensor)
-    tensor_type.tp_dictoffset = <char *>&t.attributes - <char *><void *>t
-    PyType_Modified(tensor_type)
+    (<PyTypeObject *>T.tensor_type).tp_dictoffset = <char *>&t.attributes - <char *><void *>t
+    PyType_Modified(<PyTypeObject *>T.tensor_type)
     return 0
-
-
-tensor_type = <PyTypeObject *>Tensor
-place_attributes()
 
 
 cdef int first_kernels() except -1:
@@ -3247,5 +2503,6 @@ cdef int first_kernels() except -1:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_in_child)
 open_tape()
+place_attributes()
 first_kernels()
 install_methods()

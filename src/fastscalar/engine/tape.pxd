@@ -288,6 +288,7 @@ ctypedef struct Tape:
     int noting              # open detect_anomaly blocks
     int *note               # by node: where it was recorded, a number that `locate` gave, 0: before; NULL: not noting
     Py_ssize_t max_nodes    # 2**31 - 1, less in a test
+    void *tensor_type       # Tensor
     long long requests_left  # of memory, before one is refused, for a test; -1: none is
 
 
