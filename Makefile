@@ -64,7 +64,8 @@ types: ## mypy, and the stubs of the extensions against what they really have
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy tests/typing/public.py
 	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar.engine._traced fastscalar.engine._array fastscalar.engine._rules \
-		fastscalar.engine._inspect fastscalar.program._graph fastscalar.program._trace fastscalar.program._plan \
+		fastscalar.engine._inspect fastscalar.engine._anomaly \
+		fastscalar.engine.testing fastscalar.program._graph fastscalar.program._trace fastscalar.program._plan \
 		fastscalar.program._lower fastscalar.program._replay fastscalar.program._data \
 		--ignore-missing-stub --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest-allowlist.txt

@@ -49,6 +49,8 @@ setup(
             extension("engine._array"),
             extension("engine._rules"),
             extension("engine._inspect"),
+            extension("engine._anomaly"),
+            extension("engine.testing"),
             extension("program._graph"),
             extension("program._trace"),
             extension("program._plan"),

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core, reference
+from fastscalar import reference
 from fastscalar.cli.bench import absent, deep, torch_number
+from fastscalar.engine import testing
 from workloads import SEED, Turns, collector, in_turn
 
 # --- a training step of a small GPT ---
@@ -80,10 +81,10 @@ class Training:
 
 def graph_of(training: Training) -> int:
     """How many nodes a step makes."""
-    _core._collect()
+    testing.collect()
     before = fs.tape_info()["nodes"]
     loss = training.model.loss(training.documents[0])
-    _core._collect()
+    testing.collect()
     made = fs.tape_info()["nodes"] - before
     assert loss.data > 0
     return made
@@ -108,7 +109,7 @@ def test_a_step_of_a_small_gpt(benchmark: Any, bar: Any, small: bool, gpt: Modul
         """All that a step leaves behind is freed within the timer, that of the last one too."""
         start = time.perf_counter()
         ours.run(steps)
-        _core._collect()
+        testing.collect()
         return time.perf_counter() - start
 
     turns = in_turn(benchmark, engine, {"twin": twin}, rounds=1 if small else 9)
@@ -241,7 +242,7 @@ def test_a_function_from_python(benchmark: Any, bar: Any, small: bool, form: str
     assert math.isclose(ts[-1].grad, slope, rel_tol=1e-14)
     lists = 10 if small else LISTS
     gc.collect()
-    _core._collect()
+    testing.collect()
     nodes = fs.tape_info()["nodes"]
 
     def ours() -> float:
@@ -249,7 +250,7 @@ def test_a_function_from_python(benchmark: Any, bar: Any, small: bool, form: str
         start = time.perf_counter()
         for _ in range(lists):
             recorded(ts)
-        _core._collect()
+        testing.collect()
         seconds = time.perf_counter() - start
         after = fs.tape_info()
         assert after["nodes"] == nodes  # freed

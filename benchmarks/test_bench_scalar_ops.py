@@ -19,7 +19,7 @@ import article
 import fastscalar as fs
 from contestants import Race
 from contestants.programs import CasADiProducts
-from fastscalar import _core, reference
+from fastscalar import reference
 from fastscalar.cli.bench import (
     CompiledProducts,
     Products,
@@ -29,6 +29,7 @@ from fastscalar.cli.bench import (
     products_entry,
     torch_number,
 )
+from fastscalar.engine import testing
 from workloads import (
     OPERATIONS,
     OUTPUTS,
@@ -95,7 +96,7 @@ def in_steady_state(run: Callable[[], None], nodes: int, small: bool) -> Callabl
         before = fs.tape_info()
         start = time.perf_counter()
         run()
-        _core._collect()
+        testing.collect()
         seconds = time.perf_counter() - start
         after = fs.tape_info()
         full = after["full_collections"] - before["full_collections"]
@@ -112,7 +113,7 @@ def in_steady_state(run: Callable[[], None], nodes: int, small: bool) -> Callabl
 def leaves(sides: SimpleNamespace) -> int:
     """Nodes on the tape when nothing but the leaves is left."""
     gc.collect()
-    _core._collect()
+    testing.collect()
     return fs.tape_info()["nodes"]
 
 

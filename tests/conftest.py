@@ -7,6 +7,7 @@ import pytest
 
 import fastscalar
 from fastscalar import _core, reference
+from fastscalar.engine import testing
 from fastscalar.program import _replay
 from fastscalar.program import threads as program_threads
 
@@ -33,16 +34,16 @@ def tape_is_consistent(request):
     """Every invariant of the data sheet holds after every test."""
     yield
     if "big" not in request.keywords:
-        _core._check()
+        testing.check()
 
 
 @pytest.fixture
 def stress():
     """Every safepoint collects and moves everything."""
     before = _core.tape_info()["stress"]
-    _core._set_stress(True)
+    testing.set_stress(True)
     yield
-    _core._set_stress(before)
+    testing.set_stress(before)
 
 
 def mnist_folder():

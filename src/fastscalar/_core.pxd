@@ -28,17 +28,45 @@ cdef class Recorder:        # what a recorded function did that the tape does no
     cdef int resume_gradients(self) except -1
 
 
+cdef class ThreadState:
+    cdef int quiet               # no_grad blocks that count at the moment,
+    cdef int suspended           # and those outside a block of _record
+    cdef int lenient             # _ieee blocks
+    cdef int noting              # detect_anomaly blocks
+    cdef int locked              # its part of T.locked
+    cdef list watches            # what is traced, the innermost last
+    cdef Recorder recorder       # of the program that it records
+    cdef bint over               # the thread has ended
+
+
+cdef class _Block:              # a context that counts for the thread that enters it
+    cdef list entered           # for each time that it was and has not been left: the thread, and what `enter` said
+    cdef object enter(self, ThreadState state)
+    cdef int leave(self, ThreadState state, object what) except -1
+
+
+cdef class Observer:            # in `detect_anomaly`
+    cdef int here(self) except -1                   # a number for the place where the next nodes are recorded
+    cdef int before_step(self, int i) except -1     # the backward step of node i
+    cdef int after_step(self, int i) except -1
+    cdef int closed(self) except -1                 # no block is open any more
+
+
 # --- for the modules above ------------------------------------------------------------------------
 
 cdef Tape T
 cdef const fs_kernels *K
 cdef int programs           # recordings of programs under way
+cdef int lenient_threads    # threads in _ieee
+cdef int tracing            # functions that are being traced
+cdef list states            # every ThreadState
 cdef double *work           # scratch memory of the kernels, see reserve_work
 cdef int *work_int
 
 cdef int reserve_work(size_t doubles, size_t ints, str what) except -1
 
 cdef int safepoint(Py_ssize_t need) except -1
+cdef int collect_all() except -1
 cdef int lock_nodes() except -1
 cdef void unlock_nodes() noexcept
 cdef bint recording()
@@ -60,8 +88,8 @@ cdef bint is_error(int code, double a, double b, double v) noexcept nogil
 
 
 cdef str name_of(int i)
-cdef void mark_node(int p) noexcept nogil
-cdef int previous(int i) noexcept nogil
+cdef int start_noting(ThreadState state, Observer o) except -1
+cdef void stop_noting(ThreadState state, int blocks) noexcept
 cdef int start_sweep() except -1
 cdef int start_look() except -1
 cdef int sweep(Tensor root, bint accumulate) except -1
@@ -74,4 +102,5 @@ cdef void end_sweep() noexcept
 
 from fastscalar.engine.memory cimport *
 from fastscalar.engine.array_ops cimport *
-from fastscalar.engine.writes cimport moment_of_write, require_unchanged, wrote
+from fastscalar.engine.marks cimport mark_node, previous
+from fastscalar.engine.writes cimport has_nodes, moment_of_write, require_unchanged, wrote

@@ -26,13 +26,17 @@ from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, 
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY, NAN, isinf, isnan
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memset
 
+from fastscalar.engine.array_backward cimport wide_backward, wide_step
 from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_recorded, pin, recorded_gradient,
                                            release_dead)
 from fastscalar.engine.collect cimport YOUNG_BYTES, collect, collect_old, promote
 from fastscalar.engine.formulas cimport *
-from fastscalar.engine.writes cimport changed_in, changed_operand, has_nodes, raise_changed
+from fastscalar.engine.marks cimport clear_run, contribute, reach, touch
+from fastscalar.engine.operations cimport fill_table, raise_error
+from fastscalar.engine.parents cimport parents
+from fastscalar.engine.writes cimport changed_in, changed_operand, raise_changed
 
 import math
 import numbers
@@ -100,7 +104,7 @@ cdef int safepoint(Py_ssize_t need) except -1:
     cdef int here = 0
     cdef Py_ssize_t i
     if T.note != NULL:
-        here = locate()                          # first: it runs Python
+        here = observer.here()                        # first: it runs Python
     if T.stress:
         stress()
     elif T.n + need > T.young + NURSERY or T.young_bytes > <size_t>YOUNG_BYTES:
@@ -193,14 +197,7 @@ cdef int programs = 0            # recordings under way; the one look that every
 
 
 cdef class ThreadState:
-    cdef int quiet               # no_grad blocks that count at the moment,
-    cdef int suspended           # and those outside a block of _record
-    cdef int lenient             # _ieee blocks
-    cdef int noting              # detect_anomaly blocks
-    cdef int locked              # its part of T.locked
-    cdef list watches            # what is traced, the innermost last
-    cdef Recorder recorder       # of the program that it records
-    cdef bint over               # the thread has ended
+    """What one thread is in."""
 
 
 @cython.no_gc
@@ -310,7 +307,6 @@ def _begin_in_child():
 
 cdef class _Block:
     """A context that counts for the thread that enters it, and can be left only there."""
-    cdef list entered            # for each time that it was and has not been left: the thread, and what `enter` said
 
     cdef object enter(self, ThreadState state):
         raise NotImplementedError
@@ -411,122 +407,10 @@ class _record:
             set_limit()
 
 
-# --- the operation table --------------------------------------------------------------------------
-#
-# One row registers an operation: its name, what it does, its derivatives.  Methods, arrays, tests and drawing read it.
-# `infinity` says what an infinite result of a finite operand is: as in Python's `math` a pole (ValueError), too large
-# (OverflowError) or no error.  NaN of operands that are not NaN is a ValueError.  The last entries say what the
-# derivatives read of the operands and the result, `(a, v)` or `(a, b, v)` in their formulas.
+# --- operations -----------------------------------------------------------------------------------
 
 cdef Row[N_CODES] TABLE
 
-
-cdef void leaf_row(int code, const char *name) noexcept:
-    TABLE[code].name = name
-
-
-cdef void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity, bint method, int reads) noexcept:
-    TABLE[code].name = name
-    TABLE[code].reads_a = reads
-    TABLE[code].arity = 1
-    TABLE[code].f = f
-    TABLE[code].d = d
-    TABLE[code].infinity = infinity
-    TABLE[code].method = method
-
-
-cdef void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db, bint divides, bint method,
-                     int reads_a, int reads_b) noexcept:
-    TABLE[code].name = name
-    TABLE[code].reads_a = reads_a
-    TABLE[code].reads_b = reads_b
-    TABLE[code].arity = 2
-    TABLE[code].f2 = f
-    TABLE[code].da = da
-    TABLE[code].db = db
-    TABLE[code].divides = divides
-    TABLE[code].method = method
-
-
-leaf_row(LEAF, b"")
-leaf_row(CONST, b"const")
-leaf_row(WIDE, b"wide")
-binary_row(ADD, b"+", f_add, d_add_a, d_add_b, False, False,
-           READS_NOTHING, READS_NOTHING)
-binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b, False, False,
-           READS_NOTHING, READS_NOTHING)
-binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b, False, False,
-           READS_B, READS_A)
-binary_row(DIV, b"/", f_div, d_div_a, d_div_b, True, False,
-           READS_B, READS_B | READS_V)
-binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b, False, False,
-           READS_A | READS_B, READS_A | READS_B | READS_V)
-unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False, READS_NOTHING)
-unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True, READS_A)
-unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True, READS_V)
-unary_row(LOG, b"log", f_log, d_log, POLE, True, READS_A)
-unary_row(EXP2, b"exp2", f_exp2, d_exp2, TOO_LARGE, True, READS_V)
-unary_row(EXPM1, b"expm1", f_expm1, d_expm1, TOO_LARGE, True, READS_V)
-unary_row(LOG2, b"log2", f_log2, d_log2, POLE, True, READS_A)
-unary_row(LOG10, b"log10", f_log10, d_log10, POLE, True, READS_A)
-unary_row(LOG1P, b"log1p", f_log1p, d_log1p, POLE, True, READS_A)
-unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, NO_ERROR, True, READS_V)
-unary_row(CBRT, b"cbrt", f_cbrt, d_cbrt, NO_ERROR, True, READS_V)
-unary_row(SIN, b"sin", f_sin, d_sin, NO_ERROR, True, READS_A)
-unary_row(COS, b"cos", f_cos, d_cos, NO_ERROR, True, READS_A)
-unary_row(TAN, b"tan", f_tan, d_tan, NO_ERROR, True, READS_V)
-unary_row(ASIN, b"asin", f_asin, d_asin, NO_ERROR, True, READS_A)
-unary_row(ACOS, b"acos", f_acos, d_acos, NO_ERROR, True, READS_A)
-unary_row(ATAN, b"atan", f_atan, d_atan, NO_ERROR, True, READS_A)
-unary_row(SINH, b"sinh", f_sinh, d_sinh, TOO_LARGE, True, READS_A)
-unary_row(COSH, b"cosh", f_cosh, d_cosh, TOO_LARGE, True, READS_A)
-unary_row(TANH, b"tanh", f_tanh, d_tanh, NO_ERROR, True, READS_V)
-unary_row(ASINH, b"asinh", f_asinh, d_asinh, NO_ERROR, True, READS_A)
-unary_row(ACOSH, b"acosh", f_acosh, d_acosh, NO_ERROR, True, READS_A)
-unary_row(ATANH, b"atanh", f_atanh, d_atanh, POLE, True, READS_A)
-unary_row(ERF, b"erf", f_erf, d_erf, NO_ERROR, True, READS_A)
-unary_row(ERFC, b"erfc", f_erfc, d_erfc, NO_ERROR, True, READS_A)
-unary_row(NDTR, b"ndtr", f_ndtr, d_ndtr, NO_ERROR, True, READS_A)
-unary_row(LGAMMA, b"lgamma", f_lgamma, d_lgamma, POLE, True, READS_A)
-unary_row(DIGAMMA, b"digamma", f_digamma, d_digamma, POLE, True, READS_A)
-unary_row(ABS, b"abs", f_abs, d_abs, NO_ERROR, True, READS_A)
-unary_row(SIGN, b"sign", f_sign, d_sign, NO_ERROR, True, READS_NOTHING)
-unary_row(FLOOR, b"floor", f_floor, d_floor, NO_ERROR, True, READS_NOTHING)
-unary_row(CEIL, b"ceil", f_ceil, d_ceil, NO_ERROR, True, READS_NOTHING)
-unary_row(TRUNC, b"trunc", f_trunc, d_trunc, NO_ERROR, True, READS_NOTHING)
-unary_row(DEGREES, b"degrees", f_degrees, d_degrees, NO_ERROR, True, READS_NOTHING)
-unary_row(RADIANS, b"radians", f_radians, d_radians, NO_ERROR, True, READS_NOTHING)
-unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, NO_ERROR, True, READS_A)
-unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, NO_ERROR, True, READS_A)
-unary_row(SILU, b"silu", f_silu, d_silu, NO_ERROR, True, READS_A)
-unary_row(GELU, b"gelu", f_gelu, d_gelu, NO_ERROR, True, READS_A)
-binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, False, True,
-           READS_A | READS_B, READS_A | READS_B)
-binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, False, True,
-           READS_A | READS_B, READS_A | READS_B)
-binary_row(ATAN2, b"atan2", f_atan2, d_atan2_a, d_atan2_b, False, True,
-           READS_A | READS_B, READS_A | READS_B)
-binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, False, True,
-           READS_A | READS_V, READS_B | READS_V)
-binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, False, True,
-           READS_A | READS_B, READS_NOTHING)
-binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, False, True,
-           READS_NOTHING, READS_A | READS_B | READS_V)
-binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, True, False,
-           READS_NOTHING, READS_A | READS_B | READS_V)
-binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False,
-           READS_NOTHING, READS_NOTHING)
-binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True,
-           READS_A | READS_B, READS_A)
-binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True,
-           READS_A | READS_B, READS_A)
-binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True,
-           READS_A | READS_B, READS_NOTHING)
-binary_row(SEND, b"send", f_send, d_send_a, d_send_b, False, True,
-           READS_B, READS_A)
-binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, False, True,
-           READS_NOTHING, READS_A | READS_B | READS_V)
-unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True, READS_A | READS_V)
 
 cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
                          "mse_loss", "cross_entropy", "custom", "gather", "where", "best")
@@ -600,57 +484,6 @@ cdef int fail(int code, double a, double b, double v, int left, int right) excep
                 error.args = (recording.message(error.args[0], left, right),)
                 raise
     raise_error(code, a, b, v)
-
-
-cdef int raise_error(int code, double a, double b, double v) except -1:
-    if TABLE[code].arity == 1:
-        raise_unary(code, a, v)
-    elif TABLE[code].divides:
-        raise ZeroDivisionError(f"{a!r} {op_name(code)} {b!r}: division by zero")
-    else:
-        raise_binary(code, a, b, v)
-    raise AssertionError(f"{op_name(code)}({a!r}, {b!r}) is no error")
-
-
-cdef int raise_unary(int code, double a, double v) except -1:
-    """Raise what Python's `math` raises, or nothing."""
-    if code == FLOOR or code == CEIL or code == TRUNC:           # of floats they are whole numbers, which have neither
-        if isnan(v):
-            raise ValueError(f"{op_name(code)}({a!r}): cannot convert float NaN to integer")
-        raise OverflowError(f"{op_name(code)}({a!r}): cannot convert float infinity to integer")
-    if isnan(v) and not isnan(a):
-        raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
-    if isinf(v) and not isinf(a) and not isnan(a):
-        # lgamma(-1) is a pole; lgamma(1e306) and gamma(1e-310) are overflows
-        if TABLE[code].infinity == POLE and a <= 1.0 and a == floor(a):
-            raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
-        if TABLE[code].infinity != NO_ERROR:
-            raise OverflowError(f"{op_name(code)}({a!r}): the result is too large for a float")
-    return 0
-
-
-cdef int raise_binary(int code, double a, double b, double v) except -1:
-    """Raise what Python raises, or nothing."""
-    if code == POW:
-        raise_power(a, b, v)
-    elif code in (FMOD, REMAINDER, POLYGAMMA) and isnan(v) and not isnan(a) and not isnan(b):
-        raise ValueError(f"{op_name(code)}({a!r}, {b!r}): outside the function's domain")
-    elif code == POLYGAMMA and isinf(v) and not isinf(a):
-        if a <= 0.0 and a == floor(a):
-            raise ValueError(f"{op_name(code)}({a!r}, {b!r}): a pole")
-        raise OverflowError(f"{op_name(code)}({a!r}, {b!r}): the result is too large for a float")
-    return 0
-
-
-cdef int raise_power(double a, double b, double v) except -1:
-    """Raise what Python's `**` of floats raises, or nothing."""
-    if a == 0.0 and b < 0.0 and not isinf(b):    # 0.0 ** -inf is inf in Python too
-        raise ZeroDivisionError(f"{a!r} ** {b!r}: zero to a negative power")
-    if isnan(v) and not isnan(a) and not isnan(b):
-        raise ValueError(f"{a!r} ** {b!r}: the result is complex (a negative base needs an integer exponent)")
-    if isinf(v) and not isinf(a) and not isinf(b):
-        raise OverflowError(f"{a!r} ** {b!r}: the result is too large for a float")
-    return 0
 
 
 cdef inline double evaluate(int code, double a, double b, int left, int right) except? -1.0:
@@ -1427,187 +1260,9 @@ def _method(int code):
     return method
 
 
-# --- backward -------------------------------------------------------------------------------------
+# --- the backward pass ----------------------------------------------------------------------------
 #
-# One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
-# gradient 0.0 at that moment; all its contributions come from younger nodes, so when the sweep arrives its gradient is
-# complete.  (Why not two passes: docs/design/0003.)  Structure decides what is reached, never the value of a gradient.
-# ZERO SENDS ZERO: a gradient that is exactly 0.0 or -0.0 contributes nothing, whatever the slope, so that 0 * inf makes
-# no NaN of what `where`, `relu` or `maximum` did not choose; its operands are reached and reset all the same
-# (docs/design/0010).  A leaf has nothing to pass on: instead of a mark it gets the number of the sweep, and is not
-# visited (dot products of distinct leaves: 1.35x faster, two builds in turn).
-#
-#        older                                   younger
-#   ... p ....... q ....... [i] ........ root        invariant at node i: everything younger has been processed and has
-#       ^         ^          |                       no mark; everything marked is older and reached from the root;
-#       +---------+----------+ contributions         the summary bytes of every marked node are set
-#
-# The next marked node is found by looking one node down, else 8 at a time, else through summaries of 64, 4,096 and
-# 262,144 nodes: what lies on the tape between two reached nodes costs nothing.
-#
-# A wide instruction is processed once, at its youngest marked output.  `whole`: all its outputs were reached at once
-# (by another wide instruction); else each reached element has its mark, and its step is done one by one, unless all
-# are marked: MLP 784-256-10 of which one output is used, 6,000 to 100 us.
-
-cdef void mark_node(int p) noexcept nogil:
-    T.mark[p] = 1
-    if not T.mark64[p >> 6]:
-        mark_summaries(p)
-
-
-cdef void mark_summaries(int p) noexcept nogil:
-    T.mark64[p >> 6] = 1
-    T.mark4k[p >> 12] = 1
-    T.mark256k[p >> 18] = 1
-
-
-cdef inline Py_ssize_t last_set(const unsigned char *byte, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
-    """The last index in low..high - 1 whose byte is not zero, else -1."""
-    cdef unsigned long long word
-    while high - 8 >= low:
-        memcpy(&word, byte + high - 8, 8)
-        if word:
-            break
-        high -= 8
-    while high > low:
-        high -= 1
-        if byte[high]:
-            return high
-    return -1
-
-
-cdef int previous(int i) noexcept nogil:
-    """The next marked node below i, 0 if there is none; clears the summaries of the groups that it leaves."""
-    cdef Py_ssize_t g = i >> 6, h = i >> 12, k = i >> 18, p
-    p = last_set(T.mark, g << 6, i)
-    if p >= 0:
-        return <int>p
-    T.mark64[g] = 0
-    p = last_set(T.mark64, h << 6, g)
-    if p < 0:
-        T.mark4k[h] = 0
-        p = last_set(T.mark4k, k << 6, h)
-        if p < 0:
-            T.mark256k[k] = 0
-            p = last_set(T.mark256k, 0, k)
-            if p < 0:
-                return 0
-            p = last_set(T.mark4k, p << 6, (p + 1) << 6)
-        p = last_set(T.mark64, p << 6, (p + 1) << 6)
-    return <int>last_set(T.mark, p << 6, (p + 1) << 6)
-
-
-cdef void list_wide(Wide *q) noexcept nogil:
-    if not q.listed:
-        q.listed = True
-        q.next_listed = T.first_listed
-        T.first_listed = q.slot
-
-
-cdef void first_touch(int p) noexcept nogil:
-    """Node p is reached for the first time in this sweep, or touched by a single step outside one."""
-    cdef Wide *q
-    cdef bint leaf = False
-    if T.record[p].op <= CONST:
-        if T.sweeping and T.record[p].b != T.number:
-            T.record[p].b = T.number
-            if not T.accumulate:
-                T.grad[p] = 0.0
-        return
-    if T.record[p].op == WIDE:
-        q = T.wide[T.record[p].a]
-        leaf = q.op == W_LEAF
-        if leaf:
-            materialise(q)
-            enter_row(q, T.record[p].b // q.cols)
-        if q.whole or not T.sweeping:
-            return
-        q.partial += 1
-        list_wide(q)
-    elif not T.sweeping:
-        return
-    mark_node(p)
-    if not (leaf and T.accumulate):
-        T.grad[p] = 0.0
-
-
-cdef inline void touch(int p) noexcept nogil:
-    if not T.mark[p]:
-        first_touch(p)
-
-
-cdef void touch_run(int start, int count, bint enter) noexcept nogil:
-    """Touch consecutive nodes of one instruction.  `enter`: the caller writes every row of an array of leaves."""
-    cdef Wide *q = T.wide[T.record[start].a]
-    cdef int offset = T.record[start].b, k, row
-    cdef bint leaf = q.op == W_LEAF
-    if T.sweeping and not q.whole and count != q.count:
-        touch_part(q, start, count)
-        return
-    if leaf and (q.whole or T.accumulate or not T.sweeping):
-        materialise(q)
-    if T.sweeping and not q.whole:
-        if leaf and not T.accumulate:
-            if q.partial == 0:
-                reset_leaf(q)
-            else:
-                for k in range(q.n_touched):
-                    row = q.start + q.touched_rows[k] * q.cols
-                    reset_unmarked(row, row + q.cols)
-        elif not leaf:
-            reset_unmarked(start, start + count)
-            mark_node(start + count - 1)         # where the sweep will find it
-        q.whole = True
-        list_wide(q)
-    if leaf and enter:
-        for row in range(offset // q.cols, (offset + count - 1) // q.cols + 1):
-            enter_row(q, row)
-
-
-cdef void touch_part(Wide *q, int start, int count) noexcept nogil:
-    """Touch some consecutive nodes of a run, as `first_touch` does one by one: a row of a data set of leaves."""
-    cdef int k, row
-    cdef bint reset = not (q.op == W_LEAF and T.accumulate)
-    if q.op == W_LEAF:
-        materialise(q)
-        for row in range((start - q.start) // q.cols, (start - q.start + count - 1) // q.cols + 1):
-            enter_row(q, row)
-    list_wide(q)
-    for k in range(start, start + count):
-        if not T.mark[k]:
-            q.partial += 1
-            mark_node(k)
-            if reset:
-                T.grad[k] = 0.0
-
-
-cdef void reset_unmarked(int start, int stop) noexcept nogil:
-    cdef int k
-    for k in range(start, stop):
-        if not T.mark[k]:
-            T.grad[k] = 0.0
-
-
-cdef void touch_operand(Operand *o) noexcept nogil:
-    cdef int k
-    if o.kind == RUN:
-        touch_run(o.start, o.count, True)
-    elif o.kind == INDEX:
-        for k in range(o.count):
-            touch(o.index[k])
-
-
-cdef inline void add_to(Operand *o, Py_ssize_t k, double g) noexcept nogil:
-    """Add to the gradient of an element that was touched; numbers have none."""
-    cdef int p = node_of(o, k)
-    if p:
-        T.grad[p] += g
-
-
-cdef inline void contribute(int p, double g) noexcept nogil:
-    touch(p)
-    T.grad[p] += g
-
+# What a sweep does, and its invariant: `engine/marks.pxd`.
 
 cdef void scalar_step(int i) noexcept nogil:
     """The local step of a scalar node: its gradient times each derivative goes to its operands, left then right."""
@@ -1651,8 +1306,8 @@ cdef int sweep(Tensor root, bint accumulate) except -1:
     T.grad[T.at] += 1.0
     while T.at > 0:
         step = T.at
-        if careful:
-            check_zeros(step)
+        if careful and observer is not None:
+            observer.before_step(step)
         if step >= T.written:
             T.at = sweep_some(step, max(<Py_ssize_t>1, max(T.written, <Py_ssize_t>step - budget + 1)))
         else:
@@ -1663,8 +1318,8 @@ cdef int sweep(Tensor root, bint accumulate) except -1:
             call_step()
         elif T.at > 0:
             PyErr_CheckSignals()
-        if careful:
-            check_step(step)
+        if careful and observer is not None:     # the block may have been left in between
+            observer.after_step(step)
     return 0
 
 
@@ -1687,23 +1342,6 @@ cdef int call_step() except -1:
         step = <object>T.pins[t.pin - 1].step
         step()
     return 0
-
-
-cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark64, double *grad,
-                       Record *record, int number, bint plain) noexcept nogil:
-    """`contribute` for the common case: a scalar node, gradients not accumulated."""
-    if mark[p]:
-        grad[p] += g
-    elif plain and record[p].op > WIDE:
-        mark[p] = 1
-        if not mark64[p >> 6]:
-            mark_summaries(p)
-        grad[p] = 0.0 + g
-    elif plain and record[p].op < WIDE and record[p].b != number:
-        record[p].b = number
-        grad[p] = 0.0 + g
-    else:
-        contribute(p, g)
 
 
 cdef int sweep_some(int i, Py_ssize_t low) noexcept nogil:
@@ -1745,7 +1383,7 @@ cdef int sweep_some(int i, Py_ssize_t low) noexcept nogil:
                 if q.done:                       # of a large batch: the other rows after a look at signals
                     mark[i] = 1
                     return i
-                i = leave(q, i)
+                i = clear_run(q, i)
                 if q.op == W_CUSTOM:
                     T.custom = i
                     return previous(i)
@@ -1761,19 +1399,6 @@ cdef int sweep_some(int i, Py_ssize_t low) noexcept nogil:
         else:
             i = previous(i)
     return i
-
-
-cdef int leave(Wide *q, int i) noexcept nogil:
-    """Clear the marks of a run and the summaries that lie wholly in it; its first node."""
-    cdef int k
-    memset(T.mark + q.start, 0, i - q.start + 1)
-    for k in range((q.start >> 6) + 1, (i >> 6) + 1):
-        T.mark64[k] = 0
-    for k in range((q.start >> 12) + 1, (i >> 12) + 1):
-        T.mark4k[k] = 0
-    for k in range((q.start >> 18) + 1, (i >> 18) + 1):
-        T.mark256k[k] = 0
-    return q.start
 
 
 cdef int start_sweep() except -1:
@@ -1829,248 +1454,7 @@ cdef void tidy_sweep() noexcept nogil:
         q.partial = q.done = 0
 
 
-# --- backward of wide instructions ----------------------------------------------------------------
-
-cdef long wide_backward(Wide *q) noexcept nogil:
-    """All outputs of an instruction, or the next rows of a large Linear (see `done`); an estimate of the work."""
-    cdef int k, first, stop
-    if q.op == W_AFFINE:
-        first = q.done
-        stop = min(q.rows, first + max(1, PORTION // (q.inner * <Py_ssize_t>q.cols)))
-        affine_backward(q, first, stop)
-        q.done = stop if stop < q.rows else 0
-        return <long>(stop - first) * q.cols * q.inner // 16
-    touch_operand(&q.x)
-    touch_operand(&q.y)
-    if q.op == W_CUSTOM:
-        pass                                     # `sweep` calls the step
-    elif q.op == W_SOFTMAX:
-        softmax_backward(q)
-    elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
-        K.add_relu_gradient(T.grad + q.x.start, T.value + q.x.start, T.grad + q.start, q.count)
-    else:
-        for k in range(q.count - 1, -1, -1):
-            element_backward(q, k)
-    return q.count
-
-
-cdef void wide_step(Wide *q, int k) noexcept nogil:
-    """The local step of one output, with its operands touched element by element."""
-    cdef int j
-    if q.op == W_AFFINE:
-        affine_step(q, k)
-    elif q.op == W_MAP1 or q.op == W_MAP2:
-        j = node_of(&q.x, k)
-        if j:
-            touch(j)
-        j = node_of(&q.y, k)
-        if j:
-            touch(j)
-        element_backward(q, k)
-    elif q.op != W_LEAF and q.op != W_CUSTOM:
-        touch_operand(&q.x)
-        touch_operand(&q.y)
-        element_backward(q, k)
-
-
-cdef void element_backward(Wide *q, int k) noexcept nogil:
-    """One output of any instruction but W_AFFINE; its operands are touched."""
-    cdef double g = T.grad[q.start + k], x, y, v
-    cdef Py_ssize_t r, j
-    if g == 0.0:
-        return
-    if q.op == W_MAP1:
-        x = value_of(&q.x, k)
-        add_to(&q.x, k, g * TABLE[q.code].d(x, T.value[q.start + k]))
-    elif q.op == W_MAP2:
-        x = value_of(&q.x, k)
-        y = value_of(&q.y, k)
-        v = T.value[q.start + k]
-        add_to(&q.x, k, g * TABLE[q.code].da(x, y, v))
-        if node_of(&q.y, k):
-            add_to(&q.y, k, g * TABLE[q.code].db(x, y, v))
-    elif q.op == W_SUM:
-        for j in range(q.x.count):
-            add_to(&q.x, j, g)
-    elif q.op == W_DOT:
-        for j in range(q.x.count):
-            x = value_of(&q.x, j)
-            y = value_of(&q.y, j)
-            add_to(&q.x, j, g * y)
-            add_to(&q.y, j, g * x)
-    elif q.op == W_LOGSUMEXP:
-        for j in range(q.x.count):
-            add_to(&q.x, j, g * q.saved[j])
-    elif q.op == W_SOFTMAX:
-        for j in range(q.x.count):
-            add_to(&q.x, j, g * q.saved[k] * ((1.0 if j == k else 0.0) - q.saved[j]))
-    elif q.op == W_GATHER:
-        add_to(&q.x, <Py_ssize_t>q.labels[0] * q.count + k, g)
-    elif q.op == W_SELECT:
-        add_to(&q.x, 2 if q.labels[0] else 3, g)
-    elif q.op == W_BEST:
-        if q.code <= BEST_MIN:
-            add_to(&q.x, q.labels[0], g)
-    elif q.op == W_SQUARED or q.op == W_MSE:
-        if q.op == W_MSE:
-            g = g * 2.0 / q.x.count
-        elif q.rows:
-            g = g / q.rows
-        for j in range(q.x.count):
-            x = g * q.saved[j]
-            add_to(&q.x, j, x)
-            add_to(&q.y, j, -x)
-    elif q.op == W_XENT:
-        if q.rows:
-            g = g / q.rows
-        for r in range(max(q.rows, 1)):
-            for j in range(r * q.cols, (r + 1) * q.cols):
-                add_to(&q.x, j, g * (q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
-
-
-cdef void softmax_backward(Wide *q) noexcept nogil:
-    """All outputs at once: linear in their number; one by one it is quadratic."""
-    cdef const double *g = T.grad + q.start
-    cdef double total = 0.0
-    cdef bint all_zero = True
-    cdef Py_ssize_t j
-    for j in range(q.count):
-        if g[j] != 0.0:
-            total = total + g[j] * q.saved[j]
-            all_zero = False
-    if all_zero:
-        return
-    if total - total != 0.0:                     # inf - inf is nothing that one output after the other would give
-        for j in range(q.count - 1, -1, -1):
-            element_backward(q, <int>j)
-        return
-    for j in range(q.count):
-        add_to(&q.x, j, q.saved[j] * (g[j] - total))
-
-
-cdef void affine_backward(Wide *q, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
-    """All outputs of some rows of a Linear: bias, weights, inputs, which the first of them touches."""
-    cdef const double *g = T.grad + q.start
-    cdef Py_ssize_t r, j, i, n = q.cols
-    cdef Wide *leaf = whole_leaf(&q.y, n)
-    cdef const double *w
-    cdef int *row
-    cdef double *x
-    cdef double *dx
-    cdef int nnz, k
-
-    if first == 0:
-        touch_operand(&q.z)
-    for r in range(first, stop):
-        if q.z.kind == RUN:
-            K.add(T.grad + q.z.start, g + r * n, n)
-        elif q.z.kind == INDEX:
-            for i in range(n):
-                T.grad[q.z.index[i]] += g[r * n + i]
-
-    if leaf != NULL and q.rows == 1 and leaf.f_row != NULL and not leaf.whole and leaf.partial == 0 and (
-            not T.accumulate or (leaf.n_touched == 0 and leaf.factored < 0)):
-        reset_leaf(leaf)
-        leaf.whole = True
-        list_wide(leaf)
-        leaf.factored = affine_input(q, 0, &row, &x)
-        memcpy(leaf.f_row, row, leaf.factored * sizeof(int))
-        memcpy(leaf.f_x, x, leaf.factored * sizeof(double))
-        memcpy(leaf.f_g, g, n * sizeof(double))
-    elif q.y.kind == RUN:
-        if first == 0:
-            touch_run(q.y.start, q.y.count, leaf == NULL)
-        for r in range(first, stop):
-            nnz = affine_input(q, <int>r, &row, &x)
-            if leaf != NULL:
-                for k in range(nnz):
-                    enter_row(leaf, row[k])
-            K.add_outer(T.grad + q.y.start, row, x, nnz, g + r * n, q.cols)
-    elif q.y.kind == INDEX:
-        if first == 0:
-            touch_operand(&q.y)
-        for r in range(first, stop):
-            nnz = affine_input(q, <int>r, &row, &x)
-            for k in range(nnz):
-                for i in range(n):
-                    T.grad[q.y.index[row[k] * n + i]] += f_send(g[r * n + i], x[k])
-
-    if q.x.kind == RUN or q.x.kind == INDEX:
-        if first == 0:
-            touch_operand(&q.x)
-        w = operand_values(&q.y, work + 3 * q.inner + n)
-        for r in range(first, stop):
-            if q.x.kind == RUN:
-                K.add_input_gradient(T.grad + q.x.start + r * q.inner, w, g + r * n, q.inner, q.cols)
-            else:
-                dx = work + 2 * q.inner
-                memset(dx, 0, q.inner * sizeof(double))
-                K.add_input_gradient(dx, w, g + r * n, q.inner, q.cols)
-                for j in range(q.inner):
-                    T.grad[q.x.index[r * q.inner + j]] += dx[j]
-
-
-cdef void affine_step(Wide *q, int k) noexcept nogil:
-    """One output of a Linear: what it reaches is one column of the weights, its bias, and the inputs of its row."""
-    cdef Py_ssize_t r = k // q.cols, i = k % q.cols, j
-    cdef double g = T.grad[q.start + k], x
-    cdef int *row
-    cdef double *value
-    cdef int p, nnz, at = 0
-    p = node_of_exact(&q.z, i)
-    if p:
-        contribute(p, g)
-    nnz = affine_input(q, <int>r, &row, &value)
-    for j in range(q.inner):
-        x = 0.0
-        if at < nnz and row[at] == j:
-            x = value[at]
-            at += 1
-        p = node_of_exact(&q.y, j * q.cols + i)
-        if p:
-            touch(p)
-            if x != 0.0:
-                T.grad[p] += f_send(g, x)
-        if q.x.kind != SPARSE:
-            p = node_of_exact(&q.x, r * q.inner + j)
-            contribute(p, f_send(g, value_of_exact(&q.y, j * q.cols + i)))
-
-
-# --- parents --------------------------------------------------------------------------------------
-
-cdef int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, list out) except -1:
-    cdef Py_ssize_t k
-    if o.kind == RUN or o.kind == INDEX:
-        for k in range(count):
-            out.append(handle_of(node_of_exact(o, first + k * step)))
-    return 0
-
-
-cdef list parent_tensors(int i):
-    """Tensors of the nodes that node i refers to; collection is locked out by the caller."""
-    cdef list out = []
-    cdef Wide *q
-    cdef Py_ssize_t k
-    if T.record[i].op != WIDE:
-        if T.record[i].op > WIDE:
-            out.append(handle_of(T.record[i].a))
-            if TABLE[T.record[i].op].arity == 2:
-                out.append(handle_of(T.record[i].b))
-        return out
-    q = T.wide[T.record[i].a]
-    k = T.record[i].b
-    if q.op == W_AFFINE:
-        list_operand(&q.x, (k // q.cols) * q.inner, 1, q.inner, out)
-        list_operand(&q.y, k % q.cols, q.cols, q.inner, out)
-        list_operand(&q.z, k % q.cols, 1, 1, out)
-    elif q.op == W_MAP1 or q.op == W_MAP2:
-        list_operand(&q.x, k if q.x.count > 1 else 0, 1, 1, out)
-        list_operand(&q.y, k if q.y.count > 1 else 0, 1, 1, out)
-    else:
-        list_operand(&q.x, 0, 1, q.x.count, out)
-        list_operand(&q.y, 0, 1, q.y.count, out)
-    return out
-
+# --- what a node is -------------------------------------------------------------------------------
 
 cdef str name_of(int i):
     """The operation that made node i, as `_op` has it."""
@@ -2085,14 +1469,6 @@ cdef str name_of(int i):
     return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
 
 
-cdef list parents(Tensor t):
-    lock_nodes()                               # making a list may run Python's collector, and that anything
-    try:
-        return parent_tensors(t.index)
-    finally:
-        unlock_nodes()
-
-
 def _require_operands_unchanged(Tensor t not None):
     """The same for a user's own operation whose derivatives are given all operands' values."""
     cdef Wide *q
@@ -2104,51 +1480,46 @@ def _require_operands_unchanged(Tensor t not None):
             raise_changed(t.index, p)
 
 
-# --- noting: where operations are recorded, which backward step makes a NaN ------------------------
+# --- detect_anomaly: where operations are recorded, which backward step makes a NaN ----------------
 
-cdef object here_callback = None, explain_callback = None, zero_callback = None, forget_callback = None
-
-
-cdef int locate() except -1:
-    return here_callback() if here_callback is not None else 0
+cdef Observer observer = None    # what the innermost block opened last put in
 
 
-cdef class _Notes(_Block):
-    """A block in which every safepoint notes `here()`, a small positive integer, for the nodes that come next, and a
-    backward step that makes a gradient NaN raises `explain(its node, the operand)`.  Where a gradient of zero meets a
-    slope that is infinite or NaN, `zero(the node, the slope)` is called.  Blocks nest; when none is open any more,
-    `forget()` is.
+cdef class Observer:
+    """The base of `_anomaly.Callbacks`."""
 
-    Scalar operations take the slow path meanwhile, through the safepoint.
-    """
-    cdef object here, explain, zero, forget
+    cdef int here(self) except -1:
+        raise NotImplementedError
 
-    def __init__(self, here, explain, zero, forget):
-        self.here, self.explain, self.zero, self.forget = here, explain, zero, forget
+    cdef int before_step(self, int i) except -1:
+        raise NotImplementedError
 
-    cdef object enter(self, ThreadState state):
-        global here_callback, explain_callback, zero_callback, forget_callback
-        cdef void *block
-        if T.noting == 0:
-            block = allocate_zeroed(T.capacity, sizeof(int))
-            if block == NULL:
-                out_of_memory("detect_anomaly", T.capacity)
-            T.note = <int *>block
-        T.noting += 1
-        state.noting += 1
-        here_callback, explain_callback = self.here, self.explain
-        zero_callback, forget_callback = self.zero, self.forget
-        set_limit()
+    cdef int after_step(self, int i) except -1:
+        raise NotImplementedError
 
-    cdef int leave(self, ThreadState state, object what) except -1:
-        stop_noting(state, 1)
-        set_limit()
-        return 0
+    cdef int closed(self) except -1:
+        raise NotImplementedError
+
+
+cdef int start_noting(ThreadState state, Observer o) except -1:
+    """A thread enters a block: from now on safepoints note where they are, and `o` sees the backward steps."""
+    global observer
+    cdef void *block
+    if T.noting == 0:
+        block = allocate_zeroed(T.capacity, sizeof(int))
+        if block == NULL:
+            out_of_memory("detect_anomaly", T.capacity)
+        T.note = <int *>block
+    T.noting += 1
+    state.noting += 1
+    observer = o
+    set_limit()
+    return 0
 
 
 cdef void stop_noting(ThreadState state, int blocks) noexcept:
     """A thread leaves so many blocks."""
-    global here_callback, explain_callback, zero_callback, forget_callback
+    global observer
     if blocks == 0:
         return
     state.noting -= blocks
@@ -2156,9 +1527,9 @@ cdef void stop_noting(ThreadState state, int blocks) noexcept:
     if T.noting == 0:
         PyMem_RawFree(T.note)
         T.note = NULL
-        forget = forget_callback
-        here_callback = explain_callback = zero_callback = forget_callback = None
-        forget()
+        last, observer = observer, None
+        (<Observer>last).closed()
+    set_limit()
 
 
 def _noting():
@@ -2166,103 +1537,16 @@ def _noting():
     return T.noting > 0
 
 
-cdef inline bint nan_gradient(int p) noexcept nogil:
-    """Whether this sweep reached node p, not a number in an expression, and its gradient is NaN."""
-    if p == 0 or not isnan(T.grad[p]) or T.record[p].op == CONST:
-        return False
-    if T.record[p].op < WIDE:
-        return T.record[p].b == T.number
-    return T.mark[p] or (T.record[p].op == WIDE and T.wide[T.record[p].a].whole)
+# --- the tape itself ------------------------------------------------------------------------------
 
-
-cdef int first_nan_gradient(Operand *o) noexcept nogil:
-    cdef int k
-    if o.kind == RUN or o.kind == INDEX:
-        read_gradient(node_of_exact(o, 0))
-        for k in range(o.count):
-            if nan_gradient(node_of_exact(o, k)):
-                return node_of_exact(o, k)
+cdef int collect_all() except -1:
+    """A full collection now."""
+    if not T.locked:
+        collect_old()
+        release_dead()
+        set_limit()
     return 0
 
-
-cdef double element_slope(Wide *q, int k) noexcept nogil:
-    """A slope of output k that is infinite or NaN; 0.0: there is none that counts."""
-    cdef double s = 0.0, x
-    cdef Py_ssize_t j
-    if q.op == W_MAP1 or q.op == W_MAP2:
-        return worst_slope(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == W_MAP2 else 0.0,
-                           T.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
-    for j in range(q.inner if q.op == W_AFFINE else q.x.count if q.op == W_DOT else 0):
-        if has_nodes(&q.x):
-            x = value_of_exact(&q.y, j * q.cols + k % q.cols) if q.op == W_AFFINE else value_of(&q.y, j)
-            s = x if x - x != 0.0 else s
-        if has_nodes(&q.y) and has_nodes(&q.x):
-            x = value_of_exact(&q.x, k // q.cols * q.inner + j) if q.op == W_AFFINE else value_of(&q.x, j)
-            s = x if x - x != 0.0 else s
-    return s
-
-
-cdef double worst_slope(int code, double x, double y, double v, bint left, bint right) noexcept nogil:
-    cdef double s = 0.0
-    if TABLE[code].arity == 1:
-        s = TABLE[code].d(x, v)
-        return s if s - s != 0.0 else 0.0
-    if left:
-        s = TABLE[code].da(x, y, v)
-    if right and s - s == 0.0:
-        s = TABLE[code].db(x, y, v)
-    return s if s - s != 0.0 else 0.0
-
-
-cdef int check_zeros(int i) except -1:
-    """Before the backward step of node i: report where a gradient of zero meets a slope that is infinite or NaN."""
-    cdef int op = T.record[i].op, a, b, k, first, last
-    cdef bint whole
-    cdef double s = 0.0
-    cdef Wide *q
-    if zero_callback is None or op < WIDE:
-        return 0
-    if op != WIDE:
-        a, b = T.record[i].a, T.record[i].b
-        if T.grad[i] == 0.0:
-            s = worst_slope(op, T.value[a], T.value[b], T.value[i], T.record[a].op != CONST, T.record[b].op != CONST)
-        if s != 0.0:
-            zero_callback(handle_of(i), s)
-        return 0
-    q = T.wide[T.record[i].a]
-    whole = q.whole or q.partial == q.count or q.count == 1
-    first = 0 if whole else T.record[i].b
-    last = q.count if whole else first + 1
-    for k in range(first, last):
-        if T.grad[q.start + k] == 0.0:
-            s = element_slope(q, k)
-            if s != 0.0:
-                zero_callback(handle_of(q.start + k), s)
-                return 0
-    return 0
-
-
-cdef int check_step(int i) except -1:
-    """After the backward step of node i: raise if it made the gradient of an operand NaN."""
-    cdef int p
-    cdef Wide *q
-    if T.record[i].op != WIDE:
-        p = T.record[i].a
-        if not nan_gradient(p):
-            p = T.record[i].b
-            if not nan_gradient(p):
-                return 0
-    else:
-        q = T.wide[T.record[i].a]
-        p = first_nan_gradient(&q.x) or first_nan_gradient(&q.y) or first_nan_gradient(&q.z)
-        if p == 0:
-            return 0
-    if explain_callback is not None:
-        raise explain_callback(handle_of(i), handle_of(p))
-    return 0
-
-
-# --- the tape itself, and hooks for tests ---------------------------------------------------------
 
 def tape_info():
     """What is on the tape: nodes, bytes, collections, the kernel set, as a dictionary.
@@ -2295,54 +1579,6 @@ def operations():
     return rows
 
 
-def _value_and_slopes(int code, double a, double b=0.0):
-    """One row of the table at a point, for tests."""
-    cdef double v
-    if TABLE[code].arity == 1:
-        v = TABLE[code].f(a)
-        return v, TABLE[code].d(a, v)
-    v = TABLE[code].f2(a, b)
-    return v, TABLE[code].da(a, b, v), TABLE[code].db(a, b, v)
-
-
-def _collect():
-    """A full collection now, for tests: users never need one."""
-    if not T.locked:
-        collect_old()
-        release_dead()
-        set_limit()
-
-
-def _fail_after(long long requests):
-    """Let the engine's memory request number `requests` + 1 from now on fail, and no other; -1: none."""
-    T.requests_left = requests
-
-
-def _requests_left():
-    """Of those that `_fail_after` lets pass; -1 when the one has failed, or none was to."""
-    return T.requests_left
-
-
-def _set_max_nodes(Py_ssize_t nodes):
-    """Lower the limit of 2**31 - 1 nodes, for tests; the old limit."""
-    cdef Py_ssize_t before = T.max_nodes
-    T.max_nodes = nodes
-    return before
-
-
-def _set_moment(int number):
-    """Number the next write after this one, for tests; the old number."""
-    cdef int before = T.moment
-    T.moment = number
-    return before
-
-
-def _set_stress(bint on):
-    """Stress mode on or off (FASTSCALAR_STRESS=1 at import does the same)."""
-    T.stress = on
-    set_limit()
-
-
 def _select_kernels(name):
     """Use this set of kernels: "baseline", "avx2", "avx512", or None for the best that this CPU has."""
     global K
@@ -2357,101 +1593,6 @@ def _select_kernels(name):
 def kernel_sets():
     """Names of the kernel sets that this CPU can run."""
     return [name for name in ("baseline", "avx2", "avx512") if fs_kernels_select(name.encode()) != NULL]
-
-
-def _check():
-    """Walk the tape and raise AssertionError if an invariant of the data sheet does not hold."""
-    cdef Py_ssize_t i = 1, k, live = 0
-    cdef Wide *q
-    cdef Tensor t
-    assert T.record[0].op == LEAF and T.handle[0] == NULL
-    assert T.n <= T.capacity and T.young <= T.n
-    assert T.limit + SLACK <= T.capacity
-    assert not T.sweeping
-    assert (T.limit == 0) == bool(T.stress or T.quiet or T.noting), "scalar operations take the wrong path"
-    assert (T.note != NULL) == (T.noting > 0)
-    check_threads()
-    while i < T.n:
-        assert T.mark[i] == 0
-        if T.handle[i] != NULL:
-            t = <Tensor>T.handle[i]
-            assert t.index == i, (t.index, i)
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            assert q.op != W_FREE and q.start == i, (q.op, q.start, i)
-            check_wide(q)
-            i += q.count
-        else:
-            assert T.record[i].op < N_CODES
-            if T.record[i].op > WIDE:
-                assert 0 <= T.record[i].a < i and 0 <= T.record[i].b < i
-            else:
-                assert 0 <= T.record[i].a <= T.moment and 0 <= T.record[i].b <= T.number
-            i += 1
-    for k in range(T.n_writes):
-        assert 0 < T.writes[k].at <= T.n and 0 < T.writes[k].number <= T.moment
-        assert k == 0 or T.writes[k - 1].at < T.writes[k].at and T.writes[k - 1].number < T.writes[k].number
-    assert T.written == (T.writes[T.n_writes - 1].at if T.n_writes else 0)
-    for k in range(T.capacity >> 6):
-        assert T.mark64[k] == 0
-    for k in range(T.capacity >> 12):
-        assert T.mark4k[k] == 0
-    for k in range(T.capacity >> 18):
-        assert T.mark256k[k] == 0
-    for k in range(T.fresh, min(T.capacity, T.fresh + 100000)):
-        assert T.grad[k] == 0.0 and T.handle[k] == NULL
-    for k in range(T.n_wide):
-        q = T.wide[k]
-        live += q.op != W_FREE
-        assert not q.alive and not q.whole and not q.listed and q.partial == 0
-    assert live == T.n_wide - T.n_free
-
-
-cdef int check_threads() except -1:
-    cdef ThreadState state
-    cdef int quiet = 0, lenient = 0, noting = 0, locked = 0, recorders = 0, watches = 0
-    for state in states:
-        quiet += state.quiet > 0
-        lenient += state.lenient > 0
-        noting += state.noting
-        locked += state.locked
-        recorders += state.recorder is not None
-        watches += <int>len(state.watches)
-    assert (quiet, lenient, noting, locked) == (T.quiet, lenient_threads, T.noting, T.locked), "blocks of threads"
-    assert (recorders, watches) == (programs, tracing), "recordings of threads"
-    return 0
-
-
-cdef check_wide(Wide *q):
-    cdef Py_ssize_t k, row
-    cdef int handles = 0
-    for k in range(q.count):
-        assert T.record[q.start + k].op == WIDE
-        assert T.record[q.start + k].a == q.slot and T.record[q.start + k].b == k
-        assert T.mark[q.start + k] == 0
-        if T.handle[q.start + k] != NULL:
-            handles += 1
-            assert (<Tensor>T.handle[q.start + k]).index == q.start + k
-    assert handles == q.handles, (handles, q.handles)
-    for o in (check_operand(&q.x, q.start), check_operand(&q.y, q.start), check_operand(&q.z, q.start)):
-        assert o
-    if q.op == W_LEAF:
-        assert q.rows * q.cols == q.count
-        assert q.factored < 0 or q.n_touched == 0
-        for row in range(q.rows):
-            for k in range(row * q.cols, (row + 1) * q.cols):
-                assert q.touched[row] or T.grad[q.start + k] == 0.0, "a row that is not touched has a gradient"
-
-
-cdef bint check_operand(Operand *o, int before) except -1:
-    cdef Py_ssize_t k
-    if o.kind == RUN:
-        return 0 < o.start and o.start + o.count <= before
-    if o.kind == INDEX:
-        for k in range(o.count):
-            if not 0 < o.index[k] < before:
-                return False
-    return True
 
 
 # --- at import ------------------------------------------------------------------------------------
@@ -2502,6 +1643,7 @@ cdef int first_kernels() except -1:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_in_child)
+fill_table()
 open_tape()
 place_attributes()
 first_kernels()

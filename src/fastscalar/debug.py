@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastscalar._core import Tensor, _Notes, tape_info
+from fastscalar._core import Tensor, tape_info
 from fastscalar._paths import PACKAGE
+from fastscalar.engine._anomaly import _Notes
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._inspect import _describe, _describe_all, _nonfinite, _summary
 from fastscalar.nn.layers import Module

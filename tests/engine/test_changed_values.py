@@ -12,6 +12,7 @@ import pytest
 
 import fastscalar
 from fastscalar import _core, reference
+from fastscalar.engine import testing
 
 ROWS = {name: (code, arity) for code, name, arity, _ in _core.operations()}
 OPERATORS = {
@@ -283,7 +284,7 @@ def test_operations_of_the_users_own():
     x.data = 6.0
     out.backward()  # what a step reads is its own affair
     assert x.grad == 12.0
-    _core._check()
+    testing.check()
 
 
 def test_gradients_after_the_error():
@@ -296,7 +297,7 @@ def test_gradients_after_the_error():
     x[50].data = 0.5
     with pytest.raises(RuntimeError):
         y.backward()
-    _core._check()
+    testing.check()
     z = fs.sum([a * a for a in x])
     z.backward()
     assert [a.grad for a in x] == [2.0 * a.data for a in x]
@@ -324,7 +325,7 @@ def test_against_the_twin_with_collections(seed):
         elif kind < 0.85:
             del pairs[rng.randrange(len(pairs))]
         elif kind < 0.9:
-            _core._collect()
+            testing.collect()
         outcomes = []
         for t in rng.choice(pairs):
             try:
@@ -334,7 +335,7 @@ def test_against_the_twin_with_collections(seed):
                 outcomes.append(str(error).split(":")[0])
         assert outcomes[0] == outcomes[1] or str(outcomes) == "[nan, nan]", step
         if step % 50 == 0:
-            _core._check()
+            testing.check()
 
 
 def test_writes_cost_no_memory():
@@ -346,8 +347,8 @@ def test_writes_cost_no_memory():
         if k % 50_000 == 0:
             kept.append(y)
     gc.collect()
-    _core._collect()
-    _core._check()
+    testing.collect()
+    testing.check()
     assert _core.tape_info()["writes"] < 50
     with pytest.raises(RuntimeError):
         kept[0].backward()
@@ -364,12 +365,12 @@ def test_the_numbers_of_writes_begin_again():
     result.data = 5.0
     x.data = 3.0
     a.data = 4.0
-    before = _core._set_moment(0x7FFFFFFF)
+    before = testing.set_moment(0x7FFFFFFF)
     assert before > 0
     y = x * x
     x.data = 4.0  # the number after the last
     z = x * old
-    _core._check()
+    testing.check()
     for t in (stale, y, wide, result):
         with pytest.raises(RuntimeError):
             t.backward()
@@ -384,20 +385,20 @@ def test_a_refused_allocation_leaves_the_value():
         for k in range(200_000):
             kept.append(x + 1.0)
             before = x.data
-            _core._fail_after(0)
+            testing.fail_after(0)
             try:
                 x.data = float(k + 2)
             except MemoryError:
                 assert x.data == before
                 break
             finally:
-                _core._fail_after(-1)
+                testing.fail_after(-1)
         else:
             pytest.fail("no request was refused")
     finally:
-        _core._fail_after(-1)
+        testing.fail_after(-1)
     x.data = 7.0
-    _core._check()
+    testing.check()
 
 
 def test_fit_writes_too():

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core, debug
-from fastscalar.engine import _inspect
+from fastscalar import debug
+from fastscalar.engine import _inspect, testing
 
 SPARE = [fs.Tensor(float(k)) for k in range(8)]
 
@@ -36,7 +36,7 @@ class Busy:
         SPARE[4] = fs.Tensor(4.0)
         SPARE[4].label = "x"
         fs.to_tensor([1.0, 2.0, 3.0]).sum()
-        _core._collect()
+        testing.collect()
         if self.also is not None:
             self.also()
 
@@ -52,7 +52,7 @@ def busy():
     gc.set_threshold(*before)
     gc.unfreeze()
     gc.collect()
-    _core._check()
+    testing.check()
 
 
 def program(n=6):
@@ -139,7 +139,7 @@ def test_every_way_into_the_engine(busy, name):
         CALLS[name](t, a)
         Busy()
         CALLS[name](t + 0.0 if name == "comparison" else t, a)
-    _core._check()
+    testing.check()
 
 
 @pytest.mark.parametrize("change", ["grow", "shrink", "deepen"])
@@ -168,7 +168,7 @@ def test_a_list_that_is_changed_while_it_is_read(busy, call, change):
         gc.set_threshold(wait // 2 + 1, 1000, 1000)
         with contextlib.suppress(ValueError, TypeError, IndexError):
             call(row)
-    _core._check()
+    testing.check()
 
 
 class Converting:
@@ -180,7 +180,7 @@ class Converting:
     def __float__(self):
         Busy()
         gc.collect()
-        _core._collect()
+        testing.collect()
         return self.value
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import fastscalar
 from fastscalar import _core
+from fastscalar.engine import testing
 
 
 def multiply(fs, a, b):
@@ -73,7 +74,7 @@ def test_what_cannot_be_a_step_or_a_parent():
 
 
 def test_a_chain_of_closures_that_hold_their_own_nodes_is_released_at_once():
-    _core._collect()
+    testing.collect()
     before = _core.tape_info()
     w = fastscalar.Tensor(1.0)
     s = w
@@ -81,11 +82,11 @@ def test_a_chain_of_closures_that_hold_their_own_nodes_is_released_at_once():
         s = multiply(fastscalar, s, w)
     s.backward()
     del s
-    _core._collect()
+    testing.collect()
     after = _core.tape_info()
     assert after["nodes"] <= before["nodes"] + 1  # less, if another test's garbage went too
     assert after["pinned"] <= before["pinned"]
-    _core._check()
+    testing.check()
 
 
 def test_what_a_living_closure_holds_stays():
@@ -106,11 +107,11 @@ def test_what_a_living_closure_holds_stays():
 
     z = operation()
     for _ in range(3):
-        _core._collect()
+        testing.collect()
         fastscalar.Tensor(0.0)
     z.backward()
     assert seen == [42.0]
-    _core._check()
+    testing.check()
 
 
 def test_a_step_that_somebody_else_holds_keeps_its_tensors():
@@ -119,13 +120,13 @@ def test_a_step_that_somebody_else_holds_keeps_its_tensors():
     step = out._backward
     number = id(out)
     del out
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["pinned"] >= 1
     out = step.__closure__[-1].cell_contents
     assert id(out) == number
     assert out.data == 4.0
     del out, step
-    _core._collect()
+    testing.collect()
 
 
 def test_a_step_that_is_replaced_or_raises():
@@ -139,7 +140,7 @@ def test_a_step_that_is_replaced_or_raises():
     z = out * 3.0
     with pytest.raises(KeyError, match="mine"):
         z.backward()
-    _core._check()
+    testing.check()
     out._backward = lambda: None
     z.backward()
     assert x.grad == 0.0
@@ -208,12 +209,12 @@ def test_custom_op_checks_its_derivatives():
 def test_custom_ops_leave_nothing_behind():
     double = fastscalar.custom_op(lambda a: 2.0 * a, lambda a: 2.0)
     x = fastscalar.Tensor(1.0)
-    _core._collect()
+    testing.collect()
     before = _core.tape_info()
     for _ in range(100):
         double(double(x)).backward()
     assert x.grad == 4.0
-    _core._collect()
+    testing.collect()
     after = _core.tape_info()
     assert after["nodes"] <= before["nodes"]
     assert after["pinned"] <= before["pinned"]

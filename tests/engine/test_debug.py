@@ -19,6 +19,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core, debug
+from fastscalar.engine import testing
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "debug.md"
 STRESS = _core.tape_info()["stress"]
@@ -420,12 +421,12 @@ def test_lines_stay_with_their_nodes() -> None:
                 kept.append((wide[1], here))
             del junk
             if k % 40 == 0:
-                _core._collect()
+                testing.collect()
             if k % 3 == 0:
                 del kept[len(kept) // 2]
         for _ in range(0 if STRESS else 100_000):
             fs.Tensor(1.0)
-        _core._collect()
+        testing.collect()
         for y, here in kept:
             assert debug.find_nonfinite(y).where == f"{__file__}:{here}"
 
@@ -452,7 +453,7 @@ def test_backward_names_the_operation() -> None:
     assert f"{__file__}:{here}" in message
     y.backward()  # outside there is no error
     assert math.isnan(x.grad)
-    _core._check()
+    testing.check()
 
 
 def test_backward_in_a_layer() -> None:
@@ -470,7 +471,7 @@ def test_backward_in_a_layer() -> None:
         with pytest.raises(FloatingPointError, match="backward of linear") as caught:
             loss.backward()
     assert f"{__file__}:{here}" in str(caught.value)
-    _core._check()
+    testing.check()
 
 
 def test_in_fit() -> None:
@@ -483,7 +484,7 @@ def test_in_fit() -> None:
     with debug.detect_anomaly(), pytest.raises(FloatingPointError, match=r"backward of \*") as caught:
         fs.fit(net, np.ones((4, 2)), np.array([0, 1, 0, 1]), loss=loss, epochs=1, progress=False)
     assert f"{__file__}:{loss.__code__.co_firstlineno + 1}" in str(caught.value)
-    _core._check()
+    testing.check()
 
 
 def test_derivatives_of_derivatives() -> None:
@@ -495,7 +496,7 @@ def test_derivatives_of_derivatives() -> None:
         second = fs.grad(fs.grad(lambda t: t * t * t))(fs.Tensor(2.0))
         assert second.data == 12.0
         assert debug.find_nonfinite(second) is None
-    _core._check()
+    testing.check()
 
 
 def test_backward_through_weights() -> None:
@@ -507,7 +508,7 @@ def test_backward_through_weights() -> None:
         for root in (y[0][0] + y[1][0], (y * 1.0).sum()):
             with pytest.raises(FloatingPointError, match="backward of linear"):
                 root.backward()
-            _core._check()
+            testing.check()
 
 
 def test_backward_of_the_users_operation() -> None:
@@ -521,7 +522,7 @@ def test_backward_of_the_users_operation() -> None:
         out._backward = step
         with pytest.raises(FloatingPointError, match="backward of mine"):
             (out * 3.0).backward()
-    _core._check()
+    testing.check()
 
 
 def test_gradients_are_the_same_while_watched() -> None:
@@ -566,7 +567,7 @@ def test_nested_and_left_by_an_exception() -> None:
 
     with pytest.raises(ZeroDivisionError):
         fails()
-    _core._check()  # also: no column of notes, scalar operations on the fast path
+    testing.check()  # also: no column of notes, scalar operations on the fast path
     assert not debug._numbers
     assert not debug._places
     gc.collect()
@@ -583,38 +584,38 @@ def test_within_no_grad_and_the_other_way_round() -> None:
             y = x * x
         z, here = x * x, line()
         assert debug.find_nonfinite(z).where == f"{__file__}:{here}"
-    _core._check()
+    testing.check()
 
 
 def test_refused_memory() -> None:
     x = fs.Tensor(2.0)
     for function in (debug.summary, debug.find_nonfinite, debug.to_dot):
-        _core._fail_after(0)
+        testing.fail_after(0)
         try:
             with pytest.raises(MemoryError):
                 function(x)
         finally:
-            _core._fail_after(-1)
-    _core._fail_after(0)
+            testing.fail_after(-1)
+    testing.fail_after(0)
     try:
         with pytest.raises(MemoryError), debug.detect_anomaly():
             pass
     finally:
-        _core._fail_after(-1)
-    _core._check()
+        testing.fail_after(-1)
+    testing.check()
 
 
 def test_memory_of_a_loop_stays_flat() -> None:
     net = fs.MLP(20, [30, 10], seed=0)
     x = np.linspace(0.0, 1.0, 20)
-    _core._collect()
+    testing.collect()
     before = debug.tape_info()["nodes"]          # of what other tests keep
     with debug.detect_anomaly():
         for _ in range(50 if STRESS else 3000):
             loss = fs.cross_entropy(net(x), 3)
             loss.backward()
             fs.sgd(net.parameters(), lr=0.01)
-    _core._collect()
+    testing.collect()
     assert debug.tape_info()["nodes"] < before + 100_000
     assert loss.data < 1.0
 
@@ -640,7 +641,7 @@ def test_several_threads() -> None:
     for t in threads:
         t.join(120)
     assert not errors
-    _core._check()
+    testing.check()
 
 
 def test_everything_while_all_moves(stress: None) -> None:
@@ -653,7 +654,7 @@ def test_everything_while_all_moves(stress: None) -> None:
         assert "linear" in debug.to_dot(loss, labels={"net": net})
         assert debug.find_nonfinite(loss).where == f"{__file__}:{here}"
         loss.backward()
-    _core._check()
+    testing.check()
 
 
 # --- the page -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
+from fastscalar.engine import testing
 
 STRESS = _core.tape_info()["stress"]
 PREAMBLE = """
@@ -21,6 +22,7 @@ PREAMBLE = """
     import numpy as np
     import fastscalar as fs
     from fastscalar import _core
+    from fastscalar.engine import testing
 
     def rss():
         with open("/proc/self/statm") as file:
@@ -161,7 +163,7 @@ def test_memory_of_large_graphs_is_used_again_and_given_back():
         for _ in range(5):
             graph()
         print(rss() - before)
-        _core._collect()
+        testing.collect()
         print(_core.tape_info()["capacity"])
     """)
     assert five < 3 * one  # a dead one stays until as much has been promoted again
@@ -179,7 +181,7 @@ def test_the_tape_of_a_training_loop_is_flat():
         nodes.append(_core.tape_info()["nodes"])
     assert max(nodes[len(nodes) // 2 :]) <= max(nodes[: len(nodes) // 2]) + 100
     del loss
-    _core._collect()
+    testing.collect()
     info = _core.tape_info()
     assert info["wide_instructions"] <= 4 + info["nodes"] // 2
 
@@ -197,34 +199,34 @@ def test_wide_instructions_make_collections_due_by_their_bytes():
 
 
 def test_holding_a_loss_holds_its_graph():
-    _core._collect()
+    testing.collect()
     before = _core.tape_info()["nodes"]
     x = fs.Tensor(2.0)
     loss = x
     for _ in range(100):
         loss = loss * 1.5
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] - before >= 201
     loss.backward()
     assert x.grad == 1.5**100
     loss = loss.detach()
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] - before <= 10
 
 
 def test_what_an_array_element_needs_is_all_that_is_kept():
-    _core._collect()
+    testing.collect()
     before = _core.tape_info()
     x = fs.to_tensor(np.ones(50))
     y = (x * 2.0).relu()
     element = y[3]
     del x, y
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["wide_instructions"] == before["wide_instructions"] + 3
     element.backward()
     assert element._parents[0]._parents[0].grad == 2.0
     del element
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["wide_instructions"] == before["wide_instructions"]
 
 
@@ -241,12 +243,12 @@ def test_the_last_nodes_before_a_safepoint_count_as_written(offset):
             y.grad = 9.0
             held.append(y)
             if _core.tape_info()["nodes"] > 32_700:
-                _core._check()
+                testing.check()
         held.clear()
         del y
-        _core._collect()
+        testing.collect()
         arrays = [fs.to_tensor(np.ones(1000)) for _ in range(40)]
-        _core._check()
+        testing.check()
         print(sum(np.abs(np.asarray(a.grad)).sum() for a in arrays))
     """)
     assert gradients == 0.0

@@ -19,6 +19,7 @@ import pytest
 import clock
 import fastscalar as fs
 from fastscalar import _core, reference
+from fastscalar.engine import testing
 
 INF, NAN = math.inf, math.nan
 FLOATS = [0.0, -0.0, 0.1, 0.5, 1.0, -1.0, 2.0**53, -(2.0**53), 2.0**63, 1e308, -1e308, 5e-324, INF, -INF, NAN]
@@ -291,10 +292,10 @@ def test_a_tensor_that_was_never_initialised():
             with pytest.raises(ValueError, match="never initialised"):
                 call()
         assert t._parents == ()
-        _core._check()
+        testing.check()
         del t
     gc.collect()
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["pinned"] == pinned
     t = fs.Tensor.__new__(fs.Tensor)
     t.__init__(3.0)  # later is early enough

@@ -15,6 +15,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
+from fastscalar.engine import testing
 
 STRESS = _core.tape_info()["stress"]
 MANY = 200 if STRESS else 100_000  # nodes: enough to collect and to grow
@@ -32,7 +33,7 @@ def use_the_engine():
     assert x.grad == MANY + 1
     held = [fs.Tensor(k) for k in range(100)]
     del held[::2], x, y
-    _core._collect()
+    testing.collect()
     fs.Linear(3, 2, seed=0)([1.0, 2.0, 3.0])[0].backward()
 
 
@@ -75,7 +76,7 @@ def test_a_conversion_that_uses_the_engine_in_the_constructor(real):
     below = [fs.Tensor(1.0) for _ in range(100)]
     a = fs.Tensor(Evil(2.5))
     del below
-    _core._collect()
+    testing.collect()
     assert a.data == 2.5
     a.data = Evil(1.5)
     a.grad = Evil(0.5)
@@ -166,7 +167,7 @@ def test_a_tensor_that_is_initialised_while_it_is_initialised():
         held[0].__init__(3.0)
     y = held[0] * 2
     held.clear()
-    _core._check()
+    testing.check()
     assert y._parents[0].data == 1.0
 
 
@@ -231,7 +232,7 @@ def test_a_subclass_of_float_counts_by_its_value():
 def churn(n=MANY):
     for k in range(n):
         fs.Tensor(k)
-    _core._collect()
+    testing.collect()
 
 
 def test_attributes_of_a_dropped_handle_come_back_with_the_same_object():
@@ -276,7 +277,7 @@ def test_attributes_die_with_their_node():
 
     import weakref
 
-    _core._collect()
+    testing.collect()
     before = _core.tape_info()["pinned"]
     held = []
     for make in (lambda: fs.Tensor(1.0), lambda: fs.to_tensor([1.0, 2.0])[1], lambda: fs.Tensor(2.0) * 3):
@@ -289,7 +290,7 @@ def test_attributes_die_with_their_node():
     assert _core.tape_info()["pinned"] == before + 3
     references = [reference for reference, _ in held]
     held.clear()
-    _core._collect()
+    testing.collect()
     assert [reference() for reference in references] == [None] * 3
     assert _core.tape_info()["pinned"] == before
 
@@ -384,7 +385,7 @@ def test_finalizers_of_python_s_collector_that_use_the_engine():
             y = x * x + self.tensor
             y.backward()
             assert x.grad == 6.0
-            _core._collect()
+            testing.collect()
 
     threshold = gc.get_threshold()
     gc.set_threshold(1)
@@ -556,7 +557,7 @@ def test_a_signal_handler_that_calls_backward_gets_a_runtime_error():
 
     with Alarm(lambda: z.backward() or 0), pytest.raises(RuntimeError, match="inside a backward pass"):
         many_times()
-    _core._check()
+    testing.check()
     y.backward()
     z.backward()
     assert (x.grad, parent.grad) == (3_000_001.0, 3.0)
@@ -584,7 +585,7 @@ def test_a_signal_handler_that_steps_the_weights_in_the_middle_of_their_backward
             if alarm.inside >= 5:
                 break
     assert alarm.inside >= 5
-    _core._check()
+    testing.check()
     (w[0][0] * 3.0).backward()
     fs.sgd([w], 0.0)
     assert not np.asarray(w.grad).any()
@@ -614,7 +615,7 @@ def test_an_exception_in_a_signal_handler_ends_the_backward_and_nothing_else():
         except Stop:
             stopped += 1
             assert x.grad < 3_000_001.0  # it was in the middle
-            _core._check()
+            testing.check()
             if stopped == 3:
                 break
     assert stopped == 3
@@ -627,6 +628,7 @@ INTERRUPTED = """
     import numpy as np
     import fastscalar as fs
     from fastscalar import _core
+    from fastscalar.engine import testing
 
     def chain():
         x = fs.Tensor(1.0)
@@ -652,7 +654,7 @@ INTERRUPTED = """
             work()
     except KeyboardInterrupt:
         print("stopped", flush=True)
-    _core._check()
+    testing.check()
     y = a * a
     y.backward()
     assert a.grad == 6.0
@@ -813,7 +815,7 @@ def test_refused_memory_is_a_memory_error_and_leaves_everything_as_it_was(stress
     before = model.look()
     outcomes = []
     for k in range(40):
-        _core._fail_after(k)
+        testing.fail_after(k)
         try:
             if quiet:
                 with fs.no_grad():
@@ -824,8 +826,8 @@ def test_refused_memory_is_a_memory_error_and_leaves_everything_as_it_was(stress
         except MemoryError:
             outcomes.append("refused")
         finally:
-            _core._fail_after(-1)
-        _core._check()
+            testing.fail_after(-1)
+        testing.check()
         assert model.look() == before
     if name not in ("element", "slice", "parents", "attribute"):
         assert "refused" in outcomes
@@ -839,11 +841,11 @@ def test_refused_memory_is_a_memory_error_and_leaves_everything_as_it_was(stress
 def test_backward_and_writing_ask_for_no_memory(stress, name):
     model, other = Model(), Model()
     WRITING[name](other)
-    _core._fail_after(0)
+    testing.fail_after(0)
     try:
         WRITING[name](model)
     finally:
-        _core._fail_after(-1)
+        testing.fail_after(-1)
     assert model.look() == other.look()
 
 
@@ -854,7 +856,7 @@ def test_refused_memory_when_tables_grow():
         for what in ("array", "attribute"):
             for at in (0, 1, 2, 3, None):
                 if at is not None:
-                    _core._fail_after(at)
+                    testing.fail_after(at)
                 try:
                     if what == "array":
                         arrays.append(fs.to_tensor([float(k), 1.0]))
@@ -867,9 +869,9 @@ def test_refused_memory_when_tables_grow():
                     if what == "attribute" and "t" in locals():
                         assert not hasattr(t, "number") or t in tensors
                 finally:
-                    _core._fail_after(-1)
+                    testing.fail_after(-1)
     assert refused > 300
-    _core._check()
+    testing.check()
     assert all(t.number == t.data for t in tensors)
     assert all(a.data[1] == 1.0 for a in arrays)
 
@@ -883,14 +885,14 @@ def test_growth_that_is_refused_and_what_a_collection_before_it_did():
     for k in range(40):
         dead = [fs.Tensor(j) for j in range(size // 2)]
         del dead
-        _core._fail_after(k % 20)
+        testing.fail_after(k % 20)
         try:
             fs.to_tensor(np.ones(3 * size))
         except MemoryError:
             pass
         finally:
-            _core._fail_after(-1)
-        _core._check()
+            testing.fail_after(-1)
+        testing.check()
         more = [fs.Tensor(j) for j in range(1000)]
         assert [t.data for t in more[::100]] == list(range(0, 1000, 100))
     assert [t.data for t in kept] == list(range(0, size, 1000))
@@ -902,12 +904,12 @@ def test_a_collection_that_is_refused_its_scratch_is_skipped():
     more = [fs.Tensor(k) * 2 for k in range(size)]  # more than any collection before had to look at
     del held[::2], more[::3]
     nodes = _core.tape_info()["nodes"]
-    _core._fail_after(0)
-    _core._collect()
-    _core._fail_after(-1)
-    _core._check()
+    testing.fail_after(0)
+    testing.collect()
+    testing.fail_after(-1)
+    testing.check()
     after = _core.tape_info()["nodes"]
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] <= after <= nodes
     assert [t.data for t in held[:3]] == [1.0, 3.0, 5.0]
 
@@ -915,7 +917,7 @@ def test_a_collection_that_is_refused_its_scratch_is_skipped():
 @pytest.mark.skipif(STRESS, reason="stress mode takes room beyond the limit")
 def test_the_limit_of_the_tape_is_a_clear_memory_error():
     nodes = _core.tape_info()["capacity"] + 1000
-    before = _core._set_max_nodes(nodes)
+    before = testing.set_max_nodes(nodes)
     a = fs.Tensor(3.0)
     held = []
     try:
@@ -931,7 +933,7 @@ def test_the_limit_of_the_tape_is_a_clear_memory_error():
         y.backward()
         assert (y.data, a.grad) == (6.0, 2.0)
     finally:
-        _core._set_max_nodes(before)
+        testing.set_max_nodes(before)
     fs.Tensor(1.0)
 
 
@@ -940,6 +942,7 @@ NO_MEMORY = """
     import _testcapi
     import fastscalar as fs
     from fastscalar import _core
+    from fastscalar.engine import testing
 
     net = fs.Linear(3, 2, seed=0)
     x = [fs.Tensor(1.0), fs.Tensor(2.0), 3.0]
@@ -968,7 +971,7 @@ NO_MEMORY = """
                     _testcapi.remove_mem_hooks()
             except MemoryError:
                 refused[name] += 1
-            _core._check()
+            testing.check()
             assert (a.data, b.data, [float(t) for t in x]) == (2.0, 3.0, [1.0, 2.0, 3.0])
     y = a * b
     y.backward()

@@ -187,7 +187,7 @@ def test_a_block_around_a_recording_that_is_left_inside_it():
     for inner in kept:
         next(inner)
     assert records()
-    _core._check()
+    testing.check()
 
 
 def test_what_a_thread_traced_ends_with_it():
@@ -201,7 +201,7 @@ def test_what_a_thread_traced_ends_with_it():
 
 
 def test_collection_goes_on_after_threads_that_died_in_blocks():
-    _core._collect()
+    testing.collect()
     before, n = _core.tape_info()["nodes"], 2_000 if _core.tape_info()["stress"] else 50_000
     for _ in range(50):
         in_thread(next, suspended(fs.no_grad))
@@ -210,7 +210,7 @@ def test_collection_goes_on_after_threads_that_died_in_blocks():
         for _ in range(n):
             s = s + 1.0
         del s
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] < before + n
 
 
@@ -272,7 +272,7 @@ def test_everything_public_while_others_record_and_replay():
         t.join(TIMEOUT)
         assert not t.is_alive()
     assert not wrong, wrong[0]
-    _core._check()
+    testing.check()
 
 
 def test_a_report_need_not_wait_for_a_recording():

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import _core
+from fastscalar.engine import testing
 
 from .cases import SAMPLES, Case, Outcome, Unstable, WrongResult, gradient_of, set_gradient
 from .rounding import AVAILABLE, noisy, scattered
@@ -358,7 +358,7 @@ class Run:
 
     def _collect(self) -> None:
         gc.collect()
-        _core._collect()
+        testing.collect()
 
     def _fit(self, optimizer: str, batch: int, epochs: int, threads: int) -> None:
         case = self.case
@@ -528,7 +528,7 @@ def judge(text: str) -> Verdict:
     except Exception as error:
         return Verdict("differs", "judge", f"{type(error).__name__}: {error}")
     try:
-        _core._check()
+        testing.check()
     except AssertionError:
         return Verdict("differs", "tape", "an invariant of the tape does not hold")
     return Verdict("unstable" if unstable else "agrees")

@@ -15,6 +15,7 @@ import pytest
 import fastscalar as fs
 from compiled import WAYS, bits, classified, close, compiled_only, scalar_net, tables, values_of, weights
 from fastscalar import _core
+from fastscalar.engine import testing
 
 STRESS = _core.tape_info()["stress"]
 pytestmark = pytest.mark.skipif(STRESS, reason="training runs, in stress mode")
@@ -682,7 +683,7 @@ def test_ctrl_c_commits_nothing_of_the_running_epoch(keywords):
     assert len(kept) >= 2
     assert len(set(kept)) == len(kept)
     assert weights(net) == kept[-1]
-    _core._check()
+    testing.check()
     fit(net, X[:64], y[:64], epochs=1, **keywords)  # and it can be trained on
     assert weights(net) != kept[-1]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import fastscalar as fs
 from compiled import close
 from fastscalar import _core
+from fastscalar.engine import testing
 from fastscalar.engine._array import all_apart, distinct_parameters, flatten_parameters
 from fastscalar.nn.optimizers import Optimizer, each_once
 
@@ -294,9 +295,9 @@ def test_a_program_with_an_optimizer_that_lists_parts_more_than_once(batch_size)
 def test_listing_costs_the_tape_nothing():
     net = Shared()
     net.parameters()
-    _core._collect()
+    testing.collect()
     nodes = _core.tape_info()["nodes"]
     for _ in range(10):
         fs.SGD([net.parameters(), net.first.b[:2]]).zero_grad()
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] == nodes

@@ -25,6 +25,7 @@ from compiled import (
     tables,
 )
 from fastscalar import _core
+from fastscalar.engine import testing
 
 STRESS = _core.tape_info()["stress"]
 needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
@@ -278,7 +279,7 @@ def test_a_result_that_is_not_one_number_is_a_type_error(wrong):
             call(np.ones((3, 2)))
     with pytest.raises(TypeError):
         p(np.ones(2))
-    _core._check()
+    testing.check()
 
 
 def test_a_result_that_is_a_number_a_parameter_or_an_argument():
@@ -387,9 +388,9 @@ def test_parameters_that_nobody_else_holds_stay_alive():
     del holder["net"], net, f
     rubbish = [fs.to_tensor(np.full((9, 9), math.nan)) for _ in range(50)]
     gc.collect()
-    _core._collect()
+    testing.collect()
     del rubbish
-    _core._collect()
+    testing.collect()
     close(p.map(X, y), expected)
     p.backward(X, y)
     close(p(X[1], y[1]), expected[1])
@@ -398,17 +399,17 @@ def test_parameters_that_nobody_else_holds_stay_alive():
 def test_a_program_that_is_gone_keeps_nothing():
     X, y = tables(6, 4, 3)
     net, f = classifier()
-    _core._collect()
+    testing.collect()
     before = _core.tape_info()["nodes"]
     p = fs.compile(f)
     p.backward(X, y)
     del p
     gc.collect()
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] <= before + 1
     del net, f
     gc.collect()
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] < before
 
 
@@ -419,14 +420,14 @@ def test_the_memory_of_replays_is_flat():
     p.backward(X, y)
     p.value_and_grad(X, y)
     p(X[0], y[0])
-    _core._collect()
+    testing.collect()
     before = _core.tape_info()["nodes"]
     for _ in range(20):
         p.backward(X, y, accumulate=True)
         p.value_and_grad(X, y)
         p.map(X, y)
         p(X[0], y[0])
-    _core._collect()
+    testing.collect()
     assert _core.tape_info()["nodes"] <= before + 1
 
 
@@ -1102,7 +1103,7 @@ def test_ctrl_c_in_the_middle_of_backward_commits_nothing_or_everything():
         except KeyboardInterrupt:
             stopped += 1
         assert [bits(gradients_of(q)) for q in parameters_of(net)] in sums
-        _core._check()
+        testing.check()
     assert stopped == 12
     close(p.map(*batches[0]), eager_values(f, *batches[0]))
 

@@ -9,6 +9,7 @@ import pytest
 import fastscalar as fs
 from compiled import bits, compiled_only
 from fastscalar import _core
+from fastscalar.engine import testing
 from fastscalar.program._graph import line_of, places_of
 from fastscalar.program._trace import Recording, extract
 
@@ -229,15 +230,15 @@ def test_every_allocation_of_a_recording_that_decides_may_be_refused():
 
     for k in range(2000):
         program = fs.compile(f)
-        _core._fail_after(k)
+        testing.fail_after(k)
         try:
             assert program(2.0) == 158.0
         except MemoryError:
-            _core._fail_after(-1)
+            testing.fail_after(-1)
             assert program(2.0) == 158.0
         finally:
-            done = _core._requests_left() >= 0
-            _core._fail_after(-1)
+            done = testing.requests_left() >= 0
+            testing.fail_after(-1)
         if done:
             break
     else:

@@ -15,7 +15,8 @@ import pytest
 
 import fastscalar as fs
 from compiled import compiled_only
-from fastscalar import _core, math
+from fastscalar import math
+from fastscalar.engine import testing
 
 ROWS = np.array([0.5, 1.0, 2.0])
 
@@ -239,7 +240,7 @@ def test_every_leaf_is_trained_wherever_collections_move_it(operation, batch):
     def f(x, k):
         if between:
             between.pop()
-            _core._collect()
+            testing.collect()
         return operation(leaves[k] * x)
 
     X, y = np.full(8, 0.5), np.arange(8)
@@ -259,7 +260,7 @@ def test_gradients_add_up_after_fit_when_leaves_have_moved():
     program.backward(X, y)
     assert w.grad == 6.0
     between.clear()
-    _core._collect()
+    testing.collect()
     program.backward(X, y, accumulate=True)
     assert w.grad == 12.0
 
@@ -270,7 +271,7 @@ def test_leaves_are_told_apart_by_name_after_a_collection():
     for k in range(4):
         program(1.0, k)
         between.pop()
-        _core._collect()
+        testing.collect()
     assert len(program.parameters) == 4
     program.backward(np.ones(4), np.arange(4))
     assert [leaf.grad for leaf in leaves] == [1.0] * 4

@@ -5,6 +5,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
+from fastscalar.engine import testing
 from fastscalar.program._trace import Recording
 
 X = np.random.default_rng(0).normal(size=(40, 6)) * (np.arange(6) % 2)
@@ -40,18 +41,18 @@ def test_every_allocation_of_a_program_may_be_refused(work):
     for k in range(2000):
         program, parameters = make()
         before = [a.grad.copy() for a in parameters]
-        _core._fail_after(k)
+        testing.fail_after(k)
         try:
             found = work(program)
         except MemoryError:
             failures += 1
-            _core._fail_after(-1)
+            testing.fail_after(-1)
             for a, g in zip(parameters, before, strict=True):
                 np.testing.assert_array_equal(a.grad, g)
             found = work(program)
         finally:
-            done = _core._requests_left() >= 0
-            _core._fail_after(-1)
+            done = testing.requests_left() >= 0
+            testing.fail_after(-1)
         np.testing.assert_array_equal(found, expected)
         if done:
             break

@@ -30,6 +30,7 @@ from compiled import (
     values_of,
 )
 from fastscalar import _core, reference
+from fastscalar.engine import testing
 from operations import ROWS, operation, points
 
 EXAMPLES = int(os.environ.get("FASTSCALAR_EXAMPLES", "300")) // 3  # an example is recorded, rewritten and replayed
@@ -635,7 +636,7 @@ def check_random(program, seed):
     terms = scales[:, WIDTH:] + scales.max(axis=1, keepdims=True) + totals[:, None]
     close_each(found, np.sum(by_p, axis=0), np.sum(terms, axis=0))
     assert bits(values_of(parameters[0])) == bits(W)
-    _core._check()
+    testing.check()
     return len(kept)
 
 

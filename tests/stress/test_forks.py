@@ -20,6 +20,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
+from fastscalar.engine import testing
 from fastscalar.program import _replay
 
 FORKS = int(os.environ.get("FASTSCALAR_FORKS", "10"))
@@ -159,7 +160,7 @@ class Model:
             fs.sum([self.w[0] * 2.0 for _ in range(2000)])
         assert _core.tape_info()["nodes"] < before + 80_000, "nothing is collected"
         assert _replay._helpers() == (max(1, self.helpers) if os.getpid() == self.process else 1)
-        _core._check()
+        testing.check()
 
 
 STATES = [
@@ -208,7 +209,7 @@ def test_a_child_keeps_the_blocks_of_the_thread_that_forks(context):
         block.__exit__(None, None, None)
         assert (fs.Tensor(1.0) * 2.0)._parents
         assert not _core._noting()
-        _core._check()
+        testing.check()
 
     inside, go_on = threading.Event(), threading.Event()
 

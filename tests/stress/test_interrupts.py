@@ -273,7 +273,7 @@ def test_a_call_that_is_interrupted(name):
             allowed = [before[what], after[what], *epochs]
             assert bits(case.leaves, what) in allowed, f"{what} half done at interrupt {k}"
         if k % 16 == 0:
-            _core._check()
+            testing.check()
             assert (fs.Tensor(1.0) * 2.0)._parents, "no_grad is left on"
             assert not _core._noting()
             assert not _core._recording()
@@ -291,4 +291,4 @@ def test_a_call_that_is_interrupted(name):
     assert {what: bits(case.leaves, what) for what in case.whole} == after
     if result is not None:
         assert case.run() == result
-    _core._check()
+    testing.check()

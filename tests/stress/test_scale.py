@@ -9,6 +9,7 @@ import pytest
 import clock
 import fastscalar as fs
 from fastscalar import _core
+from fastscalar.engine import testing
 
 STRESS = _core.tape_info()["stress"]
 TEN_MILLION = 10_000_000
@@ -16,13 +17,13 @@ TEN_MILLION = 10_000_000
 
 def released(nodes_before):
     """After a collection, nothing of the graph is left."""
-    _core._collect()
+    testing.collect()
     return _core.tape_info()["nodes"] <= nodes_before + 100
 
 
 @pytest.fixture
 def nodes():
-    _core._collect()
+    testing.collect()
     return _core.tape_info()["nodes"]
 
 
@@ -174,7 +175,7 @@ def test_a_small_backward_beside_ten_million_unrelated_nodes_costs_what_it_costs
     times = {where: time_of(graph, 1.5 * reference) for where, graph in graphs.items()}
     assert _core.tape_info()["nodes"] > TEN_MILLION
     del y
-    _core._collect()
+    testing.collect()
     reference = max(reference, time_of(alone))  # before and after: the clock of the machine may have changed
     assert all(t < 1.5 * reference for t in times.values()), (reference, times)
 

@@ -71,7 +71,7 @@ def test_second_derivatives_of_unary_rows(name):
     code = ROWS[name][0]
     second = fs.grad(fs.grad(operation(name)))
     for (x,) in points(name, 1):
-        expected = difference(lambda t: _core._value_and_slopes(code, t)[1], x, 1e-3 * max(0.1, min(1.0, abs(x))))
+        expected = difference(lambda t: testing.value_and_slopes(code, t)[1], x, 1e-3 * max(0.1, min(1.0, abs(x))))
         assert second(x) == pytest.approx(expected, rel=2e-7, abs=1e-8), (name, x)
 
 
@@ -85,8 +85,8 @@ def test_second_derivatives_of_binary_rows(name):
         (aa, ab), (ba, bb) = second(x, y)
         assert ab == pytest.approx(ba, rel=1e-12, abs=1e-12)
         for j, row in enumerate([(aa, ab), (ba, bb)], start=1):
-            by_x = difference(lambda t, j=j, y=y: _core._value_and_slopes(code, t, y)[j], x)
-            by_y = difference(lambda t, j=j, x=x: _core._value_and_slopes(code, x, t)[j], y)
+            by_x = difference(lambda t, j=j, y=y: testing.value_and_slopes(code, t, y)[j], x)
+            by_y = difference(lambda t, j=j, x=x: testing.value_and_slopes(code, x, t)[j], y)
             assert row == pytest.approx((by_x, by_y), rel=1e-6, abs=1e-8), (name, x, y)
 
 
@@ -567,10 +567,10 @@ def test_recorded_gradients_are_collected_with_their_graph():
         w.data -= 1e-6 * w.grad
         del x, hidden, loss
         if step == 20:
-            _core._collect()
+            testing.collect()
             before = fs.tape_info()
-    _core._collect()
-    _core._collect()
+    testing.collect()
+    testing.collect()
     after = fs.tape_info()
     assert after["nodes"] <= before["nodes"] + 10
     assert after["pinned"] <= before["pinned"] + 10
@@ -584,7 +584,7 @@ def test_a_recorded_gradient_survives_collections(stress):
     gc.collect()
     for _ in range(5):
         fs.Tensor(1.0) * 2.0
-        _core._collect()
+        testing.collect()
     assert isinstance(x.grad, fs.Tensor)
     slope = x.grad
     slope.backward()
@@ -596,7 +596,7 @@ def test_derivatives_in_stress_mode(stress):
     net = fs.MLP(2, [3, 2], seed=1)
     f = lambda x: fs.cross_entropy(net(x), 1) * fs.softmax(x)[0] + (array(x) * 2.0).sum()
     H = fs.hessian(f)(x)
-    _core._set_stress(False)
+    testing.set_stress(False)
     assert H.tolist() == fs.hessian(f)(x).tolist()
 
 
@@ -663,7 +663,7 @@ def test_captured_tensors_keep_their_gradients():
         for p, g in zip(net.parameters(), kept, strict=True):
             assert np.array(p.grad).tolist() == g.tolist()
     fs.sgd(net.parameters(), lr=0.1)
-    _core._check()
+    testing.check()
 
 
 def test_captured_rows_of_a_data_set_of_leaves_keep_their_gradients():
@@ -672,7 +672,7 @@ def test_captured_rows_of_a_data_set_of_leaves_keep_their_gradients():
     before = np.array(data.grad)
     assert fs.grad(lambda x: (data[2] * x).sum() + data[1][0] * x)(2.0) == 6 + 7 + 8 + 3
     assert np.array(data.grad).tolist() == before.tolist()
-    _core._check()
+    testing.check()
 
 
 def test_an_interrupted_or_failing_function_leaves_nothing():
@@ -694,16 +694,16 @@ def test_refused_memory_leaves_everything_as_it_was():
     x = fs.Tensor(3.0)
     y = w * x
     for k in range(3):
-        _core._fail_after(k)
+        testing.fail_after(k)
         with pytest.raises(MemoryError):
             _inspect._gradients(y, [x])
-        _core._fail_after(-1)
+        testing.fail_after(-1)
         assert (w.grad, x.grad) == (0.25, 0.0)
     for k in range(2):
-        _core._fail_after(k)
+        testing.fail_after(k)
         with pytest.raises(MemoryError):
             _inspect._reached(y, [x])
-        _core._fail_after(-1)
+        testing.fail_after(-1)
     assert _inspect._gradients(y, [x, w]) == [2.0, 3.0]
     assert (w.grad, x.grad) == (0.25, 0.0)
 

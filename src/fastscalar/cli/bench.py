@@ -35,9 +35,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import _core, datasets, reference
+from fastscalar import datasets, reference
 from fastscalar.cli.console import WIDTH, cpu, passing, plural, say
 from fastscalar.cli.sources import SYNTHETIC
+from fastscalar.engine import testing
 from fastscalar.nn.init import initial_weights
 
 SEED = 0
@@ -481,7 +482,7 @@ class Products:
         """What is left behind is freed inside the timer, where the engine would do it later."""
         for _ in range(rounds):
             self.once()
-        _core._collect()
+        testing.collect()
 
     def numbers(self) -> tuple[float, np.ndarray, np.ndarray]:
         """The sum of all dot products, and its gradients with respect to inputs and weights."""

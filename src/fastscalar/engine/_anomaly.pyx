@@ -1,0 +1,146 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""What `debug.detect_anomaly` looks at: backward steps that make a gradient NaN, or meet a slope that is none.
+
+The engine tells an Observer where it records and which steps it does; a block that is open costs every operation the
+way through the safepoint, and every backward step two calls.
+"""
+
+from libc.math cimport isnan
+
+from fastscalar._core cimport *
+
+
+cdef class Callbacks(Observer):
+    """What a block was given, see `_Notes`."""
+    cdef object where, explain, zero, forget
+
+    cdef int here(self) except -1:
+        return self.where()
+
+    cdef int before_step(self, int i) except -1:
+        return check_zeros(i, self.zero)
+
+    cdef int after_step(self, int i) except -1:
+        return check_step(i, self.explain)
+
+    cdef int closed(self) except -1:
+        self.forget()
+        return 0
+
+
+cdef class _Notes(_Block):
+    """A block in which every safepoint notes `here()`, a small positive integer, for the nodes that come next, and a
+    backward step that makes a gradient NaN raises `explain(its node, the operand)`.  Where a gradient of zero meets a
+    slope that is infinite or NaN, `zero(the node, the slope)` is called.  Blocks nest; when none is open any more,
+    `forget()` is.
+
+    Scalar operations take the slow path meanwhile, through the safepoint.
+    """
+    cdef Callbacks callbacks
+
+    def __init__(self, here, explain, zero, forget):
+        self.callbacks = Callbacks.__new__(Callbacks)
+        self.callbacks.where, self.callbacks.explain = here, explain
+        self.callbacks.zero, self.callbacks.forget = zero, forget
+
+    cdef object enter(self, ThreadState state):
+        start_noting(state, self.callbacks)
+
+    cdef int leave(self, ThreadState state, object what) except -1:
+        stop_noting(state, 1)
+        return 0
+
+
+cdef inline bint nan_gradient(int p) noexcept nogil:
+    """Whether this sweep reached node p, not a number in an expression, and its gradient is NaN."""
+    if p == 0 or not isnan(T.grad[p]) or T.record[p].op == CONST:
+        return False
+    if T.record[p].op < WIDE:
+        return T.record[p].b == T.number
+    return T.mark[p] or (T.record[p].op == WIDE and T.wide[T.record[p].a].whole)
+
+
+cdef int first_nan_gradient(Operand *o) noexcept nogil:
+    cdef int k
+    if o.kind == RUN or o.kind == INDEX:
+        read_gradient(node_of_exact(o, 0))
+        for k in range(o.count):
+            if nan_gradient(node_of_exact(o, k)):
+                return node_of_exact(o, k)
+    return 0
+
+
+cdef double element_slope(Wide *q, int k) noexcept nogil:
+    """A slope of output k that is infinite or NaN; 0.0: there is none that counts."""
+    cdef double s = 0.0, x
+    cdef Py_ssize_t j
+    if q.op == W_MAP1 or q.op == W_MAP2:
+        return worst_slope(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == W_MAP2 else 0.0,
+                           T.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
+    for j in range(q.inner if q.op == W_AFFINE else q.x.count if q.op == W_DOT else 0):
+        if has_nodes(&q.x):
+            x = value_of_exact(&q.y, j * q.cols + k % q.cols) if q.op == W_AFFINE else value_of(&q.y, j)
+            s = x if x - x != 0.0 else s
+        if has_nodes(&q.y) and has_nodes(&q.x):
+            x = value_of_exact(&q.x, k // q.cols * q.inner + j) if q.op == W_AFFINE else value_of(&q.x, j)
+            s = x if x - x != 0.0 else s
+    return s
+
+
+cdef double worst_slope(int code, double x, double y, double v, bint left, bint right) noexcept nogil:
+    cdef double s = 0.0
+    if row(code).arity == 1:
+        s = row(code).d(x, v)
+        return s if s - s != 0.0 else 0.0
+    if left:
+        s = row(code).da(x, y, v)
+    if right and s - s == 0.0:
+        s = row(code).db(x, y, v)
+    return s if s - s != 0.0 else 0.0
+
+
+cdef int check_zeros(int i, zero) except -1:
+    """Before the backward step of node i: report where a gradient of zero meets a slope that is infinite or NaN."""
+    cdef int op = T.record[i].op, a, b, k, first, last
+    cdef bint whole
+    cdef double s = 0.0
+    cdef Wide *q
+    if op < WIDE:
+        return 0
+    if op != WIDE:
+        a, b = T.record[i].a, T.record[i].b
+        if T.grad[i] == 0.0:
+            s = worst_slope(op, T.value[a], T.value[b], T.value[i], T.record[a].op != CONST, T.record[b].op != CONST)
+        if s != 0.0:
+            zero(handle_of(i), s)
+        return 0
+    q = T.wide[T.record[i].a]
+    whole = q.whole or q.partial == q.count or q.count == 1
+    first = 0 if whole else T.record[i].b
+    last = q.count if whole else first + 1
+    for k in range(first, last):
+        if T.grad[q.start + k] == 0.0:
+            s = element_slope(q, k)
+            if s != 0.0:
+                zero(handle_of(q.start + k), s)
+                return 0
+    return 0
+
+
+cdef int check_step(int i, explain) except -1:
+    """After the backward step of node i: raise if it made the gradient of an operand NaN."""
+    cdef int p
+    cdef Wide *q
+    if T.record[i].op != WIDE:
+        p = T.record[i].a
+        if not nan_gradient(p):
+            p = T.record[i].b
+            if not nan_gradient(p):
+                return 0
+    else:
+        q = T.wide[T.record[i].a]
+        p = first_nan_gradient(&q.x) or first_nan_gradient(&q.y) or first_nan_gradient(&q.z)
+        if p == 0:
+            return 0
+    raise explain(handle_of(i), handle_of(p))
