@@ -9,6 +9,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
+from fastscalar.engine import testing
 from fastscalar.transforms.watch import Watch, tracing
 
 TIMEOUT = 60
@@ -197,7 +198,7 @@ def test_what_a_thread_traced_ends_with_it():
 
     in_thread(work)
     assert not tracing()
-    _core._check()
+    testing.check()
 
 
 def test_collection_goes_on_after_threads_that_died_in_blocks():

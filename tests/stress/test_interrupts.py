@@ -16,6 +16,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
+from fastscalar.engine import testing
 from fastscalar.transforms.watch import tracing
 
 INTERRUPTS = int(os.environ.get("FASTSCALAR_INTERRUPTS", "30"))

@@ -18,7 +18,7 @@ import pytest
 import fastscalar as fs
 from fastscalar import _core
 from fastscalar import math as fmath
-from fastscalar.engine import _array, _inspect
+from fastscalar.engine import _array, _inspect, testing
 from fastscalar.transforms.rules import RULES
 from fastscalar.transforms.watch import tracing
 from operations import ROWS, operation, points
@@ -49,7 +49,7 @@ def test_every_row_of_the_table_has_a_rule():
 def test_a_rule_has_the_value_of_the_derivative_in_the_table(name):
     code, _ = ROWS[name]
     for xs in points(name):
-        slopes = _core._value_and_slopes(code, *xs)[1:]
+        slopes = testing.value_and_slopes(code, *xs)[1:]
         assert rule_partials(name, *xs) == pytest.approx(list(slopes), rel=1e-13, abs=1e-300), (name, xs)
 
 
@@ -58,7 +58,7 @@ def test_a_rule_follows_ieee_where_the_table_does(name):
     """At poles, ends of the domain, +-0, inf and NaN nothing raises, and inf is inf."""
     code, arity = ROWS[name]
     for xs in [(x,) for x in HARSH] if arity == 1 else [(x, y) for x in HARSH for y in HARSH]:
-        slopes = list(_core._value_and_slopes(code, *xs)[1:])
+        slopes = list(testing.value_and_slopes(code, *xs)[1:])
         assert rule_partials(name, *xs) == pytest.approx(slopes, rel=1e-13, abs=1e-300, nan_ok=True), (name, xs)
 
 
