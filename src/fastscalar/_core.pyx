@@ -59,13 +59,13 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
-    #if defined(__GNUC__)   /* one comparison and one jump; what is zero and what is NaN the rare path finds out */
-    #define FS_IS_ZERO_OR_NAN(x) (!__builtin_islessgreater((x), 0.0))
+    #if defined(__GNUC__)   /* zero or not finite: one comparison and one jump; which it is the rare path finds out */
+    #define FS_IS_SPECIAL(x) (!__builtin_islessgreater((x) + (x), (x)))
     #else
-    #define FS_IS_ZERO_OR_NAN(x) (!((x) < 0.0 || (x) > 0.0))
+    #define FS_IS_SPECIAL(x) (!((x) + (x) < (x) || (x) + (x) > (x)))
     #endif
     """
-    bint is_zero_or_nan "FS_IS_ZERO_OR_NAN"(double) noexcept nogil
+    bint is_special "FS_IS_SPECIAL"(double) noexcept nogil
 
 cdef Tape T
 cdef const fs_kernels *K         # the set of kernels in use
@@ -1280,19 +1280,19 @@ cdef void scalar_step(int i) noexcept nogil:
         contribute(a, g)
         contribute(b, g)
     elif op == MUL:
-        contribute(a, g * y)
-        contribute(b, g * x)
+        contribute(a, sent(g, y))
+        contribute(b, sent(g, x))
     elif op == SUB:
         contribute(a, g)
         contribute(b, -g)
     elif TABLE[op].arity == 1:
-        contribute(a, g * TABLE[op].d(x, v))
+        contribute(a, sent(g, TABLE[op].d(x, v)))
     else:
-        contribute(a, g * TABLE[op].da(x, y, v))
+        contribute(a, sent(g, TABLE[op].da(x, y, v)))
         if op == POW and T.record[b].op == CONST:
             touch(b)                             # a number as exponent is a constant: its gradient stays 0.0
         else:
-            contribute(b, g * TABLE[op].db(x, y, v))
+            contribute(b, sent(g, TABLE[op].db(x, y, v)))
 
 
 cdef int sweep(Tensor root, bint accumulate) except -1:
@@ -1365,7 +1365,7 @@ cdef int sweep_some(int i, Py_ssize_t low) noexcept nogil:
         mark[i] = 0
         if r.op == MUL:
             g = grad[i]
-            if cython.unlikely(is_zero_or_nan(g)):
+            if cython.unlikely(is_special(g)):
                 scalar_step(i)
             else:
                 reach(r.a, g * value[r.b], mark, mark64, grad, record, number, plain)

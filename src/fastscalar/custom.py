@@ -71,7 +71,8 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
             if len(slopes) != len(nodes):
                 raise ValueError(f"{op}: {len(nodes)} operands but {len(slopes)} derivatives")
             for x, slope in zip(nodes, slopes, strict=True):
-                x.grad += out.grad * slope
+                if slope != 0.0:  # nothing passes it, also where the gradient is infinite
+                    x.grad += out.grad * slope
 
         if out._parents:  # under no_grad it is a leaf
             step.derivatives = derivatives  # type: ignore[attr-defined]  # for a backward pass that is recorded

@@ -496,11 +496,13 @@ def _explain(node: Tensor, operand: Tensor) -> FloatingPointError:
 
 
 def _warn_of_zero(node: Tensor, slope: float) -> None:
-    """The warning of a gradient of zero that met an infinite slope; shown once for each line that recorded one."""
+    """The warning of a gradient of zero that met an infinite slope, or the other way round; once for each line that
+    recorded one."""
     fields, offset = _describe(node)
     one = _made(fields)
+    met = f"a gradient of 0 met a slope of {slope!r}" if slope else f"a gradient of {node.grad!r} met a slope of 0"
     lines = [
-        f"backward of {one.name}: a gradient of 0 met a slope of {slope!r}, and nothing is passed on (zero sends zero)",
+        f"backward of {one.name}: {met}, and nothing is passed on (zero sends zero)",
         *_story(one, node, offset),
     ]
     where = _where(one)
@@ -518,7 +520,8 @@ class detect_anomaly(_Notes):
 
     `find_nonfinite`, called inside, can then say where.  A backward pass that makes a gradient NaN stops with a
     FloatingPointError that names the operation, its operands and file:line; the gradients are then unspecified.  Where
-    a gradient of zero meets an infinite slope, which passes nothing on, a RuntimeWarning says so.  Lines are those of
+    a gradient of zero meets an infinite slope, or an infinite one a slope of zero, which passes nothing on, a
+    RuntimeWarning says so.  Lines are those of
     the caller, the first outside this package (of `fit`, the line that calls it).  Applies to all threads,
     until the one that entered it leaves it or ends (left in another thread: RuntimeError); blocks nest; what was
     remembered is forgotten when the outermost one ends.

@@ -443,16 +443,29 @@ def test_before_the_block_nothing_is_known() -> None:
 def test_backward_names_the_operation() -> None:
     with debug.detect_anomaly():
         x = fs.Tensor(0.0)
-        product, here = x * 0.0, line()
-        y = product.sqrt()
+        product, here = x * 1.0, line()
+        y = product.sqrt() - (x * 1.0).sqrt()
         with pytest.raises(FloatingPointError) as caught:
             y.backward()
     message = str(caught.value)
     assert "backward of *" in message
-    assert "0.0 * 0.0 = 0.0" in message
+    assert "0.0 * 1.0 = 0.0" in message
     assert f"{__file__}:{here}" in message
     y.backward()  # outside there is no error
     assert math.isnan(x.grad)
+    testing.check()
+
+
+def test_an_infinite_gradient_that_meets_a_zero() -> None:
+    with debug.detect_anomaly():
+        x = fs.Tensor(0.0)
+        product, here = x * x, line()
+        y = product.sqrt()
+        with pytest.warns(RuntimeWarning, match="a gradient of inf met a slope of 0") as caught:
+            y.backward()
+    assert x.grad == 0.0
+    assert [str(w.message).count("zero sends zero") for w in caught] == [1]
+    assert f"{__file__}:{here}" in str(caught[0].message)
     testing.check()
 
 
@@ -479,7 +492,7 @@ def test_in_fit() -> None:
     zero = fs.Tensor(0.0)
 
     def loss(output: Any, label: Any) -> Any:
-        return fs.cross_entropy(output, label) + (zero * 0.0).sqrt()
+        return fs.cross_entropy(output, label) + (zero * 1.0).sqrt() - (zero * 1.0).sqrt()
 
     with debug.detect_anomaly(), pytest.raises(FloatingPointError, match=r"backward of \*") as caught:
         fs.fit(net, np.ones((4, 2)), np.array([0, 1, 0, 1]), loss=loss, epochs=1, progress=False)

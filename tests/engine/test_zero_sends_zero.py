@@ -289,6 +289,115 @@ def test_sums_and_losses(bad):
         assert chosen.grad == 1.0
 
 
+# --- an infinite gradient meets a slope of zero -------------------------------------------------------------------
+
+# By the value that they have at 0 or 1: operations whose slope there is zero, and ones whose slope is infinite.
+FLAT = {
+    "times 0": (lambda m, x: x * 0.0, 3.0, 0.0),
+    "0 times": (lambda m, x: 0.0 * x, -2.0, 0.0),
+    "by a Tensor that is 0": (lambda m, x: x * m.Tensor(0.0), 1.5, 0.0),
+    "square": (lambda m, x: x * x, 0.0, 0.0),
+    "power": (lambda m, x: x**3, 0.0, 0.0),
+    "power of a difference": (lambda m, x: (x - 2.0) ** 2, 2.0, 0.0),
+    "cos": (lambda m, x: x.cos(), 0.0, 1.0),
+    "cosh": (lambda m, x: x.cosh(), 0.0, 1.0),
+    "relu": (lambda m, x: x.relu(), -1.0, 0.0),
+    "floor": (lambda m, x: x.floor(), 1.5, 1.0),
+    "sign": (lambda m, x: x.sign(), 2.0, 1.0),
+    "maximum": (lambda m, x: m.maximum(x, m.Tensor(1.0)), 0.5, 1.0),
+    "tanh": (lambda m, x: x.tanh(), 40.0, 1.0),
+    "sigmoid": (lambda m, x: x.sigmoid(), -800.0, 0.0),
+    "quotient": (lambda m, x: x / math.inf, 2.0, 0.0),
+    "of infinity": (lambda m, x: (-x).exp(), math.inf, 0.0),
+    "dot": (lambda m, x: m.dot([x, x], [0.0, -0.0]), 2.0, 0.0),
+    "two factors": (lambda m, x: (x * 0.0) * x, 2.0, 0.0),
+}
+STEEP = {
+    "sqrt": (lambda m, y: y.sqrt(), 0.0),
+    "power": (lambda m, y: y**0.25, 0.0),
+    "cbrt": (lambda m, y: y.cbrt(), 0.0),
+    "asin": (lambda m, y: y.asin(), 1.0),
+    "acos": (lambda m, y: y.acos(), 1.0),
+    "acosh": (lambda m, y: y.acosh(), 1.0),
+    "times infinity": (lambda m, y: y * math.inf, None),
+    "weighted": (lambda m, y: (y - y.data).sqrt() * m.Tensor(-2.0), None),
+}
+PAIRS = [(s, f) for s, (_, at) in STEEP.items() for f, (_, _, value) in FLAT.items() if at in (None, value)]
+
+
+def is_defined(f, v):
+    try:
+        return math.isfinite(fs.grad(f)(v))
+    except (ValueError, ArithmeticError):
+        return False
+
+
+@pytest.mark.parametrize(("steep", "flat"), PAIRS)
+def test_nothing_passes_a_slope_of_zero(steep, flat):
+    inner, point, _ = FLAT[flat]
+    outer = STEEP[steep][0]
+    for module in (fs, reference):
+        x = module.Tensor(point)
+        x.grad = 7.0
+        outer(module, inner(module, x)).backward()
+        assert x.grad == 0.0, module
+    if steep == "weighted":  # reads a number
+        return
+    f = lambda t: outer(fs, inner(fs, t))
+    x = fs.Tensor(point)
+    f(x).backward(create_graph=True)
+    assert x.grad.data == 0.0
+    assert fs.grad(f)(point) == 0.0
+    assert fs.jvp(f, point, 1.0)[1] == 0.0
+    assert fs.jvp(f, point, -3.0)[1] == 0.0
+    leaf = fs.Tensor(point)
+    for n in (1, 40):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", fs.CompileWarning)
+            _, gradients = fs.compile(f).value_and_grad(np.full(n, point))
+            fs.compile(lambda s: f(leaf) * s).backward(np.ones(n))
+        assert not gradients.any()
+        assert leaf.grad == 0.0
+        # beside rows to which nothing happens
+        other = next((v for v in (0.7, 0.0, 1.7, 40.5) if is_defined(f, v)), point)
+        both = np.where(np.arange(n) % 3, other, point)
+        right = [fs.grad(f)(v) for v in both]
+        np.testing.assert_allclose(fs.compile(f).value_and_grad(both)[1], right, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_nothing_passes_weights_and_inputs_that_are_zero(bad):
+    w = fs.to_tensor([[0.0, 1.0], [2.0, 0.0], [-0.0, -1.0]])
+    net = fs.Linear(3, 2)
+    net.w.data, net.b.data = w.numpy(), 0.0
+    x = fs.to_tensor([1.0, 0.0, 2.0])
+    (net(x)[0] * bad).backward()
+    assert x.grad[0] == x.grad[2] == 0.0
+    assert not math.isfinite(x.grad[1])
+    assert net.w.grad[1, 0] == 0.0
+    assert np.isfinite(net.w.grad).tolist() == [[False, True], [True, True], [False, True]]
+    f = lambda row: (sum(row[i] * w[i][0] for i in range(3)) + sum(row[i] * w[i][1] for i in range(3)) * 0.0) * bad
+    g = lambda row: net(row)[0] * bad
+    for function, leaf in ((f, w), (g, net.w)):
+        p = fs.compile(function)
+        with np.errstate(invalid="ignore"):
+            _, gradients = p.value_and_grad(np.array([[1.0, 0.0, 2.0], [0.5, 0.0, 0.0]]))
+        p.backward(np.array([[1.0, 0.0, 2.0]]))
+        assert (gradients[:, [0, 2]] == 0.0).all()
+        assert not np.isfinite(gradients[:, 1]).any()
+        assert leaf.grad[1, 0] == 0.0
+
+
+def test_paths_are_added_up_as_numbers_are():
+    for module in (fs, reference):
+        x = module.Tensor(0.0)
+        ((x * 2.0).sqrt() - (x * 3.0).sqrt()).backward()
+        assert math.isnan(x.grad)
+        y = module.Tensor(1.0)
+        (y * 0.0 + y).sqrt().backward()
+        assert y.grad == 0.5
+
+
 def test_softmax_with_some_zero_gradients():
     x = fs.to_tensor([0.0, 1.0, -1.0])
     p = fs.softmax(x)
@@ -323,6 +432,10 @@ def test_a_custom_operation_is_not_asked():
     root(x).backward()
     assert x.grad == math.inf
     assert calls
+    flat = fs.custom_op(lambda x: x * 0.0, lambda x: 0.0, name="flat")
+    for how in ({}, {"create_graph": True}):
+        root(flat(x)).backward(**how)
+        assert float(x.grad) == 0.0
 
 
 @pytest.mark.parametrize("module", [fs, reference])

@@ -6,7 +6,7 @@ The engine tells an Observer where it records and which steps it does; a block t
 way through the safepoint, and every backward step two calls.
 """
 
-from libc.math cimport isnan
+from libc.math cimport isinf, isnan
 
 from fastscalar._core cimport *
 
@@ -32,8 +32,8 @@ cdef class Callbacks(Observer):
 cdef class _Notes(_Block):
     """A block in which every safepoint notes `here()`, a small positive integer, for the nodes that come next, and a
     backward step that makes a gradient NaN raises `explain(its node, the operand)`.  Where a gradient of zero meets a
-    slope that is infinite or NaN, `zero(the node, the slope)` is called.  Blocks nest; when none is open any more,
-    `forget()` is.
+    slope that is infinite or NaN, or an infinite one a slope of zero, `zero(the node, the slope)` is called.  Blocks
+    nest; when none is open any more, `forget()` is.
 
     Scalar operations take the slow path meanwhile, through the safepoint.
     """
@@ -100,8 +100,20 @@ cdef double worst_slope(int code, double x, double y, double v, bint left, bint 
     return s if s - s != 0.0 else 0.0
 
 
+cdef bint is_flat_at(int op, int a, int b, int i) noexcept nogil:
+    """Whether a slope of scalar node i is zero by its numbers, not since the operation has chosen something else."""
+    cdef double x = T.value[a], y = T.value[b], v = T.value[i]
+    if op in (RELU, ABS, SIGN, FLOOR, CEIL, TRUNC, MINIMUM, MAXIMUM, FLOORDIV, COPYSIGN):
+        return False
+    if row(op).arity == 1:
+        return row(op).d(x, v) == 0.0
+    return (T.record[a].op != CONST and row(op).da(x, y, v) == 0.0) or (
+        T.record[b].op != CONST and row(op).db(x, y, v) == 0.0)
+
+
 cdef int check_zeros(int i, zero) except -1:
-    """Before the backward step of node i: report where a gradient of zero meets a slope that is infinite or NaN."""
+    """Before the backward step of node i: report where a gradient of zero meets a slope that is infinite or NaN, and
+    an infinite one a slope of zero."""
     cdef int op = T.record[i].op, a, b, k, first, last
     cdef bint whole
     cdef double s = 0.0
@@ -112,7 +124,7 @@ cdef int check_zeros(int i, zero) except -1:
         a, b = T.record[i].a, T.record[i].b
         if T.grad[i] == 0.0:
             s = worst_slope(op, T.value[a], T.value[b], T.value[i], T.record[a].op != CONST, T.record[b].op != CONST)
-        if s != 0.0:
+        if s != 0.0 or (isinf(T.grad[i]) and is_flat_at(op, a, b, i)):
             zero(handle_of(i), s)
         return 0
     q = T.wide[T.record[i].a]

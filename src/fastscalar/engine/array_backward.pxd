@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 from fastscalar._core cimport K, T, row, work
 from fastscalar.engine.array_ops cimport (affine_input, enter_row, node_of, node_of_exact, operand_values, reset_leaf,
                                           value_of, value_of_exact, whole_leaf)
-from fastscalar.engine.formulas cimport f_send
+from fastscalar.engine.formulas cimport f_send, sent
 from fastscalar.engine.marks cimport add_to, contribute, list_wide, touch, touch_operand, touch_run
 from fastscalar.engine.tape cimport *
 
@@ -62,14 +62,14 @@ cdef inline void element_backward(Wide *q, int k) noexcept nogil:
         return
     if q.op == W_MAP1:
         x = value_of(&q.x, k)
-        add_to(&q.x, k, g * row(q.code).d(x, T.value[q.start + k]))
+        add_to(&q.x, k, sent(g, row(q.code).d(x, T.value[q.start + k])))
     elif q.op == W_MAP2:
         x = value_of(&q.x, k)
         y = value_of(&q.y, k)
         v = T.value[q.start + k]
-        add_to(&q.x, k, g * row(q.code).da(x, y, v))
+        add_to(&q.x, k, sent(g, row(q.code).da(x, y, v)))
         if node_of(&q.y, k):
-            add_to(&q.y, k, g * row(q.code).db(x, y, v))
+            add_to(&q.y, k, sent(g, row(q.code).db(x, y, v)))
     elif q.op == W_SUM:
         for j in range(q.x.count):
             add_to(&q.x, j, g)
@@ -77,14 +77,14 @@ cdef inline void element_backward(Wide *q, int k) noexcept nogil:
         for j in range(q.x.count):
             x = value_of(&q.x, j)
             y = value_of(&q.y, j)
-            add_to(&q.x, j, g * y)
-            add_to(&q.y, j, g * x)
+            add_to(&q.x, j, sent(g, y))
+            add_to(&q.y, j, sent(g, x))
     elif q.op == W_LOGSUMEXP:
         for j in range(q.x.count):
-            add_to(&q.x, j, g * q.saved[j])
+            add_to(&q.x, j, sent(g, q.saved[j]))
     elif q.op == W_SOFTMAX:
         for j in range(q.x.count):
-            add_to(&q.x, j, g * q.saved[k] * ((1.0 if j == k else 0.0) - q.saved[j]))
+            add_to(&q.x, j, sent(g, q.saved[k] * ((1.0 if j == k else 0.0) - q.saved[j])))
     elif q.op == W_GATHER:
         add_to(&q.x, <Py_ssize_t>q.labels[0] * q.count + k, g)
     elif q.op == W_SELECT:
@@ -98,7 +98,7 @@ cdef inline void element_backward(Wide *q, int k) noexcept nogil:
         elif q.rows:
             g = g / q.rows
         for j in range(q.x.count):
-            x = g * q.saved[j]
+            x = sent(g, q.saved[j])
             add_to(&q.x, j, x)
             add_to(&q.y, j, -x)
     elif q.op == W_XENT:
@@ -106,7 +106,7 @@ cdef inline void element_backward(Wide *q, int k) noexcept nogil:
             g = g / q.rows
         for r in range(max(q.rows, 1)):
             for j in range(r * q.cols, (r + 1) * q.cols):
-                add_to(&q.x, j, g * (q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
+                add_to(&q.x, j, sent(g, q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
 
 
 cdef inline void softmax_backward(Wide *q) noexcept nogil:

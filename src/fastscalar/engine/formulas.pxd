@@ -335,7 +335,13 @@ cdef inline double f_floordiv(double a, double b) noexcept nogil:
 
 
 cdef inline double f_send(double a, double b) noexcept nogil:
-    return 0.0 if a == 0.0 else a * b            # a gradient times a slope: zero sends zero
+    return 0.0 if a == 0.0 or b == 0.0 else a * b            # a gradient times a slope: a zero on the way is all
+
+
+cdef inline double sent(double g, double slope) noexcept nogil:
+    """The same, for the common case: what comes out NaN is looked at again."""
+    cdef double product = g * slope
+    return product if product == product else f_send(g, slope)
 
 
 @cython.cdivision(True)

@@ -6,9 +6,9 @@
 # gradient 0.0 at that moment; all its contributions come from younger nodes, so when the sweep arrives its gradient is
 # complete.  (Why not two passes: docs/design/0003.)  Structure decides what is reached, never the value of a gradient.
 # ZERO SENDS ZERO: a gradient that is exactly 0.0 or -0.0 contributes nothing, whatever the slope, so that 0 * inf makes
-# no NaN of what `where`, `relu` or `maximum` did not choose; its operands are reached and reset all the same
-# (docs/design/0010).  A leaf has nothing to pass on: instead of a mark it gets the number of the sweep, and is not
-# visited (dot products of distinct leaves: 1.35x faster, two builds in turn).
+# no NaN of what `where`, `relu` or `maximum` did not choose; its operands are reached and reset all the same.  Nor does
+# anything pass a slope that is zero (docs/design/0010).  A leaf has nothing to pass on: instead of a mark it gets the
+# number of the sweep, and is not visited (dot products of distinct leaves: 1.35x faster, two builds in turn).
 #
 #        older                                   younger
 #   ... p ....... q ....... [i] ........ root        invariant at node i: everything younger has been processed and has

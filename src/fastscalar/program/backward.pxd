@@ -6,6 +6,7 @@ from libc.math cimport isfinite
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
+from fastscalar.engine.formulas cimport sent
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.forward cimport *
@@ -16,9 +17,9 @@ cdef inline bint backward(Replay r, int thread, int c, int l0, int lanes, const 
                           real tag) noexcept nogil:
     """Whether all gradients that leave the chunk are finite.
 
-    A gradient of exactly zero sends zero, whatever the slope.  Kernels do not look; where 0 * inf has made a NaN of
-    it, it comes out at the end, since NaN only gets lost where it is multiplied by nothing: then all is done again,
-    number by number."""
+    A gradient of exactly zero sends zero, whatever the slope, and a slope of zero passes nothing.  Kernels do not look;
+    where 0 * inf has made a NaN of it, it comes out at the end, since NaN only gets lost where it is multiplied by
+    nothing: then all is done again, number by number."""
     if not r.plan.plain and backward_pass(r, thread, c, l0, lanes, rows, False, tag):
         return True
     return backward_pass(r, thread, c, l0, lanes, rows, True, tag)
@@ -119,7 +120,7 @@ cdef inline void product_backward(Replay r, const Instr *q, int thread, int l0, 
             for i in range(m.cols):
                 if g[<Py_ssize_t>l * m.ld + i] != 0:
                     for j in range(m.rows):
-                        dx[j] += scale * g[<Py_ssize_t>l * m.ld + i] * w[<Py_ssize_t>j * m.ld + i]
+                        dx[j] += <real>sent(scale * g[<Py_ssize_t>l * m.ld + i], w[<Py_ssize_t>j * m.ld + i])
         return
     if scale != 1.0:
         r.K.binary(FS_MUL, FS_B_IS_ONE, r.scaled[thread], g, &scale, <Py_ssize_t>lanes * m.ld)
@@ -235,7 +236,7 @@ cdef inline void term_backward(Replay r, int sign, int kind, int p, int p_port, 
         for l in range(lanes):
             if g[l] != 0:
                 d = port + p_port if kind == R_UNIFORM else A + <Py_ssize_t>r.plan.body.adjoint[p] * lanes + l
-                d[0] += sign * g[l] * (V[<Py_ssize_t>q * lanes + l] if other == R_SLOTS else U[q])
+                d[0] += <real>sent(sign * g[l], V[<Py_ssize_t>q * lanes + l] if other == R_SLOTS else U[q])
         return
     if kind == R_UNIFORM:
         if other == R_SLOTS:
@@ -385,11 +386,17 @@ cdef inline void loss_backward(Replay r, const Instr *q, int thread, int l0, int
                 for k in range(n - 1, -1, -1):
                     if g[k] != 0:
                         for j in range(n):
-                            dz[j] += g[k] * p[k] * ((1.0 if j == k else 0.0) - p[j])
+                            dz[j] += <real>sent(g[k], p[k] * ((1.0 if j == k else 0.0) - p[j]))
             continue
         p = rows_of(r, r.RV, it.saved, l0 + l, tag)
         g = <real *>r.A[thread] + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes + l
         if g[0] == 0:
+            continue
+        if not isfinite(g[0]):                   # one after the other, as the engine does it
+            i = -1 if q.kind != I_XENT else choice(
+                r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)
+            for k in range(n):
+                dz[k] += <real>sent(g[0], p[k] - (1.0 if k == i else 0.0))
             continue
         for k in range(n):
             dz[k] += g[0] * p[k]

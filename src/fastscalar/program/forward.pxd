@@ -7,6 +7,7 @@ from libc.math cimport isfinite, signbit
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
+from fastscalar.engine.formulas cimport sent
 from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
@@ -386,7 +387,7 @@ cdef inline void apply(Replay r, const Instr *q, int mode, real *out, const real
 
 cdef inline void apply_backward(Replay r, const Instr *q, int mode, real *da, real *db, const real *a, const real *b,
                                 const real *v, const real *g, Py_ssize_t n, bint masked, real tag) noexcept nogil:
-    """masked: gradients of zero send nothing, which the kernels do not look at."""
+    """masked: gradients of zero send nothing and nothing passes a slope of zero, which the kernels do not look at."""
     cdef Py_ssize_t k
     cdef Row *f
     cdef bint one_a = mode == FS_A_IS_ONE, one_b = mode == FS_B_IS_ONE
@@ -405,16 +406,16 @@ cdef inline void apply_backward(Replay r, const Instr *q, int mode, real *da, re
             continue
         x = a[0 if one_a else k]
         if q.code == X_SQUARE:
-            da[k] += <real>(g[k] * (2.0 * x))
+            da[k] += <real>sent(g[k], 2.0 * x)
             continue
         if f.arity == 1:
-            da[k] += <real>(g[k] * f.d(x, v[k]))
+            da[k] += <real>sent(g[k], f.d(x, v[k]))
             continue
         y = b[0 if one_b else k]
         if da != NULL:
-            da[0 if one_a else k] += <real>(g[k] * f.da(x, y, v[k]))
+            da[0 if one_a else k] += <real>sent(g[k], f.da(x, y, v[k]))
         if db != NULL:
-            db[0 if one_b else k] += <real>(g[k] * f.db(x, y, v[k]))
+            db[0 if one_b else k] += <real>sent(g[k], f.db(x, y, v[k]))
 
 
 cdef inline bint is_vector(const Ref *a, bint uniform) noexcept nogil:

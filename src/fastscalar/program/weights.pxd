@@ -78,13 +78,13 @@ cdef inline bint finite_inputs(Replay r, const Product *p, int n, real tag) noex
 
 cdef inline void masked_weights(Replay r, int share, const Product *p, const Matrix *m, real *target, double scale,
                                 const real *g, int n, const long long *rows, real tag) noexcept nogil:
-    """A share of the rows of a matrix where not all is finite: a gradient of exactly zero sends zero, whatever x is."""
+    """A share of the rows of a matrix where not all is finite: what is exactly zero sends zero, whatever it meets."""
     cdef int j, i, l
     cdef real x
     for j in range(<int>(<long long>m.rows * share // r.shares), <int>(<long long>m.rows * (share + 1) // r.shares)):
         for l in range(n):
             x = input_of(r, p, l, j, rows, tag)
-            if x == 0 and p.skips:
+            if x == 0:
                 continue
             for i in range(m.cols):
                 if g[<Py_ssize_t>l * m.ld + i] != 0:
@@ -136,6 +136,7 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
     cdef real *U = <real *>r.U
     cdef const int *table
     cdef double g
+    cdef bint masked
     cdef int which = r.mode & (PARAMETERS | ARGUMENTS)
     for k in range(p.n_matrices - 1, -1, -1):
         m = &p.matrices[k]
@@ -149,7 +150,8 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
         if not q.mask & which:
             continue
         if q.kind == I_ELEMENTS:
-            elements_backward(r, q, U, UA, U, UA, 1, True, has_zero(UA + q.out, q.n), tag)
+            masked = has_zero(UA + q.out, q.n) or r.K.not_finite(UA + q.out, q.n) != 0
+            elements_backward(r, q, U, UA, U, UA, 1, True, masked, tag)
             continue
         s = &p.sums[q.extra]
         g = UA[q.out]

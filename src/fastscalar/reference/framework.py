@@ -35,14 +35,14 @@ class Tensor(Number):
         return Tensor(0.0 if self._data <= 0.0 else self._data, (self,), "relu")
 
     def _backward(self):
-        """The local step: gradient times derivative goes to each parent.  A gradient of zero contributes nothing."""
+        """The local step: gradient times derivative goes to each parent.  Of these two a zero contributes nothing."""
         if self._parents and self._op in _DERIVATIVES:
             if self._id < Number._written:
                 check_unchanged(self)
             if self.grad:
                 slopes = _DERIVATIVES[self._op](*[p._data for p in self._parents], self._data)
                 for parent, slope in zip(self._parents, slopes, strict=True):
-                    if not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
+                    if slope and not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
                         parent.grad += self.grad * slope
 
     def backward(self, accumulate=False):

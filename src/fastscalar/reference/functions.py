@@ -235,7 +235,7 @@ _BINARY = {
         lambda a, b, v: (1.0 if a > 0.0 or a != a else b, 0.0 if a > 0.0 else a),
     ),
     "polygamma": (_polygamma, _polygamma_slopes),
-    "send": (lambda a, b: 0.0 if a == 0.0 else a * b, lambda a, b, v: (b, a)),
+    "send": (lambda a, b: a * b if a and b else 0.0, lambda a, b, v: (b, a)),
     "elu": (
         lambda a, b: a if a > 0.0 or a != a else b * math.expm1(a),
         lambda a, b, v: (1.0, 0.0) if a > 0.0 else (1.0 if a != a else b * math.exp(a), math.expm1(a)),

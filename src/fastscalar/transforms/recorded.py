@@ -8,7 +8,7 @@ by the partial derivatives of `rules`, and of the array operations, as Tensors. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import isinf
+from math import isfinite, isinf
 from typing import Any
 
 from fastscalar import _core
@@ -113,11 +113,11 @@ def _custom_partials(node: Tensor, operands: list[Tensor]) -> list[Any]:
 def send(g: Tensor, partial: Any) -> Tensor:
     """A gradient times a partial derivative, where zero sends zero.
 
-    A numerical zero keeps its edge: the next derivative by `g` is `partial`, that by `partial` is `g`.  Where `partial`
-    is finite the product says all that, and is what a reader of the graph expects to see.
+    A numerical zero keeps its edge: the next derivative by `g` is `partial`, that by `partial` is `g`.  Where both are
+    finite the product says all that, and is what a reader of the graph expects to see.
     """
     number = partial if isinstance(partial, float) else partial.data
-    if number - number != 0.0:
+    if not (isfinite(number) and isfinite(g.data)):
         return g.send(partial)
     if isinstance(partial, float):
         if partial == 1.0:
@@ -150,9 +150,8 @@ def pull(nodes: Sequence[Tensor], seeds: dict[Tensor, Tensor], wanted: set[Tenso
             if node not in gradients:
                 continue
             g = gradients[node] if wanted is None or node in wanted else gradients.pop(node)
-            finite = g.data - g.data == 0.0
             for operand, partial in partials.of(node):
-                if finite and isinstance(partial, float) and partial == 0.0:
+                if isinstance(partial, float) and partial == 0.0:
                     continue
                 part = send(g, partial)
                 gradients[operand] = gradients[operand] + part if operand in gradients else part
@@ -164,8 +163,8 @@ def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
 
     It adds to `tangents` the tangent of every node that depends on one with a tangent.
 
-    A tangent of zero sends zero.  And what comes first here comes last in a backward pass: an infinite tangent that
-    meets a partial derivative of zero is there a gradient of zero that meets an infinite one, so it sends zero too.
+    A tangent of zero sends zero, and nothing passes a partial derivative of zero: so a path with a zero on it counts as
+    nothing from whichever end it is gone, as it does in a backward pass.
     """
     partials = Partials(nodes)
     with _core._ieee():
@@ -174,12 +173,8 @@ def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
                 continue
             for operand, partial in partials.of(node):
                 tangent = tangents[operand]
-                if isinstance(partial, float) and partial == 0.0:
-                    part = Tensor(0.0)
-                elif isinstance(partial, Tensor) and partial.data == 0.0:
-                    part = send(partial, tangent)
-                else:
-                    part = send(tangent, partial)
+                nothing = isinstance(partial, float) and partial == 0.0
+                part = Tensor(0.0) if nothing else send(tangent, partial)
                 tangents[node] = tangents[node] + part if node in tangents else part
 
 

@@ -73,11 +73,11 @@ static void affine(double *out, const double *b, const double *w, int n, const i
     }
 }
 
-/* Zero sends zero: a gradient g[i] that is zero contributes nothing.  With finite factors 0 * t is zero anyway; so only
- * where a factor (or, in a sum, the result) is infinite or NaN a masked loop runs. */
+/* Zero sends zero: a gradient g[i] that is zero contributes nothing, and nothing passes a factor that is zero.  With
+ * finite factors that is so anyway; only where one (or, in a sum, the result) is infinite or NaN a masked loop runs. */
 static double send(double g, double t)
 {
-    return g == 0.0 ? 0.0 : t * g;
+    return g == 0.0 || t == 0.0 ? 0.0 : t * g;
 }
 
 static int all_finite(const double *x, int n)
