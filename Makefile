@@ -60,10 +60,10 @@ lint: ## ruff, cython-lint
 	$(PYTHON) -m ruff check .
 	PATH="$(BIN):$$PATH" cython-lint src/fastscalar
 
-types: ## mypy, and the stubs of the extensions against what they really have
+types: ## mypy, strict for what users write, and the stubs against what the modules really have
 	$(PYTHON) -m mypy
-	$(PYTHON) -m mypy tests/typing/public.py
-	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar.engine._traced fastscalar.engine._array fastscalar.engine._rules \
+	$(PYTHON) tests/typing/programs.py
+	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar.math fastscalar.engine._traced fastscalar.engine._array fastscalar.engine._rules \
 		fastscalar.engine._inspect fastscalar.engine._anomaly \
 		fastscalar.engine.testing fastscalar.program._graph fastscalar.program._trace fastscalar.program._plan \
 		fastscalar.program._lower fastscalar.program._replay fastscalar.program._data \

@@ -10,6 +10,7 @@ import argparse
 import copy
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def paddle_linear(in_features: int, out_features: int, seed: int) -> fs.Linear:
     return net
 
 
-def train(net: fs.Linear, X: np.ndarray, y: np.ndarray, **options: object) -> fs.History:
+def train(net: fs.Linear, X: np.ndarray, y: np.ndarray, **options: Any) -> fs.History:
     """In the order of the rows, at a constant rate."""
     return fs.fit(
         net, X, y, loss=fs.mse_loss, optimizer=fs.SGD(lr=RATE), schedule=None, shuffle=False, progress=False, **options

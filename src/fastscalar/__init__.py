@@ -17,7 +17,7 @@ What may assume what (imports point one way, each room knows those to its right;
 (6.0, 4.0, 2.0, 1.0)
 """
 
-from fastscalar import article, datasets, debug, math, optim, reference, schedules
+from fastscalar import article, datasets, debug, math, nn, optim, reference, schedules
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar._warnings import CompileWarning, GradientLossWarning
 from fastscalar.custom import custom_op
@@ -32,10 +32,8 @@ from fastscalar.functions import (
     leaky_relu,
     log_softmax,
     logsumexp,
-    max,  # noqa: F401 - these three are not in __all__: `import *` must not hide the built-in ones
     maximum,
     mean,
-    min,  # noqa: F401
     minimum,
     norm,
     prod,
@@ -44,9 +42,13 @@ from fastscalar.functions import (
     silu,
     softmax,
     softplus,
-    sum,  # noqa: F401
     where,
 )
+from fastscalar.functions import (
+    max as max,  # these three are not in __all__: `import *` must not hide the built-in ones
+)
+from fastscalar.functions import min as min
+from fastscalar.functions import sum as sum
 from fastscalar.nn.evaluation import evaluate, predict
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
 from fastscalar.nn.losses import binary_cross_entropy, cross_entropy, huber_loss
@@ -103,6 +105,7 @@ __all__ = [
     "mean",
     "minimum",
     "mse_loss",
+    "nn",
     "no_grad",
     "norm",
     "optim",

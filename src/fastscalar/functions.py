@@ -9,9 +9,10 @@ from __future__ import annotations
 import builtins
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
 from fastscalar._core import Tensor, _function, _recording, operations
+from fastscalar._typing import Array, Binary, Number, Row, Scalar, Unary
 from fastscalar.engine._array import (
     TensorArray,
     best_of,
@@ -87,7 +88,7 @@ def _public(name: str, documentation: str) -> Any:
     return function
 
 
-sigmoid = _public(
+sigmoid: Unary = _public(
     "sigmoid",
     """1 / (1 + exp(-x)); neither end overflows or loses its tail.
 
@@ -96,7 +97,7 @@ sigmoid = _public(
     (Tensor(data=0.5), 0.0)
     """,
 )
-softplus = _public(
+softplus: Unary = _public(
     "softplus",
     """log(1 + exp(x)); does not overflow.
 
@@ -105,7 +106,7 @@ softplus = _public(
     Tensor(data=800.0)
     """,
 )
-silu = _public(
+silu: Unary = _public(
     "silu",
     """x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).
 
@@ -114,7 +115,7 @@ silu = _public(
     Tensor(data=0.0)
     """,
 )
-gelu = _public(
+gelu: Unary = _public(
     "gelu",
     """x * ndtr(x), exact, not the tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
@@ -123,7 +124,7 @@ gelu = _public(
     0.841344746069
     """,
 )
-sign = _public(
+sign: Unary = _public(
     "sign",
     """1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0 everywhere.
 
@@ -132,7 +133,7 @@ sign = _public(
     Tensor(data=-1.0)
     """,
 )
-minimum = _public(
+minimum: Binary = _public(
     "minimum",
     """The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.
 
@@ -141,7 +142,7 @@ minimum = _public(
     Tensor(data=2.0)
     """,
 )
-maximum = _public(
+maximum: Binary = _public(
     "maximum",
     """The larger of two; NaN if one is.  If they are equal the left one gets the derivative.
 
@@ -150,7 +151,7 @@ maximum = _public(
     Tensor(data=0.0)
     """,
 )
-digamma = _public(
+digamma: Unary = _public(
     "digamma",
     """The derivative of lgamma.  ValueError at its poles 0, -1, -2, ...
 
@@ -159,7 +160,7 @@ digamma = _public(
     -0.577215664902
     """,
 )
-ndtr = _public(
+ndtr: Unary = _public(
     "ndtr",
     """The distribution function of the standard normal distribution; its lower tail is exact.
 
@@ -173,6 +174,16 @@ _hypot = _function(_CODES["hypot"], _of_arrays_or_numbers("hypot"))
 _elu = _function(_CODES["elu"], _of_arrays_or_numbers("elu"))
 
 
+@overload
+def leaky_relu(x: Tensor, slope: Scalar = 0.01) -> Tensor: ...
+@overload
+def leaky_relu(x: Number, slope: Tensor) -> Tensor: ...
+@overload
+def leaky_relu(x: Array, slope: Scalar | Array = 0.01) -> TensorArray: ...
+@overload
+def leaky_relu(x: Scalar, slope: Array) -> TensorArray: ...
+@overload
+def leaky_relu(x: Number, slope: Number = 0.01) -> float: ...
 def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
     """x if x > 0, else slope * x; the derivative at 0 is the slope.
 
@@ -183,6 +194,16 @@ def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
     return _leaky_relu(x, slope)
 
 
+@overload
+def elu(x: Tensor, alpha: Scalar = 1.0) -> Tensor: ...
+@overload
+def elu(x: Number, alpha: Tensor) -> Tensor: ...
+@overload
+def elu(x: Array, alpha: Scalar | Array = 1.0) -> TensorArray: ...
+@overload
+def elu(x: Scalar, alpha: Array) -> TensorArray: ...
+@overload
+def elu(x: Number, alpha: Number = 1.0) -> float: ...
 def elu(x: Any, alpha: Any = 1.0) -> Any:
     """x if x > 0, else alpha * (exp(x) - 1); the derivative at 0 is alpha (Clevert et al. 2015, arXiv:1511.07289).
 
@@ -193,6 +214,14 @@ def elu(x: Any, alpha: Any = 1.0) -> Any:
     return _elu(x, alpha)
 
 
+@overload
+def clip(x: Tensor, low: Scalar, high: Scalar) -> Tensor: ...
+@overload
+def clip(x: Array, low: Scalar | Array, high: Scalar | Array) -> TensorArray: ...
+@overload
+def clip(x: Number, low: Number, high: Number) -> float: ...
+@overload
+def clip(x: Scalar, low: Scalar, high: Scalar) -> Tensor | float: ...
 def clip(x: Any, low: Any, high: Any) -> Any:
     """x, but at least `low` and at most `high`; at an end x has the derivative.
 
@@ -203,6 +232,12 @@ def clip(x: Any, low: Any, high: Any) -> Any:
     return minimum(maximum(x, low), high)
 
 
+@overload
+def where(condition: Any, a: Scalar, b: Scalar) -> Tensor: ...
+@overload
+def where(condition: Any, a: TensorArray, b: TensorArray) -> TensorArray: ...
+@overload
+def where(condition: Any, a: Any, b: Any) -> Any: ...
 def where(condition: Any, a: Any, b: Any) -> Any:
     """a if the condition holds, else b, as a Tensor; both are evaluated, only the chosen one gets a gradient.
 
@@ -239,7 +274,7 @@ def _one_row(xs: Iterable[Any], name: str) -> list[Any]:
     return items
 
 
-def sum(xs: Any) -> Any:
+def sum(xs: Row | Iterable[Any]) -> Tensor:
     """x[0] + x[1] + ..., added in order from 0.0; one instruction, whatever the length.  0.0 of nothing.
 
     >>> import fastscalar as fs
@@ -250,7 +285,7 @@ def sum(xs: Any) -> Any:
     return total(xs) if len(xs) else Tensor(0.0)
 
 
-def mean(xs: Any) -> Any:
+def mean(xs: Row | Iterable[Any]) -> Tensor:
     """sum(xs) / number of elements.  ValueError of nothing.
 
     >>> import fastscalar as fs
@@ -261,7 +296,7 @@ def mean(xs: Any) -> Any:
     return total(xs) / (xs.size if isinstance(xs, TensorArray) else len(xs))
 
 
-def prod(xs: Iterable[Any]) -> Any:
+def prod(xs: Row | Iterable[Any]) -> Tensor:
     """x[0] * x[1] * ..., from left to right.  1.0 of nothing.  A zero among them is no trouble for the gradient.
 
     >>> import fastscalar as fs
@@ -274,7 +309,7 @@ def prod(xs: Iterable[Any]) -> Any:
     return _as_tensor(result)
 
 
-def max(xs: Iterable[Any]) -> Any:
+def max(xs: Row | Iterable[Any]) -> Tensor:
     """The largest: the first of equals, and it alone has the derivative; NaN if one is.  ValueError of nothing.
 
     In a program it is no decision.
@@ -286,7 +321,7 @@ def max(xs: Iterable[Any]) -> Any:
     return _as_tensor(_best(xs, "max"))
 
 
-def min(xs: Iterable[Any]) -> Any:
+def min(xs: Row | Iterable[Any]) -> Tensor:
     """The smallest: the first of equals, and it alone has the derivative; NaN if one is.  ValueError of nothing.
 
     In a program it is no decision.
@@ -298,7 +333,7 @@ def min(xs: Iterable[Any]) -> Any:
     return _as_tensor(_best(xs, "min"))
 
 
-def argmax(xs: Iterable[Any]) -> int:
+def argmax(xs: Row | Iterable[Any]) -> int:
     """The index of what `max` gives, an int; of NaN the first.  ValueError of nothing.
 
     In a program it is a whole number in which rows may differ: arithmetic with floats and Tensors, comparisons for
@@ -311,7 +346,7 @@ def argmax(xs: Iterable[Any]) -> int:
     return _best(xs, "argmax")
 
 
-def argmin(xs: Iterable[Any]) -> int:
+def argmin(xs: Row | Iterable[Any]) -> int:
     """The index of what `min` gives, an int; of NaN the first.  ValueError of nothing.  In a program as `argmax`.
 
     >>> import fastscalar as fs
@@ -339,7 +374,7 @@ def _best(xs: Iterable[Any], name: str) -> Any:
     return items.index(best) if name.startswith("arg") else best
 
 
-def log_softmax(xs: Any) -> Any:
+def log_softmax(xs: Row | Iterable[Any]) -> TensorArray:
     """x[i] - logsumexp(x), a TensorArray.
 
     >>> import fastscalar as fs
@@ -350,7 +385,7 @@ def log_softmax(xs: Any) -> Any:
     return elementwise("-", xs, logsumexp(xs))
 
 
-def norm(xs: Any) -> Any:
+def norm(xs: Row | Iterable[Any]) -> Tensor:
     """sqrt(x[0]**2 + x[1]**2 + ...), without overflow or underflow on the way.
 
     At the origin, where it has a kink, all its derivatives, of any order, are 0.  An infinity outweighs NaN, as in

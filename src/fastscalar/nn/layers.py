@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -17,6 +17,14 @@ from fastscalar.nn.models import ORIGIN, read_model, write_model
 from fastscalar.nn.optimizers import each_once
 
 
+@overload
+def relu(x: Tensor) -> Tensor: ...
+@overload
+def relu(x: TensorArray) -> TensorArray: ...
+@overload
+def relu(x: list[Tensor]) -> list[Tensor]: ...
+@overload
+def relu(x: Any) -> Any: ...
 def relu(x: Any) -> Any:
     """max(0, x) of a Tensor, a TensorArray, or nested lists of Tensors; relu'(0) = 0.
 
@@ -110,6 +118,13 @@ class Linear(Module):
     ((2,), (3, 2), (2,))
     """
 
+    w: TensorArray
+    b: TensorArray
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Any) -> TensorArray: ...
+
     def __init__(
         self,
         in_features: int,
@@ -157,6 +172,12 @@ class MLP(Module):
     >>> [layer.w.shape for layer in net.linears]
     [(784, 256), (256, 10)]
     """
+
+    linears: list[Linear]
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Any) -> TensorArray: ...
 
     def __init__(
         self,
