@@ -388,6 +388,36 @@ def test_nothing_passes_weights_and_inputs_that_are_zero(bad):
         assert leaf.grad[1, 0] == 0.0
 
 
+@pytest.mark.parametrize("name", [name for name, arity in ROWS.items() if arity == 1])
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_arrays_programs_and_scalars_pass_the_same_on(name, bad):
+    """Of an infinite or NaN gradient, at every point, slopes of zero among them."""
+    f = operation(name)
+    numbers = []
+    for x in NUMBERS:
+        try:
+            if math.isfinite(f(fs.Tensor(x)).data):
+                numbers.append(x)
+        except (ValueError, ArithmeticError):
+            continue
+    right = []
+    for module in (fs, reference):
+        xs = [module.Tensor(x) for x in numbers]
+        for x in xs:
+            (f(x) * bad).backward()
+        right.append([x.grad for x in xs])
+    np.testing.assert_array_equal(*right)
+    row = fs.to_tensor(numbers)
+    for weighted in (fs.dot(f(row), [bad] * len(numbers)), fs.sum(f(row) * bad), fs.sum([f(e) * bad for e in row])):
+        weighted.backward()
+        np.testing.assert_array_equal(row.grad, right[0])
+    of_number, of_row = fs.compile(lambda x: f(x) * bad), fs.compile(lambda x: fs.sum(f(x) * bad))
+    np.testing.assert_array_equal(of_number.value_and_grad(np.array(numbers))[1], right[0])
+    np.testing.assert_array_equal(of_row.value_and_grad(np.array([numbers] * 3))[1], [right[0]] * 3)
+    np.testing.assert_array_equal([fs.grad(lambda x: f(x) * bad)(x) for x in numbers], right[0])
+    np.testing.assert_array_equal([fs.jvp(lambda x: f(x) * bad, x, 1.0)[1] for x in numbers], right[0])
+
+
 def test_paths_are_added_up_as_numbers_are():
     for module in (fs, reference):
         x = module.Tensor(0.0)

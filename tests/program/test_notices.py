@@ -66,6 +66,8 @@ LOST = {
     "a filled array": filled,
     "np.exp of float": lambda x: x * np.exp(float(x)),
     "hidden in a call": lambda x: x + pymath.hypot(x, 1.0),
+    "what was chosen": lambda x: x * float(fs.where(x > -1e9, x * 2.0, 1.0)),
+    "the largest": lambda x: x * float(fs.max([-1e9, x, x - 1.0])),
 }
 
 
@@ -96,6 +98,10 @@ def test_a_lost_gradient_of_an_array():
         lambda x: x * [1.0, 2.0, 3.0][int(x)], lambda x: x * len(f"{x:.1f}"),
         lambda x: sum(x for _ in range(int(x))) + x,
         lambda x: max(x, 1.0), lambda x: round(x) + x if math.isfinite(x) else x,
+        lambda x: x * float(fs.where(x > -1e9, 2.0, x)), lambda x: x * float(fs.where(x < -1e9, x * x, 2.0)),
+        lambda x: x * float(fs.where(x > -1e9, fs.where(x < -1e9, x, 3.0), x) * 2.0),
+        lambda x: x * float(fs.max([x, fs.Tensor(1e9)])), lambda x: x * float(fs.min([-1e9, x, x * x])),
+        lambda x: x * float(fs.argmax([x, x * 2.0])),
     ],
 )  # fmt: skip
 def test_nothing_is_lost_and_nothing_said(f):

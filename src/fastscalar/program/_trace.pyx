@@ -188,6 +188,10 @@ cdef class Recording(Recorder):
                     see(T.record[i].b)
                 elif q != NULL and q.op == W_BEST and q.code > BEST_MIN:
                     pass                         # a place
+                elif q != NULL and q.op == W_SELECT:
+                    see(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
+                elif q != NULL and q.op == W_BEST:
+                    see(node_of(&q.x, q.labels[0]))
                 elif q != NULL and q.op != W_LEAF:
                     see_operand(&q.x)
                     if q.op != W_GATHER:         # y is an index

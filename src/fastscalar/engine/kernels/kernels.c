@@ -179,7 +179,7 @@ static void relu(double *restrict y, const double *restrict x, ptrdiff_t n)
 static void add_relu_gradient(double *restrict dx, const double *restrict x, const double *restrict g, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++)
-        dx[i] += g[i] * (x[i] <= 0.0 ? 0.0 : 1.0);
+        dx[i] += x[i] <= 0.0 ? 0.0 : g[i]; /* also of what is infinite or NaN */
 }
 
 #define FS_REAL double
