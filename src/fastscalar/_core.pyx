@@ -819,8 +819,8 @@ cdef class Tensor:
             read_number(self, "repr()")
         return f"Tensor(data={T.value[self.index]!r})"
 
-    # NumPy's scalars leave operators to us (np.float64(2) * t took 2.7 us, and 0.18 so); its arrays do not, and make
-    # arrays of Tensors
+    # NumPy's scalars leave operators to us; at once, since `left_operands.h`.  Its arrays do not: they make arrays of
+    # Tensors.
     __array_priority__ = -1.0
 
     # --- number protocol ---
