@@ -15,6 +15,7 @@ from libc.string cimport memset
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
 from fastscalar.program._graph cimport *
+from fastscalar.program.ints cimport *
 
 import math
 import sys
@@ -308,25 +309,6 @@ cdef double truncated(int op, double v):
 
 # --- from the tape --------------------------------------------------------------------------------
 
-ctypedef struct Nodes:           # a growing list; owned
-    int *index
-    Py_ssize_t n
-    Py_ssize_t room
-
-
-cdef int push(Nodes *m, int i) except -1:
-    cdef void *block
-    if m.n == m.room:
-        block = reallocate(m.index, (2 * m.room + 1024) * sizeof(int))
-        if block == NULL:
-            out_of_memory("a program", 2 * m.room + 1024)
-        m.index = <int *>block
-        m.room = 2 * m.room + 1024
-    m.index[m.n] = i
-    m.n += 1
-    return 0
-
-
 cdef void see(int p) noexcept nogil:
     """Mark a node; of an instruction that computes, its last one."""
     cdef Wide *q
@@ -376,7 +358,7 @@ cdef bint reads_block(Wide *q, Py_ssize_t first, set inputs, dict blocks) except
     return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
 
-cdef int list_nodes_of(Nodes *m, int result, Recording recording, dict blocks) except -1:
+cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) except -1:
     """What the result, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
     last nodes of instructions.
 
@@ -499,11 +481,11 @@ def extract(Recording recording not None, Tensor result not None):
         ("max" or "min" or "argmax" or "argmin", first, 1, x)
     """
     cdef Graph g = Graph()
-    cdef Nodes m
+    cdef Ints m
     cdef int *number = NULL
     cdef Decision[::1] guards
     cdef Py_ssize_t k
-    memset(&m, 0, sizeof(Nodes))
+    memset(&m, 0, sizeof(Ints))
     bound(result)
     lock_nodes()                               # the indices that the recording noted stay right
     try:
@@ -530,7 +512,7 @@ def extract(Recording recording not None, Tensor result not None):
     finally:
         unlock_nodes()
         PyMem_RawFree(number)
-        PyMem_RawFree(m.index)
+        PyMem_RawFree(m.at)
     g.inputs = [kind for kind, _ in recording.inputs]
     return g
 
@@ -561,7 +543,7 @@ cdef bint is_chosen(int i) noexcept nogil:
     return T.record[i].op == WIDE and T.wide[T.record[i].a].op in (W_SELECT, W_GATHER, W_BEST)
 
 
-cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) except -1:
+cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) except -1:
     """Close the graph; nothing that was made in a block of no_grad passes a gradient on."""
     cdef Py_ssize_t k, j
     cdef int i, first, stop
@@ -571,7 +553,7 @@ cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) e
     stopped = g.stopped
     for first, stop in recording.stopped:
         for k in range(m.n):
-            i = m.index[k]
+            i = m.at[k]
             if first <= i < stop and not is_chosen(i):
                 stopped[number[i] - 1] = 1
                 if T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
@@ -581,7 +563,7 @@ cdef int stop_nodes(Graph g, Nodes *m, const int *number, Recording recording) e
     return 0
 
 
-cdef int copy_nodes(Graph g, Nodes *m, int *number, Recording recording) except -1:
+cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -1:
     cdef Py_ssize_t k
     cdef int i, op, b, leaf_op = 0, leaf_of = 0
     cdef Py_ssize_t at = 0
@@ -599,7 +581,7 @@ cdef int copy_nodes(Graph g, Nodes *m, int *number, Recording recording) except 
             number[(<TracedInt>handle).tensor.index if kind == "whole" else (<Tensor>handle).index] = -1 - <int>k
     g.grow(m.n + 1)                              # only what stands for several operations needs more
     for k in range(m.n - 1, -1, -1):
-        i = m.index[k]
+        i = m.at[k]
         op = T.record[i].op
         while at < len(blocks) and <int>blocks[at] < i:
             q = T.wide[T.record[<int>blocks[at]].a]

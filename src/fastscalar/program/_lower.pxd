@@ -1,0 +1,83 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
+# What the passes from a graph to its plan share: the nodes in columns, and what has become of them.
+# Private, not an API.
+
+from fastscalar._core cimport *
+from fastscalar.program._graph cimport *
+from fastscalar.program._plan cimport Plan
+from fastscalar.program.ints cimport *
+from fastscalar.program.plan cimport *
+
+cdef enum:
+    SQUARE = X_SQUARE
+    COPY = X_COPY
+    C_CONSTANT = 0           # what a node depends on: nothing,
+    C_UNIFORM = 1            # captured leaves and arguments that all rows share,
+    C_LANE = 2               # the row
+    SHORT_SUM = 4            # with fewer terms a sum stays binary
+    SMALL_PRODUCT = 16       # with fewer weights a matrix product stays a sum
+    NOWHERE = 0              # where a node is
+    SLOT = 1
+    ROWS = 2
+    UNIFORM = 3
+
+
+cdef class Lowering:
+    cdef Plan plan
+    cdef Py_ssize_t n                        # nodes of the graph
+    cdef Py_ssize_t more                     # and outputs of products that have no node of their own
+    cdef int[::1] op, a, b, rep, uses, level, where, at, run, copy, node_matrix, sum_of, item_level
+    cdef unsigned char[::1] depends, live, pinned, gone, mask, stopped
+    cdef unsigned char[::1] signless         # is never -0.0
+    cdef unsigned char[::1] exact            # a decision reads it: computed as the engine does it, nothing is fused
+    cdef unsigned char[::1] kept             # in a plain plan: stays uniform, weights of layers are computed of it
+    cdef unsigned char[::1] merged           # stands for several operations that the function did
+    cdef bint plain
+    cdef double[::1] value
+    cdef Ints p, q, sign                     # terms of the sums, q: -1 of a plain one
+    cdef Ints first, root, group             # by sum: first term, node, group of products or -1
+    cdef Ints zeros                          # by sum: whether 0.0 is added, which only shows if all else is -0.0
+    cdef Ints direct                         # by sum: the product's output is the sum; else its node, or -1
+    cdef list items, groups, input_kinds, input_sizes, counts
+    cdef dict tables                 # what became of the operands of items
+    cdef dict known_items            # gathers, by table and index, maxima, by operands: the first output
+    cdef int[::1] twin               # by item: first output of an earlier one that is the same, -1
+    cdef set raising                 # sums that have squares in them which may overflow
+    cdef dict matrices               # (nodes, matrix) by shape and checksum
+    cdef dict packs, spreads
+    cdef object shared
+    cdef list trained                # by capture, or None
+    cdef unsigned char[::1] wanted   # all of them, one after the other,
+    cdef Py_ssize_t[::1] begin       # and where each begins
+    cdef int next_address, next_slot, zero
+    cdef Ints constant_nodes
+
+    cdef int load(self, graph, shared, trained, sizes) except -1
+    cdef int new_node(self, int op) except -1
+    cdef int finish(self, graph) except -1
+    cdef int finish_block(self, int i) except -1
+
+
+cdef object np, crc32        # for the passes, which import nothing
+cdef int[256] FAST           # code of the table -> operation of the kernels, -1
+cdef tuple JUST_ONE
+cdef dict BEST, NAMES        # by name: codes of maxima; by code: names of operations
+
+
+cdef inline object ints_array(Ints *m):
+    out = np.empty(m.n, np.int32)
+    cdef int[::1] view = out
+    cdef Py_ssize_t k
+    for k in range(m.n):
+        view[k] = m.at[k]
+    return out
+
+
+cdef inline tuple operands_of(item):
+    """Which entries of an item are arrays of nodes that it reads."""
+    if item[0] == "affine":
+        return 3, 4, 5
+    if item[0] == "gather" and not item[4]:
+        return 3, 5
+    return JUST_ONE

@@ -1,0 +1,474 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
+# Instructions, level by level.  Inline parts of `_lower`.
+
+from cpython.mem cimport PyMem_RawFree
+from libc.stdlib cimport qsort
+from libc.string cimport memset
+
+from fastscalar._core cimport *
+from fastscalar.program._graph cimport *
+from fastscalar.program._kernels cimport *
+from fastscalar.program._lower cimport *
+from fastscalar.program._plan cimport Plan
+from fastscalar.program.operands cimport *
+from fastscalar.program.places cimport *
+from fastscalar.program.ints cimport *
+from fastscalar.program.plan cimport *
+from fastscalar.program.products cimport *
+from fastscalar.program.simplify cimport *
+
+
+cdef inline int kernel_of(int code, bint exact) noexcept nogil:
+    """The kernel of an operation, -1: the function of the table.  exact: one with the same bits."""
+    return -1 if exact and code in (EXP, TANH, SIGMOID) else FAST[code]
+
+
+cdef inline bint is_steep(int code) noexcept nogil:
+    """Whether the slope may be infinite where operands and result are not: sqrt at 0."""
+    return code not in (ADD, SUB, MUL, DIV, NEG, EXP, TANH, SIGMOID, RELU, ABS, MINIMUM, MAXIMUM, LOG, SIN, COS, SQUARE,
+                        COPY)
+
+
+cdef inline int kernel_for(Lowering low, int i) noexcept:
+    """The kernel of a node's operation, -1: the function of the table."""
+    cdef int code = low.op[i] & 0xff
+    return -1 if low.plain else kernel_of(code, low.exact[i])
+
+
+cdef inline int emit_elements(Lowering low, Key *keys, Py_ssize_t n, bint lanes) except -1:
+    cdef Instr q
+    cdef Py_ssize_t k
+    cdef int node = keys[0].node, o = low.op[node]
+    if lanes and (keys[0].a_where >= 0 or keys[0].b_where >= 0) and emit_rows(low, keys, n):
+        return 0
+    memset(&q, 0, sizeof(Instr))
+    q.kind, q.n, q.run = I_ELEMENTS, <int>n, -1
+    q.code, q.op, q.raises = o & 0xff, <signed char>kernel_for(low, keys[0].node), raises(o)
+    refer(low, &q.a, keys, n, False, lanes)
+    refer(low, &q.b, keys, n, True, lanes)
+    q.out = low.next_slot if lanes else low.next_address
+    for k in range(n):
+        node = keys[k].node
+        q.steep = q.steep or (is_steep(q.code) and (low.merged[node] or not lanes))
+        q.mask |= low.mask[node]
+        low.where[node] = SLOT if lanes else UNIFORM
+        low.at[node] = <int>(q.out + k)
+    if lanes:
+        low.next_slot += <int>n
+    else:
+        low.next_address += <int>n
+    low.plan.add_instr(&q, lanes)
+    low.counts.append((NAMES[q.code], n))
+    return 0
+
+
+cdef inline bint emit_rows(Lowering low, Key *keys, Py_ssize_t n) except -1:
+    """One operation on all columns of a run, if that is what these are."""
+    cdef Instr q
+    cdef Py_ssize_t k
+    cdef int run = keys[0].a_where if keys[0].a_where >= 0 else keys[0].b_where, o = low.op[keys[0].node]
+    cdef int[::1] index
+    cdef bint same = True, next_ = True
+    cdef Ref *r
+    if n != low.plan.runs[run].n or n < 2:
+        return False
+    for k in range(n):
+        if (keys[0].a_where >= 0 and keys[k].a != k) or (keys[0].b_where >= 0 and keys[k].b != k):
+            return False
+    if keys[0].a_where == -1 or keys[0].b_where == -1:
+        return False
+    if keys[0].b_where >= 0 and low.plan.runs[keys[0].b_where].n != n:
+        return False
+    for k in range(1, n):
+        same = same and keys[k].a == keys[0].a if keys[0].a_where == -2 else same
+        same = same and keys[k].b == keys[0].b if keys[0].b_where == -2 else same
+        next_ = next_ and keys[k].a == keys[k - 1].a + 1 if keys[0].a_where == -2 else next_
+        next_ = next_ and keys[k].b == keys[k - 1].b + 1 if keys[0].b_where == -2 else next_
+    if (keys[0].a_where == -2 or keys[0].b_where == -2) and not same and not next_:
+        return False
+    memset(&q, 0, sizeof(Instr))
+    q.kind, q.n, q.out = I_ROWS, <int>n, 0
+    q.code, q.op, q.raises = o & 0xff, <signed char>kernel_for(low, keys[0].node), raises(o)
+    for k in range(n):
+        q.steep = q.steep or (is_steep(q.code) and low.merged[keys[k].node])
+        q.mask |= low.mask[keys[k].node]
+    for k in range(2):
+        r = &q.b if k else &q.a
+        where = keys[0].b_where if k else keys[0].a_where
+        r.port = r.run = -1
+        if where == -3:
+            r.kind = R_NONE
+        elif where >= 0:
+            r.kind, r.run, r.mask = R_ROWS, where, low.plan.runs[<int>where].mask
+        else:
+            r.kind = R_UNIFORM
+            index = np.empty(n, np.int32)
+            for j in range(n):
+                index[j] = keys[j].b if k else keys[j].a
+                r.mask |= low.mask[low.b[keys[j].node] if k else low.a[keys[j].node]]
+            keep_index(low, r, index, n)
+            if r.mask:
+                add_ports(low, 0, <int>n, r, index)
+    q.run = low.plan.add_run(<int>n, q.mask, low.plan.runs[run].ld != low.plan.runs[run].n)
+    for k in range(n):
+        low.where[keys[k].node], low.at[keys[k].node], low.run[keys[k].node] = ROWS, <int>k, q.run
+    low.plan.add_instr(&q, True)
+    low.counts.append((NAMES[q.code], n))
+    return True
+
+
+cdef inline int emit_level(Lowering low, int[::1] units, bint lanes) except -1:
+    cdef Py_ssize_t k, n = 0, first
+    cdef int i
+    cdef Key *keys = <Key *>allocate(max(1, units.shape[0]) * sizeof(Key))
+    if keys == NULL:
+        out_of_memory("a program", units.shape[0])
+    try:
+        for k in range(units.shape[0]):
+            i = units[k]
+            if i < 0:
+                emit_product(low, low.groups[-1 - i])
+            elif low.sum_of[i] >= 0:
+                emit_sum(low, i, lanes)
+            elif low.op[i] == G_ITEM:
+                emit_item(low, i)
+            else:
+                keys[n].node = i
+                keys[n].code = low.op[i] | (<int>low.stopped[i] << 12) | (<int>low.exact[i] << 13)
+                locate(low, &keys[n], i, False)
+                locate(low, &keys[n], i, True)
+                n += 1
+        if n > 1:
+            qsort(keys, n, sizeof(Key), &compare_keys)
+        first = 0
+        for k in range(1, n + 1):
+            if k == n or not alike(&keys[k], &keys[first]):
+                emit_elements(low, keys + first, k - first, lanes)
+                first = k
+    finally:
+        PyMem_RawFree(keys)
+    return 0
+
+
+cdef inline int emit_product(Lowering low, list group, bint layer=False) except -1:
+    """[x, matrix, bias, outputs, ...]"""
+    cdef Instr q
+    cdef Product p
+    cdef int k, i
+    cdef Matrix *m
+    memset(&q, 0, sizeof(Instr))
+    memset(&p, 0, sizeof(Product))
+    p.x = run_of(low, group[0], &p.first)
+    p.matrix, p.bias, p.skips, p.exact = group[1], group[2], layer, layer and any_exact(low, group[3])
+    m = &low.plan.matrices[p.matrix]
+    if p.exact:
+        m.only = False                       # its weights are to be as they are
+    p.whole_input = -1
+    for k in range(len(low.input_kinds)):
+        if low.plan.input_run[k] == p.x and p.first == 0 and m.rows == low.plan.runs[p.x].n:
+            p.whole_input = k
+    q.kind, q.n = I_PRODUCT, m.cols
+    q.a.mask = low.plan.runs[p.x].mask
+    q.mask = m.mask | q.a.mask | (low.plan.matrices[p.bias].mask if p.bias >= 0 else 0)
+    if low.stopped[<int>group[3][0]]:
+        q.mask = 0
+    q.run = low.plan.add_run(m.cols, q.mask, m.cols > 1)
+    q.extra = <int>low.plan.add_product(&p)
+    for k, i in enumerate(group[3]):
+        low.where[i], low.at[i], low.run[i] = ROWS, k, q.run
+        low.mask[i] = q.mask
+    low.plan.add_instr(&q, True)
+    low.counts.append(("dot", m.rows) if m.cols == 1 else ("matrix product", (m.rows, m.cols)))
+    return 0
+
+
+cdef inline bint any_exact(Lowering low, nodes) except -1:
+    cdef int i
+    for i in nodes:
+        if low.exact[i]:
+            return True
+    return False
+
+
+cdef inline int emit_sum(Lowering low, int i, bint lanes) except -1:
+    cdef Instr q
+    cdef Sum s
+    cdef Term term
+    cdef Py_ssize_t t
+    cdef int k = low.sum_of[i], g = low.group.at[k], count = 0
+    memset(&q, 0, sizeof(Instr))
+    s.first = <int>low.plan.n_terms
+    if not lanes:
+        add_segments(low, k)
+        count = low.first.at[k + 1] - low.first.at[k]
+    else:
+        if g >= 0:
+            fill_term(low, &term, 1, low.direct.at[k], -1)
+            low.plan.add_term(&term)
+        for t in range(low.first.at[k], low.first.at[k + 1]):
+            if g < 0 or not is_weighted(low, t):
+                fill_term(low, &term, low.sign.at[t], low.p.at[t], low.q.at[t])
+                low.plan.add_term(&term)
+                count += 1
+    s.stop = <int>low.plan.n_terms
+    s.zero = low.zeros.at[k]
+    q.kind, q.n, q.run, q.mask = I_SUM, 1, -1, low.mask[i]
+    q.extra = <int>low.plan.add_sum(&s)
+    q.raises = i in low.raising
+    q.out = low.next_slot if lanes else low.next_address
+    low.where[i], low.at[i] = SLOT if lanes else UNIFORM, q.out
+    if lanes:
+        low.next_slot += 1
+    else:
+        low.next_address += 1
+    low.plan.add_instr(&q, lanes)
+    if count:                                # else an element of a product, and nothing to add
+        low.counts.append(("dot" if only_products(low, k) else "sum", count))
+    return 0
+
+
+cdef inline bint only_products(Lowering low, int s):
+    cdef Py_ssize_t t
+    for t in range(low.first.at[s], low.first.at[s + 1]):
+        if low.q.at[t] < 0:
+            return False
+    return True
+
+
+cdef inline int fill_term(Lowering low, Term *term, int sign, int p, int q) except -1:
+    memset(term, 0, sizeof(Term))
+    term.sign, term.count, term.p_port, term.q_port, term.matrix = <signed char>sign, 1, -1, -1, -1
+    term.p_mask = low.mask[p]
+    if low.depends[p] == C_LANE:
+        term.p_kind, term.p = R_SLOTS, slot_of(low, p)
+    else:
+        term.p_kind, term.p = R_UNIFORM, address_of(low, p)
+        if term.p_mask:
+            term.p_port = <int>len(low.plan.port_address)
+            low.plan.port_address.append(term.p)
+    if q < 0:
+        term.q_kind = R_NONE
+        return 0
+    term.q_mask = low.mask[q]
+    if low.depends[q] == C_LANE:
+        term.q_kind, term.q = R_SLOTS, slot_of(low, q)
+    else:
+        term.q_kind, term.q = R_UNIFORM, address_of(low, q)
+        if term.q_mask:
+            term.q_port = <int>len(low.plan.port_address)
+            low.plan.port_address.append(term.q)
+    return 0
+
+
+cdef inline int add_segments(Lowering low, int s) except -1:
+    """The terms of a uniform sum, those side by side in memory together."""
+    cdef Term term
+    cdef Py_ssize_t k, count = low.first.at[s + 1] - low.first.at[s], first = low.first.at[s], t, gap
+    cdef int p, q
+    cdef long long[:, ::1] rows = np.empty((count, 6), np.int64)
+    cdef long long[:, ::1] sorted_rows
+    for k in range(count):
+        t = first + k
+        p, q = low.p.at[t], low.q.at[t]
+        rows[k, 0] = low.sign.at[t]
+        rows[k, 5] = low.node_matrix[p] if p == q else -1
+        rows[k, 1] = low.at[p] if rows[k, 5] >= 0 else address_of(low, p)
+        rows[k, 2] = -1 if q < 0 else rows[k, 1] if p == q else address_of(low, q)
+        rows[k, 3] = low.mask[p]
+        rows[k, 4] = 0 if q < 0 else low.mask[q]
+    array = np.asarray(rows)
+    plain = array[:, 2] < 0
+    array = array[np.lexsort((array[:, 2], array[:, 1], plain, array[:, 0]))]
+    sorted_rows = array
+    memset(&term, 0, sizeof(Term))
+    for k in range(count):
+        if k and sorted_rows[k, 0] == term.sign and sorted_rows[k, 5] == term.matrix and (
+                sorted_rows[k, 3] == term.p_mask and sorted_rows[k, 4] == term.q_mask):
+            gap = sorted_rows[k, 1] - term.p - term.count
+            if gap == 0 and (
+                    sorted_rows[k, 2] == term.q + term.count if term.q_kind != R_NONE else sorted_rows[k, 2] < 0):
+                term.count += 1
+                continue
+            if 0 < gap < PAD and term.q_kind != R_NONE and sorted_rows[k, 2] == term.q + term.count + gap and (
+                    is_padding(low, term.p + term.count, gap) and is_padding(low, term.q + term.count, gap)):
+                term.count += <int>gap + 1   # padding is zero, and so is what is added to its gradient
+                continue
+        if k:
+            add_segment(low, &term)
+        term.sign, term.count = <signed char>sorted_rows[k, 0], 1
+        term.p_kind, term.p, term.p_mask = R_UNIFORM, <int>sorted_rows[k, 1], <unsigned char>sorted_rows[k, 3]
+        term.q_kind = R_NONE if sorted_rows[k, 2] < 0 else R_UNIFORM
+        term.q, term.q_mask = <int>sorted_rows[k, 2], <unsigned char>sorted_rows[k, 4]
+        term.matrix = <int>sorted_rows[k, 5]
+    add_segment(low, &term)
+    return 0
+
+
+cdef inline int add_segment(Lowering low, Term *term) except -1:
+    """Squares are known as those of a matrix if they are all of them."""
+    cdef Matrix *m
+    if term.matrix >= 0:
+        m = &low.plan.matrices[term.matrix]
+        if term.p != m.base or term.count != (m.rows - 1) * m.ld + m.cols:
+            m.only = False
+            term.matrix = -1
+    low.plan.add_term(term)
+    return 0
+
+
+cdef inline bint is_padding(Lowering low, int address, Py_ssize_t n) except -1:
+    """Whether these places fill up a row of a matrix."""
+    cdef Matrix *m
+    cdef Py_ssize_t k
+    for k in range(low.plan.n_matrices):
+        m = &low.plan.matrices[k]
+        if m.base <= address < m.base + m.rows * m.ld:
+            return (address - m.base) % m.ld >= m.cols and (address - m.base) % m.ld + n <= m.ld
+    return False
+
+
+cdef inline int emit_item(Lowering low, int i) except -1:
+    cdef list item = low.items[low.a[i]]
+    cdef Instr q
+    cdef Item p
+    cdef int k, first, outputs = item[2], first_output = item[len(item) - 1]
+    kind = item[0]
+    if kind == "affine":
+        nodes = list(range(first_output, first_output + outputs))
+        return emit_product(low, [item[3], item[4], item[5], nodes], True)
+    memset(&q, 0, sizeof(Instr))
+    memset(&p, 0, sizeof(Item))
+    q.n, q.run, q.mask = outputs, -1, low.mask[i]
+    q.a.port = q.b.port = p.c.port = p.d.port = -1
+    p.saved = p.address = p.argument = -1
+    p.exact = any_exact(low, range(first_output, first_output + outputs))
+    if kind == "gather" and not item[4]:     # before the instructions that it waits for
+        p.label, p.saved = slot_of(low, item[5][0]), low.plan.add_run(1, 0, False)
+    if kind in BEST:
+        refer_to_best(low, &q, &p, item[3])
+        q.kind, q.code, q.n = I_BEST, BEST[kind], 1
+        p.saved = low.next_slot
+        low.next_slot += 1
+    elif kind == "where":
+        refer_to_one(low, &q.a, item[3][0])
+        refer_to_one(low, &q.b, item[3][1])
+        refer_to_one(low, &p.c, item[3][2])
+        refer_to_one(low, &p.d, item[3][3])
+        q.kind, p.count = I_SELECT, item[4]
+    elif kind == "gather" and isinstance(item[3], int):
+        q.kind, p.address, p.count, p.argument = I_GATHER, item[3], outputs, item[4] - 1
+        q.mask = 0 if low.stopped[i] else low.plan.matrices[p.address].mask
+        p.x = -1
+    else:
+        p.x = run_of(low, item[3], &first)
+        q.a.kind, q.a.run, q.a.start, q.a.mask = R_ROWS, p.x, first, low.plan.runs[p.x].mask
+        q.b.start = <int>len(item[3])        # how many columns
+        if kind == "gather":
+            q.kind, p.count, p.argument = I_GATHER, outputs, item[4] - 1
+        elif kind == "softmax":
+            q.kind = I_SOFTMAX
+        else:
+            q.kind = I_LOGSUMEXP if kind == "logsumexp" else I_XENT
+            p.saved = low.plan.add_run(<int>len(item[3]), 0, False)
+            if kind == "cross_entropy":
+                p.argument, p.label = item[4] - 1, item[5]
+    q.extra = <int>low.plan.add_item(&p)
+    if q.kind == I_GATHER or q.kind == I_SOFTMAX:
+        q.run = low.plan.add_run(outputs, q.mask, False)
+        for k in range(outputs):
+            low.where[first_output + k], low.at[first_output + k] = ROWS, k
+            low.run[first_output + k] = q.run
+            low.mask[first_output + k] = q.mask
+    else:
+        q.out = low.next_slot
+        low.where[i], low.at[i] = SLOT, q.out
+        low.next_slot += 1
+    low.plan.add_instr(&q, True)
+    low.counts.append((kind, 1 if kind == "where" else outputs if q.run >= 0 else len(item[3])))
+    return 0
+
+
+cdef inline int emit_inputs(Lowering low) except -1:
+    cdef Instr q
+    cdef Py_ssize_t i
+    cdef int k
+    low.plan.input_run = [-1] * len(low.input_kinds)
+    low.plan.input_address = [-1] * len(low.input_kinds)
+    for i in range(low.n):
+        if low.op[i] != G_INPUT or not low.live[i]:
+            continue
+        k = low.a[i]
+        if low.depends[i] == C_UNIFORM:
+            low.plan.input_address[k] = low.at[i]
+        elif low.input_kinds[k] == "array":
+            if low.plan.input_run[k] < 0:
+                low.plan.input_run[k] = low.plan.add_run(low.input_sizes[k], ARGUMENTS, False)
+            low.where[i], low.at[i], low.run[i] = ROWS, low.b[i], low.plan.input_run[k]
+        else:
+            memset(&q, 0, sizeof(Instr))
+            q.kind, q.n, q.run, q.out, q.extra = I_NUMBER, 1, -1, low.next_slot, k
+            q.mask = low.mask[i]
+            low.where[i], low.at[i] = SLOT, low.next_slot
+            low.next_slot += 1
+            low.plan.add_instr(&q, True)
+    return 0
+
+
+cdef inline int copy_leaves(Lowering low) except -1:
+    """A plain plan: what is the same number for all rows gets a slot too, where each row has a gradient of its own,
+    which is complete before the rows' are added up."""
+    cdef Instr q
+    cdef Py_ssize_t i, k
+    cdef int[::1] index
+    cdef int j
+    cdef unsigned char[::1] read = np.zeros(low.n, np.uint8)
+    for i in range(low.n):
+        if not low.live[i] or low.depends[i] != C_LANE:
+            continue
+        if low.op[i] == G_ITEM and low.items[low.a[i]][0] == "where":
+            for j in low.items[low.a[i]][3]:
+                read[j] = True
+        elif low.op[i] > G_CONSTANT:
+            read[low.a[i]] = True
+            if low.b[i] >= 0:
+                read[low.b[i]] = True
+    for i in range(low.n):
+        read[i] = read[i] and low.depends[i] == C_UNIFORM
+    nodes = np.flatnonzero(read)
+    if not len(nodes):
+        return 0
+    memset(&q, 0, sizeof(Instr))
+    q.kind, q.n = I_PACK, <int>len(nodes)
+    index = np.empty(q.n, np.int32)
+    q.a.port = <int>len(low.plan.port_address)
+    for k, j in enumerate(nodes):
+        q.mask |= low.mask[j]
+        index[k] = -1 - address_of(low, j)
+        low.plan.port_address.append(address_of(low, j))
+    low.plan.keep.append(np.asarray(index))
+    q.a.kind, q.a.mask, q.a.index = R_SLOTS, q.mask, &index[0]
+    q.run = low.plan.add_run(q.n, q.mask, False)
+    low.plan.add_instr(&q, True)
+    for k in range(q.n):
+        low.copy[nodes[k]] = low.next_slot + <int>k
+    k, j = q.run, q.n
+    mask = q.mask
+    memset(&q, 0, sizeof(Instr))
+    q.kind, q.n, q.out, q.run, q.mask = I_SPREAD, j, low.next_slot, -1, mask
+    q.a.kind, q.a.run, q.a.mask, q.a.step = R_ROWS, <int>k, mask, 1
+    low.next_slot += q.n
+    low.plan.add_instr(&q, True)
+    return 0
+
+
+cdef inline int emit_section(Lowering low, units, levels, bint lanes) except -1:
+    cdef Py_ssize_t k, first = 0
+    cdef int[::1] unit, level
+    order = np.argsort(levels, kind="stable")
+    unit, level = units[order], levels[order]
+    for k in range(1, unit.shape[0] + 1):
+        if k == unit.shape[0] or level[k] != level[first]:
+            emit_level(low, unit[first:k], lanes)
+            first = k
+    return 0

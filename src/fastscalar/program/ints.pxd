@@ -1,0 +1,22 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# Growing lists of whole numbers, for passes over graphs.  Inline.
+
+from fastscalar._core cimport out_of_memory, reallocate
+
+ctypedef struct Ints:            # a growing list; owned
+    int *at
+    Py_ssize_t n
+    Py_ssize_t room
+
+
+cdef inline int push(Ints *m, int i) except -1:
+    cdef void *block
+    if m.n == m.room:
+        block = reallocate(m.at, (2 * m.room + 1024) * sizeof(int))
+        if block == NULL:
+            out_of_memory("a program", 2 * m.room + 1024)
+        m.at = <int *>block
+        m.room = 2 * m.room + 1024
+    m.at[m.n] = i
+    m.n += 1
+    return 0
