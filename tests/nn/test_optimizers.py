@@ -66,7 +66,9 @@ VARIANTS = [
     (fs.RMSprop, rmsprop, 0.003, {"momentum": 0.9}),
     (fs.RMSprop, rmsprop, 0.01, {"momentum": 0.5, "weight_decay": 0.2}),
 ]
-variants = pytest.mark.parametrize(("make", "formula", "lr", "constants"), VARIANTS, ids=lambda v: getattr(v, "__name__", str(v)))
+variants = pytest.mark.parametrize(
+    ("make", "formula", "lr", "constants"), VARIANTS, ids=lambda v: getattr(v, "__name__", str(v))
+)
 
 
 def clipped(g, clip_norm=None, clip_value=None):

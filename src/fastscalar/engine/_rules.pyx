@@ -8,7 +8,6 @@ optimiser keeps (`first`, `second`) is flat, in the order of the parameters, one
 
 from cpython.mem cimport PyMem_RawFree
 from libc.math cimport INFINITY, isfinite, sqrt
-from libc.math cimport pow as cpow
 
 from fastscalar._core cimport *
 from fastscalar.engine._array cimport TensorArray, element_count, is_contiguous
@@ -32,20 +31,6 @@ cdef class Rule:
         self.clip_norm = INFINITY if clip_norm is None else clip_norm
         self.keeps_first = momentum != 0.0 or self.rule.kind in (FS_RULE_ADAM, FS_RULE_ADAMW)
         self.keeps_second = self.rule.kind != FS_RULE_SGD
-
-    cdef void at_step(self, double step, double rate) noexcept nogil:
-        """step: from 1."""
-        self.rule.rate = rate
-        self.rule.correction1 = 1.0 - cpow(self.rule.beta1, step)
-        self.rule.correction2 = sqrt(1.0 - cpow(self.rule.beta2, step))
-
-    cdef void clip(self, double squares) noexcept nogil:
-        """Shorten gradients of this sum of squares to `clip_norm`, as PyTorch's clip_grad_norm_ does."""
-        cdef double factor
-        if isfinite(self.clip_norm):
-            factor = self.clip_norm / (sqrt(squares) * self.rule.scale + 1e-6)
-            if factor < 1.0 or factor != factor:
-                self.rule.scale = self.rule.scale * factor
 
 
 ctypedef struct Stretch:        # of nodes side by side, all of them leaves or elements of leaf arrays
@@ -124,10 +109,9 @@ def step_by_rule(Rule rule not None, list parameters, step, double rate, first, 
         two = &flat[0]
     written(parameters)
     s = Stretches(parameters)
-    rule.rule.scale = 1.0
-    rule.at_step(step, rate)
+    at_step(&rule.rule, step, rate, 1.0)
     if isfinite(rule.clip_norm):
-        rule.clip(s.squares())
+        shorten(&rule.rule, rule.clip_norm, s.squares())
     for k in range(s.n):
         K.rule_double(&rule.rule, T.value + s.at[k].node, T.grad + s.at[k].node,
                       NULL if one == NULL else one + done, NULL if two == NULL else two + done, s.at[k].count)

@@ -12,7 +12,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array import distinct_parameters, place_of, storage_of
 from fastscalar.nn.optimizers import Optimizer
 from fastscalar.nn.samples import what_is_not_finite
-from fastscalar.nn.schedules import Rate, constant, linear
+from fastscalar.nn.schedules import Rate
 
 
 class Course:
@@ -35,8 +35,6 @@ class Course:
         self.steps = -(-samples // batch_size)   # of an epoch
         self.epochs = epochs
         self.done = self.begun = samples * (first_epoch - 1)     # begun: by an earlier call
-        self.falls = schedule == linear()
-        self.simple = self.falls or schedule == constant()       # a replay knows it
         self.rates = np.empty(0)                 # of the steps of this epoch
         self.data = data or {}
         self.doubt: Doubt | None = None
@@ -50,7 +48,12 @@ class Course:
         self.rates = self.first_rate * self.schedule.factors(step, self.steps * self.epochs, part)
 
     def rate(self) -> float:
-        return float(self.rates[self.done % self.samples // self.batch_size])
+        return float(self.rates_of(1)[0])
+
+    def rates_of(self, samples: int) -> np.ndarray:
+        """The rates of the next batches, of so many samples."""
+        first = self.done % self.samples // self.batch_size
+        return self.rates[first : first - (-samples // self.batch_size)]
 
     def bad_loss(self, value: float, rows: Any) -> FloatingPointError:
         """The error of a batch of these rows, with the likeliest reason."""

@@ -209,13 +209,17 @@ class RuleOptimizer(Optimizer):
             **self._constants(),
         )
 
+    @property
+    def _size(self) -> int:
+        """How many numbers its parameters are."""
+        return sum(map(_size, self._distinct))
+
     def _ready(self) -> Rule:
         """The formulas, and room for all that they keep: somebody may have given it a momentum since."""
         rule = self._rule()
-        total = sum(map(_size, self._distinct))
         for k, keeps in enumerate((rule.keeps_first, rule.keeps_second)):
             if keeps != (self._kept[k] is not None):
-                self._kept[k] = np.zeros(total) if keeps else None
+                self._kept[k] = np.zeros(self._size) if keeps else None
         return rule
 
     def bind(self, parameters: Any) -> None:

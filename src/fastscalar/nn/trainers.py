@@ -14,9 +14,11 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._array import total as sum_of
+from fastscalar.engine._rules import scale_gradients
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.evaluation import SAME
-from fastscalar.nn.optimizers import SGD, Optimizer
+from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, RuleOptimizer
+from fastscalar.program._data import state_places
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.api import Program
 from fastscalar.program.recorded import _Failure, _named
@@ -208,8 +210,7 @@ def _is_ours(optimizer: Optimizer) -> bool:
 def step_by_mean(optimizer: Optimizer, count: int, course: Course) -> None:
     """One step of an optimiser when the gradients are sums over `count` rows."""
     if count > 1:
-        for p in optimizer._distinct:
-            p.grad = p.grad / count if isinstance(p, Tensor) else np.asarray(p.grad) / count
+        scale_gradients(optimizer._distinct, 1.0 / count, math.inf)
     optimizer.lr = course.rate()
     optimizer.step()
     optimizer.zero_grad()
@@ -242,6 +243,7 @@ class CompiledTrainer:
         self.known = -1
         self.before: Before | None = None        # of an epoch that touched the net
         self.plans: dict[Version, Any] = {}      # which elements are trained stays the same until more are read
+        self.places: dict[Version, list[np.ndarray]] = {}       # and where the optimiser keeps what it knows of them
         doubt = course.doubt
         if doubt is not None and doubt.settled(program.parameters):
             course.doubt = None
@@ -253,9 +255,9 @@ class CompiledTrainer:
         self.version: Version | None = next(filter(self._is_for_all, self.site.all()), None)
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, course, self._bind)
         self.losses = 0.0
-        # Whether SGD is done inside the replay.  Asking makes plan and sparse rows: once, before the first epoch.
-        plain = type(optimizer) is SGD and optimizer._plain
-        self.inside = plain and course.simple and self.version is not None and self._fits()
+        self.way = self._way()
+        # Asking makes plan and sparse rows: once, before the first epoch.
+        self.inside = self.way != "" and self.version is not None and self._takes(self.version)
 
     def _bind(self) -> None:
         """What is trained; a new version may read more."""
@@ -263,17 +265,21 @@ class CompiledTrainer:
         if self.own and known != self.known:
             self.course.bind(self.program.parameters)
             self.known = known
-            self.trained, self.plans = self.course.optimizer._distinct, {}
+            self.trained, self.plans, self.places = self.course.optimizer._distinct, {}, {}
         if self.before is not None:              # nothing has trained the new ones yet
             self.before.add(self.course.optimizer._distinct)
 
     def epoch(self, order: np.ndarray, bar: Any) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0
-        if self.trained is not self.course.optimizer._distinct:    # somebody has bound others since
+        others = self.trained is not self.course.optimizer._distinct     # somebody has bound them since,
+        if others:
             self.trained, self.plans = self.course.optimizer._distinct, {}
             self.own = self.own and _is_ours(self.course.optimizer)
         self.program._wants_leaves = self.own or self.course.doubt is not None
+        if others or self._way() != self.way:    # or has given the optimiser a momentum
+            self.way, self.places = self._way(), {}
+            self.inside = self.way != "" and self.version is not None and self._takes(self.version)
         try:
             if self.version is None:
                 self._keep()
@@ -282,9 +288,7 @@ class CompiledTrainer:
                 self._by_replays(order, bar)
             else:
                 self._keep()
-                for first, count in _stretches(len(order), self.batch_size):
-                    self._one_batch(order[first : first + count])
-                    self._tell(bar, count, first + count)
+                self._by_batches(order, bar, 0)
             settle(self.course, self.program)
             if self.before is not None and (value := self.before.overflowed(self.wide)) is not None:
                 raise self.course.bad_step(value)
@@ -308,30 +312,47 @@ class CompiledTrainer:
         if self.before is None:
             self.before = Before(self.course.optimizer)
 
-    # --- SGD inside the replay ---
+    # --- steps inside the replay ---
+
+    def _way(self) -> str:
+        """How a replay is prepared for the optimiser; "" for one with a step of its own, which it takes itself."""
+        optimizer = self.course.optimizer
+        if type(optimizer) not in (SGD, Adam, AdamW, RMSprop):
+            return ""
+        return "plain" if type(optimizer) is SGD and optimizer._plain else "rule"
 
     def _open(self, version: Version) -> Any:
+        optimizer = self.course.optimizer
+        assert isinstance(optimizer, RuleOptimizer)
         self.program.warn_of_loss(version)
         if version not in self.plans:
-            self.plans[version] = version.plan(frozenset(), None if self.own else self.course.optimizer._distinct)
+            self.plans[version] = version.plan(frozenset(), None if self.own else optimizer._distinct)
         plan = self.plans[version]
-        replay = version.take(plan, self.batch_size, self.wide, self.threads)
+        if version not in self.places:
+            self.places[version] = state_places(plan.captures, optimizer._distinct) if self.way == "rule" else []
+        replay = version.take(plan, self.batch_size, self.wide, self.threads, self.way)
         replay.load()
         self.program._bind(replay, self.rows)
-        replay.prepare_training()
+        replay.prepare_training(optimizer._ready() if self.way == "rule" else None)
+        replay.load_state(self.places[version], *optimizer._kept, optimizer._steps)
         return replay
 
     def _is_for_all(self, version: Version) -> bool:
         """Whether a version knows the whole numbers of all rows."""
         return bool(version.may_fit(self.rows, np.arange(self.rows.n)).all())
 
-    def _fits(self) -> bool:
-        """Whether a replay has room for a whole batch."""
-        assert self.version is not None
-        replay = self._open(self.version)
-        fits = replay.batch >= self.batch_size
-        self.version.give(replay, self.batch_size)
+    def _takes(self, version: Version) -> bool:
+        """Whether a replay has room for a whole batch, and moves all that the optimiser would."""
+        replay = self._open(version)
+        fits = self._does(version, replay)
+        version.give(replay, self.batch_size, self.way)
         return fits
+
+    def _does(self, version: Version, replay: Any) -> bool:
+        optimizer = self.course.optimizer
+        assert isinstance(optimizer, RuleOptimizer)
+        covers = self.way == "plain" or replay.covers(self.places[version], optimizer._size)
+        return covers and replay.batch >= self.batch_size
 
     def _by_replays(self, order: np.ndarray, bar: Any) -> None:
         assert self.version is not None
@@ -342,10 +363,9 @@ class CompiledTrainer:
         replay = self._open(self.version)
         while at < len(order):
             start = time.perf_counter()
-            done, self.losses = replay.train(
-                order[at : at + size], self.batch_size, course.first_rate, course.falls, course.done,
-                course.total, self.losses,
-            )  # fmt: skip
+            some_rows = order[at : at + size]
+            rates = course.rates_of(len(some_rows))
+            done, self.losses = replay.train(some_rows, self.batch_size, rates, self.losses)
             at += done
             course.done += done
             if done:
@@ -354,6 +374,10 @@ class CompiledTrainer:
                 count = min(self.batch_size, len(order) - at)
                 replay, progressed = self._look(replay, order[at : at + count])
                 at += progressed
+                if replay is None:               # from here on the optimiser steps itself
+                    self.inside = False
+                    self._by_batches(order, bar, at)
+                    return
             elif time.perf_counter() - start < PORTION / 2:
                 size *= 2
         self._keep()
@@ -361,11 +385,16 @@ class CompiledTrainer:
 
     def _close(self, replay: Any) -> None:
         assert self.version is not None
+        optimizer = self.course.optimizer
+        assert isinstance(optimizer, RuleOptimizer)
         replay.commit()
-        self.version.give(replay, self.batch_size)
+        optimizer._steps = replay.commit_state(self.places[self.version], *optimizer._kept)
+        self.version.give(replay, self.batch_size, self.way)
 
     def _look(self, replay: Any, batch: np.ndarray) -> tuple[Any, int]:
-        """A replay stopped before this batch: (the replay to go on with, samples that were trained on here)."""
+        """A replay stopped before this batch: (the replay to go on with, samples that were trained on here).
+
+        No replay: none moves all that the optimiser would."""
         assert self.version is not None
         losses, status = replay.batch_status()
         if not status.any():
@@ -375,13 +404,23 @@ class CompiledTrainer:
         with rows_named():
             _, found, eager = self.program._classify(self.rows, self.threads, batch, self.wide)
         self._bind()
-        if len(found) == 1 and not len(eager) and found[0][0] is not self.version and self._is_for_all(found[0][0]):
-            self.version = found[0][0]
-            return self._open(self.version), 0
+        one = found[0][0] if len(found) == 1 and not len(eager) else self.version
+        if one is not self.version and self._is_for_all(one) and self._takes(one):
+            self.version = one
+            return self._open(one), 0
         self._one_batch(batch)
-        return self._open(self.version), len(batch)
+        again = self._open(self.version)
+        if not self._does(self.version, again):  # others have been found that it does not read
+            self.version.give(again, self.batch_size, self.way)
+            return None, len(batch)
+        return again, len(batch)
 
     # --- gradients by the replay, steps by the optimiser ---
+
+    def _by_batches(self, order: np.ndarray, bar: Any, done: int) -> None:
+        for first, count in _stretches(len(order) - done, self.batch_size):
+            self._one_batch(order[done + first : done + first + count])
+            self._tell(bar, count, done + first + count)
 
     def _one_batch(self, batch: np.ndarray) -> None:
         with rows_named():

@@ -35,6 +35,24 @@ def trained_elements(list captures, list parameters):
     return out
 
 
+def state_places(list captures, list parameters):
+    """By capture, where in the flat arrays of an optimiser each of its elements is, as int64; -1: it has none."""
+    cdef dict parts = {}
+    cdef Py_ssize_t count, at = 0
+    for p in parameters:
+        parts.setdefault(storage_of(p), []).append((at, p))
+        at += 1 if type(p) is Tensor else element_count(p)
+    out = []
+    for capture in captures:
+        count = 1 if type(capture) is Tensor else T.wide[(<TensorArray>capture).slot].count
+        place = np.full(count, -1, np.int64)
+        for at, p in parts.get(storage_of(capture), ()):
+            offsets = np.zeros(1, np.int64) if count == 1 else offsets_of(p)
+            place[offsets] = at + np.arange(len(offsets))
+        out.append(place)
+    return out
+
+
 cdef class KeptGradients:
     """Context after which leaves have the gradients that they had when they were added: always, or only if an error
     leaves it.  Compiled, so that no interrupt comes between the first and the last."""

@@ -1,5 +1,6 @@
 # What a replay holds.  Private, not an API.
 
+from fastscalar._core cimport fs_rule
 from fastscalar.program._kernels cimport fs_lanes, fs_pace
 from fastscalar.program._plan cimport Plan
 from fastscalar.program.plan cimport *
@@ -83,6 +84,13 @@ cdef class Replay:
     cdef Py_ssize_t n_loose
     cdef int *steps                  # (address, count) of those among them that are trained
     cdef Py_ssize_t n_steps
+    cdef bint ruled                  # an optimiser's rule steps here; else plain SGD
+    cdef fs_rule rule
+    cdef double clip_norm            # infinity: none
+    cdef char *first_kept            # what it keeps of each uniform number, in the places of `U`; NULL: nothing
+    cdef char *second_kept
+    cdef char **state                # the room for these two, if any rule needed it
+    cdef long long step              # steps that it has done
     cdef bint uniform_missed, uniform_suspect, uniform_unsure
     cdef bint watch                  # whether it says what is UNSURE
     cdef bint wild                   # weights are so large, or not finite
@@ -91,11 +99,10 @@ cdef class Replay:
     cdef int mode
     cdef const long long *rows       # rows of the data, in their order
     cdef Py_ssize_t n_rows, done, failed_at
-    cdef double rate, total_loss, shrink
-    cdef bint falls
+    cdef double total_loss, shrink
+    cdef const double *rates         # by batch
     cdef object nodes                # `first_nodes`, as they were after so many collections
     cdef long long nodes_of
-    cdef long long rows_before, rows_in_all
     cdef int batch_rows
     cdef double *out_values
     cdef unsigned char *out_status
@@ -119,6 +126,8 @@ cdef class Replay:
     cdef int *stretches(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1
     cdef void settle_all(self) noexcept
+    cdef char *room_of_state(self, bint keeps, int which) except? NULL
+    cdef int copy_state(self, list places, array, char *block, bint into) except -1
 
 
 cdef const fs_lanes *kernels_of(bint wide) noexcept

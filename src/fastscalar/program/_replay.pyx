@@ -28,6 +28,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
+from fastscalar.engine._rules cimport Rule, at_step, shorten
 from fastscalar.program._kernels cimport *
 from fastscalar.program._plan cimport Plan
 from fastscalar.program.backward cimport *
@@ -154,6 +155,7 @@ cdef class Replay:
         self.PB = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
         self.loss = <double *>self.block(self.batch, sizeof(double))
         self.status = <unsigned char *>self.block(self.batch, 1)
+        self.state = <char **>self.block(2, sizeof(void *))
         self.fused = <unsigned char *>self.block(p.n_matrices, 1)
         self.decayed = <unsigned char *>self.block(p.n_matrices, 1)
         self.unfit = <unsigned char *>self.block(p.n_matrices, 1)
@@ -394,14 +396,20 @@ cdef class Replay:
 
     # --- what takes its step at once ---
 
-    def prepare_training(self):
-        """Which matrices take their step with their gradient, and what else a step of SGD writes.
+    def prepare_training(self, Rule rule=None):
+        """Which matrices take their step with their gradient, and what else a step writes.
 
-        A matrix of trained leaves that one product reads, and nothing else but a sum of its squares, is fused."""
+        A matrix of trained leaves that one product reads, and nothing else but a sum of its squares, is fused, where
+        the step is plain SGD's.  A rule steps over all that is trained; a replay is prepared for either, once."""
         cdef Plan p = self.plan
         cdef Py_ssize_t k, widest = 0
         cdef Matrix *m
         cdef bint copies = False                 # a matrix that is copied together has its gradient only after a batch
+        self.ruled = rule is not None
+        if rule is not None:
+            self.rule, self.clip_norm = rule.rule, rule.clip_norm
+            self.first_kept = self.room_of_state(rule.keeps_first, 0)
+            self.second_kept = self.room_of_state(rule.keeps_second, 1)
         if self.prepared:
             return
         self.prepared = True
@@ -415,7 +423,7 @@ cdef class Replay:
         for k in range(p.n_matrices):
             m = &p.matrices[k]
             part = trained[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)
-            self.fused[k] = m.home and m.only and m.uses == 1 and m.rows > 1 and not (
+            self.fused[k] = rule is None and m.home and m.only and m.uses == 1 and m.rows > 1 and not (
                 self.decayed[k] and copies) and bool(part[:, :m.cols].all())
             self.decayed[k] = self.decayed[k] and self.fused[k]
             if self.decayed[k]:
@@ -451,6 +459,52 @@ cdef class Replay:
             out[2 * n + 1] += 1
         return out
 
+    cdef char *room_of_state(self, bint keeps, int which) except? NULL:
+        if keeps and self.state[which] == NULL:
+            self.state[which] = <char *>self.block(self.plan.n_uniform + PAD, self.size)
+        return self.state[which] if keeps else NULL
+
+    def covers(self, list places, Py_ssize_t count):
+        """Whether the program reads all `count` parameters of an optimiser; places: see `state_places`."""
+        return count == sum(np.count_nonzero(places[self.segments[k].capture][
+            self.segments[k].offset:self.segments[k].offset + self.segments[k].count] >= 0)
+            for k in range(self.n_segments))
+
+    def load_state(self, list places, first, second, long long step):
+        """Copy in what the optimiser keeps after so many steps: flat arrays, or None for what it does not keep."""
+        self.step = step
+        self.copy_state(places, first, self.first_kept, True)
+        self.copy_state(places, second, self.second_kept, True)
+
+    def commit_state(self, list places, first, second):
+        """Copy it back; returns how many steps it knows by now."""
+        self.copy_state(places, first, self.first_kept, False)
+        self.copy_state(places, second, self.second_kept, False)
+        return self.step
+
+    cdef int copy_state(self, list places, array, char *block, bint into) except -1:
+        cdef double[::1] flat
+        cdef long long[::1] place
+        cdef Segment *s
+        cdef Py_ssize_t k, i, at
+        if array is None or not len(array):
+            return 0
+        flat = array
+        for k in range(self.n_segments):
+            s = &self.segments[k]
+            place = places[s.capture]
+            for i in range(s.count):
+                at = place[s.offset + i]
+                if at < 0:
+                    continue
+                if not into:
+                    flat[at] = self.get(block, s.address + <int>i)
+                elif self.wide:
+                    (<double *>block)[s.address + i] = flat[at]
+                else:
+                    (<float *>block)[s.address + i] = <float>flat[at]
+        return 0
+
     # --- runs ---
 
     def values(self, rows, values, status):
@@ -467,15 +521,14 @@ cdef class Replay:
             np.bitwise_or(status, UNSURE, out=status)        # the rows' gradients are added up in some order
         return not np.asarray(status).any()
 
-    def train(self, rows, int batch_rows, double rate, bint falls, long long done, long long total_rows,
-              double total_loss):
-        """SGD over rows in their order: (rows done, total_loss with their losses).  Stops before a batch that misses a
-        guard, may have raised, or has a loss that is not finite.
+    def train(self, rows, int batch_rows, rates, double total_loss):
+        """Steps over rows in their order: (rows done, total_loss with their losses).  Stops before a batch that misses
+        a guard, may have raised, or has a loss that is not finite.
 
-        The rate falls to 0 over total_rows of which some are done: what it is for a batch, and what the losses add up
-        to, must not depend on how many rows one call is given."""
-        self.rate, self.falls, self.rows_before, self.rows_in_all = rate, falls, done, total_rows
-        self.total_loss = total_loss
+        rates: the learning rate of each batch.  What the losses add up to must not depend on how many rows one call is
+        given, so it goes on from the total of the call before."""
+        cdef double[::1] by_batch = rates
+        self.rates, self.total_loss = &by_batch[0], total_loss
         self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
         return self.done, self.total_loss
 
@@ -613,7 +666,7 @@ cdef void one_share(void *context, int thread, int share) noexcept nogil:
 
 
 cdef double rate_at(Replay r, Py_ssize_t row) noexcept nogil:
-    return r.rate * (1.0 - <double>(r.rows_before + row) / <double>r.rows_in_all) if r.falls else r.rate
+    return r.rates[row // r.batch_rows] if r.mode & TRAIN else 0.0
 
 
 cdef bint flagged(Replay r, int first, int lanes) noexcept nogil:
@@ -666,9 +719,42 @@ cdef void end_sums(Replay r, int n, const long long *rows, real tag) noexcept no
 
 
 cdef void end_batch(Replay r, int n, double rate, real tag) noexcept nogil:
-    cdef Py_ssize_t k
     cdef int l
-    for k in range(r.n_steps):
-        r.K.add_scaled(<real *>r.U + r.steps[2 * k], -rate / n, <real *>r.UA + r.steps[2 * k], r.steps[2 * k + 1])
+    r.step += 1
+    if r.ruled:
+        rule_step(r, n, rate, tag)
+    else:
+        plain_step(r, -rate / n, tag)
     for l in range(n):
         r.total_loss += r.loss[l]
+
+
+cdef void plain_step(Replay r, double scale, real tag) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(r.n_steps):
+        r.K.add_scaled(<real *>r.U + r.steps[2 * k], scale, <real *>r.UA + r.steps[2 * k], r.steps[2 * k + 1])
+
+
+cdef void rule_step(Replay r, int n, double rate, real tag) noexcept nogil:
+    """A step of an optimiser, with the mean of the gradients of n rows."""
+    cdef Py_ssize_t k, at
+    cdef double squares = 0.0
+    cdef real *U = <real *>r.U
+    cdef real *UA = <real *>r.UA
+    cdef real *first
+    cdef real *second
+    at_step(&r.rule, <double>r.step, rate, 1.0 / n)
+    if isfinite(r.clip_norm):
+        for k in range(r.n_steps):
+            at = r.steps[2 * k]
+            squares += (K.squares_double(UA + at, r.steps[2 * k + 1]) if real is double else
+                        K.squares_float(UA + at, r.steps[2 * k + 1]))
+        shorten(&r.rule, r.clip_norm, squares)
+    for k in range(r.n_steps):
+        at = r.steps[2 * k]
+        first = <real *>r.first_kept + at if r.first_kept != NULL else NULL
+        second = <real *>r.second_kept + at if r.second_kept != NULL else NULL
+        if real is double:
+            K.rule_double(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])
+        else:
+            K.rule_float(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])

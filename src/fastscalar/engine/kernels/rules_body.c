@@ -6,6 +6,12 @@ static FS_REAL FS_JOIN(limited_, FS_TYPE)(FS_REAL g, FS_REAL limit)
     return g > limit ? limit : g < -limit ? -limit : g; /* NaN stays */
 }
 
+/* What is kept of a gradient long gone fades through numbers that are too small to be normal, and slow: zero from there. */
+static FS_REAL FS_JOIN(normal_, FS_TYPE)(FS_REAL x)
+{
+    return x < FS_LEAST && x > -FS_LEAST ? 0 : x;
+}
+
 /* Without decay w is not looked at: 0 * inf would be NaN.
  * s and t may be NULL for a rule that keeps no such thing: SGD without momentum, and t in SGD. */
 static void FS_JOIN(rule_, FS_TYPE)(const fs_rule *rule, FS_REAL *restrict w, const FS_REAL *restrict g,
@@ -15,7 +21,7 @@ static void FS_JOIN(rule_, FS_TYPE)(const fs_rule *rule, FS_REAL *restrict w, co
     const FS_REAL decay = (FS_REAL)rule->decay, momentum = (FS_REAL)rule->momentum;
     const FS_REAL new1 = (FS_REAL)(1.0 - rule->beta1), beta2 = (FS_REAL)rule->beta2, new2 = (FS_REAL)(1.0 - rule->beta2);
     const FS_REAL eps = (FS_REAL)rule->eps > FS_LEAST ? (FS_REAL)rule->eps : FS_LEAST;
-    const FS_REAL size = (FS_REAL)(rule->rate / rule->correction1), correction = (FS_REAL)rule->correction2;
+    const FS_REAL size = (FS_REAL)(rule->rate / rule->correction1), correction = (FS_REAL)(1.0 / rule->correction2);
     const FS_REAL keep = rule->kind == FS_RULE_ADAMW ? (FS_REAL)(1.0 - rule->rate * rule->decay) : 1;
     const FS_REAL inside = rule->kind == FS_RULE_ADAMW ? 0 : decay;
     switch (rule->kind) {
@@ -26,12 +32,13 @@ static void FS_JOIN(rule_, FS_TYPE)(const fs_rule *rule, FS_REAL *restrict w, co
         } else if (rule->nesterov) {
             for (ptrdiff_t i = 0; i < n; i++) {
                 const FS_REAL a = FS_JOIN(limited_, FS_TYPE)(g[i] * scale, limit) + (decay != 0 ? decay * w[i] : 0);
-                s[i] = momentum * s[i] + a;
+                s[i] = FS_JOIN(normal_, FS_TYPE)(momentum * s[i] + a);
                 w[i] -= rate * (a + momentum * s[i]);
             }
         } else {
             for (ptrdiff_t i = 0; i < n; i++) {
-                s[i] = momentum * s[i] + (FS_JOIN(limited_, FS_TYPE)(g[i] * scale, limit) + (decay != 0 ? decay * w[i] : 0));
+                const FS_REAL a = FS_JOIN(limited_, FS_TYPE)(g[i] * scale, limit) + (decay != 0 ? decay * w[i] : 0);
+                s[i] = FS_JOIN(normal_, FS_TYPE)(momentum * s[i] + a);
                 w[i] -= rate * s[i];
             }
         }
@@ -40,23 +47,23 @@ static void FS_JOIN(rule_, FS_TYPE)(const fs_rule *rule, FS_REAL *restrict w, co
     case FS_RULE_ADAMW:
         for (ptrdiff_t i = 0; i < n; i++) {
             const FS_REAL a = FS_JOIN(limited_, FS_TYPE)(g[i] * scale, limit) + (inside != 0 ? inside * w[i] : 0);
-            s[i] += new1 * (a - s[i]);
-            t[i] = beta2 * t[i] + new2 * a * a;
-            w[i] = keep * w[i] - size * s[i] / (FS_SQRT(t[i]) / correction + eps);
+            s[i] = FS_JOIN(normal_, FS_TYPE)(s[i] + new1 * (a - s[i]));
+            t[i] = FS_JOIN(normal_, FS_TYPE)(beta2 * t[i] + new2 * a * a);
+            w[i] = keep * w[i] - size * s[i] / (FS_SQRT(t[i]) * correction + eps);
         }
         break;
     case FS_RULE_RMSPROP:
         if (s == NULL) {
             for (ptrdiff_t i = 0; i < n; i++) {
                 const FS_REAL a = FS_JOIN(limited_, FS_TYPE)(g[i] * scale, limit) + (decay != 0 ? decay * w[i] : 0);
-                t[i] = beta2 * t[i] + new2 * a * a;
+                t[i] = FS_JOIN(normal_, FS_TYPE)(beta2 * t[i] + new2 * a * a);
                 w[i] -= rate * a / (FS_SQRT(t[i]) + eps);
             }
         } else {
             for (ptrdiff_t i = 0; i < n; i++) {
                 const FS_REAL a = FS_JOIN(limited_, FS_TYPE)(g[i] * scale, limit) + (decay != 0 ? decay * w[i] : 0);
-                t[i] = beta2 * t[i] + new2 * a * a;
-                s[i] = momentum * s[i] + a / (FS_SQRT(t[i]) + eps);
+                t[i] = FS_JOIN(normal_, FS_TYPE)(beta2 * t[i] + new2 * a * a);
+                s[i] = FS_JOIN(normal_, FS_TYPE)(momentum * s[i] + a / (FS_SQRT(t[i]) + eps));
                 w[i] -= rate * s[i];
             }
         }
