@@ -6,6 +6,7 @@ JOBS ?= 2
 PROGRAMS ?= 100000
 FIRST ?= 0
 FIGURES ?= build
+KEPT ?= benchmarks/results/$(shell $(PYTHON) -c "import fastscalar; print(fastscalar.__version__)").json
 SUITE ?= $(PYTEST) -n $(JOBS)
 LONG = $(PYTHON) tests/helpers/long.py
 BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable))')
@@ -80,11 +81,11 @@ bench-compare: ## build REV=... and the working tree, and time both in turn
 	@test -n "$(REV)" || { echo "say with which version: make bench-compare REV=HEAD~1" >&2; exit 2; }
 	$(PYTHON) benchmarks/compare.py $(REV) $(WORKLOADS)
 
-bench-tables: ## everything that docs/performance.md and README.md show: a long run, then the tables and the picture
-	$(PYTEST) benchmarks -p no:xdist --benchmark-json=$(FIGURES)/all.json
-	$(PYTHON) benchmarks/scaling.py --json $(FIGURES)/scaling.json --picture docs/scaling.svg
+bench-tables: ## what docs/performance.md and README.md show: ten minutes, then tables, picture and kept figures (THOROUGH=1: longer)
+	$(PYTEST) benchmarks $(if $(THOROUGH),,--short) -p no:xdist --benchmark-json=$(FIGURES)/all.json
+	$(PYTHON) benchmarks/scaling.py $(if $(THOROUGH),,--short) --json $(FIGURES)/scaling.json --picture docs/scaling.svg
 	$(PYTHON) benchmarks/ceiling.py --json $(FIGURES)/ceiling.json
-	$(PYTHON) benchmarks/tables.py $(FIGURES)/all.json $(FIGURES)/scaling.json $(FIGURES)/ceiling.json
+	$(PYTHON) benchmarks/tables.py $(FIGURES)/all.json $(FIGURES)/scaling.json $(FIGURES)/ceiling.json --keep $(KEPT)
 
 profile: ## instructions of the fixed workloads, counted by valgrind (WORKLOADS=... for some)
 	$(PYTHON) benchmarks/instructions.py $(WORKLOADS)

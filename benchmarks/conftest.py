@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+import workloads
 from contestants import Race, child
 from fastscalar.cli.bench import absent
 from fastscalar.cli.console import cpu
@@ -22,9 +23,19 @@ SKIPPED = pytest.StashKey[dict[str, str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--check-bars", action="store_true", help="fail where a bar is not met")
+    parser.addoption("--short", action="store_true", help="fewer and shorter rounds, without what no table shows")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--short", default=False):
+        left = [item for item in items if "thorough" in item.keywords]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    workloads.SHORT = config.getoption("--short", default=False)
+    config.addinivalue_line("markers", "thorough: not a part of the short form, which the tables are made of")
     config.stash[ROWS] = []
     config.stash[SKIPPED] = {}
 

@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py                         # tables in Markdown: some minutes
     python benchmarks/scaling.py --json scaling.json --picture docs/scaling.svg
+    python benchmarks/scaling.py --short                 # some of the sizes, a minute or two
     python benchmarks/scaling.py --quick                 # the small sizes, a few seconds: not figures
 
 Contract
@@ -40,6 +41,7 @@ from workloads import rows
 NODES = [10**k for k in range(3, 9)]
 WIDTHS = [10, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
 BATCHES = [2**k for k in range(11)]
+SHORT = {"nodes": NODES[:-1], "widths": [16, 64, 256, 1024, 2048], "batches": [1, 4, 16, 64, 256, 1024]}
 QUICK = {"nodes": [1_000, 100_000], "widths": [10, 32], "batches": [1, 16], "rows": 320}
 MEMORY = 80  # bytes that a node may need while the tape grows, with some air
 ROWS = {"784-W-10": 5_120, "W-W-10": 1_024}  # enough that copying the weights once an epoch does not count
@@ -233,9 +235,9 @@ def net_rows(nets: list[tuple[str, tuple[int, ...], int]], quick: bool) -> Itera
 # --- all of it ---
 
 
-def measured(quick: bool) -> dict[str, Any]:
+def measured(quick: bool, short: bool = False) -> dict[str, Any]:
     began = time.perf_counter()
-    sizes = QUICK if quick else {"nodes": NODES, "widths": WIDTHS, "batches": BATCHES}
+    sizes = QUICK if quick else SHORT if short else {"nodes": NODES, "widths": WIDTHS, "batches": BATCHES}
     nets = [("784-W-10", (784, width, 10), BATCH) for width in sizes["widths"]]
     nets += [("W-W-10", (width, width, 10), BATCH) for width in sizes["widths"]]
     batches = [("784-W-10", (784, 256, 10), batch) for batch in sizes["batches"]]
@@ -421,10 +423,11 @@ def mark(panel: Any, places: dict[str, float], what: str) -> None:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scaling.py", description="Cost against size.")
     parser.add_argument("--quick", action="store_true", help="small sizes, some seconds; no figures to keep")
+    parser.add_argument("--short", action="store_true", help="some of the sizes: a minute or two")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw them here (.svg or .png; needs matplotlib)")
     args = parser.parse_args(arguments)
-    figures = measured(args.quick)
+    figures = measured(args.quick, args.short)
     print(f"{figures['cpu']}, kernels {figures['kernels']}; {figures['data']}; {figures['seconds']:.0f} s")
     print(", ".join(f"{name} {amount(size)}" for name, size in figures["caches"].items()))
     for name, table in TABLES.items():

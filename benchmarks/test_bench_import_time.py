@@ -46,6 +46,6 @@ def test_import_time_of_others(benchmark: Any, bar: Any, small: bool, skipped: A
             skipped(module, why)
     here = [module for module in PEERS if not absent(module)][: 1 if small else None]
     others = {module: lambda module=module: start(f"import {module}") and None for module in here}
-    turns = in_turn(benchmark, lambda: start("import fastscalar") and None, others, 1 if small else 5)
+    turns = in_turn(benchmark, lambda: start("import fastscalar") and None, others, 1 if small else 3)
     for module in turns.seconds:
         bar(f"import_time: Python with {module}, beside others", turns.median(module), "s")

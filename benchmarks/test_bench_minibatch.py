@@ -20,13 +20,19 @@ OTHERS: list[type[Contestant]] = [Loop, Compiled, arrays.NumPy64, graphs.Paddle]
 LIMITS = {"sparse": 1.3, "dense": 0.9}
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("batch", [64, 256])
-@pytest.mark.parametrize(
-    ("work", "kind"),
-    [(LINEAR10, "sparse"), (MLP, "sparse"), (MLP, "dense")],
-    ids=["linear10-sparse", "mlp-sparse", "mlp-dense"],
-)
+CASES = [
+    pytest.param(
+        work, kind, batch, threads,
+        id=f"{work.name}-{kind}-{batch}-{threads}",
+        marks=[pytest.mark.thorough] if work is LINEAR10 or (kind == "dense" and threads == 2) else [],
+    )
+    for work, kind in ((LINEAR10, "sparse"), (MLP, "sparse"), (MLP, "dense"))
+    for batch in (64, 256)
+    for threads in (1, 2)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("work", "kind", "batch", "threads"), CASES)
 def test_minibatch(
     benchmark: Any, bar: Any, small: bool, race: Race, work: Workload, batch: int, kind: str, threads: int
 ) -> None:

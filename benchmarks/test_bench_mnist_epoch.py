@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+import workloads
 from workloads import SEED
 
 
@@ -49,7 +50,7 @@ def test_one_epoch(benchmark: Any, bar: Any, small: bool, tmp_path: pathlib.Path
         assert report["test_accuracy"] == first["test_accuracy"] > (0.7 if small else 0.96)
         seconds.append(report["epochs"][0]["seconds"])
 
-    benchmark.pedantic(run, rounds=1 if small else 5)
+    benchmark.pedantic(run, rounds=1 if small else 3 if workloads.SHORT else 5)
     bar("mnist_epoch: one epoch", statistics.median(seconds), "s", at_most=4)
     bar("mnist_epoch: test accuracy after one epoch", 100 * first["test_accuracy"], "%", at_least=96)
 

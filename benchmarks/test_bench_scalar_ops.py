@@ -172,14 +172,14 @@ def test_in_all(
     ours = in_steady_state(lambda: whole(sides.fastscalar, rounds) and None, leaves, small)
     turns = in_turn(benchmark, ours, {side: theirs}, rounds=7)
     state = "on" if on else "off"
-    bar(f"scalar_ops: in all, {side}, collector {state}", turns.median(side) / OPERATIONS * 1e9, "ns/op")
-    bar("scalar_ops: in all", turns.median("fastscalar") / (rounds * OPERATIONS) * 1e9, "ns/op")
-    ratio = rounds * turns.ratio(side, "fastscalar")
-    bar(f"scalar_ops: in all, {side} with collector {state} / ours", ratio, "x", at_least=factor)
+    what = f"scalar_ops: in all, {side} with collector {state}"
+    bar(what, turns.median(side) / OPERATIONS * 1e9, "ns/op")
+    bar(f"{what}, ours beside it", turns.median("fastscalar") / (rounds * OPERATIONS) * 1e9, "ns/op")
+    bar(f"{what} / ours", rounds * turns.ratio(side, "fastscalar"), "x", at_least=factor)
 
 
 def test_peers(benchmark: Any, bar: Any, small: bool, race: Race, skipped: Any) -> None:
-    """Fewer dot products, and everybody: forward, backward, freeing.  No bar.
+    """Fewer dot products, and everybody but those of `test_in_all`: forward, backward, freeing.  No bar.
 
     Those that replay a recorded program are not said to be slow at recording it: they do it once.  NumPy, Numba and JAX
     have no numbers of their own; for them this is a matrix product.
@@ -187,8 +187,6 @@ def test_peers(benchmark: Any, bar: Any, small: bool, race: Race, skipped: Any) 
     outputs = 5 if small else 50
     sides: list[tuple[str, Callable[[float], Any], str | None]] = [
         ("fastscalar", fs.Tensor, None),
-        ("twin", reference.Tensor, None),
-        ("the article's classes", article.Tensor, None),
         ("micrograd", micrograd_number, "micrograd"),
         ("PyTorch, tensors of one number", torch_number, "torch"),
     ]

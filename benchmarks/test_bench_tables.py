@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import ceiling
+import figures as kept_figures
 import tables
 
 
@@ -37,6 +38,7 @@ RUN = {
                 "numpy": "2",
                 "contestants": RACE,
                 "mlp: sparse, twin, scaled from 8 hidden units": bar(40_000.0, "us/step"),
+                "mlp: sparse, fastscalar": bar(1_000.0, "us/step"),
             },
         },
         {"group": None, "name": "test_a", "param": None, "extra_info": {"a: fast": bar(2.0, at_least=1.0)}},
@@ -89,9 +91,51 @@ def test_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert once.startswith("before\n")
     assert once.endswith("-->\nafter\n")
     assert readme.read_text() == text.format("readme")
-    assert "readme left as it is: missing sparse_dense" in capsys.readouterr().out
+    assert "readme left as it is: missing linear10: linear10-sparse" in capsys.readouterr().out
     tables.main(arguments)
     assert page.read_text() == once
+
+
+def test_what_is_kept_makes_the_same_tables(figures: tables.Figures) -> None:
+    """A line for each figure; what the sides of a race say is not said twice."""
+    text = kept_figures.kept(figures.parts)
+    again = tables.Figures([json.loads(text)])
+    for name in ("mlp", "bars", "short", "about"):
+        assert tables.TEXTS[name](again) == tables.TEXTS[name](figures)
+    assert list(again.bars) == ["a: fast", "b: slow"]
+    assert all(line.count("{") <= 2 for line in text.splitlines())
+
+
+def test_one_pair_has_one_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shown twice, a ratio agrees with itself within 1.3; else both are named, and the command fails."""
+    found = {"g: a": bar(60.0, "ns"), "g: b": bar(20.0, "ns"), "g: a / b": bar(3.5)}
+    found |= {"g: c": bar(60.0, "ns"), "g: c, ours beside it": bar(1.0, "ns"), "g: c / ours": bar(48.0)}
+    assert tables.contradictions(tables.Figures([{"bars": found}])) == []
+    found["g: c / ours"] = bar(45.0)
+    assert tables.contradictions(tables.Figures([{"bars": found}])) == [
+        "g: c / ours: 45.0 by the ratio, 60.0 by the two figures"
+    ]
+    for page in tables.PAGES:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text("")
+    (tmp_path / "kept.json").write_text(json.dumps({"bars": found}))
+    assert tables.main([str(tmp_path / "kept.json"), "--into", str(tmp_path)]) == 1
+    assert "two figures for one pair: g: c / ours" in capsys.readouterr().err
+
+
+def test_where_others_are_faster() -> None:
+    sides = {"fastscalar compiled": 1_000.0, "Numba by hand": 1_500.0, "twin": 1.0}
+    slower = sides | {"Numba by hand": 500.0}
+
+    def said(first: dict[str, float]) -> str:
+        names = [*tables.COLUMNS.values(), "linear1: linear1-sparse"]
+        names += ["minibatch: mlp-sparse-256-1", "minibatch: mlp-dense-256-1"]
+        races = {name: {side: {"samples_per_s": rate} for side, rate in slower.items()} for name in names}
+        races["linear10: linear10-dense"] = {side: {"samples_per_s": rate} for side, rate in first.items()}
+        return tables.TEXTS["faster"](tables.Figures([{"races": races}]))
+
+    assert said(sides) == "**Others are faster** at `Linear(784, 10)` without zeros, 1.50 times (Numba by hand)."
+    assert said(slower) == "Nobody was faster in these."
 
 
 def test_every_mark_has_a_text() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+import workloads
 from workloads import rows
 
 pytestmark = pytest.mark.benchmark(group="threads")
@@ -48,7 +49,7 @@ def trained(X: np.ndarray, y: np.ndarray, batch: int, threads: int, epochs: int)
 
 @pytest.mark.parametrize("others", [0, 2], ids=["alone", "busy"])
 @pytest.mark.parametrize("batch", [64, 256])
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
+@pytest.mark.parametrize("kind", ["sparse", pytest.param("dense", marks=pytest.mark.thorough)])
 def test_threads(benchmark: Any, bar: Any, small: bool, kind: str, batch: int, others: int) -> None:
     if (os.cpu_count() or 1) < 2:
         pytest.skip("one core")
@@ -59,7 +60,7 @@ def test_threads(benchmark: Any, bar: Any, small: bool, kind: str, batch: int, o
     left = set()
 
     def turns() -> None:
-        for _ in range(1 if small else 9):
+        for _ in range(1 if small else 5 if workloads.SHORT else 9):
             for threads in seconds:
                 took, weights = trained(X, y, batch, threads, 1 if small else 5)
                 seconds[threads].append(took)

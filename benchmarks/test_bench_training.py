@@ -24,7 +24,7 @@ from fastscalar.cli.bench import (
     Twin,
     Workload,
 )
-from workloads import rows
+from workloads import Turns, rows
 
 PURE: list[type[Contestant]] = [Twin, python.Article, python.Micrograd]
 NUMBAS: list[type[Contestant]] = [arrays.Numba, arrays.NumbaFast, arrays.Numba32, arrays.NumbaFast32]
@@ -39,15 +39,28 @@ PEERS: list[type[Contestant]] = [
     graphs.CasADi,
 ]
 TINY = Workload("tiny", (784, 8, 10))  # at the size of MLP a step in pure Python takes seconds
+OWN_LOOPS: list[type[Contestant]] = [ours.CompiledLoops, ours.CompiledLists, ours.CompiledLists32]
+EAGER = {"linear10": 8, "mlp": 6}  # times the speed of PyTorch eager, from a loop in Python
+NUMBA = {"linear10": 1, "mlp": 2}  # times the speed of Numba, both in float64
 
 
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
-@pytest.mark.parametrize("work", [LINEAR1, LINEAR10, MLP], ids=lambda work: work.name)
+@pytest.mark.parametrize(
+    ("work", "kind"),
+    [
+        pytest.param(LINEAR1, "sparse", id="linear1-sparse"),
+        pytest.param(LINEAR1, "dense", id="linear1-dense", marks=pytest.mark.thorough),
+        pytest.param(LINEAR10, "sparse", id="linear10-sparse"),
+        pytest.param(LINEAR10, "dense", id="linear10-dense"),
+        pytest.param(MLP, "sparse", id="mlp-sparse"),
+        pytest.param(MLP, "dense", id="mlp-dense"),
+    ],
+)
 def test_a_step(benchmark: Any, bar: Any, small: bool, race: Race, work: Workload, kind: str) -> None:
+    """Everybody, each in its best settings; the ratios of the bars are those of this one race."""
     benchmark.group = work.name
     X, y, source = rows(kind, 3 if small else 5_000)
     benchmark.extra_info.update(data=source, widths=work.widths)
-    sides: list[type[Contestant]] = [Loop, Compiled, Compiled32]
+    sides: list[type[Contestant]] = [Loop, Compiled, Compiled32, *(OWN_LOOPS if work is not LINEAR1 else [])]
     peers = PEERS
     if small:  # rows without zeros are news only to those who skip zeros; Numba compiles for some seconds
         peers = [] if kind == "dense" else [peer for peer in PEERS if work is MLP or peer not in NUMBAS[1:]]
@@ -61,77 +74,36 @@ def test_a_step(benchmark: Any, bar: Any, small: bool, race: Race, work: Workloa
             scale, note = MLP.products / TINY.products, ", scaled from 8 hidden units"
         seconds = turns.median(entry.name) * scale
         bar(f"{work.name}: {kind}, {entry.name}{note}", seconds * 1e6, "us/step")
+    if kind == "sparse" and work is not LINEAR1:
+        bars_of(bar, work, turns)
 
 
-# --- the compiled engine ---
+def bars_of(bar: Any, work: Workload, turns: Turns) -> None:
+    def against(name: str, side: type[Contestant], *peers: type[Contestant], at_least: float | None = None) -> None:
+        """The best of the peers that take part over ours."""
+        there = [turns.median(peer.name) for peer in peers if peer.name in turns.seconds]
+        if there:
+            bar(f"{work.name}: {name}", min(there) / turns.median(side.name), "x", at_least=at_least)
 
-
-def best(turns: Any, *names: str) -> float:
-    """Seconds of the fastest of those that took part."""
-    found = [turns.median(name) for name in names if name in turns.seconds]
-    return min(found) if found else float("nan")
-
-
-@pytest.fixture
-def compiled(benchmark: Any, small: bool, race: Race) -> Any:
-    """Run a race between these on MNIST's rows; the rest of the test is its bars."""
-
-    def run(work: Workload, *kinds: type[Contestant], n: int = 20_000) -> Any:
-        benchmark.group = "compile"
-        X, y, source = rows("sparse", 3 if small else n)
-        benchmark.extra_info.update(data=source, widths=work.widths)
-        race.train(kinds, work, X, y)
-        turns = race.run(rounds=9)
-        return turns
-
-    return run
-
-
-NUMBA: list[type[Contestant]] = [arrays.Numba, arrays.NumbaFast]
-
-
-def test_linear_by_fit(bar: Any, compiled: Any) -> None:
-    turns = compiled(LINEAR10, Compiled, *NUMBA, Torch)
-    bar("compile: Linear(784, 10) by fit", turns.median(Compiled.name) * 1e6, "us/step")
-    if (numba := best(turns, *(kind.name for kind in NUMBA))) == numba:
-        ratio = numba / turns.median(Compiled.name)
-        bar("compile: Linear(784, 10), Numba by hand / ours", ratio, "x", at_least=1)
-    if Torch.name in turns.seconds:
-        bar("compile: Linear(784, 10), PyTorch eager / ours", turns.ratio(Torch.name, Compiled.name), "x")
-
-
-def test_mlp_by_fit(bar: Any, compiled: Any) -> None:
-    turns = compiled(MLP, Compiled, *NUMBA, n=10_000)
-    bar("compile: MLP by fit", turns.median(Compiled.name) * 1e6, "us/step")
-    if (numba := best(turns, *(kind.name for kind in NUMBA))) == numba:
-        bar("compile: MLP, Numba by hand / ours", numba / turns.median(Compiled.name), "x", at_least=2)
-
-
-def test_mlp_by_fit_in_float32(bar: Any, compiled: Any) -> None:
-    turns = compiled(MLP, Compiled32, graphs.JaxEpoch, Torch, arrays.Numba32, arrays.NumbaFast32, n=10_000)
-    mine = Compiled32.name
-    bar("compile: MLP by fit, float32", turns.median(mine) * 1e6, "us/step")
-    if Torch.name in turns.seconds:
-        bar("compile: MLP, PyTorch eager / ours, float32", turns.ratio(Torch.name, mine), "x", at_least=20)
-    if graphs.JaxEpoch.name in turns.seconds:
-        ratio = turns.ratio(graphs.JaxEpoch.name, mine)
-        bar("compile: MLP, JAX lax.scan / ours, float32", ratio, "x", at_least=5)
-    if (numba := best(turns, arrays.Numba32.name, arrays.NumbaFast32.name)) == numba:
-        bar("compile: MLP, Numba by hand / ours, float32", numba / turns.median(mine), "x")
-
-
-@pytest.mark.parametrize("work", [LINEAR10, MLP], ids=lambda work: work.name)
-@pytest.mark.parametrize("kind", [ours.CompiledLoops, ours.CompiledLists], ids=["arrays", "lists"])
-def test_scalar_loops(bar: Any, compiled: Any, work: Workload, kind: type[Contestant]) -> None:
-    """Nets without Linear, against those with it; the weights in TensorArrays, or Tensors in lists."""
-    turns = compiled(work, Compiled, kind)
-    what = kind.name.removeprefix("fastscalar compiled, ")
-    bar(f"compile: {work.name}, {what} / layers", turns.ratio(kind.name, Compiled.name), "x", at_most=1.3)
+    against("PyTorch eager / our loop in Python", Loop, Torch, at_least=EAGER[work.name])
+    against("Numba / ours, float64", Compiled, arrays.Numba, arrays.NumbaFast, at_least=NUMBA[work.name])
+    against("Numba / ours, float32", Compiled32, arrays.Numba32, arrays.NumbaFast32)
+    if work is MLP:
+        against("PyTorch eager / ours, float32", Compiled32, Torch, at_least=20)
+        against("JAX lax.scan / ours, float32", Compiled32, graphs.JaxEpoch, at_least=5)
+    for kind in OWN_LOOPS:
+        layers = Compiled32 if kind.dtype == "float32" else Compiled
+        what = kind.name.removeprefix("fastscalar compiled, ")
+        bar(f"{work.name}: {what} / layers", turns.ratio(kind.name, layers.name), "x", at_most=1.3)
 
 
 @pytest.mark.parametrize("kind", [ours.CompiledModule, ours.CompiledL2], ids=["module", "l2"])
-def test_nets_of_users(bar: Any, compiled: Any, kind: type[Contestant]) -> None:
+def test_nets_of_users(benchmark: Any, bar: Any, small: bool, race: Race, kind: type[Contestant]) -> None:
     """L2: of all weights, those of zero pixels too, which a step without the term does not touch."""
-    turns = compiled(MLP, Compiled, kind, n=10_000)
+    benchmark.group = "compile"
+    X, y, source = rows("sparse", 3 if small else 10_000)
+    benchmark.extra_info.update(data=source, widths=MLP.widths)
+    race.train([Compiled, kind], MLP, X, y)
+    turns = race.run(rounds=9)
     what = kind.name.removeprefix("fastscalar compiled, ")
     bar(f"compile: {what} / MLP", turns.ratio(kind.name, Compiled.name), "x", at_most=1.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-import fastscalar as fs
 from fastscalar.cli import bench
 
 SEED = 0
@@ -56,9 +55,6 @@ def total(sums: list[Any]) -> Any:
 
 # --- a training loop ---
 
-RATE = 0.02
-WIDTHS = {"Linear(784, 10)": (784, 10), "MLP(784, [256, 10])": (784, 256, 10)}
-
 
 @cache
 def digits(n: int) -> tuple[np.ndarray, list[int], str]:
@@ -76,30 +72,6 @@ def rows(kind: str, n: int) -> tuple[np.ndarray, list[int], str]:
     return X, y, source
 
 
-def weights(widths: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Initial (w, b) of each layer, w of shape (in, out): the same numbers for every side."""
-    return bench.initial_layers(widths)
-
-
-def our_net(widths: Sequence[int]) -> fs.Linear | fs.MLP:
-    net = fs.Linear(*widths, seed=SEED) if len(widths) == 2 else fs.MLP(widths[0], widths[1:], seed=SEED)
-    for layer, (w, b) in zip(getattr(net, "linears", [net]), weights(widths), strict=True):
-        np.testing.assert_array_equal(layer.w.numpy(), w)
-        np.testing.assert_array_equal(layer.b.numpy(), b)
-    return net
-
-
-def our_steps(net: Any, X: np.ndarray, y: list[int]) -> list[float]:
-    """The article's loop: the losses, each before its step."""
-    losses = []
-    for x, label in zip(X, y):  # noqa: B905
-        loss = fs.cross_entropy(net(x), label)
-        loss.backward()
-        fs.sgd(net.parameters(), lr=RATE)
-        losses.append(loss.item())
-    return losses
-
-
 # --- taking turns ---
 
 
@@ -115,6 +87,10 @@ class Turns:
     def ratio(self, side: str, other: str) -> float:
         """Median of `side` over median of `other`."""
         return self.median(side) / self.median(other)
+
+
+SHORT = False  # with --short: the tables of the documents within ten minutes
+FEWER = 5  # rounds at most, then
 
 
 def in_turn(benchmark: Any, ours: Callable[[], Any], others: dict[str, Callable[[], Any]], rounds: int) -> Turns:
@@ -137,7 +113,7 @@ def in_turn(benchmark: Any, ours: Callable[[], Any], others: dict[str, Callable[
             timed(side, run)
         gc.collect()
 
-    benchmark.pedantic(timed, ("fastscalar", ours), setup=they, rounds=rounds)
+    benchmark.pedantic(timed, ("fastscalar", ours), setup=they, rounds=min(rounds, FEWER) if SHORT else rounds)
     return Turns(seconds)
 
 

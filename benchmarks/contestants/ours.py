@@ -55,6 +55,11 @@ class CompiledLists(CompiledLoops):
         return numbers(array)
 
 
+class CompiledLists32(CompiledLists):
+    name = "fastscalar compiled, scalar loops, lists, float32"
+    dtype = "float32"
+
+
 class Own(fs.Module):
     """What a user writes who knows Linear and nothing of MLP."""
 
