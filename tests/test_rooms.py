@@ -41,8 +41,9 @@ MAY_IMPORT = {
     "optim": NETS,
     "plot": NETS,
     "schedules": NETS,
-    "cli": {*WHOLE, ""},
-    "": WHOLE,  # __init__
+    "play": {*NETS, "debug"},
+    "cli": {*WHOLE, "play", ""},
+    "": {*WHOLE, "play"},  # __init__
     "__main__": {"cli"},
 }
 

@@ -6,7 +6,7 @@ Python.  `fastscalar.reference` has the same names in pure Python, a few pages, 
 
 What may assume what (imports point one way, each room knows those to its right; a test holds it):
 
-    cli -> nn -> program, transforms -> engine -> _core
+    cli -> play -> nn -> program, transforms -> engine -> _core
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2), fs.Tensor(3)
@@ -16,6 +16,9 @@ What may assume what (imports point one way, each room knows those to its right;
 >>> a.grad, b.grad, x.grad, z.grad
 (6.0, 4.0, 2.0, 1.0)
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fastscalar import article, datasets, debug, math, nn, optim, reference, schedules
 from fastscalar._core import Tensor, no_grad, tape_info
@@ -57,6 +60,17 @@ from fastscalar.nn.training import History, fit
 from fastscalar.program.api import Program, compile
 from fastscalar.transforms import GradCheck, grad, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from fastscalar.version import __version__
+
+if TYPE_CHECKING:
+    from fastscalar.play.page import play as play
+
+
+def __getattr__(name: str) -> Any:
+    """What most programs never use is imported when it is."""
+    if name == "play":
+        return import_module(f"fastscalar.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "MLP",

@@ -1,4 +1,4 @@
-"""The command line: `fastscalar train`, `evaluate`, `predict`, `data`, `bench`, `info`."""
+"""The command line: `fastscalar train`, `evaluate`, `predict`, `data`, `bench`, `play`, `info`."""
 
 from fastscalar.cli.commands import main
 

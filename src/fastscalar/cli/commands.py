@@ -1,4 +1,4 @@
-"""The command line: fastscalar train, evaluate, predict, data, bench, info.
+"""The command line: fastscalar train, evaluate, predict, data, bench, play, info.
 
 Contract
 1. `train` writes nothing unless --out or --json is given.
@@ -238,6 +238,12 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
+def play(args: argparse.Namespace) -> int:
+    from fastscalar.cli.play import serve  # no other command needs it
+
+    return serve(args)
+
+
 # --- arguments ---
 
 
@@ -360,6 +366,24 @@ def parser() -> Parser:
     )
     it.add_argument("--quick", action="store_true", help="a few seconds, and figures to match")
     it.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+
+    it = command(
+        play,
+        "draw digits, watch a net learn, play graphs, on a page in the browser",
+        "fastscalar play",
+        "fastscalar play runs/a",
+        "fastscalar play --data synthetic --no-browser",
+    )
+    it.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=f"{model} (default: a net that is trained now)")
+    it.add_argument("--data", metavar="DATA",
+                    help=f"{which} (default: MNIST if it is on this machine, or else synthetic digits)")
+    it.add_argument("--hidden", type=number(int, 1, "a whole number of at least 1", 1024), metavar="N",
+                    help="hidden units of the new net (default: 128)")
+    it.add_argument("--seed", type=number(int, 0, "a whole number of at least 0"), default=0, metavar="N",
+                    help="of the first weights and of the order (default: 0)")
+    it.add_argument("--port", type=number(int, 0, "a port", 65535), default=0, metavar="N",
+                    help="of the address on 127.0.0.1 (default: one that is free)")
+    it.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
 
     command(
         info,
