@@ -19,16 +19,21 @@ def test_the_articles_graph():
     page = Graphs().show({"graph": "hand"})
     boxes = named(page)
     assert [boxes[n]["grad"][0] for n in "abxz"] == [6.0, 4.0, 2.0, 1.0]
-    assert boxes["z"]["slopes"] == [2.0] and boxes["x"]["slopes"] == [3.0, 2.0]
-    assert boxes["x"]["code"] == "x = a * b" and page["source"][boxes["x"]["line"] - 1] == "x = a * b"
+    assert boxes["z"]["slopes"] == [2.0]
+    assert boxes["x"]["slopes"] == [3.0, 2.0]
+    assert boxes["x"]["code"] == "x = a * b"
+    assert page["source"][boxes["x"]["line"] - 1] == "x = a * b"
 
 
 @pytest.mark.parametrize("key", graphs.EXAMPLES)
 def test_the_examples_know_their_lines_and_names(key):
     page = Graphs().show({"graph": key})
     operations = [box for box in page["boxes"] if box["parents"]]
-    assert operations and all(page["source"][box["line"] - 1].strip() == box["code"] for box in operations)
-    assert page["boxes"][-1]["grad"] == [1.0, 1.0] and page["frames"] and page["boxes"][-1]["label"]
+    assert operations
+    assert all(page["source"][box["line"] - 1].strip() == box["code"] for box in operations)
+    assert page["boxes"][-1]["grad"] == [1.0, 1.0]
+    assert page["frames"]
+    assert page["boxes"][-1]["label"]
 
 
 def replayed(page):
@@ -41,15 +46,17 @@ def replayed(page):
     return g
 
 
+OPERATIONS = [
+    lambda a, b: a + b, lambda a, b: a * b, lambda a, b: a - b, lambda a, b: a.tanh(), lambda a, b: a.relu(),
+    lambda a, b: a * 0.5, lambda a, b: 1 - a, lambda a, b: a.sigmoid() * b, fs.maximum, lambda a, b: -a,
+]  # fmt: skip
+
+
 def program(seed):
     rng = random.Random(seed)
     nodes = [fs.Tensor(rng.uniform(-2, 2)) for _ in range(4)]
     for _ in range(25):
-        a, b = rng.choice(nodes), rng.choice(nodes)
-        nodes.append(rng.choice([
-            lambda: a + b, lambda: a * b, lambda: a - b, lambda: a.tanh(), lambda: a.relu(), lambda: a * 0.5, lambda: 1 - a,
-            lambda: a.sigmoid() * b, lambda: fs.maximum(a, b), lambda: -a,
-        ])())  # fmt: skip
+        nodes.append(rng.choice(OPERATIONS)(rng.choice(nodes), rng.choice(nodes)))
         if abs(nodes[-1].data) > 1e3:
             nodes[-1] = nodes[-1] * 1e-3
     return nodes
@@ -116,7 +123,9 @@ def chain(n):
 def test_a_large_graph_is_folded_and_every_operation_is_inside_somewhere(lines):
     drawing = Drawing((lambda: chain(700)) if lines else chain(700))
     page = drawing.page
-    assert page["folded"] and len(page["boxes"]) <= graphs.MOST and page["operations"] == 1400
+    assert page["folded"]
+    assert len(page["boxes"]) <= graphs.MOST
+    assert page["operations"] == 1400
     assert sum(box["count"] for box in page["boxes"]) == len(drawing.instructions)
     if lines:
         by_code = {box["code"]: box["count"] for box in page["boxes"] if box["op"] in "*+" and box["op"]}
@@ -127,7 +136,8 @@ def test_a_large_graph_is_folded_and_every_operation_is_inside_somewhere(lines):
         while at < box["count"]:
             inside = drawing.inside(box["id"], at)
             shown = [b for b in inside["boxes"] if not b["outside"]]
-            assert [b["id"] for b in inside["boxes"]] == list(range(len(inside["boxes"]))) and shown
+            assert [b["id"] for b in inside["boxes"]] == list(range(len(inside["boxes"])))
+            assert shown
             assert all(p < b["id"] for b in inside["boxes"] for p in b["parents"])
             at += len(shown)
             found += len(shown)
@@ -139,13 +149,16 @@ def test_a_graph_whose_values_were_changed_is_drawn_without_its_steps():
     y = x * x
     x.data = 5.0
     page = Drawing(y).page
-    assert page["frames"] is None and "written after" in page["why"] and page["boxes"][0]["data"] == [5.0, 5.0]
+    assert page["frames"] is None
+    assert "written after" in page["why"]
+    assert page["boxes"][0]["data"] == [5.0, 5.0]
 
 
 def test_infinite_and_missing_numbers_are_json():
     x = fs.Tensor(1e200)
     page = Drawing(x * x - x * x).page
-    assert [box["data"][0] for box in page["boxes"]][-1] is None and page["boxes"][1]["data"][0] == "inf"
+    assert [box["data"][0] for box in page["boxes"]][-1] is None
+    assert page["boxes"][1]["data"][0] == "inf"
 
 
 @pytest.mark.parametrize("made", [1.0, "x", None, lambda: 3.0, lambda: None, [1], fs.MLP])
@@ -156,7 +169,9 @@ def test_what_is_no_graph_is_a_type_error(made):
 
 def test_a_leaf_alone():
     page = Drawing(fs.Tensor(3.0)).page
-    assert len(page["boxes"]) == 1 and page["frames"] == [] and page["boxes"][0]["grad"] == [1.0, 1.0]
+    assert len(page["boxes"]) == 1
+    assert page["frames"] == []
+    assert page["boxes"][0]["grad"] == [1.0, 1.0]
 
 
 def test_words_are_there_in_both_languages():
@@ -164,6 +179,7 @@ def test_words_are_there_in_both_languages():
     with open(text, encoding="utf-8") as file:
         english, chinese = file.read().split("\n  zh: {")
     keys = [set(re.findall(r"[{, ]([a-z_0-9]+): \"", part)) for part in (english, chinese)]
-    assert keys[0] == keys[1] and len(keys[0]) > 80
+    assert keys[0] == keys[1]
+    assert len(keys[0]) > 80
     used = {f"g_{key}" for key in [*graphs.EXAMPLES, "yours", "net"]}
     assert used <= keys[0]

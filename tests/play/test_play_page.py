@@ -44,7 +44,8 @@ def test_a_tensor_shows_its_graph():
     a = fs.Tensor(2.0, label="a")
     with fs.play(a * a, **QUIET) as page:
         hello = read(page, "hello")
-        assert hello["views"] == ["graph"] and hello["graphs"][0] == "yours"
+        assert hello["views"] == ["graph"]
+        assert hello["graphs"][0] == "yours"
         assert read(page, "graph", graph="yours")["boxes"][0]["label"] == "a"
 
 
@@ -67,7 +68,8 @@ def test_any_net_and_loss_can_be_played():
     X = np.random.default_rng(0).normal(size=(40, 3))
     with fs.play(fs.Linear(3, 1, seed=0), X, X.sum(axis=1), loss="mse", **QUIET) as page:
         hello = read(page, "hello")
-        assert hello["views"] == ["train", "graph"] and not hello["units"]
+        assert hello["views"] == ["train", "graph"]
+        assert not hello["units"]
         read(page, "train", do="epoch")
         version = -1
         for _ in range(100):
@@ -75,28 +77,35 @@ def test_any_net_and_loss_can_be_played():
             version = news["version"]
             if news["state"] == "paused" and news["samples"]:
                 break
-        assert news["metric"] == "r2" and news["samples"] == 36
+        assert news["metric"] == "r2"
+        assert news["samples"] == 36
 
 
 @pytest.mark.parametrize(("arguments", "options", "error"), [
-    ((1.0,), {}, TypeError), (("x",), {}, TypeError), ((fs.MLP(2, [1]),), {}, TypeError), ((fs.Tensor(1.0), [1]), {}, TypeError),
-    ((fs.MLP(2, [2]), [[1.0, 2.0]]), {}, TypeError), ((lambda x: x, [[1.0, 2.0]], [0]), {}, TypeError),
-    ((fs.MLP(2, [2]), [[1.0, 2.0]], [0]), {}, ValueError), ((fs.MLP(2, [2]), [[1.0, 2.0]] * 9, [0] * 8), {}, ValueError),
+    ((1.0,), {}, TypeError), (("x",), {}, TypeError), ((fs.MLP(2, [1]),), {}, TypeError),
+    ((fs.Tensor(1.0), [1]), {}, TypeError),
+    ((fs.MLP(2, [2]), [[1.0, 2.0]]), {}, TypeError),
+    ((lambda x: x, [[1.0, 2.0]], [0]), {}, TypeError),
+    ((fs.MLP(2, [2]), [[1.0, 2.0]], [0]), {}, ValueError),
+    ((fs.MLP(2, [2]), [[1.0, 2.0]] * 9, [0] * 8), {}, ValueError),
     ((fs.MLP(2, [2]), [[1.0, 2.0]] * 9, [0] * 9), {"loss": "x"}, ValueError),
     ((fs.MLP(2, [2]), [[1.0, 2.0]] * 9, [0] * 9), {"validation_data": 3}, ValueError),
 ])
 def test_what_cannot_be_shown_is_said(arguments, options, error):
-    with pytest.raises(error, match="play|X has 9 rows"):
+    with pytest.raises(error, match=r"play|X has 9 rows"):
         fs.play(*arguments, **QUIET, **options)
 
 
 def test_the_name_is_the_module_and_can_be_called():
-    assert fs.play is play and isinstance(play, types.ModuleType) and callable(play)
+    assert fs.play is play
+    assert isinstance(play, types.ModuleType)
+    assert callable(play)
 
 
 def test_it_is_imported_only_when_it_is_used():
     code = "import sys, fastscalar; print('fastscalar.play' in sys.modules, 'http.server' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout == "False False\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False False\n"
 
 
 def test_a_notebook_shows_a_frame(monkeypatch):
@@ -118,13 +127,16 @@ def test_a_saved_page_needs_nothing(tmp_path):
     with fs.play(a * a, **QUIET) as page:
         page.save(tmp_path / "graph.html")
     text = (tmp_path / "graph.html").read_text(encoding="utf-8")
-    assert not re.search(r"""(src|href)=["'](?!#|data:|model\.npz)""", text) and "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", text)
+    assert not re.search(r"""(src|href)=["'](?!#|data:|model\.npz)""", text)
+    assert "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", text)
     assert text.count("<script>") == text.count("</script>") == 7
     with fs.play(fs.MLP(784, [5, 10], seed=0), X, y, **QUIET) as page:
         page.save(tmp_path / "net.html")
     text = (tmp_path / "net.html").read_text(encoding="utf-8")
     kept = json.loads(re.search(r"window\.SAVED = (.*);</script>", text).group(1))
-    assert kept["hello"]["views"] == ["train", "graph"] and kept["mistakes"]["of"] == 30 and kept["weights"]["count"] == 5
+    assert kept["hello"]["views"] == ["train", "graph"]
+    assert kept["mistakes"]["of"] == 30
+    assert kept["weights"]["count"] == 5
     with pytest.raises(OSError, match="nowhere"):
         page.save(tmp_path / "nowhere" / "x.html")
 
@@ -141,13 +153,17 @@ def encoded(image):
 
 
 @pytest.mark.parametrize("side", [28, 56, 112])
-@pytest.mark.parametrize(("top", "left", "height", "width"), [(0, 0, 1, 1), (0, 0, 1.0, 0.1), (0.7, 0.8, 0.3, 0.2), (0.4, 0.1, 0.05, 0.8)])
+@pytest.mark.parametrize(("top", "left", "height", "width"), [
+    (0, 0, 1, 1), (0, 0, 1.0, 0.1), (0.7, 0.8, 0.3, 0.2), (0.4, 0.1, 0.05, 0.8),
+])
 def test_a_drawing_is_scaled_and_centred_wherever_it_is(side, top, left, height, width):
     ink = np.zeros((side, side))
     a, b = int(top * side), int(left * side)
     ink[a : max(a + 1, a + int(height * side)), b : max(b + 1, b + int(width * side))] = 1.0
     image = centred(ink)
-    assert image.shape == (28, 28) and 0 <= image.min() and image.max() == pytest.approx(1.0)
+    assert image.shape == (28, 28)
+    assert 0 <= image.min()
+    assert image.max() == pytest.approx(1.0)
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
     assert max(len(rows), len(columns)) == 20
     for ends in (rows, columns):
@@ -176,7 +192,8 @@ def test_what_is_no_drawing_is_refused(pixels):
 @pytest.fixture
 def room():
     X, y, X_test, y_test = small()
-    room = Room(Graphs(), Trainer(fs.MLP(784, [8, 10], seed=0), Samples(X, y, X_test, y_test, "digits"), fs.cross_entropy))
+    samples = Samples(X, y, X_test, y_test, "digits")
+    room = Room(Graphs(), Trainer(fs.MLP(784, [8, 10], seed=0), samples, fs.cross_entropy))
     yield room
     room.close()
 
@@ -189,7 +206,8 @@ def test_what_is_read_is_what_the_net_says_and_its_gradient(room):
     logits = net(x)
     logits[4].backward()
     assert answer["chances"] == pytest.approx(fs.softmax(logits).numpy().tolist())
-    assert answer["best"] == int(logits.numpy().argmax()) and answer["logit"] == pytest.approx(logits.numpy()[4])
+    assert answer["best"] == int(logits.numpy().argmax())
+    assert answer["logit"] == pytest.approx(logits.numpy()[4])
     pull = np.frombuffer(base64.b64decode(answer["pull"]), np.int8) / 127 * answer["scale"]
     np.testing.assert_allclose(pull, np.asarray(x.grad), atol=answer["scale"] / 100)
     assert len(base64.b64decode(answer["seen"])) == 784
@@ -209,7 +227,8 @@ def test_telling_it_the_label_moves_the_bars(room):
 def test_mistakes_are_mistakes(room):
     found = room.mistakes({})
     labels = fs.predict(room.trainer.net, room.trainer.samples.X_test)
-    assert found["wrong"] == int((labels != room.trainer.samples.y_test).sum()) and found["of"] == 100
+    assert found["wrong"] == int((labels != room.trainer.samples.y_test).sum())
+    assert found["of"] == 100
     assert all(a != b for a, b in zip(found["labels"], found["taken"], strict=True))
     assert found["chances"] == sorted(found["chances"], reverse=True)
 
@@ -238,7 +257,8 @@ def test_the_command_trains_serves_and_ends_with_ctrl_c(nothing_here):
         while not lines or "Ctrl-C" not in lines[-1]:
             lines.append(process.stdout.readline())
             assert lines[-1], process.stderr.read()
-        assert "NOT MNIST" in lines[0] and "fastscalar data --fetch mnist" in lines[1]
+        assert "NOT MNIST" in lines[0]
+        assert "fastscalar data --fetch mnist" in lines[1]
         url = re.search(r"http://\S+", "".join(lines)).group()
         page = types.SimpleNamespace(url=url)
         assert read(page, "hello")["note"]
@@ -252,7 +272,9 @@ def test_the_command_trains_serves_and_ends_with_ctrl_c(nothing_here):
     finally:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and "24,000 samples" in out and err == ""
+    assert process.returncode == 0
+    assert "24,000 samples" in out
+    assert err == ""
 
 
 @pytest.mark.parametrize(("args", "words"), [
@@ -261,16 +283,23 @@ def test_the_command_trains_serves_and_ends_with_ctrl_c(nothing_here):
 ])
 def test_what_the_user_can_put_right_is_one_line(args, words, nothing_here):
     process = command(*args, **nothing_here)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 2 and words in err and err.count("\n") == 1 and "Traceback" not in err
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
 
 
 def test_a_model_of_other_images_and_a_port_that_is_taken_are_said(tmp_path, nothing_here):
     fs.MLP(4, [3, 2], seed=0).save(tmp_path / "other.npz")
     process = command(str(tmp_path / "other.npz"), "--data", "synthetic", **nothing_here)
-    assert "4 pixels" in process.communicate(timeout=60)[1] and process.returncode == 2
+    assert "4 pixels" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2
     with fs.play(fs.Tensor(1.0) * 1, **QUIET) as page:
         fs.MLP(784, [3, 10], seed=0).save(tmp_path / "net.npz")
-        process = command(str(tmp_path / "net.npz"), "--data", "synthetic", "--port", str(page._server.port), **nothing_here)
+        port = str(page._server.port)
+        process = command(str(tmp_path / "net.npz"), "--data", "synthetic", "--port", port, **nothing_here)
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 2 and err.count("\n") == 1 and "port" in err
+        assert process.returncode == 2
+        assert err.count("\n") == 1
+        assert "port" in err

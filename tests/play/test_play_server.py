@@ -75,13 +75,17 @@ def root(page):
 
 def test_the_page_and_its_parts(page):
     index = request(page, "GET", root(page))
-    assert index.status == 200 and b"fastscalar" in index.body
+    assert index.status == 200
+    assert b"fastscalar" in index.body
     for name in ("style.css", *fs.play.page.SCRIPTS, "icon.svg"):
         assert request(page, "GET", root(page) + name).status == 200, name
     assert request(page, "GET", root(page)[:-1]).headers["Location"] == root(page)
     policy = index.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
-    assert index.headers["Referrer-Policy"] == "no-referrer" and index.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert index.headers["Referrer-Policy"] == "no-referrer"
+    assert index.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", [
@@ -91,7 +95,8 @@ def test_the_page_and_its_parts(page):
 def test_nothing_without_the_token(page, path, method):
     for guess in (path, path.replace("x", page._server.token[:-1]), path.replace("x", page._server.token + "x")):
         answer = request(page, method, guess, b"{}" if method == "POST" else None)
-        assert answer.status in (400, 404) and page._server.token.encode() not in answer.body
+        assert answer.status in (400, 404)
+        assert page._server.token.encode() not in answer.body
 
 
 @pytest.mark.parametrize("host", [
@@ -140,7 +145,7 @@ def test_only_the_loopback_interface_listens(page):
     assert page._server._http.socket.getsockname()[0] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("path", ["../server.py", "..%2fserver.py", "static/app.js", "/etc/passwd", "app.js/", "page.py"])
+@pytest.mark.parametrize("path", ["../server.py", "..%2fserver.py", "static/app.js", "/etc/passwd", "app.js/", "x.py"])
 def test_files_come_from_a_table(page, path):
     assert request(page, "GET", root(page) + path).status == 404
 
@@ -159,12 +164,13 @@ def test_other_methods_do_nothing(page, method):
 ])
 def test_malformed_messages_are_refused(page, body):
     answer = request(page, "POST", root(page) + "api/hello", body)
-    assert answer.status == 400 and "JSON" in answer.json["error"]
+    assert answer.status == 400
+    assert "JSON" in answer.json["error"]
 
 
 @pytest.mark.parametrize(("headers", "status"), [
     ({"Content-Length": str(servers.LIMIT + 1)}, 413), ({"Content-Length": "9" * 400}, 413),
-    ({"Content-Length": "-1"}, 411), ({"Content-Length": "x"}, 411), ({"Content-Length": "\u0662".encode().decode("latin-1")}, 411),
+    ({"Content-Length": "-1"}, 411), ({"Content-Length": "x"}, 411), ({"Content-Length": "\xb2"}, 411),
     ({"Transfer-Encoding": "chunked"}, 411), ({"Content-Type": "text/plain"}, 415),
     ({"Content-Type": "application/x-www-form-urlencoded"}, 415), ({"X": "y" * 70_000}, 431),
 ])
@@ -184,8 +190,8 @@ def test_unknown_calls(page, name):
 
 
 NONSENSE = [None, True, False, -1, 0, 1, 10, 1.5, 1e308, 2**70, "", "x", "0", "AAAA", [], [1], {}, {"a": 1}, "\ud800"]
-KEYS = ("pixels", "score", "label", "seen", "points", "generation", "do", "lr", "hidden", "batch_size", "optimizer", "graph",
-        "sample", "box", "at", "x")
+KEYS = ("pixels", "score", "label", "seen", "points", "generation", "do", "lr", "hidden", "batch_size", "optimizer",
+        "graph", "sample", "box", "at", "x")
 
 
 @pytest.mark.parametrize("name", ["hello", "graph", "inside", "train", "set", "weights", "mistakes", "read", "teach"])
@@ -204,7 +210,7 @@ def test_nonsense_is_an_answer_of_one_line(page, name):
                 answer = Answer(connection.getresponse())
                 assert answer.status in (200, 400), (key, value, answer.body)
                 if answer.status == 400:
-                    assert answer.json["error"] and "\n" not in answer.json["error"], (key, value)
+                    assert len(answer.json["error"].splitlines()) == 1, (key, value)
     ask(page, "train", do="pause")
     assert ask(page, "set", lr=0.02, batch_size=1, optimizer="sgd").status == 200
 
@@ -232,7 +238,8 @@ def test_two_pages_see_the_same_run(page):
         if all(s.get("state") == "paused" and s.get("samples") == 400 for s in seen):
             break
         assert time.monotonic() < ends[k]
-    assert seen[0]["points"] == seen[1]["points"] and seen[0]["points"][-1][0] == 400
+    assert seen[0]["points"] == seen[1]["points"]
+    assert seen[0]["points"][-1][0] == 400
 
 
 def test_a_page_that_is_closed_in_the_middle_of_training_disturbs_nobody(page):
@@ -311,10 +318,12 @@ def test_the_end_leaves_no_thread_and_no_port():
     idle.close()
     ours = [t.name for t in threading.enumerate() if t.name.startswith("fastscalar-play")]
     others = [t for t in ours if t not in ("fastscalar-play", "fastscalar-play-page", "fastscalar-play-training")]
-    assert not others and not page._server._http._open
+    assert not others
+    assert not page._server._http._open
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), timeout=2)
-    assert repr(page) == "<closed page>" and token not in repr(page)
+    assert repr(page) == "<closed page>"
+    assert token not in repr(page)
 
 
 def _quietly(page):
@@ -326,5 +335,6 @@ def test_the_model_can_be_kept(page, tmp_path):
     answer = request(page, "GET", root(page) + "model.npz")
     (tmp_path / "model.npz").write_bytes(answer.body)
     net = fs.load(tmp_path / "model.npz")
-    assert repr(net) == "MLP(784, [8, 10])" and net.metadata == {"title": "synthetic digits"}
+    assert repr(net) == "MLP(784, [8, 10])"
+    assert net.metadata == {"title": "synthetic digits"}
     assert "attachment" in answer.headers["Content-Disposition"]

@@ -76,9 +76,12 @@ def test_it_learns_and_the_curve_says_so(run):
     trainer = run(samples=digits(3000, 300), net=fs.MLP(784, [32, 10], seed=0))
     trainer.epoch(2)
     now = paused(trainer)
-    assert now["accuracy"] > 0.85 and now["metric"] == "accuracy" and now["rate"] > 0
+    assert now["accuracy"] > 0.85
+    assert now["metric"] == "accuracy"
+    assert now["rate"] > 0
     assert trainer.points[0][1] > 2 * trainer.points[-1][1]
-    assert trainer.points[-1][0] == 6000 and trainer.points[-1][2] == now["accuracy"]
+    assert trainer.points[-1][0] == 6000
+    assert trainer.points[-1][2] == now["accuracy"]
 
 
 def test_start_and_pause(run):
@@ -104,7 +107,8 @@ def test_settings_change_while_it_runs(run, wishes, running):
         until(trainer, lambda now: now["samples"] > 0)
     trainer.set(wishes)
     now = trainer.snapshot()
-    assert now["settings"].items() >= wishes.items() and now["state"] == ("running" if running else "paused")
+    assert now["settings"].items() >= wishes.items()
+    assert now["state"] == ("running" if running else "paused")
     if "hidden" in wishes:
         assert trainer.net.linears[0].out_features == wishes["hidden"]
     before = trainer.net.linears[1].w.numpy()
@@ -116,8 +120,9 @@ def test_settings_change_while_it_runs(run, wishes, running):
 
 
 @pytest.mark.parametrize("wishes", [
-    {"lr": 0}, {"lr": -1}, {"lr": "0.1"}, {"lr": True}, {"lr": math.inf}, {"lr": None}, {"batch_size": 0}, {"batch_size": 1.5},
-    {"batch_size": 10**9}, {"hidden": 0}, {"hidden": 10**6}, {"optimizer": "x"}, {"optimizer": None}, {"seed": 1}, {"net": 1},
+    {"lr": 0}, {"lr": -1}, {"lr": "0.1"}, {"lr": True}, {"lr": math.inf}, {"lr": None}, {"batch_size": 0},
+    {"batch_size": 1.5}, {"batch_size": 10**9}, {"hidden": 0}, {"hidden": 10**6}, {"optimizer": "x"},
+    {"optimizer": None}, {"seed": 1}, {"net": 1},
 ])
 def test_what_cannot_be_set_is_refused_and_changes_nothing(run, wishes):
     trainer = run()
@@ -131,7 +136,8 @@ def test_units_that_stay_keep_what_they_know():
     net = fs.MLP(5, [4, 3], seed=1)
     x = np.arange(5.0)
     more = resized(net, 6, 0)
-    assert more.linears[0].w.shape == (5, 6) and more.linears[1].w.shape == (6, 3)
+    assert more.linears[0].w.shape == (5, 6)
+    assert more.linears[1].w.shape == (6, 3)
     np.testing.assert_array_equal(more.linears[0].w.numpy()[:, :4], net.linears[0].w.numpy())
     np.testing.assert_array_equal(more.linears[1].w.numpy()[:4], net.linears[1].w.numpy())
     np.testing.assert_array_equal(resized(more, 4, 0)(x).numpy(), net(x).numpy())
@@ -146,13 +152,16 @@ def test_a_diverging_rate_is_seen_and_the_net_is_as_it_was(run):
     trainer.set({"lr": 1.5})
     trainer.start()
     now = paused(trainer)
-    assert now["state"] == "diverged" and "learning rate" in now["message"] and now["loss"] == "inf"
+    assert now["state"] == "diverged"
+    assert "learning rate" in now["message"]
+    assert now["loss"] == "inf"
     assert trainer.points[-1][1] == "inf"
     assert all(np.isfinite(p.numpy()).all() for p in trainer.net.parameters())
     trainer.set({"lr": 0.01})
     assert trainer.snapshot()["state"] == "paused"
     trainer.reset()
-    assert trainer.points == [] and trainer.snapshot()["samples"] == 0
+    assert trainer.points == []
+    assert trainer.snapshot()["samples"] == 0
     trainer.epoch(3)
     assert paused(trainer)["loss"] < max(1.0, good["loss"])
 
@@ -183,7 +192,8 @@ def test_whatever_stops_a_run_is_said_and_the_thread_lives_on(run):
     net.bad = True
     trainer.start()
     now = paused(trainer)
-    assert now["state"] == "failed" and "the middle of it" in now["message"]
+    assert now["state"] == "failed"
+    assert "the middle of it" in now["message"]
     net.bad = False
     trainer.epoch()
     assert paused(trainer)["metric"] == "r2"
@@ -205,7 +215,8 @@ def test_a_net_of_the_users_own_is_trained_itself(run):
     trainer = run(net)
     trainer.step()
     paused(trainer)
-    assert trainer.net is net and not np.array_equal(before, net.linears[0].w.numpy())
+    assert trainer.net is net
+    assert not np.array_equal(before, net.linears[0].w.numpy())
 
 
 def test_accuracy_is_measured_for_a_small_share_of_the_time(run):
@@ -233,5 +244,6 @@ def test_numbers_for_json(value, expected):
 def test_a_thinned_curve_keeps_its_end_and_what_was_measured(n):
     points = [[k, 1.0, 0.5 if k == 2 * (n // 4) else None] for k in range(n)]
     kept = thinned(points)
-    assert len(kept) == (n + 1) // 2 and kept[-1][0] == n - 1
+    assert len(kept) == (n + 1) // 2
+    assert kept[-1][0] == n - 1
     assert any(p[2] == 0.5 for p in kept)

@@ -374,7 +374,7 @@ def parser() -> Parser:
         "fastscalar play runs/a",
         "fastscalar play --data synthetic --no-browser",
     )
-    it.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=f"{model} (default: a net that is trained now)")
+    it.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=f"{model} (default: a net trained now)")
     it.add_argument("--data", metavar="DATA",
                     help=f"{which} (default: MNIST if it is on this machine, or else synthetic digits)")
     it.add_argument("--hidden", type=number(int, 1, "a whole number of at least 1", 1024), metavar="N",

@@ -10,7 +10,6 @@ from fastscalar import datasets
 from fastscalar.cli.console import Stop, plural, say
 from fastscalar.cli.runs import read_model, source
 from fastscalar.cli.sources import Data, load_data, rows
-from fastscalar.datasets.catalog import DATASETS
 from fastscalar.nn.layers import linears_of
 from fastscalar.play.graphs import Graphs
 from fastscalar.play.page import Page, open_in_browser
@@ -75,5 +74,5 @@ def _data(name: str | None) -> Data:
 
 def _samples(data: Data) -> Samples:
     (X, y), (X_test, y_test) = rows(data.train), rows(data.test)
-    note = "" if data.why is None else f"{DATASETS['mnist'].title} is not on this machine: fastscalar data --fetch mnist"
+    note = "MNIST is not on this machine; fastscalar data --fetch mnist downloads it" if data.why is not None else ""
     return Samples(X, y, X_test, y_test, data.used, note)

@@ -258,6 +258,32 @@ def _trainer(
     return trainer
 
 
+class Loop:
+    """The loop of `fit` for who decides after each piece how it goes on: a page on which one watches.
+
+    `run(order)` trains on these samples, in this order and in batches, with the rate that the optimiser has by then,
+    and returns the mean of their losses.  What it raises is what `fit` raises; the net is then as before, if the
+    loop is compiled.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        X: np.ndarray,
+        y: np.ndarray,
+        loss: Callable[[Any, Any], Any],
+        optimizer: Optimizer,
+        batch_size: int,
+    ) -> None:
+        self._course = Course(optimizer, schedule_of("constant"), len(X), batch_size, 1, 1, {"X": X, "y": y})
+        _bind(net, self._course)
+        self._trainer = _trainer(net, loss, (X, y), self._course, True, 1, "float64")
+
+    def run(self, order: np.ndarray) -> float:
+        self._course.begin_epoch()
+        return self._trainer.epoch(order, _NoBar())
+
+
 def _begin_in_child() -> None:
     """After fork: a bar's lock may be held by a thread that is not here."""
     bars = sys.modules.get("tqdm.std")

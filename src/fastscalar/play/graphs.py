@@ -1,9 +1,9 @@
 """Graphs as the pages draw them: one box for each instruction of the tape, or one for many.
 
 A drawing has all that its page needs to play it: boxes from old to young, of scalars the slope by each operand, of
-wider ones the gradients after each backward step.  So a page computes nothing that it did not get from the engine, and
-works without a server once it is saved.  Of a graph of more than `MOST` instructions those of one source line (or, where
-lines are not known, of one kind in one stretch of the depth) are one box, whose inside is drawn when it is opened.
+wider ones the gradients after each backward step.  So a page only multiplies and adds what it got from the engine, and
+works without a server once it is saved.  Of a graph of more than `MOST` instructions those of one source line (or,
+where lines are not known, of one kind in one stretch of the depth) are one box; its inside is drawn when it is opened.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Graphs:
         return [*self._made.keys() & {"yours"}, *([] if self._net is None else ["net"]), *EXAMPLES]
 
     def show(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The drawing of `graph`; of "net" that of the loss of the training sample number `sample`, as the net is now."""
+        """The drawing of `graph`; of "net" that of the loss of the training sample `sample`, as the net is now."""
         return self._drawing(message).page
 
     def inside(self, message: dict[str, Any]) -> dict[str, Any]:

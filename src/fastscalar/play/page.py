@@ -133,8 +133,9 @@ def play(
     `play(loss)`: the graph behind a Tensor, which can be played forward and backward.  `play(f)`, with a function of no
     arguments that returns a Tensor, also shows the line of Python that made each node.  `labels` names Tensors, as for
     `debug.draw`.
-    `play(net, X, y)`: trains the net itself (not a copy) on rows of X, when the page says so, with `loss`, a function or
-    a name as for `fit`; tests it on `validation_data`, or on the last tenth of the samples, which is then not trained.
+    `play(net, X, y)`: trains the net itself (not a copy) on rows of X, when the page says so, with `loss`, a function
+    or a name as for `fit`; tests it on `validation_data`, or on the last tenth of the samples, which is then not
+    trained.
     open_browser: by default wherever the page is not shown by a notebook.
     block: wait for Ctrl-C; by default in scripts, which would end, and not where one can type on.
 

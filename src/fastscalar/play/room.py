@@ -16,7 +16,7 @@ from fastscalar.engine._array import to_tensor
 from fastscalar.nn.evaluation import outputs
 from fastscalar.nn.layers import MLP, Linear, linears_of
 from fastscalar.play.graphs import Graphs
-from fastscalar.play.samples import Samples, centred, drawing, text_of
+from fastscalar.play.samples import centred, drawing, text_of
 from fastscalar.play.server import Refused
 from fastscalar.play.training import Trainer, number
 
@@ -49,10 +49,9 @@ class Room:
 
     def file(self, name: str) -> tuple[str, bytes]:
         """The net as `save` writes it."""
-        net = None if self.trainer is None else self._net()
-        if name != "model.npz" or not hasattr(net, "save"):
+        if name != "model.npz" or self.trainer is None or not hasattr(self.trainer.net, "save"):
             raise KeyError(name)
-        assert self.trainer is not None
+        net = self._net()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             net.save(path, title=self.trainer.samples.title)

@@ -193,15 +193,19 @@ class _Handler(BaseHTTPRequestHandler):
         """The address behind the token; None if the request was refused."""
         hosts, origins = self.headers.get_all("Host", []), self.headers.get_all("Origin", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            return self._refuse(HTTPStatus.FORBIDDEN, "this server answers to 127.0.0.1 and localhost only")
+            self._refuse(HTTPStatus.FORBIDDEN, "this server answers to 127.0.0.1 and localhost only")
+            return None
         if origins and (len(origins) != 1 or origins[0].lower() not in self.server.origins):
-            return self._refuse(HTTPStatus.FORBIDDEN, "another page asks; only the server's own pages may")
+            self._refuse(HTTPStatus.FORBIDDEN, "another page asks; only the server's own pages may")
+            return None
         path = self.path.partition("?")[0]
         token, slash, rest = path.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode("latin-1", "replace"), self.server.token):
-            return self._refuse(HTTPStatus.NOT_FOUND, "open the address that was printed, with all of its token")
+            self._refuse(HTTPStatus.NOT_FOUND, "open the address that was printed, with all of its token")
+            return None
         if not self._from_own_page(rest):
-            return self._refuse(HTTPStatus.FORBIDDEN, "another page asks; only the server's own pages may")
+            self._refuse(HTTPStatus.FORBIDDEN, "another page asks; only the server's own pages may")
+            return None
         if not slash:
             self._answer(HTTPStatus.PERMANENT_REDIRECT, b"", "text/plain", [("Location", f"/{token}/")])
             return None
@@ -219,21 +223,26 @@ class _Handler(BaseHTTPRequestHandler):
         """The JSON object that came with a POST; None if the request was refused."""
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
-            return self._refuse(HTTPStatus.LENGTH_REQUIRED, "expected a message with its Content-Length")
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "expected a message with its Content-Length")
+            return None
         if len(length) > 9 or int(length) > LIMIT:
-            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {LIMIT:,} bytes")
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {LIMIT:,} bytes")
+            return None
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             self.close_connection = True
             return None
         if self.headers.get_content_type() != "application/json":
-            return self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+            return None
         try:
             message = json.loads(body, parse_constant=_no_constant)
         except (ValueError, RecursionError):
-            return self._refuse(HTTPStatus.BAD_REQUEST, "expected JSON")
+            self._refuse(HTTPStatus.BAD_REQUEST, "expected JSON")
+            return None
         if not isinstance(message, dict):
-            return self._refuse(HTTPStatus.BAD_REQUEST, "expected a JSON object")
+            self._refuse(HTTPStatus.BAD_REQUEST, "expected a JSON object")
+            return None
         return message
 
     # --- answers ---

@@ -22,8 +22,7 @@ import numpy as np
 from fastscalar.nn.evaluation import Measure
 from fastscalar.nn.layers import MLP, Linear, linears_of
 from fastscalar.nn.optimizers import SGD, Adam, Optimizer, sgd
-from fastscalar.nn.trainers import Schedule
-from fastscalar.nn.training import _trainer
+from fastscalar.nn.training import Loop
 from fastscalar.play.samples import Samples
 from fastscalar.play.server import Refused
 
@@ -36,14 +35,6 @@ RECORDING = threading.Lock()  # a program is not recorded while another thread h
 
 OPTIMIZERS: dict[str, Callable[[float], Optimizer]] = {"sgd": lambda lr: SGD(lr=lr), "adam": lambda lr: Adam(lr=lr)}
 LIMITS = {"lr": (1e-7, 1e6), "batch_size": (1, 4096), "hidden": (1, 1024)}
-
-
-class _NoBar:
-    """What a trainer tells its progress."""
-
-    def set_postfix_str(self, text: str, refresh: bool = False) -> None: ...
-
-    def update(self, count: int) -> None: ...
 
 
 class Trainer:
@@ -191,20 +182,15 @@ class Trainer:
 
     def _prepare(self) -> None:
         """The loop for the net and the settings as they are now."""
-        self._loop: Any = None                   # made with the first piece: recording takes its time
+        self._loop: Loop | None = None           # made with the first piece: recording takes its time
         few = slice(0, TESTED)
         self._measure = Measure(self.net, self.samples.X_test[few], self.samples.y_test[few], self.loss, "play")
 
-    def _made(self) -> Any:
+    def _made(self) -> Loop:
         if self._loop is None:
             s = self.samples
-            schedule = Schedule(self._optimizer, None, len(s.X), 0, {"X": s.X, "y": s.y})
-            schedule.bind(self.net.parameters())
             with RECORDING:
-                loop = _trainer(
-                    self.net, self.loss, s.X, s.y, self.settings["batch_size"], schedule, True, 1, "float64"
-                )
-            self._loop = loop, schedule
+                self._loop = Loop(self.net, s.X, s.y, self.loss, self._optimizer, self.settings["batch_size"])
         return self._loop
 
     def _piece(self) -> None:
@@ -213,10 +199,9 @@ class Trainer:
         count = min(max(1, self._size // batch) * batch, len(self._order) - self._at)
         if self._until is not None:
             count = min(count, self._until - self.samples_seen)
-        loop, schedule = self._made()
-        schedule.begin_epoch()
+        loop = self._made()
         start = time.perf_counter()
-        self.mean = loop.epoch(self._order[self._at : self._at + count], _NoBar())
+        self.mean = loop.run(self._order[self._at : self._at + count])
         seconds = max(time.perf_counter() - start, 1e-6)
         self._trained += seconds
         self.speed = count / seconds
