@@ -31,16 +31,16 @@ cdef extern from "lanes.h":
                               const int *const *, const void *const *, const int *) noexcept nogil
         void (*dense_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
                              const void *, Py_ssize_t, int) noexcept nogil
-        void (*transpose)(int *, int *, void *, int, int, int, const int *const *, const void *const *,
-                          const int *) noexcept nogil
+        void (*sparse_transpose)(int *, int *, void *, int, int, int, const int *const *, const void *const *,
+                                 const int *) noexcept nogil
         void (*sparse_update)(void *, Py_ssize_t, double, int, const int *, const int *, const void *, int, int,
                               const void *, Py_ssize_t) noexcept nogil
         void (*sparse_update_one)(void *, Py_ssize_t, double, int, const int *, const void *, int,
                                   const void *) noexcept nogil
         void (*dense_update)(void *, Py_ssize_t, double, int, int, const void *, Py_ssize_t, int, const void *,
                              Py_ssize_t) noexcept nogil
-        void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *, Py_ssize_t,
-                               void *) noexcept nogil
+        void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *,
+                               Py_ssize_t) noexcept nogil
         double (*sparse_dot)(const int *, const void *, int, const void *) noexcept nogil
         void (*sparse_add)(void *, double, const int *, const void *, int) noexcept nogil
         void (*binary)(int, int, void *, const void *, const void *, Py_ssize_t) noexcept nogil
@@ -48,10 +48,10 @@ cdef extern from "lanes.h":
                                 Py_ssize_t) noexcept nogil
         void (*unary)(int, void *, const void *, Py_ssize_t) noexcept nogil
         void (*unary_backward)(int, void *, const void *, const void *, const void *, Py_ssize_t) noexcept nogil
-        void (*choose)(int, int, void *, const void *, const void *, const void *, const void *,
-                       Py_ssize_t) noexcept nogil
-        void (*choose_backward)(int, int, int, void *, const void *, const void *, const void *,
-                                Py_ssize_t) noexcept nogil
+        void (*where)(int, int, void *, const void *, const void *, const void *, const void *,
+                      Py_ssize_t) noexcept nogil
+        void (*where_backward)(int, int, int, void *, const void *, const void *, const void *,
+                               Py_ssize_t) noexcept nogil
         void (*better)(int, int, void *, void *, const void *, double, Py_ssize_t) noexcept nogil
         void (*best)(int, void *, void *, const void *, Py_ssize_t, int, int) noexcept nogil
         int (*not_finite)(const void *, Py_ssize_t) noexcept nogil
@@ -63,7 +63,7 @@ cdef extern from "lanes.h":
         double (*sum)(const void *, Py_ssize_t) noexcept nogil
         double (*dot)(const void *, const void *, Py_ssize_t) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, int, int) noexcept nogil
-        void (*turn)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int) noexcept nogil
+        void (*transpose)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int) noexcept nogil
         void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
     const fs_lanes *fs_lanes_select(const char *name, int wide) noexcept nogil
 

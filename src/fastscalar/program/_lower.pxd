@@ -45,7 +45,7 @@ cdef class Lowering:
     cdef int[::1] twin               # by item: first output of an earlier one that is the same, -1
     cdef set raising                 # sums that have squares in them which may overflow
     cdef dict matrices               # (nodes, matrix) by shape and checksum
-    cdef dict packs, spreads
+    cdef dict packs                  # runs, by the nodes that were packed
     cdef object shared
     cdef list trained                # by capture, or None
     cdef unsigned char[::1] wanted   # all of them, one after the other,

@@ -96,7 +96,7 @@ cdef class Lowering:
             self.begin = np.cumsum([0] + [len(elements) for elements in trained])
         self.groups, self.counts, self.tables, self.raising = [], [], {}, set()
         self.known_items, self.twin = {}, np.full(len(graph.items) + 1, -1, np.int32)
-        self.matrices, self.packs, self.spreads = {}, {}, {}
+        self.matrices, self.packs = {}, {}
         self.zero = -1
         return 0
 

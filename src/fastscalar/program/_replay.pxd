@@ -60,7 +60,8 @@ cdef class Replay:
     cdef char *RA
     cdef char **V                    # by thread
     cdef char **A
-    cdef char **scratch
+    cdef char **scratch              # by thread, for one kernel at a time: a number for each lane of a chunk, or a row
+    #                                  of inputs and their places
     cdef double *zeros               # as many as the widest matrix has columns: a bias
     cdef char *PB                    # ports, by chunk
     cdef double *loss

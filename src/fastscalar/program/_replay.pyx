@@ -130,7 +130,7 @@ cdef class Replay:
 
     cdef int reserve(self) except -1:
         cdef Plan p = self.plan
-        cdef size_t columns = 0, room = 64
+        cdef size_t columns = 0, room = 0
         cdef Py_ssize_t k
         cdef int t, widest = 1
         cdef Matrix *m
@@ -138,7 +138,8 @@ cdef class Replay:
             columns = p.runs[p.n_runs - 1].base + p.runs[p.n_runs - 1].ld + PAD
         for k in range(p.n_products):
             m = &p.matrices[p.products[k].matrix]
-            room = max(room, <size_t>m.rows * max(m.ld, 2) + 128)
+            if p.products[k].exact:
+                room = max(room, <size_t>m.rows)
             widest = max(widest, m.ld)
         self.U = <char *>self.block(p.n_uniform + PAD, self.size)
         self.UA = <char *>self.block(p.n_uniform + PAD, self.size)
@@ -150,7 +151,7 @@ cdef class Replay:
         for t in range(self.threads):
             self.V[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
             self.A[t] = <char *>self.block(<size_t>p.n_adjoints * self.chunk, self.size)
-            self.scratch[t] = <char *>self.block(room + self.chunk, self.size)
+            self.scratch[t] = <char *>self.block(max(2 * room, <size_t>self.chunk), sizeof(double))
         self.zeros = <double *>self.block(widest, sizeof(double))
         self.PB = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
         self.loss = <double *>self.block(self.batch, sizeof(double))

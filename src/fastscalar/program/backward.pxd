@@ -70,12 +70,12 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int l0, int lanes, c
                     one = 0 if p.adjoint[q.out] < 0 else A[<Py_ssize_t>p.adjoint[q.out] * lanes + l]
                     x.gradient[rows[l0 + l]] = one
                     finite = finite and one - one == 0
-        elif q.kind == I_SPREAD:
-            spread_backward(r, q, rows_of(r, r.RA, q.a.run, l0, tag), A, lanes, tag)
+        elif q.kind == I_UNPACK:
+            unpack_backward(r, q, rows_of(r, r.RA, q.a.run, l0, tag), A, lanes, tag)
         elif q.kind == I_PACK:
             pack_backward(r, q, A, port, l0, lanes, tag)
-        elif q.kind == I_SELECT:
-            select_backward(r, q, V, A, U, port, lanes, tag)
+        elif q.kind == I_WHERE:
+            where_backward(r, q, V, A, U, port, lanes, tag)
         elif q.kind == I_BEST:
             best_backward(r, q, V, A, port, l0, lanes, tag)
         elif q.kind == I_GATHER:
@@ -130,7 +130,7 @@ cdef inline void product_backward(Replay r, const Instr *q, int thread, int l0, 
             r.K.add_scaled(rows_of(r, r.RA, p.x, l0 + l, tag) + p.first, g[l], <real *>r.U + m.base, m.rows)
         return
     r.K.input_gradient(rows_of(r, r.RA, p.x, l0, tag) + p.first, r.plan.body.runs[p.x].ld, <real *>r.U + m.base, m.ld,
-                       m.ld, m.rows, lanes, g, m.ld, r.scratch[thread])
+                       m.ld, m.rows, lanes, g, m.ld)
 
 
 cdef inline void store_gradient(Replay r, int i, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
@@ -260,12 +260,12 @@ cdef inline void term_backward(Replay r, int sign, int kind, int p, int p_port, 
         subtract_product(d, g, V + <Py_ssize_t>q * lanes, lanes)
 
 
-cdef inline void spread_backward(Replay r, const Instr *q, real *target, const real *A, int lanes,
+cdef inline void unpack_backward(Replay r, const Instr *q, real *target, const real *A, int lanes,
                                  real tag) noexcept nogil:
     cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
     cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
     if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
-        r.K.turn(target + q.a.start, ld, g, lanes, q.n, lanes, True)
+        r.K.transpose(target + q.a.start, ld, g, lanes, q.n, lanes, True)
         return
     for k in range(q.n):
         at = place(&q.a, k)
@@ -288,12 +288,12 @@ cdef inline void pack_backward(Replay r, const Instr *q, real *A, real *port, in
         else:
             while k + n < q.n and index[k + n] >= 0 and adjoint[index[k + n]] == adjoint[index[k]] + n:
                 n += 1
-            r.K.turn(A + <Py_ssize_t>adjoint[index[k]] * lanes, lanes, g + k, ld, lanes, n, True)
+            r.K.transpose(A + <Py_ssize_t>adjoint[index[k]] * lanes, lanes, g + k, ld, lanes, n, True)
         k += n
 
 
-cdef inline void select_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
-                                 real tag) noexcept nogil:
+cdef inline void where_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int lanes,
+                                real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * lanes
     cdef int ones = (q.a.kind != R_SLOTS) | (q.b.kind != R_SLOTS) << 1, outcome, which = r.mode & (
@@ -305,8 +305,8 @@ cdef inline void select_backward(Replay r, const Instr *q, real *V, real *A, rea
         if chosen.mask & which:
             to = port + chosen.port if chosen.kind != R_SLOTS else (
                 A + <Py_ssize_t>r.plan.body.adjoint[chosen.start] * lanes)
-            r.K.choose_backward(it.count, ones | (chosen.kind != R_SLOTS) << 2, outcome, to,
-                                one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes), g, lanes)
+            r.K.where_backward(it.count, ones | (chosen.kind != R_SLOTS) << 2, outcome, to,
+                               one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes), g, lanes)
 
 
 cdef inline void best_backward(Replay r, const Instr *q, const real *V, real *A, real *port, int l0, int lanes,

@@ -355,7 +355,7 @@ cdef inline int emit_item(Lowering low, int i) except -1:
         refer_to_one(low, &q.b, item[3][1])
         refer_to_one(low, &p.c, item[3][2])
         refer_to_one(low, &p.d, item[3][3])
-        q.kind, p.count = I_SELECT, item[4]
+        q.kind, p.count = I_WHERE, item[4]
     elif kind == "gather" and isinstance(item[3], int):
         q.kind, p.address, p.count, p.argument = I_GATHER, item[3], outputs, item[4] - 1
         q.mask = 0 if low.stopped[i] else low.plan.matrices[p.address].mask
@@ -455,7 +455,7 @@ cdef inline int copy_leaves(Lowering low) except -1:
     k, j = q.run, q.n
     mask = q.mask
     memset(&q, 0, sizeof(Instr))
-    q.kind, q.n, q.out, q.run, q.mask = I_SPREAD, j, low.next_slot, -1, mask
+    q.kind, q.n, q.out, q.run, q.mask = I_UNPACK, j, low.next_slot, -1, mask
     q.a.kind, q.a.run, q.a.mask, q.a.step = R_ROWS, <int>k, mask, 1
     low.next_slot += q.n
     low.plan.add_instr(&q, True)

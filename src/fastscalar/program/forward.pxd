@@ -194,12 +194,12 @@ cdef inline void forward(Replay r, int thread, int l0, int lanes, const long lon
             for l in range(lanes):
                 V[<Py_ssize_t>q.out * lanes + l] = <real>(
                     x.whole[rows[l0 + l]] if x.whole != NULL else x.data[rows[l0 + l]])
-        elif q.kind == I_SPREAD:
-            spread(r, q, rows_of(r, r.RV, q.a.run, l0, tag), V, lanes, tag)
+        elif q.kind == I_UNPACK:
+            unpack(r, q, rows_of(r, r.RV, q.a.run, l0, tag), V, lanes, tag)
         elif q.kind == I_PACK:
             pack(r, q, V, U, l0, lanes, tag)
-        elif q.kind == I_SELECT:
-            select_forward(r, q, V, U, lanes, tag)
+        elif q.kind == I_WHERE:
+            where_forward(r, q, V, U, lanes, tag)
         elif q.kind == I_BEST:
             best_forward(r, q, V, U, l0, lanes, tag)
         elif q.kind == I_GATHER:
@@ -353,7 +353,7 @@ cdef inline void check_guards(Replay r, const real *V, const real *U, real *room
         y = V + <Py_ssize_t>g.q * lanes if g.other == R_SLOTS else U + g.q
         if g.op <= 5:
             ones = (g.kind != R_SLOTS) | (g.other != R_SLOTS) << 1 | 12
-            r.K.choose(g.op, ones, room, x, y, &yes, &no, lanes)
+            r.K.where(g.op, ones, room, x, y, &yes, &no, lanes)
             if r.K.sum(room, lanes) == (lanes if g.value != 0.0 else 0):
                 continue
         for l in range(lanes):
@@ -610,11 +610,11 @@ cdef inline void skipping_product(Replay r, const Product *p, real *out, int l0,
                     y[i] += scale * x * w[<Py_ssize_t>j * m.ld + i]
 
 
-cdef inline void spread(Replay r, const Instr *q, const real *source, real *V, int lanes, real tag) noexcept nogil:
+cdef inline void unpack(Replay r, const Instr *q, const real *source, real *V, int lanes, real tag) noexcept nogil:
     cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
     cdef real *out = V + <Py_ssize_t>q.out * lanes
     if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
-        r.K.turn(out, lanes, source + q.a.start, ld, lanes, q.n, False)
+        r.K.transpose(out, lanes, source + q.a.start, ld, lanes, q.n, False)
         return
     for k in range(q.n):
         at = place(&q.a, k)
@@ -635,7 +635,7 @@ cdef inline void pack(Replay r, const Instr *q, const real *V, const real *U, in
         else:
             while k + n < q.n and index[k + n] == index[k] + n:
                 n += 1
-            r.K.turn(out + k, ld, V + <Py_ssize_t>index[k] * lanes, lanes, n, lanes, False)
+            r.K.transpose(out + k, ld, V + <Py_ssize_t>index[k] * lanes, lanes, n, lanes, False)
         k += n
 
 
@@ -643,12 +643,12 @@ cdef inline const real *one_of(const Ref *a, const real *V, const real *U, int l
     return V + <Py_ssize_t>a.start * lanes if a.kind == R_SLOTS else U + a.start
 
 
-cdef inline void select_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
+cdef inline void where_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef int ones = (q.a.kind != R_SLOTS) | (q.b.kind != R_SLOTS) << 1 | (it.c.kind != R_SLOTS) << 2 | (
         it.d.kind != R_SLOTS) << 3
-    r.K.choose(it.count, ones, V + <Py_ssize_t>q.out * lanes, one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes),
-               one_of(&it.c, V, U, lanes), one_of(&it.d, V, U, lanes), lanes)
+    r.K.where(it.count, ones, V + <Py_ssize_t>q.out * lanes, one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes),
+              one_of(&it.c, V, U, lanes), one_of(&it.d, V, U, lanes), lanes)
 
 
 cdef inline long long choice(Replay r, int argument, int fixed, long long row, Py_ssize_t n) noexcept nogil:

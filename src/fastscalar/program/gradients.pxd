@@ -75,7 +75,7 @@ cdef inline int begin_operands(Places *m, Plan p, const Instr *q) except -1:
         begin_one_by_one(m, &q.a, q.n)
     elif q.kind == I_BEST:
         begin_one_by_one(m, &q.a, p.items[q.extra].count)
-    elif q.kind == I_SELECT:
+    elif q.kind == I_WHERE:
         begin_operand(m, &p.items[q.extra].c, 1)
         begin_operand(m, &p.items[q.extra].d, 1)
     return 0

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # cython: nonecheck=False
-# Operands as instructions say them: slots, addresses, columns of runs, and what is spread or packed for it.
+# Operands as instructions say them: slots, addresses, columns of runs, and what is packed or unpacked for it.
 # Inline parts of `_lower`.
 
 from libc.string cimport memset
@@ -43,15 +43,15 @@ cdef inline bint alike(const Key *x, const Key *y) noexcept nogil:
 
 
 cdef inline int slot_of(Lowering low, int i) except -1:
-    """Of a lane node; columns of a run are spread to slots when somebody asks."""
+    """Of a lane node; columns of a run are unpacked to slots when somebody asks."""
     if low.where[i] == SLOT:
         return low.at[i]
     if low.copy[i] < 0:
-        spread(low, [i])
+        unpack(low, [i])
     return low.copy[i]
 
 
-cdef inline int spread(Lowering low, nodes) except -1:
+cdef inline int unpack(Lowering low, nodes) except -1:
     """Slots for columns of one run."""
     cdef Instr q
     cdef int i, k
@@ -60,7 +60,7 @@ cdef inline int spread(Lowering low, nodes) except -1:
     for k, i in enumerate(nodes):
         index[k] = low.at[i]
         low.copy[i] = low.next_slot + k
-    q.kind, q.n, q.out, q.run = I_SPREAD, <int>len(nodes), low.next_slot, -1
+    q.kind, q.n, q.out, q.run = I_UNPACK, <int>len(nodes), low.next_slot, -1
     q.mask = low.plan.runs[low.run[nodes[0]]].mask
     q.a.kind, q.a.run, q.a.mask = R_ROWS, low.run[nodes[0]], q.mask
     keep_index(low, &q.a, index, len(nodes))
@@ -116,7 +116,7 @@ cdef inline int refer(Lowering low, Ref *r, Key *keys, Py_ssize_t n, bint second
                 low.copy[i] = 0
                 wanted.append(i)
         if wanted:
-            spread(low, wanted)
+            unpack(low, wanted)
     for k in range(n):
         i = low.b[keys[k].node] if second else low.a[keys[k].node]
         r.mask |= low.mask[i]
@@ -183,7 +183,7 @@ cdef inline int refer_one_by_one(Lowering low, Ref *r, nodes) except -1:
         if low.depends[i] == C_LANE and low.where[i] == ROWS and low.copy[i] < 0:
             wanted.setdefault(low.run[i], {})[i] = True
     for some in wanted.values():
-        spread(low, list(some))
+        unpack(low, list(some))
     r.port = <int>len(low.plan.port_address)
     for k in range(view.shape[0]):
         i = view[k]

@@ -35,13 +35,13 @@ cdef enum InstrKind:
     I_SUM                   # an n-ary sum of numbers and products
     I_PRODUCT               # rows times a matrix: table `products`
     I_NUMBER                # an input that is a number a row -> slot
-    I_SPREAD                # columns of a run -> slots
+    I_UNPACK                # columns of a run -> slots
     I_PACK                  # slots, uniform numbers, columns -> a run
     I_XENT                  # losses and the like: table `items`
     I_LOGSUMEXP
     I_SOFTMAX
     I_GATHER
-    I_SELECT
+    I_WHERE
     I_BEST                  # max, min, argmax, argmin, by `code`: of a run, or of slots and the like as in I_PACK
 
 ctypedef struct Instr:
@@ -103,10 +103,10 @@ ctypedef struct Item:
     #                         I_BEST: slot of the place, of argmax and argmin that of the number there
     int argument            # input of the label, of the index; -1
     int label               # if argument is -1: I_XENT: the label, I_GATHER: slot of the index
-    int count               # I_GATHER: columns of one candidate; I_SELECT: comparison; I_BEST: operands
+    int count               # I_GATHER: columns of one candidate; I_WHERE: comparison; I_BEST: operands
     bint exact              # as of a Product
     int address             # I_GATHER of uniform candidates: of the first; else -1
-    Ref c                   # I_SELECT: a, b are what is compared, c and d what is chosen from
+    Ref c                   # I_WHERE: a, b are what is compared, c and d what is chosen from
     Ref d
 
 ctypedef struct Run:

@@ -111,8 +111,8 @@ cdef inline void sparse_weights(Replay r, int thread, int share, const Input *x,
                 r.K.sparse_update_one(target, m.ld, scale, m.ld, column[k], value[k], count[k],
                                       g + <Py_ssize_t>(l + k) * m.ld)
         else:
-            r.K.transpose(start, x.lane + at, <char *>x.entry + at * r.size, x.border[first], x.border[stop], lanes,
-                          column, value, count)
+            r.K.sparse_transpose(start, x.lane + at, <char *>x.entry + at * r.size, x.border[first], x.border[stop],
+                                 lanes, column, value, count)
             r.K.sparse_update(target, m.ld, scale, m.ld, start, x.lane + at, <char *>x.entry + at * r.size,
                               x.border[first], x.border[stop], g + <Py_ssize_t>l * m.ld, m.ld)
 

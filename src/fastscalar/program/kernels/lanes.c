@@ -47,7 +47,7 @@
 #define GATHER 8
 #endif
 #define DEPTH 1024 /* the length of the sums between two visits of the result */
-#define TURNED 256 /* the like of a matrix that is turned on the way */
+#define TURNED 256 /* the like of a matrix that is transposed on the way */
 #define CACHE (32768 / (int)sizeof(R)) /* R in the L1 cache */
 #define CHUNK 256 /* elements of a temporary */
 
@@ -93,7 +93,7 @@
 #define BEYOND 1e158
 #define RI int64_t
 #define WIDE 1
-#define T(name) name##_double
+#define OF(name) name##_double
 #define MATH(name) name
 #ifdef __GNUC__
 #define VW (FS_VECTOR / 8)
@@ -105,7 +105,7 @@
 #undef BEYOND
 #undef RI
 #undef WIDE
-#undef T
+#undef OF
 #undef MATH
 #undef VW
 
@@ -113,7 +113,7 @@
 #define BEYOND 1e20f
 #define RI int32_t
 #define WIDE 0
-#define T(name) name##_float
+#define OF(name) name##_float
 #define MATH(name) name##f
 #ifdef __GNUC__
 #define VW (FS_VECTOR / 4)

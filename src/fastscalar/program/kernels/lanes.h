@@ -62,21 +62,21 @@ typedef struct {
     /* The sparse rows of all lanes, whose columns are first <= j < stop, column by column: entries start[j] <= k <
      * start[j + 1] are those of column j, lane[k] (ascending) and entry[k] the lane and the number of each.  start has
      * room for stop + 1, lane and entry for all entries. */
-    void (*transpose)(int *start, int *lane, void *entry, int first, int stop, int lanes, const int *const *column,
-                      const void *const *value, const int *count);
-    /* w[j][0..n) += scale * sum over the lanes l of x[l][j] * g[l][0..n), for first <= j < stop, x as `transpose` left
-     * it.  Rows of w without an entry are not touched.  Fastest with 16 to 64 lanes at once. */
+    void (*sparse_transpose)(int *start, int *lane, void *entry, int first, int stop, int lanes,
+                             const int *const *column, const void *const *value, const int *count);
+    /* w[j][0..n) += scale * sum over the lanes l of x[l][j] * g[l][0..n), for first <= j < stop, x as
+     * `sparse_transpose` left it.  Rows of w without an entry are not touched.  Fastest with 16 to 64 lanes at once. */
     void (*sparse_update)(void *w, ptrdiff_t ldw, double scale, int n, const int *start, const int *lane,
                           const void *entry, int first, int stop, const void *g, ptrdiff_t ldg);
-    /* The same of one lane, without `transpose`. */
+    /* The same of one lane, without `sparse_transpose`. */
     void (*sparse_update_one)(void *w, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
                               int count, const void *g);
     /* w[j][0..n) += scale * sum over l of x[l][j] * g[l][0..n), for 0 <= j < m */
     void (*dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int lanes, const void *x, ptrdiff_t ldx, int m,
                          const void *g, ptrdiff_t ldg);
-    /* dx[l][j] += sum over i < n of g[l][i] * w[j][i], for 0 <= j < m.  `room`: scratch of at least m * n + 64 R. */
+    /* dx[l][j] += sum over i < n of g[l][i] * w[j][i], for 0 <= j < m. */
     void (*input_gradient)(void *dx, ptrdiff_t lddx, const void *w, ptrdiff_t ldw, int n, int m, int lanes,
-                           const void *g, ptrdiff_t ldg, void *room);
+                           const void *g, ptrdiff_t ldg);
 
     /* --- one column --- */
     /* sum over k of value[k] * w[column[k]] */
@@ -94,14 +94,14 @@ typedef struct {
     void (*unary_backward)(int op, void *da, const void *a, const void *v, const void *g, ptrdiff_t n);
     /* out[i] = a[i] ? b[i] holds ? c[i] : d[i], for a comparison of Python's; which operands are one number for all n
      * elements: bit 0 of `ones` for a, 1 for b, 2 for c, 3 for d. */
-    void (*choose)(int comparison, int ones, void *out, const void *a, const void *b, const void *c, const void *d,
+    void (*where)(int comparison, int ones, void *out, const void *a, const void *b, const void *c, const void *d,
                    ptrdiff_t n);
-    /* to[i] += g[i] where the comparison comes out as `outcome`.  Bit 0 of `ones`: a, 1: b is one number; 2: to[0] += the
-     * sum. */
-    void (*choose_backward)(int comparison, int ones, int outcome, void *to, const void *a, const void *b,
+    /* to[i] += g[i] where the comparison comes out as `outcome`.  Bit 0 of `ones`: a, 1: b is one number; 2: to[0] +=
+     * the sum. */
+    void (*where_backward)(int comparison, int ones, int outcome, void *to, const void *a, const void *b,
                             const void *g, ptrdiff_t n);
-    /* Where x[i] is better than best[i], which it is not if they are equal or best[i] is NaN: best[i] = x[i] and place[i] =
-     * k.  Better: greater, or `least` smaller; NaN.  one: x is one number. */
+    /* Where x[i] is better than best[i], which it is not if they are equal or best[i] is NaN: best[i] = x[i] and
+     * place[i] = k.  Better: greater, or `least` smaller; NaN.  one: x is one number. */
     void (*better)(int least, int one, void *best, void *place, const void *x, double k, ptrdiff_t n);
     /* best[l], place[l]: the first of the greatest, or least, numbers among z[l][0..n), or the first NaN. */
     void (*best)(int least, void *best, void *place, const void *z, ptrdiff_t ldz, int n, int lanes);
@@ -120,7 +120,8 @@ typedef struct {
     /* y[0..n) += sum over l < lanes of x[l][0..n): lanes in ascending order */
     void (*add_rows)(void *y, const void *x, ptrdiff_t ldx, int n, int lanes);
     /* to[j * ldto + i] = from[i * ldfrom + j] for i < rows, j < columns; `accumulate`: += */
-    void (*turn)(void *to, ptrdiff_t ldto, const void *from, ptrdiff_t ldfrom, int rows, int columns, int accumulate);
+    void (*transpose)(void *to, ptrdiff_t ldto, const void *from, ptrdiff_t ldfrom, int rows, int columns,
+                      int accumulate);
 
     /* --- losses, by rows --- */
     /* p[l][0..n) = softmax(z[l][0..n)), lse[l] = log(sum(exp(z[l]))); does not overflow.  Those at

@@ -1,17 +1,17 @@
 /* The bodies of the kernels of compiled programs for numbers of type R, see lanes.c. */
 
 #ifdef __GNUC__
-typedef R T(vec) __attribute__((vector_size(FS_VECTOR)));
-typedef R T(mem) __attribute__((vector_size(FS_VECTOR), aligned(sizeof(R)), may_alias)); /* anywhere in an array */
-typedef RI T(ivec) __attribute__((vector_size(FS_VECTOR)));
+typedef R OF(vec) __attribute__((vector_size(FS_VECTOR)));
+typedef R OF(mem) __attribute__((vector_size(FS_VECTOR), aligned(sizeof(R)), may_alias)); /* anywhere in an array */
+typedef RI OF(ivec) __attribute__((vector_size(FS_VECTOR)));
 #else
-typedef R T(vec);
-typedef R T(mem);
+typedef R OF(vec);
+typedef R OF(mem);
 #endif
-#define vec T(vec)
-#define ivec T(ivec)
-#define LOAD(p) ((vec) * (const T(mem) *)(p))
-#define STORE(p, v) (*(T(mem) *)(p) = (v))
+#define vec OF(vec)
+#define ivec OF(ivec)
+#define LOAD(p) ((vec) * (const OF(mem) *)(p))
+#define STORE(p, v) (*(OF(mem) *)(p) = (v))
 #define ZERO ((vec){0})
 #define ONE (ZERO + 1)
 
@@ -35,7 +35,7 @@ typedef R T(mem);
 #endif
 
 /* Element i is the sum of s[i], i < VW; s is used up. */
-INLINE vec T(fold)(vec *s)
+INLINE vec OF(horizontal_add)(vec *s)
 {
 #define STEP(h)                                                                                                        \
     UNROLL for (int i = 0; i < VW; i += 2 * h) s[i] = PICK(FIRST, s[i], s[i + h], h) + PICK(SECOND, s[i], s[i + h], h);
@@ -45,7 +45,7 @@ INLINE vec T(fold)(vec *s)
 }
 
 /* s as a square matrix, transposed. */
-INLINE void T(flip)(vec *s)
+INLINE void OF(transpose_square)(vec *s)
 {
     (void)s; /* of one element: nothing to do */
 #define STEP(h)                                                                                                        \
@@ -60,7 +60,7 @@ INLINE void T(flip)(vec *s)
 }
 
 /* The sum, or the greatest, of the elements of v, in each element. */
-INLINE vec T(spread_sum)(vec v)
+INLINE vec OF(sum_everywhere)(vec v)
 {
 #define STEP(h) v += PICK(PARTNER, v, v, h);
     STEPS
@@ -68,7 +68,7 @@ INLINE vec T(spread_sum)(vec v)
     return v;
 }
 
-INLINE vec T(spread_greatest)(vec v)
+INLINE vec OF(greatest_everywhere)(vec v)
 {
 #define STEP(h)                                                                                                        \
     {                                                                                                                  \
@@ -80,7 +80,7 @@ INLINE vec T(spread_greatest)(vec v)
     return v;
 }
 
-INLINE R T(one_of)(vec v)
+INLINE R OF(first_of)(vec v)
 {
 #ifdef __GNUC__
     return v[0];
@@ -89,9 +89,9 @@ INLINE R T(one_of)(vec v)
 #endif
 }
 
-INLINE R T(total)(vec v)
+INLINE R OF(total)(vec v)
 {
-    return T(one_of)(T(spread_sum)(v));
+    return OF(first_of)(OF(sum_everywhere)(v));
 }
 
 #include "lanes_dense.c"
@@ -99,7 +99,7 @@ INLINE R T(total)(vec v)
 
 /* --- rows of the data set --- */
 
-static void T(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int lanes)
+static void OF(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int lanes)
 {
     for (int l = 0; l < lanes; l++) {
         R *to = (R *)x + l * ldx;
@@ -108,7 +108,7 @@ static void T(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m
     }
 }
 
-static int T(compress)(int *column, void *value, const double *x, int m)
+static int OF(compress)(int *column, void *value, const double *x, int m)
 {
     R *y = value;
     int j = 0, k = 0;
@@ -141,27 +141,27 @@ static int T(compress)(int *column, void *value, const double *x, int m)
 
 /* --- products of sparse rows --- */
 
-/* s[0..nv) = sum over k of value[k] * base[index[k]][0..nv * VW); index NULL: of base[k].  `turns` entries at once
+/* s[0..nv) = sum over k of value[k] * base[index[k]][0..nv * VW); index NULL: of base[k].  `at_once` entries at once
  * where nv sums alone do not hide the latency of one. */
-INLINE void T(gather)(vec *s, const R *base, ptrdiff_t ld, const int *index, const R *value, int count, const int nv,
-                      const int turns)
+INLINE void OF(weighted_rows)(vec *s, const R *base, ptrdiff_t ld, const int *index, const R *value, int count,
+                              const int nv, const int at_once)
 {
     vec p[16];
     int k = 0;
-    UNROLL for (int v = 0; v < turns * nv; v++) p[v] = ZERO;
-    for (; k + turns <= count; k += turns)
-        UNROLL for (int u = 0; u < turns; u++) {
+    UNROLL for (int v = 0; v < at_once * nv; v++) p[v] = ZERO;
+    for (; k + at_once <= count; k += at_once)
+        UNROLL for (int u = 0; u < at_once; u++) {
             const R *row = base + (index ? index[k + u] : k + u) * ld;
             const R t = value[k + u];
             UNROLL for (int v = 0; v < nv; v++) p[u * nv + v] += t * LOAD(row + v * VW);
         }
-    if (turns > 1)
+    if (at_once > 1)
         for (; k < count; k++) {
             const R *row = base + (index ? index[k] : k) * ld;
             const R t = value[k];
             UNROLL for (int v = 0; v < nv; v++) p[v] += t * LOAD(row + v * VW);
         }
-    UNROLL for (int h = turns / 2; h; h /= 2)
+    UNROLL for (int h = at_once / 2; h; h /= 2)
         UNROLL for (int v = 0; v < h * nv; v++) p[v] += p[v + h * nv];
     UNROLL for (int v = 0; v < nv; v++) s[v] = p[v];
 }
@@ -183,15 +183,15 @@ INLINE void T(gather)(vec *s, const R *base, ptrdiff_t ld, const int *index, con
             step(1, 8);                                                                                                \
     }
 
-static void T(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n, int lanes,
-                             const int *const *column, const void *const *value, const int *count)
+static void OF(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n,
+                              int lanes, const int *const *column, const void *const *value, const int *count)
 {
     R *out = out_;
     const R *b = b_, *w = w_;
-#define STEP(nv, turns)                                                                                                \
+#define STEP(nv, at_once)                                                                                              \
     for (int l = 0; l < lanes; l++) {                                                                                  \
         vec s[nv];                                                                                                     \
-        T(gather)(s, w + i, ldw, column[l], value[l], count[l], nv, turns);                                            \
+        OF(weighted_rows)(s, w + i, ldw, column[l], value[l], count[l], nv, at_once);                                  \
         UNROLL for (int v = 0; v < nv; v++)                                                                            \
             STORE(out + l * ldo + i + v * VW, b ? LOAD(b + i + v * VW) + s[v] : s[v]);                                 \
     }
@@ -199,19 +199,19 @@ static void T(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const vo
 #undef STEP
 }
 
-static void T(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n, int lanes,
-                            const void *x_, ptrdiff_t ldx, int m)
+static void OF(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n, int lanes,
+                             const void *x_, ptrdiff_t ldx, int m)
 {
     R *out = out_;
     const R *b = b_, *w = w_, *x = x_;
     if (lanes > (n < 4 * VW ? 3 : 1)) {
-        T(product)(out, ldo, x, ldx, 1, w, ldw, lanes, n, m, (T(finish)){1, b, 1});
+        OF(product)(out, ldo, x, ldx, 1, w, ldw, lanes, n, m, (OF(finish)){1, b, 1});
         return;
     }
-#define STEP(nv, turns)                                                                                                \
+#define STEP(nv, at_once)                                                                                              \
     for (int l = 0; l < lanes; l++) {                                                                                  \
         vec s[nv];                                                                                                     \
-        T(gather)(s, w + i, ldw, NULL, x + l * ldx, m, nv, turns);                                                     \
+        OF(weighted_rows)(s, w + i, ldw, NULL, x + l * ldx, m, nv, at_once);                                           \
         UNROLL for (int v = 0; v < nv; v++)                                                                            \
             STORE(out + l * ldo + i + v * VW, b ? LOAD(b + i + v * VW) + s[v] : s[v]);                                 \
     }
@@ -219,8 +219,8 @@ static void T(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const voi
 #undef STEP
 }
 
-static void T(transpose)(int *start, int *lane, void *entry_, int first, int stop, int lanes, const int *const *column,
-                         const void *const *value, const int *count)
+static void OF(sparse_transpose)(int *start, int *lane, void *entry_, int first, int stop, int lanes,
+                                 const int *const *column, const void *const *value, const int *count)
 {
     R *entry = entry_;
     memset(start + first, 0, (size_t)(stop - first + 1) * sizeof *start);
@@ -243,8 +243,8 @@ static void T(transpose)(int *start, int *lane, void *entry_, int first, int sto
     }
 }
 
-static void T(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const int *start, const int *lane,
-                             const void *entry_, int first, int stop, const void *g_, ptrdiff_t ldg)
+static void OF(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const int *start, const int *lane,
+                              const void *entry_, int first, int stop, const void *g_, ptrdiff_t ldg)
 {
     R *w = w_;
     const R *entry = entry_, *g = g_;
@@ -254,7 +254,7 @@ static void T(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const
     for (int j = first; j < stop; j++) /* the last lane of a column is its greatest */
         if (start[j + 1] > start[j] && lane[start[j + 1] - 1] >= lanes)
             lanes = lane[start[j + 1] - 1] + 1;
-#define STEP(nv, turns)                                                                                                \
+#define STEP(nv, at_once)                                                                                              \
     {                                                                                                                  \
         const R *y = g + i;                                                                                            \
         ptrdiff_t ld = ldg;                                                                                            \
@@ -269,7 +269,7 @@ static void T(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const
             if (count == 0)                                                                                            \
                 continue;                                                                                              \
             vec s[nv];                                                                                                 \
-            T(gather)(s, y, ld, lane + k, entry + k, count, nv, turns);                                                \
+            OF(weighted_rows)(s, y, ld, lane + k, entry + k, count, nv, at_once);                                      \
             R *row = w + j * ldw + i;                                                                                  \
             UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, LOAD(row + v * VW) + rate * s[v]);                 \
         }                                                                                                              \
@@ -278,13 +278,13 @@ static void T(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const
 #undef STEP
 }
 
-static void T(sparse_update_one)(void *w_, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
-                                 int count, const void *g_)
+static void OF(sparse_update_one)(void *w_, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
+                                  int count, const void *g_)
 {
     R *w = w_;
     const R *x = value, *g = g_;
     const R rate = (R)scale;
-#define STEP(nv, turns)                                                                                                \
+#define STEP(nv, at_once)                                                                                              \
     {                                                                                                                  \
         vec y[nv];                                                                                                     \
         UNROLL for (int v = 0; v < nv; v++) y[v] = LOAD(g + i + v * VW);                                               \
@@ -298,7 +298,7 @@ static void T(sparse_update_one)(void *w_, ptrdiff_t ldw, double scale, int n, c
 #undef STEP
 }
 
-static double T(sparse_dot)(const int *column, const void *value, int count, const void *w_)
+static double OF(sparse_dot)(const int *column, const void *value, int count, const void *w_)
 {
     const R *w = w_, *x = value;
     R s[4] = {0};
@@ -310,7 +310,7 @@ static double T(sparse_dot)(const int *column, const void *value, int count, con
     return (double)((s[0] + s[1]) + (s[2] + s[3]));
 }
 
-static void T(sparse_add)(void *w_, double scale, const int *column, const void *value, int count)
+static void OF(sparse_add)(void *w_, double scale, const int *column, const void *value, int count)
 {
     R *w = w_;
     const R *x = value, t = (R)scale;
@@ -320,10 +320,10 @@ static void T(sparse_add)(void *w_, double scale, const int *column, const void 
 
 /* w[j] += rate * sum over the lanes l of x[l][j] * g[l], for so few lanes that g stays in the L1 cache: the rows of w
  * one after the other as they lie in memory. */
-static void T(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int lanes, const R *x, ptrdiff_t ldx, int m, const R *g,
-                           ptrdiff_t ldg)
+static void OF(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int lanes, const R *x, ptrdiff_t ldx, int m, const R *g,
+                            ptrdiff_t ldg)
 {
-#define STEP(nv, turns)                                                                                                \
+#define STEP(nv, at_once)                                                                                              \
     for (int j = 0; j < m; j++) {                                                                                      \
         R *row = w + j * ldw + i;                                                                                      \
         vec s[nv];                                                                                                     \
@@ -338,39 +338,39 @@ static void T(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int lanes, const 
 #undef STEP
 }
 
-static void T(dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int lanes, const void *x, ptrdiff_t ldx, int m,
-                            const void *g, ptrdiff_t ldg)
+static void OF(dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int lanes, const void *x, ptrdiff_t ldx,
+                             int m, const void *g, ptrdiff_t ldg)
 {
     if (lanes <= (n < 4 * VW ? 1 : 8))
-        T(update_rows)(w, ldw, (R)scale, n, lanes, x, ldx, m, g, ldg);
+        OF(update_rows)(w, ldw, (R)scale, n, lanes, x, ldx, m, g, ldg);
     else
-        T(product)(w, ldw, x, 1, ldx, g, ldg, m, n, lanes, (T(finish)){0, NULL, (R)scale});
+        OF(product)(w, ldw, x, 1, ldx, g, ldg, m, n, lanes, (OF(finish)){0, NULL, (R)scale});
 }
 
 /* --- sums --- */
 
-static void T(add)(void *y_, const void *x_, ptrdiff_t n)
+static void OF(add)(void *y_, const void *x_, ptrdiff_t n)
 {
     R *y = y_;
     const R *x = x_;
     EACH(i, n) y[i] += x[i];
 }
 
-static void T(add_scaled)(void *y_, double scale, const void *x_, ptrdiff_t n)
+static void OF(add_scaled)(void *y_, double scale, const void *x_, ptrdiff_t n)
 {
     R *y = y_;
     const R *x = x_, t = (R)scale;
     EACH(i, n) y[i] += t * x[i];
 }
 
-static void T(add_product)(void *y_, const void *a_, const void *b_, ptrdiff_t n)
+static void OF(add_product)(void *y_, const void *a_, const void *b_, ptrdiff_t n)
 {
     R *y = y_;
     const R *a = a_, *b = b_;
     EACH(i, n) y[i] += a[i] * b[i];
 }
 
-static void T(add_number)(void *y_, double x, ptrdiff_t n)
+static void OF(add_number)(void *y_, double x, ptrdiff_t n)
 {
     R *y = y_;
     const R t = (R)x;
@@ -378,7 +378,7 @@ static void T(add_number)(void *y_, double x, ptrdiff_t n)
 }
 
 /* Of products with y, or of x alone.  Eight sums hide the latency; pieces, so that errors of floats do not pile up. */
-INLINE double T(reduce)(const R *x, const R *y, ptrdiff_t n)
+INLINE double OF(reduce)(const R *x, const R *y, ptrdiff_t n)
 {
     double total = 0.0;
     while (n > 0) {
@@ -396,7 +396,7 @@ INLINE double T(reduce)(const R *x, const R *y, ptrdiff_t n)
             rest += y ? x[i] * y[i] : x[i];
         UNROLL for (int h = 4; h; h /= 2)
             UNROLL for (int v = 0; v < h; v++) s[v] += s[v + h];
-        total += (double)(T(total)(s[0]) + rest);
+        total += (double)(OF(total)(s[0]) + rest);
         x += stop;
         y = y ? y + stop : y;
         n -= stop;
@@ -404,17 +404,17 @@ INLINE double T(reduce)(const R *x, const R *y, ptrdiff_t n)
     return total;
 }
 
-static double T(sum)(const void *x, ptrdiff_t n)
+static double OF(sum)(const void *x, ptrdiff_t n)
 {
-    return T(reduce)(x, NULL, n);
+    return OF(reduce)(x, NULL, n);
 }
 
-static double T(dot)(const void *x, const void *y, ptrdiff_t n)
+static double OF(dot)(const void *x, const void *y, ptrdiff_t n)
 {
-    return T(reduce)(x, y, n);
+    return OF(reduce)(x, y, n);
 }
 
-static void T(add_rows)(void *y_, const void *x_, ptrdiff_t ldx, int n, int lanes)
+static void OF(add_rows)(void *y_, const void *x_, ptrdiff_t ldx, int n, int lanes)
 {
     R *y = y_;
     const R *x = x_;
@@ -440,7 +440,7 @@ static void T(add_rows)(void *y_, const void *x_, ptrdiff_t ldx, int n, int lane
     }
 }
 
-static int T(not_finite)(const void *x_, ptrdiff_t n)
+static int OF(not_finite)(const void *x_, ptrdiff_t n)
 {
     const R *x = x_;
     ptrdiff_t i = 0;
@@ -448,13 +448,13 @@ static int T(not_finite)(const void *x_, ptrdiff_t n)
     UNROLL for (int v = 0; v < 4; v++) s[v] = ZERO;
     for (; i + 4 * VW <= n; i += 4 * VW)
         UNROLL for (int v = 0; v < 4; v++) s[v] += 0 * LOAD(x + i + v * VW); /* 0 or NaN */
-    R t = T(total)((s[0] + s[1]) + (s[2] + s[3]));
+    R t = OF(total)((s[0] + s[1]) + (s[2] + s[3]));
     for (; i < n; i++)
         t += 0 * x[i];
     return t != t;
 }
 
-static int T(beyond)(const void *x_, ptrdiff_t n)
+static int OF(beyond)(const void *x_, ptrdiff_t n)
 {
     const R *x = x_;
     const R factor = BEYOND;
@@ -463,14 +463,14 @@ static int T(beyond)(const void *x_, ptrdiff_t n)
     UNROLL for (int v = 0; v < 4; v++) s[v] = ZERO;
     for (; i + 4 * VW <= n; i += 4 * VW)
         UNROLL for (int v = 0; v < 4; v++) s[v] += 0 * (factor * LOAD(x + i + v * VW)); /* 0 or NaN */
-    R t = T(total)((s[0] + s[1]) + (s[2] + s[3]));
+    R t = OF(total)((s[0] + s[1]) + (s[2] + s[3]));
     for (; i < n; i++)
         t += 0 * (factor * x[i]);
     return t != t;
 }
 
-static void T(turn)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_t ldfrom, int rows, int columns,
-                    int accumulate)
+static void OF(transpose)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_t ldfrom, int rows, int columns,
+                          int accumulate)
 {
     R *to = to_;
     const R *from = from_;
@@ -480,7 +480,7 @@ static void T(turn)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_t ldfr
         for (; j + VW <= columns; j += VW) {
             vec s[VW];
             UNROLL for (int v = 0; v < VW; v++) s[v] = LOAD(from + (i + v) * ldfrom + j);
-            T(flip)(s);
+            OF(transpose_square)(s);
             R *p = to + j * ldto + i;
             if (accumulate)
                 UNROLL for (int v = 0; v < VW; v++) STORE(p + v * ldto, LOAD(p + v * ldto) + s[v]);
@@ -504,17 +504,17 @@ static void T(turn)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_t ldfr
 #define GET(p) LOAD_SOME(p + i, 0)
 
 /* An operand that is one number is spread over a temporary: one loop for an operation instead of three. */
-static void T(spread)(R *to, R x, ptrdiff_t n)
+static void OF(broadcast)(R *to, R x, ptrdiff_t n)
 {
     EACH(i, n < CHUNK ? n : CHUNK) to[i] = x;
 }
 
-static void T(binary)(int op, int mode, void *out_, const void *a_, const void *b_, ptrdiff_t n)
+static void OF(binary)(int op, int mode, void *out_, const void *a_, const void *b_, ptrdiff_t n)
 {
     R one[CHUNK];
     const ptrdiff_t step = mode == FS_VECTORS ? n : CHUNK;
     if (mode != FS_VECTORS)
-        T(spread)(one, mode == FS_A_IS_ONE ? *(const R *)a_ : *(const R *)b_, n);
+        OF(broadcast)(one, mode == FS_A_IS_ONE ? *(const R *)a_ : *(const R *)b_, n);
     for (ptrdiff_t at = 0; at < n; at += step) {
         const ptrdiff_t length = n - at < step ? n - at : step;
         const R *a = mode == FS_A_IS_ONE ? one : (const R *)a_ + at;
@@ -533,13 +533,13 @@ static void T(binary)(int op, int mode, void *out_, const void *a_, const void *
     }
 }
 
-static void T(binary_backward)(int op, int mode, void *da, void *db, const void *a_, const void *b_, const void *v_,
-                               const void *g_, ptrdiff_t n)
+static void OF(binary_backward)(int op, int mode, void *da, void *db, const void *a_, const void *b_, const void *v_,
+                                const void *g_, ptrdiff_t n)
 {
     R one[CHUNK], sums[CHUNK];
     const ptrdiff_t step = mode == FS_VECTORS ? n : CHUNK;
     if (mode != FS_VECTORS)
-        T(spread)(one, mode == FS_A_IS_ONE ? *(const R *)a_ : *(const R *)b_, n);
+        OF(broadcast)(one, mode == FS_A_IS_ONE ? *(const R *)a_ : *(const R *)b_, n);
     for (int right = 0; right < 2; right++) { /* not both in one loop: da may be db */
         R *d = right ? db : da;
         const int to_one = mode == (right ? FS_B_IS_ONE : FS_A_IS_ONE);
@@ -547,7 +547,7 @@ static void T(binary_backward)(int op, int mode, void *da, void *db, const void 
         if (d == NULL)
             continue;
         if (to_one && op <= FS_MUL) {
-            const R t = (R)(op == FS_MUL ? T(dot)(g_, right ? a_ : b_, n) : T(sum)(g_, n));
+            const R t = (R)(op == FS_MUL ? OF(dot)(g_, right ? a_ : b_, n) : OF(sum)(g_, n));
             d[0] += op == FS_SUB && right ? -t : t;
             continue;
         }
@@ -576,14 +576,14 @@ static void T(binary_backward)(int op, int mode, void *da, void *db, const void 
             }
 #undef INTO
             if (to_one)
-                total += T(sum)(sums, length);
+                total += OF(sum)(sums, length);
         }
         if (to_one)
             d[0] += (R)total;
     }
 }
 
-static void T(unary)(int op, void *out_, const void *a_, ptrdiff_t n)
+static void OF(unary)(int op, void *out_, const void *a_, ptrdiff_t n)
 {
     R *out = out_;
     const R *a = a_;
@@ -592,15 +592,15 @@ static void T(unary)(int op, void *out_, const void *a_, ptrdiff_t n)
     case FS_RELU: VECTORS(i, n, STORE_SOME(out + i, SELECT(GET(a) <= 0, ZERO, GET(a)))) break; /* NaN stays */
     case FS_ABS: EACH(i, n) out[i] = MATH(fabs)(a[i]); break;
     case FS_SQRT: EACH(i, n) out[i] = MATH(sqrt)(a[i]); break;
-    case FS_EXP: VECTORS(i, n, STORE_SOME(out + i, T(exp)(GET(a)))) break;
+    case FS_EXP: VECTORS(i, n, STORE_SOME(out + i, OF(exp)(GET(a)))) break;
     case FS_LOG: EACH(i, n) out[i] = MATH(log)(a[i]); break;
-    case FS_TANH: VECTORS(i, n, STORE_SOME(out + i, T(tanh)(GET(a)))) break;
-    case FS_SIGMOID: VECTORS(i, n, STORE_SOME(out + i, T(sigmoid)(GET(a)))) break;
+    case FS_TANH: VECTORS(i, n, STORE_SOME(out + i, OF(tanh)(GET(a)))) break;
+    case FS_SIGMOID: VECTORS(i, n, STORE_SOME(out + i, OF(sigmoid)(GET(a)))) break;
     case FS_SQUARE: EACH(i, n) out[i] = a[i] * a[i]; break;
     }
 }
 
-static void T(unary_backward)(int op, void *da, const void *a_, const void *v_, const void *g_, ptrdiff_t n)
+static void OF(unary_backward)(int op, void *da, const void *a_, const void *v_, const void *g_, ptrdiff_t n)
 {
     R *to = da;
     const R *a = a_, *v = v_, *g = g_;
@@ -619,7 +619,7 @@ static void T(unary_backward)(int op, void *da, const void *a_, const void *v_, 
     case FS_TANH: EACH(i, n) to[i] += g[i] * ((1 - v[i]) * (1 + v[i])); break;
     case FS_SIGMOID: /* not v * (1 - v), which loses the tail */
         VECTORS(i, n, {
-            const vec e = T(exp)(-T(magnitude)(GET(a)));
+            const vec e = OF(exp)(-OF(magnitude)(GET(a)));
             STORE_SOME(to + i, GET(to) + GET(g) * (e / ((1 + e) * (1 + e))));
         })
         break;
@@ -637,14 +637,14 @@ static void T(unary_backward)(int op, void *da, const void *a_, const void *v_, 
     case 5: INTO(>=) break;                                                                                            \
     }
 
-static void T(choose)(int comparison, int ones, void *out_, const void *a_, const void *b_, const void *c_,
+static void OF(where)(int comparison, int ones, void *out_, const void *a_, const void *b_, const void *c_,
                       const void *d_, ptrdiff_t n)
 {
     R one[4][CHUNK];
     const R *from[4] = {a_, b_, c_, d_};
     for (int k = 0; k < 4; k++)
         if (ones >> k & 1)
-            T(spread)(one[k], *from[k], n);
+            OF(broadcast)(one[k], *from[k], n);
     for (ptrdiff_t at = 0; at < n; at += CHUNK) {
         const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
         const R *a = ones & 1 ? one[0] : from[0] + at, *b = ones & 2 ? one[1] : from[1] + at;
@@ -656,15 +656,15 @@ static void T(choose)(int comparison, int ones, void *out_, const void *a_, cons
     }
 }
 
-static void T(choose_backward)(int comparison, int ones, int outcome, void *to_, const void *a_, const void *b_,
+static void OF(where_backward)(int comparison, int ones, int outcome, void *to_, const void *a_, const void *b_,
                                const void *g_, ptrdiff_t n)
 {
     R one[2][CHUNK], sums[CHUNK];
     double total = 0.0;
     if (ones & 1)
-        T(spread)(one[0], *(const R *)a_, n);
+        OF(broadcast)(one[0], *(const R *)a_, n);
     if (ones & 2)
-        T(spread)(one[1], *(const R *)b_, n);
+        OF(broadcast)(one[1], *(const R *)b_, n);
     for (ptrdiff_t at = 0; at < n; at += CHUNK) {
         const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
         const R *a = ones & 1 ? one[0] : (const R *)a_ + at, *b = ones & 2 ? one[1] : (const R *)b_ + at;
@@ -680,27 +680,27 @@ static void T(choose_backward)(int comparison, int ones, int outcome, void *to_,
         COMPARISONS(INTO)
 #undef INTO
         if (ones & 4)
-            total += T(sum)(sums, length);
+            total += OF(sum)(sums, length);
     }
     if (ones & 4)
         *(R *)to_ += (R)total;
 }
 #undef COMPARISONS
 
-static void T(better)(int least, int one, void *best_, void *place_, const void *x_, double k_, ptrdiff_t n)
+static void OF(better)(int least, int one, void *best_, void *place_, const void *x_, double k_, ptrdiff_t n)
 {
     R same[CHUNK], *best = best_, *place = place_;
     const R *x = x_, k = (R)k_;
     if (one)
-        T(spread)(same, *x, n);
+        OF(broadcast)(same, *x, n);
     for (ptrdiff_t at = 0; at < n; at += CHUNK, best += CHUNK, place += CHUNK, x += one ? 0 : CHUNK) {
         const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
         const R *from = one ? same : x;
 #define INTO(is)                                                                                                       \
     VECTORS(i, length, {                                                                                               \
         const vec held = GET(best), y = GET(from);                                                                     \
-        STORE_SOME(place + i, SELECT((held is y) | (held != held), GET(place), ZERO + k));                              \
-        STORE_SOME(best + i, SELECT((held is y) | (held != held), held, y));                                            \
+        STORE_SOME(place + i, SELECT((held is y) | (held != held), GET(place), ZERO + k));                             \
+        STORE_SOME(best + i, SELECT((held is y) | (held != held), held, y));                                           \
     })
         if (least) {
             INTO(<=)
@@ -711,7 +711,7 @@ static void T(better)(int least, int one, void *best_, void *place_, const void 
     }
 }
 
-static void T(best)(int least, void *best_, void *place_, const void *z_, ptrdiff_t ldz, int n, int lanes)
+static void OF(best)(int least, void *best_, void *place_, const void *z_, ptrdiff_t ldz, int n, int lanes)
 {
     R *best = best_, *place = place_;
     for (int l = 0; l < lanes; l++) {
@@ -729,7 +729,7 @@ static void T(best)(int least, void *best_, void *place_, const void *z_, ptrdif
                 top = SELECT(x > top, x, top);
                 nan = SELECT(x != x, x, nan);
             })
-        const R is = T(one_of)(T(spread_greatest)(top)), greatest = least ? -is : is, any = T(total)(nan);
+        const R is = OF(first_of)(OF(greatest_everywhere)(top)), greatest = least ? -is : is, any = OF(total)(nan);
         int k = 0;
         if (any != any)
             while (z[k] == z[k])
@@ -746,9 +746,9 @@ static void T(best)(int least, void *best_, void *place_, const void *z_, ptrdif
 
 #define IS_INFINITE(x) __builtin_expect((x) == (R)INFINITY || (x) == -(R)INFINITY, 0)
 
-/* p = softmax(z) where the greatest of z is infinite: those at +inf share the whole; if all are -inf nothing has a share.
+/* p = softmax(z) where the greatest of z is infinite: those at +inf share the whole; if all are -inf none has a share.
  * NaN stays.  p may be z. */
-static __attribute__((noinline, cold)) void T(softmax_of_infinities)(R *p, const R *z, int n, R top, R *total)
+static __attribute__((noinline, cold)) void OF(softmax_of_infinities)(R *p, const R *z, int n, R top, R *total)
 {
     R sum = 0;
     for (int i = 0; i < n; i++)
@@ -759,23 +759,24 @@ static __attribute__((noinline, cold)) void T(softmax_of_infinities)(R *p, const
 }
 
 /* p = softmax(z); the greatest of z and the sum of the exponentials of what is left of each. */
-INLINE void T(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
+INLINE void OF(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
 {
     const vec none = ZERO - (R)INFINITY; /* beyond the row: exp(-inf) is 0 */
     vec top, sum;
     if (n <= 2 * VW) { /* few classes: all in registers */
         const int left = n < VW ? n : VW, right = n - left;
-        const vec x = T(load_some)(z, left, -(R)INFINITY), y = right ? T(load_some)(z + VW, right, -(R)INFINITY) : none;
-        top = T(spread_greatest)(SELECT(y > x, y, x));
-        if (IS_INFINITE(T(one_of)(top))) {
-            T(softmax_of_infinities)(p, z, n, *greatest = T(one_of)(top), total);
+        const vec x = OF(load_some)(z, left, -(R)INFINITY);
+        const vec y = right ? OF(load_some)(z + VW, right, -(R)INFINITY) : none;
+        top = OF(greatest_everywhere)(SELECT(y > x, y, x));
+        if (IS_INFINITE(OF(first_of)(top))) {
+            OF(softmax_of_infinities)(p, z, n, *greatest = OF(first_of)(top), total);
             return;
         }
-        const vec e = T(exp)(x - top), f = right ? T(exp)(y - top) : ZERO;
-        sum = T(spread_sum)(e + f);
-        T(store_some)(p, left, e / sum);
+        const vec e = OF(exp)(x - top), f = right ? OF(exp)(y - top) : ZERO;
+        sum = OF(sum_everywhere)(e + f);
+        OF(store_some)(p, left, e / sum);
         if (right)
-            T(store_some)(p + VW, right, f / sum);
+            OF(store_some)(p + VW, right, f / sum);
     } else {
         top = none;
         sum = ZERO;
@@ -783,30 +784,30 @@ INLINE void T(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
             const vec t = LOAD_SOME(z + i, -(R)INFINITY);
             top = SELECT(t > top, t, top);
         })
-        top = T(spread_greatest)(top);
-        if (IS_INFINITE(T(one_of)(top))) {
-            T(softmax_of_infinities)(p, z, n, *greatest = T(one_of)(top), total);
+        top = OF(greatest_everywhere)(top);
+        if (IS_INFINITE(OF(first_of)(top))) {
+            OF(softmax_of_infinities)(p, z, n, *greatest = OF(first_of)(top), total);
             return;
         }
         VECTORS(i, n, {
-            const vec e = T(exp)(LOAD_SOME(z + i, -(R)INFINITY) - top);
+            const vec e = OF(exp)(LOAD_SOME(z + i, -(R)INFINITY) - top);
             STORE_SOME(p + i, e);
             sum += e;
         })
-        sum = T(spread_sum)(sum);
+        sum = OF(sum_everywhere)(sum);
         VECTORS(i, n, STORE_SOME(p + i, LOAD_SOME(p + i, 0) / sum))
     }
-    *greatest = T(one_of)(top);
-    *total = T(one_of)(sum);
+    *greatest = OF(first_of)(top);
+    *total = OF(first_of)(sum);
 }
 
-static void T(softmax)(void *p, ptrdiff_t ldp, void *lse_, const void *z, ptrdiff_t ldz, int n, int lanes)
+static void OF(softmax)(void *p, ptrdiff_t ldp, void *lse_, const void *z, ptrdiff_t ldz, int n, int lanes)
 {
     R *lse = lse_, total[CHUNK];
     for (int from = 0; from < lanes; from += CHUNK) {
         const int stop = lanes - from < CHUNK ? lanes : from + CHUNK;
         for (int l = from; l < stop; l++)
-            T(softmax_row)((R *)p + l * ldp, (const R *)z + l * ldz, n, lse + l, total + l - from);
+            OF(softmax_row)((R *)p + l * ldp, (const R *)z + l * ldz, n, lse + l, total + l - from);
         for (int l = from; l < stop; l++) /* apart: a call would cost the rows their registers */
             lse[l] += MATH(log)(total[l - from]);
     }
@@ -819,36 +820,36 @@ const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
 #endif
     FS_SET_NAME,
     64 / (int)sizeof(R),
-    T(load_rows),
-    T(compress),
-    T(sparse_affine),
-    T(dense_affine),
-    T(transpose),
-    T(sparse_update),
-    T(sparse_update_one),
-    T(dense_update),
-    T(input_gradient),
-    T(sparse_dot),
-    T(sparse_add),
-    T(binary),
-    T(binary_backward),
-    T(unary),
-    T(unary_backward),
-    T(choose),
-    T(choose_backward),
-    T(better),
-    T(best),
-    T(not_finite),
-    T(beyond),
-    T(add),
-    T(add_scaled),
-    T(add_product),
-    T(add_number),
-    T(sum),
-    T(dot),
-    T(add_rows),
-    T(turn),
-    T(softmax),
+    OF(load_rows),
+    OF(compress),
+    OF(sparse_affine),
+    OF(dense_affine),
+    OF(sparse_transpose),
+    OF(sparse_update),
+    OF(sparse_update_one),
+    OF(dense_update),
+    OF(input_gradient),
+    OF(sparse_dot),
+    OF(sparse_add),
+    OF(binary),
+    OF(binary_backward),
+    OF(unary),
+    OF(unary_backward),
+    OF(where),
+    OF(where_backward),
+    OF(better),
+    OF(best),
+    OF(not_finite),
+    OF(beyond),
+    OF(add),
+    OF(add_scaled),
+    OF(add_product),
+    OF(add_number),
+    OF(sum),
+    OF(dot),
+    OF(add_rows),
+    OF(transpose),
+    OF(softmax),
 };
 
 #undef vec

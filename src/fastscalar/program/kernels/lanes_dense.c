@@ -5,11 +5,11 @@ typedef struct {
     int set;
     const R *bias; /* NULL: zero */
     R scale;
-} T(finish);
+} OF(finish);
 
 /* c[r][0..nv * VW) of sum over k of a[r * ar + k * ak] * b[k][0..nv * VW), r < rows. */
-INLINE void T(tile)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int depth,
-                    T(finish) f, const int rows, const int nv)
+INLINE void OF(tile)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int depth,
+                     OF(finish) f, const int rows, const int nv)
 {
     vec s[ROWS * PANEL], y[PANEL];
     UNROLL for (int i = 0; i < rows * nv; i++) s[i] = ZERO;
@@ -33,15 +33,15 @@ INLINE void T(tile)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak,
 #define REST(some, nv)                                                                                                 \
     case some:                                                                                                         \
         if (some < ROWS)                                                                                               \
-            T(tile)(c + r * ldc, ldc, a + r * ar, ar, ak, b, ldb, depth, f, some < ROWS ? some : 1, nv);               \
+            OF(tile)(c + r * ldc, ldc, a + r * ar, ar, ak, b, ldb, depth, f, some < ROWS ? some : 1, nv);              \
         break;
 #define TILES(nv)                                                                                                      \
-    static void T(tiles##nv)(R * c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb,  \
-                             int rows, int depth, T(finish) f)                                                         \
+    static void OF(tiles##nv)(R * c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, \
+                             int rows, int depth, OF(finish) f)                                                        \
     {                                                                                                                  \
         int r = 0;                                                                                                     \
         for (; r + ROWS <= rows; r += ROWS)                                                                            \
-            T(tile)(c + r * ldc, ldc, a + r * ar, ar, ak, b, ldb, depth, f, ROWS, nv);                                 \
+            OF(tile)(c + r * ldc, ldc, a + r * ar, ar, ak, b, ldb, depth, f, ROWS, nv);                                \
         switch (rows - r) {                                                                                            \
             REST(5, nv)                                                                                                \
             REST(4, nv)                                                                                                \
@@ -59,39 +59,39 @@ TILES(4)
 #undef TILES
 #undef REST
 
-static void T(tiles)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int rows,
-                     int nv, int depth, T(finish) f)
+static void OF(tiles)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int rows,
+                      int nv, int depth, OF(finish) f)
 {
     switch (nv) {
-    case 1: T(tiles1)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
-    case 2: T(tiles2)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+    case 1: OF(tiles1)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+    case 2: OF(tiles2)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
 #if PANEL > 2
-    case 3: T(tiles3)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
-    case 4: T(tiles4)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+    case 3: OF(tiles3)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
+    case 4: OF(tiles4)(c, ldc, a, ar, ak, b, ldb, rows, depth, f); break;
 #endif
     }
 }
 
 /* c[r][0..n) of sum over k < depth of a[r * ar + k * ak] * b[k][0..n): panels of b, DEPTH rows of it at a time. */
-static void T(product)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb, int rows,
-                       int n, int depth, T(finish) f)
+static void OF(product)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak, const R *b, ptrdiff_t ldb,
+                        int rows, int n, int depth, OF(finish) f)
 {
     for (int i = 0; i < n; i += PANEL * VW) {
         const int nv = n - i < PANEL * VW ? (n - i) / VW : PANEL;
-        T(finish) g = f;
+        OF(finish) g = f;
         g.bias = f.bias ? f.bias + i : NULL;
         int k = 0;
         do { /* at least once: a product of depth 0 is the bias */
             const int some = depth - k < DEPTH ? depth - k : DEPTH;
-            T(tiles)(c + i, ldc, a + k * ak, ar, ak, b + k * ldb + i, ldb, rows, nv, some, g);
+            OF(tiles)(c + i, ldc, a + k * ak, ar, ak, b + k * ldb + i, ldb, rows, nv, some, g);
             g.set = 0;
             k += some;
         } while (k < depth);
     }
 }
 
-/* VW sums of products at once, their vectors folded into one: for few lanes turning w does not pay. */
-static void T(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
+/* VW sums of products at once, their vectors added up to one: for few lanes transposing w does not pay. */
+static void OF(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
 {
     int j = 0;
     for (; j < m; j += VW) {
@@ -106,7 +106,7 @@ static void T(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
             const vec y = LOAD(g + i);
             UNROLL for (int v = 0; v < VW; v++) s[v] += y * LOAD(row[v] + i);
         }
-        const vec t = T(fold)(s);
+        const vec t = OF(horizontal_add)(s);
         if (some == VW)
             STORE(dx + j, LOAD(dx + j) + t);
         else {
@@ -118,19 +118,18 @@ static void T(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
     }
 }
 
-static void T(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdiff_t ldw, int n, int m, int lanes,
-                              const void *g_, ptrdiff_t ldg, void *room)
+static void OF(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdiff_t ldw, int n, int m, int lanes,
+                               const void *g_, ptrdiff_t ldg)
 {
     R *dx = dx_;
     const R *w = w_, *g = g_;
-    (void)room;
     if (lanes < 4) {
         for (int l = 0; l < lanes; l++)
-            T(dots)(dx + l * lddx, w, ldw, n, m, g + l * ldg);
+            OF(dots)(dx + l * lddx, w, ldw, n, m, g + l * ldg);
         return;
     }
     R panel[TURNED * PANEL * VW];
-    const T(finish) f = {0, NULL, 1};
+    const OF(finish) f = {0, NULL, 1};
     for (int j = 0; j < m; j += PANEL * VW) {
         const int some = m - j < PANEL * VW ? m - j : PANEL * VW, nv = (some + VW - 1) / VW, ld = nv * VW;
         for (int i = 0; i < n; i += TURNED) {
@@ -140,16 +139,16 @@ static void T(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdiff
                     vec s[VW];
                     UNROLL for (int v = 0; v < VW; v++)
                         s[v] = q * VW + v < some ? LOAD(w + (j + q * VW + v) * ldw + i + p) : ZERO;
-                    T(flip)(s);
+                    OF(transpose_square)(s);
                     UNROLL for (int v = 0; v < VW; v++) STORE(panel + (p + v) * ld + q * VW, s[v]);
                 }
             if (some == ld)
-                T(tiles)(dx + j, lddx, g + i, ldg, 1, panel, ld, lanes, nv, depth, f);
+                OF(tiles)(dx + j, lddx, g + i, ldg, 1, panel, ld, lanes, nv, depth, f);
             else
                 for (int l = 0; l < lanes; l += ROWS) { /* dx has no room beyond m */
                     const int rows = lanes - l < ROWS ? lanes - l : ROWS;
                     R part[ROWS * PANEL * VW] = {0};
-                    T(tiles)(part, ld, g + l * ldg + i, ldg, 1, panel, ld, rows, nv, depth, f);
+                    OF(tiles)(part, ld, g + l * ldg + i, ldg, 1, panel, ld, rows, nv, depth, f);
                     for (int r = 0; r < rows; r++)
                         for (int q = 0; q < some; q++)
                             dx[(l + r) * lddx + j + q] += part[r * ld + q];

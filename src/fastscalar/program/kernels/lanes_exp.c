@@ -7,15 +7,15 @@
 
 #if FS_VECTOR == 32
 #if WIDE
-static const RI T(edge)[2 * VW] = {-1, -1, -1, -1}; /* from VW - some on: `some` times -1, then zeros */
+static const RI OF(edge)[2 * VW] = {-1, -1, -1, -1}; /* from VW - some on: `some` times -1, then zeros */
 #else
-static const RI T(edge)[2 * VW] = {-1, -1, -1, -1, -1, -1, -1, -1};
+static const RI OF(edge)[2 * VW] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #endif
-#define MASK(some) _mm256_loadu_si256((const __m256i *)(T(edge) + VW - (some)))
+#define MASK(some) _mm256_loadu_si256((const __m256i *)(OF(edge) + VW - (some)))
 #endif
 
 /* The first `some` numbers at p, and others as `fill`; likewise stored. */
-INLINE vec T(load_some)(const R *p, int some, R fill)
+INLINE vec OF(load_some)(const R *p, int some, R fill)
 {
 #if FS_VECTOR == 64 && WIDE
     return (vec)_mm512_mask_loadu_pd(_mm512_set1_pd(fill), (__mmask8)((1u << some) - 1), p);
@@ -33,7 +33,7 @@ INLINE vec T(load_some)(const R *p, int some, R fill)
 #endif
 }
 
-INLINE void T(store_some)(R *p, int some, vec v)
+INLINE void OF(store_some)(R *p, int some, vec v)
 {
 #if FS_VECTOR == 64 && WIDE
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << some) - 1), (__m512d)v);
@@ -62,19 +62,19 @@ INLINE void T(store_some)(R *p, int some, vec v)
             __VA_ARGS__;                                                                                               \
         }                                                                                                              \
     }
-#define LOAD_SOME(p, fill) (some == VW ? LOAD(p) : T(load_some)(p, some, fill))
+#define LOAD_SOME(p, fill) (some == VW ? LOAD(p) : OF(load_some)(p, some, fill))
 #define STORE_SOME(p, v)                                                                                               \
     do {                                                                                                               \
         if (some == VW)                                                                                                \
             STORE(p, v);                                                                                               \
         else                                                                                                           \
-            T(store_some)(p, some, v);                                                                                 \
+            OF(store_some)(p, some, v);                                                                                \
     } while (0)
 
 #undef MASK
 #ifdef FS_OWN_EXP
 
-INLINE vec T(magnitude)(vec x)
+INLINE vec OF(magnitude)(vec x)
 {
     return (vec)((ivec)x & ~(ivec)-ZERO);
 }
@@ -97,7 +97,7 @@ INLINE vec T(magnitude)(vec x)
 #endif
 
 /* exp(r) - 1, and k */
-INLINE vec T(expm1_part)(vec x, vec *k)
+INLINE vec OF(expm1_part)(vec x, vec *k)
 {
     static const R term[] = {(R)(1 / 2.0),        (R)(1 / 6.0),         (R)(1 / 24.0),       (R)(1 / 120.0),
                              (R)(1 / 720.0),      (R)(1 / 5040.0),      (R)(1 / 40320.0),    (R)(1 / 362880.0),
@@ -113,27 +113,27 @@ INLINE vec T(expm1_part)(vec x, vec *k)
 }
 
 /* 2^k, a normal number */
-INLINE vec T(power)(vec k)
+INLINE vec OF(power)(vec k)
 {
     return (vec)(((ivec)(k + SHIFTER) + BIAS) << MANTISSA);
 }
 
-INLINE vec T(exp)(vec x)
+INLINE vec OF(exp)(vec x)
 {
     const R low = WIDE ? -746 : -104, high = WIDE ? 710 : 89;
     vec k;
     x = SELECT(x < low, ZERO + low, x);
     x = SELECT(x > high, ZERO + high, x);
-    const vec y = 1 + T(expm1_part)(x, &k), half = (k * (R)0.5 + SHIFTER) - SHIFTER;
-    return y * T(power)(half) * T(power)(k - half); /* in two steps: 2^k may be subnormal or too great */
+    const vec y = 1 + OF(expm1_part)(x, &k), half = (k * (R)0.5 + SHIFTER) - SHIFTER;
+    return y * OF(power)(half) * OF(power)(k - half); /* in two steps: 2^k may be subnormal or too great */
 }
 
-INLINE vec T(tanh)(vec a)
+INLINE vec OF(tanh)(vec a)
 {
-    vec k, x = -2 * T(magnitude)(a);
+    vec k, x = -2 * OF(magnitude)(a);
     x = SELECT(x < -60, ZERO - 60, x);
-    const vec y = T(expm1_part)(x, &k), s = T(power)(k), e = s * y + (s - 1); /* exp(-2 |a|) - 1 */
-    return (vec)((ivec)T(magnitude)(e / (2 + e)) | ((ivec)a & (ivec)-ZERO));
+    const vec y = OF(expm1_part)(x, &k), s = OF(power)(k), e = s * y + (s - 1); /* exp(-2 |a|) - 1 */
+    return (vec)((ivec)OF(magnitude)(e / (2 + e)) | ((ivec)a & (ivec)-ZERO));
 }
 
 #undef SHIFTER
@@ -153,14 +153,14 @@ INLINE vec T(tanh)(vec a)
             t[i] = MATH(f)(t[i]);                                                                                      \
         return LOAD(t);                                                                                                \
     }
-INLINE vec T(magnitude)(vec x) EACH_OF(x, fabs)
-INLINE vec T(exp)(vec x) EACH_OF(x, exp)
-INLINE vec T(tanh)(vec x) EACH_OF(x, tanh)
+INLINE vec OF(magnitude)(vec x) EACH_OF(x, fabs)
+INLINE vec OF(exp)(vec x) EACH_OF(x, exp)
+INLINE vec OF(tanh)(vec x) EACH_OF(x, tanh)
 #undef EACH_OF
 #endif
 
-INLINE vec T(sigmoid)(vec a)
+INLINE vec OF(sigmoid)(vec a)
 {
-    const vec e = T(exp)(-T(magnitude)(a)); /* never overflows */
+    const vec e = OF(exp)(-OF(magnitude)(a)); /* never overflows */
     return SELECT(a >= 0, ZERO + 1, e) / (1 + e);
 }
