@@ -258,6 +258,9 @@ class Expressions:
         ways += [f"fs.dot({v}, {v})", f"sum(e * e for e in {v})", f"sorted({v})[{i}]",
                  f"fs.squared_loss({v}, [{', '.join(['1.0'] * n)}])",
                  f"sum(e for e in {v} if e > {self.constant()})"]  # fmt: skip
+        place = f"fs.{self.draw.choice(['argmax', 'argmin'])}({v})"
+        ways += [f"{place} * {self.atom(s)}", f"fs.where({place} == {i}, {self.atom(s)}, {self.constant()})"]
+        ways += [f"{u}[{place}]" for u, m in [*s.vectors, *s.arrays] if m >= n][-3:]
         other = [u for u in s.vectors if u[1] == n]
         if other:
             u = self.draw.choice(other)[0]
