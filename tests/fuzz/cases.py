@@ -22,6 +22,7 @@ from .rounding import AVAILABLE, noisy, scattered
 NAME = "<case>"
 READINGS = ("float(", "int(", "round(", "tolist(", ":.1f}")
 SAMPLES = 24
+GRAIN = 2.0**24  # multiples of 1 / GRAIN up to GRAIN, and some thousand of them, are added exactly in any order
 
 
 class Unstable(Exception):
@@ -155,7 +156,13 @@ class Case:
                 np.asarray(x).tobytes() for x in (some.value, *some.arguments, *some.leaves) if x is not None
             ]:
                 return True
-        return False
+        return self.is_fine(i)
+
+    def is_fine(self, i: int) -> bool:
+        """Whether a number in the plain function has so many digits that sums of such are exact in some orders only."""
+        result = self.function(*self.row(i))
+        numbers = [node.data for node in _inspect._reached(result)] if isinstance(result, fs.Tensor) else []
+        return any(math.isfinite(x) and (x * GRAIN % 1.0 != 0.0 or abs(x) > GRAIN) for x in numbers)
 
     def lost(self, i: int) -> tuple[set[int], set[int]]:
         """The lines at which a number is read that depends on an argument, or on a leaf, as `fs.grad` says it."""

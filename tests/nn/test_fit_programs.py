@@ -200,3 +200,19 @@ def test_a_net_that_raises_in_any_of_its_calls_makes_fit_raise_that(kind, call, 
         assert net.linear.w.numpy().tolist() == before.tolist()
     net.call = -1  # the optimiser and the net go on as if nothing had been
     fit(net, X, y, optimizer=optimizer, epochs=1, **given)
+
+
+def test_a_loss_that_is_a_parameter_is_what_it_was_before_the_step():
+    """Row by row in Python, since each row is read as a number."""
+    X, k = np.array([0.3, 0.7, 1.1, 1.9]), np.array([0, 1, 0, 1])
+
+    def trained(compiled):
+        w = fs.to_tensor([3.0, 5.0])
+        step = fs.compile(lambda x, k: w[k] if float(x) > 0.0 else x)
+        history = fs.fit(
+            step, X, k, optimizer=fs.SGD(lr=0.5), batch_size=1, shuffle=False, progress=False, schedule=None,
+            compile=compiled, epochs=1,
+        )  # fmt: skip
+        return history.loss[0], w.numpy().tolist()
+
+    assert trained(True) == trained(False) == (3.75, [2.0, 4.0])

@@ -57,6 +57,10 @@ def filled(x):
     return x * table[0]
 
 
+def number(a):
+    return float(a)
+
+
 LOST = {
     "math.exp": lambda x: x * pymath.exp(x),
     "math.sqrt": lambda x: x * pymath.sqrt(x),
@@ -66,6 +70,7 @@ LOST = {
     "a filled array": filled,
     "np.exp of float": lambda x: x * np.exp(float(x)),
     "hidden in a call": lambda x: x + pymath.hypot(x, 1.0),
+    "where nothing was lost before": lambda x: x * (number(fs.Tensor(2.0)) + number(x)),
     "what was chosen": lambda x: x * float(fs.where(x > -1e9, x * 2.0, 1.0)),
     "the largest": lambda x: x * float(fs.max([-1e9, x, x - 1.0])),
 }

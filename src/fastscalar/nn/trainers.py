@@ -169,15 +169,16 @@ class EagerProgramTrainer:
                 batch = order[first : first + count]
                 with rows_named():
                     losses, _, _ = self.program.eager_losses(self.rows, batch)
-                for i, loss in zip(batch.tolist(), losses, strict=True):
-                    if not math.isfinite(loss.item()):
-                        raise self.course.bad_loss(loss.item(), [i])
+                values = [loss.data for loss in losses]      # before the step: one may be a parameter itself
+                for i, value in zip(batch.tolist(), values, strict=True):
+                    if not math.isfinite(value):
+                        raise self.course.bad_loss(value, [i])
                 self.bind()
                 optimizer.zero_grad()
                 for loss in losses:
                     loss.backward(accumulate=True)
                 step_by_mean(optimizer, count, self.course)
-                total += sum(loss.item() for loss in losses)
+                total += sum(values)
                 bar.update(count)
             if self.alone:
                 settle(self.course, self.program)

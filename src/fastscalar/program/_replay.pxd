@@ -95,6 +95,7 @@ cdef class Replay:
     cdef bint uniform_missed, uniform_suspect, uniform_unsure
     cdef bint watch                  # whether it says what is UNSURE
     cdef bint wild                   # weights are so large, or not finite
+    cdef bint whole                  # all rows of the calls that add up gradients have theirs in the sum
     cdef bint first_call, last_call  # of those that add up gradients
     # a run, shared by its threads
     cdef int mode

@@ -518,9 +518,11 @@ cdef class Replay:
         Of several calls that add up, the first and the last say so."""
         self.first_call, self.last_call = first, last
         self.go(ARGUMENTS if arguments else PARAMETERS, rows, values, status, self.batch)
-        if last and self.watch and self.K.not_finite(self.UA, self.plan.n_uniform):
+        self.whole = (self.whole or first) and not np.asarray(status).any()
+        if last and self.whole and self.watch and self.K.not_finite(self.UA, self.plan.n_uniform):
             np.bitwise_or(status, UNSURE, out=status)        # the rows' gradients are added up in some order
-        return not np.asarray(status).any()
+            self.whole = False
+        return self.whole
 
     def train(self, rows, int batch_rows, rates, double total_loss):
         """Steps over rows in their order: (rows done, total_loss with their losses).  Stops before a batch that misses

@@ -24,7 +24,8 @@ cdef class Recording(Recorder):
     cdef bint closed
     cdef object context
     cdef readonly list lost         # places where a number with a gradient became one without
-    cdef set asked                  # those that were looked at
+    cdef set said                   # these places, and
+    cdef set without                # nodes that were found to have no gradient
     cdef dict lists                 # decision that a whole number was read as -> the Tensors that it was an index of
 
     cdef bint is_stopped(self, int i) except -1

@@ -76,7 +76,7 @@ cdef class Recording(Recorder):
     """Context in which calls of this thread are written down as a program."""
 
     def __init__(self):
-        self.lost, self.asked = [], set()
+        self.lost, self.said, self.without = [], set(), set()
         self.inputs, self.stopped, self.codes = [], [], []
         self.code_numbers, self.copies, self.lists = {}, {}, {}
 
@@ -133,10 +133,9 @@ cdef class Recording(Recorder):
             self.find_list(self.n - 1, node)
         if how in LOSING and self.depth == 0 and self.decisions[self.n - 1].code >= 0:
             place = self.codes[self.decisions[self.n - 1].code], self.decisions[self.n - 1].instruction
-            if place not in self.asked:          # once a place: to look takes as long as the graph is
-                self.asked.add(place)
-                if self.has_gradient(node):
-                    self.lost.append(place)
+            if place not in self.said and self.has_gradient(node):
+                self.said.add(place)
+                self.lost.append(place)
         return 0
 
     cdef int find_list(self, Py_ssize_t decision, int node) except -1:
@@ -169,8 +168,11 @@ cdef class Recording(Recorder):
         return False
 
     cdef bint has_gradient(self, int node) except -1:
-        """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers."""
+        """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers.
+
+        No node is looked at twice: `without` are those that were found to have none."""
         cdef int i
+        cdef list seen = []
         cdef bint found = False
         cdef Wide *q
         cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
@@ -181,8 +183,9 @@ cdef class Recording(Recorder):
             while i > 0 and not found:
                 T.at = i                         # what is still marked is cleared from here on
                 T.mark[i] = 0
+                seen.append(i)
                 q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
-                if self.is_stopped(i):
+                if i in self.without or self.is_stopped(i):
                     pass
                 elif T.record[i].op > WIDE:
                     see(T.record[i].a)
@@ -203,6 +206,8 @@ cdef class Recording(Recorder):
                 i = previous(i)
         finally:
             end_sweep()
+        if not found:
+            self.without.update(seen)
         return found
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
