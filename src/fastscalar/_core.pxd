@@ -1,7 +1,8 @@
 # The data sheet of `_core`: its classes, its globals, and what other modules may use.  Private, not an API.
 #
 # The structs are in `engine/tape.pxd`.  Parts of `_core` that are `cdef inline` functions stand in the other .pxd files
-# of `engine/`: compiled into the module that cimports them, so that a call costs what it did in one file.
+# of `engine/`: compiled into the module that cimports them, so that a call costs what it did in one file.  They cimport
+# from here, and this file nothing from them.
 
 from fastscalar.engine.tape cimport *
 
@@ -39,6 +40,10 @@ cdef class ThreadState:
     cdef bint over               # the thread has ended
 
 
+cdef class ThreadEnd:           # dies with the thread, in whose dictionary it is
+    cdef ThreadState state
+
+
 cdef class _Block:              # a context that counts for the thread that enters it
     cdef list entered           # for each time that it was and has not been left: the thread, and what `enter` said
     cdef object enter(self, ThreadState state)
@@ -60,13 +65,18 @@ cdef int programs           # recordings of programs under way
 cdef int lenient_threads    # threads in _ieee
 cdef int tracing            # functions that are being traced
 cdef list states            # every ThreadState
-cdef double *work           # scratch memory of the kernels, see reserve_work
-cdef int *work_int
+cdef tuple REAL             # kinds of numbers, for isinstance
+cdef tuple NUMBER
+cdef tuple COMPLEX
+cdef tuple INTEGER
+cdef tuple FLOATING
+cdef tuple LONG_DOUBLE
+cdef tuple ARRAY
 
-cdef int reserve_work(size_t doubles, size_t ints, str what) except -1
 
 cdef int safepoint(Py_ssize_t need) except -1
 cdef int collect_all() except -1
+cdef ThreadState own_state()
 cdef int lock_nodes() except -1
 cdef void unlock_nodes() noexcept
 cdef bint recording()
@@ -81,6 +91,8 @@ cdef int read_number(Tensor t, str how) except -1
 cdef int node_of_number(double v) except -1
 
 cdef Row *row(int code) noexcept nogil
+cdef object apply_binary(int code, object left, object right)
+cdef object unary(int code, Tensor self)
 cdef str op_name(int code)
 cdef str best_name(int code)
 cdef int as_number(object x, double *v) except -1
@@ -94,13 +106,3 @@ cdef int start_sweep() except -1
 cdef int start_look() except -1
 cdef int sweep(Tensor root, bint accumulate) except -1
 cdef void end_sweep() noexcept
-
-
-# --- parts that other modules use too -------------------------------------------------------------
-#
-# They cimport T from here, so they stand last, and whoever wants one of them cimports this file.
-
-from fastscalar.engine.memory cimport *
-from fastscalar.engine.array_ops cimport *
-from fastscalar.engine.marks cimport mark_node, previous
-from fastscalar.engine.writes cimport has_nodes, moment_of_write, require_unchanged, wrote

@@ -20,29 +20,31 @@ Contract
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
-from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLongAndOverflow, PyLong_Check
+from cpython.long cimport PyLong_AsDouble, PyLong_Check
 from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_GenericSetAttr
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.math cimport INFINITY, NAN, isinf, isnan
+from libc.math cimport NAN, isinf, isnan
 from libc.string cimport memcmp, memset
 
+from fastscalar.engine.memory cimport allocate_zeroed, grow, out_of_memory, resize, set_limit
+from fastscalar.engine.array_ops cimport read_gradient, write_gradient
+from fastscalar.engine.marks cimport clear_run, contribute, forget_sweeps, previous, reach, tidy_sweep, touch
+from fastscalar.engine.writes cimport changed_operand, raise_changed, require_unchanged, wrote
 from fastscalar.engine.array_backward cimport wide_backward, wide_step
 from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_recorded, pin, recorded_gradient,
                                            release_dead)
 from fastscalar.engine.collect cimport YOUNG_BYTES, collect, collect_old, promote
 from fastscalar.engine.formulas cimport *
-from fastscalar.engine.marks cimport clear_run, contribute, reach, touch
+from fastscalar.engine.numbers cimport NO_NUMBER, nearest_double, not_a_number
 from fastscalar.engine.operations cimport fill_table, raise_error
-from fastscalar.engine.parents cimport parents
-from fastscalar.engine.writes cimport changed_in, changed_operand, raise_changed
+from fastscalar.engine.parents cimport emit_custom, parents
+from fastscalar.engine.threads cimport end_thread, forget_thread, fs_here, this_thread
 
 import math
 import numbers
-import operator
 import os
-import threading
 import time
 import warnings
 
@@ -55,7 +57,6 @@ cdef extern from "Python.h":
         void *tp_descr_set
     PyObject *_PyType_Lookup(PyTypeObject *, object)
     void PyType_Modified(PyTypeObject *)
-    PyObject *PyThreadState_GetDict()
 
 cdef extern from *:
     """
@@ -69,31 +70,6 @@ cdef extern from *:
 
 cdef Tape T
 cdef const fs_kernels *K         # the set of kernels in use
-
-# Scratch memory of the kernels.  Whoever emits an instruction reserves what its backward step needs: it never shrinks,
-# so that nothing can fail in the middle of a backward pass.
-
-cdef double *work = NULL
-cdef int *work_int = NULL
-cdef size_t work_size = 0, work_int_size = 0
-
-
-cdef int reserve_work(size_t doubles, size_t ints, str what) except -1:
-    global work, work_int, work_size, work_int_size
-    cdef void *block
-    if doubles > work_size:
-        block = reallocate(work, doubles * sizeof(double))
-        if block == NULL:
-            out_of_memory(what, doubles)
-        work = <double *>block
-        work_size = doubles
-    if ints > work_int_size:
-        block = reallocate(work_int, ints * sizeof(int))
-        if block == NULL:
-            out_of_memory(what, ints)
-        work_int = <int *>block
-        work_int_size = ints
-    return 0
 
 
 # --- the safepoint --------------------------------------------------------------------------------
@@ -176,19 +152,7 @@ cdef Tensor handle_of(int i):
 
 # --- what belongs to a thread ---------------------------------------------------------------------
 #
-# The blocks that a thread is in (no_grad, detect_anomaly, ...), the program that it records, its locks on collection.
-# They end with the thread, also if it dies inside a block (a generator that nobody goes on with), and in a child
-# process after fork, which has only the thread that forked.  The counts, on the tape and here, say whether to look.
-
-cdef extern from *:
-    """
-    #if defined(_MSC_VER)
-    static __declspec(thread) void *fs_here = NULL;
-    #else
-    static __thread void *fs_here = NULL;
-    #endif
-    """
-    void *fs_here                # the ThreadState of this thread; NULL: it has not been in anything yet
+# See `engine/threads.pxd`.
 
 cdef list states = []            # every ThreadState
 cdef int lenient_threads = 0     # threads in _ieee
@@ -203,53 +167,8 @@ cdef class ThreadState:
 @cython.no_gc
 cdef class ThreadEnd:
     """Dies with the thread, in whose dictionary it is."""
-    cdef ThreadState state
-
     def __dealloc__(self):
-        global fs_here
-        if fs_here == <void *>self.state:
-            fs_here = NULL
-        forget_thread(self.state)
-
-
-cdef ThreadState this_thread():
-    """The state of this thread."""
-    global fs_here
-    cdef ThreadState state
-    cdef ThreadEnd end
-    cdef PyObject *own
-    if fs_here != NULL:
-        return <ThreadState>fs_here
-    end = ThreadEnd.__new__(ThreadEnd)
-    state = end.state = ThreadState.__new__(ThreadState)
-    state.watches = []
-    own = PyThreadState_GetDict()
-    if own != NULL:
-        (<dict>own)[ThreadEnd] = end
-    else:
-        Py_INCREF(end)                           # the interpreter is going down
-    states.append(state)
-    fs_here = <void *>state
-    return state
-
-
-cdef void forget_thread(ThreadState state) noexcept:
-    """The thread is not there any more: what it was in does not count."""
-    global lenient_threads, tracing, programs
-    if state.over:
-        return
-    state.over = True
-    states.remove(state)
-    T.quiet -= state.quiet > 0
-    lenient_threads -= state.lenient > 0
-    tracing -= <int>len(state.watches)
-    programs -= state.recorder is not None
-    T.locked -= state.locked
-    state.quiet = state.suspended = state.lenient = state.locked = 0
-    stop_noting(state, state.noting)
-    set_limit()
-    state.watches = []
-    state.recorder = None
+        end_thread(self.state)
 
 
 cdef int lock_nodes() except -1:
@@ -260,43 +179,20 @@ cdef int lock_nodes() except -1:
     return 0
 
 
+cdef ThreadState own_state():
+    """The state of this thread, for other modules."""
+    return this_thread()
+
+
 cdef void unlock_nodes() noexcept:
     (<ThreadState>fs_here).locked -= 1
     T.locked -= 1
     set_limit()
 
 
-cdef int forks = 0               # from the process that imported this to the one that we are in
-
-
-cdef class Lock:
-    """A re-entrant lock that a child process after fork finds open if it was held by a thread that is not there.
-
-    Compiled, so that no interrupt comes between taking the lock and the block that gives it back."""
-    cdef object lock
-    cdef int forks
-
-    def __cinit__(self):
-        self.lock, self.forks = threading.RLock(), forks
-
-    def __enter__(self):
-        if self.forks != forks:
-            self.forks = forks
-            if self.lock.acquire(False):         # nobody had it, or the thread that forked
-                self.lock.release()
-            else:
-                self.lock = threading.RLock()
-        self.lock.acquire()
-
-    def __exit__(self, *error):
-        self.lock.release()
-
-
 def _begin_in_child():
     """After fork: of all threads there is only this one."""
-    global forks
     cdef ThreadState state
-    forks += 1
     if T.sweeping and T.owner != PyThread_get_thread_ident():
         tidy_sweep()
         T.sweeping = False
@@ -384,29 +280,6 @@ cdef class no_grad(_Block):
         return 0
 
 
-class _record:
-    """Context in which the operations of this thread are recorded, also inside `no_grad`; `outside` is what it was."""
-
-    def __enter__(self):
-        cdef ThreadState state = this_thread()
-        self.depth = state.quiet
-        self.outside = state.quiet == 0
-        T.quiet -= state.quiet > 0
-        state.suspended += state.quiet
-        state.quiet = 0
-        set_limit()
-        return self
-
-    def __exit__(self, *exc):
-        cdef ThreadState state = this_thread()
-        cdef int depth = min(<int>self.depth, state.suspended)   # less if a block outside has been left inside
-        if depth:
-            T.quiet += state.quiet == 0
-            state.quiet += depth
-            state.suspended -= depth
-            set_limit()
-
-
 # --- operations -----------------------------------------------------------------------------------
 
 cdef Row[N_CODES] TABLE
@@ -431,25 +304,6 @@ cdef str best_name(int code):
 
 cdef bint lenient():
     return lenient_threads > 0 and fs_here != NULL and (<ThreadState>fs_here).lenient > 0
-
-
-class _ieee:
-    """Context in which the operations of this thread follow IEEE 754 where they would raise: 1 / 0 is inf.
-
-    Derivatives never raise, so neither may their recipes.
-    """
-
-    def __enter__(self):
-        global lenient_threads
-        cdef ThreadState state = this_thread()
-        lenient_threads += state.lenient == 0
-        state.lenient += 1
-
-    def __exit__(self, *exc):
-        global lenient_threads
-        cdef ThreadState state = this_thread()
-        state.lenient -= 1
-        lenient_threads -= state.lenient == 0
 
 
 cdef bint is_error(int code, double a, double b, double v) noexcept nogil:
@@ -504,11 +358,10 @@ cdef inline double evaluate(int code, double a, double b, int left, int right) e
 # --- numbers --------------------------------------------------------------------------------------
 
 # Not written where they are asked for: of the entries of such a tuple Cython ignores that one raised (an interrupt).
-cdef tuple REAL = (np.floating, np.integer, np.bool_, numbers.Real)     # the abstract class last: it takes longest
-cdef tuple NUMBER = (numbers.Number, np.bool_)
-
-cdef enum:
-    NO_NUMBER = 2                # of nearest_double
+REAL = (np.floating, np.integer, np.bool_, numbers.Real)     # the abstract class last: it takes longest
+NUMBER = (numbers.Number, np.bool_)
+COMPLEX, INTEGER, FLOATING, LONG_DOUBLE = (numbers.Complex,), (np.integer,), (np.floating,), (np.longdouble,)
+ARRAY = (np.ndarray,)
 
 
 cdef int as_number(object x, double *v) except -1:
@@ -523,52 +376,6 @@ cdef int as_number(object x, double *v) except -1:
         v[0] = float(x)
         return 1
     return 0
-
-
-cdef int nearest_double(object x, int op, double *y) except? -2:
-    """The double nearest to a number that something is compared with, and on which side of the number it is: 1 above,
-    -1 below, 0 it is the number.  NO_NUMBER if `x` is none (or complex and asked for its order).  So comparisons are
-    as exact as those of Python's floats: 10**400, 2**53 + 1, Fraction(1, 10) are not rounded."""
-    cdef int overflow = 0
-    cdef long long whole
-    if not PyLong_Check(x) and isinstance(x, np.integer):
-        x = operator.index(x)
-    if PyLong_Check(x):
-        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
-        if not overflow and -(1LL << 53) <= whole <= (1LL << 53):
-            y[0] = <double>whole
-            return 0
-    elif isinstance(x, numbers.Complex) and not isinstance(x, REAL):
-        if op != Py_EQ and op != Py_NE:
-            return NO_NUMBER
-        if x.imag != 0.0:
-            return 1
-        x = x.real
-    elif not isinstance(x, NUMBER):
-        return NO_NUMBER
-    try:
-        y[0] = float(x)
-    except OverflowError:
-        y[0] = INFINITY if x > 0 else -INFINITY
-    if isnan(y[0]) or (isinstance(x, np.floating) and not isinstance(x, np.longdouble)):
-        return 0
-    nearest = y[0]
-    try:
-        return 1 if nearest > x else -1 if nearest < x else 0
-    except TypeError:                            # a class that is registered as a number and is only its float
-        return 0
-
-
-cdef object not_a_number(int code, object left, object right):
-    """NotImplemented: Python makes its TypeError of it, and an ndarray of numbers an array of Tensors.
-
-    Of other ndarrays NumPy would speak of concatenation, or of ufuncs.
-    """
-    for x in (left, right):
-        if isinstance(x, np.ndarray) and x.dtype.kind not in "fiubO":
-            raise TypeError(f"unsupported operand type(s) for {op_name(code)}: '{type(left).__name__}' and "
-                            f"'{type(right).__name__}' of {x.dtype}")
-    return NotImplemented
 
 
 cdef object binary_slow(int code, object left, object right):
@@ -620,6 +427,11 @@ cdef inline object binary(int code, object left, object right):
     return binary_slow(code, left, right)
 
 
+cdef object apply_binary(int code, object left, object right):
+    """`binary`, for other modules."""
+    return binary(code, left, right)
+
+
 cdef object unary(int code, Tensor self):
     cdef int a
     cdef double x, v
@@ -647,25 +459,6 @@ def _register(number, backward):
     global on_number, record_backward
     on_number = number
     record_backward = backward
-
-
-cdef class _Watch:
-    """Context in which this thread traces a function; the base of what `derivatives` makes of it."""
-
-    def __enter__(self):
-        global tracing
-        this_thread().watches.append(self)
-        tracing += 1
-
-    def __exit__(self, *exc):
-        global tracing
-        this_thread().watches.pop()
-        tracing -= 1
-
-
-def _watches():
-    """What this thread traces, the innermost last."""
-    return this_thread().watches
 
 
 # --- the recording of programs --------------------------------------------------------------------
@@ -710,27 +503,6 @@ cdef Recorder recording_here():
     if not programs or fs_here == NULL:
         return None
     return (<ThreadState>fs_here).recorder
-
-
-def _set_recording(Recorder recording):
-    """Begin (or, with None, end) the recording of a program in this thread; collection is locked out meanwhile."""
-    global programs
-    cdef ThreadState state = this_thread()
-    if recording is None:
-        programs -= state.recorder is not None
-        state.recorder = None
-        unlock_nodes()
-    else:
-        if state.recorder is not None:
-            raise RuntimeError("a compiled function inside the recording of another one")
-        lock_nodes()
-        state.recorder = recording
-        programs += 1
-
-
-def _recording():
-    """Whether this thread records a program."""
-    return recording_here() is not None
 
 
 cdef int forbid(str what) except -1:
@@ -815,9 +587,7 @@ cdef class Tensor:
                 T.wide[T.record[i].a].handles -= 1
 
     def __repr__(self):
-        if programs:
-            read_number(self, "repr()")
-        return f"Tensor(data={T.value[self.index]!r})"
+        return f"Tensor(data={number_of(self, 'repr()')!r})"
 
     # NumPy's scalars leave operators to us; at once, since `left_operands.h`.  Its arrays do not: they make arrays of
     # Tensors.
@@ -828,9 +598,7 @@ cdef class Tensor:
     def __float__(self):
         if tracing:
             on_number(self)
-        if programs:
-            read_number(self, "float()")
-        return T.value[self.index]
+        return number_of(self, "float()")
 
     def __bool__(self):
         if programs and recording_here() is not None:
@@ -838,29 +606,19 @@ cdef class Tensor:
         return T.value[self.index] != 0.0
 
     def __int__(self):
-        if programs:
-            read_number(self, "int()")
-        return int(T.value[self.index])
+        return int(number_of(self, "int()"))
 
     def __round__(self, digits=None):
-        if programs:
-            read_number(self, "round()")
-        return round(T.value[self.index], digits)
+        return round(number_of(self, "round()"), digits)
 
     def __floor__(self):
-        if programs:
-            read_number(self, "floor()")
-        return math.floor(T.value[self.index])
+        return math.floor(number_of(self, "floor()"))
 
     def __ceil__(self):
-        if programs:
-            read_number(self, "ceil()")
-        return math.ceil(T.value[self.index])
+        return math.ceil(number_of(self, "ceil()"))
 
     def __trunc__(self):
-        if programs:
-            read_number(self, "int()")
-        return math.trunc(T.value[self.index])
+        return math.trunc(number_of(self, "int()"))
 
     def __format__(self, spec):
         if programs and spec:
@@ -949,9 +707,7 @@ cdef class Tensor:
 
         `backward()` through one of these that has to read it is a RuntimeError: it would be the derivative at no point.
         """
-        if programs:
-            read_number(self, ".data")
-        return T.value[self.index]
+        return number_of(self, ".data")
 
     @data.setter
     def data(self, value):
@@ -984,9 +740,7 @@ cdef class Tensor:
 
     def item(self):
         """The value, a Python float."""
-        if programs:
-            read_number(self, ".item()")
-        return T.value[self.index]
+        return number_of(self, ".item()")
 
     def detach(self):
         """A new leaf with this value."""
@@ -1145,25 +899,11 @@ cdef class Tensor:
             setattr(self, name, value)
 
 
-def _function(int code, otherwise):
-    """A function for one row of the operation table; operands that are not Tensors and numbers go to `otherwise`."""
-    if TABLE[code].arity == 2:
-        def function(x, y, /):
-            if type(x) is Tensor or type(y) is Tensor or (
-                    programs and (isinstance(x, TracedNumber) or isinstance(y, TracedNumber))):
-                value = binary(code, x, y)
-                if value is not NotImplemented:
-                    return value
-            return otherwise(x, y)
-    else:
-        def function(x, /):
-            if type(x) is Tensor:
-                return unary(code, <Tensor>x)
-            if programs and isinstance(x, TracedNumber) and code not in (FLOOR, CEIL, TRUNC):    # these are x itself
-                return unary(code, (<TracedNumber>x).tensor)
-            return otherwise(x)
-    function.__name__ = function.__qualname__ = op_name(code)
-    return function
+cdef inline double number_of(Tensor t, str how) except? -1.0:
+    """The value, for something that is no Tensor any more."""
+    if programs:
+        read_number(t, how)
+    return T.value[t.index]
 
 
 cdef int bound(Tensor t) except -1:
@@ -1174,17 +914,6 @@ cdef int bound(Tensor t) except -1:
 
 cdef int unbound() except -1:
     raise ValueError("this Tensor was never initialised")
-
-
-def _set_recorded(Tensor t not None, Tensor gradient not None):
-    """From now on t.grad reads as this Tensor."""
-    attributes_of(t)
-    drop_recorded(t)
-    Py_INCREF(gradient)
-    T.pins[t.pin - 1].gradient = <void *>gradient
-    T.n_recorded += 1
-    write_gradient(t.index)
-    T.grad[t.index] = T.value[gradient.index]
 
 
 cdef double number_for(object value, str name) except? -1.0:
@@ -1214,26 +943,6 @@ cdef int node_of_number(double v) except -1:
     return emit(CONST, 0, 0, v, NULL)
 
 
-cdef int emit_custom(Tensor t, double v, list given) except -1:
-    """The node of a user's own operation: after the safepoint, nothing here runs Python."""
-    cdef Py_ssize_t k
-    cdef Wide *q = new_wide(W_CUSTOM, 1)
-    q.x.index = <int *>allocate(len(given) * sizeof(int))
-    if q.x.index == NULL:
-        free_wide(q)
-        out_of_memory("Tensor(data, parents)", len(given))
-    q.x.kind = INDEX
-    q.x.count = <int>len(given)
-    for k in range(q.x.count):
-        q.x.index[k] = (<Tensor>given[k]).index
-    T.value[T.n] = v
-    publish(q)
-    t.index = q.start
-    T.handle[q.start] = <void *>t
-    q.handles = 1
-    return 0
-
-
 cdef dict attributes_of(Tensor t):
     if not t.pin:
         pin(t)
@@ -1242,22 +951,6 @@ cdef dict attributes_of(Tensor t):
 
 NO_FREEZING = ("requires_grad = False: every Tensor takes part in gradients; compute with its detach(), or in a block "
                "of no_grad(), or leave it out of the optimiser's parameters")
-
-
-def _method(int code):
-    """A method of Tensor for one row of the operation table."""
-    if TABLE[code].arity == 2:
-        def method(Tensor self not None, other):
-            value = binary(code, self, other)
-            if value is NotImplemented:
-                raise TypeError(f"{op_name(code)}: expected a Tensor or a real number, got {type(other).__name__}")
-            return value
-    else:
-        def method(Tensor self not None):
-            return unary(code, self)
-    method.__name__ = op_name(code)
-    method.__qualname__ = f"Tensor.{method.__name__}"
-    return method
 
 
 # --- the backward pass ----------------------------------------------------------------------------
@@ -1425,33 +1118,11 @@ cdef int start_look() except -1:
     return 0
 
 
-cdef void forget_sweeps() noexcept nogil:
-    """After two thousand million sweeps: no leaf was reached by any."""
-    cdef Py_ssize_t i
-    for i in range(T.n):
-        if T.record[i].op <= CONST:
-            T.record[i].b = 0
-    T.number = 1
-
-
 cdef void end_sweep() noexcept:
     """Leave it; after an interruption also clear what is still marked."""
     tidy_sweep()
     T.sweeping = False
     unlock_nodes()
-
-
-cdef void tidy_sweep() noexcept nogil:
-    cdef Wide *q
-    cdef int i = T.at
-    while i > 0:
-        T.mark[i] = 0
-        i = previous(i)
-    while T.first_listed >= 0:
-        q = T.wide[T.first_listed]
-        T.first_listed = q.next_listed
-        q.listed = q.whole = False
-        q.partial = q.done = 0
 
 
 # --- what a node is -------------------------------------------------------------------------------
@@ -1467,17 +1138,6 @@ cdef str name_of(int i):
     if q.op == W_BEST:
         return best_name(q.code)
     return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
-
-
-def _require_operands_unchanged(Tensor t not None):
-    """The same for a user's own operation whose derivatives are given all operands' values."""
-    cdef Wide *q
-    cdef int p
-    if t.index < T.written and T.record[t.index].op == WIDE:
-        q = T.wide[T.record[t.index].a]
-        p = changed_in(&q.x, q.start) if q.op == W_CUSTOM else 0
-        if p:
-            raise_changed(t.index, p)
 
 
 # --- detect_anomaly: where operations are recorded, which backward step makes a NaN ----------------
@@ -1612,18 +1272,6 @@ cdef int open_tape() except -1:
     return 0
 
 
-cdef int install_methods() except -1:
-    """The functions of the operation table become methods."""
-    for code, name, _arity, is_method in operations():
-        if is_method:
-            (<dict>(<PyTypeObject *>Tensor).tp_dict)[name] = _method(code)
-    for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):   # as NumPy's object loops call them
-        (<dict>(<PyTypeObject *>Tensor).tp_dict)["arc" + name] = getattr(Tensor, "a" + name)
-    (<dict>(<PyTypeObject *>Tensor).tp_dict)["arctan2"] = getattr(Tensor, "atan2")
-    PyType_Modified(<PyTypeObject *>Tensor)
-    return 0
-
-
 cdef int place_attributes() except -1:
     cdef Tensor t = Tensor.__new__(Tensor)
     (<PyTypeObject *>T.tensor_type).tp_dictoffset = <char *>&t.attributes - <char *><void *>t
@@ -1647,4 +1295,3 @@ fill_table()
 open_tape()
 place_attributes()
 first_kernels()
-install_methods()

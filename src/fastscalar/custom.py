@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from fastscalar._core import Tensor, _require_operands_unchanged
+from fastscalar._core import Tensor
+from fastscalar.engine._modes import require_operands_unchanged
 
 Derivatives = Callable[..., Sequence[float] | float]
 
@@ -62,7 +63,7 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
         out = Tensor(value(*[x.data for x in made_of]), made_of, op)
 
         def step() -> None:
-            _require_operands_unchanged(out)
+            require_operands_unchanged(out)
             if out.grad == 0.0:  # zero sends zero, whatever the derivatives are
                 return
             nodes = out._parents  # not captured: a closure that holds only `out` keeps no other node

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Iterable
 from typing import Any, overload
 
-from fastscalar._core import Tensor, _function, _recording, operations
+from fastscalar._core import Tensor, operations
 from fastscalar._typing import Array, Binary, Number, Row, Scalar, Unary
 from fastscalar.engine._array import (
     TensorArray,
@@ -23,6 +23,8 @@ from fastscalar.engine._array import (
     softmax,
     total,
 )
+from fastscalar.engine._functions import function_of
+from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool, TracedInt
 from fastscalar.engine.views import ArrayView
 
@@ -82,7 +84,7 @@ def _of_arrays_or_numbers(name: str) -> Any:
 
 
 def _public(name: str, documentation: str) -> Any:
-    function = _function(_CODES[name], _of_arrays_or_numbers(name))
+    function = function_of(_CODES[name], _of_arrays_or_numbers(name))
     function.__doc__ = documentation
     function.__module__ = __name__
     return function
@@ -169,9 +171,9 @@ ndtr: Unary = _public(
     Tensor(data=0.5)
     """,
 )
-_leaky_relu = _function(_CODES["leaky_relu"], _of_arrays_or_numbers("leaky_relu"))
-_hypot = _function(_CODES["hypot"], _of_arrays_or_numbers("hypot"))
-_elu = _function(_CODES["elu"], _of_arrays_or_numbers("elu"))
+_leaky_relu = function_of(_CODES["leaky_relu"], _of_arrays_or_numbers("leaky_relu"))
+_hypot = function_of(_CODES["hypot"], _of_arrays_or_numbers("hypot"))
+_elu = function_of(_CODES["elu"], _of_arrays_or_numbers("elu"))
 
 
 @overload
@@ -269,7 +271,7 @@ def _one_row(xs: Iterable[Any], name: str) -> list[Any]:
     items = _checked(xs, name)
     if builtins.any(hasattr(kind, "__len__") for kind in set(map(type, items))):
         raise ValueError(f"{name}: expected one dimension, got several")
-    if _recording():  # whole numbers of a row are numbers here, and no decision
+    if is_recording():  # whole numbers of a row are numbers here, and no decision
         items = [x.tensor if type(x) is TracedInt else bool(x) if type(x) is TracedBool else x for x in items]
     return items
 
@@ -365,7 +367,7 @@ def _best(xs: Iterable[Any], name: str) -> Any:
 
     In a program one instruction without a decision."""
     items = _one_row(xs, name)
-    if len(items) > 1 and _recording() and Tensor in set(map(type, items)):
+    if len(items) > 1 and is_recording() and Tensor in set(map(type, items)):
         return best_of(xs if isinstance(xs, TensorArray) else items, _BEST.index(name))
     if builtins.any(map(operator.ne, items, items)):
         best = next(x for x in items if x != x)
@@ -395,11 +397,11 @@ def norm(xs: Row | Iterable[Any]) -> Tensor:
     >>> fs.norm([fs.Tensor(3.0), 4.0]), fs.norm([fs.Tensor(3e-200), 4e-200])
     (Tensor(data=5.0), Tensor(data=5e-200))
     """
-    if not isinstance(xs, TensorArray) or len(xs) == 2 or _recording():
+    if not isinstance(xs, TensorArray) or len(xs) == 2 or is_recording():
         xs = _one_row(xs, "norm")
         if len(xs) == 2:
             return _as_tensor(_hypot(*xs))
-        if _recording():
+        if is_recording():
             return _scaled_norm(xs)
     square = dot(xs, xs)
     return square.sqrt() if 1e-280 < square.data < 1e300 else _scaled_norm(xs)

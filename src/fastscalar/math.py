@@ -35,9 +35,9 @@ from typing import Any
 
 from fastscalar import functions as _functions
 from fastscalar._core import Tensor as _Tensor
-from fastscalar._core import _function as _table_function
 from fastscalar._core import operations as _operations
 from fastscalar.engine._array import TensorArray as _TensorArray
+from fastscalar.engine._functions import function_of as _table_function
 
 _LARGEST = _sys.float_info.max
 _SMALLEST = 5e-324

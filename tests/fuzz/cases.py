@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import _core
-from fastscalar.engine import _inspect
+from fastscalar.engine import _inspect, _modes
 from fastscalar.transforms.recorded import Partials
 from fastscalar.transforms.watch import Watch
 
@@ -191,7 +190,7 @@ class Case:
         if isinstance(result, fs.Tensor):
             nodes = _inspect._reached(result)
             partials, sums = Partials(nodes), {result: 1.0}
-            with _core._ieee(), np.errstate(all="ignore"):
+            with _modes.ieee(), np.errstate(all="ignore"):
                 size: dict[Any, float] = {}  # of the terms that a node's own value is made of
                 for node in reversed(nodes):
                     parts = [_size(slope) * size.get(x, 0.0) for x, slope in partials.of(node)]

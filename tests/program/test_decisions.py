@@ -9,7 +9,7 @@ import pytest
 import fastscalar as fs
 from compiled import bits, compiled_only
 from fastscalar import _core
-from fastscalar.engine import testing
+from fastscalar.engine import _modes, testing
 from fastscalar.program._graph import line_of, places_of
 from fastscalar.program._trace import Recording, extract
 
@@ -216,7 +216,7 @@ def test_threads_note_their_own_decisions():
     for f, ops in ((waits, [4, 0, 3]), (goes, [4, 4])):
         assert results[f].guards["op"].tolist() == ops
         assert results[f].codes == [f.__code__]
-    assert not _core._recording()
+    assert not _modes.is_recording()
 
 
 @pytest.mark.skipif(_core.tape_info()["stress"], reason="every step allocates, in stress mode")

@@ -20,7 +20,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from fastscalar.engine import testing
+from fastscalar.engine import _modes, testing
 from fastscalar.program import _replay
 
 FORKS = int(os.environ.get("FASTSCALAR_FORKS", "10"))
@@ -136,7 +136,7 @@ class Model:
         self.slow = 0.0
         assert (fs.Tensor(1.0) * 2.0)._parents, "this thread records"
         assert not _core._noting()
-        assert not _core._recording()
+        assert not _modes.is_recording()
         assert abs(self.program(self.X[0]) - self.expected) < 1e-12
         values = self.program.map(self.X, threads=2)
         assert abs(values[0] - self.expected) < 1e-12

@@ -16,7 +16,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from fastscalar.engine import testing
+from fastscalar.engine import _modes, testing
 from fastscalar.transforms.watch import tracing
 
 INTERRUPTS = int(os.environ.get("FASTSCALAR_INTERRUPTS", "30"))
@@ -277,7 +277,7 @@ def test_a_call_that_is_interrupted(name):
             testing.check()
             assert (fs.Tensor(1.0) * 2.0)._parents, "no_grad is left on"
             assert not _core._noting()
-            assert not _core._recording()
+            assert not _modes.is_recording()
             assert not tracing()
     assert hit > INTERRUPTS // 4
     # Nothing goes on: no core is busy, no lock is held that another thread would want.

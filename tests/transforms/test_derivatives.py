@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core
 from fastscalar import math as fmath
-from fastscalar.engine import _array, _inspect, testing
+from fastscalar.engine import _array, _inspect, _modes, testing
 from fastscalar.transforms.rules import RULES
 from fastscalar.transforms.watch import tracing
 from operations import ROWS, operation, points
@@ -30,7 +29,7 @@ HARSH = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 0.5, 40.0, -40.0, 1e-300, 1e200, -1e20
 
 def rule_partials(name, *xs):
     """What the rules give for one operation, as floats."""
-    with _core._ieee():
+    with _modes.ieee():
         operands = [fs.Tensor(x) for x in xs]
         v = operation(name)(*operands)
         return [s.data if isinstance(s, fs.Tensor) else s for s in (r(*operands, v) for r in RULES[name])]

@@ -9,6 +9,8 @@ way through the safepoint, and every backward step two calls.
 from libc.math cimport isinf, isnan
 
 from fastscalar._core cimport *
+from fastscalar.engine.array_ops cimport node_of_exact, read_gradient, value_of, value_of_exact
+from fastscalar.engine.writes cimport has_nodes
 
 
 cdef class Callbacks(Observer):

@@ -18,6 +18,11 @@ from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
+from fastscalar.engine.array_ops cimport (affine_input, free_operand, free_wide, make_leaf, materialise, new_wide,
+                                          operand_values, publish, reserve_work, value_of, whole_leaf, write_gradient,
+                                          zero_leaf)
+from fastscalar.engine.writes cimport moment_of_write, wrote
 
 import numbers
 import operator
@@ -403,14 +408,14 @@ cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t s
                 PyMem_RawFree(row)
                 raise
         if rows == 1:
-            n = K.compress(work_int, work, <double *>base, stride, <int>cols)
+            n = K.compress(T.work_int, T.work, <double *>base, stride, <int>cols)
             room = max(n, <Py_ssize_t>1)
             column = <int *>allocate(room * sizeof(int))
             value = <double *>allocate(room * sizeof(double))
             if column == NULL or value == NULL:
                 break
-            memcpy(column, work_int, n * sizeof(int))
-            memcpy(value, work, n * sizeof(double))
+            memcpy(column, T.work_int, n * sizeof(int))
+            memcpy(value, T.work, n * sizeof(double))
         else:
             if n + cols > room:                  # `compress` may write all columns before it knows better
                 room = max(2 * room, n + cols)
@@ -814,8 +819,8 @@ cdef int large_affine_forward(Wide *q) except -1:
 
 cdef void affine_forward(Wide *q, int first, int stop, double *out) noexcept nogil:
     """Rows first..stop - 1 of a Linear whose outputs begin at `out`."""
-    cdef const double *w = operand_values(&q.y, work + 3 * q.inner + q.cols)
-    cdef const double *b = operand_values(&q.z, work + 3 * q.inner)
+    cdef const double *w = operand_values(&q.y, T.work + 3 * q.inner + q.cols)
+    cdef const double *b = operand_values(&q.z, T.work + 3 * q.inner)
     cdef int r, nnz
     cdef int *row
     cdef double *x

@@ -15,6 +15,11 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
+from fastscalar.engine.array_ops cimport (enter_row, materialise, node_of_exact, read_gradient, reset_leaf, value_of,
+                                          value_of_exact, write_gradient)
+from fastscalar.engine.marks cimport mark_node, previous
+from fastscalar.engine.writes cimport require_unchanged
 
 
 # --- the graph as `derivatives` sees it -----------------------------------------------------------

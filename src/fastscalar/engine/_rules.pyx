@@ -10,6 +10,9 @@ from cpython.mem cimport PyMem_RawFree
 from libc.math cimport INFINITY, isfinite, sqrt
 
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport allocate
+from fastscalar.engine.array_ops cimport materialise
+from fastscalar.engine.writes cimport moment_of_write
 from fastscalar.engine._array cimport TensorArray, element_count, is_contiguous
 
 from fastscalar.engine._array import offsets_of

@@ -4,7 +4,7 @@
 
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport K, T, row, work
+from fastscalar._core cimport K, T, row
 from fastscalar.engine.array_ops cimport (affine_input, enter_row, node_of, node_of_exact, operand_values, reset_leaf,
                                           value_of, value_of_exact, whole_leaf)
 from fastscalar.engine.formulas cimport f_send, sent
@@ -179,12 +179,12 @@ cdef inline void affine_backward(Wide *q, Py_ssize_t first, Py_ssize_t stop) noe
     if q.x.kind == RUN or q.x.kind == INDEX:
         if first == 0:
             touch_operand(&q.x)
-        w = operand_values(&q.y, work + 3 * q.inner + n)
+        w = operand_values(&q.y, T.work + 3 * q.inner + n)
         for r in range(first, stop):
             if q.x.kind == RUN:
                 K.add_input_gradient(T.grad + q.x.start + r * q.inner, w, g + r * n, q.inner, q.cols)
             else:
-                dx = work + 2 * q.inner
+                dx = T.work + 2 * q.inner
                 memset(dx, 0, q.inner * sizeof(double))
                 K.add_input_gradient(dx, w, g + r * n, q.inner, q.cols)
                 for j in range(q.inner):

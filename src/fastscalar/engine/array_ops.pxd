@@ -7,7 +7,7 @@
 from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport K, T, work, work_int
+from fastscalar._core cimport K, T
 from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
 from fastscalar.engine.tape cimport CONSTANT, INDEX, RUN, SPARSE, W_LEAF, WIDE, Operand, Record, Wide
 
@@ -180,11 +180,11 @@ cdef inline int affine_input(Wide *q, int r, int **row, double **value) noexcept
         x = T.value + q.x.start + <Py_ssize_t>r * q.inner
     else:
         for k in range(q.inner):
-            work[k] = T.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
-        x = work
-    row[0] = work_int
-    value[0] = work + q.inner
-    return K.compress(work_int, work + q.inner, x, 1, q.inner)
+            T.work[k] = T.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
+        x = T.work
+    row[0] = T.work_int
+    value[0] = T.work + q.inner
+    return K.compress(T.work_int, T.work + q.inner, x, 1, q.inner)
 
 
 # --- gradients of array leaves: touched rows, factored gradients ----------------------------------
@@ -245,3 +245,25 @@ cdef inline void write_gradient(int i) noexcept nogil:
         if q.op == W_LEAF:
             materialise(q)
             enter_row(q, T.record[i].b // q.cols)
+
+
+# --- scratch memory of the kernels ----------------------------------------------------------------
+#
+# Whoever emits an instruction reserves what its backward step needs: it never shrinks,
+# so that nothing can fail in the middle of a backward pass.
+
+cdef inline int reserve_work(size_t doubles, size_t ints, str what) except -1:
+    cdef void *block
+    if doubles > T.work_size:
+        block = reallocate(T.work, doubles * sizeof(double))
+        if block == NULL:
+            out_of_memory(what, doubles)
+        T.work = <double *>block
+        T.work_size = doubles
+    if ints > T.work_int_size:
+        block = reallocate(T.work_int, ints * sizeof(int))
+        if block == NULL:
+            out_of_memory(what, ints)
+        T.work_int = <int *>block
+        T.work_int_size = ints
+    return 0

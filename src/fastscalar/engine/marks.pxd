@@ -217,3 +217,25 @@ cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark
         grad[p] = 0.0 + g
     else:
         contribute(p, g)
+
+
+cdef inline void forget_sweeps() noexcept nogil:
+    """After two thousand million sweeps: no leaf was reached by any."""
+    cdef Py_ssize_t i
+    for i in range(T.n):
+        if T.record[i].op <= CONST:
+            T.record[i].b = 0
+    T.number = 1
+
+
+cdef inline void tidy_sweep() noexcept nogil:
+    cdef Wide *q
+    cdef int i = T.at
+    while i > 0:
+        T.mark[i] = 0
+        i = previous(i)
+    while T.first_listed >= 0:
+        q = T.wide[T.first_listed]
+        T.first_listed = q.next_listed
+        q.listed = q.whole = False
+        q.partial = q.done = 0

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # cython: nonecheck=False
-# What a node was computed from, as Tensors.
+# What a node was computed from: as Tensors, and given as Tensors.
 
 from fastscalar._core cimport T, Tensor, handle_of, lock_nodes, row, unlock_nodes
-from fastscalar.engine.array_ops cimport node_of_exact
-from fastscalar.engine.tape cimport INDEX, RUN, W_AFFINE, W_MAP1, W_MAP2, WIDE, Operand, Wide
+from fastscalar.engine.array_ops cimport free_wide, new_wide, node_of_exact, publish
+from fastscalar.engine.memory cimport allocate, out_of_memory
+from fastscalar.engine.tape cimport INDEX, RUN, W_AFFINE, W_CUSTOM, W_MAP1, W_MAP2, WIDE, Operand, Wide
 
 
 cdef inline int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, list out) except -1:
@@ -47,3 +48,23 @@ cdef inline list parents(Tensor t):
         return parent_tensors(t.index)
     finally:
         unlock_nodes()
+
+
+cdef inline int emit_custom(Tensor t, double v, list given) except -1:
+    """The node of a user's own operation: after the safepoint, nothing here runs Python."""
+    cdef Py_ssize_t k
+    cdef Wide *q = new_wide(W_CUSTOM, 1)
+    q.x.index = <int *>allocate(len(given) * sizeof(int))
+    if q.x.index == NULL:
+        free_wide(q)
+        out_of_memory("Tensor(data, parents)", len(given))
+    q.x.kind = INDEX
+    q.x.count = <int>len(given)
+    for k in range(q.x.count):
+        q.x.index[k] = (<Tensor>given[k]).index
+    T.value[T.n] = v
+    publish(q)
+    t.index = q.start
+    T.handle[q.start] = <void *>t
+    q.handles = 1
+    return 0

@@ -259,6 +259,10 @@ ctypedef struct Tape:
     int n_wide              # slots in use or free
     int n_free
     int wide_capacity
+    double *work            # scratch memory of the kernels, see `reserve_work`
+    int *work_int
+    size_t work_size
+    size_t work_int_size
     # attributes
     Pin *pins               # by Tensor.pin - 1
     int *free_pins

@@ -3,6 +3,7 @@
 """Hooks for the tests of the engine: what no user needs, and what may be wrong to call while something is computed."""
 
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport set_limit
 
 
 def value_and_slopes(int code, double a, double b=0.0):

@@ -11,6 +11,7 @@ from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
 
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport out_of_memory, reallocate
 
 import numpy as np
 

@@ -7,7 +7,7 @@ The boundary: knows neither graphs nor rows; `plan.pxd` says what is in one.
 
 from cpython.mem cimport PyMem_RawFree
 
-from fastscalar._core cimport allocate, out_of_memory
+from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.program._graph cimport room_for
 from fastscalar.program.plan cimport *
 

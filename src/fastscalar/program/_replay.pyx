@@ -28,6 +28,9 @@ from libc.string cimport memcpy, memset
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
+from fastscalar.engine.array_ops cimport materialise, write_gradient, zero_leaf
+from fastscalar.engine.writes cimport wrote
 from fastscalar.engine._rules cimport Rule, at_step, shorten
 from fastscalar.program._kernels cimport *
 from fastscalar.program._plan cimport Plan

@@ -14,6 +14,9 @@ from libc.string cimport memset
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
+from fastscalar.engine.array_ops cimport node_of, node_of_exact
+from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.program._graph cimport *
 from fastscalar.program.ints cimport *
 
@@ -22,7 +25,7 @@ import sys
 
 import numpy as np
 
-from fastscalar._core import _record, _set_recording
+from fastscalar.engine._modes import record, set_recording
 from fastscalar._paths import PACKAGE
 from fastscalar.program.subscripts import list_and_index
 from fastscalar.program._graph import DECISION
@@ -84,10 +87,10 @@ cdef class Recording(Recorder):
         PyMem_RawFree(self.decisions)
 
     def __enter__(self):
-        self.context = _record()
+        self.context = record()
         self.context.__enter__()
         try:
-            _set_recording(self)
+            set_recording(self)
         except BaseException:
             self.context.__exit__()
             raise
@@ -100,7 +103,7 @@ cdef class Recording(Recorder):
     def __exit__(self, *exc):
         if not self.closed:
             self.closed = True
-            _set_recording(None)
+            set_recording(None)
             self.context.__exit__()
 
     # --- what the engine tells ---

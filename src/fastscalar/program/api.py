@@ -12,8 +12,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from fastscalar._core import _recording
 from fastscalar.engine._array import storage_of
+from fastscalar.engine._modes import is_recording
 from fastscalar.program.recorded import _Failure, _named
 from fastscalar.program.replayed import ReplayedFunction, _eagerly
 from fastscalar.program.rows import One, Rows, _as_in_a_program, _holds_tensors, _shared
@@ -100,7 +100,7 @@ class Program(ReplayedFunction):
         >>> fs.grad(square)(3.0)
         6.0
         """
-        if _recording() or vars(_eagerly).get("rows") or any(map(_holds_tensors, arguments)):
+        if is_recording() or vars(_eagerly).get("rows") or any(map(_holds_tensors, arguments)):
             return self.function(*map(_as_in_a_program, arguments))
         rows = One(arguments, self.__name__)
         try:
@@ -231,7 +231,7 @@ class Program(ReplayedFunction):
         return list(found.values())
 
     def _rows(self, arguments: Sequence[Any], method: str) -> Rows:
-        if _recording():
+        if is_recording():
             name = self.__name__
             raise RuntimeError(f"{name}.{method} inside a compiled function: call {name} itself there")
         return Rows(arguments, f"{self.__name__}.{method}")

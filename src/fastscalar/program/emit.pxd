@@ -7,6 +7,7 @@ from libc.stdlib cimport qsort
 from libc.string cimport memset
 
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.program._graph cimport *
 from fastscalar.program._kernels cimport *
 from fastscalar.program._lower cimport *

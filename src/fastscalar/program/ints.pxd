@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # Growing lists of whole numbers, for passes over graphs.  Inline.
 
-from fastscalar._core cimport out_of_memory, reallocate
+from fastscalar.engine.memory cimport out_of_memory, reallocate
 
 ctypedef struct Ints:            # a growing list; owned
     int *at

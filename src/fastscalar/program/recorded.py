@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Lock, Tensor
+from fastscalar._core import Tensor
 from fastscalar._warnings import warn, warn_of_loss
+from fastscalar.engine._lock import Lock
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program._graph import line_of, same_graph
 from fastscalar.program._trace import NotReplayable, Recording, extract

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor, _record
+from fastscalar._core import Tensor
 from fastscalar.engine._array import storage_of, total
+from fastscalar.engine._modes import record
 from fastscalar.program import _data, _replay
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.recorded import RecordedFunction, _Failure
@@ -64,14 +65,14 @@ class ReplayedFunction(RecordedFunction):
 
     @staticmethod
     def _sum(losses: list[Tensor]) -> Tensor:
-        with _record():
+        with record():
             return total(losses)
 
     def eager_losses(self, rows: Rows, some: np.ndarray) -> tuple[list[Tensor], list[tuple[Any, ...]], list[Any]]:
         """Results for some rows, what the function was called with, and the leaves that it read."""
         marker = Tensor(0.0)
         losses, arguments = [], []
-        with _record(), self._called(rows, some) as calls:       # as replays do, also in a block of no_grad
+        with record(), self._called(rows, some) as calls:       # as replays do, also in a block of no_grad
             for given, result in calls:
                 losses.append(result)
                 arguments.append(given)

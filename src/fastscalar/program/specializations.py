@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Lock
+from fastscalar.engine._lock import Lock
 from fastscalar.program import _data, _replay
 from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, READ_SAME, line_of, places_of
 from fastscalar.program._lower import rewrite

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar import _core
 from fastscalar._core import Tensor
-from fastscalar.engine import _inspect
+from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array import TensorArray, elementwise
 from fastscalar.engine.views import ArrayView
 from fastscalar.transforms.recorded import plain, pull
@@ -115,7 +114,7 @@ class Run:
         self.leaves = [leaf for k in self.positions for leaf in leaves_of(args[k], f"argument {k}", what)]
         self.recorded = tracing() or any(leaf.has_tensors() for leaf in self.leaves)
         self.tensors: list[Tensor] = []
-        with _core._record() as state:
+        with _modes.record() as state:
             self.detached = not state.outside
             fresh = iter(self.leaves)
             traced = list(args)

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite, isinf
 from typing import Any
 
-from fastscalar import _core
 from fastscalar._core import Tensor
-from fastscalar.engine import _inspect
+from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array import logsumexp
 from fastscalar.transforms.rules import RULES
 from fastscalar.transforms.watch import Watch
@@ -98,7 +97,7 @@ def _custom_partials(node: Tensor, operands: list[Tensor]) -> list[Any]:
         raise NotImplementedError(
             f"{what}: its _backward gives numbers, which cannot be differentiated again; use fastscalar.custom_op"
         )
-    _core._require_operands_unchanged(node)
+    _modes.require_operands_unchanged(node)
     lost: list[Tensor] = []
     with Watch(operands, lost.append):
         found = derivatives(*operands)
@@ -145,7 +144,7 @@ def pull(nodes: Sequence[Tensor], seeds: dict[Tensor, Tensor], wanted: set[Tenso
     """
     partials = Partials(nodes)
     gradients = dict(seeds)
-    with _core._record(), _core._ieee():
+    with _modes.record(), _modes.ieee():
         for node in nodes:
             if node not in gradients:
                 continue
@@ -167,7 +166,7 @@ def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
     nothing from whichever end it is gone, as it does in a backward pass.
     """
     partials = Partials(nodes)
-    with _core._ieee():
+    with _modes.ieee():
         for node in reversed(nodes):
             if node in tangents:
                 continue
@@ -188,7 +187,7 @@ def record_backward(root: Tensor, accumulate: bool) -> None:
     before = {node: node.grad for node in nodes if accumulate and not node._parents}
     gradients = pull(nodes, {root: Tensor(1.0)}, None)
     root.backward(accumulate=accumulate)
-    with _core._record():
+    with _modes.record():
         for node in nodes:
             gradient = gradients[node] if node in gradients else Tensor(0.0)
-            _core._set_recorded(node, before[node] + gradient if node in before else gradient)
+            _modes.set_recorded(node, before[node] + gradient if node in before else gradient)

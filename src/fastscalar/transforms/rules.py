@@ -2,7 +2,7 @@
 
 One function for each operand of each row of the operation table: the derivative by that operand, of the operands and
 the result `v`, as a Tensor or, where it is constant around the point, a float.  Its value is that of the table's
-derivative; a test compares them.  Rules are evaluated under `_core._ieee`: 1 / 0 is inf here, as it is in the table.
+derivative; a test compares them.  Rules are evaluated under `_modes.ieee`: 1 / 0 is inf here, as it is in the table.
 """
 
 from __future__ import annotations

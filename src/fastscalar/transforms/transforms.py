@@ -23,7 +23,7 @@ from typing import Any
 
 from fastscalar import _core
 from fastscalar._core import Tensor
-from fastscalar.engine import _inspect
+from fastscalar.engine import _inspect, _modes
 from fastscalar.transforms.inputs import Leaf, Run, as_arguments, elements_like, leaves_of, map_structure
 from fastscalar.transforms.recorded import plain, push
 
@@ -41,7 +41,7 @@ __all__ = [
 def _weighted(elements: Sequence[Any], weights: Sequence[Any]) -> Any:
     """Sum of weight * element over the elements that are Tensors: recorded, also inside no_grad."""
     total: Any = 0.0
-    with _core._record():
+    with _modes.record():
         for e, w in zip(elements, weights, strict=True):
             if isinstance(e, Tensor):
                 total = total + e * w
@@ -236,7 +236,7 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     primals = as_arguments(primals)
     run = Run(f, primals, {}, tuple(range(len(primals))), "jvp")
     directions = elements_like(list(as_arguments(tangents)), run.leaves, "tangents", "jvp")
-    with _core._record() if run.recorded else _core.no_grad():
+    with _modes.record() if run.recorded else _core.no_grad():
         along = [d * 1.0 if isinstance(d, Tensor) else Tensor(d) for d in directions]
         found = dict(zip(run.tensors, along, strict=True))
         for root in (e for leaf in leaves_of(run.result, "the result", "jvp") for e in leaf.elements):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from fastscalar import _core
 from fastscalar._core import Tensor
 from fastscalar._paths import PACKAGE
 from fastscalar._warnings import warn_of_loss
-from fastscalar.engine import _inspect
+from fastscalar.engine import _inspect, _modes
 
 
-class Watch(_core._Watch):
+class Watch(_modes.Watching):
     """Context in which a Tensor that depends on `inputs` and becomes a plain number is reported."""
 
     def __init__(self, inputs: Sequence[Tensor], report: Callable[[Tensor], None] | None = None) -> None:
@@ -21,12 +20,12 @@ class Watch(_core._Watch):
 
 
 def tracing() -> bool:
-    return bool(_core._watches())
+    return bool(_modes.watches())
 
 
 def became_a_number(t: Tensor) -> None:
     """Called by Tensor.__float__ and __int__ while anything is traced."""
-    watches: list[Watch] = _core._watches()
+    watches: list[Watch] = _modes.watches()
     if not watches:
         return  # another thread is tracing
     report = watches[-1].report

@@ -1,0 +1,66 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""The rows of the operation table as functions and as methods of Tensor."""
+
+from cpython.object cimport PyObject
+
+from fastscalar._core cimport *
+
+from fastscalar._core import operations
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        PyObject *tp_dict
+    void PyType_Modified(PyTypeObject *)
+
+
+def function_of(int code, otherwise):
+    """A function for one row of the operation table; operands that are not Tensors and numbers go to `otherwise`."""
+    if row(code).arity == 2:
+        def function(x, y, /):
+            if type(x) is Tensor or type(y) is Tensor or (
+                    programs and (isinstance(x, TracedNumber) or isinstance(y, TracedNumber))):
+                value = apply_binary(code, x, y)
+                if value is not NotImplemented:
+                    return value
+            return otherwise(x, y)
+    else:
+        def function(x, /):
+            if type(x) is Tensor:
+                return unary(code, <Tensor>x)
+            if programs and isinstance(x, TracedNumber) and code not in (FLOOR, CEIL, TRUNC):    # these are x itself
+                return unary(code, (<TracedNumber>x).tensor)
+            return otherwise(x)
+    function.__name__ = function.__qualname__ = op_name(code)
+    return function
+
+
+def method_of(int code):
+    """A method of Tensor for one row of the operation table."""
+    if row(code).arity == 2:
+        def method(Tensor self not None, other):
+            value = apply_binary(code, self, other)
+            if value is NotImplemented:
+                raise TypeError(f"{op_name(code)}: expected a Tensor or a real number, got {type(other).__name__}")
+            return value
+    else:
+        def method(Tensor self not None):
+            return unary(code, self)
+    method.__name__ = op_name(code)
+    method.__qualname__ = f"Tensor.{method.__name__}"
+    return method
+
+
+cdef int install_methods() except -1:
+    """The functions of the operation table become methods."""
+    for code, name, _arity, is_method in operations():
+        if is_method:
+            (<dict>(<PyTypeObject *>Tensor).tp_dict)[name] = method_of(code)
+    for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):   # as NumPy's object loops call them
+        (<dict>(<PyTypeObject *>Tensor).tp_dict)["arc" + name] = getattr(Tensor, "a" + name)
+    (<dict>(<PyTypeObject *>Tensor).tp_dict)["arctan2"] = getattr(Tensor, "atan2")
+    PyType_Modified(<PyTypeObject *>Tensor)
+    return 0
+
+
+install_methods()

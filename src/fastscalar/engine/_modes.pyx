@@ -1,0 +1,115 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, auto_pickle=False
+"""Modes that other rooms put a thread in, besides `no_grad`, and what a recorded backward pass asks of the tape."""
+
+from cpython.ref cimport Py_INCREF
+
+from fastscalar._core cimport *
+from fastscalar.engine.memory cimport set_limit
+from fastscalar.engine.array_ops cimport write_gradient
+from fastscalar.engine.writes cimport changed_in, raise_changed
+from fastscalar.engine.attributes cimport drop_recorded
+
+
+class record:
+    """Context in which the operations of this thread are recorded, also inside `no_grad`; `outside` is what it was."""
+
+    def __enter__(self):
+        cdef ThreadState state = own_state()
+        self.depth = state.quiet
+        self.outside = state.quiet == 0
+        T.quiet -= state.quiet > 0
+        state.suspended += state.quiet
+        state.quiet = 0
+        set_limit()
+        return self
+
+    def __exit__(self, *exc):
+        cdef ThreadState state = own_state()
+        cdef int depth = min(<int>self.depth, state.suspended)   # less if a block outside has been left inside
+        if depth:
+            T.quiet += state.quiet == 0
+            state.quiet += depth
+            state.suspended -= depth
+            set_limit()
+
+
+class ieee:
+    """Context in which the operations of this thread follow IEEE 754 where they would raise: 1 / 0 is inf.
+
+    Derivatives never raise, so neither may their rules.
+    """
+
+    def __enter__(self):
+        global lenient_threads
+        cdef ThreadState state = own_state()
+        lenient_threads += state.lenient == 0
+        state.lenient += 1
+
+    def __exit__(self, *exc):
+        global lenient_threads
+        cdef ThreadState state = own_state()
+        state.lenient -= 1
+        lenient_threads -= state.lenient == 0
+
+
+cdef class Watching:
+    """Context in which this thread traces a function; the base of what `derivatives` makes of it."""
+
+    def __enter__(self):
+        global tracing
+        own_state().watches.append(self)
+        tracing += 1
+
+    def __exit__(self, *exc):
+        global tracing
+        own_state().watches.pop()
+        tracing -= 1
+
+
+def watches():
+    """What this thread traces, the innermost last."""
+    return own_state().watches
+
+
+def set_recording(Recorder recording):
+    """Begin (or, with None, end) the recording of a program in this thread; collection is locked out meanwhile."""
+    global programs
+    cdef ThreadState state = own_state()
+    if recording is None:
+        programs -= state.recorder is not None
+        state.recorder = None
+        unlock_nodes()
+    else:
+        if state.recorder is not None:
+            raise RuntimeError("a compiled function inside the recording of another one")
+        lock_nodes()
+        state.recorder = recording
+        programs += 1
+
+
+def is_recording():
+    """Whether this thread records a program."""
+    return recording_here() is not None
+
+
+def set_recorded(Tensor t not None, Tensor gradient not None):
+    """From now on t.grad reads as this Tensor."""
+    attributes_of(t)
+    drop_recorded(t)
+    Py_INCREF(gradient)
+    T.pins[t.pin - 1].gradient = <void *>gradient
+    T.n_recorded += 1
+    write_gradient(t.index)
+    T.grad[t.index] = T.value[gradient.index]
+
+
+def require_operands_unchanged(Tensor t not None):
+    """The same for a user's own operation whose derivatives are given all operands' values."""
+    cdef Wide *q
+    cdef int p
+    if t.index < T.written and T.record[t.index].op == WIDE:
+        q = T.wide[T.record[t.index].a]
+        p = changed_in(&q.x, q.start) if q.op == W_CUSTOM else 0
+        if p:
+            raise_changed(t.index, p)

@@ -1,0 +1,58 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
+# Numbers beside Tensors: what a comparison takes for one, and what is none.
+
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
+from cpython.object cimport Py_EQ, Py_NE
+from libc.math cimport INFINITY, isnan
+
+from fastscalar._core cimport ARRAY, COMPLEX, FLOATING, INTEGER, LONG_DOUBLE, NUMBER, REAL, op_name
+
+cdef enum:
+    NO_NUMBER = 2                # of nearest_double
+
+
+cdef inline int nearest_double(object x, int op, double *y) except? -2:
+    """The double nearest to a number that something is compared with, and on which side of the number it is: 1 above,
+    -1 below, 0 it is the number.  NO_NUMBER if `x` is none (or complex and asked for its order).  So comparisons are
+    as exact as those of Python's floats: 10**400, 2**53 + 1, Fraction(1, 10) are not rounded."""
+    cdef int overflow = 0
+    cdef long long whole
+    if not PyLong_Check(x) and isinstance(x, INTEGER):
+        x = int(x)
+    if PyLong_Check(x):
+        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
+        if not overflow and -(1LL << 53) <= whole <= (1LL << 53):
+            y[0] = <double>whole
+            return 0
+    elif isinstance(x, COMPLEX) and not isinstance(x, REAL):
+        if op != Py_EQ and op != Py_NE:
+            return NO_NUMBER
+        if x.imag != 0.0:
+            return 1
+        x = x.real
+    elif not isinstance(x, NUMBER):
+        return NO_NUMBER
+    try:
+        y[0] = float(x)
+    except OverflowError:
+        y[0] = INFINITY if x > 0 else -INFINITY
+    if isnan(y[0]) or (isinstance(x, FLOATING) and not isinstance(x, LONG_DOUBLE)):
+        return 0
+    nearest = y[0]
+    try:
+        return 1 if nearest > x else -1 if nearest < x else 0
+    except TypeError:                            # a class that is registered as a number and is only its float
+        return 0
+
+
+cdef inline object not_a_number(int code, object left, object right):
+    """NotImplemented: Python makes its TypeError of it, and an ndarray of numbers an array of Tensors.
+
+    Of other ndarrays NumPy would speak of concatenation, or of ufuncs.
+    """
+    for x in (left, right):
+        if isinstance(x, ARRAY) and x.dtype.kind not in "fiubO":
+            raise TypeError(f"unsupported operand type(s) for {op_name(code)}: '{type(left).__name__}' and "
+                            f"'{type(right).__name__}' of {x.dtype}")
+    return NotImplemented
