@@ -20,6 +20,7 @@ from fastscalar.cli.commands import parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
+INDEX = ["docs/README.md", "docs/architecture.md"]  # no code in these
 PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md"]  # the last: no commands in these
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
@@ -53,9 +54,29 @@ def test_python_blocks(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert printed.getvalue() == output, f"{page}, Python block {number}"
 
 
-def test_the_library_in_twenty_lines() -> None:
-    code = programs("README.md")[0][0]
-    assert len(code.splitlines()) <= 20
+def test_the_first_screen() -> None:
+    """The example with its four gradients, and what `fastscalar train` prints, in the form in which it prints it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert programs("README.md")[0][1] == "6.0 4.0 2.0 1.0\n"
+    assert text.index("6.0 4.0 2.0 1.0") < text.index("$ fastscalar train") < text.index("## Quick start")
+    shown = next(block for language, block in blocks("README.md") if language == "console").splitlines()
+    assert shown[0] == "$ " + next(block for language, block in blocks("README.md") if language == "sh").splitlines()[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "fastscalar", "train", "--data", "synthetic", "--epochs", "3", "--limit", "300"],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+
+    def form(line: str) -> list[str]:
+        """Its words; a number is a number."""
+        return re.sub(r"\d[\d,.]*", "0", line).split()
+
+    printed = [line for line in done.stdout.splitlines() if "synthetic digits" not in line]  # the first and the last
+    assert list(map(form, shown[2:-1])) == list(map(form, printed))
+
+
+def test_the_library_in_fifteen_lines() -> None:
+    code = programs("README.md")[1][0]
+    assert len(code.splitlines()) <= 15
     assert max(map(len, code.splitlines())) <= 100
 
 
@@ -121,7 +142,7 @@ def test_both_languages_show_the_same_code() -> None:
     assert [output for _, output in english] == [output for _, output in chinese]
 
 
-@pytest.mark.parametrize("page", [*PAGES_OF_CODE, "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES_OF_CODE, *INDEX, "CONTRIBUTING.md", "CHANGELOG.md", "docs/performance.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
@@ -132,11 +153,28 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_the_picture_is_sound() -> None:
-    root = ElementTree.parse(ROOT / "docs" / "tape.svg").getroot()
+@pytest.mark.parametrize(("picture", "page"), [("tape", "README.md"), ("architecture", "docs/architecture.md")])
+def test_the_pictures_are_sound(picture: str, page: str) -> None:
+    root = ElementTree.parse(ROOT / "docs" / f"{picture}.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert root.get("aria-label")
-    assert "docs/tape.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{picture}.svg)" in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_index_leads_to_every_page() -> None:
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {name for name in pages if f"({name}" not in text} == set()
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    """The rooms of the picture are the packages; every file that the page names exists."""
+    rooms = {path.parent.name for path in (ROOT / "src" / "fastscalar").glob("*/__init__.py")}
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert {room for room in rooms if f">{room}<" not in picture or f"`{room}/`" not in text} == set()
+    for name in re.findall(r"`([\w/]+\.(?:py|pyx|pxd|c))`", text):
+        assert (ROOT / "src" / "fastscalar" / name).exists(), name
 
 
 def test_the_picture_tells_the_truth() -> None:
