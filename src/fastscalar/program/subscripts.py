@@ -59,6 +59,8 @@ def _variables(code: CodeType, at: int) -> list[Variable] | None:
             called = True
         elif i.opname.startswith("LOAD_FAST") and isinstance(i.argval, tuple):   # two in one
             loads += [Variable(False, name) for name in i.argval]
+        elif i.opname == "STORE_FAST_LOAD_FAST":
+            loads = [Variable(False, i.argval[1])]
         elif i.opname.startswith(_LOCAL):
             loads.append(Variable(False, i.argval))
         elif i.opname == "LOAD_GLOBAL":
