@@ -182,8 +182,8 @@ class EagerProgramTrainer:
                 bar.update(count)
             if self.alone:
                 settle(self.course, self.program)
-            if (value := self.before.overflowed()) is not None:
-                raise self.course.bad_step(value)
+            if (overflow := self.before.overflowed()) is not None:
+                raise self.course.bad_step(overflow)
         except FloatingPointError:
             if self.before.overflowed() is not None:
                 self.before.restore()
