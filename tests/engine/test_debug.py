@@ -19,6 +19,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core, debug
+from fastscalar.debug import lines
 from fastscalar.engine import testing
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "debug.md"
@@ -581,8 +582,8 @@ def test_nested_and_left_by_an_exception() -> None:
     with pytest.raises(ZeroDivisionError):
         fails()
     testing.check()  # also: no column of notes, scalar operations on the fast path
-    assert not debug._numbers
-    assert not debug._places
+    assert not lines.numbers
+    assert not lines.places
     gc.collect()
     assert debug.tape_info()["pinned"] <= before["pinned"]
 

@@ -20,6 +20,9 @@ import numpy as np
 
 from fastscalar import debug
 from fastscalar._core import Tensor
+from fastscalar.debug.drawing import names_of
+from fastscalar.debug.instructions import Instruction, made
+from fastscalar.debug.lines import places
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._inspect import _describe, _describe_all, _reached
 from fastscalar.play.examples import EXAMPLES, run
@@ -122,11 +125,11 @@ class Drawing:
         if found is None:
             raise ValueError(f"play: the graph has more than {LARGEST:,} operations; play with a part of it")
         with _no_collector():
-            self.instructions = list(map(debug._made, found))
-        self.names = debug._names(labels)
+            self.instructions = list(map(made, found))
+        self.names = names_of(labels)
         self.lines: dict[int, tuple[str, int, str]] = {}
-        for place in {one.place for one in self.instructions} & debug._places.keys():
-            file, line = debug._places[place]
+        for place in {one.place for one in self.instructions} & places.keys():
+            file, line = places[place]
             self.lines[place] = PurePath(file).name, line, linecache.getline(file, line).strip()
         self.number = number_of = {one.first: k for k, one in enumerate(self.instructions)}
         self.parents: list[dict[int, int]] = []  # of each instruction, with how many of their numbers it takes
@@ -146,7 +149,7 @@ class Drawing:
         with suppress(RuntimeError, ArithmeticError):  # a value was changed: what can be seen is drawn all the same
             self.root.backward()
 
-    def _gradient(self, one: debug._Instruction) -> tuple[float, float]:
+    def _gradient(self, one: Instruction) -> tuple[float, float]:
         """The smallest and the largest gradient of its nodes, as they are now."""
         if one.size == 1:
             return (gradient := float(one.first.grad)), gradient
@@ -225,7 +228,7 @@ class Drawing:
             self.groups[group].append(k)
         return [self._group(k, members, of) for k, members in enumerate(self.groups)]
 
-    def _key(self, one: debug._Instruction, band: int) -> Any:
+    def _key(self, one: Instruction, band: int) -> Any:
         if one.place in self.lines:
             return one.place, bool(one.operands)
         return (band, one.name) if one.operands else one.kind
