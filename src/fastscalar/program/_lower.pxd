@@ -23,6 +23,35 @@ cdef enum:
     UNIFORM = 3
 
 
+cdef class LoweredItem:              # an item of the graph, and what has become of it
+    cdef str kind
+    cdef int first                   # its nodes
+    cdef int outputs
+    cdef object x                    # nodes that it reads; of a gather those that it chooses from
+    cdef object weights              # affine, else None: nodes, inputs x outputs, or 1 x 1: a block
+    cdef object bias                 # likewise
+    cdef object place                # of a gather by a computed index: its node, in an array; else None
+    cdef int argument                # the input that chooses, a label or an index; -1
+    cdef int label                   # of a cross_entropy without one
+    cdef int comparison              # of a where
+    cdef unsigned char mask          # gradients that flow through it
+    cdef int matrix                  # where the weights lie, or all that a gather chooses from; -1
+    cdef int bias_matrix             # -1: there is none
+
+
+cdef class ProductGroup:             # sums that become one product
+    cdef bytes key                   # their inputs' nodes
+    cdef list sums
+    cdef list rows                   # by sum: its weights' nodes, as bytes
+    cdef object x                    # from here on of the product: its inputs' nodes,
+    cdef object weights              # inputs x outputs,
+    cdef object bias
+    cdef list outputs                # and its own
+    cdef int level                   # -1: not known yet
+    cdef int matrix
+    cdef int bias_matrix
+
+
 cdef class Lowering:
     cdef Plan plan
     cdef Py_ssize_t n                        # nodes of the graph
@@ -39,7 +68,9 @@ cdef class Lowering:
     cdef Ints first, root, group             # by sum: first term, node, group of products or -1
     cdef Ints zeros                          # by sum: whether 0.0 is added, which only shows if all else is -0.0
     cdef Ints direct                         # by sum: the product's output is the sum; else its node, or -1
-    cdef list items, groups, input_kinds, input_sizes, counts
+    cdef list items                  # of LoweredItem
+    cdef list groups                 # of ProductGroup; None: too small to be a product
+    cdef list input_kinds, input_sizes, counts
     cdef dict tables                 # what became of the operands of items
     cdef dict known_items            # gathers, by table and index, maxima, by operands: the first output
     cdef int[::1] twin               # by item: first output of an earlier one that is the same, -1
@@ -61,7 +92,6 @@ cdef class Lowering:
 
 cdef object np, crc32        # for the passes, which import nothing
 cdef int[256] FAST           # code of the table -> operation of the kernels, -1
-cdef tuple JUST_ONE
 cdef dict BEST, NAMES        # by name: codes of maxima; by code: names of operations
 
 
@@ -74,10 +104,10 @@ cdef inline object ints_array(Ints *m):
     return out
 
 
-cdef inline tuple operands_of(item):
-    """Which entries of an item are arrays of nodes that it reads."""
-    if item[0] == "affine":
-        return 3, 4, 5
-    if item[0] == "gather" and not item[4]:
-        return 3, 5
-    return JUST_ONE
+cdef inline LoweredItem item_of(Lowering low, int node):
+    return low.items[low.a[node]]
+
+
+cdef inline list arrays_of(LoweredItem item):
+    """The arrays of nodes that an item reads."""
+    return [nodes for nodes in (item.x, item.weights, item.bias, item.place) if nodes is not None]

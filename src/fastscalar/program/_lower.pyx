@@ -58,11 +58,36 @@ crc32 = zlib.crc32
 fill_fast()
 
 
-JUST_ONE = (3,)
 BEST = {best_name(code): code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST_ARGMIN)}
 NAMES = {code: name for code, name, _, _ in _operations()}
 NAMES[<int>SQUARE] = "square"
 NAMES[<int>COPY] = "copy"
+
+
+cdef class LoweredItem:
+    pass
+
+
+cdef class ProductGroup:
+    pass
+
+
+cdef LoweredItem lowered_item(tuple item):
+    """An item of a graph (`extract` says what is in it) with names."""
+    cdef LoweredItem new = LoweredItem.__new__(LoweredItem)
+    new.kind, new.first, new.outputs, new.x = item[:4]
+    new.argument = new.matrix = new.bias_matrix = -1
+    if new.kind == "affine":
+        new.weights, new.bias = item[4:]
+    elif new.kind == "gather":
+        new.argument = item[4]
+        if new.argument < 0:
+            new.place = item[5]
+    elif new.kind == "cross_entropy":
+        new.argument, new.label = item[4:]
+    elif new.kind == "where":
+        new.comparison = item[4]
+    return new
 
 
 cdef class Lowering:
@@ -87,7 +112,7 @@ cdef class Lowering:
         self.depends, self.live, self.pinned = (np.zeros(room, np.uint8) for _ in range(3))
         self.gone, self.mask, self.exact, self.signless = (np.zeros(room, np.uint8) for _ in range(4))
         self.kept, self.merged = (np.zeros(room, np.uint8) for _ in range(2))
-        self.items = [list(item) for item in graph.items]
+        self.items = [lowered_item(item) for item in graph.items]
         self.item_level = np.full(len(self.items) + 1, -1, np.int32)
         self.input_kinds, self.input_sizes = graph.inputs, sizes
         self.shared, self.trained = shared, trained

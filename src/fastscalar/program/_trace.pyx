@@ -481,10 +481,10 @@ def extract(Recording recording not None, Tensor result not None):
 
     Items, each with its operands as arrays of nodes:
         ("affine", first, outputs, x, w (inputs x outputs, or 1 x 1: a block), b)
-        ("cross_entropy", first, 1, x, input of the label + 1, label)
+        ("cross_entropy", first, 1, x, input of the label or -1, label)
         ("logsumexp", first, 1, x), ("softmax", first, outputs, x)
-        ("gather", first, outputs, candidates (or a block), input of the index + 1)
-        ("gather", first, outputs, candidates (or a block), 0, [index])
+        ("gather", first, outputs, candidates (or a block), input of the index)
+        ("gather", first, outputs, candidates (or a block), -1, [index])
         ("where", first, 1, [left, right, a, b], comparison)
         ("max" or "min" or "argmax" or "argmin", first, 1, x)
     """
@@ -709,7 +709,7 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
         elif q.op == W_SOFTMAX:
             g.entries[item] = ("softmax", first, q.count, operands)
         elif q.op == W_GATHER:
-            g.entries[item] = ("gather", first, q.count, operands, q.argument)
+            g.entries[item] = ("gather", first, q.count, operands, q.argument - 1)
             if not q.argument:
                 g.entries[item] += (operand_nodes(g, &q.y, number),)
         elif q.op == W_BEST:
@@ -742,7 +742,7 @@ cdef int copy_cross_entropy(Graph g, Wide *q, const int *number) except -1:
     for r in range(max(q.rows, 1)):
         item = <int>len(g.entries)
         out = g.output(item, 0, 0.0 if q.rows else T.value[q.start])
-        g.entries.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument, q.labels[r]))
+        g.entries.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument - 1, q.labels[r]))
         total = out if total < 0 else g.apply(ADD, total, out)
     return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
 

@@ -122,6 +122,7 @@ cdef inline bint emit_rows(Lowering low, Key *keys, Py_ssize_t n) except -1:
 cdef inline int emit_level(Lowering low, int[::1] units, bint lanes) except -1:
     cdef Py_ssize_t k, n = 0, first
     cdef int i
+    cdef ProductGroup group
     cdef Key *keys = <Key *>allocate(max(1, units.shape[0]) * sizeof(Key))
     if keys == NULL:
         out_of_memory("a program", units.shape[0])
@@ -129,7 +130,8 @@ cdef inline int emit_level(Lowering low, int[::1] units, bint lanes) except -1:
         for k in range(units.shape[0]):
             i = units[k]
             if i < 0:
-                emit_product(low, low.groups[-1 - i])
+                group = low.groups[-1 - i]
+                emit_product(low, group.x, group.matrix, group.bias_matrix, group.outputs, False)
             elif low.sum_of[i] >= 0:
                 emit_sum(low, i, lanes)
             elif low.op[i] == G_ITEM:
@@ -152,16 +154,16 @@ cdef inline int emit_level(Lowering low, int[::1] units, bint lanes) except -1:
     return 0
 
 
-cdef inline int emit_product(Lowering low, list group, bint layer=False) except -1:
-    """[x, matrix, bias, outputs, ...]"""
+cdef inline int emit_product(Lowering low, x, int matrix, int bias, outputs, bint layer) except -1:
+    """Of inputs, as nodes, and a matrix; layer: it is an item of the graph."""
     cdef Instr q
     cdef Product p
     cdef int k, i
     cdef Matrix *m
     memset(&q, 0, sizeof(Instr))
     memset(&p, 0, sizeof(Product))
-    p.x = run_of(low, group[0], &p.first)
-    p.matrix, p.bias, p.skips, p.exact = group[1], group[2], layer, layer and any_exact(low, group[3])
+    p.x = run_of(low, x, &p.first)
+    p.matrix, p.bias, p.skips, p.exact = matrix, bias, layer, layer and any_exact(low, outputs)
     m = &low.plan.matrices[p.matrix]
     if p.exact:
         m.only = False                       # its weights are to be as they are
@@ -172,11 +174,11 @@ cdef inline int emit_product(Lowering low, list group, bint layer=False) except 
     q.kind, q.n = I_PRODUCT, m.cols
     q.a.mask = low.plan.runs[p.x].mask
     q.mask = m.mask | q.a.mask | (low.plan.matrices[p.bias].mask if p.bias >= 0 else 0)
-    if low.stopped[<int>group[3][0]]:
+    if low.stopped[<int>outputs[0]]:
         q.mask = 0
     q.run = low.plan.add_run(m.cols, q.mask, m.cols > 1)
     q.extra = <int>low.plan.add_product(&p)
-    for k, i in enumerate(group[3]):
+    for k, i in enumerate(outputs):
         low.where[i], low.at[i], low.run[i] = ROWS, k, q.run
         low.mask[i] = q.mask
     low.plan.add_instr(&q, True)
@@ -330,50 +332,50 @@ cdef inline bint is_padding(Lowering low, int address, Py_ssize_t n) except -1:
 
 
 cdef inline int emit_item(Lowering low, int i) except -1:
-    cdef list item = low.items[low.a[i]]
+    cdef LoweredItem item = item_of(low, i)
     cdef Instr q
     cdef Item p
-    cdef int k, first, outputs = item[2], first_output = item[len(item) - 1]
-    kind = item[0]
+    cdef int k, first, outputs = item.outputs, first_output = item.first
+    cdef str kind = item.kind
     if kind == "affine":
-        nodes = list(range(first_output, first_output + outputs))
-        return emit_product(low, [item[3], item[4], item[5], nodes], True)
+        nodes = range(first_output, first_output + outputs)
+        return emit_product(low, item.x, item.matrix, item.bias_matrix, nodes, True)
     memset(&q, 0, sizeof(Instr))
     memset(&p, 0, sizeof(Item))
     q.n, q.run, q.mask = outputs, -1, low.mask[i]
     q.a.port = q.b.port = p.c.port = p.d.port = -1
     p.saved = p.address = p.argument = -1
     p.exact = any_exact(low, range(first_output, first_output + outputs))
-    if kind == "gather" and not item[4]:     # before the instructions that it waits for
-        p.label, p.saved = slot_of(low, item[5][0]), low.plan.add_run(1, 0, False)
+    if item.place is not None:               # before the instructions that it waits for
+        p.label, p.saved = slot_of(low, item.place[0]), low.plan.add_run(1, 0, False)
     if kind in BEST:
-        refer_to_best(low, &q, &p, item[3])
+        refer_to_best(low, &q, &p, item.x)
         q.kind, q.code, q.n = I_BEST, BEST[kind], 1
         p.saved = low.next_slot
         low.next_slot += 1
     elif kind == "where":
-        refer_to_one(low, &q.a, item[3][0])
-        refer_to_one(low, &q.b, item[3][1])
-        refer_to_one(low, &p.c, item[3][2])
-        refer_to_one(low, &p.d, item[3][3])
-        q.kind, p.count = I_WHERE, item[4]
-    elif kind == "gather" and isinstance(item[3], int):
-        q.kind, p.address, p.count, p.argument = I_GATHER, item[3], outputs, item[4] - 1
+        refer_to_one(low, &q.a, item.x[0])
+        refer_to_one(low, &q.b, item.x[1])
+        refer_to_one(low, &p.c, item.x[2])
+        refer_to_one(low, &p.d, item.x[3])
+        q.kind, p.count = I_WHERE, item.comparison
+    elif kind == "gather" and item.matrix >= 0:
+        q.kind, p.address, p.count, p.argument = I_GATHER, item.matrix, outputs, item.argument
         q.mask = 0 if low.stopped[i] else low.plan.matrices[p.address].mask
         p.x = -1
     else:
-        p.x = run_of(low, item[3], &first)
+        p.x = run_of(low, item.x, &first)
         q.a.kind, q.a.run, q.a.start, q.a.mask = R_ROWS, p.x, first, low.plan.runs[p.x].mask
-        q.b.start = <int>len(item[3])        # how many columns
+        q.b.start = <int>len(item.x)        # how many columns
         if kind == "gather":
-            q.kind, p.count, p.argument = I_GATHER, outputs, item[4] - 1
+            q.kind, p.count, p.argument = I_GATHER, outputs, item.argument
         elif kind == "softmax":
             q.kind = I_SOFTMAX
         else:
             q.kind = I_LOGSUMEXP if kind == "logsumexp" else I_XENT
-            p.saved = low.plan.add_run(<int>len(item[3]), 0, False)
+            p.saved = low.plan.add_run(<int>len(item.x), 0, False)
             if kind == "cross_entropy":
-                p.argument, p.label = item[4] - 1, item[5]
+                p.argument, p.label = item.argument, item.label
     q.extra = <int>low.plan.add_item(&p)
     if q.kind == I_GATHER or q.kind == I_SOFTMAX:
         q.run = low.plan.add_run(outputs, q.mask, False)
@@ -386,7 +388,7 @@ cdef inline int emit_item(Lowering low, int i) except -1:
         low.where[i], low.at[i] = SLOT, q.out
         low.next_slot += 1
     low.plan.add_instr(&q, True)
-    low.counts.append((kind, 1 if kind == "where" else outputs if q.run >= 0 else len(item[3])))
+    low.counts.append((kind, 1 if kind == "where" else outputs if q.run >= 0 else len(item.x)))
     return 0
 
 
@@ -427,8 +429,8 @@ cdef inline int copy_leaves(Lowering low) except -1:
     for i in range(low.n):
         if not low.live[i] or low.depends[i] != C_LANE:
             continue
-        if low.op[i] == G_ITEM and low.items[low.a[i]][0] == "where":
-            for j in low.items[low.a[i]][3]:
+        if low.op[i] == G_ITEM and item_of(low, <int>i).kind == "where":
+            for j in item_of(low, <int>i).x:
                 read[j] = True
         elif low.op[i] > G_CONSTANT:
             read[low.a[i]] = True

@@ -36,6 +36,8 @@ cdef inline int schedule(Lowering low, list units, list levels) except -1:
     cdef Ints[3] unit
     cdef Ints[3] depth
     cdef dict depths = {}        # of tables that are gathered from
+    cdef LoweredItem item
+    cdef ProductGroup group
     memset(unit, 0, sizeof(unit))
     memset(depth, 0, sizeof(depth))
     try:
@@ -53,11 +55,12 @@ cdef inline int schedule(Lowering low, list units, list levels) except -1:
             elif s >= 0:
                 g = low.group.at[s]
                 if g >= 0:
-                    if low.groups[g][4] < 0:
-                        low.groups[g][4] = 1 + depth_of_all(low, low.groups[g][0])
+                    group = low.groups[g]
+                    if group.level < 0:
+                        group.level = 1 + depth_of_all(low, group.x)
                         push(&unit[section], -1 - g)
-                        push(&depth[section], low.groups[g][4])
-                    l = low.groups[g][4]
+                        push(&depth[section], group.level)
+                    l = group.level
                     low.level[low.direct.at[s]] = l
                     if low.direct.at[s] == i:
                         continue
@@ -67,15 +70,15 @@ cdef inline int schedule(Lowering low, list units, list levels) except -1:
                         if low.q.at[t] >= 0:
                             l = max(l, depth_of(low, low.q.at[t], section))
             elif o == G_ITEM:
-                item = low.items[low.a[i]]
+                item = item_of(low, <int>i)
                 if low.b[i]:
                     low.level[i] = low.item_level[low.a[i]]
                     continue
-                if item[0] != "gather" or id(item[3]) not in depths:
-                    depths[id(item[3])] = depth_of_all(low, item[3])
-                l = depths[id(item[3])]
-                if item[0] == "gather" and not item[4]:
-                    l = max(l, depth_of(low, item[5][0], section))
+                if item.kind != "gather" or id(item.x) not in depths:
+                    depths[id(item.x)] = depth_of_all(low, item.x)
+                l = depths[id(item.x)]
+                if item.place is not None:
+                    l = max(l, depth_of(low, item.place[0], section))
                 low.item_level[low.a[i]] = l + 1
             else:
                 l = depth_of(low, low.a[i], section)
@@ -170,26 +173,27 @@ cdef inline int matrix_of_block(Lowering low, int i, int cols, bint product) exc
 cdef inline int place_matrices(Lowering low) except -1:
     """Before anything else gets an address, so that weights lie as their products read them."""
     cdef Py_ssize_t k
+    cdef LoweredItem item
+    cdef ProductGroup group
     for group in low.groups:
         if group is not None:
-            group[1] = matrix_for(low, group[1], True)
-            group[2] = bias_for(low, group[2])
+            group.matrix = matrix_for(low, group.weights, True)
+            group.bias_matrix = bias_for(low, group.bias)
     done, tables = set(), {}
     for i in range(low.n):
         if low.live[i] and low.op[i] == G_ITEM and low.a[i] not in done:
             done.add(low.a[i])
-            item = low.items[low.a[i]]
-            if item[0] == "affine":
-                item[4] = matrix_for(low, item[4], True, item[2])
-                item[5] = bias_for(low, item[5])
-            elif item[0] == "gather":
-                key = (id(item[3]), item[2])
+            item = item_of(low, i)
+            if item.kind == "affine":
+                item.matrix = matrix_for(low, item.weights, True, item.outputs)
+                item.bias_matrix = bias_for(low, item.bias)
+            elif item.kind == "gather":
+                key = (id(item.x), item.outputs)
                 if key not in tables:
-                    uniform = np.asarray(low.depends)[item[3]].max() != C_LANE
-                    rows = item[3].reshape(-1, item[2] if len(item[3]) > 1 else 1)      # a block is one node
-                    tables[key] = (item[3], matrix_for(low, rows, False, item[2]) if uniform else -1)
-                if tables[key][1] >= 0:
-                    item[3] = tables[key][1]
+                    uniform = np.asarray(low.depends)[item.x].max() != C_LANE
+                    rows = item.x.reshape(-1, item.outputs if len(item.x) > 1 else 1)       # a block is one node
+                    tables[key] = matrix_for(low, rows, False, item.outputs) if uniform else -1
+                item.matrix = tables[key]
     for k in range(low.n):
         if low.live[k] and low.rep[k] == k and low.at[k] < 0 and (
                 low.op[k] == G_PARAMETER or (low.op[k] == G_INPUT and low.depends[k] == C_UNIFORM)):

@@ -95,7 +95,7 @@ cdef inline int collect_products(Lowering low) except -1:
     cdef dict known = {}
     cdef long long[::1] pairs
     cdef int[::1] column
-    cdef list group
+    cdef ProductGroup group
     room = 0
     for s in range(low.root.n):
         room = max(room, low.first.at[s + 1] - low.first.at[s])
@@ -128,15 +128,17 @@ cdef inline int collect_products(Lowering low) except -1:
         weights = PyBytes_FromStringAndSize(<char *>&column[0], count * sizeof(int))
         g = known.setdefault(key, len(low.groups))
         if g == len(low.groups):
-            low.groups.append([key, [], []])
+            group = ProductGroup.__new__(ProductGroup)
+            group.key, group.sums, group.rows, group.level = key, [], [], -1
+            low.groups.append(group)
         group = low.groups[g]
-        group[1].append(s)
-        group[2].append(weights)
+        group.sums.append(s)
+        group.rows.append(weights)
         low.group.at[s] = g
     for g in range(len(low.groups)):
         group = low.groups[g]
-        if len(group[1]) * len(group[0]) // 4 < SMALL_PRODUCT:
-            for s in group[1]:
+        if len(group.sums) * len(group.key) // sizeof(int) < SMALL_PRODUCT:
+            for s in group.sums:
                 low.group.at[s] = -1
             low.groups[g] = None
         else:
@@ -144,13 +146,13 @@ cdef inline int collect_products(Lowering low) except -1:
     return 0
 
 
-cdef inline int close_group(Lowering low, list group) except -1:
-    """The nodes of its outputs and of its bias: [x, weights (inputs x outputs), bias, outputs, level]."""
+cdef inline int close_group(Lowering low, ProductGroup group) except -1:
+    """The nodes of the product."""
     cdef Py_ssize_t s, t, rest
     cdef int bias, root, out
     cdef bint simple
     outputs, biases = [], []
-    for s in group[1]:
+    for s in group.sums:
         root = low.root.at[s]
         bias = -1
         rest = 0
@@ -177,7 +179,7 @@ cdef inline int close_group(Lowering low, list group) except -1:
             bias = low.zero
         biases.append(bias)
         outputs.append(out)
-    x = np.frombuffer(group[0], np.int32)
-    w = np.frombuffer(b"".join(group[2]), np.int32).reshape(len(outputs), len(x))
-    group[:] = [x, np.ascontiguousarray(w.T), np.array(biases, np.int32), outputs, -1]
+    group.x = np.frombuffer(group.key, np.int32)
+    rows = np.frombuffer(b"".join(group.rows), np.int32).reshape(len(outputs), len(group.x))
+    group.weights, group.bias, group.outputs = np.ascontiguousarray(rows.T), np.array(biases, np.int32), outputs
     return 0

@@ -171,7 +171,7 @@ class Family:
         for table, node in of_table.items():
             columns["op"][node], columns["value"][node] = NODE_ITEM, g.value[table[0]]
             operands["a"][node], operands["b"][node] = len(items), 0
-            items.append(("gather", int(node), 1, moved[np.array(table)].astype(np.int32), self.at + 1))
+            items.append(("gather", int(node), 1, moved[np.array(table)].astype(np.int32), self.at))
         guards = g.guards[~reads(g, self.at)].copy()
         guards["left"] = moved[guards["left"]]
         right = guards["right"] >= 0

@@ -36,11 +36,10 @@ cdef inline int find_exact(Lowering low, graph) except -1:
         if not low.exact[i]:
             continue
         if low.op[i] == G_ITEM:
-            item = low.items[low.a[i]]
-            for j in operands_of(item):
-                if id(item[j]) not in done:
-                    done.add(id(item[j]))
-                    operands = item[j].ravel()
+            for nodes in arrays_of(item_of(low, <int>i)):
+                if id(nodes) not in done:
+                    done.add(id(nodes))
+                    operands = nodes.ravel()
                     for k in range(operands.shape[0]):
                         low.exact[operands[k]] = 1
         elif low.op[i] > G_CONSTANT or low.op[i] == G_COPY:
@@ -53,12 +52,13 @@ cdef inline int find_exact(Lowering low, graph) except -1:
 cdef inline int take_plainly(Lowering low) except -1:
     """Everything is as the engine does it; only what weights of layers are computed of is one for all rows."""
     cdef Py_ssize_t i
+    cdef LoweredItem item
     low.exact[:] = 1
     kept = np.asarray(low.kept)
     for item in low.items:
-        if item[0] == "affine":
-            kept[item[4]] = 1
-            kept[item[5]] = 1
+        if item.kind == "affine":
+            kept[item.weights] = 1
+            kept[item.bias] = 1
     for i in range(low.n - 1, -1, -1):
         if low.kept[i] and (low.op[i] > G_CONSTANT or low.op[i] == G_COPY):
             low.kept[low.a[i]] = 1
@@ -105,35 +105,43 @@ cdef inline int simplify(Lowering low) except -1:
                 low.rep[i] = low.twin[low.a[i]] + low.b[i]
                 low.exact[low.rep[i]] |= low.exact[i]
             low.depends[i] = C_LANE
-            low.mask[i] = 0 if low.stopped[i] else low.items[low.a[i]][1]
+            low.mask[i] = 0 if low.stopped[i] else item_of(low, <int>i).mask
         else:
             simplify_one(low, <int>i, bucket, wrap)
     return 0
 
 
 cdef inline int enter_item(Lowering low, int k, bint stopped) except -1:
-    """Its operands are those of the shared nodes; in place of its first output stands its mask."""
-    cdef list item = low.items[k]
-    mask = 0
-    for j in operands_of(item):
-        key = id(item[j])                    # of an array that the graph holds; gathers from one table share it
-        if item[0] != "gather" or key not in low.tables:
-            low.tables[key] = represented(low, item[j])
-        item[j], some = low.tables[key]
-        mask |= some
+    """Its operands are those of the shared nodes, and what gradients flow through it is known."""
+    cdef LoweredItem item = low.items[k]
+    item.x = shared_nodes(low, item, item.x)
+    item.weights = shared_nodes(low, item, item.weights)
+    item.bias = shared_nodes(low, item, item.bias)
+    item.place = shared_nodes(low, item, item.place)
     key = None
-    if item[0] == "gather":                  # once for each index
-        key = id(item[3]), item[2], item[4], stopped, 0 if item[4] else int(item[5][0])
-    elif item[0] in BEST:
-        key = item[0], item[3].tobytes(), stopped
-        mask = mask if BEST[item[0]] <= BEST_MIN else 0
+    if item.kind == "gather":                # once for each index
+        key = id(item.x), item.outputs, item.argument, stopped, 0 if item.place is None else int(item.place[0])
+    elif item.kind in BEST:
+        key = item.kind, item.x.tobytes(), stopped
+        if BEST[item.kind] > BEST_MIN:
+            item.mask = 0
     if key is not None and not low.plain:
-        twin = low.known_items.setdefault(key, item[1])
-        if twin != item[1]:
+        twin = low.known_items.setdefault(key, item.first)
+        if twin != item.first:
             low.twin[k] = twin
-    item.append(item[1])                     # the first output is the last entry now
-    item[1] = mask
     return 0
+
+
+cdef inline object shared_nodes(Lowering low, LoweredItem item, nodes):
+    """The shared nodes of some operands of an item, whose mask takes theirs in."""
+    if nodes is None:
+        return None
+    key = id(nodes)                          # of an array that the graph holds; gathers from one table share it
+    if item.kind != "gather" or key not in low.tables:
+        low.tables[key] = represented(low, nodes)
+    nodes, mask = low.tables[key]
+    item.mask |= <unsigned char>mask
+    return nodes
 
 
 cdef inline object represented(Lowering low, nodes):
@@ -259,6 +267,7 @@ cdef inline int reach(Lowering low, int result, const Decision[::1] guards) exce
     cdef Py_ssize_t i
     cdef int k, o
     cdef set done = set(), tables = set()
+    cdef LoweredItem item
     need(low, low.rep[result], True)
     for i in range(guards.shape[0]):
         need(low, low.rep[guards[i].left], True)
@@ -267,7 +276,7 @@ cdef inline int reach(Lowering low, int result, const Decision[::1] guards) exce
     for i in range(low.n - 1, -1, -1):
         if not low.live[i] and low.rep[i] == i and low.depends[i] != C_CONSTANT and raises(low.op[i]):
             low.live[i] = low.pinned[i] = 1            # only for the error that it may be
-        if low.op[i] == G_ITEM and low.b[i] == 0 and low.rep[i] == i and may_be_out_of_range(low, low.a[i]):
+        if low.op[i] == G_ITEM and low.b[i] == 0 and low.rep[i] == i and may_be_out_of_range(item_of(low, <int>i)):
             low.live[i] = 1
         if not low.live[i]:
             continue
@@ -275,13 +284,13 @@ cdef inline int reach(Lowering low, int result, const Decision[::1] guards) exce
         if o == G_ITEM:
             if low.a[i] not in done:
                 done.add(low.a[i])
-                item = low.items[low.a[i]]
-                for k in operands_of(item):
-                    if item[0] != "gather" or id(item[k]) not in tables:
-                        tables.add(id(item[k]))
-                        need_all(low, item[k].ravel())
-                for k in range(item[2]):
-                    low.live[<int>item[len(item) - 1] + k] = 1
+                item = item_of(low, <int>i)
+                for nodes in arrays_of(item):
+                    if item.kind != "gather" or id(nodes) not in tables:
+                        tables.add(id(nodes))
+                        need_all(low, nodes.ravel())
+                for k in range(item.outputs):
+                    low.live[item.first + k] = 1
         elif o > G_CONSTANT:
             need(low, low.a[i], False)
             if low.b[i] >= 0:
@@ -289,10 +298,9 @@ cdef inline int reach(Lowering low, int result, const Decision[::1] guards) exce
     return 0
 
 
-cdef inline bint may_be_out_of_range(Lowering low, int k) except -1:
-    """Whether an item is chosen by a whole number of the row, or by a computed one."""
-    item = low.items[k]
-    return item[0] == "gather" or (item[0] == "cross_entropy" and item[4] > 0)
+cdef inline bint may_be_out_of_range(LoweredItem item) except -1:
+    """Whether a whole number of the row, or a computed one, chooses."""
+    return item.kind == "gather" or (item.kind == "cross_entropy" and item.argument >= 0)
 
 
 cdef inline int need_all(Lowering low, nodes) except -1:
