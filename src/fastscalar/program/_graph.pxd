@@ -14,7 +14,7 @@ cdef enum:
     GUARD_CEIL = 9
     GUARD_RAISES = 10       # the operation `value` of the operands raises
 
-ctypedef struct Decision:   # a guard: what Python decided, or read, and where; DECISION for NumPy
+ctypedef struct RecordedGuard:   # a guard: what Python decided, or read, and where; GUARD for NumPy
     double value            # the outcome of a comparison; the number that was read, as far as it was; the operation
     int op                  # of CPython's comparisons, or GUARD_SAME to GUARD_RAISES
     int left                # node
@@ -22,7 +22,7 @@ ctypedef struct Decision:   # a guard: what Python decided, or read, and where; 
     int code                # the place: a number in `codes`, -1: nobody's code,
     int instruction         # and the instruction there
 
-ctypedef struct Choice:          # a `where`: left `comparison` right decides between a and b, all of them nodes
+ctypedef struct WhereItem:          # a `where`: left `comparison` right decides between a and b, all of them nodes
     int item
     int output
     int comparison
@@ -34,11 +34,11 @@ ctypedef struct Choice:          # a `where`: left `comparison` right decides be
 
 cdef class Graph:
     cdef public object op, a, b, value, stopped
-    cdef list entries            # the items; None: still among the choices
-    cdef Choice *choices         # owned
-    cdef Py_ssize_t n_choices, choice_room
+    cdef list entries            # the items; None: still among the wheres
+    cdef WhereItem *wheres         # owned
+    cdef Py_ssize_t n_wheres, where_room
     cdef public list captures, inputs
-    cdef public object guards    # an array of DECISION, its nodes those of the graph
+    cdef public object guards    # an array of GUARD, its nodes those of the graph
     cdef public list codes       # that they refer to
     cdef public dict lists       # guard that a whole number was read as -> nodes of the list that it was an index of
     cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
@@ -49,15 +49,15 @@ cdef class Graph:
     cdef int *a_
     cdef int *b_
     cdef double *value_
-    cdef unsigned char *lane_    # depends on an input
+    cdef unsigned char *per_row_    # depends on an input
     cdef Py_ssize_t n, room
 
     cdef void release(self) noexcept
     cdef int grow(self, Py_ssize_t room) except -1
-    cdef int add(self, int op, int a, int b, double value, bint lane) except -1
+    cdef int add(self, int op, int a, int b, double value, bint per_row) except -1
     cdef int constant(self, double value) except -1
     cdef int apply(self, int op, int a, int b) except -1
-    cdef int choose(self, int comparison, int left, int right, int a, int b, double value) except -1
+    cdef int add_where(self, int comparison, int left, int right, int a, int b, double value) except -1
     cdef int output(self, int item, int k, double value) except -1
     cdef int close(self) except -1
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import disjoint_base
 
-DECISION: np.dtype[Any]
+GUARD: np.dtype[Any]
 ARE_EQUAL: int
 NODE_CONSTANT: int
 NODE_COPY: int

@@ -36,24 +36,24 @@ cdef class Graph:
 
     def __dealloc__(self):
         self.release()
-        PyMem_RawFree(self.choices)
+        PyMem_RawFree(self.wheres)
 
     @property
     def items(self):
-        """A `where` takes 28 bytes until somebody asks, and then ten times that: many a recording is never rewritten,
+        """A `where` takes 28 bytes until it is asked for, and then ten times that: many a recording is never lowered,
         and the first call should not wait for it."""
-        cdef Choice *c
+        cdef WhereItem *c
         cdef Py_ssize_t k
         cdef int[:, ::1] nodes
-        if self.n_choices:
-            operands = np.empty((self.n_choices, 4), dtype=np.int32)
+        if self.n_wheres:
+            operands = np.empty((self.n_wheres, 4), dtype=np.int32)
             nodes = operands
-            for k in range(self.n_choices):
-                c = &self.choices[k]
+            for k in range(self.n_wheres):
+                c = &self.wheres[k]
                 nodes[k, 0], nodes[k, 1], nodes[k, 2], nodes[k, 3] = c.left, c.right, c.a, c.b
                 self.entries[c.item] = ("where", c.output, 1, operands[k], c.comparison)
-            PyMem_RawFree(self.choices)
-            self.choices, self.n_choices, self.choice_room = NULL, 0, 0
+            PyMem_RawFree(self.wheres)
+            self.wheres, self.n_wheres, self.where_room = NULL, 0, 0
         return self.entries
 
     cdef void release(self) noexcept:
@@ -61,10 +61,10 @@ cdef class Graph:
         PyMem_RawFree(self.a_)
         PyMem_RawFree(self.b_)
         PyMem_RawFree(self.value_)
-        PyMem_RawFree(self.lane_)
+        PyMem_RawFree(self.per_row_)
         self.op_ = self.a_ = self.b_ = NULL
         self.value_ = NULL
-        self.lane_ = NULL
+        self.per_row_ = NULL
 
     cdef int grow(self, Py_ssize_t room) except -1:
         cdef void *block
@@ -84,18 +84,18 @@ cdef class Graph:
         if block == NULL:
             out_of_memory("a program", room)
         self.value_ = <double *>block
-        block = reallocate(self.lane_, room)
+        block = reallocate(self.per_row_, room)
         if block == NULL:
             out_of_memory("a program", room)
-        self.lane_ = <unsigned char *>block
+        self.per_row_ = <unsigned char *>block
         self.room = room
         return 0
 
-    cdef int add(self, int op, int a, int b, double value, bint lane) except -1:
+    cdef int add(self, int op, int a, int b, double value, bint per_row) except -1:
         cdef int i = <int>self.n
         if self.n == self.room:
             self.grow(self.room + self.room // 2 + 256)
-        self.op_[i], self.a_[i], self.b_[i], self.value_[i], self.lane_[i] = op, a, b, value, lane
+        self.op_[i], self.a_[i], self.b_[i], self.value_[i], self.per_row_[i] = op, a, b, value, per_row
         self.n += 1
         return i
 
@@ -107,16 +107,16 @@ cdef class Graph:
         cdef Row *r = row(op & 0xff)
         cdef double x = self.value_[a], y = self.value_[b] if b >= 0 else 0.0
         return self.add(op, a, b, r.f(x) if r.arity == 1 else r.f2(x, y),
-                        self.lane_[a] or (b >= 0 and self.lane_[b]))
+                        self.per_row_[a] or (b >= 0 and self.per_row_[b]))
 
-    cdef int choose(self, int comparison, int left, int right, int a, int b, double value) except -1:
+    cdef int add_where(self, int comparison, int left, int right, int a, int b, double value) except -1:
         """A `where`."""
-        cdef Choice *c = <Choice *>room_for(
-            <void **>&self.choices, &self.choice_room, self.n_choices, sizeof(Choice))
+        cdef WhereItem *c = <WhereItem *>room_for(
+            <void **>&self.wheres, &self.where_room, self.n_wheres, sizeof(WhereItem))
         c.item, c.output = <int>len(self.entries), <int>self.n
         c.comparison, c.left, c.right, c.a, c.b = comparison, left, right, a, b
         self.entries.append(None)
-        self.n_choices += 1
+        self.n_wheres += 1
         return self.output(c.item, 0, value)
 
     cdef int output(self, int item, int k, double value) except -1:
@@ -243,8 +243,8 @@ cdef object taken(void **data, Py_ssize_t n, dtype):
 
 
 INT, DOUBLE = np.dtype(np.int32), np.dtype(np.float64)
-DECISION = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4"), ("code", "i4"),
-                     ("instruction", "i4")], align=True)
+GUARD = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4"), ("code", "i4"),
+                  ("instruction", "i4")], align=True)
 
 
 cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL:

@@ -14,7 +14,7 @@ cdef enum:
     COPY = X_COPY
     C_CONSTANT = 0           # what a node depends on: nothing,
     C_UNIFORM = 1            # captured leaves and arguments that all rows share,
-    C_LANE = 2               # the row
+    C_PER_ROW = 2               # the row
     SHORT_SUM = 4            # with fewer terms a sum stays binary
     SMALL_PRODUCT = 16       # with fewer weights a matrix product stays a sum
     NOWHERE = 0              # where a node is

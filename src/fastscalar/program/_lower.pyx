@@ -5,17 +5,17 @@
 The boundary: reads a Graph, writes a Plan (`_replay`); knows no tape and computes nothing but constants.
 
 1. simplify: constants are folded, common subexpressions shared, every node is a constant, uniform (of captured leaves
-   only) or of a lane (of the inputs).
+   only) or one number for each row (of the inputs).
 2. reach: what neither the result nor a decision needs is dropped.
 3. sums: trees of + and - whose inner nodes nobody else reads become n-ary sums of numbers and products.
-4. products: lane * uniform products of several sums that share their lane operands become a matrix product, whatever
-   the order in which the program wrote them.  Its weights get a place of their own, input by input.
+4. products: per-row * uniform products of several sums that share their per-row operands become a matrix product,
+   whatever the order in which the program wrote them.  Its weights get a place of their own, input by input.
 5. levels: instructions in the order of their depth; equal operations of one depth on neighbours become one.
 All of it is linear, or n log n for sorting.
 
 A *plain* plan has none of this: one instruction for each operation, in the order of the function, by the engine's own
-functions, and every computed number is one of a lane.  It is for rows with numbers that are infinite, NaN or nearly as
-large: for these the order of additions is no matter of rounding.
+functions, and every computed number is one for each row.  It is for rows with numbers that are infinite, NaN or nearly
+as large: for these the order of additions is no matter of rounding.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -147,24 +147,24 @@ cdef class Lowering:
         cdef Guard guard
         cdef Py_ssize_t k
         cdef int i, p, q
-        cdef const Decision[::1] guards = graph.guards
+        cdef const RecordedGuard[::1] guards = graph.guards
         cdef set known = set()
         plan = self.plan
         i = self.rep[graph.result]
-        plan.result_kind = R_SLOTS if self.depends[i] == C_LANE else R_UNIFORM
-        plan.result = slot_of(self, i) if self.depends[i] == C_LANE else address_of(self, i)
+        plan.result_kind = R_SLOTS if self.depends[i] == C_PER_ROW else R_UNIFORM
+        plan.result = slot_of(self, i) if self.depends[i] == C_PER_ROW else address_of(self, i)
         for k in range(guards.shape[0]):
             p, q = self.rep[guards[k].left], self.rep[guards[k].right] if guards[k].right >= 0 else -1
             if self.depends[p] == C_CONSTANT and (q < 0 or self.depends[q] == C_CONSTANT):
                 continue
             memset(&guard, 0, sizeof(Guard))
             guard.op, guard.value = guards[k].op, guards[k].value
-            guard.kind = R_SLOTS if self.depends[p] == C_LANE else R_UNIFORM
-            guard.p = slot_of(self, p) if self.depends[p] == C_LANE else address_of(self, p)
+            guard.kind = R_SLOTS if self.depends[p] == C_PER_ROW else R_UNIFORM
+            guard.p = slot_of(self, p) if self.depends[p] == C_PER_ROW else address_of(self, p)
             guard.other = R_NONE
             if q >= 0:
-                guard.other = R_SLOTS if self.depends[q] == C_LANE else R_UNIFORM
-                guard.q = slot_of(self, q) if self.depends[q] == C_LANE else address_of(self, q)
+                guard.other = R_SLOTS if self.depends[q] == C_PER_ROW else R_UNIFORM
+                guard.q = slot_of(self, q) if self.depends[q] == C_PER_ROW else address_of(self, q)
             key = PyBytes_FromStringAndSize(<char *>&guard, sizeof(Guard))
             if key not in known:                 # a loop may ask the same a thousand times
                 known.add(key)
@@ -256,34 +256,34 @@ def summary(operations, counts):
     return f"{operations:,} operations -> " + (", ".join(parts) or "nothing: the result does not depend on any")
 
 
-def rewrite(graph, sizes, shared=frozenset(), trained=None, bint plain=False):
+def lower(graph, sizes, shared=frozenset(), trained=None, bint plain=False):
     """The Plan of a Graph.  plain: one instruction for each operation, in the order of the function.
 
     sizes: by input, how many numbers an array has.  shared: inputs that are one number for all rows.
     trained: by capture, whose elements' gradients are wanted (`trained_elements`); None: all.
     """
-    cdef Lowering r = Lowering()
+    cdef Lowering low = Lowering()
     units, levels = [], []
-    r.plan = Plan()
-    r.plan.operations = graph.operations
-    r.plain = r.plan.plain = plain
-    r.load(graph, shared, trained, sizes)
+    low.plan = Plan()
+    low.plan.operations = graph.operations
+    low.plain = low.plan.plain = plain
+    low.load(graph, shared, trained, sizes)
     if plain:
-        take_plainly(r)
+        take_plainly(low)
     else:
-        find_exact(r, graph)
-    simplify(r)
-    reach(r, graph.result, graph.guards)
-    collect_sums(r)
-    collect_products(r)
-    schedule(r, units, levels)
-    place_matrices(r)
-    emit_section(r, units[0], levels[0], False)
-    emit_inputs(r)
+        find_exact(low, graph)
+    simplify(low)
+    reach(low, graph.result, graph.guards)
+    collect_sums(low)
+    collect_products(low)
+    schedule(low, units, levels)
+    place_matrices(low)
+    emit_section(low, units[0], levels[0], False)
+    emit_inputs(low)
     if plain:
-        copy_leaves(r)
-    emit_section(r, units[1], levels[1], True)
-    r.finish(graph)
-    place_gradients(r.plan)
-    r.plan.seal()
-    return r.plan
+        copy_leaves(low)
+    emit_section(low, units[1], levels[1], True)
+    low.finish(graph)
+    place_gradients(low.plan)
+    low.plan.seal()
+    return low.plan

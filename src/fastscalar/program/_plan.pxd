@@ -6,7 +6,7 @@ from fastscalar.program.plan cimport *
 cdef class Plan:
     cdef public int n_slots, n_adjoints, n_uniform, n_ports, n_runs, result, result_kind
     cdef Instr *uniform
-    cdef Instr *lanes
+    cdef Instr *per_row
     cdef Term *terms
     cdef Sum *sums
     cdef Matrix *matrices
@@ -14,7 +14,7 @@ cdef class Plan:
     cdef Item *items
     cdef Run *runs
     cdef Guard *guards
-    cdef Py_ssize_t n_uniform_instr, n_lanes, n_terms, n_sums, n_matrices, n_products, n_items, n_guards
+    cdef Py_ssize_t n_uniform_instr, n_per_row, n_terms, n_sums, n_matrices, n_products, n_items, n_guards
     cdef Py_ssize_t[10] room
     cdef public list keep            # arrays that pointers refer to
     cdef public list tables          # addresses of copied matrices
@@ -28,7 +28,7 @@ cdef class Plan:
     cdef public list inputs          # kinds
     cdef public object input_run     # by input: the run of an array, -1
     cdef public object input_address  # by input: the address of a shared number, -1
-    cdef public bint plain           # in the order of the function: see `_rewrite`
+    cdef public bint plain           # in the order of the function: see `_lower`
     cdef public str summary
     cdef public int operations
 
@@ -36,7 +36,7 @@ cdef class Plan:
     cdef list sealed                 # arrays that it points to
     cdef int seal(self) except -1
 
-    cdef Py_ssize_t add_instr(self, Instr *q, bint lanes) except -1
+    cdef Py_ssize_t add_instr(self, Instr *q, bint per_row) except -1
     cdef Py_ssize_t add_term(self, Term *q) except -1
     cdef Py_ssize_t add_sum(self, Sum *q) except -1
     cdef Py_ssize_t add_matrix(self, Matrix *q) except -1

@@ -15,14 +15,14 @@ import numpy as np
 
 
 cdef class Plan:
-    """What `rewrite` made of a Graph."""
+    """What `lower` made of a Graph."""
 
     def __cinit__(self):
         self.keep, self.tables, self.port_address = [], [], []
 
     def __dealloc__(self):
         PyMem_RawFree(self.uniform)
-        PyMem_RawFree(self.lanes)
+        PyMem_RawFree(self.per_row)
         PyMem_RawFree(self.terms)
         PyMem_RawFree(self.sums)
         PyMem_RawFree(self.matrices)
@@ -49,11 +49,11 @@ cdef class Plan:
         for k in range(len(self.tables)):
             view = self.tables[k]
             p.table_of[k] = &view[0]
-        p.uniform, p.lanes, p.terms, p.sums = self.uniform, self.lanes, self.terms, self.sums
+        p.uniform, p.per_row, p.terms, p.sums = self.uniform, self.per_row, self.terms, self.sums
         p.matrices, p.products, p.items, p.runs = self.matrices, self.products, self.items, self.runs
         p.guards, p.n_guards, p.n_matrices = self.guards, self.n_guards, self.n_matrices
-        p.n_uniform_instr, p.n_lanes, p.n_slots, p.n_uniform = (
-            self.n_uniform_instr, self.n_lanes, self.n_slots, self.n_uniform)
+        p.n_uniform_instr, p.n_per_row, p.n_slots, p.n_uniform = (
+            self.n_uniform_instr, self.n_per_row, self.n_slots, self.n_uniform)
         cdef const int[::1] adjoint = self.adjoint, birth_of = self.birth_of
         cdef const int[:, ::1] births = self.births
         p.adjoint, p.birth_of, p.births = &adjoint[0], &birth_of[0], <const Birth *>&births[0, 0]
@@ -61,10 +61,10 @@ cdef class Plan:
         p.n_ports, p.n_runs, p.result, p.result_kind = self.n_ports, self.n_runs, self.result, self.result_kind
         return 0
 
-    cdef Py_ssize_t add_instr(self, Instr *q, bint lanes) except -1:
-        if lanes:
-            (<Instr *>room_for(<void **>&self.lanes, &self.room[0], self.n_lanes, sizeof(Instr)))[0] = q[0]
-            self.n_lanes += 1
+    cdef Py_ssize_t add_instr(self, Instr *q, bint per_row) except -1:
+        if per_row:
+            (<Instr *>room_for(<void **>&self.per_row, &self.room[0], self.n_per_row, sizeof(Instr)))[0] = q[0]
+            self.n_per_row += 1
         else:
             (<Instr *>room_for(<void **>&self.uniform, &self.room[1], self.n_uniform_instr, sizeof(Instr)))[0] = q[0]
             self.n_uniform_instr += 1

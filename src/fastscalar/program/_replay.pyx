@@ -196,8 +196,8 @@ cdef class Replay:
         self.n_inputs = <int>len(p.inputs)
         self.input = <Input *>self.block(self.n_inputs + 1, sizeof(Input))
         for i in range(self.n_inputs):
-            for k in range(p.n_lanes):
-                q = &p.lanes[k]
+            for k in range(p.n_per_row):
+                q = &p.per_row[k]
                 if q.kind == I_PRODUCT:
                     if p.products[q.extra].whole_input == i and p.matrices[p.products[q.extra].matrix].ld > FEW_COLUMNS:
                         self.input[i].turned = True
@@ -718,8 +718,8 @@ cdef void end_sums(Replay r, int n, const long long *rows, real tag) noexcept no
             UA[p.ports[k]] += port[<Py_ssize_t>c * p.n_ports + k]
     if r.plan.body.result_kind == R_UNIFORM:
         UA[p.result] += <real>n
-    for j in range(p.n_lanes):
-        q = &p.lanes[j]
+    for j in range(p.n_per_row):
+        q = &p.per_row[j]
         if q.kind == I_GATHER and q.mask & r.mode and p.items[q.extra].address >= 0:
             gather_backward(r, q, n, rows, tag)
 

@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 
 from fastscalar._core cimport Recorder
-from fastscalar.program._graph cimport Decision
+from fastscalar.program._graph cimport RecordedGuard
 
 cdef enum:
     KNOWN = 64
@@ -11,7 +11,7 @@ cdef enum:
 
 cdef class Recording(Recorder):
     cdef public list inputs         # (kind, handle): "array" a TensorArray, "number" a Tensor, "whole" a TracedInt
-    cdef Decision *decisions        # owned
+    cdef RecordedGuard *table        # owned
     cdef Py_ssize_t n, room
     cdef readonly list codes        # code objects that decide, none of them ours
     cdef dict code_numbers          # address of a code object -> (the object, its number in `codes`, -1: ours)
@@ -30,8 +30,8 @@ cdef class Recording(Recorder):
 
     cdef bint is_stopped(self, int i) except -1
     cdef bint has_gradient(self, int node) except -1
-    cdef int note(self, int op, int left, int right, double value) except -1
-    cdef int find_place(self, Decision *d) except -1
+    cdef int add_guard(self, int op, int left, int right, double value) except -1
+    cdef int find_place(self, RecordedGuard *d) except -1
     cdef int code_number(self, PyObject *code) except -2
     cdef int find_list(self, Py_ssize_t decision, int node) except -1
     cdef bint may_select(self, list some, set arrays) except -1

@@ -28,7 +28,7 @@ import numpy as np
 from fastscalar.engine._modes import record, set_recording
 from fastscalar._paths import PACKAGE
 from fastscalar.program.subscripts import list_and_index
-from fastscalar.program._graph import DECISION
+from fastscalar.program._graph import GUARD
 
 cdef extern from "Python.h":     # with references as they are counted, which the frames of a hot loop should not cost
     ctypedef struct PyFrameObject
@@ -84,7 +84,7 @@ cdef class Recording(Recorder):
         self.code_numbers, self.copies, self.lists = {}, {}, {}
 
     def __dealloc__(self):
-        PyMem_RawFree(self.decisions)
+        PyMem_RawFree(self.table)
 
     def __enter__(self):
         self.context = record()
@@ -122,7 +122,7 @@ cdef class Recording(Recorder):
         if self.closed or left.index == 0:       # somebody kept it and the graph has been made; nobody's node is NaN
             return 0
         q = node_of_number(number) if right is None else right.index
-        return self.note(op, left.index, q, outcome) if q else 0
+        return self.add_guard(op, left.index, q, outcome) if q else 0
 
     cdef int number_read(self, int node, str how) except -1:
         cdef double v = T.value[node]
@@ -131,11 +131,11 @@ cdef class Recording(Recorder):
             return 0
         if v - v != 0.0:                         # int() of it raises
             op = GUARD_SAME
-        self.note(op, node, -1, truncated(op, v))
+        self.add_guard(op, node, -1, truncated(op, v))
         if how == "a whole number":
             self.find_list(self.n - 1, node)
-        if how in LOSING and self.depth == 0 and self.decisions[self.n - 1].code >= 0:
-            place = self.codes[self.decisions[self.n - 1].code], self.decisions[self.n - 1].instruction
+        if how in LOSING and self.depth == 0 and self.table[self.n - 1].code >= 0:
+            place = self.codes[self.table[self.n - 1].code], self.table[self.n - 1].instruction
             if place not in self.said and self.has_gradient(node):
                 self.said.add(place)
                 self.lost.append(place)
@@ -181,7 +181,7 @@ cdef class Recording(Recorder):
         cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
         start_look()
         try:
-            see(node)
+            mark_computed(node)
             i = previous(<int>T.n)
             while i > 0 and not found:
                 T.at = i                         # what is still marked is cleared from here on
@@ -191,19 +191,19 @@ cdef class Recording(Recorder):
                 if i in self.without or self.is_stopped(i):
                     pass
                 elif T.record[i].op > WIDE:
-                    see(T.record[i].a)
-                    see(T.record[i].b)
+                    mark_computed(T.record[i].a)
+                    mark_computed(T.record[i].b)
                 elif q != NULL and q.op == W_BEST and q.code > BEST_MIN:
                     pass                         # a place
                 elif q != NULL and q.op == W_SELECT:
-                    see(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
+                    mark_computed(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
                 elif q != NULL and q.op == W_BEST:
-                    see(node_of(&q.x, q.labels[0]))
+                    mark_computed(node_of(&q.x, q.labels[0]))
                 elif q != NULL and q.op != W_LEAF:
-                    see_operand(&q.x)
+                    mark_operand(&q.x)
                     if q.op != W_GATHER:         # y is an index
-                        see_operand(&q.y)
-                    see_operand(&q.z)
+                        mark_operand(&q.y)
+                    mark_operand(&q.z)
                 else:
                     found = i < self.first and T.record[i].op != CONST and i not in whole
                 i = previous(i)
@@ -221,7 +221,7 @@ cdef class Recording(Recorder):
             left = node_of_number(x)
         if not right:
             right = node_of_number(y) if row(code).arity == 2 else -1
-        return self.note(GUARD_RAISES, left, right, code)
+        return self.add_guard(GUARD_RAISES, left, right, code)
 
     cdef object message(self, str text, int left, int right):
         message = Message(text)
@@ -251,15 +251,15 @@ cdef class Recording(Recorder):
 
     # --- decisions ---
 
-    cdef int note(self, int op, int left, int right, double value) except -1:
-        cdef Decision d
+    cdef int add_guard(self, int op, int left, int right, double value) except -1:
+        cdef RecordedGuard d
         d.value, d.op, d.left, d.right, d.code, d.instruction = value, op, left, right, -1, -1
         self.find_place(&d)                      # may run Python's collector, and so a destructor that decides too
-        (<Decision *>room_for(<void **>&self.decisions, &self.room, self.n, sizeof(Decision)))[0] = d
+        (<RecordedGuard *>room_for(<void **>&self.table, &self.room, self.n, sizeof(RecordedGuard)))[0] = d
         self.n += 1
         return 0
 
-    cdef int find_place(self, Decision *d) except -1:
+    cdef int find_place(self, RecordedGuard *d) except -1:
         """The innermost frame that is not ours, as its code and the instruction in it: its line is asked for once in a
         thousand times, and costs more than the decision."""
         cdef PyFrameObject *frame = PyEval_GetFrame()
@@ -302,7 +302,7 @@ cdef class Recording(Recorder):
         """The decisions, as an array, which takes them over; their nodes are those of the tape."""
         cdef Py_ssize_t n = self.n
         self.n = self.room = 0
-        return taken(<void **>&self.decisions, n, DECISION)
+        return taken(<void **>&self.table, n, GUARD)
 
 
 cdef tuple LOSING = ("float()", "tolist()")      # readings after which somebody may go on computing
@@ -317,7 +317,7 @@ cdef double truncated(int op, double v):
 
 # --- from the tape --------------------------------------------------------------------------------
 
-cdef void see(int p) noexcept nogil:
+cdef void mark_computed(int p) noexcept nogil:
     """Mark a node; of an instruction that computes, its last one."""
     cdef Wide *q
     if p <= 0:
@@ -330,17 +330,17 @@ cdef void see(int p) noexcept nogil:
         mark_node(p)
 
 
-cdef void see_operand(Operand *o) noexcept nogil:
+cdef void mark_operand(Operand *o) noexcept nogil:
     cdef int k
     if o.kind == RUN:
         if T.record[o.start].op == WIDE and T.wide[T.record[o.start].a].op != W_LEAF:
-            see(o.start)
+            mark_computed(o.start)
             return
         for k in range(o.count):
-            see(o.start + k)
+            mark_computed(o.start + k)
     elif o.kind == INDEX:
         for k in range(o.count):
-            see(o.index[k])
+            mark_computed(o.index[k])
 
 
 cdef Operand *matrix_of(Wide *q) noexcept nogil:
@@ -382,23 +382,23 @@ cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) ex
     cdef bint any_copies = len(copies) > 0
     cdef set seen = set()                        # tables: many rows are gathered from one
     cdef set inputs = {(<TensorArray>handle).slot for kind, handle in recording.inputs if kind == "array"}
-    see(result)
+    mark_computed(result)
     for decision, some in list(recording.lists.items()):     # for selections of another one
         if recording.may_select(some, inputs):
             for t in some:
-                see((<Tensor>t).index)
+                mark_computed((<Tensor>t).index)
         else:
             del recording.lists[decision]
     for k in range(recording.n):
-        see(recording.decisions[k].left)
-        see(recording.decisions[k].right)
+        mark_computed(recording.table[k].left)
+        mark_computed(recording.table[k].right)
     for k in range(first, T.n):                  # an error that nobody asked for is an error too
         if T.record[k].op > WIDE:
             if not never_raises(T.record[k].op):
-                see(<int>k)
+                mark_computed(<int>k)
         elif T.record[k].op == WIDE and (               # an index or a label: out of range?
                 T.wide[T.record[k].a].argument or T.wide[T.record[k].a].op == W_GATHER):
-            see(<int>k)
+            mark_computed(<int>k)
     i = previous(<int>T.n)
     while i > 0:
         T.at = i
@@ -408,13 +408,13 @@ cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) ex
                 for k in range(last.start + last.count - 1, i, -1):
                     push(m, <int>k)
                 for k in range(last.start, i):
-                    see(<int>k)
+                    mark_computed(<int>k)
         push(m, i)
         T.mark[i] = 0
         if T.record[i].op > WIDE:
-            see(T.record[i].a)
+            mark_computed(T.record[i].a)
             if row(T.record[i].op).arity == 2:
-                see(T.record[i].b)
+                mark_computed(T.record[i].b)
         elif T.record[i].op == WIDE:
             q = T.wide[T.record[i].a]
             if q.op == W_CUSTOM:
@@ -423,15 +423,15 @@ cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) ex
             if matrix == &q.x:
                 pass
             elif q.op != W_GATHER or q.x.kind != RUN:
-                see_operand(&q.x)
+                mark_operand(&q.x)
             elif (q.x.start, q.x.count) not in seen:
                 seen.add((q.x.start, q.x.count))
-                see_operand(&q.x)
+                mark_operand(&q.x)
             if matrix != &q.y:
-                see_operand(&q.y)
-            see_operand(&q.z)
+                mark_operand(&q.y)
+            mark_operand(&q.z)
         elif any_copies and i in copies:
-            see(copies[i])
+            mark_computed(copies[i])
         i = previous(i)
     T.at = 0
     return 0
@@ -449,19 +449,19 @@ def leaves_before(Tensor marker not None, Tensor result not None):
         first = marker.index
         start_sweep()
         try:
-            see(result.index)
+            mark_computed(result.index)
             i = previous(<int>T.n)
             while i > 0:
                 T.at = i
                 T.mark[i] = 0
                 if T.record[i].op > WIDE:
-                    see(T.record[i].a)
-                    see(T.record[i].b)
+                    mark_computed(T.record[i].a)
+                    mark_computed(T.record[i].b)
                 elif T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
                     q = T.wide[T.record[i].a]
-                    see_operand(&q.x)
-                    see_operand(&q.y)
-                    see_operand(&q.z)
+                    mark_operand(&q.x)
+                    mark_operand(&q.y)
+                    mark_operand(&q.z)
                 elif i < first and T.record[i].op != CONST and (T.record[i].op != WIDE or T.record[i].a != slot):
                     slot = T.record[i].a if T.record[i].op == WIDE else -1
                     nodes.append(i)
@@ -491,7 +491,7 @@ def extract(Recording recording not None, Tensor result not None):
     cdef Graph g = Graph()
     cdef Ints m
     cdef int *number = NULL
-    cdef Decision[::1] guards
+    cdef RecordedGuard[::1] guards
     cdef Py_ssize_t k
     memset(&m, 0, sizeof(Ints))
     bound(result)
@@ -599,7 +599,7 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
         if op > WIDE:
             b = number[T.record[i].b] - 1 if row(op).arity == 2 else -1
             number[i] = 1 + g.add(op, number[T.record[i].a] - 1, b, T.value[i],
-                                  g.lane_[number[T.record[i].a] - 1] or (b >= 0 and g.lane_[b]))
+                                  g.per_row_[number[T.record[i].a] - 1] or (b >= 0 and g.per_row_[b]))
         elif op == WIDE:
             q = T.wide[T.record[i].a]
             if q.op != W_LEAF:
@@ -622,7 +622,7 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
             number[i] = 1 + g.constant(T.value[i])
         elif any_copies and i in copies:
             b = number[<int>copies[i]] - 1
-            number[i] = 1 + g.add(G_COPY, b, -1, T.value[i], g.lane_[b])
+            number[i] = 1 + g.add(G_COPY, b, -1, T.value[i], g.per_row_[b])
         elif number[i] < 0:
             number[i] = 1 + g.add(G_INPUT, -1 - number[i], 0, T.value[i], True)
         elif i >= first:
@@ -660,11 +660,11 @@ cdef object table_nodes(Graph g, Operand *o, const int *number):
     return g.tables[key]
 
 
-cdef bint any_lane(Graph g, nodes) except -1:
+cdef bint any_per_row(Graph g, nodes) except -1:
     cdef int[::1] view = nodes
     cdef Py_ssize_t k
     for k in range(view.shape[0]):
-        if g.lane_[view[k]]:
+        if g.per_row_[view[k]]:
             return True
     return False
 
@@ -679,7 +679,8 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
         for k in range(q.count):
             x = operand_node(g, &q.x, k if q.x.count > 1 else 0, number)
             y = -1 if q.op == W_MAP1 else operand_node(g, &q.y, k if q.y.count > 1 else 0, number)
-            number[q.start + k] = 1 + g.add(code, x, y, T.value[q.start + k], g.lane_[x] or (y >= 0 and g.lane_[y]))
+            number[q.start + k] = 1 + g.add(
+                code, x, y, T.value[q.start + k], g.per_row_[x] or (y >= 0 and g.per_row_[y]))
     elif q.op == W_SUM or q.op == W_DOT:
         item = g.constant(0.0)
         for k in range(q.x.count):
@@ -693,7 +694,7 @@ cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
     elif q.op == W_XENT:
         number[q.start] = 1 + copy_cross_entropy(g, q, number)
     elif q.op == W_SELECT:
-        number[q.start] = 1 + g.choose(
+        number[q.start] = 1 + g.add_where(
             q.code, operand_node(g, &q.x, 0, number), operand_node(g, &q.x, 1, number),
             operand_node(g, &q.x, 2, number), operand_node(g, &q.x, 3, number), T.value[q.start])
     else:
@@ -755,7 +756,7 @@ cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
     block = g.blocks.get(q.y.start) if q.y.kind == RUN else None
     w = operand_nodes(g, &q.y, number).reshape(q.inner, q.cols) if block is None else np.array([[block]], np.int32)
     b = operand_nodes(g, &q.z, number)
-    cdef bint expand = any_lane(g, w.ravel())
+    cdef bint expand = any_per_row(g, w.ravel())
     for r in range(q.rows):
         if o.kind == SPARSE:
             count = o.row[r + 1] - o.row[r]

@@ -45,12 +45,12 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int l0, int lanes, c
         if p.runs[k].mask & mode:
             memset(rows_of(r, r.RA, <int>k, l0, tag), 0, <size_t>p.runs[k].ld * lanes * sizeof(real))
     if p.result_kind == R_SLOTS:
-        begin_gradients(p, p.n_lanes, A, lanes, tag)
+        begin_gradients(p, p.n_per_row, A, lanes, tag)
         g = A + <Py_ssize_t>p.adjoint[p.result] * lanes
         for l in range(lanes):
             g[l] = 1.0
-    for k in range(p.n_lanes - 1, -1, -1):
-        q = &p.lanes[k]
+    for k in range(p.n_per_row - 1, -1, -1):
+        q = &p.per_row[k]
         begin_gradients(p, k, A, lanes, tag)
         if not q.mask & mode or (q.run < 0 and q.kind != I_NUMBER and p.adjoint[q.out] < 0):
             continue

@@ -37,29 +37,29 @@ cdef inline int kernel_for(Lowering low, int i) noexcept:
     return -1 if low.plain else kernel_of(code, low.exact[i])
 
 
-cdef inline int emit_elements(Lowering low, Key *keys, Py_ssize_t n, bint lanes) except -1:
+cdef inline int emit_elements(Lowering low, Key *keys, Py_ssize_t n, bint per_row) except -1:
     cdef Instr q
     cdef Py_ssize_t k
     cdef int node = keys[0].node, o = low.op[node]
-    if lanes and (keys[0].a_where >= 0 or keys[0].b_where >= 0) and emit_rows(low, keys, n):
+    if per_row and (keys[0].a_where >= 0 or keys[0].b_where >= 0) and emit_rows(low, keys, n):
         return 0
     memset(&q, 0, sizeof(Instr))
     q.kind, q.n, q.run = I_ELEMENTS, <int>n, -1
     q.code, q.op, q.raises = o & 0xff, <signed char>kernel_for(low, keys[0].node), raises(o)
-    refer(low, &q.a, keys, n, False, lanes)
-    refer(low, &q.b, keys, n, True, lanes)
-    q.out = low.next_slot if lanes else low.next_address
+    refer(low, &q.a, keys, n, False, per_row)
+    refer(low, &q.b, keys, n, True, per_row)
+    q.out = low.next_slot if per_row else low.next_address
     for k in range(n):
         node = keys[k].node
-        q.steep = q.steep or (is_steep(q.code) and (low.merged[node] or not lanes))
+        q.steep = q.steep or (is_steep(q.code) and (low.merged[node] or not per_row))
         q.mask |= low.mask[node]
-        low.where[node] = SLOT if lanes else UNIFORM
+        low.where[node] = SLOT if per_row else UNIFORM
         low.at[node] = <int>(q.out + k)
-    if lanes:
+    if per_row:
         low.next_slot += <int>n
     else:
         low.next_address += <int>n
-    low.plan.add_instr(&q, lanes)
+    low.plan.add_instr(&q, per_row)
     low.counts.append((NAMES[q.code], n))
     return 0
 
@@ -119,7 +119,7 @@ cdef inline bint emit_rows(Lowering low, Key *keys, Py_ssize_t n) except -1:
     return True
 
 
-cdef inline int emit_level(Lowering low, int[::1] units, bint lanes) except -1:
+cdef inline int emit_level(Lowering low, int[::1] units, bint per_row) except -1:
     cdef Py_ssize_t k, n = 0, first
     cdef int i
     cdef ProductGroup group
@@ -133,7 +133,7 @@ cdef inline int emit_level(Lowering low, int[::1] units, bint lanes) except -1:
                 group = low.groups[-1 - i]
                 emit_product(low, group.x, group.matrix, group.bias_matrix, group.outputs, False)
             elif low.sum_of[i] >= 0:
-                emit_sum(low, i, lanes)
+                emit_sum(low, i, per_row)
             elif low.op[i] == G_ITEM:
                 emit_item(low, i)
             else:
@@ -147,7 +147,7 @@ cdef inline int emit_level(Lowering low, int[::1] units, bint lanes) except -1:
         first = 0
         for k in range(1, n + 1):
             if k == n or not alike(&keys[k], &keys[first]):
-                emit_elements(low, keys + first, k - first, lanes)
+                emit_elements(low, keys + first, k - first, per_row)
                 first = k
     finally:
         PyMem_RawFree(keys)
@@ -194,7 +194,7 @@ cdef inline bint any_exact(Lowering low, nodes) except -1:
     return False
 
 
-cdef inline int emit_sum(Lowering low, int i, bint lanes) except -1:
+cdef inline int emit_sum(Lowering low, int i, bint per_row) except -1:
     cdef Instr q
     cdef Sum s
     cdef Term term
@@ -202,7 +202,7 @@ cdef inline int emit_sum(Lowering low, int i, bint lanes) except -1:
     cdef int k = low.sum_of[i], g = low.group.at[k], count = 0
     memset(&q, 0, sizeof(Instr))
     s.first = <int>low.plan.n_terms
-    if not lanes:
+    if not per_row:
         add_segments(low, k)
         count = low.first.at[k + 1] - low.first.at[k]
     else:
@@ -219,13 +219,13 @@ cdef inline int emit_sum(Lowering low, int i, bint lanes) except -1:
     q.kind, q.n, q.run, q.mask = I_SUM, 1, -1, low.mask[i]
     q.extra = <int>low.plan.add_sum(&s)
     q.raises = i in low.raising
-    q.out = low.next_slot if lanes else low.next_address
-    low.where[i], low.at[i] = SLOT if lanes else UNIFORM, q.out
-    if lanes:
+    q.out = low.next_slot if per_row else low.next_address
+    low.where[i], low.at[i] = SLOT if per_row else UNIFORM, q.out
+    if per_row:
         low.next_slot += 1
     else:
         low.next_address += 1
-    low.plan.add_instr(&q, lanes)
+    low.plan.add_instr(&q, per_row)
     if count:                                # else an element of a product, and nothing to add
         low.counts.append(("dot" if only_products(low, k) else "sum", count))
     return 0
@@ -243,7 +243,7 @@ cdef inline int fill_term(Lowering low, Term *term, int sign, int p, int q) exce
     memset(term, 0, sizeof(Term))
     term.sign, term.count, term.p_port, term.q_port, term.matrix = <signed char>sign, 1, -1, -1, -1
     term.p_mask = low.mask[p]
-    if low.depends[p] == C_LANE:
+    if low.depends[p] == C_PER_ROW:
         term.p_kind, term.p = R_SLOTS, slot_of(low, p)
     else:
         term.p_kind, term.p = R_UNIFORM, address_of(low, p)
@@ -254,7 +254,7 @@ cdef inline int fill_term(Lowering low, Term *term, int sign, int p, int q) exce
         term.q_kind = R_NONE
         return 0
     term.q_mask = low.mask[q]
-    if low.depends[q] == C_LANE:
+    if low.depends[q] == C_PER_ROW:
         term.q_kind, term.q = R_SLOTS, slot_of(low, q)
     else:
         term.q_kind, term.q = R_UNIFORM, address_of(low, q)
@@ -427,7 +427,7 @@ cdef inline int copy_leaves(Lowering low) except -1:
     cdef int j
     cdef unsigned char[::1] read = np.zeros(low.n, np.uint8)
     for i in range(low.n):
-        if not low.live[i] or low.depends[i] != C_LANE:
+        if not low.live[i] or low.depends[i] != C_PER_ROW:
             continue
         if low.op[i] == G_ITEM and item_of(low, <int>i).kind == "where":
             for j in item_of(low, <int>i).x:
@@ -465,13 +465,13 @@ cdef inline int copy_leaves(Lowering low) except -1:
     return 0
 
 
-cdef inline int emit_section(Lowering low, units, levels, bint lanes) except -1:
+cdef inline int emit_section(Lowering low, units, levels, bint per_row) except -1:
     cdef Py_ssize_t k, first = 0
     cdef int[::1] unit, level
     order = np.argsort(levels, kind="stable")
     unit, level = units[order], levels[order]
     for k in range(1, unit.shape[0] + 1):
         if k == unit.shape[0] or level[k] != level[first]:
-            emit_level(low, unit[first:k], lanes)
+            emit_level(low, unit[first:k], per_row)
             first = k
     return 0

@@ -166,8 +166,8 @@ cdef inline void forward(Replay r, int thread, int l0, int lanes, const long lon
         x = &r.input[l]
         if p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
             load_input(r, l, l0, lanes, rows, tag)
-    for k in range(p.n_lanes):
-        q = &p.lanes[k]
+    for k in range(p.n_per_row):
+        q = &p.per_row[k]
         if q.kind == I_ELEMENTS or q.kind == I_SUM:
             if q.kind == I_SUM:
                 sum_forward(r, q, V, U, lanes, tag)
@@ -234,13 +234,13 @@ cdef inline void watch_chunk(Replay r, const real *V, int l0, int lanes, const l
                 for l in range(lanes):
                     if r.K.beyond(v + l, 1):
                         r.status[l0 + l] |= UNSURE
-    for k in range(p.n_lanes):
-        if p.lanes[k].run < 0 or p.lanes[k].kind == I_PACK:      # what is packed lies in slots
+    for k in range(p.n_per_row):
+        if p.per_row[k].run < 0 or p.per_row[k].kind == I_PACK:      # what is packed lies in slots
             continue
-        v = rows_of(r, r.RV, p.lanes[k].run, l0, tag)
-        if r.K.beyond(v, <Py_ssize_t>p.runs[p.lanes[k].run].ld * lanes):
+        v = rows_of(r, r.RV, p.per_row[k].run, l0, tag)
+        if r.K.beyond(v, <Py_ssize_t>p.runs[p.per_row[k].run].ld * lanes):
             for l in range(lanes):
-                if r.K.beyond(v + <Py_ssize_t>l * p.runs[p.lanes[k].run].ld, p.lanes[k].n):
+                if r.K.beyond(v + <Py_ssize_t>l * p.runs[p.per_row[k].run].ld, p.per_row[k].n):
                     r.status[l0 + l] |= UNSURE
     for k in range(r.plan.n_products):
         if p.products[k].whole_input < 0 or r.input[p.products[k].whole_input].finite:

@@ -111,12 +111,12 @@ cdef inline int place_gradients(Plan p) except -1:
     cdef Py_ssize_t k
     cdef Instr *q
     cdef int[::1] adjoint = np.full(p.n_slots + 1, -1, np.int32), first = np.zeros(p.n_slots + 1, np.int32)
-    cdef int[::1] count = np.zeros(p.n_slots + 1, np.int32), birth_of = np.zeros(p.n_lanes + 2, np.int32)
+    cdef int[::1] count = np.zeros(p.n_slots + 1, np.int32), birth_of = np.zeros(p.n_per_row + 2, np.int32)
     cdef int j
     memset(&m, 0, sizeof(Places))
     m.adjoint, m.first, m.count = &adjoint[0], &first[0], &count[0]
-    for k in range(p.n_lanes):
-        q = &p.lanes[k]
+    for k in range(p.n_per_row):
+        q = &p.per_row[k]
         if q.run < 0:
             count[q.out] = q.n
             for j in range(q.n):
@@ -124,9 +124,9 @@ cdef inline int place_gradients(Plan p) except -1:
     try:
         if p.result_kind == R_SLOTS:
             begin_gradient(&m, p.result)
-        birth_of[p.n_lanes] = <int>m.births.n
-        for k in range(p.n_lanes - 1, -1, -1):
-            q = &p.lanes[k]
+        birth_of[p.n_per_row] = <int>m.births.n
+        for k in range(p.n_per_row - 1, -1, -1):
+            q = &p.per_row[k]
             begin_operands(&m, p, q)
             birth_of[k] = <int>m.births.n
             if q.run < 0:
@@ -136,12 +136,12 @@ cdef inline int place_gradients(Plan p) except -1:
         PyMem_RawFree(m.births.at)
         for j in range(32):
             PyMem_RawFree(m.spare[j].at)
-    for k in range(p.n_lanes):
-        q = &p.lanes[k]
+    for k in range(p.n_per_row):
+        q = &p.per_row[k]
         q.a.together, q.b.together = side_by_side(&q.a, q.n, m.adjoint), side_by_side(&q.b, q.n, m.adjoint)
     # they were listed from the last instruction to the first
     p.births = np.ascontiguousarray(np.concatenate([births[::-1], np.zeros((1, 2), np.int32)]))
-    ends = np.asarray(birth_of)[:p.n_lanes + 1] // 2
+    ends = np.asarray(birth_of)[:p.n_per_row + 1] // 2
     p.birth_of = np.append(len(births) - ends, np.int32(len(births))).astype(np.int32)
     p.adjoint, p.n_adjoints = np.asarray(adjoint), m.top
     return 0

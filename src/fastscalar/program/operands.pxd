@@ -43,7 +43,7 @@ cdef inline bint alike(const Key *x, const Key *y) noexcept nogil:
 
 
 cdef inline int slot_of(Lowering low, int i) except -1:
-    """Of a lane node; columns of a run are unpacked to slots when somebody asks."""
+    """Of a node that depends on the row; columns of a run are unpacked to slots when one is asked for."""
     if low.where[i] == SLOT:
         return low.at[i]
     if low.copy[i] < 0:
@@ -88,7 +88,7 @@ cdef inline int keep_index(Lowering low, Ref *r, int[::1] index, Py_ssize_t n) e
 
 
 cdef inline int add_ports(Lowering low, int first, int count, Ref *r, int[::1] index) except -1:
-    """Where the lanes' part collects the gradients of uniform operands."""
+    """Where the part for each row collects the gradients of uniform operands."""
     cdef int k
     r.port = <int>len(low.plan.port_address)
     if r.index == NULL and r.step == 0:
@@ -99,7 +99,7 @@ cdef inline int add_ports(Lowering low, int first, int count, Ref *r, int[::1] i
     return 0
 
 
-cdef inline int refer(Lowering low, Ref *r, Key *keys, Py_ssize_t n, bint second, bint lanes) except -1:
+cdef inline int refer(Lowering low, Ref *r, Key *keys, Py_ssize_t n, bint second, bint per_row) except -1:
     """The operand a (or b) of a group of operations."""
     cdef Py_ssize_t k
     cdef int i, where = keys[0].b_where if second else keys[0].a_where
@@ -123,7 +123,7 @@ cdef inline int refer(Lowering low, Ref *r, Key *keys, Py_ssize_t n, bint second
         index[k] = low.copy[i] if where >= 0 else keys[k].b if second else keys[k].a
     r.kind = R_UNIFORM if where == -2 else R_SLOTS
     keep_index(low, r, index, n)
-    if lanes and r.kind == R_UNIFORM and r.mask:
+    if per_row and r.kind == R_UNIFORM and r.mask:
         add_ports(low, 0, <int>n, r, index)
     return 0
 
@@ -132,9 +132,9 @@ cdef inline int locate(Lowering low, Key *key, int node, bint second) except -1:
     cdef int i = low.b[node] if second else low.a[node], where, at
     if i < 0:
         where, at = -3, 0
-    elif low.depends[i] != C_LANE and low.copy[i] >= 0:
+    elif low.depends[i] != C_PER_ROW and low.copy[i] >= 0:
         where, at = -1, low.copy[i]
-    elif low.depends[i] != C_LANE:
+    elif low.depends[i] != C_PER_ROW:
         where, at = -2, address_of(low, i)
     elif low.where[i] == SLOT:
         where, at = -1, low.at[i]
@@ -180,14 +180,14 @@ cdef inline int refer_one_by_one(Lowering low, Ref *r, nodes) except -1:
     for k in range(view.shape[0]):
         i = view[k]
         r.mask |= low.mask[i]
-        if low.depends[i] == C_LANE and low.where[i] == ROWS and low.copy[i] < 0:
+        if low.depends[i] == C_PER_ROW and low.where[i] == ROWS and low.copy[i] < 0:
             wanted.setdefault(low.run[i], {})[i] = True
     for some in wanted.values():
         unpack(low, list(some))
     r.port = <int>len(low.plan.port_address)
     for k in range(view.shape[0]):
         i = view[k]
-        if low.depends[i] == C_LANE:
+        if low.depends[i] == C_PER_ROW:
             index[k] = slot_of(low, i)
         else:
             index[k] = -1 - address_of(low, i)
@@ -227,7 +227,7 @@ cdef inline int refer_to_best(Lowering low, Instr *q, Item *p, nodes) except -1:
 cdef inline int refer_to_one(Lowering low, Ref *r, int i) except -1:
     """An operand of one number."""
     r.mask, r.port = low.mask[i], -1
-    if low.depends[i] == C_LANE or low.copy[i] >= 0:
+    if low.depends[i] == C_PER_ROW or low.copy[i] >= 0:
         r.kind, r.start = R_SLOTS, slot_of(low, i)
     else:
         r.kind, r.start = R_UNIFORM, address_of(low, i)

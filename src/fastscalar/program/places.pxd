@@ -25,7 +25,7 @@ cdef inline int depth_of_all(Lowering low, nodes) except -1:
     cdef Py_ssize_t k
     cdef int deepest = 0
     for k in range(view.shape[0]):
-        deepest = max(deepest, depth_of(low, view[k], C_LANE))
+        deepest = max(deepest, depth_of(low, view[k], C_PER_ROW))
     return deepest
 
 
@@ -87,7 +87,7 @@ cdef inline int schedule(Lowering low, list units, list levels) except -1:
             low.level[i] = l + 1
             push(&unit[section], <int>i)
             push(&depth[section], l + 1)
-        for section in (C_UNIFORM, C_LANE):
+        for section in (C_UNIFORM, C_PER_ROW):
             units.append(ints_array(&unit[section]))
             levels.append(ints_array(&depth[section]))
     finally:
@@ -190,7 +190,7 @@ cdef inline int place_matrices(Lowering low) except -1:
             elif item.kind == "gather":
                 key = (id(item.x), item.outputs)
                 if key not in tables:
-                    uniform = np.asarray(low.depends)[item.x].max() != C_LANE
+                    uniform = np.asarray(low.depends)[item.x].max() != C_PER_ROW
                     rows = item.x.reshape(-1, item.outputs if len(item.x) > 1 else 1)       # a block is one node
                     tables[key] = matrix_for(low, rows, False, item.outputs) if uniform else -1
                 item.matrix = tables[key]

@@ -24,7 +24,7 @@ ctypedef struct Ref:        # n numbers that an instruction reads
     unsigned char mask      # gradients that flow into it
     int start               # slot or address of the first
     int step                # from one to the next: 0, or 1
-    int port                # R_UNIFORM in the lanes' part: where its gradient is collected (one, or n of them); -1
+    int port                # R_UNIFORM in the part for each row: where its gradient is collected (one, or n); -1
     int run                 # R_ROWS
     unsigned char together  # R_SLOTS: their gradients lie side by side too, or it is one
     const int *index        # slots or addresses one by one, instead of start and step; the plan's
@@ -131,7 +131,7 @@ ctypedef struct Birth:
 
 ctypedef struct Body:       # of a finished plan, for code without the GIL
     Instr *uniform
-    Instr *lanes
+    Instr *per_row
     Term *terms
     Sum *sums
     Matrix *matrices
@@ -140,7 +140,7 @@ ctypedef struct Body:       # of a finished plan, for code without the GIL
     Run *runs
     Guard *guards
     Py_ssize_t n_uniform_instr
-    Py_ssize_t n_lanes
+    Py_ssize_t n_per_row
     Py_ssize_t n_matrices
     Py_ssize_t n_guards
     int n_slots
@@ -151,7 +151,7 @@ ctypedef struct Body:       # of a finished plan, for code without the GIL
     int result
     int result_kind
     const int *adjoint      # by slot: where its gradient is; -1: it has none
-    const int *birth_of     # by instruction of the lanes' part, n_lanes for the result: its first birth; and one more
+    const int *birth_of     # by instruction for each row, n_per_row for the result: its first birth; and one more
     const Birth *births     # gradients that begin, at zero, when the instruction runs backwards
     const int *ports
     const int **table_of

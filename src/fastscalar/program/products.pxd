@@ -83,13 +83,13 @@ cdef inline int try_sum(Lowering low, int root, Ints *todo, Ints *inner) except 
 
 
 cdef inline bint is_weighted(Lowering low, Py_ssize_t t) noexcept:
-    """Whether a term is a lane number times a uniform one."""
+    """Whether a term is a number of the row times a uniform one."""
     return (low.q.at[t] >= 0 and low.sign.at[t] > 0
-            and (low.depends[low.p.at[t]] == C_LANE) != (low.depends[low.q.at[t]] == C_LANE))
+            and (low.depends[low.p.at[t]] == C_PER_ROW) != (low.depends[low.q.at[t]] == C_PER_ROW))
 
 
 cdef inline int collect_products(Lowering low) except -1:
-    """Put the sums together whose weighted terms have the same lane operands."""
+    """Put the sums together whose weighted terms have the same per-row operands."""
     cdef Py_ssize_t s, t, k, count
     cdef int p, q, g
     cdef dict known = {}
@@ -106,11 +106,11 @@ cdef inline int collect_products(Lowering low) except -1:
         push(&low.direct, -1)
     for s in range(low.root.n - 1, -1, -1):             # in the order of the program
         count = 0
-        if low.depends[low.root.at[s]] == C_LANE:
+        if low.depends[low.root.at[s]] == C_PER_ROW:
             for t in range(low.first.at[s], low.first.at[s + 1]):
                 if is_weighted(low, t):
                     p, q = low.p.at[t], low.q.at[t]
-                    if low.depends[p] != C_LANE:
+                    if low.depends[p] != C_PER_ROW:
                         p, q = q, p
                     pairs[count] = (<long long>p << 32) | q
                     count += 1
@@ -160,7 +160,7 @@ cdef inline int close_group(Lowering low, ProductGroup group) except -1:
         for t in range(low.first.at[s], low.first.at[s + 1]):
             if not is_weighted(low, t):
                 rest += 1
-                if low.q.at[t] < 0 and low.sign.at[t] > 0 and low.depends[low.p.at[t]] != C_LANE and bias < 0:
+                if low.q.at[t] < 0 and low.sign.at[t] > 0 and low.depends[low.p.at[t]] != C_PER_ROW and bias < 0:
                     bias = low.p.at[t]
                 else:
                     simple = False
@@ -170,7 +170,7 @@ cdef inline int close_group(Lowering low, ProductGroup group) except -1:
         else:
             bias = -1
             out = low.new_node(G_ITEM)
-            low.depends[out] = C_LANE
+            low.depends[out] = C_PER_ROW
             low.mask[out] = low.mask[root]
             low.direct.at[s] = out
         if bias < 0:

@@ -25,7 +25,7 @@ cdef inline size_t scatter(size_t x) noexcept nogil:
 cdef inline int find_exact(Lowering low, graph) except -1:
     """What decisions are computed from.  The bits of everything else may be others than the engine's."""
     cdef Py_ssize_t i, k
-    cdef const Decision[::1] guards = graph.guards
+    cdef const RecordedGuard[::1] guards = graph.guards
     cdef const int[::1] operands
     cdef set done = set()
     for k in range(guards.shape[0]):
@@ -88,7 +88,7 @@ cdef inline int simplify(Lowering low) except -1:
             low.depends[i] = C_UNIFORM
             low.mask[i] = PARAMETERS if low.trained is None or low.trained[low.a[i]].any() else 0
         elif o == G_INPUT:
-            low.depends[i] = C_UNIFORM if low.a[i] in low.shared else C_LANE
+            low.depends[i] = C_UNIFORM if low.a[i] in low.shared else C_PER_ROW
             low.mask[i] = 0 if low.input_kinds[low.a[i]] == "whole" else ARGUMENTS
         elif o == G_COPY:
             low.a[i] = low.rep[low.a[i]]
@@ -97,14 +97,14 @@ cdef inline int simplify(Lowering low) except -1:
             if low.depends[i] == C_CONSTANT:
                 low.rep[i] = low.a[i]
             elif low.plain and not low.kept[i]:
-                low.depends[i] = C_LANE
+                low.depends[i] = C_PER_ROW
         elif o == G_ITEM:
             if low.b[i] == 0:
                 enter_item(low, low.a[i], low.stopped[i])
             if low.twin[low.a[i]] >= 0:
                 low.rep[i] = low.twin[low.a[i]] + low.b[i]
                 low.exact[low.rep[i]] |= low.exact[i]
-            low.depends[i] = C_LANE
+            low.depends[i] = C_PER_ROW
             low.mask[i] = 0 if low.stopped[i] else item_of(low, <int>i).mask
         else:
             simplify_one(low, <int>i, bucket, wrap)
@@ -194,7 +194,7 @@ cdef inline int simplify_one(Lowering low, int i, int[::1] bucket, size_t wrap) 
     if low.plain:
         low.op[i], low.a[i], low.b[i] = o, x, y
         low.depends[i] = max(low.depends[x], low.depends[y] if y >= 0 else <unsigned char>0) if (
-            low.kept[i]) else <unsigned char>C_LANE
+            low.kept[i]) else <unsigned char>C_PER_ROW
         low.mask[i] = 0 if low.stopped[i] else low.mask[x] | (low.mask[y] if y >= 0 else 0)
         return 0
     t = -1                                   # what it is the same as
@@ -256,23 +256,23 @@ cdef inline int new_constant(Lowering low, double v) except -1:
     return i
 
 
-cdef inline void need(Lowering low, int i, bint pin) noexcept:
+cdef inline void mark_needed(Lowering low, int i, bint pin) noexcept:
     low.live[i] = 1
     low.uses[i] += 1
     if pin:
         low.pinned[i] = 1
 
 
-cdef inline int reach(Lowering low, int result, const Decision[::1] guards) except -1:
+cdef inline int reach(Lowering low, int result, const RecordedGuard[::1] guards) except -1:
     cdef Py_ssize_t i
     cdef int k, o
     cdef set done = set(), tables = set()
     cdef LoweredItem item
-    need(low, low.rep[result], True)
+    mark_needed(low, low.rep[result], True)
     for i in range(guards.shape[0]):
-        need(low, low.rep[guards[i].left], True)
+        mark_needed(low, low.rep[guards[i].left], True)
         if guards[i].right >= 0:
-            need(low, low.rep[guards[i].right], True)
+            mark_needed(low, low.rep[guards[i].right], True)
     for i in range(low.n - 1, -1, -1):
         if not low.live[i] and low.rep[i] == i and low.depends[i] != C_CONSTANT and raises(low.op[i]):
             low.live[i] = low.pinned[i] = 1            # only for the error that it may be
@@ -288,13 +288,13 @@ cdef inline int reach(Lowering low, int result, const Decision[::1] guards) exce
                 for nodes in arrays_of(item):
                     if item.kind != "gather" or id(nodes) not in tables:
                         tables.add(id(nodes))
-                        need_all(low, nodes.ravel())
+                        mark_all_needed(low, nodes.ravel())
                 for k in range(item.outputs):
                     low.live[item.first + k] = 1
         elif o > G_CONSTANT:
-            need(low, low.a[i], False)
+            mark_needed(low, low.a[i], False)
             if low.b[i] >= 0:
-                need(low, low.b[i], False)
+                mark_needed(low, low.b[i], False)
     return 0
 
 
@@ -303,9 +303,9 @@ cdef inline bint may_be_out_of_range(LoweredItem item) except -1:
     return item.kind == "gather" or (item.kind == "cross_entropy" and item.argument >= 0)
 
 
-cdef inline int need_all(Lowering low, nodes) except -1:
+cdef inline int mark_all_needed(Lowering low, nodes) except -1:
     cdef const int[::1] view = nodes
     cdef Py_ssize_t k
     for k in range(view.shape[0]):
-        need(low, view[k], True)
+        mark_needed(low, view[k], True)
     return 0

@@ -13,7 +13,7 @@ import numpy as np
 from fastscalar.engine._lock import Lock
 from fastscalar.program import _data, _replay
 from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, READ_SAME, line_of, places_of
-from fastscalar.program._lower import rewrite
+from fastscalar.program._lower import lower
 from fastscalar.program.rows import Rows
 from fastscalar.program.selections import Family
 
@@ -51,7 +51,7 @@ class Version:
         key = (shared, None if trained is None else tuple(map(_which, trained)), plain)
         with self._lock:
             if key not in self.plans:
-                self.plans[key] = rewrite(self.graph, self.sizes, shared, trained, plain)
+                self.plans[key] = lower(self.graph, self.sizes, shared, trained, plain)
             return self.plans[key]
 
     def take(self, plan: Any, batch: int, wide: bool, threads: int, way: str = "") -> Any:

@@ -28,8 +28,8 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
     cdef real *g
     cdef int parts, first, stop, row0, row1, l, which = r.mode & (PARAMETERS | ARGUMENTS)
     cdef double scale
-    for k in range(p.n_lanes - 1, -1, -1):
-        q = &p.lanes[k]
+    for k in range(p.n_per_row - 1, -1, -1):
+        q = &p.per_row[k]
         if q.kind != I_PRODUCT or not q.mask & which:
             continue
         product = &p.products[q.extra]
@@ -191,9 +191,9 @@ cdef inline void decay(Replay r, int n, const long long *rows, double rate, real
     uniform_backward(r, tag)
     r.since += 1
     if n == 1 and r.since < FRESH:
-        for k in range(r.plan.body.n_lanes):
-            if r.plan.body.lanes[k].kind == I_PRODUCT:
-                follow_square(r, &r.plan.body.lanes[k], rows, rate, tag)
+        for k in range(r.plan.body.n_per_row):
+            if r.plan.body.per_row[k].kind == I_PRODUCT:
+                follow_square(r, &r.plan.body.per_row[k], rows, rate, tag)
     else:
         for k in range(r.plan.body.n_matrices):
             r.square[k] = -1.0
