@@ -46,7 +46,10 @@ setup(
         [
             extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
             extension("engine._traced"),
+            extension("engine._operands"),
+            extension("engine._array_ops"),
             extension("engine._array"),
+            extension("engine._step"),
             extension("engine._rules"),
             extension("engine._inspect"),
             extension("engine._anomaly"),

@@ -24,7 +24,8 @@ from fastscalar import article, datasets, debug, math, nn, optim, reference, sch
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar._warnings import CompileWarning, GradientLossWarning
 from fastscalar.custom import custom_op
-from fastscalar.engine._array import TensorArray, mse_loss, squared_loss, to_tensor
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import mse_loss, squared_loss, to_tensor
 from fastscalar.functions import (
     argmax,
     argmin,

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import TensorArray, affine
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import affine
 from fastscalar.nn.init import initial_weights
 from fastscalar.nn.optimizers import sgd
 

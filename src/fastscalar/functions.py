@@ -13,16 +13,8 @@ from typing import Any, overload
 
 from fastscalar._core import Tensor, operations
 from fastscalar._typing import Array, Binary, Number, Row, Scalar, Unary
-from fastscalar.engine._array import (
-    TensorArray,
-    best_of,
-    dot,
-    elementwise,
-    logsumexp,
-    select,
-    softmax,
-    total,
-)
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import best_of, dot, elementwise, logsumexp, select, softmax, total
 from fastscalar.engine._functions import function_of
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool, TracedInt

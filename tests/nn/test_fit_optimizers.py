@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar.engine._array import flatten_parameters
+from fastscalar.engine._step import flatten_parameters
 from test_parameters import OPTIMIZERS, Momentum, Signs
 
 TRIPLE = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple")  # is not replayed

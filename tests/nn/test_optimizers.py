@@ -10,7 +10,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from fastscalar.engine._array import flatten_parameters
+from fastscalar.engine._step import flatten_parameters
 
 STEPS = 100
 

@@ -11,7 +11,7 @@ import fastscalar as fs
 from compiled import close
 from fastscalar import _core
 from fastscalar.engine import testing
-from fastscalar.engine._array import all_apart, distinct_parameters, flatten_parameters
+from fastscalar.engine._step import all_apart, distinct_parameters, flatten_parameters
 from fastscalar.nn.optimizers import Optimizer, each_once
 
 # --- ways to list what lies in one array of 12 numbers ----------------------------------------------------------------

@@ -12,7 +12,7 @@ import fastscalar as fs
 from compiled import bits, check, close, compiled_only
 from fastscalar import _core
 from fastscalar import math as fsmath
-from fastscalar.engine._array import affine
+from fastscalar.engine._array_ops import affine
 from fastscalar.nn import trainers
 from fastscalar.program.rows import Rows
 

@@ -165,7 +165,7 @@ def test_a_comparison_that_outlives_its_recording_decides_nothing_any_more():
 
 
 def test_a_comparison_is_made_by_recordings_only():
-    from fastscalar.engine._array import select
+    from fastscalar.engine._array_ops import select
     from fastscalar.engine._traced import TracedBool
 
     with pytest.raises(TypeError, match="only the recording"):

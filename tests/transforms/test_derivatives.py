@@ -17,7 +17,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import math as fmath
-from fastscalar.engine import _array, _inspect, _modes, testing
+from fastscalar.engine import _array_ops, _inspect, _modes, testing
 from fastscalar.transforms.rules import RULES
 from fastscalar.transforms.watch import tracing
 from operations import ROWS, operation, points
@@ -404,7 +404,7 @@ WIDE = {
     "norm": lambda x: fs.norm(list(x)),
     "Linear of Tensors": lambda x: fs.cross_entropy(fs.Linear(4, 3, seed=3)(list(x)), 1),
     "Linear of rows": lambda x: fs.squared_loss(fs.Linear(2, 2, seed=3)(x.reshape(2, 2)), [[1, 2], [3, 4]]),
-    "weights": lambda x: fs.cross_entropy(_array.affine([0.5, 0.0], [[x[0], x[1]], [x[2], x[3]]], [x[0], 1.0]), 0),
+    "weights": lambda x: fs.cross_entropy(_array_ops.affine([0.5, 0.0], [[x[0], x[1]], [x[2], x[3]]], [x[0], 1.0]), 0),
     "MLP": lambda x: fs.cross_entropy(fs.MLP(4, [5, 3], seed=2)(list(x)), 1),
     "array functions": lambda x: (fs.TensorArray.tanh(array(x)) ** 2.0 + array(x).exp() * 0.5).sum(),
 }
@@ -412,7 +412,7 @@ WIDE = {
 
 def array(x):
     """A TensorArray with the Tensors of an ndarray."""
-    return _array.elementwise("*", list(x), 1.0)
+    return _array_ops.elementwise("*", list(x), 1.0)
 
 
 @pytest.mark.parametrize("name", WIDE)
@@ -446,8 +446,8 @@ def test_hessian_of_the_loss_of_an_mlp_by_its_weights():
         for shape in shapes:
             parts.append(v[at : at + math.prod(shape)].reshape(shape))
             at += math.prod(shape)
-        hidden = _array.affine(x, parts[0].tolist(), parts[1].tolist()).relu()
-        return fs.cross_entropy(_array.affine(hidden, parts[2].tolist(), parts[3].tolist()), 1)
+        hidden = _array_ops.affine(x, parts[0].tolist(), parts[1].tolist()).relu()
+        return fs.cross_entropy(_array_ops.affine(hidden, parts[2].tolist(), parts[3].tolist()), 1)
 
     fs.cross_entropy(net(x), 1).backward()
     own = np.concatenate([np.asarray(p.grad).ravel() for p in net.parameters()])
@@ -462,7 +462,7 @@ def test_gradient_by_the_parameters_of_a_net():
 
     def loss(parameters):
         w0, b0, w1, b1 = parameters
-        return fs.cross_entropy(_array.affine(_array.affine(x, w0, b0).relu(), w1, b1), 1)
+        return fs.cross_entropy(_array_ops.affine(_array_ops.affine(x, w0, b0).relu(), w1, b1), 1)
 
     gradients = fs.grad(loss)(net.parameters())
     fs.cross_entropy(net(x), 1).backward()

@@ -1,9 +1,12 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
 # The data sheet of TensorArray.  Private, not an API.
 
-from libc.math cimport exp, isinf, isnan, log
+from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport Wide
-from fastscalar.engine._traced cimport TracedBool, TracedInt
+from fastscalar._core cimport T, Wide
+from fastscalar.engine._traced cimport TracedInt
+from fastscalar.engine.array_ops cimport write_gradient
 
 cdef enum:
     MAX_DIMS = 8
@@ -17,29 +20,118 @@ cdef class TensorArray:
     cdef Py_ssize_t[MAX_DIMS] strides_    # in nodes
 
 
+cdef class Operators:        # array operations, put in by `_array_ops`
+    cdef object to_tensor
+    cdef object map1(self, int code, TensorArray x)
+    cdef object map2(self, int code, object left, object right)
+    cdef object sum(self, TensorArray x)
+    cdef object at(self, TensorArray candidates, TracedInt index, Py_ssize_t at)
+    cdef object leaves(self, object values)
+
+
 cdef TensorArray array_of(Wide *q)
-cdef bint is_contiguous(TensorArray a) noexcept
-cdef Py_ssize_t element_count(TensorArray a) noexcept
-cdef void compute_wide(Wide *q, double *out) noexcept nogil
 
 
-cdef inline double softmax_in_place(double *p, Py_ssize_t n) noexcept nogil:
-    """The softmax of p, in its place; log(sum(exp(p))).  The largest is taken off first: exp() could overflow.
+# --- where its elements lie -----------------------------------------------------------------------
 
-    Of infinities what it tends to: those at +inf share the whole; if all are -inf nothing has a share.  NaN stays."""
+cdef inline Py_ssize_t element_count(TensorArray a) noexcept:
+    cdef Py_ssize_t count = 1
+    cdef int d
+    for d in range(a.ndim):
+        count *= a.shape_[d]
+    return count
+
+
+cdef inline bint is_contiguous(TensorArray a) noexcept:
+    cdef Py_ssize_t stride = 1
+    cdef int d
+    for d in range(a.ndim - 1, -1, -1):
+        if a.shape_[d] != 1 and a.strides_[d] != stride:
+            return False
+        stride *= a.shape_[d]
+    return True
+
+
+cdef inline TensorArray hold(Wide *q, TensorArray array, int ndim, const Py_ssize_t *shape):
+    cdef Py_ssize_t stride = 1
+    cdef int d
+    array.slot = q.slot
+    array.offset = 0
+    array.ndim = ndim
+    for d in range(ndim - 1, -1, -1):
+        array.shape_[d] = shape[d]
+        array.strides_[d] = stride
+        stride *= shape[d]
+    q.arrays += 1
+    return array
+
+
+cdef inline TensorArray view_of(TensorArray a, Py_ssize_t offset, int ndim,
+                                const Py_ssize_t *shape, const Py_ssize_t *strides):
+    cdef TensorArray view = TensorArray.__new__(TensorArray)
+    cdef int d
+    view.ndim = ndim
+    view.offset = offset
+    for d in range(ndim):
+        view.shape_[d] = shape[d]
+        view.strides_[d] = strides[d]
+    view.slot = a.slot
+    T.wide[a.slot].arrays += 1
+    return view
+
+
+ctypedef struct Walk:           # over the elements of an array in row-major order
+    Py_ssize_t[MAX_DIMS] at
+    Py_ssize_t offset
+
+
+cdef inline void step_walk(TensorArray a, Walk *w) noexcept:
+    cdef int d = a.ndim - 1
+    while d >= 0:
+        w.at[d] += 1
+        w.offset += a.strides_[d]
+        if w.at[d] < a.shape_[d]:
+            return
+        w.offset -= a.strides_[d] * a.shape_[d]
+        w.at[d] = 0
+        d -= 1
+
+
+cdef inline void start_walk(TensorArray a, Walk *w) noexcept:
+    memset(w, 0, sizeof(Walk))
+    w.offset = a.offset
+
+
+cdef inline void list_nodes(TensorArray a, int *out) noexcept:
+    cdef Walk w
     cdef Py_ssize_t k
-    cdef double shift = p[0], total = 0.0
-    for k in range(1, n):
-        if p[k] > shift:
-            shift = p[k]
-    for k in range(n):
-        if isinf(shift):
-            p[k] = p[k] if isnan(p[k]) else 1.0 if p[k] == shift and shift > 0.0 else 0.0
-        else:
-            p[k] = exp(p[k] - shift)
-        total = total + p[k]
-    if isinf(shift) and total == 0.0:
-        return shift
-    for k in range(n):
-        p[k] = p[k] / total
-    return log(total) + shift
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        out[k] = <int>(T.wide[a.slot].start + w.offset)
+        step_walk(a, &w)
+
+
+cdef inline void copy_out(TensorArray a, const double *column, double *out) noexcept:
+    cdef const double *first = column + T.wide[a.slot].start
+    cdef Walk w
+    cdef Py_ssize_t k
+    if is_contiguous(a):
+        memcpy(out, first + a.offset, element_count(a) * sizeof(double))
+        return
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        out[k] = first[w.offset]
+        step_walk(a, &w)
+
+
+cdef inline void copy_in(TensorArray a, bint gradients, const double *values) noexcept:
+    cdef Wide *q = T.wide[a.slot]
+    cdef double *first = (T.grad if gradients else T.value) + q.start
+    cdef Walk w
+    cdef Py_ssize_t k
+    start_walk(a, &w)
+    for k in range(element_count(a)):
+        if gradients:
+            write_gradient(<int>(q.start + w.offset))
+        first[w.offset] = values[k]
+        step_walk(a, &w)

@@ -15,7 +15,7 @@ from fastscalar.engine.array_ops cimport materialise
 from fastscalar.engine.writes cimport moment_of_write
 from fastscalar.engine._array cimport TensorArray, element_count, is_contiguous
 
-from fastscalar.engine._array import offsets_of
+from fastscalar.engine._step import offsets_of
 
 KINDS = {"sgd": FS_RULE_SGD, "adam": FS_RULE_ADAM, "adamw": FS_RULE_ADAMW, "rmsprop": FS_RULE_RMSPROP}
 

@@ -15,3 +15,6 @@ cdef class TracedBool:
     cdef Tensor right               # None: it was compared with the number, which has no node before one is needed
     cdef double number
     cdef bint outcome
+
+
+cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1

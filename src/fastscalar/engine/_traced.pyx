@@ -8,8 +8,9 @@ recording makes them; what they tell it goes through `_core.Recorder`.
 """
 
 cimport cython
+from cpython.object cimport Py_GE, Py_LT
 
-from fastscalar._core cimport Tensor, TracedNumber, programs, read_number
+from fastscalar._core cimport Recorder, Tensor, TracedNumber, programs, read_number, recording_here
 
 import numbers
 import operator
@@ -213,3 +214,11 @@ cdef class TracedBool:
 cdef object of_truth(operation, left, right):
     left = bool(left) if type(left) is TracedBool else left
     return operation(left, bool(right) if type(right) is TracedBool else right)
+
+
+cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1:
+    """The error may be caught: the program then holds only for rows that are out of range too."""
+    cdef Recorder recording = recording_here()
+    if recording is not None:
+        recording.decided(Py_LT if k.value < low else Py_GE, k.tensor, None, low if k.value < low else high, True)
+    return 0

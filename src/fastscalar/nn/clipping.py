@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.engine._array import distinct_parameters
 from fastscalar.engine._rules import norm_of_gradients, scale_gradients
+from fastscalar.engine._step import distinct_parameters
 
 
 def clip_grad_norm(parameters: Any, max_norm: float) -> float:

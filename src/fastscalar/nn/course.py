@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import distinct_parameters, place_of, storage_of
+from fastscalar.engine._step import distinct_parameters, place_of, storage_of
 from fastscalar.nn.optimizers import Optimizer
 from fastscalar.nn.samples import what_is_not_finite
 from fastscalar.nn.schedules import Rate

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor, no_grad
-from fastscalar.engine._array import TensorArray, squared_loss, to_tensor
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import squared_loss, to_tensor
 from fastscalar.nn.layers import MLP, Linear
 from fastscalar.nn.losses import LOSSES, OF_TARGETS, binary_cross_entropy, cross_entropy, loss_of
 from fastscalar.nn.samples import rows_of, samples_of, table_of, what_is_not_finite

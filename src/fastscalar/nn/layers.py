@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import TensorArray, affine, to_tensor
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import affine, to_tensor
 from fastscalar.nn.init import initial_weights
 from fastscalar.nn.models import ORIGIN, read_model, write_model
 from fastscalar.nn.optimizers import each_once

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine import _array
-from fastscalar.engine._array import TensorArray, mse_loss, squared_loss, to_tensor
+from fastscalar.engine import _array_ops
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import mse_loss, squared_loss, to_tensor
 from fastscalar.functions import clip, logsumexp, mean, softplus
 
 
@@ -28,7 +29,7 @@ def cross_entropy(logits: Any, label: Any, *, label_smoothing: float = 0.0) -> T
     >>> fs.cross_entropy([fs.Tensor(1.0), fs.Tensor(3.0)], 1, label_smoothing=0.5).data > 0.5
     True
     """
-    loss: Tensor = _array.cross_entropy(logits, label)
+    loss: Tensor = _array_ops.cross_entropy(logits, label)
     if label_smoothing == 0.0:
         return loss
     if not 0.0 < label_smoothing <= 1.0:

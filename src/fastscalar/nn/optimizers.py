@@ -13,16 +13,9 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import (
-    TensorArray,
-    all_apart,
-    distinct_parameters,
-    flatten_parameters,
-    is_leaf,
-    place_of,
-    sgd_step,
-)
+from fastscalar.engine._array import TensorArray
 from fastscalar.engine._rules import Rule, step_by_rule
+from fastscalar.engine._step import all_apart, distinct_parameters, flatten_parameters, is_leaf, place_of, sgd_step
 from fastscalar.nn.clipping import above_zero
 
 

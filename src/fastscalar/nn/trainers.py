@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import total as sum_of
+from fastscalar.engine._array_ops import total as sum_of
 from fastscalar.engine._rules import scale_gradients
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.evaluation import SAME

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastscalar._core import _noting
 from fastscalar._warnings import warn
-from fastscalar.engine._array import distinct_parameters
+from fastscalar.engine._step import distinct_parameters
 from fastscalar.nn.course import Course, Doubt
 from fastscalar.nn.evaluation import Measure, takes_blocks
 from fastscalar.nn.losses import LOSSES, cross_entropy, loss_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import no_grad
-from fastscalar.engine._array import to_tensor
+from fastscalar.engine._array_ops import to_tensor
 from fastscalar.nn.evaluation import outputs
 from fastscalar.nn.layers import MLP, Linear, linears_of
 from fastscalar.play.graphs import Graphs

@@ -12,7 +12,7 @@ from fastscalar.program._replay cimport kernels_of
 
 import numpy as np
 
-from fastscalar.engine._array import offsets_of, storage_of
+from fastscalar.engine._step import offsets_of, storage_of
 
 
 def trained_elements(list captures, list parameters):

@@ -15,7 +15,7 @@ from fastscalar.engine.memory cimport out_of_memory, reallocate
 
 import numpy as np
 
-from fastscalar.engine._array import storage_of
+from fastscalar.engine._step import storage_of
 
 NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for who looks at graphs
 READ_SAME, ARE_EQUAL = GUARD_SAME, Py_EQ

@@ -13,6 +13,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memset
 
 from fastscalar.engine._array cimport *
+from fastscalar.engine._traced cimport TracedBool, TracedInt
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
 from fastscalar.engine.array_ops cimport node_of, node_of_exact

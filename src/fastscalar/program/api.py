@@ -12,8 +12,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from fastscalar.engine._array import storage_of
 from fastscalar.engine._modes import is_recording
+from fastscalar.engine._step import storage_of
 from fastscalar.program.recorded import _Failure, _named
 from fastscalar.program.replayed import ReplayedFunction, _eagerly
 from fastscalar.program.rows import One, Rows, _as_in_a_program, _holds_tensors, _shared

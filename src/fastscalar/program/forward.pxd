@@ -7,6 +7,7 @@ from libc.math cimport isfinite, signbit
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
+from fastscalar.engine._array_ops cimport softmax_in_place
 from fastscalar.engine.formulas cimport sent
 from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers
 from fastscalar.program._kernels cimport *

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import storage_of, total
+from fastscalar.engine._array_ops import total
 from fastscalar.engine._modes import record
+from fastscalar.engine._step import storage_of
 from fastscalar.program import _data, _replay
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.recorded import RecordedFunction, _Failure

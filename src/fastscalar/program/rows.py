@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array import TensorArray, elementwise, to_tensor
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import elementwise, to_tensor
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program import _data
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
-from fastscalar.engine._array import TensorArray, elementwise
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import elementwise
 from fastscalar.engine.views import ArrayView
 from fastscalar.transforms.recorded import plain, pull
 from fastscalar.transforms.watch import Watch, tracing

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
-from fastscalar.engine._array import logsumexp
+from fastscalar.engine._array_ops import logsumexp
 from fastscalar.transforms.rules import RULES
 from fastscalar.transforms.watch import Watch
 

@@ -1,0 +1,24 @@
+# What may stand for numbers or Tensors, made an operand.  Private, not an API.
+
+from fastscalar._core cimport Operand
+from fastscalar.engine._array cimport MAX_DIMS, TensorArray
+
+
+cdef class Source:
+    cdef TensorArray array      # one of: an array,
+    cdef list tensors           # Tensors in row-major order,
+    cdef double *number         # numbers in row-major order (owned),
+    cdef int *column            # with `row`: only the non-zero ones (owned)
+    cdef int *row
+    cdef int ndim
+    cdef Py_ssize_t[MAX_DIMS] shape
+    cdef Py_ssize_t count
+
+
+cdef Source source(object x, str what)
+cdef Source sparse_source(object x, str what)
+cdef int flatten(object x, Source s, int level, str what) except -1
+cdef int resolve(Source s, Operand *o, str what) except -1
+cdef object array_like(x)
+cdef bint same_shape(Source s, Source t) noexcept
+cdef tuple shape_of(Source s)
