@@ -41,9 +41,10 @@ MAY_IMPORT = {
     "optim": NETS,
     "plot": NETS,
     "schedules": NETS,
+    "testing": NONE,  # for any class of Tensors
     "play": {*NETS, "debug"},
     "cli": {*WHOLE, "play", ""},
-    "": {*WHOLE, "play"},  # __init__
+    "": {*WHOLE, "play", "testing"},  # __init__
     "__main__": {"cli"},
 }
 

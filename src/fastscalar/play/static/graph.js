@@ -134,7 +134,8 @@ const Graph = {
       const g = made("g", { class: "box", transform: `translate(${x},${y})`, tabindex: "0", role: "button" }, this.root);
       const low = b.kind === "const";
       made("rect", { width: this.W, height: low ? 26 : this.H, y: low ? (this.H - 26) / 2 : 0, rx: 9 }, g);
-      const lines = [made("text", { class: "head", x: 9, y: low ? 34 : 17 }, g), made("text", { x: 9, y: 34 }, g), made("text", { class: "g", x: 9, y: 50 }, g)];
+      const hidden = { "aria-hidden": "true" };  // the box has it all in its label
+      const lines = [made("text", { ...hidden, class: "head", x: 9, y: low ? 34 : 17 }, g), made("text", { ...hidden, x: 9, y: 34 }, g), made("text", { ...hidden, class: "g", x: 9, y: 50 }, g)];
       const op = this.isOp(b) ? b.op : b.kind === "const" ? "" : b.kind === "array" ? b.shape.join(" × ") : "";
       const head = [b.label, op, b.count > 1 ? "× " + count(b.count) : ""].filter(Boolean).join("  ");
       lines[0].textContent = (head || this.name(b)).slice(0, this.W > 140 ? 28 : 19);

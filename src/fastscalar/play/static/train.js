@@ -12,7 +12,12 @@ const Train = {
     $("reset").hidden = !App.hello.own;
     $("keep").hidden = !App.hello.saves || Boolean(SAVED);
     for (const [id, name] of [["lr", "lr"], ["hidden", "hidden"], ["batch", "batch_size"]]) {
-      $(id).onchange = () => this.order("set", { [name]: $(id).value === "" ? null : Number($(id).value) });
+      const input = $(id);
+      input.onchange = () => {
+        $("trouble").textContent = input.value === "" ? "" : input.validationMessage;
+        if (input.value !== "" && input.checkValidity()) this.order("set", { [name]: Number(input.value) });
+      };
+      input.onblur = () => setTimeout(() => this.fill());
     }
     $("optimizer").onchange = () => this.order("set", { optimizer: $("optimizer").value });
     $("look").onclick = () => this.look();
@@ -27,7 +32,7 @@ const Train = {
   async order(name, message) {
     say($("trouble"), "");
     try { this.now = await ask(name, message); this.render(); }
-    catch (e) { $("trouble").textContent = e.message; this.fill(true); }
+    catch (e) { $("trouble").textContent = e.message; }
   },
 
   async listen() {
@@ -52,11 +57,11 @@ const Train = {
     }
   },
 
-  fill(all) {
+  fill() {  // what the server has, but for the field in which somebody types
     const s = this.now.settings;
     for (const [id, name] of [["lr", "lr"], ["hidden", "hidden"], ["batch", "batch_size"], ["optimizer", "optimizer"]]) {
       if (s[name] === undefined) { if (id === "hidden") $("hidden-label").hidden = true; continue; }
-      if (all || document.activeElement !== $(id)) $(id).value = s[name];
+      if (document.activeElement !== $(id)) $(id).value = s[name];
     }
   },
 
@@ -64,7 +69,7 @@ const Train = {
     const n = this.now;
     if (!n) return;
     $("run").textContent = word(n.state === "running" ? "pause" : "start");
-    this.fill(false);
+    this.fill();
     if (n.message) $("trouble").textContent = n.state === "diverged" ? word("diverged_text", n.message) : n.message;
     else if ($("trouble").textContent && n.state === "running") say($("trouble"), "");
     const r2 = n.metric === "r2";
