@@ -4,7 +4,8 @@ Contract
 1. Everything that writes to the net runs in the trainer's thread, between pieces of about a tenth of a second: settings
    change, steps by hand and pauses take effect there.  Others read copies.
 2. After each piece the newest figures are there for whoever asks, and who asks never makes the thread wait.
-3. Looking costs little: accuracy is measured only while that has taken less than `SHARE` of the time of training.
+3. Looking costs little: accuracy is measured only while that has taken less than about `SHARE` of the time of
+   training.
 4. A piece that diverges leaves the net as it was before it; the run stops and says why.
 """
 
@@ -28,6 +29,7 @@ from fastscalar.play.server import Refused
 
 PIECE = 0.1  # seconds
 SHARE = 0.04  # of the time of training
+ALLOWANCE = 0.05  # seconds of looking before that counts: the curve has a beginning
 TESTED = 1000  # test samples in each of these measurements
 POINTS = 1200  # of the curve
 TEACH_RATE = 0.02
@@ -212,7 +214,7 @@ class Trainer:
             self._at, self._order = 0, self._generator.permutation(len(self._order))
         if not self._is_due():
             self.state = "paused"
-        looks = self.state == "paused" or self._looked <= SHARE * self._trained
+        looks = self.state == "paused" or self._looked <= SHARE * self._trained + ALLOWANCE
         if looks:
             self._look()
         self._note(looks)
