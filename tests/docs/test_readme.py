@@ -21,7 +21,8 @@ from fastscalar.cli.commands import parser
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
 INDEX = ["docs/README.md", "docs/architecture.md"]  # no code in these
-PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md"]  # the last: no commands in these
+PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md",
+                 "docs/play.md"]  # the last two: no commands in these
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
