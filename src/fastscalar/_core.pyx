@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: nonecheck=False, auto_pickle=False, embedsignature=True, embedsignature.format=clinic
 """The engine: a tape of scalar nodes, its collection, Tensor and its operators, and the backward pass.
 
 The boundary: this module knows numbers, nodes and runs of nodes.  Its parts are the .pxd files of `engine/`, inline in

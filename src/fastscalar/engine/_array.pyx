@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: nonecheck=False, auto_pickle=False, embedsignature=True, embedsignature.format=clinic
 """TensorArray: a handle of a run of nodes with a shape.
 
 Its operators are array operations, whose results are TensorArrays: `_array_ops` knows this module, and puts in what an
@@ -117,14 +117,17 @@ cdef class TensorArray:
 
     @property
     def shape(self):
+        """The lengths of its dimensions, a tuple of ints; () of none."""
         return tuple([self.shape_[d] for d in range(self.ndim)])
 
     @property
     def ndim(self):
+        """The number of dimensions."""
         return self.ndim
 
     @property
     def size(self):
+        """The number of elements."""
         return element_count(self)
 
     def __len__(self):
@@ -382,6 +385,7 @@ def _array_method(int code):
             return operators.map1(code, self)
     method.__name__ = op_name(code)
     method.__qualname__ = f"TensorArray.{method.__name__}"
+    method.__doc__ = f"Of each element, by IEEE 754 where a Tensor raises: {row(code).doc.decode()}"
     return method
 
 

@@ -32,6 +32,7 @@ def function_of(int code, otherwise):
                 return unary(code, (<TracedNumber>x).tensor)
             return otherwise(x)
     function.__name__ = function.__qualname__ = op_name(code)
+    function.__doc__ = row(code).doc.decode()
     return function
 
 
@@ -48,6 +49,7 @@ def method_of(int code):
             return unary(code, self)
     method.__name__ = op_name(code)
     method.__qualname__ = f"Tensor.{method.__name__}"
+    method.__doc__ = row(code).doc.decode()
     return method
 
 

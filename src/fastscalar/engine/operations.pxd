@@ -19,8 +19,9 @@ cdef inline void leaf_row(int code, const char *name) noexcept:
 
 
 cdef inline void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity, bint method,
-                           int reads) noexcept:
+                           int reads, const char *doc) noexcept:
     row(code).name = name
+    row(code).doc = doc
     row(code).reads_a = reads
     row(code).arity = 1
     row(code).f = f
@@ -30,8 +31,9 @@ cdef inline void unary_row(int code, const char *name, Unary f, Slope1 d, int in
 
 
 cdef inline void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db, bint divides, bint method,
-                            int reads_a, int reads_b) noexcept:
+                            int reads_a, int reads_b, const char *doc) noexcept:
     row(code).name = name
+    row(code).doc = doc
     row(code).reads_a = reads_a
     row(code).reads_b = reads_b
     row(code).arity = 2
@@ -47,81 +49,139 @@ cdef inline void fill_table() noexcept:
     leaf_row(CONST, b"const")
     leaf_row(WIDE, b"wide")
     binary_row(ADD, b"+", f_add, d_add_a, d_add_b, False, False,
-               READS_NOTHING, READS_NOTHING)
+               READS_NOTHING, READS_NOTHING,
+               b"The sum.")
     binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b, False, False,
-               READS_NOTHING, READS_NOTHING)
+               READS_NOTHING, READS_NOTHING,
+               b"The difference.")
     binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b, False, False,
-               READS_B, READS_A)
+               READS_B, READS_A,
+               b"The product.")
     binary_row(DIV, b"/", f_div, d_div_a, d_div_b, True, False,
-               READS_B, READS_B | READS_V)
+               READS_B, READS_B | READS_V,
+               b"The quotient; ZeroDivisionError by zero.")
     binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b, False, False,
-               READS_A | READS_B, READS_A | READS_B | READS_V)
-    unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False, READS_NOTHING)
-    unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True, READS_A)
-    unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True, READS_V)
-    unary_row(LOG, b"log", f_log, d_log, POLE, True, READS_A)
-    unary_row(EXP2, b"exp2", f_exp2, d_exp2, TOO_LARGE, True, READS_V)
-    unary_row(EXPM1, b"expm1", f_expm1, d_expm1, TOO_LARGE, True, READS_V)
-    unary_row(LOG2, b"log2", f_log2, d_log2, POLE, True, READS_A)
-    unary_row(LOG10, b"log10", f_log10, d_log10, POLE, True, READS_A)
-    unary_row(LOG1P, b"log1p", f_log1p, d_log1p, POLE, True, READS_A)
-    unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, NO_ERROR, True, READS_V)
-    unary_row(CBRT, b"cbrt", f_cbrt, d_cbrt, NO_ERROR, True, READS_V)
-    unary_row(SIN, b"sin", f_sin, d_sin, NO_ERROR, True, READS_A)
-    unary_row(COS, b"cos", f_cos, d_cos, NO_ERROR, True, READS_A)
-    unary_row(TAN, b"tan", f_tan, d_tan, NO_ERROR, True, READS_V)
-    unary_row(ASIN, b"asin", f_asin, d_asin, NO_ERROR, True, READS_A)
-    unary_row(ACOS, b"acos", f_acos, d_acos, NO_ERROR, True, READS_A)
-    unary_row(ATAN, b"atan", f_atan, d_atan, NO_ERROR, True, READS_A)
-    unary_row(SINH, b"sinh", f_sinh, d_sinh, TOO_LARGE, True, READS_A)
-    unary_row(COSH, b"cosh", f_cosh, d_cosh, TOO_LARGE, True, READS_A)
-    unary_row(TANH, b"tanh", f_tanh, d_tanh, NO_ERROR, True, READS_V)
-    unary_row(ASINH, b"asinh", f_asinh, d_asinh, NO_ERROR, True, READS_A)
-    unary_row(ACOSH, b"acosh", f_acosh, d_acosh, NO_ERROR, True, READS_A)
-    unary_row(ATANH, b"atanh", f_atanh, d_atanh, POLE, True, READS_A)
-    unary_row(ERF, b"erf", f_erf, d_erf, NO_ERROR, True, READS_A)
-    unary_row(ERFC, b"erfc", f_erfc, d_erfc, NO_ERROR, True, READS_A)
-    unary_row(NDTR, b"ndtr", f_ndtr, d_ndtr, NO_ERROR, True, READS_A)
-    unary_row(LGAMMA, b"lgamma", f_lgamma, d_lgamma, POLE, True, READS_A)
-    unary_row(DIGAMMA, b"digamma", f_digamma, d_digamma, POLE, True, READS_A)
-    unary_row(ABS, b"abs", f_abs, d_abs, NO_ERROR, True, READS_A)
-    unary_row(SIGN, b"sign", f_sign, d_sign, NO_ERROR, True, READS_NOTHING)
-    unary_row(FLOOR, b"floor", f_floor, d_floor, NO_ERROR, True, READS_NOTHING)
-    unary_row(CEIL, b"ceil", f_ceil, d_ceil, NO_ERROR, True, READS_NOTHING)
-    unary_row(TRUNC, b"trunc", f_trunc, d_trunc, NO_ERROR, True, READS_NOTHING)
-    unary_row(DEGREES, b"degrees", f_degrees, d_degrees, NO_ERROR, True, READS_NOTHING)
-    unary_row(RADIANS, b"radians", f_radians, d_radians, NO_ERROR, True, READS_NOTHING)
-    unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, NO_ERROR, True, READS_A)
-    unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, NO_ERROR, True, READS_A)
-    unary_row(SILU, b"silu", f_silu, d_silu, NO_ERROR, True, READS_A)
-    unary_row(GELU, b"gelu", f_gelu, d_gelu, NO_ERROR, True, READS_A)
+               READS_A | READS_B, READS_A | READS_B | READS_V,
+               b"The power.")
+    unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False, READS_NOTHING,
+              b"The negative.")
+    unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True, READS_A,
+              b"x where x > 0, else 0; the derivative at 0 is 0.")
+    unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True, READS_V,
+              b"e to the power of x; OverflowError above 709.78.")
+    unary_row(LOG, b"log", f_log, d_log, POLE, True, READS_A,
+              b"The natural logarithm; ValueError unless x > 0.")
+    unary_row(EXP2, b"exp2", f_exp2, d_exp2, TOO_LARGE, True, READS_V,
+              b"2 to the power of x; OverflowError from 1024 on.")
+    unary_row(EXPM1, b"expm1", f_expm1, d_expm1, TOO_LARGE, True, READS_V,
+              b"exp(x) - 1, exact near 0; OverflowError above 709.78.")
+    unary_row(LOG2, b"log2", f_log2, d_log2, POLE, True, READS_A,
+              b"The logarithm to base 2; ValueError unless x > 0.")
+    unary_row(LOG10, b"log10", f_log10, d_log10, POLE, True, READS_A,
+              b"The logarithm to base 10; ValueError unless x > 0.")
+    unary_row(LOG1P, b"log1p", f_log1p, d_log1p, POLE, True, READS_A,
+              b"log(1 + x), exact near 0; ValueError unless x > -1.")
+    unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, NO_ERROR, True, READS_V,
+              b"The square root; ValueError below 0; the derivative at 0 is inf.")
+    unary_row(CBRT, b"cbrt", f_cbrt, d_cbrt, NO_ERROR, True, READS_V,
+              b"The cube root; the derivative at 0 is inf.")
+    unary_row(SIN, b"sin", f_sin, d_sin, NO_ERROR, True, READS_A,
+              b"The sine of x radians.")
+    unary_row(COS, b"cos", f_cos, d_cos, NO_ERROR, True, READS_A,
+              b"The cosine of x radians.")
+    unary_row(TAN, b"tan", f_tan, d_tan, NO_ERROR, True, READS_V,
+              b"The tangent of x radians.")
+    unary_row(ASIN, b"asin", f_asin, d_asin, NO_ERROR, True, READS_A,
+              b"The arc sine in radians; ValueError outside -1..1.")
+    unary_row(ACOS, b"acos", f_acos, d_acos, NO_ERROR, True, READS_A,
+              b"The arc cosine in radians; ValueError outside -1..1.")
+    unary_row(ATAN, b"atan", f_atan, d_atan, NO_ERROR, True, READS_A,
+              b"The arc tangent in radians.")
+    unary_row(SINH, b"sinh", f_sinh, d_sinh, TOO_LARGE, True, READS_A,
+              b"The hyperbolic sine; OverflowError above 710.47.")
+    unary_row(COSH, b"cosh", f_cosh, d_cosh, TOO_LARGE, True, READS_A,
+              b"The hyperbolic cosine; OverflowError above 710.47.")
+    unary_row(TANH, b"tanh", f_tanh, d_tanh, NO_ERROR, True, READS_V,
+              b"The hyperbolic tangent.")
+    unary_row(ASINH, b"asinh", f_asinh, d_asinh, NO_ERROR, True, READS_A,
+              b"The inverse hyperbolic sine.")
+    unary_row(ACOSH, b"acosh", f_acosh, d_acosh, NO_ERROR, True, READS_A,
+              b"The inverse hyperbolic cosine; ValueError below 1.")
+    unary_row(ATANH, b"atanh", f_atanh, d_atanh, POLE, True, READS_A,
+              b"The inverse hyperbolic tangent; ValueError unless -1 < x < 1.")
+    unary_row(ERF, b"erf", f_erf, d_erf, NO_ERROR, True, READS_A,
+              b"The error function.")
+    unary_row(ERFC, b"erfc", f_erfc, d_erfc, NO_ERROR, True, READS_A,
+              b"1 - erf(x), exact for large x.")
+    unary_row(NDTR, b"ndtr", f_ndtr, d_ndtr, NO_ERROR, True, READS_A,
+              b"The distribution function of the standard normal distribution; its lower tail is exact.")
+    unary_row(LGAMMA, b"lgamma", f_lgamma, d_lgamma, POLE, True, READS_A,
+              b"The logarithm of the absolute value of the gamma function; ValueError at 0, -1, -2, ...")
+    unary_row(DIGAMMA, b"digamma", f_digamma, d_digamma, POLE, True, READS_A,
+              b"The derivative of lgamma; ValueError at 0, -1, -2, ...")
+    unary_row(ABS, b"abs", f_abs, d_abs, NO_ERROR, True, READS_A,
+              b"The absolute value; the derivative at 0 is 0.")
+    unary_row(SIGN, b"sign", f_sign, d_sign, NO_ERROR, True, READS_NOTHING,
+              b"1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0.")
+    unary_row(FLOOR, b"floor", f_floor, d_floor, NO_ERROR, True, READS_NOTHING,
+              b"The largest whole number that is not above x, a Tensor; the derivative is 0.")
+    unary_row(CEIL, b"ceil", f_ceil, d_ceil, NO_ERROR, True, READS_NOTHING,
+              b"The smallest whole number that is not below x, a Tensor; the derivative is 0.")
+    unary_row(TRUNC, b"trunc", f_trunc, d_trunc, NO_ERROR, True, READS_NOTHING,
+              b"x without its fraction, a Tensor; the derivative is 0.")
+    unary_row(DEGREES, b"degrees", f_degrees, d_degrees, NO_ERROR, True, READS_NOTHING,
+              b"x radians in degrees.")
+    unary_row(RADIANS, b"radians", f_radians, d_radians, NO_ERROR, True, READS_NOTHING,
+              b"x degrees in radians.")
+    unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, NO_ERROR, True, READS_A,
+              b"1 / (1 + exp(-x)); neither end overflows or loses its tail.")
+    unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, NO_ERROR, True, READS_A,
+              b"log(1 + exp(x)); does not overflow.")
+    unary_row(SILU, b"silu", f_silu, d_silu, NO_ERROR, True, READS_A,
+              b"x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).")
+    unary_row(GELU, b"gelu", f_gelu, d_gelu, NO_ERROR, True, READS_A,
+              b"x * ndtr(x), exact (Hendrycks and Gimpel 2016, arXiv:1606.08415).")
     binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, False, True,
-               READS_A | READS_B, READS_A | READS_B)
+               READS_A | READS_B, READS_A | READS_B,
+               b"The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.")
     binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, False, True,
-               READS_A | READS_B, READS_A | READS_B)
+               READS_A | READS_B, READS_A | READS_B,
+               b"The larger of two; NaN if one is.  If they are equal the left one gets the derivative.")
     binary_row(ATAN2, b"atan2", f_atan2, d_atan2_a, d_atan2_b, False, True,
-               READS_A | READS_B, READS_A | READS_B)
+               READS_A | READS_B, READS_A | READS_B,
+               b"The angle of the point (other, self) in radians, -pi..pi.")
     binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, False, True,
-               READS_A | READS_V, READS_B | READS_V)
+               READS_A | READS_V, READS_B | READS_V,
+               b"sqrt(self**2 + other**2) without overflow on the way; all derivatives at the origin are 0.")
     binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, False, True,
-               READS_A | READS_B, READS_NOTHING)
+               READS_A | READS_B, READS_NOTHING,
+               b"The absolute value of self with the sign of other.")
     binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, False, True,
-               READS_NOTHING, READS_A | READS_B | READS_V)
+               READS_NOTHING, READS_A | READS_B | READS_V,
+               b"The remainder with the sign of self; ValueError if other is 0 or self infinite.")
     binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, True, False,
-               READS_NOTHING, READS_A | READS_B | READS_V)
+               READS_NOTHING, READS_A | READS_B | READS_V,
+               b"The remainder with the sign of the right operand.")
     binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False,
-               READS_NOTHING, READS_NOTHING)
+               READS_NOTHING, READS_NOTHING,
+               b"The quotient, rounded down.")
     binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True,
-               READS_A | READS_B, READS_A)
+               READS_A | READS_B, READS_A,
+               b"x where x > 0, else other * x; the derivative at 0 is other.")
     binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True,
-               READS_A | READS_B, READS_A)
+               READS_A | READS_B, READS_A,
+               b"x where x > 0, else other * (exp(x) - 1), the derivative at 0 is other (arXiv:1511.07289).")
     binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True,
-               READS_A | READS_B, READS_NOTHING)
+               READS_A | READS_B, READS_NOTHING,
+               b"The derivative of digamma of order other, a whole number; ValueError at the poles.")
     binary_row(SEND, b"send", f_send, d_send_a, d_send_b, False, True,
-               READS_B, READS_A)
+               READS_B, READS_A,
+               b"self * other, and 0.0 where self is zero, whatever other is: a gradient on its way.")
     binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, False, True,
-               READS_NOTHING, READS_A | READS_B | READS_V)
-    unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True, READS_A | READS_V)
+               READS_NOTHING, READS_A | READS_B | READS_V,
+               b"The IEEE 754 remainder: self minus the multiple of other that is nearest; ValueError if other is 0.")
+    unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True, READS_A | READS_V,
+              b"The gamma function; ValueError at 0, -1, -2, ..., OverflowError above 171.62.")
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -314,6 +314,7 @@ cdef enum Reads:
 
 ctypedef struct Row:        # of the operation table
     const char *name
+    const char *doc         # what it gives, where it raises, what its derivative is at a kink
     int arity
     int infinity            # InfinityMeans
     bint method             # is a method of Tensor and TensorArray of this name
