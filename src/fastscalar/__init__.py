@@ -53,11 +53,13 @@ from fastscalar.functions import (
 )
 from fastscalar.functions import min as min
 from fastscalar.functions import sum as sum
+from fastscalar.nn.callbacks import EarlyStopping, StopTraining
 from fastscalar.nn.evaluation import evaluate, predict
+from fastscalar.nn.history import History
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
 from fastscalar.nn.losses import binary_cross_entropy, cross_entropy, huber_loss
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
-from fastscalar.nn.training import History, fit
+from fastscalar.nn.training import fit
 from fastscalar.program.api import Program, compile
 from fastscalar.transforms import GradCheck, grad, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from fastscalar.version import __version__
@@ -80,6 +82,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CompileWarning",
+    "EarlyStopping",
     "GradCheck",
     "GradientLossWarning",
     "History",
@@ -87,6 +90,7 @@ __all__ = [
     "Module",
     "Program",
     "RMSprop",
+    "StopTraining",
     "Tensor",
     "TensorArray",
     "__version__",

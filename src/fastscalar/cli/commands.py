@@ -35,8 +35,8 @@ from fastscalar.cli.runs import MODEL, REPORT, Run, check_targets, folder, read_
 from fastscalar.cli.sources import SYNTHETIC, first_lines, load_data, rows
 from fastscalar.datasets.catalog import DATASETS, FILES, spellings
 from fastscalar.nn.evaluation import outputs
+from fastscalar.nn.history import Epoch
 from fastscalar.nn.layers import linears_of
-from fastscalar.nn.training import Epoch
 
 # --- train ---
 

@@ -33,8 +33,8 @@ from fastscalar.cli.console import Stop, cpu, plural, say, users_fault
 from fastscalar.cli.sources import NAMES, Data, first_lines, is_place, load_data, rows
 from fastscalar.files import Busy, locked, remove_halves, replacing
 from fastscalar.nn.evaluation import EVALUATE_ROWS, outputs
+from fastscalar.nn.history import Epoch
 from fastscalar.nn.layers import linears_of
-from fastscalar.nn.training import Epoch
 from fastscalar.program.threads import cores
 
 FORMAT = 1  # of the report

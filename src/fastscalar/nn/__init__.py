@@ -1,15 +1,18 @@
 """Nets and what trains them: layers, losses, optimisers, `fit` and `evaluate`."""
 
+from fastscalar.nn.callbacks import EarlyStopping, Samples, StopTraining
 from fastscalar.nn.evaluation import Evaluation, evaluate, predict
+from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, sgd
-from fastscalar.nn.training import Epoch, History, fit
+from fastscalar.nn.training import fit
 
 __all__ = [
     "MLP",
     "SGD",
     "Adam",
     "AdamW",
+    "EarlyStopping",
     "Epoch",
     "Evaluation",
     "History",
@@ -17,6 +20,8 @@ __all__ = [
     "Module",
     "Optimizer",
     "RMSprop",
+    "Samples",
+    "StopTraining",
     "evaluate",
     "fit",
     "load",

@@ -35,13 +35,14 @@ class Course:
         self.steps = -(-samples // batch_size)   # of an epoch
         self.epochs = epochs
         self.done = self.begun = samples * (first_epoch - 1)     # begun: by an earlier call
-        self.rates = np.empty(0)                 # of the steps of this epoch
+        self.rates = np.empty(0)                 # of the steps of this epoch,
+        self.first = self.done                   # which began after so many samples
         self.data = data or {}
         self.doubt: Doubt | None = None
 
     def begin_epoch(self) -> None:
         """Somebody may have set another rate."""
-        self.first_rate = self.optimizer.lr
+        self.first_rate, self.first = self.optimizer.lr, self.done
         within = np.arange(self.steps)
         step = self.done // self.samples * self.steps + within
         part = (self.done + within * self.batch_size) / self.total
@@ -52,7 +53,7 @@ class Course:
 
     def rates_of(self, samples: int) -> np.ndarray:
         """The rates of the next batches, of so many samples."""
-        first = self.done % self.samples // self.batch_size
+        first = (self.done - self.first) // self.batch_size
         return self.rates[first : first - (-samples // self.batch_size)]
 
     def bad_loss(self, value: float, rows: Any) -> FloatingPointError:

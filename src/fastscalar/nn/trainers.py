@@ -1,6 +1,6 @@
 """The loops inside `fit`: sample by sample in Python, or by replays of a compiled program.
 
-Both have `epoch(order, bar)`: train on the samples in this order, tell the bar, return the mean of their losses.
+Both have `epoch(order, watch)`: train on the samples in this order, tell who watches, return the mean of their losses.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fastscalar.engine._rules import scale_gradients
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.evaluation import SAME
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, RuleOptimizer
+from fastscalar.nn.progress import Watch
 from fastscalar.program._data import state_places
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.api import Program
@@ -60,14 +61,16 @@ class EagerTrainer:
         self.rows: list[Any] = [data[0], *(c.tolist() if c.ndim == 1 else c for c in data[1:])]
         self.at_once = at_once
 
-    def epoch(self, order: np.ndarray, bar: Any) -> float:
+    def epoch(self, order: np.ndarray, watch: Watch) -> float:
         total = 0.0
         before = Before(self.course.optimizer)
         try:
-            for first, count in _stretches(len(order), -(-REPORT_EVERY // self.batch_size) * self.batch_size):
-                total += self._some(order[first : first + count].tolist())
-                bar.set_postfix_str(f"loss {total / (first + count):.4f}", refresh=False)
-                bar.update(count)
+            done, size = 0, -(-REPORT_EVERY // self.batch_size) * self.batch_size
+            while done < len(order):
+                some = order[done : done + watch.room(size, self.batch_size)].tolist()
+                total = self._some(some, total)
+                done += len(some)
+                watch.tell(len(some), total)
             if self.course.doubt is not None:
                 raise self.course.doubt.error()
             if (value := before.overflowed()) is not None:
@@ -80,9 +83,9 @@ class EagerTrainer:
             self.course.optimizer.lr = self.course.first_rate
         return total / len(order)
 
-    def _some(self, indices: list[int]) -> float:
+    def _some(self, indices: list[int], total: float) -> float:
+        """Train on these; total: the sum of the losses so far, which is what comes back."""
         course, optimizer = self.course, self.course.optimizer
-        total = 0.0
         for k in range(0, len(indices), self.batch_size):
             batch = indices[k : k + self.batch_size]
             marker = None if course.doubt is None else Tensor(0.0)
@@ -158,7 +161,7 @@ class EagerProgramTrainer:
         if self.alone:
             self.before.add(self.course.optimizer._distinct)
 
-    def epoch(self, order: np.ndarray, bar: Any) -> float:
+    def epoch(self, order: np.ndarray, watch: Watch) -> float:
         total = 0.0
         optimizer = self.course.optimizer
         wanted = self.program._wants_leaves
@@ -179,7 +182,7 @@ class EagerProgramTrainer:
                     loss.backward(accumulate=True)
                 step_by_mean(optimizer, count, self.course)
                 total += sum(values)
-                bar.update(count)
+                watch.tell(count, total)
             if self.alone:
                 settle(self.course, self.program)
             if (overflow := self.before.overflowed()) is not None:
@@ -270,7 +273,7 @@ class CompiledTrainer:
         if self.before is not None:              # nothing has trained the new ones yet
             self.before.add(self.course.optimizer._distinct)
 
-    def epoch(self, order: np.ndarray, bar: Any) -> float:
+    def epoch(self, order: np.ndarray, watch: Watch) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0
         others = self.trained is not self.course.optimizer._distinct     # somebody has bound them since,
@@ -284,12 +287,12 @@ class CompiledTrainer:
         try:
             if self.version is None:
                 self._keep()
-                self.losses = self.eager.epoch(order, bar) * len(order)
+                self.losses = self.eager.epoch(order, watch) * len(order)
             elif self.inside:
-                self._by_replays(order, bar)
+                self._by_replays(order, watch)
             else:
                 self._keep()
-                self._by_batches(order, bar, 0)
+                self._by_batches(order, watch, 0)
             settle(self.course, self.program)
             if self.before is not None and (value := self.before.overflowed(self.wide)) is not None:
                 raise self.course.bad_step(value)
@@ -301,10 +304,6 @@ class CompiledTrainer:
             self.course.optimizer.lr = self.course.first_rate
             self.program._wants_leaves = False
         return self.losses / len(order)
-
-    def _tell(self, bar: Any, count: int, done: int) -> None:
-        bar.set_postfix_str(f"loss {self.losses / done:.4f}", refresh=False)
-        bar.update(count)
 
     # --- the net, while an epoch runs ---
 
@@ -355,7 +354,7 @@ class CompiledTrainer:
         covers = self.way == "plain" or replay.covers(self.places[version], optimizer._size)
         return covers and replay.batch >= self.batch_size
 
-    def _by_replays(self, order: np.ndarray, bar: Any) -> None:
+    def _by_replays(self, order: np.ndarray, watch: Watch) -> None:
         assert self.version is not None
         course = self.course
         some = min(REPORT_EVERY, AT_ONCE // (self.version.graph.operations + 1))
@@ -364,20 +363,20 @@ class CompiledTrainer:
         replay = self._open(self.version)
         while at < len(order):
             start = time.perf_counter()
-            some_rows = order[at : at + size]
+            some_rows = order[at : at + watch.room(size, self.batch_size)]
             rates = course.rates_of(len(some_rows))
             done, self.losses = replay.train(some_rows, self.batch_size, rates, self.losses)
             at += done
             course.done += done
             if done:
-                self._tell(bar, done, at)
-            if done < size and at < len(order):
+                watch.tell(done, self.losses)
+            if done < len(some_rows):
                 count = min(self.batch_size, len(order) - at)
                 replay, progressed = self._look(replay, order[at : at + count])
                 at += progressed
                 if replay is None:               # from here on the optimiser steps itself
                     self.inside = False
-                    self._by_batches(order, bar, at)
+                    self._by_batches(order, watch, at)
                     return
             elif time.perf_counter() - start < PORTION / 2:
                 size *= 2
@@ -418,10 +417,10 @@ class CompiledTrainer:
 
     # --- gradients by the replay, steps by the optimiser ---
 
-    def _by_batches(self, order: np.ndarray, bar: Any, done: int) -> None:
+    def _by_batches(self, order: np.ndarray, watch: Watch, done: int) -> None:
         for first, count in _stretches(len(order) - done, self.batch_size):
             self._one_batch(order[done + first : done + first + count])
-            self._tell(bar, count, done + first + count)
+            watch.tell(count, self.losses)
 
     def _one_batch(self, batch: np.ndarray) -> None:
         with rows_named():

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,57 +11,19 @@ import numpy as np
 from fastscalar._core import _noting
 from fastscalar._warnings import warn
 from fastscalar.engine._step import distinct_parameters
+from fastscalar.nn.callbacks import Callbacks, StopTraining
 from fastscalar.nn.course import Course, Doubt
 from fastscalar.nn.evaluation import Measure, takes_blocks
+from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.losses import LOSSES, cross_entropy, loss_of
 from fastscalar.nn.optimizers import SGD, Optimizer
+from fastscalar.nn.progress import Watch
 from fastscalar.nn.samples import rows_of, samples_of, weights_of
 from fastscalar.nn.schedules import Rate, schedule_of
 from fastscalar.nn.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, rows_named
 from fastscalar.program.api import Program
 from fastscalar.program.rows import Rows
 from fastscalar.program.threads import thread_count
-
-
-@dataclass
-class Epoch:
-    """One pass over the training data."""
-
-    epoch: int  # from 1
-    loss: float  # mean over its samples, each taken before its step
-    accuracy: float | None  # on the validation data, from 0 to 1; None without any, or if it is not what is measured
-    seconds: float  # of training; evaluation aside
-    samples_per_s: float
-    validation_loss: float | None = None  # mean over the validation data, after the epoch; None without any
-    validation_metric: float | None = None  # what `evaluate` gives for them
-    metric: str | None = None  # which is that: "accuracy" or "r2"
-
-
-@dataclass
-class History:
-    """What `fit` did: `epochs`, a list of Epoch; `seconds` of training in all; by epoch `loss`, `validation_loss`,
-    `validation_metric`."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return sum(e.seconds for e in self.epochs)
-
-    @property
-    def loss(self) -> list[float]:
-        return [e.loss for e in self.epochs]
-
-    @property
-    def validation_loss(self) -> list[float | None]:
-        return [e.validation_loss for e in self.epochs]
-
-    @property
-    def validation_metric(self) -> list[float | None]:
-        return [e.validation_metric for e in self.epochs]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def fit(
@@ -86,6 +44,8 @@ def fit(
     validation_data: tuple[Any, Any] | None = None,
     progress: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
+    callbacks: Iterable[Any] | None = None,
+    history: History | None = None,
     compile: bool = True,
     threads: int = 1,
     dtype: str = "float64",
@@ -110,8 +70,11 @@ def fit(
     sample_weight: n numbers from 0 on, by which the samples' losses are multiplied.  class_weight: the same by label, a
     dictionary or a sequence; or "balanced": n / (classes * how often the label occurs).  Of both, the product.
     validation_data: (X, y), on which the net is evaluated after each epoch: see `evaluate`, and History for the result.
-    progress: a bar on the standard error stream, if that is a terminal.
+    progress: a bar in a terminal (standard error) or a notebook.
     on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
+    callbacks: more of these, and objects that look on; see `EarlyStopping` and docs/training.md.
+    history: one to add the epochs to, which then has them whatever happens.  An exception that ends the run has the
+    History of the epochs before it as its attribute `history`.
     compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
     the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch if
     that is seen, with the first one, to give the mean of what the samples give.
@@ -163,30 +126,56 @@ def fit(
     optimizer = SGD() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {optimizer!r}")
+    looking = Callbacks(callbacks, on_epoch)
+    if history is not None and not isinstance(history, History):
+        raise TypeError(f"fit: history: expected a History to go on with, got {history!r}")
     course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y})
     _bind(net, course)
     run = _trainer(net, loss, data, course, compile, threads, dtype)
     if optimizer.parameters is not None:         # else they are found when they are read
         optimizer.zero_grad()
-    history = History()
+    history = History() if history is None else history
+    try:
+        _epochs(run, course, validation, looking, history, shuffle, seed, progress)
+    except StopTraining as enough:
+        history.stopped = str(enough) or "a callback had enough"
+    except BaseException as error:
+        history.stopped = f"{type(error).__name__}: {error}".rstrip(": ")
+        error.history = history                  # type: ignore[attr-defined]
+        raise
+    finally:
+        looking.end(history)
+    return history
+
+
+def _epochs(
+    run: EagerTrainer | EagerProgramTrainer | CompiledTrainer,
+    course: Course,
+    validation: Measure | None,
+    looking: Callbacks,
+    history: History,
+    shuffle: bool,
+    seed: int | None,
+    progress: bool,
+) -> None:
+    n, first_epoch = course.samples, course.begun // course.samples + 1
+    looking.begin(course)
     generator = np.random.default_rng(seed)
-    for number in range(1, epochs + 1):
-        order = generator.permutation(len(X)) if shuffle else np.arange(len(X))
+    for number in range(1, course.epochs + 1):
+        order = generator.permutation(n) if shuffle else np.arange(n)
         if number < first_epoch:
             continue
         course.begin_epoch()
         start = time.perf_counter()
-        with _bar(number, epochs, len(X), progress) as bar:
-            mean = run.epoch(order, bar)
+        with Watch(number, course.epochs, n, progress, looking.watching) as watch:
+            mean = run.epoch(order, watch)
         seconds = time.perf_counter() - start
         found = None if validation is None else validation()
         history.epochs.append(Epoch(
             number, mean, float(found) if found is not None and found.metric == "accuracy" else None, seconds,
-            len(X) / seconds, *((None, None, None) if found is None else (found.loss, float(found), found.metric)),
+            n / seconds, *((None, None, None) if found is None else (found.loss, float(found), found.metric)),
         ))  # fmt: skip
-        if on_epoch is not None:
-            on_epoch(history.epochs[-1])
-    return history
+        looking.epoch(history.epochs[-1])
 
 
 def _bind(net: Any, course: Course) -> None:
@@ -281,47 +270,4 @@ class Loop:
 
     def run(self, order: np.ndarray) -> float:
         self._course.begin_epoch()
-        return self._trainer.epoch(order, _NoBar())
-
-
-def _begin_in_child() -> None:
-    """After fork: a bar's lock may be held by a thread that is not here."""
-    bars = sys.modules.get("tqdm.std")
-    if bars is None:
-        return
-    if bars.TqdmDefaultWriteLock.th_lock.acquire(blocking=False):
-        bars.TqdmDefaultWriteLock.th_lock.release()
-    else:
-        bars.tqdm.set_lock(threading.RLock())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
-
-
-class _NoBar:
-    """In place of a bar where none is shown: tqdm's own also takes its locks, and begins a thread."""
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-    def update(self, n: int) -> None: ...
-    def set_postfix_str(self, text: str, refresh: bool) -> None: ...
-
-
-def _bar(number: int, epochs: int, n: int, progress: bool) -> Any:
-    if not progress or sys.stderr is None or not sys.stderr.isatty():
-        return _NoBar()
-    from tqdm import tqdm
-
-    return tqdm(
-        total=n,
-        desc=f"epoch {number}/{epochs}",
-        unit=" samples",
-        unit_scale=True,
-        bar_format="{desc}: {percentage:3.0f} % |{bar}| {rate_fmt}, {remaining} left{postfix}",
-        file=sys.stderr,
-        leave=False,
-        dynamic_ncols=True,
-    )
+        return self._trainer.epoch(order, Watch(1, 1, len(order), False, []))

@@ -534,6 +534,8 @@ cdef class Replay:
         rates: the learning rate of each batch.  What the losses add up to must not depend on how many rows one call is
         given, so it goes on from the total of the call before."""
         cdef double[::1] by_batch = rates
+        if by_batch.shape[0] * min(batch_rows, self.batch) < len(rows):
+            raise ValueError(f"{by_batch.shape[0]} rates for {len(rows)} rows in batches of {batch_rows}")
         self.rates, self.total_loss = &by_batch[0], total_loss
         self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
         return self.done, self.total_loss
