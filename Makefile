@@ -97,5 +97,5 @@ annotate: ## Cython's HTML: what in the extensions still calls Python
 
 clean: ## remove what a build leaves
 	rm -rf build src/*.egg-info
-	find src \( -name '*.so' -o -name '*.html' \) -delete
-	find src -name '*.pyx' | while read -r module; do rm -f "$${module%.pyx}.c"; done
+	find src -name '*.so' -delete
+	find src -name '*.pyx' | while read -r module; do rm -f "$${module%.pyx}.c" "$${module%.pyx}.html"; done
