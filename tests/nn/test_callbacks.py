@@ -298,7 +298,7 @@ def test_a_history_plots(validation):
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.delitem(sys.modules, "fastscalar.plot", raising=False)
+    monkeypatch.delitem(sys.modules, "fastscalar.nn.pictures", raising=False)
     with pytest.raises(ImportError, match=r"fastscalar\[plot\]"):
         History().plot()
 

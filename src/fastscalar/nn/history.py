@@ -78,7 +78,7 @@ class History:
         """Losses and metric over the epochs, a matplotlib Figure (`pip install fastscalar[plot]`).
 
         `history.plot().savefig("run.png")`; a notebook shows it."""
-        from fastscalar.plot import curves
+        from fastscalar.nn.pictures import curves
 
         return curves(self)
 

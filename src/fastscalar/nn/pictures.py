@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 try:
     from matplotlib.figure import Figure
 except ImportError:
     raise ImportError("pictures need matplotlib: pip install 'fastscalar[plot]'") from None
-
-if TYPE_CHECKING:
-    from fastscalar.nn.history import History
 
 
 class Picture(Figure):
@@ -23,8 +20,8 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def curves(history: History) -> Picture:
-    """Losses by epoch on the left, the metric of the validation data, if there is any, on the right."""
+def curves(history: Any) -> Picture:
+    """Of a History: losses by epoch on the left, the metric of the validation data, if there is any, on the right."""
     figure = Picture(figsize=(7.0, 3.2), layout="constrained")
     epochs = [e.epoch for e in history.epochs]
     measured = [e for e in history.epochs if e.validation_loss is not None]
