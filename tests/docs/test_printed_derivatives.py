@@ -131,7 +131,7 @@ def numbers(page: str, marker: str) -> list[float]:
 def test_the_flight_of_the_readme() -> None:
     (flight,) = defined("README.md", "def flight", "flight")
     metres, by_speed, by_degree = numbers("README.md", "def flight")
-    assert metres == pytest.approx(flight(30.0, math.radians(45.0), 0.01), abs=0.01)
+    assert metres == pytest.approx(float(flight(30.0, math.radians(45.0), 0.01)), abs=0.01)
     wide = slopes(lambda speed, degrees: flight(speed, math.radians(degrees), 0.01, 0.002), [30.0, 45.0])
     assert [by_speed, by_degree] == pytest.approx(wide, rel=1e-2)
 
@@ -155,6 +155,7 @@ def test_steps_and_jumps() -> None:
 # Blocks with gradients that print none, or none but those of a row above, and what the walk prints of its own code.
 OTHERS = {
     ("README.md", "def flight"),
+    ("README.md", "net.save(\"digits.npz\")"),
     ("README.md", "values = loss.backward(rows, labels)"),
     ("docs/compile.md", "values = program.backward(X, y)"),
     ("docs/compile.md", "row 2: log(-3.0)"),
