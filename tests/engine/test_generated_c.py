@@ -45,7 +45,7 @@ BARE = {
         "operand_values",
         "affine_input",
     ],
-    "engine._array": ["affine_forward", "xent_forward", "softmax_forward"],
+    "engine._array_ops": ["affine_forward", "xent_forward", "softmax_forward"],
     "program._replay": ["run", "forward", "backward", "update_weights"],
 }
 

@@ -2,6 +2,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
+from typing_extensions import disjoint_base
 
 from fastscalar._core import Tensor, _Number
 from fastscalar.engine.views import ArrayView
@@ -118,6 +119,7 @@ class TensorArray:
     def _write(self, field: str, value: Any) -> None: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
+@disjoint_base
 class Operators:
     def __init__(self, to_tensor: Any) -> None: ...
 
