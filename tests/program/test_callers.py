@@ -163,7 +163,7 @@ def test_many_rows_of_a_large_table():
     f = fs.compile(lambda k: sum(sum(table[i][d] for i in k) ** 2 for d in range(8)))
     rows = np.random.default_rng(1).integers(0, 4000, (5, 30))
     f(rows[0])
-    graph = next(iter(f._sites.values())).versions[0].graph
+    graph = next(iter(f._caches.values())).specializations[0].graph
     assert len({id(item[3]) for item in graph.items}) == 1
     close(f.map(rows), (table.numpy()[rows].sum(axis=1) ** 2).sum(axis=1), 1e-12)
     assert "30 gather(8)" in f.report()
@@ -204,7 +204,7 @@ def test_weights_are_one_node_unless_somebody_reads_single_ones(reader):
     before, w, after = fs.Tensor(0.5), fs.to_tensor(W), fs.Tensor(1.5)
     f = lambda x, k: read(k, layer(x * before, w).tanh(), w) * after
     program = check(f, [before, w, after], X, rows)
-    graph = next(iter(program._sites.values())).versions[0].graph
+    graph = next(iter(program._caches.values())).specializations[0].graph
     (which,) = [k for k, leaves in enumerate(graph.captures) if isinstance(leaves, fs.TensorArray)]
     assert ((graph.a == which) & np.isin(graph.op, [-1, -5])).sum() == nodes      # PARAMETER, BLOCK
     found = []
@@ -362,8 +362,8 @@ def test_replays_of_many_batch_sizes_are_not_kept():
     f = fs.compile(lambda x, y: (fs.dot(w, x) - y) ** 2)
     for size in range(1, 40):
         fit(f, np.ones((40, 4)), np.ones(40), epochs=1, batch_size=size)
-    [site] = f._sites.values()
-    assert sum(map(len, site.versions[0].free.values())) <= 8
+    [site] = f._caches.values()
+    assert sum(map(len, site.specializations[0].free.values())) <= 8
 
 
 def test_the_line_where_recordings_part_is_named():
@@ -389,7 +389,7 @@ def test_an_interrupt_between_two_rows_that_run_eagerly_leaves_nothing_open() ->
         warnings.simplefilter("ignore")
         for _ in range(3):
             program.map(rows)                     # by now there are no recordings
-    assert next(iter(program._sites.values())).eager
+    assert next(iter(program._caches.values())).eager
 
     kept = []
     try:

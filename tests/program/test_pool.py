@@ -181,7 +181,7 @@ def test_as_many_cores_as_the_process_may_use(monkeypatch):
 def test_a_replay_that_is_refused_says_so_and_nothing_else(program, threads):
     f, _, X, _ = program
     f.map(X, np.zeros(len(X), int))
-    plan = next(iter(f._versions()))[1].plan(frozenset())
+    plan = next(iter(f._specializations()))[1].plan(frozenset())
     unraisable = []
     before, sys.unraisablehook = sys.unraisablehook, unraisable.append
     try:

@@ -22,10 +22,10 @@ from fastscalar.nn.progress import Watch
 from fastscalar.program._data import state_places
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.api import Program
-from fastscalar.program.recorded import _Failure, _named
+from fastscalar.program.recorded import RowFailure, naming_row
 from fastscalar.program.replayed import AT_ONCE
 from fastscalar.program.rows import Rows
-from fastscalar.program.specializations import Version
+from fastscalar.program.specializations import Specialization
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
 PORTION = 0.1  # seconds between two looks at signals
@@ -39,8 +39,8 @@ class rows_named:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, _Failure):
-            raise _named(error.row, error.error) from error.error
+        if isinstance(error, RowFailure):
+            raise naming_row(error.row, error.error) from error.error
 
 
 class EagerTrainer:
@@ -238,7 +238,7 @@ class CompiledTrainer:
         self.program, self.batch_size, self.course = program, batch_size, course
         self.threads, self.wide = threads, wide
         self.rows = Rows(data, "fit")
-        self.site = program._site(self.rows)
+        self.site = program._cache_of(self.rows)
         optimizer = course.optimizer
         if not self.site:
             with rows_named():
@@ -246,8 +246,8 @@ class CompiledTrainer:
         self.own = own and _is_ours(optimizer)   # then all that the program reads is trained
         self.known = -1
         self.before: Before | None = None        # of an epoch that touched the net
-        self.plans: dict[Version, Any] = {}      # which elements are trained stays the same until more are read
-        self.places: dict[Version, list[np.ndarray]] = {}       # and where the optimiser keeps what it knows of them
+        self.plans: dict[Specialization, Any] = {}      # which elements are trained stays the same until more are read
+        self.places: dict[Specialization, list[np.ndarray]] = {}  # and where the optimiser keeps what it knows of them
         doubt = course.doubt
         if doubt is not None and doubt.settled(program.parameters):
             course.doubt = None
@@ -256,7 +256,7 @@ class CompiledTrainer:
         self._bind()
         self.trained = optimizer._distinct
         optimizer.zero_grad()
-        self.version: Version | None = next(filter(self._is_for_all, self.site.all()), None)
+        self.version: Specialization | None = next(filter(self._is_for_all, self.site.all()), None)
         self.eager = EagerProgramTrainer(program, self.rows, batch_size, course, self._bind)
         self.losses = 0.0
         self.way = self._way()
@@ -321,7 +321,7 @@ class CompiledTrainer:
             return ""
         return "plain" if type(optimizer) is SGD and optimizer._plain else "rule"
 
-    def _open(self, version: Version) -> Any:
+    def _open(self, version: Specialization) -> Any:
         optimizer = self.course.optimizer
         assert isinstance(optimizer, RuleOptimizer)
         self.program.warn_of_loss(version)
@@ -337,18 +337,18 @@ class CompiledTrainer:
         replay.load_state(self.places[version], *optimizer._kept, optimizer._steps)
         return replay
 
-    def _is_for_all(self, version: Version) -> bool:
+    def _is_for_all(self, version: Specialization) -> bool:
         """Whether a version knows the whole numbers of all rows."""
         return bool(version.may_fit(self.rows, np.arange(self.rows.n)).all())
 
-    def _takes(self, version: Version) -> bool:
+    def _takes(self, version: Specialization) -> bool:
         """Whether a replay has room for a whole batch, and moves all that the optimiser would."""
         replay = self._open(version)
         fits = self._does(version, replay)
         version.give(replay, self.batch_size, self.way)
         return fits
 
-    def _does(self, version: Version, replay: Any) -> bool:
+    def _does(self, version: Specialization, replay: Any) -> bool:
         optimizer = self.course.optimizer
         assert isinstance(optimizer, RuleOptimizer)
         covers = self.way == "plain" or replay.covers(self.places[version], optimizer._size)

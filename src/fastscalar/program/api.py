@@ -14,10 +14,10 @@ import numpy as np
 
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._step import storage_of
-from fastscalar.program.recorded import _Failure, _named
+from fastscalar.program.recorded import RowFailure, naming_row
 from fastscalar.program.replayed import ReplayedFunction, _eagerly
-from fastscalar.program.rows import One, Rows, _as_in_a_program, _holds_tensors, _shared
-from fastscalar.program.specializations import _parting
+from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors, shared_inputs
+from fastscalar.program.specializations import where_they_part
 from fastscalar.program.threads import thread_count
 
 
@@ -100,12 +100,12 @@ class Program(ReplayedFunction):
         >>> fs.grad(square)(3.0)
         6.0
         """
-        if is_recording() or vars(_eagerly).get("rows") or any(map(_holds_tensors, arguments)):
-            return self.function(*map(_as_in_a_program, arguments))
+        if is_recording() or vars(_eagerly).get("rows") or any(map(holds_tensors, arguments)):
+            return self.function(*map(as_in_a_program, arguments))
         rows = One(arguments, self.__name__)
         try:
             return float(self._values(rows, 1)[0])
-        except _Failure as failure:
+        except RowFailure as failure:
             raise failure.error from None
 
     def map(self, *arguments: Any, threads: int = 1) -> np.ndarray:
@@ -123,8 +123,8 @@ class Program(ReplayedFunction):
         rows = self._rows(arguments, "map")
         try:
             return self._values(rows, thread_count(threads))
-        except _Failure as failure:
-            raise _named(failure.row, failure.error) from failure.error
+        except RowFailure as failure:
+            raise naming_row(failure.row, failure.error) from failure.error
 
     def value_and_grad(self, *arguments: Any, argnums: int | Sequence[int] = 0, threads: int = 1) -> tuple[Any, Any]:
         """Values, (n,), and for each row the derivatives by the arguments `argnums`.
@@ -155,8 +155,8 @@ class Program(ReplayedFunction):
         gradients = {k % len(arguments): np.zeros(rows.data[k].shape) for k in numbers}
         try:
             values = self._gradients(rows, thread_count(threads), gradients)
-        except _Failure as failure:
-            raise _named(failure.row, failure.error) from failure.error
+        except RowFailure as failure:
+            raise naming_row(failure.row, failure.error) from failure.error
         found = tuple(g if g.ndim else float(g) for g in (gradients[k % len(arguments)] for k in numbers))
         return values, found if isinstance(argnums, (tuple, list)) else found[0]
 
@@ -177,8 +177,8 @@ class Program(ReplayedFunction):
         rows = self._rows(arguments, "backward")
         try:
             return self._gradients(rows, thread_count(threads), None, accumulate)
-        except _Failure as failure:
-            raise _named(failure.row, failure.error) from failure.error
+        except RowFailure as failure:
+            raise naming_row(failure.row, failure.error) from failure.error
 
     def report(self) -> str:
         """What was recovered from the recordings so far, a line for each.
@@ -191,13 +191,13 @@ class Program(ReplayedFunction):
         8 operations -> 1 dot(4)
         """
         lines: dict[str, int] = {}
-        versions = self._versions()
-        for signature, version in versions:
-            line = version.plan(_shared(signature)).summary
+        specializations = self._specializations()
+        for signature, specialization in specializations:
+            line = specialization.plan(shared_inputs(signature)).summary
             lines[line] = lines.get(line, 0) + 1
         some = [line if n == 1 else f"{n} times: {line}" for line, n in lines.items()]
-        if len(versions) > 1:
-            file, number = _parting([version for _, version in versions])
+        if len(specializations) > 1:
+            file, number = where_they_part([specialization for _, specialization in specializations])
             some.append(f"they part at {file}:{number}")
         return "\n".join(some) or f"{self.__name__}: nothing was recorded yet"
 
@@ -217,14 +217,15 @@ class Program(ReplayedFunction):
         5.0
         """
         with self._lock:
-            self._sites.clear()
+            self._caches.clear()
 
     @property
     def parameters(self) -> list[Any]:
-        """The captured leaves of all versions: Tensors, and arrays as one-dimensional TensorArrays."""
+        """The captured leaves of all specializations: Tensors, and arrays as one-dimensional TensorArrays."""
         found: dict[Any, Any] = {}
-        captures = [capture for site in list(self._sites.values()) for capture in site.captures]
-        for capture in (*captures, *(c for _, version in self._versions() for c in version.captures)):
+        captures = [capture for cache in list(self._caches.values()) for capture in cache.captures]
+        captures += [capture for _, one in self._specializations() for capture in one.captures]
+        for capture in captures:
             found.setdefault(storage_of(capture), capture)
         for leaf in list(self._eager_leaves.values()):
             found.setdefault(storage_of(leaf), leaf)

@@ -16,22 +16,23 @@ from fastscalar.engine._lock import Lock
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program._graph import line_of, same_graph
 from fastscalar.program._trace import NotReplayable, Recording, extract
-from fastscalar.program.rows import Rows, _handles
+from fastscalar.program.rows import Rows, handles_of
 from fastscalar.program.selections import Family
-from fastscalar.program.specializations import Site, Version, _parting, _whole_numbers
+from fastscalar.program.specializations import SignatureCache, Specialization, where_they_part, whole_numbers_read
 
-VERSIONS = 64  # recordings of one program for arguments of one shape, and the same whole numbers where those are read
+# Of one program for arguments of one shape, and the same whole numbers where those are read.
+SPECIALIZATIONS = 64
 KEYED_OPERATIONS = 10_000_000  # of all recordings that whole numbers choose: some 600 MB
 
 
-class _Failure(Exception):
+class RowFailure(Exception):
     """A row that raises: `row`, `error`."""
 
     def __init__(self, row: int, error: BaseException) -> None:
         self.row, self.error = row, error
 
 
-def _named(row: int, error: BaseException) -> BaseException:
+def naming_row(row: int, error: BaseException) -> BaseException:
     """The same error, saying which row it was."""
     if type(error) in (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPointError, ArithmeticError):
         return type(error)(f"row {row}: {error}").with_traceback(error.__traceback__)
@@ -49,74 +50,77 @@ class RecordedFunction:
         self.__wrapped__ = function
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
-        self._sites: dict[Any, Site] = {}
+        self._caches: dict[Any, SignatureCache] = {}
         self._lock = Lock()
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_leaves = False               # while fit wants to know
 
-    def _versions(self) -> list[tuple[Any, Version]]:
+    def _specializations(self) -> list[tuple[Any, Specialization]]:
         """With their signatures; a copy, since other threads may record."""
-        return [(signature, v) for signature, site in list(self._sites.items()) for v in site.all()]
+        return [(signature, v) for signature, cache in list(self._caches.items()) for v in cache.all()]
 
-    def _site(self, rows: Rows) -> Site:
+    def _cache_of(self, rows: Rows) -> SignatureCache:
         """Of the rows' signature; the second time, whether the function does what it did."""
         key = tuple(("number",) if k == ("shared",) else k for k in rows.kinds)
         with self._lock:
-            site = self._sites.setdefault(key, Site())
-            if site.first is not None:
+            cache = self._caches.setdefault(key, SignatureCache())
+            if cache.first is not None:
                 try:
-                    same = self.repeats(site)
-                except _Failure:                 # of a row that may not be among these
+                    same = self.repeats(cache)
+                except RowFailure:                 # of a row that may not be among these
                     same = False
                 if not same:
-                    self.forget(site)
-            return site
+                    self.forget(cache)
+            return cache
 
-    def forget(self, site: Site) -> None:
+    def forget(self, cache: SignatureCache) -> None:
         """The function does not repeat itself: from now on it is called for every row."""
-        site.give_up(site.all())
-        site.eager = True
+        cache.give_up(cache.all())
+        cache.eager = True
         self._warn(
             "does something else when it is called again (it draws random numbers, counts, or reads something that has "
             "changed), which a program would freeze: it runs eagerly. Draw them outside and pass them as arguments; "
             "reset() where something has changed for good"
         )
 
-    def _record(self, site: Site, rows: Rows, i: int) -> tuple[Version | None, float]:
-        """A version that fits row i, and its value.  None if this program cannot be replayed, or not any more."""
+    def _record(self, cache: SignatureCache, rows: Rows, i: int) -> tuple[Specialization | None, float]:
+        """A specialization for row i, and its value.  None if this program cannot be replayed, or not any more."""
         with self._lock:
             try:
                 graph, value, sizes, lost = self._recorded(rows.kinds, rows.row(i))
             except NotReplayable as reason:
-                site.eager = True
-                site.lost += reason.lost
+                cache.eager = True
+                cache.lost += reason.lost
                 self._warn(f"{reason} cannot be replayed: this program runs eagerly")
                 return None, float("nan")
             except Exception as error:
-                raise _Failure(i, rows.explained(error)) from error
-            version = Version(graph, sizes)
-            version.lost = lost
-            families = len(site.families)
-            relative = site.relative(version)
+                raise RowFailure(i, rows.explained(error)) from error
+            specialization = Specialization(graph, sizes)
+            specialization.lost = lost
+            families = len(cache.families)
+            relative = cache.relative(specialization)
             if relative is not None:
-                if len(site.families) > families:
-                    relative = self._complete(site, rows, *site.families[-1])
+                if len(cache.families) > families:
+                    relative = self._complete(cache, rows, *cache.families[-1])
                 return relative, value
-            bucket = site.bucket(version.key)
-            keyed = graph.operations if version.key else 0
-            if len(bucket) + site.misfits >= VERSIONS or (keyed and site.operations + keyed > KEYED_OPERATIONS):
-                site.eager = True
-                self._warn(self._why(site))
-                site.give_up([known for known in site.all() if known.served <= 1])     # they only cost time
+            bucket = cache.bucket(specialization.key)
+            keyed = graph.operations if specialization.key else 0
+            too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS
+            if too_many or (keyed and cache.operations + keyed > KEYED_OPERATIONS):
+                cache.eager = True
+                self._warn(self._why(cache))
+                cache.give_up([known for known in cache.all() if known.served <= 1])     # they only cost time
                 return None, value
-            bucket.append(version)
-            site.recorded += 1
-            site.operations += keyed
-            if site.first is None and len(site.all()) == 1:
-                site.first = list(rows.kinds), rows.row(i), version
-            return version, value
+            bucket.append(specialization)
+            cache.recorded += 1
+            cache.operations += keyed
+            if cache.first is None and len(cache.all()) == 1:
+                cache.first = list(rows.kinds), rows.row(i), specialization
+            return specialization, value
 
-    def _complete(self, site: Site, rows: Rows, family: Family, version: Version) -> Version:
+    def _complete(
+        self, cache: SignatureCache, rows: Rows, family: Family, specialization: Specialization
+    ) -> Specialization:
         """Record a row of each other value that the rows have: the plan of all of them is made once.
 
         Of one of them, if lists have said what all select, to see whether that is so."""
@@ -131,19 +135,19 @@ class RecordedFunction:
             if family.predicts(graph, value):
                 break
             family.forget_lists()
-            if _whole_numbers(graph) != ((family.at, value),) or not family.add(graph, value):
+            if whole_numbers_read(graph) != ((family.at, value),) or not family.add(graph, value):
                 break
             family.complete(graph, value)
-        site.versions.remove(version)
-        site.families.pop()
-        site.families.append((family, site._grown(family, version, version)))
-        return site.families[-1][1]
+        cache.specializations.remove(specialization)
+        cache.families.pop()
+        cache.families.append((family, cache._grown(family, specialization, specialization)))
+        return cache.families[-1][1]
 
     def _recorded(self, kinds: list[Any], row: list[Any]) -> tuple[Any, float, list[int], list[Any]]:
         """The graph of a call, its value, by input how many numbers it is, and where gradients got lost."""
         recording = Recording()
         with recording:
-            arguments, recording.inputs = _handles(kinds, row)
+            arguments, recording.inputs = handles_of(kinds, row)
             recording.begin()
             result = self._one_number(self.function(*arguments))
             try:
@@ -164,28 +168,28 @@ class RecordedFunction:
             raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
         return Tensor(result)
 
-    def repeats(self, site: Site) -> bool:
-        """Whether a second recording of the first row is like the first one; asked once.  The _Failure of row 0 if it
+    def repeats(self, cache: SignatureCache) -> bool:
+        """Whether a second recording of the first row is like the first one; asked once.  The RowFailure of row 0 if it
         raises."""
-        assert site.first is not None
-        (kinds, row, version), site.first = site.first, None
+        assert cache.first is not None
+        (kinds, row, specialization), cache.first = cache.first, None
         try:
             graph = self._recorded(kinds, row)[0]
         except NotReplayable:
             return False
         except Exception as error:
-            raise _Failure(0, error) from error
-        return same_graph(version.graph, graph)
+            raise RowFailure(0, error) from error
+        return same_graph(specialization.graph, graph)
 
-    def _why(self, site: Site) -> str:
-        file, line = _parting(site.all())
+    def _why(self, cache: SignatureCache) -> str:
+        file, line = where_they_part(cache.all())
         return (
-            f"more than {VERSIONS} ways through {self.__name__}; they part at {file}:{line}. "
+            f"more than {SPECIALIZATIONS} ways through {self.__name__}; they part at {file}:{line}. "
             "Rows that none of them fits run eagerly. fastscalar.max, maximum, minimum or where instead of a decision "
             "on a value or reading it, and a TensorArray instead of a list that is indexed, make one way of them"
         )
 
-    def warn_of_loss(self, of: Version | Site) -> None:
+    def warn_of_loss(self, of: Specialization | SignatureCache) -> None:
         """Gradients are asked for: say where some get lost."""
         places, of.lost = of.lost, []
         for place in dict.fromkeys(places):

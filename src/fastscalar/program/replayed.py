@@ -20,9 +20,9 @@ from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
 from fastscalar.program import _data, _replay
 from fastscalar.program._trace import leaves_before
-from fastscalar.program.recorded import RecordedFunction, _Failure
-from fastscalar.program.rows import Rows, _eager_column, _first_inputs, _shared, rows_by_entries
-from fastscalar.program.specializations import Site, Version, _groups
+from fastscalar.program.recorded import RecordedFunction, RowFailure
+from fastscalar.program.rows import Rows, eager_column, first_inputs, rows_by_entries, shared_inputs
+from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows
 
 BATCH = 256  # rows at once
 PORTION = 0.05  # seconds between two looks at signals
@@ -45,9 +45,9 @@ class ReplayedFunction(RecordedFunction):
     def _calls(self, rows: Rows, some: np.ndarray) -> Generator[tuple[tuple[Any, ...], Tensor], None, None]:
         """The loop that a user would write: what the function was called with for some rows, and its results.
 
-        Raises the _Failure of the first that raises."""
+        Raises the RowFailure of the first that raises."""
         function, at = self.function, -1
-        columns = [_eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
+        columns = [eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
         calls = zip(*columns, strict=False) if columns else itertools.repeat(())
         state = vars(_eagerly)
         state["rows"] = state.get("rows", 0) + 1
@@ -56,7 +56,7 @@ class ReplayedFunction(RecordedFunction):
                 result = function(*arguments)
                 yield arguments, result if type(result) is Tensor else self._one_number(result)
         except Exception as error:
-            raise _Failure(at, rows.explained(error)) from error
+            raise RowFailure(at, rows.explained(error)) from error
         finally:
             state["rows"] -= 1
 
@@ -112,9 +112,16 @@ class ReplayedFunction(RecordedFunction):
             at += 1
 
     def _replay(
-        self, version: Version, rows: Rows, threads: int, wide: bool, gradients: Any = None, plain: bool = False
+        self,
+        specialization: Specialization,
+        rows: Rows,
+        threads: int,
+        wide: bool,
+        gradients: Any = None,
+        plain: bool = False,
     ) -> Any:
-        replay = version.take(version.plan(_shared(rows.signature), None, plain), BATCH, wide, threads)
+        plan = specialization.plan(shared_inputs(rows.signature), None, plain)
+        replay = specialization.take(plan, BATCH, wide, threads)
         replay.load()
         self._bind(replay, rows, gradients)
         return replay
@@ -127,88 +134,94 @@ class ReplayedFunction(RecordedFunction):
 
     def _classify(
         self, rows: Rows, threads: int, chosen: np.ndarray | None = None, wide: bool = True
-    ) -> tuple[np.ndarray, list[tuple[Version, np.ndarray]], np.ndarray]:
-        """Which version fits which of all rows, or of the chosen ones, and their values; rows that none fits, sorted.
+    ) -> tuple[np.ndarray, list[tuple[Specialization, np.ndarray]], np.ndarray]:
+        """Which specialization fits which rows, of all or of the chosen ones, and their values; rows that none fits.
 
-        Raises the _Failure of the lowest row that raises while it is recorded: all below it fit a version."""
-        site = self._site(rows)
+        Raises the RowFailure of the lowest row that raises while it is recorded: all below it fit a specialization."""
+        cache = self._cache_of(rows)
         values = np.empty(rows.n)
-        found: list[tuple[Version, np.ndarray]] = []
+        found: list[tuple[Specialization, np.ndarray]] = []
         pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
         alone: list[int] = []                    # rows that do not fit their own recording
 
-        def attempt(version: Version, some: np.ndarray) -> np.ndarray:
-            fits = version.may_fit(rows, some)
-            fits[fits] = self._try(version, rows, some[fits], values, threads, wide) if fits.any() else True
+        def attempt(specialization: Specialization, some: np.ndarray) -> np.ndarray:
+            fits = specialization.may_fit(rows, some)
+            fits[fits] = self._try(specialization, rows, some[fits], values, threads, wide) if fits.any() else True
             if fits.any():
-                found.append((version, some[fits]))
-                version.served += int(np.count_nonzero(fits))
+                found.append((specialization, some[fits]))
+                specialization.served += int(np.count_nonzero(fits))
             return some[~fits]
 
-        known = site.recorded
-        for version in list(site.versions):
+        known = cache.recorded
+        for specialization in list(cache.specializations):
             if len(pending):
-                pending = attempt(version, pending)
-        for inputs, table in list(site.keyed.items()):
+                pending = attempt(specialization, pending)
+        for inputs, table in list(cache.keyed.items()):
             left = []
-            for key, some in _groups(rows, inputs, pending) if len(pending) else ():
-                for version in list(table.get(key, ())):
+            for key, some in groups_of_rows(rows, inputs, pending) if len(pending) else ():
+                for specialization in list(table.get(key, ())):
                     if len(some):
-                        some = attempt(version, some)
+                        some = attempt(specialization, some)
                 left.append(some)
             pending = np.concatenate(left) if left else pending
-        while len(pending) and not site.eager:
+        while len(pending) and not cache.eager:
             i = int(pending.min())
             made = None
             with self._lock:
-                if site.recorded == known:
-                    made, _ = self._record(site, rows, i)
+                if cache.recorded == known:
+                    made, _ = self._record(cache, rows, i)
                     if made is None:
                         break
-                following = site.all() if made is None else [made]       # all: another thread has recorded meanwhile
-                known = site.recorded
-            for version in following:
+                following = cache.all() if made is None else [made]       # all: another thread has recorded meanwhile
+                known = cache.recorded
+            for specialization in following:
                 same = np.ones(len(pending), bool)
-                for k, value in version.key:
+                for k, value in specialization.key:
                     same &= rows.whole_columns()[k][pending] == value
                 others, pending = pending[~same], pending[same]
-                pending = np.concatenate([attempt(version, pending) if len(pending) else pending, others])
+                pending = np.concatenate([attempt(specialization, pending) if len(pending) else pending, others])
             if made is not None and (pending == i).any():
                 alone.append(i)
                 pending = pending[pending != i]
-                self._count_misfit(site, made)
+                self._count_misfit(cache, made)
         return values, found, np.sort(np.concatenate([pending, np.array(alone, np.int64)]))
 
-    def _count_misfit(self, site: Site, version: Version) -> None:
+    def _count_misfit(self, cache: SignatureCache, specialization: Specialization) -> None:
         """A recording that its own row does not fit: something overflows in it where the function's order does not, or
         a float32 falls on the other side of a decision."""
         with self._lock:
-            site.misfits += 1
-            bucket = site.bucket(version.key)
-            if not version.served and version in bucket:
-                site.give_up([version])
+            cache.misfits += 1
+            bucket = cache.bucket(specialization.key)
+            if not specialization.served and specialization in bucket:
+                cache.give_up([specialization])
 
     def _try(
-        self, version: Version, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool
+        self, specialization: Specialization, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool
     ) -> np.ndarray:
-        """Which of some rows a version fits; their values are set."""
-        status = self._replay_values(version, rows, some, values, threads, wide)
+        """Which of some rows a specialization fits; their values are set."""
+        status = self._replay_values(specialization, rows, some, values, threads, wide)
         unsure = status == UNSURE
         if unsure.any():
-            status[unsure] = self._replay_values(version, rows, some[unsure], values, threads, wide, True)
+            status[unsure] = self._replay_values(specialization, rows, some[unsure], values, threads, wide, True)
         return status == 0
 
     def _replay_values(
-        self, version: Version, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool,
+        self,
+        specialization: Specialization,
+        rows: Rows,
+        some: np.ndarray,
+        values: np.ndarray,
+        threads: int,
+        wide: bool,
         plain: bool = False,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """What a replay says about some rows; the values of those that it fits are set."""
-        replay = self._replay(version, rows, threads, wide, None, plain)
+        replay = self._replay(specialization, rows, threads, wide, None, plain)
         found = np.empty(len(some))
         status = np.empty(len(some), np.uint8)
-        for part in _portions(len(some), replay.batch, version.graph.operations):
+        for part in _portions(len(some), replay.batch, specialization.graph.operations):
             replay.values(some[part], found[part], status[part])
-        version.give(replay, BATCH)
+        specialization.give(replay, BATCH)
         fits = status == 0
         values[some[fits]] = found[fits]
         return status
@@ -226,30 +239,30 @@ class ReplayedFunction(RecordedFunction):
         """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them.
 
         chosen: only these rows.  reset: called before gradients are left in the leaves."""
-        site = self._site(rows)
+        cache = self._cache_of(rows)
         all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
         with self._lock:
-            if not site:                         # else another thread has just recorded
-                self._record(site, rows, int(all_rows.min()))
+            if not cache:                         # else another thread has just recorded
+                self._record(cache, rows, int(all_rows.min()))
         values = np.empty(rows.n)
-        replays: list[tuple[Version, Any]] = []
+        replays: list[tuple[Specialization, Any]] = []
         eager = np.empty(0, np.int64)
-        version = site.only()                    # the common case: one way for all rows
-        if version is not None and not version.may_fit(rows, all_rows).all():
-            version = None
-        if version is not None:
-            replays = self._backward(version, rows, all_rows, values, threads, gradients, wide)
+        specialization = cache.only()                    # the common case: one way for all rows
+        if specialization is not None and not specialization.may_fit(rows, all_rows).all():
+            specialization = None
+        if specialization is not None:
+            replays = self._backward(specialization, rows, all_rows, values, threads, gradients, wide)
         if not replays:
             values, found, eager = self._classify(rows, threads, chosen, wide)
             missed = []
-            for version, fits in found:
-                made = self._backward(version, rows, fits, values, threads, gradients, wide)
+            for specialization, fits in found:
+                made = self._backward(specialization, rows, fits, values, threads, gradients, wide)
                 replays += made
                 if not made:                     # at the edge of an error, by another rounding
                     missed.append(fits)
             eager = np.sort(np.concatenate([eager, *missed]))
         if len(eager):
-            self.warn_of_loss(site)
+            self.warn_of_loss(cache)
         if gradients is not None:
             self._collect(replays, rows, eager, values, gradients)
         else:
@@ -258,13 +271,13 @@ class ReplayedFunction(RecordedFunction):
             if reset is not None:
                 reset()
             self._commit(replays, losses, leaves, accumulate or reset is not None)
-        for version, replay in replays:
-            version.give(replay, BATCH)
+        for specialization, replay in replays:
+            specialization.give(replay, BATCH)
         return values
 
     def _backward(
         self,
-        version: Version,
+        specialization: Specialization,
         rows: Rows,
         some: np.ndarray,
         values: np.ndarray,
@@ -272,16 +285,16 @@ class ReplayedFunction(RecordedFunction):
         gradients: Any,
         wide: bool,
         plain: bool = False,
-    ) -> list[tuple[Version, Any]]:
-        """Replays of a version with the gradients of some rows in them; none if it does not fit all of them.
+    ) -> list[tuple[Specialization, Any]]:
+        """Replays of a specialization with the gradients of some rows in them; none if it does not fit all of them.
 
         Rows for which the order of additions matters are replayed in that of the function."""
-        self.warn_of_loss(version)
-        replay = self._replay(version, rows, threads, wide, gradients, plain)
+        self.warn_of_loss(specialization)
+        replay = self._replay(specialization, rows, threads, wide, gradients, plain)
         found = np.empty(len(some))
         status = np.zeros(len(some), np.uint8)
         fits = True
-        for part in _portions(len(some), replay.batch, version.graph.operations):
+        for part in _portions(len(some), replay.batch, specialization.graph.operations):
             last = part.stop == len(some)
             first, by_arguments = part.start == 0, gradients is not None
             fits = replay.gradients(some[part], found[part], status[part], by_arguments, first, last)
@@ -289,33 +302,33 @@ class ReplayedFunction(RecordedFunction):
                 break
         if fits and not status.any():
             values[some] = found
-            return [(version, replay)]
-        version.give(replay, BATCH)
+            return [(specialization, replay)]
+        specialization.give(replay, BATCH)
         unsure = status == UNSURE
         if (status[~unsure] != 0).any():
             return []
-        replays: list[tuple[Version, Any]] = []
+        replays: list[tuple[Specialization, Any]] = []
         for way, chosen in ((False, some[~unsure]), (True, some[unsure])):
             if not len(chosen):
                 continue
-            made = self._backward(version, rows, chosen, values, threads, gradients, wide, way)
+            made = self._backward(specialization, rows, chosen, values, threads, gradients, wide, way)
             if not made:
                 for _, replay in replays:
-                    version.give(replay, BATCH)
+                    specialization.give(replay, BATCH)
                 return []
             replays += made
         return replays
 
     def _collect(
         self,
-        replays: list[tuple[Version, Any]],
+        replays: list[tuple[Specialization, Any]],
         rows: Rows,
         eager: np.ndarray,
         values: np.ndarray,
         gradients: dict[int, np.ndarray],
     ) -> None:
         """Derivatives by arguments: what replays have summed up of shared ones, and all of rows that ran eagerly."""
-        inputs = _first_inputs(rows.kinds)
+        inputs = first_inputs(rows.kinds)
         for _, replay in replays:
             for k, gradient in gradients.items():
                 if rows.kinds[k] == ("shared",):
@@ -333,15 +346,15 @@ class ReplayedFunction(RecordedFunction):
                         gradient += arguments[0][k].grad
 
     def _commit(
-        self, replays: list[tuple[Version, Any]], losses: list[Tensor], leaves: list[Any], accumulate: bool
+        self, replays: list[tuple[Specialization, Any]], losses: list[Tensor], leaves: list[Any], accumulate: bool
     ) -> None:
         """The gradients of replays and of losses that were computed eagerly, to the leaves."""
         if len(replays) == 1 and not losses:
             replays[0][1].commit_gradients(accumulate)
             return
         with _data.KeptGradients(always=False) as kept:
-            for version, _ in replays:
-                kept.add(version.captures)
+            for specialization, _ in replays:
+                kept.add(specialization.captures)
             kept.add(leaves)
             if not accumulate:
                 for _, replay in replays:

@@ -138,7 +138,7 @@ class One(Rows):
         return error
 
 
-def _handles(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+def handles_of(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """What a recorded function is called with, and the inputs of the recording."""
     arguments: list[Any] = []
     inputs: list[Any] = []
@@ -166,7 +166,7 @@ def _nested(values: np.ndarray, inputs: list[Any]) -> Any:
     return handle
 
 
-def _eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]:
+def eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]:
     """An argument of the function for some rows; one that they share is one Tensor for all of them."""
     if data.ndim == 0:
         return itertools.repeat(Tensor(float(data)) if kind[0] == "shared" else int(data))
@@ -175,7 +175,7 @@ def _eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any
     return map(Tensor, data[some].tolist()) if kind[0] == "number" else data[some].tolist()
 
 
-def _first_inputs(kinds: Sequence[Any]) -> list[int]:
+def first_inputs(kinds: Sequence[Any]) -> list[int]:
     """By argument, its first input in the recording."""
     first, at = [], 0
     for kind in kinds:
@@ -184,9 +184,9 @@ def _first_inputs(kinds: Sequence[Any]) -> list[int]:
     return first
 
 
-def _shared(signature: Sequence[Any]) -> frozenset[int]:
+def shared_inputs(signature: Sequence[Any]) -> frozenset[int]:
     """Inputs that are one number for all rows."""
-    first = _first_inputs(signature)
+    first = first_inputs(signature)
     return frozenset(first[k] for k, kind in enumerate(signature) if kind == ("shared",))
 
 
@@ -201,21 +201,21 @@ def rows_by_entries(rows: Rows, k: int, wide: bool, parts: int) -> Any:
 # --- calls of one program by another ---------------------------------------------------------------
 
 
-def _holds_tensors(argument: Any) -> bool:
+def holds_tensors(argument: Any) -> bool:
     if isinstance(argument, (list, tuple)):
-        return any(map(_holds_tensors, argument))
+        return any(map(holds_tensors, argument))
     if isinstance(argument, np.ndarray):
-        return argument.dtype == object and any(map(_holds_tensors, argument.flat))
+        return argument.dtype == object and any(map(holds_tensors, argument.flat))
     return isinstance(argument, (Tensor, TensorArray, TracedInt))
 
 
-def _as_in_a_program(argument: Any) -> Any:
+def as_in_a_program(argument: Any) -> Any:
     """What a call from another function passes, as it reaches the function in a recording."""
     if isinstance(argument, (float, np.floating)):
         return Tensor(argument)
-    if isinstance(argument, np.ndarray) and argument.dtype == object and argument.size and _holds_tensors(argument):
+    if isinstance(argument, np.ndarray) and argument.dtype == object and argument.size and holds_tensors(argument):
         return elementwise("*", argument, 1.0) if argument.ndim else argument.item()
-    if not isinstance(argument, (np.ndarray, list, tuple)) or _holds_tensors(argument) or not len(argument):
+    if not isinstance(argument, (np.ndarray, list, tuple)) or holds_tensors(argument) or not len(argument):
         return argument
     values = np.asarray(argument)
     if values.dtype.kind == "f":

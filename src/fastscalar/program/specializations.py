@@ -17,16 +17,16 @@ from fastscalar.program._lower import lower
 from fastscalar.program.rows import Rows
 from fastscalar.program.selections import Family
 
-REPLAYS = 8  # that one version keeps for the next call
+REPLAYS = 8  # that one specialization keeps for the next call
 
 
-class Version:
+class Specialization:
     """One recording: its graph, its plans, and replays that nobody uses at the moment."""
 
     def __init__(self, graph: Any, sizes: list[int]) -> None:
         self.graph = graph
         self.sizes = sizes
-        self.key = _whole_numbers(graph)
+        self.key = whole_numbers_read(graph)
         self.served = 0                          # rows that it fitted
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
         self.known: tuple[int, np.ndarray] | None = None     # an input, and its values, if it holds for no others
@@ -82,7 +82,7 @@ def _which(elements: np.ndarray) -> Any:
 Key = tuple[tuple[int, int], ...]  # of a recording: (input, its value) of each whole number that it holds for
 
 
-def _whole_numbers(graph: Any) -> Key:
+def whole_numbers_read(graph: Any) -> Key:
     """The whole numbers of a row that a recording read: it holds for no others."""
     guards = graph.guards
     read = guards[(guards["op"] == READ_SAME) | ((guards["op"] == ARE_EQUAL) & (guards["value"] != 0.0))]
@@ -98,82 +98,85 @@ def _whole_numbers(graph: Any) -> Key:
     return tuple(sorted(found.items()))
 
 
-class Site:
-    """The versions of a program for arguments of one signature.
+class SignatureCache:
+    """The specializations of a program for arguments of one signature.
 
     Whole numbers of the data that were read (as an index of a list, by `range`) are known beforehand: they choose among
     recordings by a table, `keyed`, by inputs and by their values, and these have no other limit than memory."""
 
     def __init__(self) -> None:
-        self.versions: list[Version] = []        # that hold for any whole numbers
-        self.keyed: dict[tuple[int, ...], dict[tuple[int, ...], list[Version]]] = {}
-        self.families: list[tuple[Family, Version]] = []     # versions that whole numbers select an operand of
-        self.recorded = 0                        # versions, those included that were given up
+        self.specializations: list[Specialization] = []        # that hold for any whole numbers
+        self.keyed: dict[tuple[int, ...], dict[tuple[int, ...], list[Specialization]]] = {}
+        self.families: list[tuple[Family, Specialization]] = []     # whole numbers select an operand
+        self.recorded = 0                        # specializations, those included that were given up
         self.operations = 0                      # of the keyed ones
         self.misfits = 0                         # recordings that their own row did not fit
         self.captures: list[Any] = []            # of recordings that were given up: their leaves are still trained,
         self.lost: list[Any] = []                # and where gradients get lost is still to be said
-        self.eager = False                       # no more versions: what none fits runs eagerly
-        self.first: tuple[list[Any], list[Any], Version] | None = None    # the first recording, until it was looked at
+        self.eager = False                       # no more specializations: what none fits runs eagerly
+        # the first recording, until it was looked at
+        self.first: tuple[list[Any], list[Any], Specialization] | None = None
 
     def __bool__(self) -> bool:
         """Whether there is a recording, or there will be none."""
-        return bool(self.versions or self.keyed or self.eager)
+        return bool(self.specializations or self.keyed or self.eager)
 
-    def all(self) -> list[Version]:
+    def all(self) -> list[Specialization]:
         keyed = (v for table in list(self.keyed.values()) for some in list(table.values()) for v in list(some))
-        return [*self.versions, *keyed]
+        return [*self.specializations, *keyed]
 
-    def bucket(self, key: Key) -> list[Version]:
+    def bucket(self, key: Key) -> list[Specialization]:
         """Where the recordings with a key stand."""
         if not key:
-            return self.versions
+            return self.specializations
         inputs, values = zip(*key, strict=True)
         return self.keyed.setdefault(inputs, {}).setdefault(values, [])
 
-    def give_up(self, some: list[Version]) -> None:
-        for version in some:
-            self.bucket(version.key).remove(version)
-            self.families = [pair for pair in self.families if pair[1] is not version]
-            self.captures += version.captures
-            self.lost += version.lost
+    def give_up(self, some: list[Specialization]) -> None:
+        for specialization in some:
+            self.bucket(specialization.key).remove(specialization)
+            self.families = [pair for pair in self.families if pair[1] is not specialization]
+            self.captures += specialization.captures
+            self.lost += specialization.lost
 
-    def only(self) -> Version | None:
+    def only(self) -> Specialization | None:
         """The one recording, if there is no other."""
         found = self.all()
         return found[0] if len(found) == 1 and not found[0].key else None
 
-    def relative(self, version: Version) -> Version | None:
-        """A version that a recording fits in, since it only selects another operand; that one may be new."""
-        if len(version.key) != 1:
+    def relative(self, specialization: Specialization) -> Specialization | None:
+        """A specialization that a recording fits in, since it only selects another operand; that one may be new."""
+        if len(specialization.key) != 1:
             return None
-        ((at, value),) = version.key
+        ((at, value),) = specialization.key
         for k, (family, old) in enumerate(self.families):
-            if family.at == at and family.add(version.graph, value):
-                if old in self.versions:
-                    self.versions.remove(old)
-                self.families[k] = family, self._grown(family, version, old)
+            if family.at == at and family.add(specialization.graph, value):
+                if old in self.specializations:
+                    self.specializations.remove(old)
+                self.families[k] = family, self._grown(family, specialization, old)
                 return self.families[k][1]
         for values, bucket in list(self.keyed.get((at,), {}).items())[:4]:
             for known in bucket:
                 family = Family(known.graph, at, values[0])
-                if family.add(version.graph, value):
-                    family.complete(version.graph, value)
+                if family.add(specialization.graph, value):
+                    family.complete(specialization.graph, value)
                     bucket.remove(known)
-                    self.families.append((family, self._grown(family, version, known)))
+                    self.families.append((family, self._grown(family, specialization, known)))
                     return self.families[-1][1]
         return None
 
-    def _grown(self, family: Family, version: Version, old: Version) -> Version:
-        made = Version(family.graph(), version.sizes)
+    def _grown(self, family: Family, specialization: Specialization, old: Specialization) -> Specialization:
+        made = Specialization(family.graph(), specialization.sizes)
         made.known = family.at, np.array(sorted(family.selected))
-        made.lost, made.served = version.lost + old.lost, old.served
-        self.versions.append(made)
+        made.lost, made.served = specialization.lost + old.lost, old.served
+        self.specializations.append(made)
         self.recorded += 1
         return made
 
 
-def _groups(rows: Rows, inputs: tuple[int, ...], some: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+def groups_of_rows(
+    rows: Rows, inputs: tuple[int, ...], some: np.ndarray
+) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """Rows with the same values of these inputs, together."""
     columns = rows.whole_columns()
     values = np.stack([columns[i][some] for i in inputs], axis=1)
@@ -187,10 +190,10 @@ def _groups(rows: Rows, inputs: tuple[int, ...], some: np.ndarray) -> Iterator[t
         yield tuple(values[part[0]].tolist()), some[np.sort(part)]
 
 
-def _parting(versions: list[Version]) -> tuple[str, int]:
-    """File and line where most versions part."""
+def where_they_part(specializations: list[Specialization]) -> tuple[str, int]:
+    """File and line where most specializations part."""
     places: dict[Any, int] = {}
-    for version in versions:
-        for place, count in places_of(version.graph):
+    for specialization in specializations:
+        for place, count in places_of(specialization.graph):
             places[place] = places.get(place, 0) + count
     return line_of(max(places, key=places.__getitem__) if places else None)
