@@ -141,6 +141,18 @@ def test_what_browsers_say_of_who_asks(page, site, dest, path, status):
     assert request(page, "GET", root(page) + path, headers=headers).status == status
 
 
+@pytest.mark.parametrize(("site", "dest", "path", "status"), [
+    ("cross-site", "iframe", "", 200), ("same-site", "iframe", "", 200), ("cross-site", "iframe", "model.npz", 403),
+    ("cross-site", "empty", "", 403), ("cross-site", "script", "app.js", 403), ("same-origin", "empty", "", 200),
+])
+def test_a_notebook_may_put_the_page_into_a_frame_and_nothing_else(site, dest, path, status):
+    with Page(Room(Graphs()), framed=True) as page:
+        headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": dest}
+        assert request(page, "GET", root(page) + path, headers=headers).status == status
+        answer = request(page, "POST", root(page) + "api/hello", b"{}", {**headers, "Origin": "http://localhost:8888"})
+        assert answer.status == 403
+
+
 def test_only_the_loopback_interface_listens(page):
     assert page._server._http.socket.getsockname()[0] == "127.0.0.1"
 

@@ -60,6 +60,8 @@ const Graph = {
     this.drawing = drawing;
     this.group = group;
     this.hand = this.chosen = null;
+    $("details").dataset.word = "hover";
+    say($("details"), "hover");
     $("outer").hidden = group === null;
     $("more").hidden = group === null || drawing.at + drawing.boxes.filter((b) => !b.outside).length >= drawing.count;
     this.order = drawing.boxes.filter((b) => b.op && b.kind !== "const" && !b.outside).map((b) => b.id);
@@ -83,7 +85,10 @@ const Graph = {
     $("by-hand").title = this.scalar ? "" : word("hand_no");
   },
 
-  name(b) { return b.label || (this.isOp(b) ? b.op : b.kind === "const" ? number(b.data[0]) : word(b.kind === "array" ? "array" : "leaf")); },
+  name(b) {
+    if (b.count > 1 && b.line) return b.code || `${b.file}:${b.line}`;
+    return b.label || (this.isOp(b) ? b.op : b.kind === "const" ? number(b.data[0]) : word(b.kind === "array" ? "array" : "leaf"));
+  },
 
   /* Columns by depth; leaves stand just before the first that uses them; in a column each box near what it is made of. */
   layout() {
@@ -137,7 +142,8 @@ const Graph = {
       const hidden = { "aria-hidden": "true" };  // the box has it all in its label
       const lines = [made("text", { ...hidden, class: "head", x: 9, y: low ? 34 : 17 }, g), made("text", { ...hidden, x: 9, y: 34 }, g), made("text", { ...hidden, class: "g", x: 9, y: 50 }, g)];
       const op = this.isOp(b) ? b.op : b.kind === "const" ? "" : b.kind === "array" ? b.shape.join(" × ") : "";
-      const head = [b.label, op, b.count > 1 ? "× " + count(b.count) : ""].filter(Boolean).join("  ");
+      const many = b.count > 1 ? `× ${count(b.count)}` : "";
+      const head = many && b.line ? `${many}  ${this.name(b)}` : [b.label, op, many].filter(Boolean).join("  ");
       lines[0].textContent = (head || this.name(b)).slice(0, this.W > 140 ? 28 : 19);
       g.onpointerenter = g.onfocus = () => this.point(b);
       g.onclick = () => this.click(b);
