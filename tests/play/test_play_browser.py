@@ -164,6 +164,25 @@ def test_a_graph_is_played_and_gone_through_by_hand(opened):
     until(opened, "return Graph.position === Graph.steps()")
 
 
+def test_of_two_graphs_the_one_asked_for_last_is_shown(opened):
+    """Whichever answer comes first."""
+    click(opened, "tab-graph")
+    until(opened, "return Graph.drawing !== null")
+    for order in ((100, 0), (0, 100)):
+        opened.execute_script("""
+            const answers = { hand: arguments[0], neuron: arguments[1] }, before = ask;
+            ask = async (name, message) => {
+              const answer = await before(name, message);
+              await new Promise((done) => setTimeout(done, answers[message.graph]));
+              return answer;
+            };
+            window.both = Promise.all([Graph.load('hand'), Graph.load('neuron')]).then(() => { ask = before; });
+        """, *order)
+        opened.execute_async_script("window.both.then(arguments[0])")
+        labels = opened.execute_script("return Graph.drawing.boxes.map((b) => b.label).sort().join('')")
+        assert labels == "bwxy"
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("theme", ["light", "dark"])

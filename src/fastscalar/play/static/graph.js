@@ -1,7 +1,7 @@
 "use strict";
 /* A graph: boxes in columns by depth, played forward and backward one operation at a time, or backward by hand. */
 const Graph = {
-  W: 138, H: 58, drawing: null, key: null, group: null, at: 0, position: 0, hand: null, chosen: null, view: null, timer: null,
+  W: 138, H: 58, drawing: null, key: null, group: null, at: 0, position: 0, hand: null, chosen: null, view: null, timer: null, asked: 0,
 
   begin() {
     const ns = App.hello.graphs;
@@ -47,13 +47,24 @@ const Graph = {
     this.key = key;
     $("which").value = key;
     $("sample-label").hidden = key !== "net" || Boolean(SAVED);
-    try { this.take(await ask("graph", { graph: key, sample: Number($("sample").value) || 0 }), null); }
-    catch (e) { $("doing").textContent = e.message; }
+    await this.draw(ask("graph", { graph: key, sample: Number($("sample").value) || 0 }), null);
   },
 
   async open(group, at = 0) {
-    try { this.take(await ask("inside", { graph: this.key, box: group, at }), group); this.at = at; }
-    catch (e) { $("doing").textContent = e.message; }
+    if (await this.draw(ask("inside", { graph: this.key, box: group, at }), group)) this.at = at;
+  },
+
+  async draw(answer, group) {  // the last that was asked for, whichever comes first
+    const asked = ++this.asked;
+    try {
+      const drawing = await answer;
+      if (asked !== this.asked) return false;
+      this.take(drawing, group);
+      return true;
+    } catch (e) {
+      if (asked === this.asked) $("doing").textContent = e.message;
+      return false;
+    }
   },
 
   take(drawing, group) {
