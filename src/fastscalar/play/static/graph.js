@@ -150,12 +150,11 @@ const Graph = {
       const g = made("g", { class: "box", transform: `translate(${x},${y})`, tabindex: "0", role: "button" }, this.root);
       const low = b.kind === "const";
       made("rect", { width: this.W, height: low ? 26 : this.H, y: low ? (this.H - 26) / 2 : 0, rx: 9 }, g);
-      const hidden = { "aria-hidden": "true" };  // the box has it all in its label
-      const lines = [made("text", { ...hidden, class: "head", x: 9, y: low ? 34 : 17 }, g), made("text", { ...hidden, x: 9, y: 34 }, g), made("text", { ...hidden, class: "g", x: 9, y: 50 }, g)];
+      const lines = [made("text", { class: "head", x: 9, y: low ? 34 : 17 }, g), made("text", { x: 9, y: 34 }, g), made("text", { class: "g", x: 9, y: 50 }, g)];
       const op = this.isOp(b) ? b.op : b.kind === "const" ? "" : b.kind === "array" ? b.shape.join(" × ") : "";
       const many = b.count > 1 ? `× ${count(b.count)}` : "";
       const head = many && b.line ? `${many}  ${this.name(b)}` : [b.label, op, many].filter(Boolean).join("  ");
-      lines[0].textContent = (head || this.name(b)).slice(0, this.W > 140 ? 28 : 19);
+      lines[0].textContent = (head || this.name(b)).slice(0, this.W > 140 ? 28 : 19) + " ";  // a box is read out as its lines
       g.onpointerenter = g.onfocus = () => this.point(b);
       g.onclick = () => this.click(b);
       g.onkeydown = (e) => { if (e.key === "Enter" || e.key === " ") { e.preventDefault(); this.click(b); } };
@@ -271,9 +270,8 @@ const Graph = {
       const kind = b.kind === "scalar" || b.kind === "group" ? "" : b.kind;
       g.setAttribute("class", ["box", kind, b.count > 1 ? "many" : "", here ? "" : "later", b.outside ? "outside" : "", id === now ? "now" : "",
         this.hand && this.hand.done.has(id) ? "done" : "", this.chosen === id ? "chosen" : ""].join(" "));
-      lines[1].textContent = here && b.kind !== "const" ? "data " + span(b.data) : "";
+      lines[1].textContent = here && b.kind !== "const" ? `data ${span(b.data)} ` : "";
       lines[2].textContent = b.kind === "const" || !grads[id] ? "" : "grad " + span(grads[id]);
-      g.setAttribute("aria-label", `${this.name(b)} ${this.isOp(b) ? b.op : ""} data ${here ? span(b.data) : "?"} grad ${grads[id] ? span(grads[id]) : "?"}`);
     });
     const forward = p <= n;
     for (const [from, to, path] of this.edges) {
