@@ -119,6 +119,32 @@ def test_a_number_that_all_rows_share():
         assert w.grad[3] == pytest.approx(right)
 
 
+@pytest.mark.parametrize("name", ["trunc", "ceil", "floor", "lgamma", "gamma", "root"])
+def test_only_the_error_that_is_caught_is_caught(name):
+    """One operation raises errors of several types."""
+    operation = {"root": lambda x: x**-0.5}.get(name) or getattr(math, name)
+
+    def f(x):
+        try:
+            return operation(x) * 1.0
+        except ValueError:
+            return x * 2.0 if x < 0.0 else fs.Tensor(3.0)
+
+    for value in (INF, -INF, NAN, -1.0, 0.0, -0.5, 1e306, 1e-310, 2.5):
+        for first in (NAN, -1.0, -0.5, 2.5):
+            outcomes = []
+            for call in (lambda x: f(fs.Tensor(x)).data, fs.compile(f)):
+                try:
+                    call(first)
+                except (ValueError, ArithmeticError):
+                    pass
+                try:
+                    outcomes.append(repr(call(value)))
+                except (ValueError, ArithmeticError) as error:
+                    outcomes.append(repr(error))
+            assert outcomes[0] == outcomes[1], (value, first)
+
+
 def test_rows_that_are_not_finite_are_replayed():
     """A third of the data missing is no reason to call the function for each row."""
     calls = []

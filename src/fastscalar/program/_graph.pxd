@@ -1,5 +1,6 @@
 # What the graph of a program is made of.  Private, not an API.
 
+from libc.math cimport floor
 cdef enum:
     G_CONSTANT = 1          # operations of a Graph beside those of the table
     G_PARAMETER = -1
@@ -12,7 +13,7 @@ cdef enum:
     GUARD_TRUNC = 7
     GUARD_FLOOR = 8
     GUARD_CEIL = 9
-    GUARD_RAISES = 10       # the operation `value` of the operands raises
+    GUARD_RAISES = 10       # the operation `value` of the operands raises: 256 * kind_of_error + its code
 
 ctypedef struct RecordedGuard:   # a guard: what Python decided, or read, and where; GUARD for NumPy
     double value            # the outcome of a comparison; the number that was read, as far as it was; the operation
@@ -66,3 +67,8 @@ cdef object taken(void **data, Py_ssize_t n, dtype)
 cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL
 cdef bint never_raises(int code) noexcept nogil
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil
+
+
+cdef inline int kind_of_error(double x, double v) noexcept nogil:
+    """Errors of one operation that may be of several types (of trunc: of NaN and of infinity) are of several kinds."""
+    return 1 if v != v else 3 if x == 0.0 else 2 if x <= 1.0 and x == floor(x) else 0

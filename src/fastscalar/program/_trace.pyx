@@ -216,13 +216,15 @@ cdef class Recording(Recorder):
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
         """Whoever called may catch it: from now on the program holds only for rows that raise here too."""
+        cdef double v
         if self.closed:
             return 0
         if not left:
             left = node_of_number(x)
         if not right:
             right = node_of_number(y) if row(code).arity == 2 else -1
-        return self.add_guard(GUARD_RAISES, left, right, code)
+        v = row(code).f(x) if row(code).arity == 1 else row(code).f2(x, y)
+        return self.add_guard(GUARD_RAISES, left, right, code + 256 * kind_of_error(x, v))
 
     cdef object message(self, str text, int left, int right):
         message = Message(text)

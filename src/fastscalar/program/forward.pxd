@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from fastscalar._core cimport *
 from fastscalar.engine._array_ops cimport softmax_in_place
 from fastscalar.engine.formulas cimport sent
-from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers
+from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers, kind_of_error
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.plan cimport *
@@ -112,6 +112,7 @@ cdef inline bint wild_terms(Replay r, const real *U, real tag) noexcept nogil:
 cdef inline bint holds(const Guard *g, double x, double y, double value) noexcept nogil:
     """Whether a decision comes out as it did when the program was recorded.  value: the guard's, as our numbers are."""
     cdef double v
+    cdef int code
     cdef Row *f
     if g.op <= 5:
         return compare_numbers(g.op, x, y) == (value != 0.0)
@@ -123,9 +124,10 @@ cdef inline bint holds(const Guard *g, double x, double y, double value) noexcep
         return value <= x < value + 1.0
     if g.op == GUARD_CEIL:
         return value - 1.0 < x <= value
-    f = row(<int>value)
+    code = <int>value & 255
+    f = row(code)
     v = f.f(x) if f.arity == 1 else f.f2(x, y)
-    return v - v != 0.0 and is_error(<int>value, x, y, v)
+    return v - v != 0.0 and is_error(code, x, y, v) and kind_of_error(x, v) == <int>value >> 8
 
 
 cdef inline double sum_of_squares(Replay r, int k, real tag) noexcept nogil:
