@@ -80,6 +80,7 @@ class Case:
         leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
         case = Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
         case.stops = "no_grad" in text
+        case.wholes = case.wholes or ".argm" in text  # a place is a plain number too, in a program it is a Tensor
         case.reading_lines = {k for k, line in enumerate(text.splitlines(), 1) if ".tolist(" in line}
         case.reads = any(word in text for word in READINGS)
         return case

@@ -1,6 +1,7 @@
 """Rows with numbers that are infinite, NaN or nearly as large say what the function says: there the order of additions,
 and whether equal operations are done once or twice, is no matter of rounding."""
 
+import contextlib
 import itertools
 import math as _math
 
@@ -130,14 +131,15 @@ def test_only_the_error_that_is_caught_is_caught(name):
         except ValueError:
             return x * 2.0 if x < 0.0 else fs.Tensor(3.0)
 
+    def plain(x):
+        return f(fs.Tensor(x)).data
+
     for value in (INF, -INF, NAN, -1.0, 0.0, -0.5, 1e306, 1e-310, 2.5):
         for first in (NAN, -1.0, -0.5, 2.5):
             outcomes = []
-            for call in (lambda x: f(fs.Tensor(x)).data, fs.compile(f)):
-                try:
+            for call in (plain, fs.compile(f)):
+                with contextlib.suppress(ValueError, ArithmeticError):
                     call(first)
-                except (ValueError, ArithmeticError):
-                    pass
                 try:
                     outcomes.append(repr(call(value)))
                 except (ValueError, ArithmeticError) as error:

@@ -204,3 +204,16 @@ def test_a_softmax_written_out_is_recorded_a_few_times(classes: int) -> None:
     by_name = fs.compile(lambda x, label: fs.cross_entropy(net(x), label))
     close(values, by_name.backward(X, y))
     close(found, np.asarray(net.w.grad))
+
+
+@pytest.mark.parametrize("equal", [lambda k, x: x == k, lambda k, x: k == x, lambda k, x: x - k == 0.0])
+def test_a_whole_number_that_is_equal_to_something_computed_is_a_decision(equal):
+    """Two recordings of other numbers that took the same branch do not say that all rows of these numbers take it."""
+
+    def f(k, x):
+        table = [1.0, 2.0, 3.0][abs(k) :]  # reads it
+        return x * 2.0 if equal(k, x * 1.5) else x * table[0]
+
+    program = fs.compile(f)
+    assert program.map(np.array([2, 0]), np.array([2.0 / 1.5, 0.0])).tolist() == [4.0 / 1.5, 0.0]
+    assert program.map(np.array([0, 2, 1, 2]), np.array([5.0, 5.0, 5.0, 2.0])).tolist() == [5.0, 15.0, 10.0, 6.0]

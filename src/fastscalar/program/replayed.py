@@ -289,7 +289,6 @@ class ReplayedFunction(RecordedFunction):
         """Replays of a specialization with the gradients of some rows in them; none if it does not fit all of them.
 
         Rows for which the order of additions matters are replayed in that of the function."""
-        self.warn_of_loss(specialization)
         replay = self._replay(specialization, rows, threads, wide, gradients, plain)
         found = np.empty(len(some))
         status = np.zeros(len(some), np.uint8)
@@ -301,6 +300,7 @@ class ReplayedFunction(RecordedFunction):
             if not fits and (status & ~np.uint8(UNSURE)).any():
                 break
         if fits and not status.any():
+            self.warn_of_loss(specialization)
             values[some] = found
             return [(specialization, replay)]
         specialization.give(replay, BATCH)

@@ -33,11 +33,13 @@ Place = tuple[str, int]  # "a" or "b": the left or the right operand of a node; 
 
 
 def reads(graph: Any, at: int) -> np.ndarray:
-    """Which guards of a graph say that input `at`, a whole number, has its value."""
+    """Which guards of a graph say that input `at`, a whole number, has its value: not that it is equal to something
+    that was computed."""
     guards = graph.guards
     left = guards["left"]
     of_input = (graph.op[left] == NODE_INPUT) & (graph.a[left] == at)
-    return of_input & ((guards["op"] == READ_SAME) | ((guards["op"] == ARE_EQUAL) & (guards["value"] != 0.0)))
+    to_constant = (guards["op"] == ARE_EQUAL) & (guards["value"] != 0.0) & (graph.op[guards["right"]] == NODE_CONSTANT)
+    return of_input & ((guards["op"] == READ_SAME) | to_constant)
 
 
 def differences(g: Any, h: Any, at: int) -> dict[Place, int] | None:
