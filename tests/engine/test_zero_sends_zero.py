@@ -114,6 +114,41 @@ def test_a_zero_tangent_and_a_zero_weight(name):
             assert list(fs.vjp(f, *point)[1](0.0)) == zeros, point
 
 
+CANCEL = {
+    "t - t": lambda t: t - t,
+    "t + -t": lambda t: t + -t,
+    "t + (1 - t)": lambda t: t + (1.0 - t),
+    "2 t - t - t": lambda t: 2.0 * t - t - t,
+    "sum": lambda t: fs.sum([t, -t]),
+    "dot": lambda t: fs.dot([t, t], [0.5, -0.5]),
+    "through a custom operation": lambda t: ITSELF(t) - t,
+}
+ITSELF = fs.custom_op(lambda t: t * 1.0, lambda t: 1.0, name="itself")
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _, _ in HARSH}))
+@pytest.mark.parametrize("how", CANCEL)
+def test_paths_that_cancel_before_a_steep_place(name, how):
+    """Every mode says 0: adjoints cancel before they meet the slope, tangents would be inf - inf."""
+    for other, point, value in HARSH:
+        if other != name:
+            continue
+        f = lambda *xs: CANCEL[how](operation(name)(*xs))
+        every = tuple(range(len(point)))
+        zeros = [0.0] * len(point)
+        assert list(fs.grad(f, every)(*point)) == zeros, point
+        for direction in (1.0, -3.0, 0.0):
+            assert fs.jvp(f, point, (direction,) * len(point))[1] == 0.0, point
+        # beside a path of its own, in one of several results, and where jvp is itself recorded
+        f = lambda *xs: [xs[0] * 2.0, CANCEL[how](operation(name)(*xs)) + xs[0] * 5.0, operation(name)(*xs)]
+        along = fs.jvp(f, point, (3.0,) * len(point))[1]
+        assert along[:2] == [6.0, 15.0], point
+        tensors = tuple(map(fs.Tensor, point))
+        slope = fs.jvp(f, tensors, (fs.Tensor(3.0),) * len(point))[1][1]
+        assert isinstance(slope, fs.Tensor)
+        assert slope.data == 15.0, point
+
+
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in HARSH}))
 def test_arrays_do_the_same(name):
     """One element has the harsh point, and a weight of zero; the other an ordinary one."""

@@ -177,6 +177,15 @@ def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
                 tangents[node] = tangents[node] + part if node in tangents else part
 
 
+def dot(gradients: Sequence[Any], tangents: Sequence[Tensor]) -> Tensor:
+    """The derivative along a direction, from a gradient: numbers or Tensors; zero sends zero."""
+    total = Tensor(0.0)
+    with _modes.ieee():
+        for gradient, tangent in zip(gradients, tangents, strict=True):
+            total = total + send(tangent, gradient)
+    return total
+
+
 def record_backward(root: Tensor, accumulate: bool) -> None:
     """Tensor.backward(create_graph=True).
 

@@ -19,13 +19,14 @@ What goes in and what comes out
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 from fastscalar import _core
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
 from fastscalar.transforms.inputs import Leaf, Run, as_arguments, elements_like, leaves_of, map_structure
-from fastscalar.transforms.recorded import plain, push
+from fastscalar.transforms.recorded import dot, plain, push
 
 __all__ = [
     "grad",
@@ -206,6 +207,9 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
 def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     """f and its derivative along a direction (forward mode): one call of f and one forward pass.
 
+    A tangent that comes out infinite or NaN is computed once more, by a backward pass, so that forward mode has a number
+    wherever `grad` has one.
+
     Parameters
     ----------
     f : callable
@@ -239,9 +243,14 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     with _modes.record() if run.recorded else _core.no_grad():
         along = [d * 1.0 if isinstance(d, Tensor) else Tensor(d) for d in directions]
         found = dict(zip(run.tensors, along, strict=True))
+        # In `t - t` the two paths cancel only where adjoints are added up: before they meet t's slope, infinite or NaN.
+        ends: dict[Tensor, Any] = {}
         for root in (e for leaf in leaves_of(run.result, "the result", "jvp") for e in leaf.elements):
             if isinstance(root, Tensor) and root not in found:
                 push(_inspect._reached(root, run.tensors), found)
+                if root in found and not isfinite(plain(found[root])):
+                    ends[root] = dot(run.gradients(root, run.recorded), along)
+        found |= ends
 
         def tangent(x: Any, where: str) -> Any:
             leaf = Leaf(x, where, "jvp")
