@@ -8,12 +8,15 @@ optimiser keeps (`first`, `second`) is flat, in the order of the parameters, one
 
 from cpython.mem cimport PyMem_RawFree
 from libc.math cimport INFINITY, isfinite, sqrt
+from libc.string cimport memcpy
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate
 from fastscalar.engine.array_ops cimport materialise
 from fastscalar.engine.writes cimport moment_of_write
 from fastscalar.engine._array cimport TensorArray, element_count, is_contiguous
+
+import numpy as np
 
 from fastscalar.engine._step import offsets_of
 
@@ -51,9 +54,11 @@ cdef class Stretches:
         cdef TensorArray a
         cdef Wide *q
         cdef int i
+        cdef dict offsets = {}                   # made before a place is read: Python's collector may run meanwhile
         for p in parameters:
             if type(p) is TensorArray and not is_contiguous(<TensorArray>p):
                 room += element_count(<TensorArray>p)
+                offsets[id(p)] = offsets_of(p).tolist()
         self.at = <Stretch *>allocate(max(1, room) * sizeof(Stretch))
         if self.at == NULL:
             raise MemoryError
@@ -65,7 +70,7 @@ cdef class Stretches:
                 if is_contiguous(a):
                     self.add(<int>(q.start + a.offset), <int>element_count(a))
                 else:
-                    for offset in offsets_of(a).tolist():
+                    for offset in offsets[id(a)]:
                         self.add(<int>(q.start + <Py_ssize_t>offset), 1)
                 continue
             i = (<Tensor>p).index
@@ -154,3 +159,20 @@ def scale_gradients(list parameters, double scale, double limit):
             if T.grad[i] != 0.0:                 # zero stays zero, whatever the scale: no row becomes a touched one
                 g = T.grad[i] * scale
                 T.grad[i] = limit if g > limit else -limit if g < -limit else g
+
+
+def values_of(list parameters):
+    """The values of parameters that are all apart, one after the other, as an array of their own."""
+    cdef Py_ssize_t k, total = 0
+    for p in parameters:
+        total += element_count(<TensorArray>p) if type(p) is TensorArray else 1
+    out = np.empty(total)
+    if not total:
+        return out
+    cdef double[::1] flat = out
+    cdef double *to = &flat[0]
+    cdef Stretches s = Stretches(parameters)     # from here on nothing is made in Python: places stay
+    for k in range(s.n):
+        memcpy(to, T.value + s.at[k].node, s.at[k].count * sizeof(double))
+        to += s.at[k].count
+    return out

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar.engine._rules import values_of
 from fastscalar.engine._step import distinct_parameters, place_of, storage_of
 from fastscalar.nn.optimizers import Optimizer
 from fastscalar.nn.samples import what_is_not_finite
@@ -110,37 +111,45 @@ class Before:
     """What an optimiser holds, its parameters and what it knows of them, as it was when an epoch began."""
 
     def __init__(self, optimizer: Optimizer | None = None) -> None:
-        self.kept: dict[Any, tuple[Any, Any]] = {}
+        self.parts: list[tuple[list[Any], np.ndarray]] = []     # lists of parameters, and all their values
         self.optimizer = optimizer
         if optimizer is not None:
             self.state = optimizer._state()
             self.add(optimizer._distinct)
 
-    def add(self, parameters: Iterable[Any]) -> None:
-        kept = self.kept                         # there may be thousands of Tensors, and this is done for each epoch
-        for p in parameters:
-            place = place_of(p)
-            if place not in kept:
-                kept[place] = p, p.data if isinstance(p, Tensor) else p.numpy()
+    def add(self, parameters: list[Any]) -> None:
+        """Those that are not here yet, with the values that they have now; asked for each batch, mostly in vain."""
+        if any(known is parameters for known, _ in self.parts):
+            return
+        if self.parts:
+            here = {place_of(p) for known, _ in self.parts for p in known}
+            parameters = [p for p in parameters if place_of(p) not in here]
+        self.parts.append((parameters, values_of(parameters)))
 
     def overflowed(self, wide: bool = True) -> float | None:
         """A number that a step has made NaN, or so large that products of such numbers are infinite; None."""
         limit = math.sqrt(np.finfo(np.float64 if wide else np.float32).max)
-        for p, value in self.kept.values():
-            if isinstance(p, Tensor) and -limit <= p.data <= limit:
+        for parameters, value in self.parts:
+            now = values_of(parameters)
+            if not now.size or np.abs(now).max() <= limit:
                 continue
-            now = np.asarray(p.data)
-            if not np.abs(now).max() <= limit:
-                large = (np.abs(value) <= limit) & ~(np.abs(now) <= limit)
-                wrong = now[large | (np.isfinite(value) & ~np.isfinite(now))]
-                if wrong.size:
-                    return float(wrong[0])
+            large = (np.abs(value) <= limit) & ~(np.abs(now) <= limit)
+            wrong = now[large | (np.isfinite(value) & ~np.isfinite(now))]
+            if wrong.size:
+                return float(wrong[0])
         return None
 
     def restore(self) -> None:
-        for p, value in self.kept.values():
-            p.data = value
-            p.grad = 0.0
+        for parameters, values in self.parts:
+            at = 0
+            for p in parameters:
+                if isinstance(p, Tensor):
+                    p.data = values[at]
+                    at += 1
+                else:
+                    p.data = values[at : at + p.size].reshape(p.shape)
+                    at += p.size
+                p.grad = 0.0
         if self.optimizer is not None:
             self.optimizer._set_state(self.state)
 

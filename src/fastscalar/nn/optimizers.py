@@ -217,13 +217,14 @@ class RuleOptimizer(Optimizer):
 
     def bind(self, parameters: Any) -> None:
         """Use these parameters from now on; what is known of those that it had before is kept, if there are such."""
-        before = self._by_place() if self._distinct else {}
+        before, were = self._by_place(), set(map(place_of, self._distinct))
         super().bind(parameters)
         self._kept = [None, None]
         self._ready()
         places = list(map(place_of, self._distinct))
-        if not before.keys() & places:
+        if were.isdisjoint(places):
             self._steps = 0
+        if not before:
             return
         for place, here in zip(places, self._parts(), strict=True):
             for new, old in zip(self._kept, before.get(place, (None, None)), strict=True):
@@ -238,6 +239,9 @@ class RuleOptimizer(Optimizer):
             at += _size(p)
 
     def _by_place(self) -> dict[Any, list[np.ndarray | None]]:
+        """What is kept of each parameter; empty if nothing is, as of plain SGD: there may be thousands of Tensors."""
+        if all(kept is None for kept in self._kept):
+            return {}
         return {
             place_of(p): [None if kept is None else kept[here].copy() for kept in self._kept]
             for p, here in zip(self._distinct, self._parts(), strict=True)
@@ -248,6 +252,9 @@ class RuleOptimizer(Optimizer):
 
     def _set_state(self, state: Any) -> None:
         self._steps, known = state
+        if not known:
+            self._kept = [None if kept is None else np.zeros_like(kept) for kept in self._kept]
+            return
         for p, here in zip(self._distinct, self._parts(), strict=True):
             for kept, old in zip(self._kept, known.get(place_of(p), (None, None)), strict=True):
                 if kept is not None:
