@@ -606,3 +606,85 @@ def test_what_had_no_gradient_loses_none() -> None:
         assert not said(lambda program=program: program.value_and_grad(ROWS), fs.GradientLossWarning)
     program = fs.compile(lambda x: x * float(h(x)))
     assert len(said(lambda: program.value_and_grad(ROWS), fs.GradientLossWarning)) == 1
+
+
+# --- a leaf that decides, and changes before the second call ----------------------------------------------------------
+
+LEAF = fs.Tensor(1.0)
+LEAVES = fs.to_tensor([1.0, 2.0, 3.0])
+
+
+def _by_index(x):
+    return LEAVES[int(LEAF)] * x
+
+
+def _by_argmax(x):
+    return x * fs.argmax([LEAF * x, x * 1.5])
+
+
+def _by_raising(x):
+    try:
+        return fs.math.log(LEAF * x)
+    except ValueError:
+        return x * 3.0
+
+
+def _by_a_loop(x):
+    y = x
+    while y < 4.0 * LEAF:
+        y = y * 2.0
+    return y
+
+
+DECIDING = {
+    "the leaf": lambda x: x * 2.0 if LEAF < 1.5 else x * 3.0,
+    "with an input": lambda x: 1.0 - LEAF * x if LEAF * x < 1.0 else 0.0 * x,
+    "one that nothing needs": lambda x: x if LEAF * LEAF == 1.0 else x * 1.0,
+    "read as a number": lambda x: x * float(LEAF),
+    "an index": _by_index,
+    "a place": _by_argmax,
+    "an error": _by_raising,
+    "a loop": _by_a_loop,
+}
+
+
+@pytest.mark.parametrize("how", DECIDING)
+@pytest.mark.parametrize("changed", [2.0, -1.0, 0.0])
+@pytest.mark.parametrize("second", ["map", "backward", "value_and_grad"])
+def test_a_leaf_that_decides_otherwise_is_no_function_that_does_not_repeat_itself(how, changed, second):
+    f, x = DECIDING[how], np.array([0.75, 2.5, 0.25])
+    LEAF.data = 1.0
+    program = fs.compile(f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", fs.CompileWarning)
+        program.map(x)
+        LEAF.data = changed
+        found = getattr(program, second)(x)
+        found = found[0] if second == "value_and_grad" else found
+        right = [float(f(fs.Tensor(e))) for e in x]
+        np.testing.assert_allclose(found, right)
+        np.testing.assert_allclose(program.map(x), right)
+        LEAF.data = 1.0
+        np.testing.assert_allclose(program.map(x), [float(f(fs.Tensor(e))) for e in x])
+    assert not any(cache.eager for cache in program._caches.values())
+
+
+@pytest.mark.parametrize("changed", [1.0, 2.0])
+@pytest.mark.parametrize("what", ["counts", "draws", "has changed"])
+def test_one_that_does_not_repeat_itself_is_found_whatever_a_leaf_decides(what, changed):
+    draw, state = np.random.default_rng(0), {"calls": 0, "scale": 2.0}
+
+    def f(x):
+        state["calls"] += 1
+        factor = {"counts": state["calls"], "draws": draw.random(), "has changed": state["scale"]}[what]
+        return x * factor if LEAF < 1.5 else x * factor * 3.0
+
+    LEAF.data = 1.0
+    program = fs.compile(f)
+    program.map(np.array([1.0, 2.0]))
+    LEAF.data, state["scale"] = changed, 5.0
+    if (what, changed) == ("has changed", 2.0):  # rows go another way, which is recorded now
+        assert program.map(np.array([1.0, 2.0])).tolist() == [15.0, 30.0]
+        return
+    with pytest.warns(fs.CompileWarning, match="does something else when it is called again"):
+        program.map(np.array([1.0, 2.0]))

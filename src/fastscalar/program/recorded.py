@@ -14,7 +14,7 @@ from fastscalar._core import Tensor
 from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._lock import Lock
 from fastscalar.engine._traced import TracedInt
-from fastscalar.program._graph import line_of, same_graph
+from fastscalar.program._graph import line_of
 from fastscalar.program._trace import NotReplayable, Recording, extract
 from fastscalar.program.rows import Rows, handles_of
 from fastscalar.program.selections import Family
@@ -59,20 +59,6 @@ class RecordedFunction:
         """With their signatures; a copy, since other threads may record."""
         return [(signature, v) for signature, cache in list(self._caches.items()) for v in cache.all()]
 
-    def _cache_of(self, rows: Rows) -> SignatureCache:
-        """Of the rows' signature; the second time, whether the function does what it did."""
-        key = tuple(("number",) if k == ("shared",) else k for k in rows.kinds)
-        with self._lock:
-            cache = self._caches.setdefault(key, SignatureCache())
-            if cache.first is not None:
-                try:
-                    same = self.repeats(cache)
-                except RowFailure:                 # of a row that may not be among these
-                    same = False
-                if not same:
-                    self.forget(cache)
-            return cache
-
     def forget(self, cache: SignatureCache) -> None:
         """The function does not repeat itself: from now on it is called for every row."""
         cache.give_up(cache.all())
@@ -115,7 +101,7 @@ class RecordedFunction:
             cache.recorded += 1
             cache.operations += keyed
             if cache.first is None and len(cache.all()) == 1:
-                cache.first = list(rows.kinds), rows.row(i), specialization
+                cache.first = rows.one(i), specialization
             return specialization, value
 
     def _complete(
@@ -167,19 +153,6 @@ class RecordedFunction:
             got = type(result).__name__
             raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
         return Tensor(result)
-
-    def repeats(self, cache: SignatureCache) -> bool:
-        """Whether a second recording of the first row is like the first one; asked once.  The RowFailure of row 0 if it
-        raises."""
-        assert cache.first is not None
-        (kinds, row, specialization), cache.first = cache.first, None
-        try:
-            graph = self._recorded(kinds, row)[0]
-        except NotReplayable:
-            return False
-        except Exception as error:
-            raise RowFailure(0, error) from error
-        return same_graph(specialization.graph, graph)
 
     def _why(self, cache: SignatureCache) -> str:
         file, line = where_they_part(cache.all())

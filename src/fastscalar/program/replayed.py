@@ -19,7 +19,8 @@ from fastscalar.engine._array_ops import total
 from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
 from fastscalar.program import _data, _replay
-from fastscalar.program._trace import leaves_before
+from fastscalar.program._graph import same_graph
+from fastscalar.program._trace import NotReplayable, leaves_before
 from fastscalar.program.recorded import RecordedFunction, RowFailure
 from fastscalar.program.rows import Rows, eager_column, first_inputs, rows_by_entries, shared_inputs
 from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows
@@ -33,6 +34,46 @@ _eagerly = threading.local()  # .rows: how many functions of programs this threa
 
 class ReplayedFunction(RecordedFunction):
     """The part of a Program that computes."""
+
+    # --- does the function repeat itself? ---
+
+    def _cache_of(self, rows: Rows) -> SignatureCache:
+        """Of the rows' signature; the second time, whether the function does what it did."""
+        key = tuple(("number",) if k == ("shared",) else k for k in rows.kinds)
+        with self._lock:
+            cache = self._caches.setdefault(key, SignatureCache())
+            if cache.first is not None:
+                first = cache.first
+                try:
+                    same = self.repeats(cache)
+                except RowFailure:                 # of a row that may not be among these
+                    same = not self._holds(*first)
+                if not same:
+                    self.forget(cache)
+            return cache
+
+    def repeats(self, cache: SignatureCache) -> bool:
+        """Whether a second recording of the first row is like the first one; asked once.  The RowFailure of row 0 if it
+        raises.
+
+        Where leaves have changed and decide otherwise now, it may be another: then the next one has to be like it."""
+        assert cache.first is not None
+        (row, specialization), cache.first = cache.first, None
+        try:
+            graph = self._recorded(row.kinds, row.row(0))[0]
+            if same_graph(specialization.graph, graph):
+                return True
+            return not self._holds(row, specialization) and same_graph(
+                graph, self._recorded(row.kinds, row.row(0))[0]
+            )
+        except NotReplayable:
+            return not self._holds(row, specialization)
+        except Exception as error:
+            raise RowFailure(0, error) from error
+
+    def _holds(self, row: Rows, specialization: Specialization) -> bool:
+        """Whether the row decides as it did when that was recorded of it."""
+        return bool(self._try(specialization, row, np.zeros(1, np.int64), np.empty(1), 1, True).all())
 
     # --- eagerly ---
 

@@ -75,6 +75,13 @@ class Rows:
     def row(self, i: int) -> list[Any]:
         return [d[i] if d.ndim else d[()] for d in self.data]
 
+    def one(self, i: int) -> Rows:
+        """Row i alone."""
+        rows = Rows.__new__(Rows)
+        rows.kinds, rows.columns, rows._finite, rows.n = list(self.kinds), {}, {}, 1
+        rows.data = [d[i : i + 1].copy() if d.ndim else d for d in self.data]
+        return rows
+
     def explained(self, error: Exception) -> Exception:
         """One row given where many are expected is many rows of one number each."""
         single = [k for k, kind in enumerate(self.kinds) if kind == ("number",)]

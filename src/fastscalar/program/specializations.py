@@ -114,8 +114,7 @@ class SignatureCache:
         self.captures: list[Any] = []            # of recordings that were given up: their leaves are still trained,
         self.lost: list[Any] = []                # and where gradients get lost is still to be said
         self.eager = False                       # no more specializations: what none fits runs eagerly
-        # the first recording, until it was looked at
-        self.first: tuple[list[Any], list[Any], Specialization] | None = None
+        self.first: tuple[Rows, Specialization] | None = None        # the first recording, until it was looked at
 
     def __bool__(self) -> bool:
         """Whether there is a recording, or there will be none."""
