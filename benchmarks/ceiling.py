@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.cli.bench import MLP, limit_blas
 from fastscalar.cli.console import cpu
+from fastscalar.cli.contestants import limit_blas
+from fastscalar.cli.workloads import MLP
 from scaling import amount, caches, digits, markdown, products
 from workloads import rows
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastscalar.cli.bench import absent
+from fastscalar.cli.contestants import absent
 from workloads import in_turn
 
 pytestmark = pytest.mark.benchmark(group="import")

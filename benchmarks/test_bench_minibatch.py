@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from contestants import Race, arrays, graphs
-from fastscalar.cli.bench import LINEAR10, MLP, Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Workload
+from fastscalar.cli.contestants import Compiled, Compiled32, Contestant, Loop, NumPy, Torch
+from fastscalar.cli.workloads import LINEAR10, MLP, Workload
 from workloads import rows
 
 pytestmark = pytest.mark.benchmark(group="minibatch")

@@ -12,7 +12,8 @@ import pytest
 import fastscalar as fs
 from contestants import SMALL
 from contestants.ours import Loops
-from fastscalar.cli.bench import Compiled, Workload, compiled_only, expected_losses, initial_layers
+from fastscalar.cli.contestants import Compiled, compiled_only
+from fastscalar.cli.workloads import Workload, expected_losses, initial_layers
 from workloads import in_turn, rows
 
 pytestmark = pytest.mark.benchmark(group="compile")

@@ -21,7 +21,8 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import reference
-from fastscalar.cli.bench import absent, deep, torch_number
+from fastscalar.cli.bench import deep
+from fastscalar.cli.contestants import absent, torch_number
 from fastscalar.engine import testing
 from workloads import SEED, Turns, collector, in_turn
 

@@ -20,15 +20,8 @@ import fastscalar as fs
 from contestants import Race
 from contestants.programs import CasADiProducts
 from fastscalar import reference
-from fastscalar.cli.bench import (
-    CompiledProducts,
-    Products,
-    absent,
-    deep,
-    micrograd_number,
-    products_entry,
-    torch_number,
-)
+from fastscalar.cli.bench import deep, products_entry
+from fastscalar.cli.contestants import CompiledProducts, Products, absent, micrograd_number, torch_number
 from fastscalar.engine import testing
 from workloads import (
     OPERATIONS,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import scaling
-from fastscalar.cli.bench import absent
+from fastscalar.cli.contestants import absent
 
 
 @pytest.fixture(scope="module")

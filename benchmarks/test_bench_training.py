@@ -11,19 +11,8 @@ from typing import Any
 import pytest
 
 from contestants import Race, arrays, graphs, ours, python
-from fastscalar.cli.bench import (
-    LINEAR1,
-    LINEAR10,
-    MLP,
-    Compiled,
-    Compiled32,
-    Contestant,
-    Loop,
-    NumPy,
-    Torch,
-    Twin,
-    Workload,
-)
+from fastscalar.cli.contestants import Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Twin
+from fastscalar.cli.workloads import LINEAR1, LINEAR10, MLP, Workload
 from workloads import Turns, rows
 
 PURE: list[type[Contestant]] = [Twin, python.Article, python.Micrograd]

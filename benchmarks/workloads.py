@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.cli import bench
+from fastscalar.cli import workloads as work
 
 SEED = 0
 
@@ -59,7 +59,7 @@ def total(sums: list[Any]) -> Any:
 @cache
 def digits(n: int) -> tuple[np.ndarray, list[int], str]:
     """n rows of 784 pixels from 0 to 1, their labels, and the name of the data set: MNIST if it is here."""
-    return bench.digits(n)
+    return work.digits(n)
 
 
 @cache

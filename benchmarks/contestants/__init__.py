@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 
 import workloads
-from fastscalar.cli.bench import Contestant, Entry, Workload, training_entry
+from fastscalar.cli.bench import Entry, training_entry
+from fastscalar.cli.contestants import Contestant
+from fastscalar.cli.workloads import Workload
 from workloads import Turns
 
 SMALL = slice(8, None, 16)  # the pixels that are left at the smallest size: 49

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.cli.bench import Contestant, NumPy, initial_layers
+from fastscalar.cli.contestants import Contestant, NumPy
+from fastscalar.cli.workloads import initial_layers
 
 
 class NumPy64(NumPy):

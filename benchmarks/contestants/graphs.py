@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from contestants.child import InChild
-from fastscalar.cli.bench import Contestant, initial_layers
+from fastscalar.cli.contestants import Contestant
+from fastscalar.cli.workloads import initial_layers
 
 # --- JAX ---
 

@@ -19,7 +19,7 @@ import fastscalar as fs
 from contestants.child import InChild
 from contestants.graphs import jax_settings
 from fastscalar import reference
-from fastscalar.cli.bench import Products, absent, compiled_only, installed_version
+from fastscalar.cli.contestants import Products, absent, compiled_only, installed_version
 
 # --- the programs ---
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import article
-from fastscalar.cli.bench import Contestant, initial_layers
+from fastscalar.cli.contestants import Contestant
+from fastscalar.cli.workloads import initial_layers
 
 
 class Closures(Contestant):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar.cli import bench
+from fastscalar.cli import bench, contestants, workloads
 
 WORKLOADS = ["scalar_ops", "linear10", "mlp", "minibatch"]
 RUN = "from fastscalar import cli\nfrom fastscalar.cli import bench\n{}\nraise SystemExit(cli.main({!r}))\n"
@@ -140,27 +140,28 @@ def test_user_errors(tmp_path: Path, arguments: list[str], said: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("work", [bench.LINEAR1, bench.LINEAR10, bench.Workload("small", (784, 6, 5, 10))])
+@pytest.mark.parametrize("work", [workloads.LINEAR1, workloads.LINEAR10, workloads.Workload("small", (784, 6, 5, 10))])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_everybody_computes_the_same(work: bench.Workload, batch: int) -> None:
+def test_everybody_computes_the_same(work: workloads.Workload, batch: int) -> None:
     """Seven steps of what this machine has, against the formulas; three layers too."""
-    X, y, _ = bench.digits(7 * batch)
-    expected = bench.expected_losses(work, X, y, batch, steps=7)
-    kinds: list[type[bench.Contestant]] = [bench.Twin, bench.Loop, bench.NumPy, bench.Torch]
+    X, y, _ = workloads.digits(7 * batch)
+    expected = workloads.expected_losses(work, X, y, batch, steps=7)
+    kinds: list[type[contestants.Contestant]]
+    kinds = [contestants.Twin, contestants.Loop, contestants.NumPy, contestants.Torch]
     for kind in kinds:
         if kind.missing():
             continue
         losses = kind(work, X, y, batch).run(7)
-        np.testing.assert_allclose(losses, expected, rtol=bench.TOLERANCE[kind.dtype], err_msg=kind.name)
-    for kind in (bench.Compiled, bench.Compiled32):
+        np.testing.assert_allclose(losses, expected, rtol=workloads.TOLERANCE[kind.dtype], err_msg=kind.name)
+    for kind in (contestants.Compiled, contestants.Compiled32):
         if not kind.missing():
             losses = kind(work, X, y, batch).first()
-            np.testing.assert_allclose(losses, expected[:3], rtol=bench.TOLERANCE[kind.dtype], err_msg=kind.name)
+            np.testing.assert_allclose(losses, expected[:3], rtol=workloads.TOLERANCE[kind.dtype], err_msg=kind.name)
 
 
 def test_dot_products() -> None:
     for number in (bench.reference.Tensor, fs.Tensor):
-        side = bench.Products("", number, outputs=3)
+        side = contestants.Products("", number, outputs=3)
         assert side.correct()
         assert side.correct()  # again: gradients start anew
     side.x[0] += 1.0
