@@ -130,7 +130,7 @@ ITSELF = fs.custom_op(lambda t: t * 1.0, lambda t: 1.0, name="itself")
 @pytest.mark.parametrize("how", CANCEL)
 def test_paths_that_cancel_before_a_steep_place(name, how):
     """Every mode says 0: adjoints cancel before they meet the slope, tangents would be inf - inf."""
-    for other, point, value in HARSH:
+    for other, point, _ in HARSH:
         if other != name:
             continue
         f = lambda *xs: CANCEL[how](operation(name)(*xs))

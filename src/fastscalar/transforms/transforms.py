@@ -207,8 +207,8 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
 def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     """f and its derivative along a direction (forward mode): one call of f and one forward pass.
 
-    A tangent that comes out infinite or NaN is computed once more, by a backward pass, so that forward mode has a number
-    wherever `grad` has one.
+    A tangent that comes out infinite or NaN is computed once more, by a backward pass, so that forward mode has a
+    number wherever `grad` has one.
 
     Parameters
     ----------
