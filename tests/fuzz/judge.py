@@ -170,14 +170,16 @@ class Run:
             elif not isinstance(message, RuntimeWarning):
                 raise Difference("warning", f"{type(message).__name__}: {message}")
 
-    def losses(self, what: str, rows: Sequence[int], by_leaves: bool) -> None:
-        """Gradients that get lost are said, once, when they are asked for; those that do not are not."""
+    def losses(self, what: str, rows: Sequence[int], by_leaves: bool, complete: bool = True) -> None:
+        """Gradients that get lost are said, once, when they are asked for; those that do not are not.
+
+        complete: all are asked for."""
         if not self.case.reads:
             return
         lost = [self.case.lost(i) for i in rows]
         right = set().union(*(leaves if by_leaves else arguments for arguments, leaves in lost))
         plainly = any("cannot be replayed" in said for said in self.said)  # then nothing is said, as without compile
-        if right and not self.case.stops and not plainly and not right & self.lost:
+        if right and complete and not self.case.stops and not plainly and not right & self.lost:
             raise Difference(f"{what}:lost", f"a gradient gets lost at lines {right} and nothing was said")
         every = self.case.reading_lines.union(*(a | b for a, b in (self.case.lost(i) for i in range(self.case.rows))))
         self.losing |= every  # said before leaves changed, when it was so
@@ -232,8 +234,8 @@ class Run:
         if found is None:
             return
         self.values("grad", found[0], rows)
-        if len(argnums) == sum(np.asarray(a).dtype.kind == "f" for a in case.arguments):
-            self.losses("grad", rows, False)
+        complete = len(argnums) == sum(np.asarray(a).dtype.kind == "f" for a in case.arguments)
+        self.losses("grad", rows, False, complete)
         self.unchanged("grad", self.before, self.gradients)
         for k, gradient in zip(argnums, found[1], strict=True):
             if np.ndim(case.arguments[k]) == 0:
