@@ -450,7 +450,7 @@ def by_hand(
 ) -> tuple[list[list[np.ndarray]], list[float], Any]:
     """The loop that fit stands for: leaves at the beginning and after each step, losses by epoch, what stopped it.
 
-    With a seed gradients err as much as rounding may make them err."""
+    With a seed gradients and losses err as much as rounding may make them err."""
     draw = np.random.default_rng(seed)
     if case.leaves:
         optimizer.bind(case.leaves)
@@ -464,16 +464,18 @@ def by_hand(
                     return states, losses, (first + k, o.error)
             if not all(math.isfinite(o.value) for o in outcomes):
                 return states, losses, FloatingPointError()
+            sizes = [] if seed is None else [case.absolute(first + i) for i in range(len(outcomes))]
             with np.errstate(all="ignore"):
                 for k, leaf in enumerate(case.leaves):
                     gradient = sum(o.leaves[k] for o in outcomes)
-                    if seed is not None:
-                        terms = sum(case.absolute(first + i).leaves[k] for i in range(len(outcomes)))
+                    if sizes:
+                        terms = sum(size.leaves[k] for size in sizes)
                         gradient = gradient + ROUNDING * terms * draw.uniform(-1.0, 1.0, size=np.shape(terms))
                     set_gradient(leaf, gradient / len(outcomes))
                 if case.leaves:
                     optimizer.step()
             total += sum(o.value for o in outcomes)
+            total += sum(ROUNDING * size.value * draw.uniform(-1.0, 1.0) for size in sizes)
             states.append(case.data())
         losses.append(total / case.rows)
     return states, losses, None

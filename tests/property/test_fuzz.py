@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -150,6 +151,22 @@ def test_an_ill_conditioned_result_is_compared_with_what_rounding_makes_of_it(mo
     for error, status in ((1e-10, "agrees"), (1e-7, "differs")):
         monkeypatch.setattr(fs.Program, "map", lambda self, x, threads, error=error: x * 1.1 + error)
         assert judge(text).status == status
+
+
+@pytest.mark.parametrize("error", [1e-9, 1e-16])
+def test_a_loss_of_fit_is_compared_with_what_rounding_makes_of_it(monkeypatch, error):
+    """1 - (1 - w + w): 0 but for the last bit of what cancels; more than that is seen."""
+    fit = fs.fit
+
+    def other(*arguments, **options):
+        return types.SimpleNamespace(loss=[loss + error for loss in fit(*arguments, **options).loss])
+
+    monkeypatch.setattr(fs, "fit", other)
+    text = (
+        "KIND = 'tame'\nw = fs.to_tensor([0.9, 1.0])\ndef f(x, y):\n    return 1.0 - (1.0 - w[0] + w[0]) + 0.0 * x\n"
+        "ARGUMENTS = [np.array([1.0, 2.0]), np.array([1.0, 2.0])]\nPLAN = [('fit', 'SGD', 2, 1, 1)]\n"
+    )
+    assert judge(text).kind == ("fit:loss" if error > 1e-12 else "")
 
 
 def test_agrees_raises(monkeypatch):
