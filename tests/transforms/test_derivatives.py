@@ -897,3 +897,29 @@ def test_the_page_does_what_it_shows():
         assert printed.getvalue() == (output if following == "text" else "")
         shown += 1
     assert shown >= 8
+
+
+SHARES = {
+    "logsumexp": fs.logsumexp,
+    "softmax": lambda x: fs.softmax(x)[2],
+    "log_softmax": lambda x: fs.log_softmax(x)[2],
+    "cross_entropy": lambda x: fs.cross_entropy(x, 1),
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("shift", [-1e12, -1e5, 0.0, 3.0, 1e3, 1e5, 1e8, 1e12])
+@pytest.mark.parametrize("x", [[0.5, 0.0, -1.0, 0.25], [0.0, 0.0, 0.0, 0.0], [0.0, -40.0, 1.0, -math.inf]])
+def test_shares_of_large_numbers_keep_their_digits(name, shift, x):
+    """Softmax does not change with a shift, and so do not its derivatives, in whatever mode."""
+    f, point, at = SHARES[name], np.array(x), np.array(x) + shift
+    a = fs.to_tensor(point)
+    f(a).backward()
+    right = a.grad.copy()
+    step = np.array([1.0, 0.0, -2.0, 0.5])
+    b = fs.to_tensor(at)
+    f(b).backward(create_graph=True)
+    for found in (fs.grad(f)(at), [float(g) for g in b.grad]):
+        np.testing.assert_allclose(found, right, rtol=1e-14, atol=1e-16)
+    np.testing.assert_allclose(fs.jvp(f, (at,), (step,))[1], right @ step, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(fs.hessian(f)(at), fs.hessian(f)(point), rtol=0, atol=1e-14)

@@ -79,12 +79,15 @@ class Partials:
     def _softmax(self, xs: list[Any]) -> list[Any]:
         key = tuple(map(id, xs))
         if key not in self.softmaxes:
-            total = logsumexp(xs)
+            # from the largest: beside it logsumexp of large numbers has lost the digits that shares are made of
+            largest = max(map(plain, xs))
+            below = [x - largest for x in xs] if isfinite(largest) and largest else xs
+            total = logsumexp(below)
             if isinf(total.data):  # shares that do not change: those at +inf have equal ones
                 top = [float(plain(x) == total.data > 0.0) for x in xs]
                 shares: list[Any] = [t / (sum(top) or 1.0) for t in top]
             else:
-                shares = [(x - total).exp() for x in xs]
+                shares = [(x - total).exp() for x in below]
             self.softmaxes[key] = xs, shares  # xs: so that no id is used again
         return self.softmaxes[key][1]
 
