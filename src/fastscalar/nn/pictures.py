@@ -1,28 +1,30 @@
-"""Pictures.  Needs matplotlib, so nothing imports it before a picture is asked for; each function returns a Figure."""
+"""Pictures.  They need matplotlib, which is imported when a picture is asked for; each function returns a Figure."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
-try:
-    from matplotlib.figure import Figure
-except ImportError:
-    raise ImportError("pictures need matplotlib: pip install 'fastscalar[plot]'") from None
 
-
-class Picture(Figure):
+def _picture(**layout: Any) -> Any:
     """A Figure that a notebook shows without pyplot: nothing is kept open, no backend is chosen."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'fastscalar[plot]'") from None
 
-    def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png", dpi=100)
-        return file.getvalue()
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=100)
+            return file.getvalue()
+
+    return Picture(**layout)
 
 
-def curves(history: Any) -> Picture:
+def curves(history: Any) -> Any:
     """Of a History: losses by epoch on the left, the metric of the validation data, if there is any, on the right."""
-    figure = Picture(figsize=(7.0, 3.2), layout="constrained")
+    figure = _picture(figsize=(7.0, 3.2), layout="constrained")
     epochs = [e.epoch for e in history.epochs]
     measured = [e for e in history.epochs if e.validation_loss is not None]
     axes: Any = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
