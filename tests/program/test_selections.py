@@ -217,3 +217,28 @@ def test_a_whole_number_that_is_equal_to_something_computed_is_a_decision(equal)
     program = fs.compile(f)
     assert program.map(np.array([2, 0]), np.array([2.0 / 1.5, 0.0])).tolist() == [4.0 / 1.5, 0.0]
     assert program.map(np.array([0, 2, 1, 2]), np.array([5.0, 5.0, 5.0, 2.0])).tolist() == [5.0, 15.0, 10.0, 6.0]
+
+
+@pytest.mark.parametrize("used", [sum, lambda v: v[3], lambda v: v[0] + v[3]], ids=["all", "last", "two"])
+@pytest.mark.parametrize(
+    "outputs", [fs.softmax, fs.log_softmax, lambda x: [a * a for a in x]], ids=["softmax", "log_softmax", "own"]
+)
+@pytest.mark.parametrize("values", [[2, 0], [0, 2], [1, 0, 2], [3, 1]], ids=str)
+def test_what_some_numbers_select_does_not_part_the_outputs_of_one_operation(used, outputs, values):
+    """A gather from a few of its outputs was put between them: rows of another operation were read, or none."""
+
+    def f(x, k):
+        v = list(outputs(x))
+        return fs.math.expm1(0.25 * v[k % 4]) * x[0] + used(v)
+
+    def dead(x, k):
+        v = list(outputs(x))
+        fs.math.expm1(0.25 * v[k % 4])
+        return x[3] * used(v)
+
+    X = np.array([[-0.1, -0.29, 1.0, 2.0], [0.5, 0.25, -1.0, 3.0]])
+    for function in (f, dead):
+        program = fs.compile(function)
+        for k in values * 2:
+            expected = [float(function(list(map(fs.Tensor, row)), k)) for row in X.tolist()]
+            np.testing.assert_allclose(program.map(X, np.full(2, k)), expected, rtol=1e-12)

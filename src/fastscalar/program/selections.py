@@ -154,8 +154,11 @@ class Family:
             for value, chosen in self.selected.items():
                 row[value] = chosen.get(place, own)
             tables.setdefault(tuple(row), []).append(place)
-        starts = np.array(sorted(max(table) + 1 for table in tables), np.int64)    # each gather behind its candidates
         n = len(g.op)
+        behind = np.arange(1, n + 1)             # the outputs of one item stay side by side
+        for _, first, count, *_ in g.items:
+            behind[first : first + count] = first + count
+        starts = np.array(sorted(behind[max(table)] for table in tables), np.int64)  # gathers behind their candidates
         moved = np.arange(n) + np.searchsorted(starts, np.arange(n), side="right")
         of_table = dict(zip(sorted(tables, key=max), starts + np.arange(len(starts)), strict=True))
         where = {place: int(of_table[table]) for table, some in tables.items() for place in some}
