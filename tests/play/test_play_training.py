@@ -97,7 +97,7 @@ def test_start_and_pause(run):
 
 @pytest.mark.parametrize("running", [False, True])
 @pytest.mark.parametrize("wishes", [
-    {"lr": 0.001}, {"lr": 1}, {"batch_size": 32}, {"hidden": 3}, {"hidden": 20}, {"optimizer": "adam", "lr": 0.001},
+    {"lr": 0.001}, {"lr": 0.1}, {"batch_size": 32}, {"hidden": 3}, {"hidden": 20}, {"optimizer": "adam", "lr": 0.001},
     {"optimizer": "adam", "batch_size": 16, "hidden": 5, "lr": 0.002},
 ])
 def test_settings_change_while_it_runs(run, wishes, running):
@@ -111,12 +111,20 @@ def test_settings_change_while_it_runs(run, wishes, running):
     assert now["state"] == ("running" if running else "paused")
     if "hidden" in wishes:
         assert trainer.net.linears[0].out_features == wishes["hidden"]
-    before = trainer.net.linears[1].w.numpy()
+    # All of them: where a high rate has left no unit alive, the weights rest, and the last biases alone go on.
+    before = [parameter.numpy() for parameter in trainer.net.parameters()]
     there = now["samples"]
     trainer.start()
     until(trainer, lambda now: now["samples"] > there + 100)
     trainer.pause()
-    assert not np.array_equal(before, trainer.net.linears[1].w.numpy())
+    after = [parameter.numpy() for parameter in trainer.net.parameters()]
+    assert not all(map(np.array_equal, before, after))
+
+
+def test_a_whole_number_is_a_rate(run):
+    trainer = run()
+    trainer.set({"lr": 1})
+    assert trainer.snapshot()["settings"]["lr"] == 1
 
 
 @pytest.mark.parametrize("wishes", [
