@@ -206,6 +206,24 @@ def test_every_view_fits_and_says_what_it_is(opened, width, language, theme):
     assert ("计算图" in words) == (language == "zh")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(opened, width, theme):
+    """The rules of WCAG that a machine can check, on every view."""
+    axe = pytest.importorskip("axe_core_python.selenium", reason="no axe: pip install axe-core-python").Axe()
+    size(opened, width)
+    opened.execute_script(f"document.documentElement.dataset.theme = '{theme}'; App.redraw.forEach((f) => f())")
+    draw(opened)
+    for view in ("draw", "train", "graph"):
+        click(opened, f"tab-{view}")
+        until(opened, f"return !document.getElementById('{view}').hidden")
+        if view == "graph":
+            click(opened, "tour-open")
+            until(opened, "return Graph.drawing !== null")
+        found = axe.run(opened, options={"resultTypes": ["violations"]})["violations"]
+        assert not [(view, rule["id"], [node["html"][:120] for node in rule["nodes"][:3]]) for rule in found]
+
+
 CONTRAST = """
     const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     const luminance = (c) => c.map((v) => linear(v / 255))
