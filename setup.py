@@ -63,7 +63,7 @@ setup(
             extension("program._lower"),
             extension(
                 "program._replay",
-                *kernels("program", "pool", "lanes", "lanes_avx2", "lanes_avx512"),
+                *kernels("program", "pool", "batch", "batch_avx2", "batch_avx512"),
                 flags=LANES_FLAGS,
             ),
             extension("program._data"),

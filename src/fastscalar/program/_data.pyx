@@ -7,8 +7,8 @@ The boundary: knows the leaves on the tape and the data of rows, no plans.
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
-from fastscalar.program._kernels cimport fs_lanes
-from fastscalar.program._replay cimport kernels_of
+from fastscalar.program._kernels cimport fs_batch
+from fastscalar.program._replay cimport batch_kernels
 
 import numpy as np
 
@@ -77,23 +77,23 @@ cdef class KeptGradients:
                 p.grad = gradient
 
 
-def sparse_rows(data, bint wide, double limit, int parts):
+def sparse_rows(data, bint float64, double limit, int parts):
     """The non-zero entries of the rows of an array, or None if more than `limit` of its numbers are.
 
     (begin, column, value, border): columns are cut at `border` into parts, each with as many entries or nearly so;
     begin[r * parts + t]: where part t of row r begins in column and value."""
     cdef const double[:, ::1] x = data
     cdef Py_ssize_t n = x.shape[0], width = x.shape[1], r, at = 0, room
-    cdef const fs_lanes *kernels = kernels_of(wide)
+    cdef const fs_batch *kernels = batch_kernels(float64)
     some = np.linspace(0, n - 1, min(n, 64)).astype(np.int64)
     share = np.count_nonzero(np.asarray(data)[some]) / max(1, len(some) * width)
     if share > limit or width > 1 << 20:
         return None
-    size = 8 if wide else 4
+    size = 8 if float64 else 4
     begin = np.zeros(n + 1, np.intp)
     room = int(share * 1.1 * n * width) + width + 64
     column = np.empty(room, np.int32)
-    value = np.empty(room, np.float64 if wide else np.float32)
+    value = np.empty(room, np.float64 if float64 else np.float32)
     cdef Py_ssize_t[::1] b = begin
     cdef int *c = <int *><size_t>column.ctypes.data
     cdef char *v = <char *><size_t>value.ctypes.data

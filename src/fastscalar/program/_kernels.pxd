@@ -1,8 +1,8 @@
 # What the C of `kernels/` offers: arithmetic on many rows, and the pool of threads.  Private, not an API.
 #
-# It is linked into `_replay` alone; who else needs a kernel asks there (`kernels_of`).
+# It is linked into `_replay` alone; who else needs a kernel asks there (`batch_kernels`).
 
-cdef extern from "lanes.h":
+cdef extern from "batch.h":
     enum:
         FS_VECTORS
         FS_A_IS_ONE
@@ -22,7 +22,7 @@ cdef extern from "lanes.h":
         FS_TANH
         FS_SIGMOID
         FS_SQUARE
-    ctypedef struct fs_lanes:
+    ctypedef struct fs_batch:
         const char *name
         int width
         void (*load_rows)(void *, Py_ssize_t, const double *const *, int, int) noexcept nogil
@@ -65,7 +65,7 @@ cdef extern from "lanes.h":
         void (*add_rows)(void *, const void *, Py_ssize_t, int, int) noexcept nogil
         void (*transpose)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int) noexcept nogil
         void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
-    const fs_lanes *fs_lanes_select(const char *name, int wide) noexcept nogil
+    const fs_batch *fs_batch_select(const char *name, int float64) noexcept nogil
 
 cdef extern from "pool.h":
     ctypedef void (*fs_task)(void *context, int thread, int item) noexcept nogil

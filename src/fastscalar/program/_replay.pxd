@@ -1,7 +1,7 @@
 # What a replay holds.  Private, not an API.
 
 from fastscalar._core cimport fs_rule
-from fastscalar.program._kernels cimport fs_lanes, fs_pace
+from fastscalar.program._kernels cimport fs_batch, fs_pace
 from fastscalar.program._plan cimport Plan
 from fastscalar.program.plan cimport *
 
@@ -12,12 +12,14 @@ ctypedef fused real:
     float
     double
 
+cpdef enum RowStatus:       # bits; none: its number is to be used
+    GUARD_FAILED = 1        # a guard does not hold
+    MAY_RAISE = 2           # something in it may have raised
+    ORDER_MATTERS = 8       # the order of additions decides what it is: its numbers come from a plain plan
+
 cdef enum:
-    MISSED = 1              # status of a row: a guard does not hold,
-    SUSPECT = 2             # something in it may have raised,
-    UNSURE = 8              # the order of additions decides what it is: its numbers come from a plain plan
     TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
-    GROUP = 64              # rows whose sparse entries are turned together: their gradients stay in the nearest cache
+    GROUP = 64              # rows whose sparse entries are transposed together: their gradients stay in the L1 cache
     FRESH = 1024            # after so many batches of one row the sum of a matrix's squares is added up anew
     FEW_ROWS = 4            # up to so many rows, or columns of a matrix, weights are updated row by row:
     FEW_COLUMNS = 32        # MNIST, Linear(784, 10), batches of 64, float32: 0.8 instead of 1.1 us a sample
@@ -26,16 +28,16 @@ ctypedef struct Input:
     const double *data      # of an array or of numbers; rows side by side
     const long long *whole  # whole numbers
     Py_ssize_t width        # numbers in a row of an array
-    bint dense              # somebody reads its columns
+    bint dense              # its columns are read too
     bint forced             # for now, since a product has weights that are not finite
     bint finite             # no number of it is infinite or NaN, as far as products read it
     const Py_ssize_t *begin  # sparse rows, if not NULL: where each part of each row begins
     const int *column
     const void *value
     const int *border       # part t of a row: columns border[t] to border[t + 1]
-    bint turned             # somebody wants them column by column; for each thread, those of its parts of a GROUP:
+    bint transposed         # they are wanted column by column; for each thread, those of its parts of a GROUP:
     int *start
-    int *lane
+    int *row_of
     void *entry
     double *gradient        # where gradients by this argument go, row by row; or NULL
 
@@ -50,20 +52,20 @@ cdef class Replay:
     cdef readonly Plan plan
     cdef readonly int batch, chunk, threads
     cdef readonly int parts          # of the columns of sparse rows
-    cdef readonly bint wide
-    cdef const fs_lanes *K
+    cdef readonly bint float64
+    cdef const fs_batch *kernels
     cdef size_t size                 # of a number
     cdef list blocks                 # what is to be freed: addresses as whole numbers
-    cdef char *U
-    cdef char *UA
-    cdef char *RV
-    cdef char *RA
-    cdef char **V                    # by thread
-    cdef char **A
-    cdef char **scratch              # by thread, for one kernel at a time: a number for each lane of a chunk, or a row
+    cdef char *uniform               # uniform numbers,
+    cdef char *uniform_adjoint       # and their gradients
+    cdef char *run_value             # rows of runs
+    cdef char *run_adjoint
+    cdef char **slot_value           # by thread: [slot][row] of a chunk
+    cdef char **slot_adjoint
+    cdef char **scratch              # by thread, for one kernel at a time: a number for each row of a chunk, or a row
     #                                  of inputs and their places
     cdef double *zeros               # as many as the widest matrix has columns: a bias
-    cdef char *PB                    # ports, by chunk
+    cdef char *ports                 # by chunk
     cdef double *loss
     cdef unsigned char *status
     cdef Input *input
@@ -74,7 +76,7 @@ cdef class Replay:
     cdef unsigned char *fused        # by matrix: it takes its step where its gradient is computed
     cdef unsigned char *decayed      # by fused matrix: the program sums its squares; then its weights are
     cdef unsigned char *unfit        # by matrix: a program's own loop must not step over zeros, it is not all finite
-    cdef double *scale               # scale * what is in U,
+    cdef double *scale               # scale * what is in `uniform`,
     cdef double *keep                # the next ones keep * these ones + a step,
     cdef double *square              # and the sum of their squares is this; negative: not known
     cdef bint prepared               # for training: what is above, and `loose` and `steps`, is set
@@ -88,12 +90,12 @@ cdef class Replay:
     cdef bint ruled                  # an optimiser's rule steps here; else plain SGD
     cdef fs_rule rule
     cdef double clip_norm            # infinity: none
-    cdef char *first_kept            # what it keeps of each uniform number, in the places of `U`; NULL: nothing
+    cdef char *first_kept            # what it keeps of each uniform number, in the places of `uniform`; NULL: nothing
     cdef char *second_kept
     cdef char **state                # the room for these two, if any rule needed it
     cdef long long step              # steps that it has done
-    cdef bint uniform_missed, uniform_suspect, uniform_unsure
-    cdef bint watch                  # whether it says what is UNSURE
+    cdef bint uniform_guard_failed, uniform_may_raise, uniform_order_matters
+    cdef bint watch                  # whether it says what is ORDER_MATTERS
     cdef bint wild                   # weights are so large, or not finite
     cdef bint whole                  # all rows of the calls that add up gradients have theirs in the sum
     cdef bint first_call, last_call  # of those that add up gradients
@@ -115,7 +117,7 @@ cdef class Replay:
     cdef int paced_mode              # mode of the run before,
     cdef fs_pace pace                # and what is known of its speed
 
-    cdef int lanes_of_a_chunk(self) except -1
+    cdef int rows_of_a_chunk(self) except -1
     cdef void *block(self, size_t count, size_t size) except NULL
     cdef int reserve(self) except -1
     cdef int find_segments(self) except -1
@@ -132,4 +134,4 @@ cdef class Replay:
     cdef int copy_state(self, list places, array, char *block, bint into) except -1
 
 
-cdef const fs_lanes *kernels_of(bint wide) noexcept
+cdef const fs_batch *batch_kernels(bint float64) noexcept

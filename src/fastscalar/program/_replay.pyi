@@ -1,10 +1,15 @@
+from enum import IntFlag
+
 import numpy as np
 from typing_extensions import disjoint_base
 
 from fastscalar.engine._rules import Rule
 from fastscalar.program._plan import Plan
 
-ORDER_MATTERS: int
+class RowStatus(IntFlag):
+    GUARD_FAILED = 1
+    MAY_RAISE = 2
+    ORDER_MATTERS = 8
 
 @disjoint_base
 class Replay:
@@ -13,8 +18,8 @@ class Replay:
     chunk: int
     threads: int
     parts: int
-    wide: bool
-    def __new__(cls, plan: Plan, batch: int, wide: bool, threads: int = 1) -> Replay: ...
+    float64: bool
+    def __new__(cls, plan: Plan, batch: int, float64: bool, threads: int = 1) -> Replay: ...
     def load(self) -> None: ...
     def commit(self) -> None: ...
     def commit_gradients(self, accumulate: bool, zero: bool = False) -> None: ...

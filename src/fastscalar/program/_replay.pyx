@@ -3,22 +3,22 @@
 """Running a plan over the rows of a data set: many rows at once, forwards and backwards, without the GIL.
 
 The boundary: reads Plans (`_replay.pxd` says what is in one); of the tape it knows how to copy captured leaves in and
-out.  The arithmetic is in `kernels/lanes.c`.
+out.  The arithmetic is in `kernels/batch.c`.
 
 Contract
-1. A Replay owns a private block of memory: uniform numbers (`U`, the captured leaves first of all) and their gradients
-   (`UA`), runs of rows (`RV`, `RA`) for a batch, slots (`V`, `A`) for a chunk of each thread.
+1. A Replay owns a private block of memory: uniform numbers (the captured leaves first of all) and their gradients,
+   runs of rows for a batch, slots for a chunk of each thread.
 2. `load` copies captured leaves in, with the GIL; the runs below hold no GIL and touch nothing outside; `commit` and
    `commit_gradients` copy out, with the GIL, all or nothing.
-3. A batch is cut into chunks of a fixed number of lanes.  Whoever is free takes the next chunk; what they add up is
-   added in the order of the chunks (ports) or, for a share of the weights, by one thread over all lanes: the result
+3. A batch is cut into chunks of a fixed number of rows.  A free thread takes the next chunk; what it adds up is
+   added in the order of the chunks (ports) or, for a share of the weights, by one thread over all rows: the result
    does not depend on how many threads there are, nor on which did what.
 
 A batch:  uniform part | chunks: forward, backward | weights, in shares | uniform part backward, step
 One thread goes through it; chunks and shares are what helpers of the pool (`kernels/pool.h`) may take.  If squares of
 whole matrices are summed (an L2 term), the uniform part goes backward before the weights: see `decay`.  Weights of
-sparse rows are shared out by columns of the input, so many that each share has as many entries; who has a share turns
-these (one thread for all: 0.35 us a sample in which others wait).
+sparse rows are shared out by columns of the input, so many that each share has as many entries; who has a share
+transposes these (one thread for all: 0.35 us a sample in which others wait).
 """
 
 cimport cython
@@ -43,7 +43,7 @@ import os
 
 import numpy as np
 
-ORDER_MATTERS = UNSURE      # of the status of rows, what a plain plan is for
+
 cdef bint ALWAYS = False
 
 
@@ -86,24 +86,24 @@ if hasattr(os, "register_at_fork"):
 
 @cython.no_gc_clear
 cdef class Replay:
-    """A plan with memory to run it in: for `batch` rows at once, `wide`: of doubles, not floats."""
+    """A plan with memory to run it in: for `batch` rows at once, `float64`: of doubles, not floats."""
 
-    def __cinit__(self, Plan plan not None, int batch, bint wide, int threads=1):
+    def __cinit__(self, Plan plan not None, int batch, bint float64, int threads=1):
         self.blocks, self.held = [], []
         if threads < 1:
             raise ValueError(f"threads: expected a whole number of at least 1, got {threads}")
-        self.plan, self.wide, self.threads = plan, wide, threads
+        self.plan, self.float64, self.threads = plan, float64, threads
         self.parts = min(2 * threads, max(threads, 8)) if threads > 1 else 1
         self.paced_mode = -1
-        self.size = sizeof(double) if wide else sizeof(float)
-        self.watch = wide and not plan.plain
+        self.size = sizeof(double) if float64 else sizeof(float)
+        self.watch = float64 and not plan.plain
         name = kernel_set()
-        self.K = fs_lanes_select(name, wide)
-        if self.K == NULL:
+        self.kernels = fs_batch_select(name, float64)
+        if self.kernels == NULL:
             raise ValueError(f"kernels: this CPU has no set {name!r}")
         columns = sum([plan.runs[k].ld for k in range(plan.n_runs)])
         self.batch = max(min(batch, 16), min(batch, (1 << 26) // (16 * (1 + <long long>columns))))
-        self.chunk = self.lanes_of_a_chunk()
+        self.chunk = self.rows_of_a_chunk()
         self.reserve()
         self.find_segments()
         self.find_inputs()
@@ -112,16 +112,16 @@ cdef class Replay:
         for block in self.blocks or ():          # without any if an argument was refused
             PyMem_RawFree(<void *><size_t>block)
 
-    cdef int lanes_of_a_chunk(self) except -1:
+    cdef int rows_of_a_chunk(self) except -1:
         """So many that slots stay in the last-level cache; products want some dozen rows.
 
-        Scalar code takes longer to begin an instruction than to read a few lanes from another level: ODE of the
-        benchmarks, nanoseconds an operation and row, 16 lanes (second level) 3.3, 32 lanes 2.1, 64 1.4, 128 1.0."""
-        cdef long long lanes = (1 << 23) // max(1, (self.plan.n_slots + self.plan.n_adjoints) * <long long>self.size)
-        lanes = min(max(lanes // 16 * 16, 16), 128)
+        Scalar code takes longer to begin an instruction than to read a few rows from another level: ODE of the
+        benchmarks, nanoseconds an operation and row, 16 rows (second level) 3.3, 32 rows 2.1, 64 1.4, 128 1.0."""
+        cdef long long n_rows = (1 << 23) // max(1, (self.plan.n_slots + self.plan.n_adjoints) * <long long>self.size)
+        n_rows = min(max(n_rows // 16 * 16, 16), 128)
         if self.plan.n_products:
-            lanes = min(lanes, 32)
-        return <int>min(lanes, self.batch)
+            n_rows = min(n_rows, 32)
+        return <int>min(n_rows, self.batch)
 
     cdef void *block(self, size_t count, size_t size) except NULL:
         """Zeroed memory that begins at a multiple of 64 bytes."""
@@ -144,19 +144,19 @@ cdef class Replay:
             if p.products[k].exact:
                 room = max(room, <size_t>m.rows)
             widest = max(widest, m.ld)
-        self.U = <char *>self.block(p.n_uniform + PAD, self.size)
-        self.UA = <char *>self.block(p.n_uniform + PAD, self.size)
-        self.RV = <char *>self.block(columns * self.batch, self.size)
-        self.RA = <char *>self.block(columns * self.batch, self.size)
-        self.V = <char **>self.block(self.threads, sizeof(void *))
-        self.A = <char **>self.block(self.threads, sizeof(void *))
+        self.uniform = <char *>self.block(p.n_uniform + PAD, self.size)
+        self.uniform_adjoint = <char *>self.block(p.n_uniform + PAD, self.size)
+        self.run_value = <char *>self.block(columns * self.batch, self.size)
+        self.run_adjoint = <char *>self.block(columns * self.batch, self.size)
+        self.slot_value = <char **>self.block(self.threads, sizeof(void *))
+        self.slot_adjoint = <char **>self.block(self.threads, sizeof(void *))
         self.scratch = <char **>self.block(self.threads, sizeof(void *))
         for t in range(self.threads):
-            self.V[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
-            self.A[t] = <char *>self.block(<size_t>p.n_adjoints * self.chunk, self.size)
+            self.slot_value[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
+            self.slot_adjoint[t] = <char *>self.block(<size_t>p.n_adjoints * self.chunk, self.size)
             self.scratch[t] = <char *>self.block(max(2 * room, <size_t>self.chunk), sizeof(double))
         self.zeros = <double *>self.block(widest, sizeof(double))
-        self.PB = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
+        self.ports = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
         self.loss = <double *>self.block(self.batch, sizeof(double))
         self.status = <unsigned char *>self.block(self.batch, 1)
         self.state = <char **>self.block(2, sizeof(void *))
@@ -200,7 +200,7 @@ cdef class Replay:
                 q = &p.per_row[k]
                 if q.kind == I_PRODUCT:
                     if p.products[q.extra].whole_input == i and p.matrices[p.products[q.extra].matrix].ld > FEW_COLUMNS:
-                        self.input[i].turned = True
+                        self.input[i].transposed = True
                     if p.products[q.extra].x == p.input_run[i] and p.products[q.extra].whole_input != i:
                         self.input[i].dense = True
                 elif (q.a.kind == R_ROWS and q.a.run == p.input_run[i]) or (
@@ -226,10 +226,10 @@ cdef class Replay:
         for k in range(self.n_segments):
             s = &self.segments[k]
             source = T.value + first[s.capture] + s.offset
-            if self.wide:
-                memcpy(<double *>self.U + s.address, source, s.count * sizeof(double))
+            if self.float64:
+                memcpy(<double *>self.uniform + s.address, source, s.count * sizeof(double))
             else:
-                self.K.load_rows(<float *>self.U + s.address, s.count, &source, s.count, 1)
+                self.kernels.load_rows(<float *>self.uniform + s.address, s.count, &source, s.count, 1)
         for k in range(self.n_inputs):
             self.input[k].forced = False
         self.wild = False
@@ -239,14 +239,15 @@ cdef class Replay:
     cdef void look_at_weights(self, const Product *p) noexcept nogil:
         """Sparse rows step over zeros: 0 * inf would be lost.  A layer says that it is."""
         cdef const Matrix *m = &self.plan.matrices[p.matrix]
-        if self.watch and m.table < 0 and self.K.beyond(self.U + m.base * self.size, <Py_ssize_t>m.rows * m.ld):
+        if self.watch and m.table < 0 and self.kernels.beyond(self.uniform + m.base * self.size,
+                                                              <Py_ssize_t>m.rows * m.ld):
             self.wild = True
-        if self.watch and p.bias >= 0 and self.K.beyond(
-                self.U + self.plan.matrices[p.bias].base * self.size, self.plan.matrices[p.bias].cols):
+        if self.watch and p.bias >= 0 and self.kernels.beyond(
+                self.uniform + self.plan.matrices[p.bias].base * self.size, self.plan.matrices[p.bias].cols):
             self.wild = True
         if p.whole_input < 0 or p.skips or m.table >= 0:
             return
-        self.unfit[p.matrix] = self.K.not_finite(self.U + m.base * self.size, <Py_ssize_t>m.rows * m.ld)
+        self.unfit[p.matrix] = self.kernels.not_finite(self.uniform + m.base * self.size, <Py_ssize_t>m.rows * m.ld)
         if self.unfit[p.matrix]:
             self.input[p.whole_input].forced = True
 
@@ -263,13 +264,13 @@ cdef class Replay:
         return self.nodes
 
     cdef void put(self, int address, double value) noexcept nogil:
-        if self.wide:
-            (<double *>self.U)[address] = value
+        if self.float64:
+            (<double *>self.uniform)[address] = value
         else:
-            (<float *>self.U)[address] = <float>value
+            (<float *>self.uniform)[address] = <float>value
 
     cdef double get(self, const char *block, int address) noexcept nogil:
-        return (<double *>block)[address] if self.wide else <double>(<float *>block)[address]
+        return (<double *>block)[address] if self.float64 else <double>(<float *>block)[address]
 
     def commit(self):
         """Copy what was trained back to the leaves, and set their gradients to zero."""
@@ -286,7 +287,7 @@ cdef class Replay:
             wrote(<int>first[s.capture])         # a leaf, or an array of them: runs no Python
             for i in range(s.count):
                 if trained[s.address + i]:
-                    target[i] = self.get(self.U, s.address + i)
+                    target[i] = self.get(self.uniform, s.address + i)
         self.commit_gradients(False, True)
 
     def commit_gradients(self, bint accumulate, bint zero=False):
@@ -311,7 +312,7 @@ cdef class Replay:
                 if not trained[s.address + i]:
                     continue
                 node = <int>first[s.capture] + s.offset + <int>i
-                g = 0.0 if zero else self.get(self.UA, s.address + <int>i)
+                g = 0.0 if zero else self.get(self.uniform_adjoint, s.address + <int>i)
                 if accumulate:
                     g += T.grad[node]
                 if g != T.grad[node] or g != g:
@@ -378,9 +379,9 @@ cdef class Replay:
         cdef const int[::1] columns = column, borders = border
         cdef Input *x = &self.input[i]
         cdef size_t most = <size_t>self.threads * min(GROUP, self.batch) * x.width
-        if x.turned and x.start == NULL:
+        if x.transposed and x.start == NULL:
             x.start = <int *>self.block(self.threads * (x.width + 2), sizeof(int))
-            x.lane = <int *>self.block(most, sizeof(int))
+            x.row_of = <int *>self.block(most, sizeof(int))
             x.entry = self.block(most, self.size)
         self.held.append((begin, column, value, border))
         x.begin, x.column, x.border = &begins[0], &columns[0], &borders[0]
@@ -396,7 +397,7 @@ cdef class Replay:
         return False
 
     def shared_gradient(self, int i):
-        return self.get(self.UA, self.plan.input_address[i]) if self.plan.input_address[i] >= 0 else 0.0
+        return self.get(self.uniform_adjoint, self.plan.input_address[i]) if self.plan.input_address[i] >= 0 else 0.0
 
     # --- what takes its step at once ---
 
@@ -503,7 +504,7 @@ cdef class Replay:
                     continue
                 if not into:
                     flat[at] = self.get(block, s.address + <int>i)
-                elif self.wide:
+                elif self.float64:
                     (<double *>block)[s.address + i] = flat[at]
                 else:
                     (<float *>block)[s.address + i] = <float>flat[at]
@@ -512,7 +513,7 @@ cdef class Replay:
     # --- runs ---
 
     def values(self, rows, values, status):
-        """Forwards for some rows: their values, and what there is to say about each (MISSED, SUSPECT)."""
+        """Forwards for some rows: their values, and what there is to say about each (GUARD_FAILED, MAY_RAISE)."""
         self.go(0, rows, values, status, self.batch)
 
     def gradients(self, rows, values, status, bint arguments, bint first=True, bint last=True):
@@ -522,8 +523,8 @@ cdef class Replay:
         self.first_call, self.last_call = first, last
         self.go(ARGUMENTS if arguments else PARAMETERS, rows, values, status, self.batch)
         self.whole = (self.whole or first) and not np.asarray(status).any()
-        if last and self.whole and self.watch and self.K.not_finite(self.UA, self.plan.n_uniform):
-            np.bitwise_or(status, UNSURE, out=status)        # the rows' gradients are added up in some order
+        if last and self.whole and self.watch and self.kernels.not_finite(self.uniform_adjoint, self.plan.n_uniform):
+            np.bitwise_or(status, <int>ORDER_MATTERS, out=status)   # the rows' gradients are added up in some order
             self.whole = False
         return self.whole
 
@@ -572,14 +573,14 @@ cdef class Replay:
         if self.threads > 1:
             self.team += fs_pool_reserve(self.threads - 1)
         with nogil:
-            if self.wide:
+            if self.float64:
                 run[double](self, 0.0)
             else:
                 run[float](self, 0.0)
         return 0
 
     cdef void settle_all(self) noexcept:
-        if self.wide:
+        if self.float64:
             settle_all[double](self, 0.0)
         else:
             settle_all[float](self, 0.0)
@@ -590,9 +591,9 @@ def kernel_set():
     return K.name
 
 
-cdef const fs_lanes *kernels_of(bint wide) noexcept:
+cdef const fs_batch *batch_kernels(bint float64) noexcept:
     """The kernel set in use."""
-    return fs_lanes_select(K.name, wide)
+    return fs_batch_select(K.name, float64)
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -613,7 +614,7 @@ cdef void run(Replay r, real tag) noexcept nogil:
         r.shares = r.parts if team > 1 else 1
         if r.mode & TRAIN:
             begin_sums(r, tag)
-        memset(r.PB, 0, <size_t>r.plan.body.n_ports * chunks * sizeof(real))
+        memset(r.ports, 0, <size_t>r.plan.body.n_ports * chunks * sizeof(real))
         fs_pool_run(one_chunk, <void *>r, chunks, team)
         if (r.mode & TRAIN) != 0 and not sound(r, n):
             break
@@ -645,29 +646,29 @@ cdef void run(Replay r, real tag) noexcept nogil:
 
 cdef unsigned char uniform_status(Replay r) noexcept nogil:
     """What the uniform part says about every row."""
-    return (MISSED if r.uniform_missed else 0) | (SUSPECT if r.uniform_suspect else 0) | (
-        UNSURE if r.uniform_unsure else 0)
+    return (GUARD_FAILED if r.uniform_guard_failed else 0) | (MAY_RAISE if r.uniform_may_raise else 0) | (
+        ORDER_MATTERS if r.uniform_order_matters else 0)
 
 
 cdef void one_chunk(void *context, int thread, int c) noexcept nogil:
-    if (<Replay>context).wide:
+    if (<Replay>context).float64:
         chunk_of[double](<Replay>context, thread, c, 0.0)
     else:
         chunk_of[float](<Replay>context, thread, c, 0.0)
 
 
 cdef void chunk_of(Replay r, int thread, int c, real tag) noexcept nogil:
-    cdef int l = c * r.chunk, lanes = min(r.chunk, r.n - l)
-    forward(r, thread, l, lanes, r.rows + r.first, tag)
-    if r.mode & (PARAMETERS | ARGUMENTS) and not flagged(r, l, lanes) and not backward(
-            r, thread, c, l, lanes, r.rows + r.first, tag) and r.watch:
-        for l in range(l, l + lanes):
-            r.status[l] |= UNSURE
+    cdef int l = c * r.chunk, n_rows = min(r.chunk, r.n - l)
+    forward(r, thread, l, n_rows, r.rows + r.first, tag)
+    if r.mode & (PARAMETERS | ARGUMENTS) and not flagged(r, l, n_rows) and not backward(
+            r, thread, c, l, n_rows, r.rows + r.first, tag) and r.watch:
+        for l in range(l, l + n_rows):
+            r.status[l] |= ORDER_MATTERS
 
 
 cdef void one_share(void *context, int thread, int share) noexcept nogil:
     cdef double rate = rate_at(<Replay>context, (<Replay>context).first)
-    if (<Replay>context).wide:
+    if (<Replay>context).float64:
         update_weights[double](<Replay>context, thread, share, rate, 0.0)
     else:
         update_weights[float](<Replay>context, thread, share, rate, 0.0)
@@ -677,12 +678,12 @@ cdef double rate_at(Replay r, Py_ssize_t row) noexcept nogil:
     return r.rates[row // r.batch_rows] if r.mode & TRAIN else 0.0
 
 
-cdef bint flagged(Replay r, int first, int lanes) noexcept nogil:
+cdef bint flagged(Replay r, int first, int n_rows) noexcept nogil:
     cdef int l
-    for l in range(first, first + lanes):
+    for l in range(first, first + n_rows):
         if r.status[l]:
             return True
-    return r.uniform_missed or r.uniform_unsure
+    return r.uniform_guard_failed or r.uniform_order_matters
 
 
 cdef bint sound(Replay r, int n) noexcept nogil:
@@ -701,18 +702,18 @@ cdef void begin_sums(Replay r, real tag) noexcept nogil:
     cdef Py_ssize_t k
     if r.mode & TRAIN:
         for k in range(r.n_loose):
-            memset(<real *>r.UA + r.loose[2 * k], 0, r.loose[2 * k + 1] * sizeof(real))
+            memset(<real *>r.uniform_adjoint + r.loose[2 * k], 0, r.loose[2 * k + 1] * sizeof(real))
     elif r.mode and r.first_call:
-        memset(r.UA, 0, r.plan.body.n_uniform * sizeof(real))
+        memset(r.uniform_adjoint, 0, r.plan.body.n_uniform * sizeof(real))
     uniform_forward(r, tag)
 
 
 cdef void end_sums(Replay r, int n, const long long *rows, real tag) noexcept nogil:
-    """Add up what the chunks collected, in their order, and what is gathered, in the order of the lanes."""
+    """Add up what the chunks collected, in their order, and what is gathered, in the order of the rows."""
     cdef const Body *p = &r.plan.body
     cdef int c, k
-    cdef real *UA = <real *>r.UA
-    cdef real *port = <real *>r.PB
+    cdef real *UA = <real *>r.uniform_adjoint
+    cdef real *port = <real *>r.ports
     cdef Py_ssize_t j
     cdef const Instr *q
     for c in range((n + r.chunk - 1) // r.chunk):
@@ -740,15 +741,16 @@ cdef void end_batch(Replay r, int n, double rate, real tag) noexcept nogil:
 cdef void plain_step(Replay r, double scale, real tag) noexcept nogil:
     cdef Py_ssize_t k
     for k in range(r.n_steps):
-        r.K.add_scaled(<real *>r.U + r.steps[2 * k], scale, <real *>r.UA + r.steps[2 * k], r.steps[2 * k + 1])
+        r.kernels.add_scaled(<real *>r.uniform + r.steps[2 * k], scale, <real *>r.uniform_adjoint + r.steps[2 * k],
+                             r.steps[2 * k + 1])
 
 
 cdef void rule_step(Replay r, int n, double rate, real tag) noexcept nogil:
     """A step of an optimiser, with the mean of the gradients of n rows."""
     cdef Py_ssize_t k, at
     cdef double squares = 0.0
-    cdef real *U = <real *>r.U
-    cdef real *UA = <real *>r.UA
+    cdef real *U = <real *>r.uniform
+    cdef real *UA = <real *>r.uniform_adjoint
     cdef real *first
     cdef real *second
     at_step(&r.rule, <double>r.step, rate, 1.0 / n)

@@ -21,29 +21,29 @@ cdef inline int place(const Ref *a, int k) noexcept nogil:
     return a.index[k] if a.index != NULL else a.start + k * a.step
 
 
-cdef inline real *rows_of(Replay r, char *block, int run, int lane, real tag) noexcept nogil:
-    return <real *>block + r.plan.body.runs[run].base * r.batch + <Py_ssize_t>lane * r.plan.body.runs[run].ld
+cdef inline real *rows_of(Replay r, char *block, int run, int row, real tag) noexcept nogil:
+    return <real *>block + r.plan.body.runs[run].base * r.batch + <Py_ssize_t>row * r.plan.body.runs[run].ld
 
 
 cdef inline real input_of(Replay r, const Product *p, int l, int j, const long long *rows, real tag) noexcept nogil:
-    """Number j that lane l of the batch has for a product, wherever it lies."""
+    """Number j that row l of the batch has for a product, wherever it lies."""
     cdef const Input *x
     if p.whole_input >= 0:
         x = &r.input[p.whole_input]
         return <real>x.data[rows[l] * x.width + j]
-    return rows_of(r, r.RV, p.x, l, tag)[p.first + j]
+    return rows_of(r, r.run_value, p.x, l, tag)[p.first + j]
 
 
 cdef inline bint has_sparse(Replay r, const Product *p) noexcept nogil:
     return p.whole_input >= 0 and r.input[p.whole_input].begin != NULL and not r.unfit[p.matrix]
 
 
-cdef inline void find_rows(Replay r, const Input *x, const long long *rows, int lanes, int part, int parts,
+cdef inline void find_rows(Replay r, const Input *x, const long long *rows, int n_rows, int part, int parts,
                            const int **column, const void **value, int *count) noexcept nogil:
-    """Sparse rows, or some parts of them, of some lanes."""
+    """Sparse rows, or some parts of them, of some rows."""
     cdef int l
     cdef Py_ssize_t first, stop
-    for l in range(lanes):
+    for l in range(n_rows):
         first, stop = x.begin[rows[l] * r.parts + part], x.begin[rows[l] * r.parts + part + parts]
         column[l] = x.column + first
         value[l] = <const char *>x.value + <size_t>first * r.size
@@ -58,22 +58,22 @@ cdef inline void uniform_forward(Replay r, real tag) noexcept nogil:
     cdef const Instr *q
     cdef const Matrix *m
     cdef const Guard *guard
-    cdef real *U = <real *>r.U
+    cdef real *U = <real *>r.uniform
     cdef const int *table
-    r.uniform_missed = r.uniform_suspect = False
-    r.uniform_unsure = r.wild
+    r.uniform_guard_failed = r.uniform_may_raise = False
+    r.uniform_order_matters = r.wild
     for k in range(p.n_uniform_instr):
         q = &p.uniform[k]
         if q.kind == I_SUM:
             U[q.out] = <real>uniform_sum(r, q, tag)
         else:
             elements_forward(r, q, U, U, 1, True, tag)
-        if q.raises and r.K.not_finite(U + q.out, q.n) and any_error(r, q, U, U, 1, 0, True, tag):
-            r.uniform_suspect = True
-        if r.watch and (r.K.beyond(U + q.out, q.n) or (q.steep and steep_lane(r, q, U, U, 1, 0, True, tag))):
-            r.uniform_unsure = True
+        if q.raises and r.kernels.not_finite(U + q.out, q.n) and any_error(r, q, U, U, 1, 0, True, tag):
+            r.uniform_may_raise = True
+        if r.watch and (r.kernels.beyond(U + q.out, q.n) or (q.steep and steep_elements(r, q, U, U, 1, 0, True, tag))):
+            r.uniform_order_matters = True
     if r.watch and not r.mode & TRAIN and wild_terms(r, U, tag):
-        r.uniform_unsure = True
+        r.uniform_order_matters = True
     for k in range(p.n_matrices):
         m = &p.matrices[k]
         if m.table >= 0:
@@ -83,18 +83,18 @@ cdef inline void uniform_forward(Replay r, real tag) noexcept nogil:
                     U[m.base + i * m.ld + j] = U[table[i * m.cols + j]]
     for k in range(r.plan.n_products):
         m = &p.matrices[p.products[k].matrix]
-        if m.table >= 0 and r.watch and not r.mode & TRAIN and r.K.beyond(U + m.base, <Py_ssize_t>m.rows * m.ld):
-            r.uniform_unsure = True
+        if m.table >= 0 and r.watch and not r.mode & TRAIN and r.kernels.beyond(U + m.base, <Py_ssize_t>m.rows * m.ld):
+            r.uniform_order_matters = True
         if p.matrices[p.products[k].matrix].table >= 0 and p.products[k].whole_input >= 0 and not p.products[k].skips:
             m = &p.matrices[p.products[k].matrix]
-            r.unfit[p.products[k].matrix] = r.K.not_finite(U + m.base, <Py_ssize_t>m.rows * m.ld)
+            r.unfit[p.products[k].matrix] = r.kernels.not_finite(U + m.base, <Py_ssize_t>m.rows * m.ld)
             if r.unfit[p.products[k].matrix]:
                 r.input[p.products[k].whole_input].forced = True
     for k in range(p.n_guards):
         guard = &p.guards[k]
         if guard.kind != R_SLOTS and guard.other != R_SLOTS:
             if not holds(guard, U[guard.p], U[guard.q] if guard.other == R_UNIFORM else 0.0, <real>guard.value):
-                r.uniform_missed = True
+                r.uniform_guard_failed = True
 
 
 cdef inline bint wild_terms(Replay r, const real *U, real tag) noexcept nogil:
@@ -103,8 +103,8 @@ cdef inline bint wild_terms(Replay r, const real *U, real tag) noexcept nogil:
     cdef const Term *t
     for k in range(r.plan.n_terms):
         t = &r.plan.body.terms[k]
-        if (t.p_kind == R_UNIFORM and r.K.beyond(U + t.p, t.count)) or (
-                t.q_kind == R_UNIFORM and t.q != t.p and r.K.beyond(U + t.q, t.count)):
+        if (t.p_kind == R_UNIFORM and r.kernels.beyond(U + t.p, t.count)) or (
+                t.q_kind == R_UNIFORM and t.q != t.p and r.kernels.beyond(U + t.q, t.count)):
             return True
     return False
 
@@ -132,16 +132,16 @@ cdef inline bint holds(const Guard *g, double x, double y, double value) noexcep
 
 cdef inline double sum_of_squares(Replay r, int k, real tag) noexcept nogil:
     cdef const Matrix *m = &r.plan.body.matrices[k]
-    cdef const real *w = <real *>r.U + m.base
+    cdef const real *w = <real *>r.uniform + m.base
     if not r.square[k] >= 0.0:
-        r.square[k] = r.scale[k] * r.scale[k] * r.K.dot(w, w, <Py_ssize_t>m.rows * m.ld)
+        r.square[k] = r.scale[k] * r.scale[k] * r.kernels.dot(w, w, <Py_ssize_t>m.rows * m.ld)
     return r.square[k]
 
 
 cdef inline double uniform_sum(Replay r, const Instr *q, real tag) noexcept nogil:
     cdef const Sum *s = &r.plan.body.sums[q.extra]
     cdef const Term *t
-    cdef real *U = <real *>r.U
+    cdef real *U = <real *>r.uniform
     cdef double total = 0.0 if s.zero else -0.0
     cdef int k
     for k in range(s.first, s.stop):
@@ -149,79 +149,80 @@ cdef inline double uniform_sum(Replay r, const Instr *q, real tag) noexcept nogi
         if t.matrix >= 0 and r.mode & TRAIN and r.decayed[t.matrix]:
             total += t.sign * sum_of_squares(r, t.matrix, tag)
         elif t.q_kind == R_NONE:
-            total += t.sign * (r.K.sum(U + t.p, t.count) if t.count > 1 else <double>U[t.p])
+            total += t.sign * (r.kernels.sum(U + t.p, t.count) if t.count > 1 else <double>U[t.p])
         else:
-            total += t.sign * (r.K.dot(U + t.p, U + t.q, t.count) if t.count > 1 else <double>U[t.p] * U[t.q])
+            total += t.sign * (r.kernels.dot(U + t.p, U + t.q, t.count) if t.count > 1 else <double>U[t.p] * U[t.q])
     return total
 
 
-cdef inline void forward(Replay r, int thread, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const long long *rows,
+                         real tag) noexcept nogil:
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
     cdef int l
     cdef const Instr *q
-    cdef real *V = <real *>r.V[thread]
-    cdef real *U = <real *>r.U
+    cdef real *V = <real *>r.slot_value[thread]
+    cdef real *U = <real *>r.uniform
     cdef const Input *x
     cdef const real *v
-    memset(r.status + l0, 0, lanes)
+    memset(r.status + first_row, 0, n_rows)
     for l in range(r.n_inputs):
         x = &r.input[l]
         if p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
-            load_input(r, l, l0, lanes, rows, tag)
+            load_input(r, l, first_row, n_rows, rows, tag)
     for k in range(p.n_per_row):
         q = &p.per_row[k]
         if q.kind == I_ELEMENTS or q.kind == I_SUM:
             if q.kind == I_SUM:
-                sum_forward(r, q, V, U, lanes, tag)
+                sum_forward(r, q, V, U, n_rows, tag)
             else:
-                elements_forward(r, q, V, U, lanes, False, tag)
-            if q.raises and r.K.not_finite(V + <Py_ssize_t>q.out * lanes, <Py_ssize_t>q.n * lanes):
-                for l in range(lanes):
-                    if any_error(r, q, V, U, lanes, l, False, tag):
-                        r.status[l0 + l] |= SUSPECT
+                elements_forward(r, q, V, U, n_rows, False, tag)
+            if q.raises and r.kernels.not_finite(V + <Py_ssize_t>q.out * n_rows, <Py_ssize_t>q.n * n_rows):
+                for l in range(n_rows):
+                    if any_error(r, q, V, U, n_rows, l, False, tag):
+                        r.status[first_row + l] |= MAY_RAISE
             if q.steep and r.watch:
-                for l in range(lanes):
-                    if steep_lane(r, q, V, U, lanes, l, False, tag):
-                        r.status[l0 + l] |= UNSURE
+                for l in range(n_rows):
+                    if steep_elements(r, q, V, U, n_rows, l, False, tag):
+                        r.status[first_row + l] |= ORDER_MATTERS
         elif q.kind == I_ROWS:
-            rows_forward(r, q, l0, lanes, tag)
+            rows_forward(r, q, first_row, n_rows, tag)
             if q.steep and r.watch:
-                for l in range(l0, l0 + lanes):
+                for l in range(first_row, first_row + n_rows):
                     if steep_row(r, q, l, tag):
-                        r.status[l] |= UNSURE
+                        r.status[l] |= ORDER_MATTERS
         elif q.kind == I_PRODUCT:
-            product_forward(r, q, thread, l0, lanes, rows, tag)
+            product_forward(r, q, thread, first_row, n_rows, rows, tag)
         elif q.kind == I_NUMBER:
             x = &r.input[q.extra]
-            for l in range(lanes):
-                V[<Py_ssize_t>q.out * lanes + l] = <real>(
-                    x.whole[rows[l0 + l]] if x.whole != NULL else x.data[rows[l0 + l]])
+            for l in range(n_rows):
+                V[<Py_ssize_t>q.out * n_rows + l] = <real>(
+                    x.whole[rows[first_row + l]] if x.whole != NULL else x.data[rows[first_row + l]])
         elif q.kind == I_UNPACK:
-            unpack(r, q, rows_of(r, r.RV, q.a.run, l0, tag), V, lanes, tag)
+            unpack(r, q, rows_of(r, r.run_value, q.a.run, first_row, tag), V, n_rows, tag)
         elif q.kind == I_PACK:
-            pack(r, q, V, U, l0, lanes, tag)
+            pack(r, q, V, U, first_row, n_rows, tag)
         elif q.kind == I_WHERE:
-            where_forward(r, q, V, U, lanes, tag)
+            where_forward(r, q, V, U, n_rows, tag)
         elif q.kind == I_BEST:
-            best_forward(r, q, V, U, l0, lanes, tag)
+            best_forward(r, q, V, U, first_row, n_rows, tag)
         elif q.kind == I_GATHER:
-            gather_forward(r, q, V, l0, lanes, rows, tag)
+            gather_forward(r, q, V, first_row, n_rows, rows, tag)
         else:
-            loss_forward(r, q, thread, l0, lanes, rows, tag)
+            loss_forward(r, q, thread, first_row, n_rows, rows, tag)
     if p.result_kind == R_SLOTS:
-        v = V + <Py_ssize_t>p.result * lanes
-        for l in range(lanes):
-            r.loss[l0 + l] = v[l]
+        v = V + <Py_ssize_t>p.result * n_rows
+        for l in range(n_rows):
+            r.loss[first_row + l] = v[l]
     else:
-        for l in range(lanes):
-            r.loss[l0 + l] = U[p.result]
+        for l in range(n_rows):
+            r.loss[first_row + l] = U[p.result]
     if r.watch:
-        watch_chunk(r, V, l0, lanes, rows, tag)
-    check_guards(r, V, U, <real *>r.scratch[thread], l0, lanes, tag)
+        watch_chunk(r, V, first_row, n_rows, rows, tag)
+    check_guards(r, V, U, <real *>r.scratch[thread], first_row, n_rows, tag)
 
 
-cdef inline void watch_chunk(Replay r, const real *V, int l0, int lanes, const long long *rows,
+cdef inline void watch_chunk(Replay r, const real *V, int first_row, int n_rows, const long long *rows,
                              real tag) noexcept nogil:
     """Marks the rows in which something that was computed, or that a product reads, is NaN or so large that in another
     order of additions it might be infinite: sums are fused and reordered here, and equal operations done once."""
@@ -230,41 +231,41 @@ cdef inline void watch_chunk(Replay r, const real *V, int l0, int lanes, const l
     cdef int l
     cdef const real *v
     cdef const Input *x
-    if r.K.beyond(V, <Py_ssize_t>p.n_slots * lanes):
+    if r.kernels.beyond(V, <Py_ssize_t>p.n_slots * n_rows):
         for k in range(p.n_slots):
-            v = V + k * lanes
-            if r.K.beyond(v, lanes):
-                for l in range(lanes):
-                    if r.K.beyond(v + l, 1):
-                        r.status[l0 + l] |= UNSURE
+            v = V + k * n_rows
+            if r.kernels.beyond(v, n_rows):
+                for l in range(n_rows):
+                    if r.kernels.beyond(v + l, 1):
+                        r.status[first_row + l] |= ORDER_MATTERS
     for k in range(p.n_per_row):
         if p.per_row[k].run < 0 or p.per_row[k].kind == I_PACK:      # what is packed lies in slots
             continue
-        v = rows_of(r, r.RV, p.per_row[k].run, l0, tag)
-        if r.K.beyond(v, <Py_ssize_t>p.runs[p.per_row[k].run].ld * lanes):
-            for l in range(lanes):
-                if r.K.beyond(v + <Py_ssize_t>l * p.runs[p.per_row[k].run].ld, p.per_row[k].n):
-                    r.status[l0 + l] |= UNSURE
+        v = rows_of(r, r.run_value, p.per_row[k].run, first_row, tag)
+        if r.kernels.beyond(v, <Py_ssize_t>p.runs[p.per_row[k].run].ld * n_rows):
+            for l in range(n_rows):
+                if r.kernels.beyond(v + <Py_ssize_t>l * p.runs[p.per_row[k].run].ld, p.per_row[k].n):
+                    r.status[first_row + l] |= ORDER_MATTERS
     for k in range(r.plan.n_products):
         if p.products[k].whole_input < 0 or r.input[p.products[k].whole_input].finite:
             continue
         x = &r.input[p.products[k].whole_input]
-        for l in range(lanes):
-            if r.K.beyond(x.data + rows[l0 + l] * x.width, x.width):         # doubles, as it is wide
-                r.status[l0 + l] |= UNSURE
+        for l in range(n_rows):
+            if r.kernels.beyond(x.data + rows[first_row + l] * x.width, x.width):         # doubles, as they are here
+                r.status[first_row + l] |= ORDER_MATTERS
 
 
-cdef inline bint steep_lane(Replay r, const Instr *q, const real *V, const real *U, int lanes, int l, bint uniform,
-                            real tag) noexcept nogil:
-    """Whether a slope of an instruction's operations is not finite in lane l."""
+cdef inline bint steep_elements(Replay r, const Instr *q, const real *V, const real *U, int n_rows, int l, bint uniform,
+                                real tag) noexcept nogil:
+    """Whether a slope of an instruction's operations is not finite in row l."""
     cdef bint va = is_vector(&q.a, uniform), vb = is_vector(&q.b, uniform)
     cdef int k
     cdef double x, y = 0.0
     for k in range(q.n):
-        x = V[<Py_ssize_t>place(&q.a, k) * lanes + l] if va else U[place(&q.a, k)]
+        x = V[<Py_ssize_t>place(&q.a, k) * n_rows + l] if va else U[place(&q.a, k)]
         if q.b.kind != R_NONE:
-            y = V[<Py_ssize_t>place(&q.b, k) * lanes + l] if vb else U[place(&q.b, k)]
-        if is_steep_at(q.code, x, y, V[<Py_ssize_t>(q.out + k) * lanes + l]):
+            y = V[<Py_ssize_t>place(&q.b, k) * n_rows + l] if vb else U[place(&q.b, k)]
+        if is_steep_at(q.code, x, y, V[<Py_ssize_t>(q.out + k) * n_rows + l]):
             return True
     return False
 
@@ -272,9 +273,9 @@ cdef inline bint steep_lane(Replay r, const Instr *q, const real *V, const real 
 cdef inline bint steep_row(Replay r, const Instr *q, int l, real tag) noexcept nogil:
     """The same of an operation on the columns of a run."""
     cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
-    cdef const real *a = rows_of(r, r.RV, q.a.run, l, tag) if ra else <real *>r.U + q.a.start
-    cdef const real *b = rows_of(r, r.RV, q.b.run, l, tag) if rb else <real *>r.U + q.b.start
-    cdef const real *v = rows_of(r, r.RV, q.run, l, tag)
+    cdef const real *a = rows_of(r, r.run_value, q.a.run, l, tag) if ra else <real *>r.uniform + q.a.start
+    cdef const real *b = rows_of(r, r.run_value, q.b.run, l, tag) if rb else <real *>r.uniform + q.b.start
+    cdef const real *v = rows_of(r, r.run_value, q.run, l, tag)
     cdef int k
     for k in range(q.n):
         if is_steep_at(q.code, a[k if ra or q.a.step else 0],
@@ -290,16 +291,17 @@ cdef inline bint is_steep_at(int code, double x, double y, double v) noexcept no
     return not isfinite(f.da(x, y, v)) or not isfinite(f.db(x, y, v))
 
 
-cdef inline void load_input(Replay r, int i, int l0, int lanes, const long long *rows, real tag) noexcept nogil:
+cdef inline void load_input(Replay r, int i, int first_row, int n_rows, const long long *rows, real tag) noexcept nogil:
     """Rows of the data as numbers of our type, some at a time."""
     cdef Rows16 row
     cdef const Input *x = &r.input[i]
     cdef int run = r.plan.body.run_of_input[i], l = 0, k, n
-    while l < lanes:
-        n = min(16, lanes - l)
+    while l < n_rows:
+        n = min(16, n_rows - l)
         for k in range(n):
-            row[k] = x.data + rows[l0 + l + k] * x.width
-        r.K.load_rows(rows_of(r, r.RV, run, l0 + l, tag), r.plan.body.runs[run].ld, row, <int>x.width, n)
+            row[k] = x.data + rows[first_row + l + k] * x.width
+        r.kernels.load_rows(rows_of(r, r.run_value, run, first_row + l, tag), r.plan.body.runs[run].ld, row,
+                            <int>x.width, n)
         l += n
 
 
@@ -310,9 +312,9 @@ cdef inline bint is_failure(int code, double x, double y, double v) noexcept nog
     return isfinite(x) if code == X_SQUARE else is_error(code, x, y, v)
 
 
-cdef inline bint any_error(Replay r, const Instr *q, const real *V, const real *U, int lanes, int l, bint uniform,
+cdef inline bint any_error(Replay r, const Instr *q, const real *V, const real *U, int n_rows, int l, bint uniform,
                            real tag) noexcept nogil:
-    """Whether one of the operations of an instruction raises, or of a sum's squares might, in lane l."""
+    """Whether one of the operations of an instruction raises, or of a sum's squares might, in row l."""
     cdef bint va = is_vector(&q.a, uniform), vb = is_vector(&q.b, uniform)
     cdef const Sum *s
     cdef const Term *t
@@ -325,22 +327,22 @@ cdef inline bint any_error(Replay r, const Instr *q, const real *V, const real *
             if t.q_kind != R_NONE and t.p == t.q and t.p_kind == t.q_kind:
                 if t.count > 1:
                     return True
-                x = V[<Py_ssize_t>t.p * lanes + l] if t.p_kind == R_SLOTS else U[t.p]
+                x = V[<Py_ssize_t>t.p * n_rows + l] if t.p_kind == R_SLOTS else U[t.p]
                 if isfinite(x) and not isfinite(<double><real>(x * x)):
                     return True
         return False
     for k in range(q.n):
-        x = V[<Py_ssize_t>place(&q.a, k) * lanes + l] if va else U[place(&q.a, k)]
+        x = V[<Py_ssize_t>place(&q.a, k) * n_rows + l] if va else U[place(&q.a, k)]
         if q.b.kind != R_NONE:
-            y = V[<Py_ssize_t>place(&q.b, k) * lanes + l] if vb else U[place(&q.b, k)]
-        if is_failure(q.code, x, y, V[<Py_ssize_t>(q.out + k) * lanes + l]):
+            y = V[<Py_ssize_t>place(&q.b, k) * n_rows + l] if vb else U[place(&q.b, k)]
+        if is_failure(q.code, x, y, V[<Py_ssize_t>(q.out + k) * n_rows + l]):
             return True
     return False
 
 
-cdef inline void check_guards(Replay r, const real *V, const real *U, real *room, int l0, int lanes,
+cdef inline void check_guards(Replay r, const real *V, const real *U, real *room, int first_row, int n_rows,
                               real tag) noexcept nogil:
-    """Comparisons of all lanes at once, and one by one only if some come out otherwise."""
+    """Comparisons of all rows at once, and one by one only if some come out otherwise."""
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
     cdef int l, ones
@@ -352,17 +354,17 @@ cdef inline void check_guards(Replay r, const real *V, const real *U, real *room
         g = &p.guards[k]
         if g.kind != R_SLOTS and g.other != R_SLOTS:
             continue
-        x = V + <Py_ssize_t>g.p * lanes if g.kind == R_SLOTS else U + g.p
-        y = V + <Py_ssize_t>g.q * lanes if g.other == R_SLOTS else U + g.q
+        x = V + <Py_ssize_t>g.p * n_rows if g.kind == R_SLOTS else U + g.p
+        y = V + <Py_ssize_t>g.q * n_rows if g.other == R_SLOTS else U + g.q
         if g.op <= 5:
             ones = (g.kind != R_SLOTS) | (g.other != R_SLOTS) << 1 | 12
-            r.K.where(g.op, ones, room, x, y, &yes, &no, lanes)
-            if r.K.sum(room, lanes) == (lanes if g.value != 0.0 else 0):
+            r.kernels.where(g.op, ones, room, x, y, &yes, &no, n_rows)
+            if r.kernels.sum(room, n_rows) == (n_rows if g.value != 0.0 else 0):
                 continue
-        for l in range(lanes):
+        for l in range(n_rows):
             if not holds(g, x[l if g.kind == R_SLOTS else 0],
                          0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0], <real>g.value):
-                r.status[l0 + l] |= MISSED
+                r.status[first_row + l] |= GUARD_FAILED
 
 
 cdef inline void apply(Replay r, const Instr *q, int mode, real *out, const real *a, const real *b, Py_ssize_t n,
@@ -373,9 +375,9 @@ cdef inline void apply(Replay r, const Instr *q, int mode, real *out, const real
     cdef bint one_a = mode == FS_A_IS_ONE, one_b = mode == FS_B_IS_ONE
     if q.op >= 0:
         if q.b.kind == R_NONE:
-            r.K.unary(q.op, out, a, n)
+            r.kernels.unary(q.op, out, a, n)
         else:
-            r.K.binary(q.op, mode, out, a, b, n)
+            r.kernels.binary(q.op, mode, out, a, b, n)
     elif q.code == X_COPY:
         memcpy(out, a, n * sizeof(real))
     else:
@@ -399,9 +401,9 @@ cdef inline void apply_backward(Replay r, const Instr *q, int mode, real *da, re
         return
     if q.op >= 0 and not masked:
         if q.b.kind != R_NONE:
-            r.K.binary_backward(q.op, mode, da, db, a, b, v, g, n)
+            r.kernels.binary_backward(q.op, mode, da, db, a, b, v, g, n)
         elif da != NULL:
-            r.K.unary_backward(q.op, da, a, v, g, n)
+            r.kernels.unary_backward(q.op, da, a, v, g, n)
         return
     f = row(q.code)
     for k in range(n):
@@ -422,7 +424,7 @@ cdef inline void apply_backward(Replay r, const Instr *q, int mode, real *da, re
 
 
 cdef inline bint is_vector(const Ref *a, bint uniform) noexcept nogil:
-    """Whether an operand has a number for each lane (all have, in the uniform part)."""
+    """Whether an operand has a number for each row (all have, in the uniform part)."""
     return a.kind == R_SLOTS or uniform
 
 
@@ -435,42 +437,42 @@ cdef inline bint is_flat(const Ref *a, int n, bint uniform) noexcept nogil:
     return a.step == 1 if is_vector(a, uniform) else a.step == 0
 
 
-cdef inline int mode_of_one_lane(const Instr *q) noexcept nogil:
-    """Of operations on one lane, all at once: an operand that all share is one number then; -1: one by one."""
+cdef inline int mode_of_one_row(const Instr *q) noexcept nogil:
+    """Of operations on one row, all at once: an operand that all share is one number then; -1: one by one."""
     cdef bint one_a = q.a.step == 0, one_b = q.b.kind != R_NONE and q.b.step == 0
     if q.n == 1 or q.a.index != NULL or q.b.index != NULL or (one_a and (one_b or q.b.kind == R_NONE)):
         return -1
     return FS_A_IS_ONE if one_a else FS_B_IS_ONE if one_b else FS_VECTORS
 
 
-cdef inline void elements_forward(Replay r, const Instr *q, real *V, real *U, int lanes, bint uniform,
+cdef inline void elements_forward(Replay r, const Instr *q, real *V, real *U, int n_rows, bint uniform,
                                   real tag) noexcept nogil:
     cdef bint va = is_vector(&q.a, uniform), vb = q.b.kind == R_NONE or is_vector(&q.b, uniform)
     cdef int mode = FS_VECTORS if va and vb else FS_B_IS_ONE if va else FS_A_IS_ONE
     cdef Py_ssize_t k
-    cdef real *out = V + <Py_ssize_t>q.out * lanes
+    cdef real *out = V + <Py_ssize_t>q.out * n_rows
     cdef const real *a
     cdef const real *b = NULL
-    cdef int together = mode_of_one_lane(q) if lanes == 1 else -1
+    cdef int together = mode_of_one_row(q) if n_rows == 1 else -1
     if together >= 0:
         mode = together
     if together >= 0 or (is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform)):
-        a = V + <Py_ssize_t>place(&q.a, 0) * lanes if va else U + place(&q.a, 0)
+        a = V + <Py_ssize_t>place(&q.a, 0) * n_rows if va else U + place(&q.a, 0)
         if q.b.kind != R_NONE:
-            b = V + <Py_ssize_t>place(&q.b, 0) * lanes if vb else U + place(&q.b, 0)
-        apply(r, q, mode, out, a, b, <Py_ssize_t>q.n * lanes, tag)
+            b = V + <Py_ssize_t>place(&q.b, 0) * n_rows if vb else U + place(&q.b, 0)
+        apply(r, q, mode, out, a, b, <Py_ssize_t>q.n * n_rows, tag)
         return
     for k in range(q.n):
-        a = V + <Py_ssize_t>place(&q.a, <int>k) * lanes if va else U + place(&q.a, <int>k)
+        a = V + <Py_ssize_t>place(&q.a, <int>k) * n_rows if va else U + place(&q.a, <int>k)
         if q.b.kind != R_NONE:
-            b = V + <Py_ssize_t>place(&q.b, <int>k) * lanes if vb else U + place(&q.b, <int>k)
-        apply(r, q, mode, out + k * lanes, a, b, lanes, tag)
+            b = V + <Py_ssize_t>place(&q.b, <int>k) * n_rows if vb else U + place(&q.b, <int>k)
+        apply(r, q, mode, out + k * n_rows, a, b, n_rows, tag)
 
 
-cdef inline void rows_forward(Replay r, const Instr *q, int l0, int lanes, real tag) noexcept nogil:
+cdef inline void rows_forward(Replay r, const Instr *q, int first_row, int n_rows, real tag) noexcept nogil:
     """An operation on whole runs; an operand may be n uniform numbers, or one."""
     cdef const Run *out = &r.plan.body.runs[q.run]
-    cdef real *U = <real *>r.U
+    cdef real *U = <real *>r.uniform
     cdef bint ra = q.a.kind == R_ROWS, rb = q.b.kind == R_ROWS
     cdef bint one_a = not ra and q.a.step == 0, one_b = q.b.kind == R_UNIFORM and q.b.step == 0
     cdef int mode = FS_A_IS_ONE if one_a else FS_B_IS_ONE if one_b else FS_VECTORS, l, k
@@ -479,57 +481,57 @@ cdef inline void rows_forward(Replay r, const Instr *q, int l0, int lanes, real 
     cdef const real *v
     cdef bint flat = out.ld == q.n and (ra or one_a) and (rb or one_b or q.b.kind == R_NONE)
     if flat and (not ra or r.plan.body.runs[q.a.run].ld == q.n) and (not rb or r.plan.body.runs[q.b.run].ld == q.n):
-        a = rows_of(r, r.RV, q.a.run, l0, tag) if ra else U + q.a.start
-        b = rows_of(r, r.RV, q.b.run, l0, tag) if rb else U + q.b.start
-        apply(r, q, mode, rows_of(r, r.RV, q.run, l0, tag), a, b, <Py_ssize_t>q.n * lanes, tag)
+        a = rows_of(r, r.run_value, q.a.run, first_row, tag) if ra else U + q.a.start
+        b = rows_of(r, r.run_value, q.b.run, first_row, tag) if rb else U + q.b.start
+        apply(r, q, mode, rows_of(r, r.run_value, q.run, first_row, tag), a, b, <Py_ssize_t>q.n * n_rows, tag)
     else:
-        for l in range(l0, l0 + lanes):
-            a = rows_of(r, r.RV, q.a.run, l, tag) if ra else U + q.a.start
-            b = rows_of(r, r.RV, q.b.run, l, tag) if rb else U + q.b.start
-            apply(r, q, mode, rows_of(r, r.RV, q.run, l, tag), a, b, q.n, tag)
+        for l in range(first_row, first_row + n_rows):
+            a = rows_of(r, r.run_value, q.a.run, l, tag) if ra else U + q.a.start
+            b = rows_of(r, r.run_value, q.b.run, l, tag) if rb else U + q.b.start
+            apply(r, q, mode, rows_of(r, r.run_value, q.run, l, tag), a, b, q.n, tag)
     if q.raises:
-        for l in range(l0, l0 + lanes):
-            v = rows_of(r, r.RV, q.run, l, tag)
-            if not r.K.not_finite(v, q.n):
+        for l in range(first_row, first_row + n_rows):
+            v = rows_of(r, r.run_value, q.run, l, tag)
+            if not r.kernels.not_finite(v, q.n):
                 continue
-            a = rows_of(r, r.RV, q.a.run, l, tag) if ra else U + q.a.start
-            b = rows_of(r, r.RV, q.b.run, l, tag) if rb else U + q.b.start
+            a = rows_of(r, r.run_value, q.a.run, l, tag) if ra else U + q.a.start
+            b = rows_of(r, r.run_value, q.b.run, l, tag) if rb else U + q.b.start
             for k in range(q.n):
                 if is_failure(q.code, a[0 if one_a else k], 0.0 if q.b.kind == R_NONE else b[0 if one_b else k], v[k]):
-                    r.status[l] |= SUSPECT
+                    r.status[l] |= MAY_RAISE
 
 
-cdef inline void sum_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
+cdef inline void sum_forward(Replay r, const Instr *q, real *V, real *U, int n_rows, real tag) noexcept nogil:
     cdef const Sum *s = &r.plan.body.sums[q.extra]
     cdef const Term *t
-    cdef real *out = V + <Py_ssize_t>q.out * lanes
+    cdef real *out = V + <Py_ssize_t>q.out * n_rows
     cdef double number = 0.0 if s.zero else -0.0     # what leaves every x + number as it is
     cdef int k, l
     for k in range(s.first, s.stop):
         t = &r.plan.body.terms[k]
         if t.p_kind == R_UNIFORM and t.q_kind != R_SLOTS:
             number += t.sign * <double>U[t.p] * (<double>U[t.q] if t.q_kind == R_UNIFORM else 1.0)
-    for l in range(lanes):
+    for l in range(n_rows):
         out[l] = <real>number
     for k in range(s.first, s.stop):
         t = &r.plan.body.terms[k]
         if t.p_kind == R_UNIFORM and t.q_kind != R_SLOTS:
             continue
         elif t.q_kind == R_NONE:
-            if lanes == 1:
+            if n_rows == 1:
                 out[0] += t.sign * V[t.p]
             elif t.sign > 0:
-                r.K.add(out, V + <Py_ssize_t>t.p * lanes, lanes)
+                r.kernels.add(out, V + <Py_ssize_t>t.p * n_rows, n_rows)
             else:
-                r.K.add_scaled(out, -1.0, V + <Py_ssize_t>t.p * lanes, lanes)
+                r.kernels.add_scaled(out, -1.0, V + <Py_ssize_t>t.p * n_rows, n_rows)
         elif t.p_kind == R_UNIFORM:
-            r.K.add_scaled(out, t.sign * <double>U[t.p], V + <Py_ssize_t>t.q * lanes, lanes)
+            r.kernels.add_scaled(out, t.sign * <double>U[t.p], V + <Py_ssize_t>t.q * n_rows, n_rows)
         elif t.q_kind == R_UNIFORM:
-            r.K.add_scaled(out, t.sign * <double>U[t.q], V + <Py_ssize_t>t.p * lanes, lanes)
+            r.kernels.add_scaled(out, t.sign * <double>U[t.q], V + <Py_ssize_t>t.p * n_rows, n_rows)
         elif t.sign > 0:
-            r.K.add_product(out, V + <Py_ssize_t>t.p * lanes, V + <Py_ssize_t>t.q * lanes, lanes)
+            r.kernels.add_product(out, V + <Py_ssize_t>t.p * n_rows, V + <Py_ssize_t>t.q * n_rows, n_rows)
         else:
-            subtract_product(out, V + <Py_ssize_t>t.p * lanes, V + <Py_ssize_t>t.q * lanes, lanes)
+            subtract_product(out, V + <Py_ssize_t>t.p * n_rows, V + <Py_ssize_t>t.q * n_rows, n_rows)
 
 
 cdef inline void subtract_product(real *y, const real *a, const real *b, int n) noexcept nogil:
@@ -538,120 +540,121 @@ cdef inline void subtract_product(real *y, const real *a, const real *b, int n) 
         y[k] -= a[k] * b[k]
 
 
-cdef inline void product_forward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
+cdef inline void product_forward(Replay r, const Instr *q, int thread, int first_row, int n_rows, const long long *rows,
                                  real tag) noexcept nogil:
     cdef const Product *p = &r.plan.body.products[q.extra]
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
-    cdef const real *w = <real *>r.U + m.base
-    cdef const real *bias = <real *>r.U + r.plan.body.matrices[p.bias].base if p.bias >= 0 else NULL
-    cdef const real *x = rows_of(r, r.RV, p.x, l0, tag) + p.first
-    cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
+    cdef const real *w = <real *>r.uniform + m.base
+    cdef const real *bias = <real *>r.uniform + r.plan.body.matrices[p.bias].base if p.bias >= 0 else NULL
+    cdef const real *x = rows_of(r, r.run_value, p.x, first_row, tag) + p.first
+    cdef real *out = rows_of(r, r.run_value, q.run, first_row, tag)
     cdef const int *column[128]                  # the most that a chunk has
     cdef const void *value[128]
     cdef int count[128]
     cdef int l, ld = r.plan.body.runs[p.x].ld
     cdef real scale = <real>r.scale[p.matrix]
     cdef const real *b = bias if scale == 1.0 else NULL
-    if p.exact and r.wide:
-        exact_product(r, thread, p, <double *>out, l0, lanes, rows)
+    if p.exact and r.float64:
+        exact_product(r, thread, p, <double *>out, first_row, n_rows, rows)
         return
     if has_sparse(r, p):
-        find_rows(r, &r.input[p.whole_input], rows + l0, lanes, 0, r.parts, column, value, count)
+        find_rows(r, &r.input[p.whole_input], rows + first_row, n_rows, 0, r.parts, column, value, count)
     if m.ld == 1:
-        for l in range(lanes):
+        for l in range(n_rows):
             out[l] = (b[0] if b != NULL else 0) + <real>(
-                r.K.sparse_dot(column[l], value[l], count[l], w) if has_sparse(r, p)
-                else r.K.dot(x + <Py_ssize_t>l * ld, w, m.rows))
+                r.kernels.sparse_dot(column[l], value[l], count[l], w) if has_sparse(r, p)
+                else r.kernels.dot(x + <Py_ssize_t>l * ld, w, m.rows))
     elif has_sparse(r, p):
-        r.K.sparse_affine(out, m.ld, b, w, m.ld, m.ld, lanes, column, value, count)
+        r.kernels.sparse_affine(out, m.ld, b, w, m.ld, m.ld, n_rows, column, value, count)
     else:
-        r.K.dense_affine(out, m.ld, b, w, m.ld, m.ld, lanes, x, ld, m.rows)
+        r.kernels.dense_affine(out, m.ld, b, w, m.ld, m.ld, n_rows, x, ld, m.rows)
     if scale != 1.0:
-        r.K.binary(FS_MUL, FS_B_IS_ONE, out, out, &scale, <Py_ssize_t>lanes * m.ld)
-        for l in range(lanes):
+        r.kernels.binary(FS_MUL, FS_B_IS_ONE, out, out, &scale, <Py_ssize_t>n_rows * m.ld)
+        for l in range(n_rows):
             if bias != NULL:
-                r.K.add(out + <Py_ssize_t>l * m.ld, bias, m.ld)
-    if p.skips and not has_sparse(r, p) and r.K.not_finite(out, <Py_ssize_t>lanes * m.ld):
-        skipping_product(r, p, out, l0, lanes, rows, tag)
+                r.kernels.add(out + <Py_ssize_t>l * m.ld, bias, m.ld)
+    if p.skips and not has_sparse(r, p) and r.kernels.not_finite(out, <Py_ssize_t>n_rows * m.ld):
+        skipping_product(r, p, out, first_row, n_rows, rows, tag)
 
 
-cdef inline void exact_product(Replay r, int thread, const Product *p, double *out, int l0, int lanes,
+cdef inline void exact_product(Replay r, int thread, const Product *p, double *out, int first_row, int n_rows,
                                const long long *rows) noexcept nogil:
     """As the engine does it, by its own kernel: a decision is made on the result."""
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
-    cdef const double *w = <double *>r.U + m.base
-    cdef const double *b = <double *>r.U + r.plan.body.matrices[p.bias].base if p.bias >= 0 else r.zeros
+    cdef const double *w = <double *>r.uniform + m.base
+    cdef const double *b = <double *>r.uniform + r.plan.body.matrices[p.bias].base if p.bias >= 0 else r.zeros
     cdef double *value = <double *>r.scratch[thread]
     cdef int *row = <int *>(value + m.rows)
     cdef double x
     cdef int l, j, count
-    for l in range(lanes):
+    for l in range(n_rows):
         count = 0
         for j in range(m.rows):
-            x = input_of(r, p, l0 + l, j, rows, <double>0.0)
+            x = input_of(r, p, first_row + l, j, rows, <double>0.0)
             row[count], value[count] = j, x
             count += x != 0.0                    # NaN counts
         K.affine(out + <Py_ssize_t>l * m.ld, b, w, m.ld, row, value, count)
 
 
-cdef inline void skipping_product(Replay r, const Product *p, real *out, int l0, int lanes, const long long *rows,
+cdef inline void skipping_product(Replay r, const Product *p, real *out, int first_row, int n_rows,
+                                  const long long *rows,
                                   real tag) noexcept nogil:
     """A layer whose result is not finite: inputs of exactly zero count as nothing, whatever their weights are."""
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
-    cdef const real *w = <real *>r.U + m.base
+    cdef const real *w = <real *>r.uniform + m.base
     cdef real *y
     cdef real x, scale = <real>r.scale[p.matrix]
     cdef int l, i, j
-    for l in range(lanes):
+    for l in range(n_rows):
         y = out + <Py_ssize_t>l * m.ld
         for i in range(m.cols):
-            y[i] = (<real *>r.U + r.plan.body.matrices[p.bias].base)[i] if p.bias >= 0 else 0
+            y[i] = (<real *>r.uniform + r.plan.body.matrices[p.bias].base)[i] if p.bias >= 0 else 0
         for j in range(m.rows):
-            x = input_of(r, p, l0 + l, j, rows, tag)
+            x = input_of(r, p, first_row + l, j, rows, tag)
             if x != 0:
                 for i in range(m.cols):
                     y[i] += scale * x * w[<Py_ssize_t>j * m.ld + i]
 
 
-cdef inline void unpack(Replay r, const Instr *q, const real *source, real *V, int lanes, real tag) noexcept nogil:
+cdef inline void unpack(Replay r, const Instr *q, const real *source, real *V, int n_rows, real tag) noexcept nogil:
     cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
-    cdef real *out = V + <Py_ssize_t>q.out * lanes
+    cdef real *out = V + <Py_ssize_t>q.out * n_rows
     if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
-        r.K.transpose(out, lanes, source + q.a.start, ld, lanes, q.n, False)
+        r.kernels.transpose(out, n_rows, source + q.a.start, ld, n_rows, q.n, False)
         return
     for k in range(q.n):
         at = place(&q.a, k)
-        for l in range(lanes):
-            out[<Py_ssize_t>k * lanes + l] = source[<Py_ssize_t>l * ld + at]
+        for l in range(n_rows):
+            out[<Py_ssize_t>k * n_rows + l] = source[<Py_ssize_t>l * ld + at]
 
 
-cdef inline void pack(Replay r, const Instr *q, const real *V, const real *U, int l0, int lanes,
+cdef inline void pack(Replay r, const Instr *q, const real *V, const real *U, int first_row, int n_rows,
                       real tag) noexcept nogil:
     cdef int ld = r.plan.body.runs[q.run].ld, k = 0, l, n
-    cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
+    cdef real *out = rows_of(r, r.run_value, q.run, first_row, tag)
     cdef const int *index = q.a.index
     while k < q.n:
         n = 1
         if index[k] < 0:
-            for l in range(lanes):
+            for l in range(n_rows):
                 out[<Py_ssize_t>l * ld + k] = U[-1 - index[k]]
         else:
             while k + n < q.n and index[k + n] == index[k] + n:
                 n += 1
-            r.K.transpose(out + k, ld, V + <Py_ssize_t>index[k] * lanes, lanes, n, lanes, False)
+            r.kernels.transpose(out + k, ld, V + <Py_ssize_t>index[k] * n_rows, n_rows, n, n_rows, False)
         k += n
 
 
-cdef inline const real *one_of(const Ref *a, const real *V, const real *U, int lanes) noexcept nogil:
-    return V + <Py_ssize_t>a.start * lanes if a.kind == R_SLOTS else U + a.start
+cdef inline const real *one_of(const Ref *a, const real *V, const real *U, int n_rows) noexcept nogil:
+    return V + <Py_ssize_t>a.start * n_rows if a.kind == R_SLOTS else U + a.start
 
 
-cdef inline void where_forward(Replay r, const Instr *q, real *V, real *U, int lanes, real tag) noexcept nogil:
+cdef inline void where_forward(Replay r, const Instr *q, real *V, real *U, int n_rows, real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef int ones = (q.a.kind != R_SLOTS) | (q.b.kind != R_SLOTS) << 1 | (it.c.kind != R_SLOTS) << 2 | (
         it.d.kind != R_SLOTS) << 3
-    r.K.where(it.count, ones, V + <Py_ssize_t>q.out * lanes, one_of(&q.a, V, U, lanes), one_of(&q.b, V, U, lanes),
-              one_of(&it.c, V, U, lanes), one_of(&it.d, V, U, lanes), lanes)
+    r.kernels.where(it.count, ones, V + <Py_ssize_t>q.out * n_rows, one_of(&q.a, V, U, n_rows),
+                    one_of(&q.b, V, U, n_rows), one_of(&it.c, V, U, n_rows), one_of(&it.d, V, U, n_rows), n_rows)
 
 
 cdef inline long long choice(Replay r, int argument, int fixed, long long row, Py_ssize_t n) noexcept nogil:
@@ -662,92 +665,95 @@ cdef inline long long choice(Replay r, int argument, int fixed, long long row, P
     return i if i < n else -1
 
 
-cdef inline void best_forward(Replay r, const Instr *q, real *V, const real *U, int l0, int lanes,
+cdef inline void best_forward(Replay r, const Instr *q, real *V, const real *U, int first_row, int n_rows,
                               real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
     cdef bint least = q.code == BEST_MIN or q.code == BEST_ARGMIN, place = q.code > BEST_MIN
-    cdef real *best = V + <Py_ssize_t>(it.saved if place else q.out) * lanes
-    cdef real *at = V + <Py_ssize_t>(q.out if place else it.saved) * lanes
+    cdef real *best = V + <Py_ssize_t>(it.saved if place else q.out) * n_rows
+    cdef real *at = V + <Py_ssize_t>(q.out if place else it.saved) * n_rows
     cdef int k, i, l
     if q.a.kind == R_ROWS:
-        r.K.best(least, best, at, rows_of(r, r.RV, it.x, l0, tag) + q.a.start, r.plan.body.runs[it.x].ld, it.count,
-                 lanes)
+        r.kernels.best(least, best, at, rows_of(r, r.run_value, it.x, first_row, tag) + q.a.start,
+                       r.plan.body.runs[it.x].ld, it.count, n_rows)
         return
     i = q.a.index[0]
-    for l in range(lanes):
-        best[l] = V[<Py_ssize_t>i * lanes + l] if i >= 0 else U[-1 - i]
-    memset(at, 0, lanes * sizeof(real))
+    for l in range(n_rows):
+        best[l] = V[<Py_ssize_t>i * n_rows + l] if i >= 0 else U[-1 - i]
+    memset(at, 0, n_rows * sizeof(real))
     for k in range(1, it.count):
         i = q.a.index[k]
-        r.K.better(least, i < 0, best, at, V + <Py_ssize_t>i * lanes if i >= 0 else U + (-1 - i), k, lanes)
+        r.kernels.better(least, i < 0, best, at, V + <Py_ssize_t>i * n_rows if i >= 0 else U + (-1 - i), k, n_rows)
 
 
 cdef inline long long chosen(Replay r, const Item *it, int l, long long row, Py_ssize_t n, real tag) noexcept nogil:
-    """The index of a gather in lane l, that of the row or the one that was computed; -1: out of range."""
+    """The index of a gather in row l, that of the row or the one that was computed; -1: out of range."""
     cdef long long i
     if it.argument >= 0:
         return choice(r, it.argument, 0, row, n)
-    i = <long long>rows_of(r, r.RV, it.saved, l, tag)[0]
+    i = <long long>rows_of(r, r.run_value, it.saved, l, tag)[0]
     return i if 0 <= i < n else -1
 
 
-cdef inline void gather_forward(Replay r, const Instr *q, const real *V, int l0, int lanes, const long long *rows,
+cdef inline void gather_forward(Replay r, const Instr *q, const real *V, int first_row, int n_rows,
+                                const long long *rows,
                                 real tag) noexcept nogil:
     cdef const Item *it = &r.plan.body.items[q.extra]
-    cdef real *out = rows_of(r, r.RV, q.run, l0, tag)
+    cdef real *out = rows_of(r, r.run_value, q.run, first_row, tag)
     cdef const Matrix *m
     cdef const real *source
     cdef long long i
     cdef int l, n, ld = r.plan.body.runs[q.run].ld
-    for l in range(lanes):
+    for l in range(n_rows):
         if it.address >= 0:
             m = &r.plan.body.matrices[it.address]
             n = m.rows
         else:
             n = q.b.start // it.count
         if it.argument < 0:
-            rows_of(r, r.RV, it.saved, l0 + l, tag)[0] = V[<Py_ssize_t>it.label * lanes + l]
-        i = chosen(r, it, l0 + l, rows[l0 + l], n, tag)
+            rows_of(r, r.run_value, it.saved, first_row + l, tag)[0] = V[<Py_ssize_t>it.label * n_rows + l]
+        i = chosen(r, it, first_row + l, rows[first_row + l], n, tag)
         if i < 0:
-            r.status[l0 + l] |= SUSPECT
+            r.status[first_row + l] |= MAY_RAISE
             i = 0
         if it.address >= 0:
-            source = <real *>r.U + m.base + i * m.ld
+            source = <real *>r.uniform + m.base + i * m.ld
         else:
-            source = rows_of(r, r.RV, it.x, l0 + l, tag) + q.a.start + i * it.count
+            source = rows_of(r, r.run_value, it.x, first_row + l, tag) + q.a.start + i * it.count
         memcpy(out + <Py_ssize_t>l * ld, source, it.count * sizeof(real))
 
 
-cdef inline void loss_forward(Replay r, const Instr *q, int thread, int l0, int lanes, const long long *rows,
+cdef inline void loss_forward(Replay r, const Instr *q, int thread, int first_row, int n_rows, const long long *rows,
                               real tag) noexcept nogil:
     """cross_entropy, logsumexp, softmax."""
     cdef const Item *it = &r.plan.body.items[q.extra]
-    cdef const real *z = rows_of(r, r.RV, it.x, l0, tag) + q.a.start
+    cdef const real *z = rows_of(r, r.run_value, it.x, first_row, tag) + q.a.start
     cdef int ld = r.plan.body.runs[it.x].ld, n = q.b.start, l
     cdef real *out
     cdef real *p
     cdef long long i
     cdef double lse
-    if it.exact and r.wide:
-        for l in range(lanes):
-            p = rows_of(r, r.RV, q.run if q.kind == I_SOFTMAX else it.saved, l0 + l, tag)
+    if it.exact and r.float64:
+        for l in range(n_rows):
+            p = rows_of(r, r.run_value, q.run if q.kind == I_SOFTMAX else it.saved, first_row + l, tag)
             memcpy(p, z + <Py_ssize_t>l * ld, n * sizeof(real))
             lse = softmax_in_place(<double *>p, n)
             if q.kind != I_SOFTMAX:
-                (<real *>r.V[thread])[<Py_ssize_t>q.out * lanes + l] = <real>lse
+                (<real *>r.slot_value[thread])[<Py_ssize_t>q.out * n_rows + l] = <real>lse
         if q.kind == I_SOFTMAX:
             return
-        out = <real *>r.V[thread] + <Py_ssize_t>q.out * lanes
+        out = <real *>r.slot_value[thread] + <Py_ssize_t>q.out * n_rows
     elif q.kind == I_SOFTMAX:
-        r.K.softmax(rows_of(r, r.RV, q.run, l0, tag), r.plan.body.runs[q.run].ld, r.scratch[thread], z, ld, n, lanes)
+        r.kernels.softmax(rows_of(r, r.run_value, q.run, first_row, tag), r.plan.body.runs[q.run].ld,
+                          r.scratch[thread], z, ld, n, n_rows)
         return
     else:
-        out = <real *>r.V[thread] + <Py_ssize_t>q.out * lanes
-        r.K.softmax(rows_of(r, r.RV, it.saved, l0, tag), r.plan.body.runs[it.saved].ld, out, z, ld, n, lanes)
+        out = <real *>r.slot_value[thread] + <Py_ssize_t>q.out * n_rows
+        r.kernels.softmax(rows_of(r, r.run_value, it.saved, first_row, tag), r.plan.body.runs[it.saved].ld, out, z,
+                          ld, n, n_rows)
     if q.kind == I_XENT:
-        for l in range(lanes):
-            i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[l0 + l], n)
+        for l in range(n_rows):
+            i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[first_row + l], n)
             if i < 0:
-                r.status[l0 + l] |= SUSPECT
+                r.status[first_row + l] |= MAY_RAISE
                 i = 0
             out[l] -= z[<Py_ssize_t>l * ld + i]

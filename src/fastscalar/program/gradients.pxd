@@ -104,8 +104,8 @@ cdef inline bint side_by_side(const Ref *r, int n, const int *adjoint) noexcept:
 cdef inline int place_gradients(Plan p) except -1:
     """A gradient is there from the last instruction that reads the slot back to the one that computes it.
 
-    Those that take turns in one place stay in the nearest cache, and there is room for twice the lanes: the ODE of the
-    benchmarks with 7,700 operations, 128 lanes, 1.1 ns an operation and row, 1.6 with a place for each; with 1,900
+    Those that take turns in one place stay in the nearest cache, and there is room for twice the rows: the ODE of the
+    benchmarks with 7,700 operations, 128 rows, 1.1 ns an operation and row, 1.6 with a place for each; with 1,900
     operations 1.02 and 1.08."""
     cdef Places m
     cdef Py_ssize_t k

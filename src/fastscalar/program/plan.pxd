@@ -2,8 +2,8 @@
 #
 # A plan has three kinds of numbers, of one type R (double or float):
 #   uniform   one number for all rows, at an address: captured leaves, numbers in expressions, what is computed of them
-#   slots     one number for each lane of a chunk, [slot][lane]: scalar code
-#   rows      n numbers for each lane of a batch, [lane][column]: inputs, layers' outputs; runs of columns
+#   slots     one number for each row of a chunk, [slot][row]: scalar code
+#   rows      n numbers for each row of a batch, [row][column]: inputs, layers' outputs; runs of columns
 
 cdef enum:
     PAD = 16                # columns of a matrix are a multiple of this: 64 bytes of floats, 128 of doubles

@@ -18,8 +18,9 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import total
 from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
-from fastscalar.program import _data, _replay
+from fastscalar.program import _data
 from fastscalar.program._graph import same_graph
+from fastscalar.program._replay import RowStatus
 from fastscalar.program._trace import NotReplayable, leaves_before
 from fastscalar.program.recorded import RecordedFunction, RowFailure
 from fastscalar.program.rows import Rows, eager_column, first_inputs, rows_by_entries, shared_inputs
@@ -28,7 +29,6 @@ from fastscalar.program.specializations import SignatureCache, Specialization, g
 BATCH = 256  # rows at once
 PORTION = 0.05  # seconds between two looks at signals
 AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
-UNSURE = _replay.ORDER_MATTERS
 _eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
 
 
@@ -137,7 +137,7 @@ class ReplayedFunction(RecordedFunction):
                     at, flat, None if wanted is None else wanted.reshape(rows.n, -1), products and rows.finite(k)
                 )
                 if products:
-                    found = rows_by_entries(rows, k, replay.wide, replay.parts)
+                    found = rows_by_entries(rows, k, replay.float64, replay.parts)
                     if found is not None:
                         replay.sparse(at, *found)
             elif kind[0] == "shared":
@@ -157,12 +157,12 @@ class ReplayedFunction(RecordedFunction):
         specialization: Specialization,
         rows: Rows,
         threads: int,
-        wide: bool,
+        float64: bool,
         gradients: Any = None,
         plain: bool = False,
     ) -> Any:
         plan = specialization.plan(shared_inputs(rows.signature), None, plain)
-        replay = specialization.take(plan, BATCH, wide, threads)
+        replay = specialization.take(plan, BATCH, float64, threads)
         replay.load()
         self._bind(replay, rows, gradients)
         return replay
@@ -174,7 +174,7 @@ class ReplayedFunction(RecordedFunction):
         return values
 
     def _classify(
-        self, rows: Rows, threads: int, chosen: np.ndarray | None = None, wide: bool = True
+        self, rows: Rows, threads: int, chosen: np.ndarray | None = None, float64: bool = True
     ) -> tuple[np.ndarray, list[tuple[Specialization, np.ndarray]], np.ndarray]:
         """Which specialization fits which rows, of all or of the chosen ones, and their values; rows that none fits.
 
@@ -183,11 +183,11 @@ class ReplayedFunction(RecordedFunction):
         values = np.empty(rows.n)
         found: list[tuple[Specialization, np.ndarray]] = []
         pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
-        alone: list[int] = []                    # rows that do not fit their own recording
+        misfits: list[int] = []                  # rows that do not fit their own recording
 
         def attempt(specialization: Specialization, some: np.ndarray) -> np.ndarray:
             fits = specialization.may_fit(rows, some)
-            fits[fits] = self._try(specialization, rows, some[fits], values, threads, wide) if fits.any() else True
+            fits[fits] = self._try(specialization, rows, some[fits], values, threads, float64) if fits.any() else True
             if fits.any():
                 found.append((specialization, some[fits]))
                 specialization.served += int(np.count_nonzero(fits))
@@ -222,10 +222,10 @@ class ReplayedFunction(RecordedFunction):
                 others, pending = pending[~same], pending[same]
                 pending = np.concatenate([attempt(specialization, pending) if len(pending) else pending, others])
             if made is not None and (pending == i).any():
-                alone.append(i)
+                misfits.append(i)
                 pending = pending[pending != i]
                 self._count_misfit(cache, made)
-        return values, found, np.sort(np.concatenate([pending, np.array(alone, np.int64)]))
+        return values, found, np.sort(np.concatenate([pending, np.array(misfits, np.int64)]))
 
     def _count_misfit(self, cache: SignatureCache, specialization: Specialization) -> None:
         """A recording that its own row does not fit: something overflows in it where the function's order does not, or
@@ -237,13 +237,20 @@ class ReplayedFunction(RecordedFunction):
                 cache.give_up([specialization])
 
     def _try(
-        self, specialization: Specialization, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int, wide: bool
+        self,
+        specialization: Specialization,
+        rows: Rows,
+        some: np.ndarray,
+        values: np.ndarray,
+        threads: int,
+        float64: bool,
     ) -> np.ndarray:
         """Which of some rows a specialization fits; their values are set."""
-        status = self._replay_values(specialization, rows, some, values, threads, wide)
-        unsure = status == UNSURE
-        if unsure.any():
-            status[unsure] = self._replay_values(specialization, rows, some[unsure], values, threads, wide, True)
+        status = self._replay_values(specialization, rows, some, values, threads, float64)
+        order_matters = status == RowStatus.ORDER_MATTERS
+        if order_matters.any():
+            chosen = some[order_matters]
+            status[order_matters] = self._replay_values(specialization, rows, chosen, values, threads, float64, True)
         return status == 0
 
     def _replay_values(
@@ -253,11 +260,11 @@ class ReplayedFunction(RecordedFunction):
         some: np.ndarray,
         values: np.ndarray,
         threads: int,
-        wide: bool,
+        float64: bool,
         plain: bool = False,
     ) -> np.ndarray:
         """What a replay says about some rows; the values of those that it fits are set."""
-        replay = self._replay(specialization, rows, threads, wide, None, plain)
+        replay = self._replay(specialization, rows, threads, float64, None, plain)
         found = np.empty(len(some))
         status = np.empty(len(some), np.uint8)
         for part in _portions(len(some), replay.batch, specialization.graph.operations):
@@ -274,7 +281,7 @@ class ReplayedFunction(RecordedFunction):
         gradients: dict[int, np.ndarray] | None,
         accumulate: bool = False,
         chosen: np.ndarray | None = None,
-        wide: bool = True,
+        float64: bool = True,
         reset: Callable[[], None] | None = None,
     ) -> np.ndarray:
         """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them.
@@ -292,12 +299,12 @@ class ReplayedFunction(RecordedFunction):
         if specialization is not None and not specialization.may_fit(rows, all_rows).all():
             specialization = None
         if specialization is not None:
-            replays = self._backward(specialization, rows, all_rows, values, threads, gradients, wide)
+            replays = self._backward(specialization, rows, all_rows, values, threads, gradients, float64)
         if not replays:
-            values, found, eager = self._classify(rows, threads, chosen, wide)
+            values, found, eager = self._classify(rows, threads, chosen, float64)
             missed = []
             for specialization, fits in found:
-                made = self._backward(specialization, rows, fits, values, threads, gradients, wide)
+                made = self._backward(specialization, rows, fits, values, threads, gradients, float64)
                 replays += made
                 if not made:                     # at the edge of an error, by another rounding
                     missed.append(fits)
@@ -324,13 +331,13 @@ class ReplayedFunction(RecordedFunction):
         values: np.ndarray,
         threads: int,
         gradients: Any,
-        wide: bool,
+        float64: bool,
         plain: bool = False,
     ) -> list[tuple[Specialization, Any]]:
         """Replays of a specialization with the gradients of some rows in them; none if it does not fit all of them.
 
         Rows for which the order of additions matters are replayed in that of the function."""
-        replay = self._replay(specialization, rows, threads, wide, gradients, plain)
+        replay = self._replay(specialization, rows, threads, float64, gradients, plain)
         found = np.empty(len(some))
         status = np.zeros(len(some), np.uint8)
         fits = True
@@ -338,21 +345,21 @@ class ReplayedFunction(RecordedFunction):
             last = part.stop == len(some)
             first, by_arguments = part.start == 0, gradients is not None
             fits = replay.gradients(some[part], found[part], status[part], by_arguments, first, last)
-            if not fits and (status & ~np.uint8(UNSURE)).any():
+            if not fits and (status & ~np.uint8(RowStatus.ORDER_MATTERS)).any():
                 break
         if fits and not status.any():
             self.warn_of_loss(specialization)
             values[some] = found
             return [(specialization, replay)]
         specialization.give(replay, BATCH)
-        unsure = status == UNSURE
-        if (status[~unsure] != 0).any():
+        order_matters = status == RowStatus.ORDER_MATTERS
+        if (status[~order_matters] != 0).any():
             return []
         replays: list[tuple[Specialization, Any]] = []
-        for way, chosen in ((False, some[~unsure]), (True, some[unsure])):
+        for way, chosen in ((False, some[~order_matters]), (True, some[order_matters])):
             if not len(chosen):
                 continue
-            made = self._backward(specialization, rows, chosen, values, threads, gradients, wide, way)
+            made = self._backward(specialization, rows, chosen, values, threads, gradients, float64, way)
             if not made:
                 for _, replay in replays:
                     specialization.give(replay, BATCH)

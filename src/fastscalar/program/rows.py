@@ -197,12 +197,12 @@ def shared_inputs(signature: Sequence[Any]) -> frozenset[int]:
     return frozenset(first[k] for k, kind in enumerate(signature) if kind == ("shared",))
 
 
-def rows_by_entries(rows: Rows, k: int, wide: bool, parts: int) -> Any:
+def rows_by_entries(rows: Rows, k: int, float64: bool, parts: int) -> Any:
     """Argument k by the non-zero entries of its rows, if few are; remembered with the rows."""
     known = rows.__dict__.setdefault("entries", {})
-    if (k, wide, parts) not in known:
-        known[k, wide, parts] = _data.sparse_rows(rows.data[k].reshape(rows.n, -1), wide, SPARSE, parts)
-    return known[k, wide, parts]
+    if (k, float64, parts) not in known:
+        known[k, float64, parts] = _data.sparse_rows(rows.data[k].reshape(rows.n, -1), float64, SPARSE, parts)
+    return known[k, float64, parts]
 
 
 # --- calls of one program by another ---------------------------------------------------------------

@@ -162,7 +162,7 @@ class Family:
         moved = np.arange(n) + np.searchsorted(starts, np.arange(n), side="right")
         of_table = dict(zip(sorted(tables, key=max), starts + np.arange(len(starts)), strict=True))
         where = {place: int(of_table[table]) for table, some in tables.items() for place in some}
-        columns = {name: _spread(getattr(g, name), moved, n + len(starts)) for name in ("op", "value", "stopped")}
+        columns = {name: _scattered(getattr(g, name), moved, n + len(starts)) for name in ("op", "value", "stopped")}
         operands: dict[str, np.ndarray] = {}
         for field in ("a", "b"):
             column = getattr(g, field).astype(np.int64)
@@ -171,7 +171,7 @@ class Family:
             for (name, i), node in where.items():
                 if name == field:
                     column[i] = node
-            operands[field] = _spread(column.astype(np.int32), moved, n + len(starts))
+            operands[field] = _scattered(column.astype(np.int32), moved, n + len(starts))
         items = [_renamed(item, moved) for item in g.items]
         for table, node in of_table.items():
             columns["op"][node], columns["value"][node] = NODE_ITEM, g.value[table[0]]
@@ -185,7 +185,7 @@ class Family:
         return graph_of(g, columns, operands, items, guards, result)
 
 
-def _spread(column: np.ndarray, moved: np.ndarray, n: int) -> np.ndarray:
+def _scattered(column: np.ndarray, moved: np.ndarray, n: int) -> np.ndarray:
     out = np.zeros(n, column.dtype)
     out[moved] = column
     return out

@@ -54,17 +54,17 @@ class Specialization:
                 self.plans[key] = lower(self.graph, self.sizes, shared, trained, plain)
             return self.plans[key]
 
-    def take(self, plan: Any, batch: int, wide: bool, threads: int, way: str = "") -> Any:
+    def take(self, plan: Any, batch: int, float64: bool, threads: int, way: str = "") -> Any:
         """way: what it is prepared for, which it keeps."""
-        key = (id(plan), batch, wide, threads, way, _replay.kernel_set())
+        key = (id(plan), batch, float64, threads, way, _replay.kernel_set())
         with self._lock:
             if self.free.get(key):
                 return self.free[key].pop()
-        return _replay.Replay(plan, batch, wide, threads)
+        return _replay.Replay(plan, batch, float64, threads)
 
     def give(self, replay: Any, batch: int, way: str = "") -> None:
         replay.release_inputs()
-        key = (id(replay.plan), batch, replay.wide, replay.threads, way, _replay.kernel_set())
+        key = (id(replay.plan), batch, replay.float64, replay.threads, way, _replay.kernel_set())
         with self._lock:
             self.free.setdefault(key, []).append(replay)
             while sum(map(len, self.free.values())) > REPLAYS:

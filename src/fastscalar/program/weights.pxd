@@ -16,7 +16,7 @@ from fastscalar.program.plan cimport *
 # --- weights, and the uniform part backwards ------------------------------------------------------
 
 cdef inline void update_weights(Replay r, int thread, int share, double rate, real tag) noexcept nogil:
-    """A share of all weight gradients: some rows or columns of each, over all lanes in their order."""
+    """A share of all weight gradients: some rows or columns of each, over all rows in their order."""
     cdef const Body *p = &r.plan.body
     cdef const long long *rows = r.rows + r.first
     cdef int n = r.n
@@ -34,14 +34,14 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
             continue
         product = &p.products[q.extra]
         m = &p.matrices[product.matrix]
-        g = rows_of(r, r.RA, q.run, 0, tag)
+        g = rows_of(r, r.run_adjoint, q.run, 0, tag)
         if product.bias >= 0 and share == r.shares - 1 and p.matrices[product.bias].mask & which:
-            r.K.add_rows(<real *>r.UA + p.matrices[product.bias].base, g, m.ld, m.ld, n)
+            r.kernels.add_rows(<real *>r.uniform_adjoint + p.matrices[product.bias].base, g, m.ld, m.ld, n)
         if not m.mask & which:
             continue
-        target = <real *>(r.U if r.fused[product.matrix] and r.mode & TRAIN else r.UA) + m.base
+        target = <real *>(r.uniform if r.fused[product.matrix] and r.mode & TRAIN else r.uniform_adjoint) + m.base
         scale = -rate / n / r.scale[product.matrix] if r.fused[product.matrix] and r.mode & TRAIN else 1.0
-        if r.K.not_finite(g, <Py_ssize_t>n * m.ld) or not finite_inputs(r, product, n, tag):
+        if r.kernels.not_finite(g, <Py_ssize_t>n * m.ld) or not finite_inputs(r, product, n, tag):
             masked_weights(r, share, product, m, target, scale, g, n, rows, tag)
             continue
         if has_sparse(r, product):
@@ -55,12 +55,12 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
             row0, row1 = m.rows * share // r.shares, m.rows * (share + 1) // r.shares
         if m.ld == 1:
             for l in range(n):
-                r.K.add_scaled(target + row0, scale * g[l], rows_of(r, r.RV, product.x, l, tag) + product.first + row0,
-                               row1 - row0)
+                r.kernels.add_scaled(target + row0, scale * g[l],
+                                     rows_of(r, r.run_value, product.x, l, tag) + product.first + row0, row1 - row0)
             continue
-        r.K.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
-                         rows_of(r, r.RV, product.x, 0, tag) + product.first + row0, r.plan.body.runs[product.x].ld,
-                         row1 - row0, g + first, m.ld)
+        r.kernels.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
+                               rows_of(r, r.run_value, product.x, 0, tag) + product.first + row0,
+                               r.plan.body.runs[product.x].ld, row1 - row0, g + first, m.ld)
 
 
 cdef inline bint finite_inputs(Replay r, const Product *p, int n, real tag) noexcept nogil:
@@ -69,9 +69,9 @@ cdef inline bint finite_inputs(Replay r, const Product *p, int n, real tag) noex
     if p.whole_input >= 0:
         return r.input[p.whole_input].finite
     ld = r.plan.body.runs[p.x].ld
-    x = rows_of(r, r.RV, p.x, 0, tag) + p.first
+    x = rows_of(r, r.run_value, p.x, 0, tag) + p.first
     for l in range(n):
-        if r.K.not_finite(x + <Py_ssize_t>l * ld, r.plan.body.matrices[p.matrix].rows):
+        if r.kernels.not_finite(x + <Py_ssize_t>l * ld, r.plan.body.matrices[p.matrix].rows):
             return False
     return True
 
@@ -97,24 +97,24 @@ cdef inline void sparse_weights(Replay r, int thread, int share, const Input *x,
     cdef const int *column[GROUP]
     cdef const void *value[GROUP]
     cdef int count[GROUP]
-    cdef int first = r.parts * share // r.shares, stop = r.parts * (share + 1) // r.shares, l, lanes, k
+    cdef int first = r.parts * share // r.shares, stop = r.parts * (share + 1) // r.shares, l, n_rows, k
     cdef int *start = x.start + thread * (x.width + 2)
     cdef size_t at = <size_t>thread * min(GROUP, r.batch) * x.width
     for l in range(0, n, 64):                    # GROUP; a step has to be a literal here
-        lanes = min(GROUP, n - l)
-        find_rows(r, x, rows + l, lanes, first, stop - first, column, value, count)
+        n_rows = min(GROUP, n - l)
+        find_rows(r, x, rows + l, n_rows, first, stop - first, column, value, count)
         if m.ld == 1:
-            for k in range(lanes):
-                r.K.sparse_add(target, scale * g[l + k], column[k], value[k], count[k])
-        elif n <= FEW_ROWS or not x.turned or m.ld <= FEW_COLUMNS:
-            for k in range(lanes):
-                r.K.sparse_update_one(target, m.ld, scale, m.ld, column[k], value[k], count[k],
-                                      g + <Py_ssize_t>(l + k) * m.ld)
+            for k in range(n_rows):
+                r.kernels.sparse_add(target, scale * g[l + k], column[k], value[k], count[k])
+        elif n <= FEW_ROWS or not x.transposed or m.ld <= FEW_COLUMNS:
+            for k in range(n_rows):
+                r.kernels.sparse_update_one(target, m.ld, scale, m.ld, column[k], value[k], count[k],
+                                            g + <Py_ssize_t>(l + k) * m.ld)
         else:
-            r.K.sparse_transpose(start, x.lane + at, <char *>x.entry + at * r.size, x.border[first], x.border[stop],
-                                 lanes, column, value, count)
-            r.K.sparse_update(target, m.ld, scale, m.ld, start, x.lane + at, <char *>x.entry + at * r.size,
-                              x.border[first], x.border[stop], g + <Py_ssize_t>l * m.ld, m.ld)
+            r.kernels.sparse_transpose(start, x.row_of + at, <char *>x.entry + at * r.size, x.border[first],
+                                       x.border[stop], n_rows, column, value, count)
+            r.kernels.sparse_update(target, m.ld, scale, m.ld, start, x.row_of + at, <char *>x.entry + at * r.size,
+                                    x.border[first], x.border[stop], g + <Py_ssize_t>l * m.ld, m.ld)
 
 
 cdef inline bint has_zero(const real *g, int n) noexcept nogil:
@@ -132,8 +132,8 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
     cdef const Matrix *m
     cdef const Sum *s
     cdef const Term *t
-    cdef real *UA = <real *>r.UA
-    cdef real *U = <real *>r.U
+    cdef real *UA = <real *>r.uniform_adjoint
+    cdef real *U = <real *>r.uniform
     cdef const int *table
     cdef double g
     cdef bint masked
@@ -150,7 +150,7 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
         if not q.mask & which:
             continue
         if q.kind == I_ELEMENTS:
-            masked = has_zero(UA + q.out, q.n) or r.K.not_finite(UA + q.out, q.n) != 0
+            masked = has_zero(UA + q.out, q.n) or r.kernels.not_finite(UA + q.out, q.n) != 0
             elements_backward(r, q, U, UA, U, UA, 1, True, masked, tag)
             continue
         s = &p.sums[q.extra]
@@ -161,17 +161,17 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
             t = &p.terms[j]
             if t.q_kind == R_NONE:
                 if t.p_mask & which:
-                    r.K.add_number(UA + t.p, t.sign * g, t.count)
+                    r.kernels.add_number(UA + t.p, t.sign * g, t.count)
             elif t.p == t.q:                     # a square: weights of an L2 term are gone through once
                 if t.p_mask & which and r.mode & TRAIN and t.matrix >= 0 and r.decayed[t.matrix]:
                     r.keep[t.matrix] -= 2.0 * t.sign * g * r.shrink
                 elif t.p_mask & which:
-                    r.K.add_scaled(UA + t.p, 2.0 * t.sign * g, U + t.p, t.count)
+                    r.kernels.add_scaled(UA + t.p, 2.0 * t.sign * g, U + t.p, t.count)
             else:
                 if t.p_mask & which:
-                    r.K.add_scaled(UA + t.p, t.sign * g, U + t.q, t.count)
+                    r.kernels.add_scaled(UA + t.p, t.sign * g, U + t.q, t.count)
                 if t.q_mask & which:
-                    r.K.add_scaled(UA + t.q, t.sign * g, U + t.p, t.count)
+                    r.kernels.add_scaled(UA + t.q, t.sign * g, U + t.p, t.count)
 
 
 # --- an L2 term -----------------------------------------------------------------------------------
@@ -222,26 +222,26 @@ cdef inline void follow_square(Replay r, const Instr *q, const long long *rows, 
     r.square[p.matrix] *= keep * keep
     if not q.mask & PARAMETERS:
         return
-    g = rows_of(r, r.RA, q.run, 0, tag)
-    xwg = r.K.dot(rows_of(r, r.RV, q.run, 0, tag), g, m.ld)
+    g = rows_of(r, r.run_adjoint, q.run, 0, tag)
+    xwg = r.kernels.dot(rows_of(r, r.run_value, q.run, 0, tag), g, m.ld)
     if p.bias >= 0:
-        xwg -= r.K.dot(<real *>r.U + r.plan.body.matrices[p.bias].base, g, m.ld)
+        xwg -= r.kernels.dot(<real *>r.uniform + r.plan.body.matrices[p.bias].base, g, m.ld)
     if has_sparse(r, p):
         find_rows(r, &r.input[p.whole_input], rows, 1, 0, r.parts, &column, &value, &count)
-        xx = r.K.dot(value, value, count)
+        xx = r.kernels.dot(value, value, count)
     else:
-        x = rows_of(r, r.RV, p.x, 0, tag) + p.first
-        xx = r.K.dot(x, x, m.rows)
-    r.square[p.matrix] += rate * (rate * xx * r.K.dot(g, g, m.ld) - 2.0 * keep * xwg)
+        x = rows_of(r, r.run_value, p.x, 0, tag) + p.first
+        xx = r.kernels.dot(x, x, m.rows)
+    r.square[p.matrix] += rate * (rate * xx * r.kernels.dot(g, g, m.ld) - 2.0 * keep * xwg)
 
 
 cdef inline void settle(Replay r, int k, real tag) noexcept nogil:
     """The weights of a matrix as they are."""
     cdef const Matrix *m = &r.plan.body.matrices[k]
-    cdef real *w = <real *>r.U + m.base
+    cdef real *w = <real *>r.uniform + m.base
     cdef real scale = <real>r.scale[k]
     r.scale[k] = 1.0
-    r.K.binary(FS_MUL, FS_B_IS_ONE, w, w, &scale, <Py_ssize_t>m.rows * m.ld)
+    r.kernels.binary(FS_MUL, FS_B_IS_ONE, w, w, &scale, <Py_ssize_t>m.rows * m.ld)
 
 
 cdef inline void settle_all(Replay r, real tag) noexcept:

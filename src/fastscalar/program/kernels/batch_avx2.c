@@ -1,4 +1,4 @@
-/* The kernels of compiled programs for avx2; the bodies are in lanes.c. */
+/* The kernels of compiled programs for avx2; the bodies are in batch.c. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>
@@ -11,7 +11,7 @@
 #define FS_SET avx2
 #define FS_SET_NAME "avx2"
 #define FS_VECTOR 32
-#include "lanes.c"
+#include "batch.c"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

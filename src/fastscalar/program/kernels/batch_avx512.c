@@ -1,4 +1,4 @@
-/* The kernels of compiled programs for avx512; the bodies are in lanes.c. */
+/* The kernels of compiled programs for avx512; the bodies are in batch.c. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>
@@ -12,7 +12,7 @@
 #define FS_SET avx512
 #define FS_SET_NAME "avx512"
 #define FS_VECTOR 64
-#include "lanes.c"
+#include "batch.c"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

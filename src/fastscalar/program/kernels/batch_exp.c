@@ -1,4 +1,4 @@
-/* The exponential function and what is made of it, for vectors of numbers of type R, see lanes.c.
+/* The exponential function and what is made of it, for vectors of numbers of type R, see batch.c.
  *
  * exp(x) = 2^k * exp(r) with |r| <= log(2) / 2, and exp(r) by its Taylor series, whose rest is below 0.1 ulp.  Without
  * a branch; overflows to infinity, underflows by way of the subnormal numbers, NaN stays.  Greatest errors found, in
@@ -61,7 +61,7 @@ INLINE void OF(store_some)(R *p, int some, vec v)
             const int some = (int)((n)-i);                                                                             \
             __VA_ARGS__;                                                                                               \
         }                                                                                                              \
-    }
+     }
 #define LOAD_SOME(p, fill) (some == VW ? LOAD(p) : OF(load_some)(p, some, fill))
 #define STORE_SOME(p, v)                                                                                               \
     do {                                                                                                               \
@@ -69,7 +69,7 @@ INLINE void OF(store_some)(R *p, int some, vec v)
             STORE(p, v);                                                                                               \
         else                                                                                                           \
             OF(store_some)(p, some, v);                                                                                \
-    } while (0)
+        } while (0)
 
 #undef MASK
 #ifdef FS_OWN_EXP
@@ -152,7 +152,7 @@ INLINE vec OF(tanh)(vec a)
         for (int i = 0; i < VW; i++)                                                                                   \
             t[i] = MATH(f)(t[i]);                                                                                      \
         return LOAD(t);                                                                                                \
-    }
+     }
 INLINE vec OF(magnitude)(vec x) EACH_OF(x, fabs)
 INLINE vec OF(exp)(vec x) EACH_OF(x, exp)
 INLINE vec OF(tanh)(vec x) EACH_OF(x, tanh)

@@ -1,4 +1,4 @@
-/* The bodies of the kernels of compiled programs for numbers of type R, see lanes.c. */
+/* The bodies of the kernels of compiled programs for numbers of type R, see batch.c. */
 
 #ifdef __GNUC__
 typedef R OF(vec) __attribute__((vector_size(FS_VECTOR)));
@@ -15,7 +15,7 @@ typedef R OF(mem);
 #define ZERO ((vec){0})
 #define ONE (ZERO + 1)
 
-/* PICK: of the elements of two vectors those that the function f of lanes.c says; STEPS: by doubling. */
+/* PICK: of the elements of two vectors those that the function f of batch.c says; STEPS: by doubling. */
 #undef PICK
 #undef STEPS
 #if VW == 16
@@ -94,14 +94,14 @@ INLINE R OF(total)(vec v)
     return OF(first_of)(OF(sum_everywhere)(v));
 }
 
-#include "lanes_dense.c"
-#include "lanes_exp.c"
+#include "batch_dense.c"
+#include "batch_exp.c"
 
 /* --- rows of the data set --- */
 
-static void OF(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int lanes)
+static void OF(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int n_rows)
 {
-    for (int l = 0; l < lanes; l++) {
+    for (int l = 0; l < n_rows; l++) {
         R *to = (R *)x + l * ldx;
         const double *from = row[l];
         EACH(j, m) to[j] = (R)from[j];
@@ -172,7 +172,7 @@ INLINE void OF(weighted_rows)(vec *s, const R *base, ptrdiff_t ld, const int *in
         int i = 0;                                                                                                     \
         if (GATHER == 16 && (most) == 16)                                                                              \
             for (; i + 16 * VW <= n; i += 16 * VW)                                                                     \
-                step(16, 1);                                                                                           \
+     step(16, 1);                                                                                           \
         for (; i + 8 * VW <= n; i += 8 * VW)                                                                           \
             step(8, 1);                                                                                                \
         for (; i + 4 * VW <= n; i += 4 * VW)                                                                           \
@@ -181,15 +181,15 @@ INLINE void OF(weighted_rows)(vec *s, const R *base, ptrdiff_t ld, const int *in
             step(2, 4);                                                                                                \
         for (; i + VW <= n; i += VW)                                                                                   \
             step(1, 8);                                                                                                \
-    }
+     }
 
 static void OF(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n,
-                              int lanes, const int *const *column, const void *const *value, const int *count)
+                              int n_rows, const int *const *column, const void *const *value, const int *count)
 {
     R *out = out_;
     const R *b = b_, *w = w_;
 #define STEP(nv, at_once)                                                                                              \
-    for (int l = 0; l < lanes; l++) {                                                                                  \
+    for (int l = 0; l < n_rows; l++) {                                                                                 \
         vec s[nv];                                                                                                     \
         OF(weighted_rows)(s, w + i, ldw, column[l], value[l], count[l], nv, at_once);                                  \
         UNROLL for (int v = 0; v < nv; v++)                                                                            \
@@ -199,17 +199,17 @@ static void OF(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const v
 #undef STEP
 }
 
-static void OF(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n, int lanes,
-                             const void *x_, ptrdiff_t ldx, int m)
+static void OF(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n,
+                             int n_rows, const void *x_, ptrdiff_t ldx, int m)
 {
     R *out = out_;
     const R *b = b_, *w = w_, *x = x_;
-    if (lanes > (n < 4 * VW ? 3 : 1)) {
-        OF(product)(out, ldo, x, ldx, 1, w, ldw, lanes, n, m, (OF(finish)){1, b, 1});
+    if (n_rows > (n < 4 * VW ? 3 : 1)) {
+        OF(product)(out, ldo, x, ldx, 1, w, ldw, n_rows, n, m, (OF(finish)){1, b, 1});
         return;
     }
 #define STEP(nv, at_once)                                                                                              \
-    for (int l = 0; l < lanes; l++) {                                                                                  \
+    for (int l = 0; l < n_rows; l++) {                                                                                 \
         vec s[nv];                                                                                                     \
         OF(weighted_rows)(s, w + i, ldw, NULL, x + l * ldx, m, nv, at_once);                                           \
         UNROLL for (int v = 0; v < nv; v++)                                                                            \
@@ -219,12 +219,12 @@ static void OF(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const vo
 #undef STEP
 }
 
-static void OF(sparse_transpose)(int *start, int *lane, void *entry_, int first, int stop, int lanes,
+static void OF(sparse_transpose)(int *start, int *row_of, void *entry_, int first, int stop, int n_rows,
                                  const int *const *column, const void *const *value, const int *count)
 {
     R *entry = entry_;
     memset(start + first, 0, (size_t)(stop - first + 1) * sizeof *start);
-    for (int l = 0; l < lanes; l++)
+    for (int l = 0; l < n_rows; l++)
         for (int k = 0; k < count[l]; k++)
             start[column[l][k] + 1]++;
     for (int j = first, sum = 0; j < stop; j++) { /* start[j + 1]: where column j begins; it moves to its end below */
@@ -232,35 +232,35 @@ static void OF(sparse_transpose)(int *start, int *lane, void *entry_, int first,
         start[j + 1] = sum;
         sum += c;
     }
-    for (int l = 0; l < lanes; l++) {
+    for (int l = 0; l < n_rows; l++) {
         const int *c = column[l];
         const R *x = value[l];
         for (int k = 0; k < count[l]; k++) {
             int at = start[c[k] + 1]++;
-            lane[at] = l;
+            row_of[at] = l;
             entry[at] = x[k];
         }
     }
 }
 
-static void OF(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const int *start, const int *lane,
+static void OF(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, const int *start, const int *row_of,
                               const void *entry_, int first, int stop, const void *g_, ptrdiff_t ldg)
 {
     R *w = w_;
     const R *entry = entry_, *g = g_;
     const R rate = (R)scale;
     R panel[CACHE];
-    int lanes = 0;
-    for (int j = first; j < stop; j++) /* the last lane of a column is its greatest */
-        if (start[j + 1] > start[j] && lane[start[j + 1] - 1] >= lanes)
-            lanes = lane[start[j + 1] - 1] + 1;
+    int n_rows = 0;
+    for (int j = first; j < stop; j++) /* the last row of a column is its greatest */
+        if (start[j + 1] > start[j] && row_of[start[j + 1] - 1] >= n_rows)
+            n_rows = row_of[start[j + 1] - 1] + 1;
 #define STEP(nv, at_once)                                                                                              \
     {                                                                                                                  \
         const R *y = g + i;                                                                                            \
         ptrdiff_t ld = ldg;                                                                                            \
-        if (lanes <= CACHE / (nv * VW)) {                                                                              \
+        if (n_rows <= CACHE / (nv * VW)) {                                                                             \
             ld = nv * VW;                                                                                              \
-            for (int l = 0; l < lanes; l++)                                                                            \
+            for (int l = 0; l < n_rows; l++)                                                                           \
                 UNROLL for (int v = 0; v < nv; v++) STORE(panel + l * ld + v * VW, LOAD(y + l * ldg + v * VW));        \
             y = panel;                                                                                                 \
         }                                                                                                              \
@@ -269,12 +269,12 @@ static void OF(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, cons
             if (count == 0)                                                                                            \
                 continue;                                                                                              \
             vec s[nv];                                                                                                 \
-            OF(weighted_rows)(s, y, ld, lane + k, entry + k, count, nv, at_once);                                      \
+            OF(weighted_rows)(s, y, ld, row_of + k, entry + k, count, nv, at_once);                                    \
             R *row = w + j * ldw + i;                                                                                  \
             UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, LOAD(row + v * VW) + rate * s[v]);                 \
         }                                                                                                              \
     }
-    BY_WIDTH(STEP, lanes <= CACHE / (8 * VW) ? 8 : 16)
+    BY_WIDTH(STEP, n_rows <= CACHE / (8 * VW) ? 8 : 16)
 #undef STEP
 }
 
@@ -318,17 +318,17 @@ static void OF(sparse_add)(void *w_, double scale, const int *column, const void
         w[column[k]] += t * x[k];
 }
 
-/* w[j] += rate * sum over the lanes l of x[l][j] * g[l], for so few lanes that g stays in the L1 cache: the rows of w
+/* w[j] += rate * sum over the rows l of x[l][j] * g[l], for so few rows that g stays in the L1 cache: the rows of w
  * one after the other as they lie in memory. */
-static void OF(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int lanes, const R *x, ptrdiff_t ldx, int m, const R *g,
-                            ptrdiff_t ldg)
+static void OF(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int n_rows, const R *x, ptrdiff_t ldx, int m,
+                            const R *g, ptrdiff_t ldg)
 {
 #define STEP(nv, at_once)                                                                                              \
     for (int j = 0; j < m; j++) {                                                                                      \
         R *row = w + j * ldw + i;                                                                                      \
         vec s[nv];                                                                                                     \
         UNROLL for (int v = 0; v < nv; v++) s[v] = LOAD(row + v * VW);                                                 \
-        for (int l = 0; l < lanes; l++) {                                                                              \
+        for (int l = 0; l < n_rows; l++) {                                                                             \
             const R t = rate * x[l * ldx + j];                                                                         \
             UNROLL for (int v = 0; v < nv; v++) s[v] += t * LOAD(g + l * ldg + i + v * VW);                            \
         }                                                                                                              \
@@ -338,13 +338,13 @@ static void OF(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int lanes, const
 #undef STEP
 }
 
-static void OF(dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int lanes, const void *x, ptrdiff_t ldx,
+static void OF(dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int n_rows, const void *x, ptrdiff_t ldx,
                              int m, const void *g, ptrdiff_t ldg)
 {
-    if (lanes <= (n < 4 * VW ? 1 : 8))
-        OF(update_rows)(w, ldw, (R)scale, n, lanes, x, ldx, m, g, ldg);
+    if (n_rows <= (n < 4 * VW ? 1 : 8))
+        OF(update_rows)(w, ldw, (R)scale, n, n_rows, x, ldx, m, g, ldg);
     else
-        OF(product)(w, ldw, x, 1, ldx, g, ldg, m, n, lanes, (OF(finish)){0, NULL, (R)scale});
+        OF(product)(w, ldw, x, 1, ldx, g, ldg, m, n, n_rows, (OF(finish)){0, NULL, (R)scale});
 }
 
 /* --- sums --- */
@@ -414,7 +414,7 @@ static double OF(dot)(const void *x, const void *y, ptrdiff_t n)
     return OF(reduce)(x, y, n);
 }
 
-static void OF(add_rows)(void *y_, const void *x_, ptrdiff_t ldx, int n, int lanes)
+static void OF(add_rows)(void *y_, const void *x_, ptrdiff_t ldx, int n, int n_rows)
 {
     R *y = y_;
     const R *x = x_;
@@ -422,19 +422,19 @@ static void OF(add_rows)(void *y_, const void *x_, ptrdiff_t ldx, int n, int lan
     for (; i + 4 * VW <= n; i += 4 * VW) {
         vec s[4];
         UNROLL for (int v = 0; v < 4; v++) s[v] = LOAD(y + i + v * VW);
-        for (int l = 0; l < lanes; l++)
+        for (int l = 0; l < n_rows; l++)
             UNROLL for (int v = 0; v < 4; v++) s[v] += LOAD(x + l * ldx + i + v * VW);
         UNROLL for (int v = 0; v < 4; v++) STORE(y + i + v * VW, s[v]);
     }
     for (; i + VW <= n; i += VW) {
         vec s = LOAD(y + i);
-        for (int l = 0; l < lanes; l++)
+        for (int l = 0; l < n_rows; l++)
             s += LOAD(x + l * ldx + i);
         STORE(y + i, s);
     }
     for (; i < n; i++) {
         R s = y[i];
-        for (int l = 0; l < lanes; l++)
+        for (int l = 0; l < n_rows; l++)
             s += x[l * ldx + i];
         y[i] = s;
     }
@@ -503,7 +503,7 @@ static void OF(transpose)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_
 /* Loops with conditions are written with vectors: compilers make branches of some of them. */
 #define GET(p) LOAD_SOME(p + i, 0)
 
-/* An operand that is one number is spread over a temporary: one loop for an operation instead of three. */
+/* An operand that is one number is broadcast to a temporary: one loop for an operation instead of three. */
 static void OF(broadcast)(R *to, R x, ptrdiff_t n)
 {
     EACH(i, n < CHUNK ? n : CHUNK) to[i] = x;
@@ -635,7 +635,7 @@ static void OF(unary_backward)(int op, void *da, const void *a_, const void *v_,
     case 3: INTO(!=) break;                                                                                            \
     case 4: INTO(>) break;                                                                                             \
     case 5: INTO(>=) break;                                                                                            \
-    }
+                         }
 
 static void OF(where)(int comparison, int ones, void *out_, const void *a_, const void *b_, const void *c_,
                       const void *d_, ptrdiff_t n)
@@ -711,10 +711,10 @@ static void OF(better)(int least, int one, void *best_, void *place_, const void
     }
 }
 
-static void OF(best)(int least, void *best_, void *place_, const void *z_, ptrdiff_t ldz, int n, int lanes)
+static void OF(best)(int least, void *best_, void *place_, const void *z_, ptrdiff_t ldz, int n, int n_rows)
 {
     R *best = best_, *place = place_;
-    for (int l = 0; l < lanes; l++) {
+    for (int l = 0; l < n_rows; l++) {
         const R *z = (const R *)z_ + l * ldz;
         vec top = ZERO - (R)INFINITY, nan = ZERO;
         if (least)
@@ -801,11 +801,11 @@ INLINE void OF(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
     *total = OF(first_of)(sum);
 }
 
-static void OF(softmax)(void *p, ptrdiff_t ldp, void *lse_, const void *z, ptrdiff_t ldz, int n, int lanes)
+static void OF(softmax)(void *p, ptrdiff_t ldp, void *lse_, const void *z, ptrdiff_t ldz, int n, int n_rows)
 {
     R *lse = lse_, total[CHUNK];
-    for (int from = 0; from < lanes; from += CHUNK) {
-        const int stop = lanes - from < CHUNK ? lanes : from + CHUNK;
+    for (int from = 0; from < n_rows; from += CHUNK) {
+        const int stop = n_rows - from < CHUNK ? n_rows : from + CHUNK;
         for (int l = from; l < stop; l++)
             OF(softmax_row)((R *)p + l * ldp, (const R *)z + l * ldz, n, lse + l, total + l - from);
         for (int l = from; l < stop; l++) /* apart: a call would cost the rows their registers */
@@ -814,9 +814,9 @@ static void OF(softmax)(void *p, ptrdiff_t ldp, void *lse_, const void *z, ptrdi
 }
 
 #if WIDE
-const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _double) = {
+const fs_batch FS_JOIN(FS_JOIN(fs_batch_, FS_SET), _double) = {
 #else
-const fs_lanes FS_JOIN(FS_JOIN(fs_lanes_, FS_SET), _float) = {
+const fs_batch FS_JOIN(FS_JOIN(fs_batch_, FS_SET), _float) = {
 #endif
     FS_SET_NAME,
     64 / (int)sizeof(R),

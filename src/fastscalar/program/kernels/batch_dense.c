@@ -1,4 +1,4 @@
-/* The products of dense matrices for numbers of type R, see lanes.c. */
+/* The products of dense matrices for numbers of type R, see batch.c. */
 
 /* How a tile is stored: c = bias + sums, or c += scale * sums. */
 typedef struct {
@@ -49,7 +49,7 @@ INLINE void OF(tile)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t ak
             REST(2, nv)                                                                                                \
             REST(1, nv)                                                                                                \
         }                                                                                                              \
-    }
+     }
 TILES(1)
 TILES(2)
 #if PANEL > 2
@@ -90,7 +90,7 @@ static void OF(product)(R *c, ptrdiff_t ldc, const R *a, ptrdiff_t ar, ptrdiff_t
     }
 }
 
-/* VW sums of products at once, their vectors added up to one: for few lanes transposing w does not pay. */
+/* VW sums of products at once, their vectors added up to one: for few rows transposing w does not pay. */
 static void OF(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
 {
     int j = 0;
@@ -118,22 +118,22 @@ static void OF(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
     }
 }
 
-static void OF(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdiff_t ldw, int n, int m, int lanes,
+static void OF(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdiff_t ldw, int n, int m, int n_rows,
                                const void *g_, ptrdiff_t ldg)
 {
     R *dx = dx_;
     const R *w = w_, *g = g_;
-    if (lanes < 4) {
-        for (int l = 0; l < lanes; l++)
+    if (n_rows < 4) {
+        for (int l = 0; l < n_rows; l++)
             OF(dots)(dx + l * lddx, w, ldw, n, m, g + l * ldg);
         return;
     }
-    R panel[TURNED * PANEL * VW];
+    R panel[TRANSPOSED * PANEL * VW];
     const OF(finish) f = {0, NULL, 1};
     for (int j = 0; j < m; j += PANEL * VW) {
         const int some = m - j < PANEL * VW ? m - j : PANEL * VW, nv = (some + VW - 1) / VW, ld = nv * VW;
-        for (int i = 0; i < n; i += TURNED) {
-            const int depth = n - i < TURNED ? n - i : TURNED;
+        for (int i = 0; i < n; i += TRANSPOSED) {
+            const int depth = n - i < TRANSPOSED ? n - i : TRANSPOSED;
             for (int p = 0; p < depth; p += VW)
                 for (int q = 0; q < nv; q++) {
                     vec s[VW];
@@ -143,10 +143,10 @@ static void OF(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdif
                     UNROLL for (int v = 0; v < VW; v++) STORE(panel + (p + v) * ld + q * VW, s[v]);
                 }
             if (some == ld)
-                OF(tiles)(dx + j, lddx, g + i, ldg, 1, panel, ld, lanes, nv, depth, f);
+                OF(tiles)(dx + j, lddx, g + i, ldg, 1, panel, ld, n_rows, nv, depth, f);
             else
-                for (int l = 0; l < lanes; l += ROWS) { /* dx has no room beyond m */
-                    const int rows = lanes - l < ROWS ? lanes - l : ROWS;
+                for (int l = 0; l < n_rows; l += ROWS) { /* dx has no room beyond m */
+                    const int rows = n_rows - l < ROWS ? n_rows - l : ROWS;
                     R part[ROWS * PANEL * VW] = {0};
                     OF(tiles)(part, ld, g + l * ldg + i, ldg, 1, panel, ld, rows, nv, depth, f);
                     for (int r = 0; r < rows; r++)

@@ -1,18 +1,18 @@
-/* The kernels of compiled programs, see lanes.h.  FS_SET names the set that this object file holds; the bodies are in
- * lanes_body.c (with lanes_dense.c and lanes_exp.c), included once for double and once for float.
+/* The kernels of compiled programs, see batch.h.  FS_SET names the set that this object file holds; the bodies are in
+ * batch_body.c (with batch_dense.c and batch_exp.c), included once for double and once for float.
  *
- * Tried and lost (784 x 256 float, 149 of the inputs not zero, 64 lanes, AVX-512):
+ * Tried and lost (784 x 256 float, 149 of the inputs not zero, 64 rows, AVX-512):
  * - dense products from a copy of w or g in panels: 240 us against 219; the rows as they lie are fetched in time;
  * - sums in blocks of 64, 128, 256 rows of w, to keep them near: 239, 229, 224 us against 219 in one go;
- * - few lanes (1, 4, 8) of dense_update by tiles: 20, 29, 42 us against 10, 21, 37 row by row;
- * - sparse_affine with w in blocks of 24 KB, all lanes over each: 1.27 to 1.6 us a sample against 1.37, which is what
- *   the L2 cache delivers; 20 % longer at 16 lanes;
+ * - few rows (1, 4, 8) of dense_update by tiles: 20, 29, 42 us against 10, 21, 37 row by row;
+ * - sparse_affine with w in blocks of 24 KB, all rows over each: 1.27 to 1.6 us a sample against 1.37, which is what
+ *   the L2 cache delivers; 20 % longer at 16 rows;
  * - sparse_update from g as it lies: parts of rows 1 KB apart share half of the L1 cache, 1.05 us a sample against 0.88
  *   from a copy; passes of 4 or 16 vectors instead of 8: 0.99, 1.07 us;
  * - exp and tanh of the C library: 2.2 and 11.6 us for 1024 floats against 0.35 each (double: 5.3, 10.2; 0.9, 0.95);
  * - compress by 8 numbers at a time: 220 ns for 784 against 100 (double: 250, 210).
  */
-#include "lanes.h"
+#include "batch.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -32,7 +32,7 @@
 #define FS_JOIN2(a, b) a##b
 #define FS_JOIN(a, b) FS_JOIN2(a, b)
 
-/* In registers: of a dense product a tile of ROWS lanes by PANEL vectors, of a sparse one GATHER vectors of sums. */
+/* In registers: of a dense product a tile of ROWS rows by PANEL vectors, of a sparse one GATHER vectors of sums. */
 #if FS_VECTOR == 64
 #define ROWS 6
 #define PANEL 4
@@ -47,7 +47,7 @@
 #define GATHER 8
 #endif
 #define DEPTH 1024 /* the length of the sums between two visits of the result */
-#define TURNED 256 /* the like of a matrix that is transposed on the way */
+#define TRANSPOSED 256 /* the like of a matrix that is transposed on the way */
 #define CACHE (32768 / (int)sizeof(R)) /* R in the L1 cache */
 #define CHUNK 256 /* elements of a temporary */
 
@@ -100,7 +100,7 @@
 #else
 #define VW 1
 #endif
-#include "lanes_body.c"
+#include "batch_body.c"
 #undef R
 #undef BEYOND
 #undef RI
@@ -120,12 +120,12 @@
 #else
 #define VW 1
 #endif
-#include "lanes_body.c"
+#include "batch_body.c"
 
 #ifdef FS_HAS_SELECT
-extern const fs_lanes fs_lanes_avx2_double, fs_lanes_avx2_float, fs_lanes_avx512_double, fs_lanes_avx512_float;
+extern const fs_batch fs_batch_avx2_double, fs_batch_avx2_float, fs_batch_avx512_double, fs_batch_avx512_float;
 
-const fs_lanes *fs_lanes_select(const char *name, int wide)
+const fs_batch *fs_batch_select(const char *name, int is_double)
 {
 #ifdef FS_X86_SETS
     __builtin_cpu_init();
@@ -133,12 +133,12 @@ const fs_lanes *fs_lanes_select(const char *name, int wide)
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
     if (avx512 && (name == NULL || strcmp(name, "avx512") == 0))
-        return wide ? &fs_lanes_avx512_double : &fs_lanes_avx512_float;
+        return is_double ? &fs_batch_avx512_double : &fs_batch_avx512_float;
     if (avx2 && (name == NULL || strcmp(name, "avx2") == 0))
-        return wide ? &fs_lanes_avx2_double : &fs_lanes_avx2_float;
+        return is_double ? &fs_batch_avx2_double : &fs_batch_avx2_float;
 #endif
     if (name != NULL && strcmp(name, "baseline") != 0)
         return NULL;
-    return wide ? &fs_lanes_baseline_double : &fs_lanes_baseline_float;
+    return is_double ? &fs_batch_baseline_double : &fs_batch_baseline_float;
 }
 #endif

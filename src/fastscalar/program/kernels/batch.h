@@ -1,4 +1,4 @@
-/* The kernels of compiled programs: arithmetic over lanes (samples) on plain arrays.  They know nothing of programs, of
+/* The kernels of compiled programs: arithmetic over rows (samples) on plain arrays.  They know nothing of programs, of
  * the tape and of Python.
  *
  * One table for each set (baseline, AVX2, AVX-512) and for each type of number; R is double or float, `void *` points
@@ -8,15 +8,15 @@
  *
  * Matrices are row-major with a leading dimension (`ld...`, in elements).  Of a matrix of weights w (inputs x outputs),
  * of outputs and of output gradients the width n is a multiple of `width` (64 bytes), rows begin at multiples of 64
- * bytes, and what is beyond the real width is zero.  Of x and dx neither is promised.  A lane is a row of x, out and g.
- * Any number of lanes, none included.
+ * bytes, and what is beyond the real width is zero.  Of x and dx neither is promised.  Row l is that of x, out and g.
+ * Any number of rows, none included.
  *
  * A matrix of one column is a vector and has no padding; it has kernels of its own.
  *
  * A sparse row is `count` pairs (column, value), columns ascending, value of type R: the entries that are not zero.
  */
-#ifndef FASTSCALAR_LANES_H
-#define FASTSCALAR_LANES_H
+#ifndef FASTSCALAR_BATCH_H
+#define FASTSCALAR_BATCH_H
 
 #include <stddef.h>
 
@@ -48,34 +48,34 @@ typedef struct {
 
     /* --- rows of the data set --- */
     /* x[l][0..m) = (R)row[l][0..m) */
-    void (*load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int lanes);
+    void (*load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int n_rows);
     /* The entries of x[0..m) that are not zero (NaN is not): column and value have room for m + width; how many. */
     int (*compress)(int *column, void *value, const double *x, int m);
 
     /* --- matrix products --- */
     /* out[l][0..n) = b[0..n) + sum over k of value[l][k] * w[column[l][k]][0..n).  b NULL: zero. */
-    void (*sparse_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int lanes,
+    void (*sparse_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int n_rows,
                           const int *const *column, const void *const *value, const int *count);
     /* out[l][0..n) = b[0..n) + sum over j < m of x[l][j] * w[j][0..n) */
-    void (*dense_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int lanes,
+    void (*dense_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int n_rows,
                          const void *x, ptrdiff_t ldx, int m);
-    /* The sparse rows of all lanes, whose columns are first <= j < stop, column by column: entries start[j] <= k <
-     * start[j + 1] are those of column j, lane[k] (ascending) and entry[k] the lane and the number of each.  start has
-     * room for stop + 1, lane and entry for all entries. */
-    void (*sparse_transpose)(int *start, int *lane, void *entry, int first, int stop, int lanes,
+    /* The sparse rows of all rows, whose columns are first <= j < stop, column by column: entries start[j] <= k <
+     * start[j + 1] are those of column j, row_of[k] (ascending) and entry[k] the row and the number of each.  start has
+     * room for stop + 1, row_of and entry for all entries. */
+    void (*sparse_transpose)(int *start, int *row_of, void *entry, int first, int stop, int n_rows,
                              const int *const *column, const void *const *value, const int *count);
-    /* w[j][0..n) += scale * sum over the lanes l of x[l][j] * g[l][0..n), for first <= j < stop, x as
-     * `sparse_transpose` left it.  Rows of w without an entry are not touched.  Fastest with 16 to 64 lanes at once. */
-    void (*sparse_update)(void *w, ptrdiff_t ldw, double scale, int n, const int *start, const int *lane,
+    /* w[j][0..n) += scale * sum over the rows l of x[l][j] * g[l][0..n), for first <= j < stop, x as
+     * `sparse_transpose` left it.  Rows of w without an entry are not touched.  Fastest with 16 to 64 rows at once. */
+    void (*sparse_update)(void *w, ptrdiff_t ldw, double scale, int n, const int *start, const int *row_of,
                           const void *entry, int first, int stop, const void *g, ptrdiff_t ldg);
-    /* The same of one lane, without `sparse_transpose`. */
+    /* The same of one row, without `sparse_transpose`. */
     void (*sparse_update_one)(void *w, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
                               int count, const void *g);
     /* w[j][0..n) += scale * sum over l of x[l][j] * g[l][0..n), for 0 <= j < m */
-    void (*dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int lanes, const void *x, ptrdiff_t ldx, int m,
+    void (*dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int n_rows, const void *x, ptrdiff_t ldx, int m,
                          const void *g, ptrdiff_t ldg);
     /* dx[l][j] += sum over i < n of g[l][i] * w[j][i], for 0 <= j < m. */
-    void (*input_gradient)(void *dx, ptrdiff_t lddx, const void *w, ptrdiff_t ldw, int n, int m, int lanes,
+    void (*input_gradient)(void *dx, ptrdiff_t lddx, const void *w, ptrdiff_t ldw, int n, int m, int n_rows,
                            const void *g, ptrdiff_t ldg);
 
     /* --- one column --- */
@@ -95,16 +95,16 @@ typedef struct {
     /* out[i] = a[i] ? b[i] holds ? c[i] : d[i], for a comparison of Python's; which operands are one number for all n
      * elements: bit 0 of `ones` for a, 1 for b, 2 for c, 3 for d. */
     void (*where)(int comparison, int ones, void *out, const void *a, const void *b, const void *c, const void *d,
-                   ptrdiff_t n);
+                  ptrdiff_t n);
     /* to[i] += g[i] where the comparison comes out as `outcome`.  Bit 0 of `ones`: a, 1: b is one number; 2: to[0] +=
      * the sum. */
     void (*where_backward)(int comparison, int ones, int outcome, void *to, const void *a, const void *b,
-                            const void *g, ptrdiff_t n);
+                           const void *g, ptrdiff_t n);
     /* Where x[i] is better than best[i], which it is not if they are equal or best[i] is NaN: best[i] = x[i] and
      * place[i] = k.  Better: greater, or `least` smaller; NaN.  one: x is one number. */
     void (*better)(int least, int one, void *best, void *place, const void *x, double k, ptrdiff_t n);
     /* best[l], place[l]: the first of the greatest, or least, numbers among z[l][0..n), or the first NaN. */
-    void (*best)(int least, void *best, void *place, const void *z, ptrdiff_t ldz, int n, int lanes);
+    void (*best)(int least, void *best, void *place, const void *z, ptrdiff_t ldz, int n, int n_rows);
     /* Whether a number among x[0..n) is infinite or NaN. */
     int (*not_finite)(const void *x, ptrdiff_t n);
     /* Whether one is NaN, or so large that sums of products of such numbers may be infinite: double 1.8e150. */
@@ -117,8 +117,8 @@ typedef struct {
     void (*add_number)(void *y, double x, ptrdiff_t n);                        /* y[i] += x */
     double (*sum)(const void *x, ptrdiff_t n);
     double (*dot)(const void *x, const void *y, ptrdiff_t n);
-    /* y[0..n) += sum over l < lanes of x[l][0..n): lanes in ascending order */
-    void (*add_rows)(void *y, const void *x, ptrdiff_t ldx, int n, int lanes);
+    /* y[0..n) += sum over l < n_rows of x[l][0..n): rows in ascending order */
+    void (*add_rows)(void *y, const void *x, ptrdiff_t ldx, int n, int n_rows);
     /* to[j * ldto + i] = from[i * ldfrom + j] for i < rows, j < columns; `accumulate`: += */
     void (*transpose)(void *to, ptrdiff_t ldto, const void *from, ptrdiff_t ldfrom, int rows, int columns,
                       int accumulate);
@@ -126,11 +126,11 @@ typedef struct {
     /* --- losses, by rows --- */
     /* p[l][0..n) = softmax(z[l][0..n)), lse[l] = log(sum(exp(z[l]))); does not overflow.  Those at
      * +inf share 1; if all are -inf, p is 0 and lse -inf.  Any n; p may be z. */
-    void (*softmax)(void *p, ptrdiff_t ldp, void *lse, const void *z, ptrdiff_t ldz, int n, int lanes);
-} fs_lanes;
+    void (*softmax)(void *p, ptrdiff_t ldp, void *lse, const void *z, ptrdiff_t ldz, int n, int n_rows);
+} fs_batch;
 
-/* The table of this set ("baseline", "avx2", "avx512") for doubles (wide = 1) or floats (0), if this CPU can run it,
+/* The table of this set ("baseline", "avx2", "avx512") for doubles (is_double) or floats (0), if this CPU can run it,
  * else NULL; a NULL name asks for the best. */
-const fs_lanes *fs_lanes_select(const char *name, int wide);
+const fs_batch *fs_batch_select(const char *name, int is_double);
 
 #endif
