@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "optim": NETS,
     "plot": NETS,
     "schedules": NETS,
+    "sklearn": NETS,
     "testing": NONE,  # for any class of Tensors
     "play": {*NETS, "debug"},
     "cli": {*WHOLE, "play", ""},

@@ -54,7 +54,7 @@ from fastscalar.functions import (
 from fastscalar.functions import min as min
 from fastscalar.functions import sum as sum
 from fastscalar.nn.callbacks import EarlyStopping, StopTraining
-from fastscalar.nn.evaluation import evaluate, predict
+from fastscalar.nn.evaluation import evaluate, predict, predict_proba
 from fastscalar.nn.history import History
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
 from fastscalar.nn.losses import binary_cross_entropy, cross_entropy, huber_loss
@@ -130,6 +130,7 @@ __all__ = [
     "norm",
     "optim",
     "predict",
+    "predict_proba",
     "prod",
     "reference",
     "relu",

@@ -1,7 +1,7 @@
 """Nets and what trains them: layers, losses, optimisers, `fit` and `evaluate`."""
 
 from fastscalar.nn.callbacks import EarlyStopping, Samples, StopTraining
-from fastscalar.nn.evaluation import Evaluation, evaluate, predict
+from fastscalar.nn.evaluation import Evaluation, evaluate, predict, predict_proba
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.layers import MLP, Linear, Module, load, relu
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, sgd
@@ -26,6 +26,7 @@ __all__ = [
     "fit",
     "load",
     "predict",
+    "predict_proba",
     "relu",
     "sgd",
 ]

@@ -211,6 +211,32 @@ def predict(net: Callable[[Any], Any], X: Any) -> np.ndarray:
     return out[:, 0] if out.shape[1] == 1 else out.argmax(axis=1)
 
 
+def predict_proba(net: Callable[[Any], Any], X: Any) -> np.ndarray:
+    """For each row of X the probability of each class: softmax of the outputs; of a net with one output, which is a
+    logit, that of 0 and of 1.
+
+    X: floats of shape (n, in_features).  Returns shape (n, classes), rows that add up to 1.
+    Raises ValueError for data that do not fit, FloatingPointError where an output is NaN.
+
+    >>> import fastscalar as fs, numpy as np
+    >>> net = fs.MLP(4, [3, 2], seed=0)
+    >>> fs.predict_proba(net, np.zeros((1, 4)))
+    array([[0.5, 0.5]])
+    """
+    X = rows_of(X, np.zeros(np.shape(X)[:1]))[0] if isinstance(net, Program) else table_of(X)
+    out = finite(np.concatenate(list(outputs(net, X))), X, "predict_proba")
+    return probabilities(np.hstack([np.zeros_like(out), out]) if out.shape[1] == 1 else out)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """softmax of each row, (n, classes); infinite logits share what there is."""
+    largest = logits.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(np.where(logits == largest, 0.0, logits - largest))
+    shares: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return shares
+
+
 def evaluate(net: Callable[[Any], Any], X: Any, y: Any, *, loss: Any = None) -> Evaluation:
     """How good a net is on samples: a float whose meaning follows from y, with attributes `metric` and `loss`.
 
