@@ -56,8 +56,9 @@ from fastscalar.functions import sum as sum
 from fastscalar.nn.callbacks import EarlyStopping, StopTraining
 from fastscalar.nn.evaluation import evaluate, predict, predict_proba
 from fastscalar.nn.history import History
-from fastscalar.nn.layers import MLP, Linear, Module, load, relu
+from fastscalar.nn.layers import MLP, Linear, load, relu
 from fastscalar.nn.losses import binary_cross_entropy, cross_entropy, huber_loss
+from fastscalar.nn.module import Module
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
 from fastscalar.nn.training import fit
 from fastscalar.program.api import Program, compile

@@ -51,7 +51,7 @@ class Linear:
 
     def __init__(self, in_features: int, out_features: int, *, init: str = "article", seed: Any = None) -> None:
         self.in_features, self.out_features = in_features, out_features
-        w, b = initial_weights(in_features, out_features, init, _generator(seed))
+        w, b = initial_weights((in_features, out_features), init, _generator(seed))
         self.w, self.b = to_tensor(w), to_tensor(b)
 
     def forward(self, x: Any) -> list[Tensor]:

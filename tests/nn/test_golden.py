@@ -21,6 +21,15 @@ def test_a_net(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)
+def test_a_module(folder: Path) -> None:
+    said = json.loads((folder / "module.json").read_text())
+    net = fs.load(folder / "module.npz")
+    assert net.metadata == {"kept": {"since": "0.1.0"}}
+    found = [[float(t.data) for t in net(row)] for row in said["rows"]]
+    np.testing.assert_allclose(found, said["outputs"], rtol=1e-14)  # tanh and gelu are the C library's
+
+
+@pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)
 def test_the_state_of_an_optimizer(folder: Path) -> None:
     net = fs.load(folder / "net.npz")
     optimizer = fs.Adam(net.parameters())

@@ -287,7 +287,7 @@ def read_model(path: Path) -> Any:
     with users_fault(ValueError, OSError):
         net = fs.load(path)
     for key, right in ABOUT.items():
-        if key in net.metadata and not right(net.metadata[key]):  # type: ignore[union-attr]
+        if key in net.metadata and not right(net.metadata[key]):
             raise Stop(f"{path}: not as train saves it: {key!r} in its metadata; the file was changed")
     return net
 

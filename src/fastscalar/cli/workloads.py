@@ -46,8 +46,7 @@ MLP = Workload("mlp", (784, 256, 10))
 @cache
 def _drawn(widths: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = random.Random(SEED)
-    layers = [initial_weights(m, n, "he", rng) for m, n in pairwise(widths)]
-    return [(np.array(w), np.array(b)) for w, b in layers]
+    return [initial_weights((m, n), "he", rng) for m, n in pairwise(widths)]
 
 
 def initial_layers(widths: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:

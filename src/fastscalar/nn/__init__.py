@@ -3,8 +3,10 @@
 from fastscalar.nn.callbacks import EarlyStopping, Samples, StopTraining
 from fastscalar.nn.evaluation import Evaluation, evaluate, predict, predict_proba
 from fastscalar.nn.history import Epoch, History
-from fastscalar.nn.layers import MLP, Linear, Module, load, relu
+from fastscalar.nn.layers import MLP, Linear, load, relu
+from fastscalar.nn.module import Module
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, sgd
+from fastscalar.nn.sequential import Embedding, LayerNorm, Sequential
 from fastscalar.nn.training import fit
 
 __all__ = [
@@ -13,14 +15,17 @@ __all__ = [
     "Adam",
     "AdamW",
     "EarlyStopping",
+    "Embedding",
     "Epoch",
     "Evaluation",
     "History",
+    "LayerNorm",
     "Linear",
     "Module",
     "Optimizer",
     "RMSprop",
     "Samples",
+    "Sequential",
     "StopTraining",
     "evaluate",
     "fit",

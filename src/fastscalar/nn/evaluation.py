@@ -12,6 +12,7 @@ from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import squared_loss, to_tensor
 from fastscalar.nn.layers import MLP, Linear
 from fastscalar.nn.losses import LOSSES, OF_TARGETS, binary_cross_entropy, cross_entropy, loss_of
+from fastscalar.nn.module import in_mode
 from fastscalar.nn.samples import rows_of, samples_of, table_of, what_is_not_finite
 from fastscalar.program.api import Program
 
@@ -89,6 +90,11 @@ def outputs(net: Callable[[Any], Any], X: np.ndarray) -> Iterator[np.ndarray]:
     if isinstance(net, Program):
         yield net.map(X).reshape(-1, 1)
         return
+    with in_mode(net, training=False):
+        yield from _outputs(net, X)
+
+
+def _outputs(net: Callable[[Any], Any], X: np.ndarray) -> Iterator[np.ndarray]:
     blocks = True
     for first in range(0, len(X), EVALUATE_ROWS):
         some = X[first : first + EVALUATE_ROWS]
@@ -138,7 +144,7 @@ class Measure:
 
     def __init__(self, net: Callable[[Any], Any], X: Any, y: Any, loss: Any, what: str) -> None:
         self.net, self.what, self.loss = net, what, loss
-        self.X, self.y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y)
+        self.X, self.y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y, net=net)
         if (wrong := what_is_not_finite({"y": self.y})) is not None:
             raise ValueError(f"{what}: {wrong}")
         (first,) = outputs(net, self.X[:1])
@@ -167,7 +173,9 @@ class Measure:
                 given = map(to_tensor, out)
             else:
                 given = map(self.net, self.X)
-            return float(np.mean([numbers_in(loss(x, k))[0] for x, k in zip(given, self.labels, strict=True)]))
+            with in_mode(self.net, training=False):
+                losses = [numbers_in(loss(x, k))[0] for x, k in zip(given, self.labels, strict=True)]
+            return float(np.mean(losses))
 
 
 def finite(out: np.ndarray, X: np.ndarray, what: str, infinities: bool = False) -> np.ndarray:
@@ -206,7 +214,7 @@ def predict(net: Callable[[Any], Any], X: Any) -> np.ndarray:
     >>> fs.predict(net, np.zeros((5, 4))).shape
     (5,)
     """
-    X = rows_of(X, np.zeros(np.shape(X)[:1]))[0] if isinstance(net, Program) else table_of(X)
+    X = rows_of(X, np.zeros(np.shape(X)[:1]))[0] if isinstance(net, Program) else table_of(X, net=net)
     out = finite(np.concatenate(list(outputs(net, X))), X, "predict")
     return out[:, 0] if out.shape[1] == 1 else out.argmax(axis=1)
 

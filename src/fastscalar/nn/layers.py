@@ -1,4 +1,4 @@
-"""Layers: Module, Linear, MLP.  Thin: the work is one instruction of the engine for each layer."""
+"""Linear and MLP, and `load`.  Thin: the work is one instruction of the engine for each layer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import affine, to_tensor
-from fastscalar.nn.init import initial_weights
+from fastscalar.nn.activations import ACTIVATIONS, Activation, activation_of, name_of
+from fastscalar.nn.init import Initializer, generator, initial_weights, without_drawing
 from fastscalar.nn.models import ORIGIN, read_model, write_model
+from fastscalar.nn.module import Module
 from fastscalar.nn.optimizers import each_once
+from fastscalar.nn.saved import filled, ours, save_module
 
 
 @overload
@@ -36,78 +39,26 @@ def relu(x: Any) -> Any:
     return [relu(e) for e in x] if isinstance(x, (list, tuple)) else x.relu()
 
 
-class Module:
-    """Base class of layers and nets: call it to run `forward`; `parameters()` finds what it is made of.
-
-    A subclass sets Tensors, TensorArrays, Modules, or lists and dictionaries of these, as attributes, and defines
-    `forward`.
-
-    >>> import fastscalar as fs
-    >>> class Scale(fs.Module):
-    ...     def __init__(self):
-    ...         self.factor = fs.Tensor(3.0)
-    ...     def forward(self, x):
-    ...         return x * self.factor
-    >>> Scale()(fs.Tensor(2.0))
-    Tensor(data=6.0)
-    >>> Scale().parameters()
-    [Tensor(data=3.0)]
-    """
-
-    def forward(self, x: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
-
-    def __call__(self, x: Any) -> Any:
-        return self.forward(x)
-
-    def parameters(self) -> list[Any]:
-        """The parameters, nested as the module is: a list with one entry for each attribute that holds some.
-
-        Each is there once: a layer that two attributes share is listed with the first.
-        """
-        return each_once(_parameters_among(vars(self).values(), {id(self)}))
-
-
-def _parameters_among(values: Iterable[Any], seen: set[int]) -> list[Any]:
-    """seen: by id, what has been gone through."""
-    found: list[Any] = []
-    for value in values:
-        if isinstance(value, (Tensor, TensorArray)):
-            found.append(value)
-        elif isinstance(value, (Module, dict, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            if not isinstance(value, Module):
-                inner = _parameters_among(value.values() if isinstance(value, dict) else value, seen)
-            elif type(value).parameters is Module.parameters:
-                inner = _parameters_among(vars(value).values(), seen)
-            else:
-                inner = value.parameters()
-            if inner:
-                found.append(inner)
-    return found
-
-
-def _generator(seed: int | random.Random | None) -> random.Random:
-    return seed if isinstance(seed, random.Random) else random.Random(seed)
-
-
 def _number_of(seed: int | random.Random | None) -> int | None:
     """The seed as a saved net names it: of a generator or of chance nobody knows one."""
     return seed if isinstance(seed, int) else None
 
 
-def _check_width(name: str, value: int) -> None:
+def check_width(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
 
 
+@ours
 class Linear(Module):
     """y[i] = b[i] + x[0] w[0][i] + x[1] w[1][i] + ..., added in this order.
 
     Attributes: `w`, a TensorArray of shape (in_features, out_features); `b`, of shape (out_features,); `seed`.
     `init="he"` draws weights from a normal distribution of variance 2 / in_features (He et al. 2015,
-    arXiv:1502.01852) and sets the bias to zero; `init="article"` draws both uniformly from [0, 1).  `seed` is an
-    integer, a `random.Random`, or None for a different net every time.
+    arXiv:1502.01852) and sets the bias to zero; so do "he_uniform", "glorot" (variance 2 / (in_features +
+    out_features)), "glorot_uniform", "lecun" (1 / in_features), "zeros", and a function (fan_in, fan_out, generator)
+    that gives one weight; `init="article"` draws both uniformly from [0, 1).  `seed` is an integer, a `random.Random`,
+    or None for a different net every time.
 
     The input is a sequence of `in_features` numbers or Tensors, or n such rows; the output a TensorArray of shape
     (out_features,) or (n, out_features).  Numbers and NumPy arrays are constants, Tensors get gradients.
@@ -121,6 +72,7 @@ class Linear(Module):
 
     w: TensorArray
     b: TensorArray
+    takes_tables = True
 
     if TYPE_CHECKING:
 
@@ -131,14 +83,14 @@ class Linear(Module):
         in_features: int,
         out_features: int,
         *,
-        init: str = "he",
+        init: str | Initializer = "he",
         seed: int | random.Random | None = None,
     ) -> None:
-        _check_width("Linear: in_features", in_features)
-        _check_width("Linear: out_features", out_features)
+        check_width("Linear: in_features", in_features)
+        check_width("Linear: out_features", out_features)
         self.in_features = in_features
         self.out_features = out_features
-        w, b = initial_weights(in_features, out_features, init, _generator(seed))
+        w, b = initial_weights((in_features, out_features), init, generator(seed))
         self.w = to_tensor(w)
         self.b = to_tensor(b)
         self.seed = _number_of(seed)
@@ -158,13 +110,16 @@ class Linear(Module):
         All of the file is written or nothing.  OSError names it; TypeError for metadata that JSON cannot hold.
         """
         about = {"class": "Linear", "widths": [self.in_features, self.out_features], "seed": self.seed}
-        write_model(path, about, [(self.w.numpy(), self.b.numpy())], metadata)
+        write_model(path, about, [self.w.numpy(), self.b.numpy()], metadata)
 
 
+@ours
 class MLP(Module):
-    """Linear layers of the given sizes with relu between them, none after the last.
+    """Linear layers of the given sizes with an activation between them, none after the last.
 
-    Attributes: `linears`, the layers; `num_linears`, how many.  `init` and `seed` are those of `Linear`.
+    Attributes: `linears`, the layers; `num_linears`, how many; `activation`, a function.  It is given as one, or by
+    name: "relu", "tanh", "sigmoid", "gelu", "silu", "softplus", "leaky_relu", "elu".  `init` and `seed` are those of
+    `Linear`.
 
     >>> import fastscalar as fs
     >>> net = fs.MLP(784, [256, 10], seed=0)
@@ -175,6 +130,7 @@ class MLP(Module):
     """
 
     linears: list[Linear]
+    takes_tables = True
 
     if TYPE_CHECKING:
 
@@ -185,21 +141,20 @@ class MLP(Module):
         in_features: int,
         sizes: Sequence[int],
         *,
-        init: str = "he",
+        activation: str | Activation = "relu",
+        init: str | Initializer = "he",
         seed: int | random.Random | None = None,
     ) -> None:
+        self.activation = activation_of(activation, "MLP")
         if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence) or not len(sizes):
             raise ValueError(f"MLP: expected a list of layer sizes such as [256, 10], got {sizes!r}")
-        generator = _generator(seed)
-        widths = [in_features, *sizes]
-        self.linears = [
-            Linear(m, n, init=init, seed=generator) for m, n in zip(widths, widths[1:], strict=False)
-        ]
+        draw = generator(seed)
+        self.linears = [Linear(m, n, init=init, seed=draw) for m, n in pairwise([in_features, *sizes])]
         self.seed = _number_of(seed)
 
     def forward(self, x: Any) -> TensorArray:
         for linear in self.linears[:-1]:
-            x = linear(x).relu()
+            x = self.activation(linear(x))
         return self.linears[-1](x)
 
     @property
@@ -210,25 +165,38 @@ class MLP(Module):
         return each_once([p for linear in self.linears for p in linear.parameters()])
 
     def __repr__(self) -> str:
-        return f"MLP({self.linears[0].in_features}, {[linear.out_features for linear in self.linears]})"
+        sizes = [linear.out_features for linear in self.linears]
+        other = "" if self._is_of_relu else f", activation={name_of(self.activation) or self.activation!r}"
+        return f"MLP({self.linears[0].in_features}, {sizes}{other})"
+
+    @property
+    def _is_of_relu(self) -> bool:
+        return self.activation is ACTIVATIONS["relu"]
 
     def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
         """Write the net to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it.
 
         All of the file is written or nothing.  OSError names it; TypeError for metadata that JSON cannot hold.
         """
+        if not self._is_of_relu:                 # of which older versions know
+            save_module(self, path, metadata)
+            return
         widths = [self.linears[0].in_features, *(linear.out_features for linear in self.linears)]
-        layers = [(linear.w.numpy(), linear.b.numpy()) for linear in self.linears]
-        write_model(path, {"class": "MLP", "widths": widths, "seed": self.seed}, layers, metadata)
+        arrays = [p.numpy() for linear in self.linears for p in (linear.w, linear.b)]
+        write_model(path, {"class": "MLP", "widths": widths, "seed": self.seed}, arrays, metadata)
 
 
-def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Linear | MLP:
+def load(
+    path: str | os.PathLike[str], *, classes: Iterable[type[Module]] = (), allow_nonfinite: bool = False
+) -> Any:
     """The net in a file that `save` wrote; what was saved with it is in its `metadata`, a dictionary.
 
     What wrote the file is in its `origin`: the `format`, the version of `fastscalar`, the set of `kernels`.
+    classes: Modules of your own that may be in it: they are made by their constructors.
     It takes no more memory than the file holds, and executes nothing in it.  Raises OSError such as FileNotFoundError,
-    and ValueError for a file that is not a saved net, is damaged or from a newer version, or holds infinite or NaN
-    weights (unless `allow_nonfinite`); the message names the file and what is wrong.
+    and ValueError for a file that is not a saved net, is damaged or from a newer version, holds a class of somebody's
+    own that `classes` does not name, or infinite or NaN weights (unless `allow_nonfinite`); the message names the file
+    and what is wrong.
 
     >>> import fastscalar as fs, os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "net.npz")
@@ -236,24 +204,29 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Line
     >>> fs.load(path), fs.load(path).metadata
     (MLP(4, [3, 2]), {'note': 'small'})
     """
-    header, layers = read_model(path, allow_nonfinite)
-    linears = []
-    for (m, n), (w, b) in zip(pairwise(header["widths"]), layers, strict=True):
-        linear = Linear.__new__(Linear)  # weights are not drawn to be thrown away
-        linear.in_features, linear.out_features = m, n
-        linear.w, linear.b, linear.seed = to_tensor(w), to_tensor(b), None
-        linears.append(linear)
-    net: Linear | MLP = linears[0]
-    if header["class"] == "MLP":
-        net = MLP.__new__(MLP)
-        net.linears = linears
-    seed = header.get("seed")
-    net.seed = seed if type(seed) is int else None
-    net.metadata = header["metadata"]  # type: ignore[union-attr]
-    net.origin = {key: header[key] for key in ORIGIN if key in header}  # type: ignore[union-attr]
+    header, arrays = read_model(path, allow_nonfinite)
+    if header["class"] == "Module":
+        try:
+            net: Any = filled(header, arrays, classes)
+        except ValueError as error:
+            raise ValueError(f"{path}: not a net that can be made: {error}") from None
+    else:
+        with without_drawing(sum(array.size for array in arrays)):
+            if header["class"] == "MLP":
+                net = MLP(header["widths"][0], header["widths"][1:])
+            else:
+                net = Linear(*header["widths"])
+        for linear, w, b in zip(linears_of(net), arrays[::2], arrays[1::2], strict=True):
+            linear.w, linear.b = to_tensor(w), to_tensor(b)
+        seed = header.get("seed")
+        net.seed = seed if type(seed) is int else None
+    net.metadata = header["metadata"]
+    net.origin = {key: header[key] for key in ORIGIN if key in header}
     return net
 
 
 def linears_of(net: Linear | MLP) -> list[Linear]:
-    """Its layers, in order."""
+    """Its layers, in order; ValueError if it is another Module."""
+    if not isinstance(net, (Linear, MLP)):
+        raise ValueError(f"expected a Linear or an MLP, got a {type(net).__name__}")
     return net.linears if isinstance(net, MLP) else [net]

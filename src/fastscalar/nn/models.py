@@ -1,7 +1,11 @@
-"""Saved nets: an .npz file with a header, which is JSON, and the arrays w0, b0, w1, b1, ...
+"""Saved nets: an .npz file with a header, which is JSON, and arrays.
 
-The header says what wrote the file: `format`, the version of `fastscalar`, the set of `kernels`; and of the net its
-`class`, its `widths`, the `seed` of its first weights (null if there was none), and the user's `metadata`.
+The header says what wrote the file: `format`, the version of `fastscalar`, the set of `kernels`; and holds the user's
+`metadata`.  Of the net it has
+* in format 1 its `class`, Linear or MLP (of relu), its `widths`, the `seed` of its first weights (null if there was
+  none); the arrays are w0, b0, w1, b1, ...
+* in format 2 the class Module, and in `modules` how it is rebuilt (see `saved.py`); `parameters` are the names and
+  shapes of the arrays p0, p1, ...
 
 Reading a file takes no more than the file holds.  The header is checked before an array is looked at, each array's
 size before it is allocated, and what the header does not ask for is not unpacked.  Nothing in a file is executed.
@@ -25,23 +29,24 @@ import numpy as np
 from fastscalar._core import tape_info
 from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_into, replacing
 
-FORMAT = 1
-CLASSES = ("Linear", "MLP")
+FORMAT = 2
+CLASSES = ("Linear", "MLP", "Module")
 ORIGIN = ("format", "fastscalar", "kernels")  # what wrote a file; older versions say the format only
 _ROOM, _RATIO = 1 << 24, 20  # what compressed members may unpack to: bytes, and multiples of the file's size
 
-Layers = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]  # weights and biases
+Arrays = list[np.ndarray[Any, Any]]
 
 
-def write_model(path: StrPath, about: dict[str, Any], layers: Layers, metadata: dict[str, Any]) -> None:
-    """All of the file or nothing.  TypeError for metadata that JSON cannot hold."""
+def write_model(path: StrPath, about: dict[str, Any], given: Arrays, metadata: dict[str, Any]) -> None:
+    """All of the file or nothing.  given: the arrays in the order of their names.  TypeError for metadata that JSON
+    cannot hold."""
     from fastscalar.version import __version__
 
     origin = {"fastscalar": __version__, "kernels": tape_info()["kernels"]}
-    header = json.dumps({"format": FORMAT, **origin, **about, "metadata": metadata})
+    version = 2 if about["class"] == "Module" else 1
+    header = json.dumps({"format": version, **origin, **about, "metadata": metadata})
     arrays = {"header": np.array(header)}
-    for k, (w, b) in enumerate(layers):
-        arrays |= {f"w{k}": w, f"b{k}": b}
+    arrays |= {name: array for (name, _), array in zip(_expected(about), given, strict=True)}
     # As np.savez does it, which at a full disk leaves an archive that complains once more when it is collected.
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
@@ -49,8 +54,16 @@ def write_model(path: StrPath, about: dict[str, Any], layers: Layers, metadata: 
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, Any], Layers]:
-    """Header and layers.  Raises OSError, MemoryError, and ValueError for everything that is wrong in the file."""
+def _expected(header: dict[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
+    """The names of the arrays, and their shapes."""
+    if header["class"] == "Module":
+        return [(f"p{k}", tuple(shape)) for k, (_, shape) in enumerate(header["parameters"])]
+    layers = enumerate(pairwise(header["widths"]))
+    return [entry for k, shape in layers for entry in ((f"w{k}", shape), (f"b{k}", shape[1:]))]
+
+
+def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, Any], Arrays]:
+    """Header and arrays.  Raises OSError, MemoryError, and ValueError for everything that is wrong in the file."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a net written by save()")
@@ -78,20 +91,18 @@ def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, 
     raise ValueError(f"{path}: not a net written by fastscalar's save(): {brief(reason)}")
 
 
-def _read(archive: zipfile.ZipFile, size: int, allow_nonfinite: bool) -> tuple[dict[str, Any], Layers]:
+def _read(archive: zipfile.ZipFile, size: int, allow_nonfinite: bool) -> tuple[dict[str, Any], Arrays]:
     info = _members(archive, ["header"], size)[0]
     with archive.open(info) as stream:
         header = _header(_text(stream, info.file_size))
-    shapes = list(pairwise(header["widths"]))
-    names = [f"{name}{k}" for k in range(len(shapes)) for name in "wb"]
+    expected = _expected(header)
     arrays = []
-    for name, info in zip(names, _members(archive, names, size), strict=True):
-        shape = shapes[int(name[1:])]
+    for (name, shape), info in zip(expected, _members(archive, [name for name, _ in expected], size), strict=True):
         with archive.open(info) as stream:
-            arrays.append(_array(stream, name, shape if name[0] == "w" else shape[1:], info.file_size))
+            arrays.append(_array(stream, name, shape, info.file_size))
         if not allow_nonfinite and not np.isfinite(arrays[-1]).all():
             raise ValueError(f"{name} holds infinite or NaN numbers; fs.load(..., allow_nonfinite=True) takes them")
-    return header, list(zip(arrays[::2], arrays[1::2], strict=True))
+    return header, arrays
 
 
 def _members(archive: zipfile.ZipFile, names: Sequence[str], size: int) -> list[zipfile.ZipInfo]:
@@ -134,6 +145,10 @@ def _header(text: str) -> dict[str, Any]:
         raise ValueError(f"format {found} of fastscalar {_shown(writer)}, this version reads formats up to {FORMAT}")
     if header.get("class") not in CLASSES:
         raise ValueError(f"class {_shown(header.get('class'))}, expected {' or '.join(CLASSES)}")
+    if not isinstance(header.get("metadata"), dict):
+        raise ValueError(f"metadata {_shown(header.get('metadata'))}, expected a dictionary")
+    if header["class"] == "Module":
+        return _header_of_module(header)
     widths = header.get("widths")
     if (
         not isinstance(widths, list)
@@ -142,9 +157,27 @@ def _header(text: str) -> dict[str, Any]:
         or (header["class"] == "Linear" and len(widths) != 2)
     ):
         raise ValueError(f"widths {_shown(widths)}, expected a list of whole numbers of at least 1")
-    if not isinstance(header.get("metadata"), dict):
-        raise ValueError(f"metadata {_shown(header.get('metadata'))}, expected a dictionary")
     return header
+
+
+def _header_of_module(header: dict[str, Any]) -> dict[str, Any]:
+    parameters, modules = header.get("parameters"), header.get("modules")
+    if not isinstance(parameters, list) or not all(map(_is_name_and_shape, parameters)):
+        raise ValueError(f"parameters {_shown(parameters)}, expected a list of names and shapes")
+    if not isinstance(modules, list) or not modules or not all(isinstance(m, dict) for m in modules):
+        raise ValueError(f"modules {_shown(modules)}, expected a list of dictionaries")
+    return header
+
+
+def _is_name_and_shape(entry: Any) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 2
+        and isinstance(entry[0], str)
+        and isinstance(entry[1], list)
+        and len(entry[1]) <= 8
+        and all(type(n) is int and 1 <= n < 1 << 31 for n in entry[1])
+    )
 
 
 def _shown(value: Any) -> str:

@@ -9,16 +9,24 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar._warnings import warn
 from fastscalar.engine._array import TensorArray
+from fastscalar.nn.module import Module
 
 SCALE = "images need scaling to 0..1 first: X / 255; pixels as they are: X.astype(float)"
 PIXELS = 49  # columns, at least, of what is taken for images
 MEANT = 5e-7  # a learning rate up to this is one for pixels as they are: 1e-8 and 1e-7 in the article
 
 
-def table_of(X: Any, y: np.ndarray | None = None, lr: float = 1.0) -> np.ndarray:
-    """X as floats of shape (n, in_features), n at least 1; ValueError says what is wrong with it."""
+def table_of(X: Any, y: np.ndarray | None = None, lr: float = 1.0, net: Any = None) -> np.ndarray:
+    """X as floats of shape (n, in_features), n at least 1; ValueError says what is wrong with it.
+
+    net: if it is a Module that takes other rows, they may have any shape; whole numbers if it looks things up."""
     X = numbers_of(X, "X", None if y is None else y.shape[:1])
-    if X.ndim != 2:
+    any_shape = isinstance(net, Module) and not net.takes_tables
+    if any_shape and any(module.takes_indices for module in net.modules()) and X.dtype.kind in "iu" and X.ndim:
+        if not len(X):
+            raise ValueError("X is empty")
+        return X
+    if X.ndim != 2 and not (any_shape and X.ndim > 2):
         raise ValueError(f"X: expected an array of shape (n, in_features), got {X.shape}; X.reshape(len(X), -1)?")
     if X.dtype.kind in "iub":
         kind = f"X: got an array of {X.dtype}"
@@ -32,10 +40,10 @@ def table_of(X: Any, y: np.ndarray | None = None, lr: float = 1.0) -> np.ndarray
     return X
 
 
-def samples_of(X: Any, y: Any, lr: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def samples_of(X: Any, y: Any, lr: float = 1.0, net: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """X as such a table, and as many labels or targets; a net that learns at the rate lr will see them."""
     y = labels_of(y)
-    X = table_of(X, y, lr)
+    X = table_of(X, y, lr, net)
     if y.shape[:1] != X.shape[:1]:
         raise ValueError(f"X has {len(X)} rows but y has shape {y.shape}")
     return X, y
@@ -143,7 +151,7 @@ def looks_like_images(X: np.ndarray) -> bool:
     if X.dtype == np.uint8:
         return True
     some = X[:256]
-    if X.dtype.kind == "b" or X.shape[1] < PIXELS or not some.size:
+    if X.dtype.kind == "b" or np.prod(X.shape[1:]) < PIXELS or not some.size:
         return False
     return bool(some.min() >= 0 and 128 < some.max() <= 255)
 

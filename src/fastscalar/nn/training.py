@@ -16,6 +16,7 @@ from fastscalar.nn.course import Course, Doubt
 from fastscalar.nn.evaluation import Measure, takes_blocks
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.losses import LOSSES, cross_entropy, loss_of
+from fastscalar.nn.module import in_mode
 from fastscalar.nn.optimizers import SGD, Optimizer
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.samples import rows_of, samples_of, weights_of
@@ -95,7 +96,7 @@ def fit(
     True
     """
     loss = loss_of(loss, "fit")
-    X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y, getattr(optimizer, "lr", 1.0))
+    X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y, getattr(optimizer, "lr", 1.0), net)
     weights = weights_of(sample_weight, class_weight, y)
     if weights is not None and isinstance(net, Program):
         raise ValueError("fit: a program gives the losses itself, weights included: give it a column more of X")
@@ -131,12 +132,13 @@ def fit(
         raise TypeError(f"fit: history: expected a History to go on with, got {history!r}")
     course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y})
     _bind(net, course)
-    run = _trainer(net, loss, data, course, compile, threads, dtype)
+    with in_mode(net, training=True):
+        run = _trainer(net, loss, data, course, compile, threads, dtype)
     if optimizer.parameters is not None:         # else they are found when they are read
         optimizer.zero_grad()
     history = History() if history is None else history
     try:
-        _epochs(run, course, validation, looking, history, shuffle, seed, progress)
+        _epochs(net, run, course, validation, looking, history, shuffle, seed, progress)
     except StopTraining as enough:
         history.stopped = str(enough) or "a callback had enough"
     except BaseException as error:
@@ -149,6 +151,7 @@ def fit(
 
 
 def _epochs(
+    net: Any,
     run: EagerTrainer | EagerProgramTrainer | CompiledTrainer,
     course: Course,
     validation: Measure | None,
@@ -167,7 +170,7 @@ def _epochs(
             continue
         course.begin_epoch()
         start = time.perf_counter()
-        with Watch(number, course.epochs, n, progress, looking.watching) as watch:
+        with Watch(number, course.epochs, n, progress, looking.watching) as watch, in_mode(net, training=True):
             mean = run.epoch(order, watch)
         seconds = time.perf_counter() - start
         found = None if validation is None else validation()
