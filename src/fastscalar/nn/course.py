@@ -41,6 +41,13 @@ class Course:
         self.data = data or {}
         self.doubt: Doubt | None = None
 
+    def over(self, samples: int) -> Course:
+        """The course of a run over more samples than these, which are a part of them."""
+        whole = Course(self.optimizer, self.schedule, samples, self.batch_size, self.epochs,
+                       1 + self.begun // self.samples, self.data)  # fmt: skip
+        whole.doubt = self.doubt
+        return whole
+
     def begin_epoch(self) -> None:
         """Somebody may have set another rate."""
         self.first_rate, self.first = self.optimizer.lr, self.done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,17 @@ from fastscalar.nn.trainers import CompiledTrainer, EagerProgramTrainer, EagerTr
 from fastscalar.program.api import Program
 from fastscalar.program.rows import Rows
 from fastscalar.program.threads import thread_count
+
+
+class Run(NamedTuple):
+    """A run that may begin."""
+
+    net: Any
+    trainer: EagerTrainer | EagerProgramTrainer | CompiledTrainer
+    course: Course
+    validation: Measure | None
+    looking: Callbacks
+    history: History
 
 
 def fit(
@@ -50,6 +61,9 @@ def fit(
     compile: bool = True,
     threads: int = 1,
     dtype: str = "float64",
+    comm: Any = None,
+    shard: str | None = None,
+    deterministic: bool = True,
 ) -> History:
     """Train a net: for every sample (or minibatch) the loss, its gradient, one step of the optimiser.
 
@@ -81,6 +95,11 @@ def fit(
     that is seen, with the first one, to give the mean of what the samples give.
     threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
     dtype: "float64" or "float32", of the numbers that a compiled program computes with.
+    comm: a communicator, such as `mpi4py.MPI.COMM_WORLD`: all its processes call `fit` alike and train one net, each
+    with a part of the rows of every batch; rank 0's net is where they begin, and only its callbacks are called and its
+    progress shown (docs/scale-out.md).  shard: "local" if X and y are each process's own.  deterministic: gradients are
+    added in an order that depends on the rows alone, so that any number of processes gives the same bits; False: in
+    that of one `Allreduce`, with less to send.
 
     Raises ValueError for data and optimisers that do not fit; FloatingPointError when the loss, or a parameter after
     the last step of an epoch, is infinite or NaN, or its square is.  Whatever stops a compiled
@@ -95,6 +114,58 @@ def fit(
     >>> fs.evaluate(net, X, y) > 0.9
     True
     """
+    wishes: dict[str, Any] = {
+        "loss": loss, "optimizer": optimizer, "epochs": epochs, "first_epoch": first_epoch, "batch_size": batch_size,
+        "schedule": schedule, "sample_weight": sample_weight, "class_weight": class_weight,
+        "validation_data": validation_data, "callbacks": callbacks, "on_epoch": on_epoch, "history": history,
+        "compile": compile, "threads": threads, "dtype": dtype,
+    }  # fmt: skip
+    if comm is not None:
+        from fastscalar.nn.together import fit_together
+
+        return fit_together(
+            comm, net, X, y, _prepared, wishes, shard=shard, deterministic=deterministic, shuffle=shuffle, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    if shard is not None:
+        raise ValueError(f"fit: shard: {shard!r} is for several processes, which need a comm")
+    made = _prepared(net, X, y, **wishes)
+    history = made.history
+    try:
+        _epochs(made, shuffle, seed, progress)
+    except StopTraining as enough:
+        history.stopped = str(enough) or "a callback had enough"
+    except BaseException as error:
+        history.stopped = f"{type(error).__name__}: {error}".rstrip(": ")
+        error.history = history                  # type: ignore[attr-defined]
+        raise
+    finally:
+        made.looking.end(history)
+    return history
+
+
+def _prepared(
+    net: Any,
+    X: Any,
+    y: Any,
+    *,
+    loss: Any,
+    optimizer: Any,
+    epochs: int,
+    first_epoch: int,
+    batch_size: int,
+    schedule: Any,
+    sample_weight: Any,
+    class_weight: Any,
+    validation_data: Any,
+    callbacks: Any,
+    on_epoch: Any,
+    history: Any,
+    compile: bool,
+    threads: int,
+    dtype: str,
+) -> Run:
+    """All that `fit` needs, or what is wrong with what it was given."""
     loss = loss_of(loss, "fit")
     X, y = rows_of(X, y) if isinstance(net, Program) else samples_of(X, y, getattr(optimizer, "lr", 1.0), net)
     weights = weights_of(sample_weight, class_weight, y)
@@ -123,7 +194,7 @@ def fit(
             raise ValueError("fit: validation_data: a program gives losses, no predictions; evaluate the net itself")
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
             raise ValueError("fit: validation_data: expected (X, y), as for training")
-        validation = Measure(net, *validation_data, loss, "validation_data")
+        validation = Measure(net, validation_data[0], validation_data[1], loss, "validation_data")
     optimizer = SGD() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {optimizer!r}")
@@ -133,34 +204,14 @@ def fit(
     course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y})
     _bind(net, course)
     with in_mode(net, training=True):
-        run = _trainer(net, loss, data, course, compile, threads, dtype)
+        trainer = _trainer(net, loss, data, course, compile, threads, dtype)
     if optimizer.parameters is not None:         # else they are found when they are read
         optimizer.zero_grad()
-    history = History() if history is None else history
-    try:
-        _epochs(net, run, course, validation, looking, history, shuffle, seed, progress)
-    except StopTraining as enough:
-        history.stopped = str(enough) or "a callback had enough"
-    except BaseException as error:
-        history.stopped = f"{type(error).__name__}: {error}".rstrip(": ")
-        error.history = history                  # type: ignore[attr-defined]
-        raise
-    finally:
-        looking.end(history)
-    return history
+    return Run(net, trainer, course, validation, looking, History() if history is None else history)
 
 
-def _epochs(
-    net: Any,
-    run: EagerTrainer | EagerProgramTrainer | CompiledTrainer,
-    course: Course,
-    validation: Measure | None,
-    looking: Callbacks,
-    history: History,
-    shuffle: bool,
-    seed: int | None,
-    progress: bool,
-) -> None:
+def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool) -> None:
+    net, run, course, validation, looking, history = made
     n, first_epoch = course.samples, course.begun // course.samples + 1
     looking.begin(course)
     generator = np.random.default_rng(seed)

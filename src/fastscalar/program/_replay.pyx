@@ -541,6 +541,23 @@ cdef class Replay:
         self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
         return self.done, self.total_loss
 
+    def gradient_block(self):
+        """The gradients of all uniform numbers, trained or not, as an array that is this memory: what processes that
+        train together exchange between `gradients` and `step_by`."""
+        cdef Py_ssize_t n = self.plan.n_uniform
+        if self.float64:
+            return np.asarray(<double[:n]><double *>self.uniform_adjoint)
+        return np.asarray(<float[:n]><float *>self.uniform_adjoint)
+
+    def step_by(self, int rows, double rate):
+        """The step of the optimiser that this was prepared for, with the block's gradients as the sum over `rows`."""
+        self.step += 1
+        with nogil:
+            if self.float64:
+                rule_step[double](self, rows, rate, 0.0)
+            else:
+                rule_step[float](self, rows, rate, 0.0)
+
     def batch_status(self):
         """After `train` stopped: losses and status of the batch that it stopped at."""
         n = min(<Py_ssize_t>self.batch_rows, self.n_rows - self.done)

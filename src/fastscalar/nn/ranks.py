@@ -1,0 +1,207 @@
+"""What several processes have to say to each other while they train one net: the six methods of a communicator.
+
+The boundary: knows arrays and texts, nothing of nets.  A communicator is mpi4py's, or anything with `Get_rank`,
+`Get_size`, `Allreduce(send, receive)`, which adds up, `Bcast(array, root)` and `Allgatherv(send, (receive, counts))`;
+`Abort(code)` if it has it.
+
+Contract: every rank makes the same calls in the same order.  So an error is never raised where the others would wait:
+a rank that has one says so in what is exchanged next, and all raise.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+NEEDED = ("Get_rank", "Get_size", "Allreduce", "Bcast", "Allgatherv")
+
+
+class RankError(RuntimeError):
+    """Another rank has failed, or differs; the message says which, on which host, and why."""
+
+
+class Ranks:
+    """All processes of a communicator, from the point of view of one."""
+
+    def __init__(self, comm: Any, what: str = "fit", alike: tuple[type[BaseException], ...] = ()) -> None:
+        missing = [name for name in NEEDED if not callable(getattr(comm, name, None))]
+        if missing:
+            raise TypeError(f"{what}: comm: expected a communicator such as MPI.COMM_WORLD; it lacks {missing[0]}")
+        self.comm, self.rank, self.size, self.what = comm, comm.Get_rank(), comm.Get_size(), what
+        self.host = socket.gethostname()
+        self.alike = {kind.__name__: kind for kind in alike}     # errors that all raise as what they are
+
+    # --- arrays ---
+
+    def sum(self, mine: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """The sum over all ranks, in an order that the communicator chooses."""
+        if self.size == 1:
+            out[...] = mine
+        else:
+            self.comm.Allreduce(mine, out)
+        return out
+
+    def gather(self, mine: np.ndarray) -> list[np.ndarray]:
+        """What each rank gives, of any lengths, in their order."""
+        if self.size == 1:
+            return [mine]
+        lengths = np.zeros(self.size, np.int64)
+        lengths[self.rank] = len(mine)
+        counts = self.sum(lengths, np.empty_like(lengths))
+        return self.gather_known(mine, counts.tolist())
+
+    def gather_known(self, mine: np.ndarray, counts: list[int]) -> list[np.ndarray]:
+        """The same where everybody knows how many numbers each rank gives."""
+        if self.size == 1:
+            return [mine]
+        out = np.empty(sum(counts), mine.dtype)
+        self.comm.Allgatherv(np.ascontiguousarray(mine), (out, counts))
+        return np.split(out, np.cumsum(counts[:-1]))
+
+    def from_first(self, array: np.ndarray) -> np.ndarray:
+        """Rank 0's array, into this one of the same shape."""
+        if self.size > 1:
+            self.comm.Bcast(array, 0)
+        return array
+
+    # --- texts ---
+
+    def tell(self, message: Any) -> list[Any]:
+        """What every rank says, as JSON can hold it."""
+        said = self.gather(np.frombuffer(json.dumps(message).encode(), np.uint8))
+        return [json.loads(text.tobytes()) for text in said]
+
+    def hear(self, message: Any) -> Any:
+        """What rank 0 says."""
+        return self.tell(message if self.rank == 0 else None)[0]
+
+    # --- errors ---
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A part in which a rank may fail alone: all learn of it at its end, and raise.  Nothing is exchanged in it."""
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as found:
+            error = found
+        self.settle(error)
+
+    def settle(self, error: BaseException | None) -> None:
+        """Every rank says whether it has failed; if one has, all raise: it its own error, the others a RankError."""
+        if self.size == 1:
+            if error is not None:
+                raise error
+            return
+        said = self.tell(None if error is None else [self.host, type(error).__name__, str(error)])
+        if error is not None:
+            error.told = True                    # type: ignore[attr-defined]
+            raise error
+        for rank, found in enumerate(said):
+            if found is None:
+                continue
+            host, kind, message = found
+            if kind in self.alike:
+                same = self.alike[kind](message)
+                same.told = True                 # type: ignore[attr-defined]
+                raise same
+            raise self.error(f"rank {rank} of {self.size} on {host} failed: {kind}: {message}".rstrip(": "))
+
+    def error(self, message: str) -> RankError:
+        """An error that every rank raises by itself."""
+        error = RankError(f"{self.what}: {message}")
+        error.told = True                        # type: ignore[attr-defined]
+        return error
+
+    def agree(self, **facts: Any) -> None:
+        """RankError on all ranks unless they all have the same facts; the message names the first that differs."""
+        said = self.tell({"host": self.host, **facts})
+        for name in facts:
+            for rank, other in enumerate(said):
+                if other[name] != said[0][name]:
+                    raise self.error(
+                        f"comm: rank {rank} on {other['host']} differs from rank 0 in {name.replace('_', ' ')}: "
+                        f"{other[name]} and {said[0][name]}"
+                    )
+
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Whatever leaves this otherwise than as an error that all know of ends all: the others would wait for ever."""
+        try:
+            yield
+        except BaseException as error:
+            if self.size > 1 and not getattr(error, "told", False) and hasattr(self.comm, "Abort"):
+                where = f"{self.what}: rank {self.rank} of {self.size} on {self.host}"
+                print(f"{where}: {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr, flush=True)
+                self.comm.Abort(1)
+            raise
+
+
+# --- sums whose order depends on nobody -----------------------------------------------------------
+
+
+def blocks_of(count: int, rank: int, size: int) -> tuple[int, int]:
+    """The blocks that a rank computes, of so many: from, to."""
+    return count * rank // size, count * (rank + 1) // size
+
+
+def whole_nodes(first: int, stop: int) -> list[tuple[int, int]]:
+    """The largest nodes of a binary tree over blocks that lie inside [first, stop): (first block, width)."""
+    nodes = []
+    while first < stop:
+        width = first & -first if first else 1 << (stop - first).bit_length()
+        while first + width > stop:
+            width //= 2
+        nodes.append((first, width))
+        first += width
+    return nodes
+
+
+class Tree:
+    """Sums over blocks in the order of a binary tree: the same bits, whoever computed which of them."""
+
+    def __init__(self, size: int, dtype: Any) -> None:
+        self.size, self.dtype = size, dtype
+        self._spare: list[np.ndarray] = []
+
+    def take(self) -> np.ndarray:
+        return self._spare.pop() if self._spare else np.empty(self.size, self.dtype)
+
+    def give(self, array: np.ndarray) -> None:
+        self._spare.append(array)
+
+    def node(self, first: int, width: int, count: int, leaf: Callable[[int], np.ndarray]) -> np.ndarray:
+        """The sum over blocks [first, first + width), of `count` in all; leaf: a block's numbers, from `take`."""
+        if width == 1:
+            return leaf(first)
+        half = width // 2
+        left = self.node(first, half, count, leaf)
+        if first + half < count:
+            right = self.node(first + half, half, count, leaf)
+            left += right
+            self.give(right)
+        return left
+
+    def total(self, count: int, found: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
+        """The sum over all blocks, from nodes that cover them; it is in an array of its own."""
+        width = 1 << max(0, count - 1).bit_length()
+        return self._total(0, width, count, found)
+
+    def _total(self, first: int, width: int, count: int, found: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
+        if (known := found.get((first, width))) is not None:
+            out = self.take()
+            out[...] = known
+            return out
+        half = width // 2
+        left = self._total(first, half, count, found)
+        if first + half < count:
+            right = self._total(first + half, half, count, found)
+            left += right
+            self.give(right)
+        return left

@@ -1,0 +1,153 @@
+"""`fit` on several processes: what they agree on before, between and after epochs.
+
+Rank 0 looks on for all: its callbacks are called, its net validated, its progress shown, its files written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import _select_kernels
+from fastscalar.engine._rules import values_of
+from fastscalar.nn.callbacks import StopTraining
+from fastscalar.nn.distributed import DistributedTrainer, Shares, digest, lowest_kernels, same_net, share_net
+from fastscalar.nn.history import Epoch, History
+from fastscalar.nn.module import in_mode
+from fastscalar.nn.progress import Watch
+from fastscalar.nn.ranks import Ranks
+from fastscalar.version import __version__
+
+
+def fit_together(
+    comm: Any,
+    net: Any,
+    X: Any,
+    y: Any,
+    prepare: Callable[..., Any],
+    wishes: dict[str, Any],
+    *,
+    shard: str | None,
+    deterministic: bool,
+    shuffle: bool,
+    seed: int | None,
+    progress: bool,
+) -> History:
+    """`fit` on all ranks.  prepare: makes a Run of one rank's net and samples."""
+    ranks = Ranks(comm, "fit", (StopTraining, FloatingPointError))
+    with ranks.ending_together():
+        ranks.agree(version=__version__)
+        with ranks.together():
+            if shard not in (None, "local"):
+                raise ValueError(f'fit: shard: expected "local", or None where all have all samples, got {shard!r}')
+            if ranks.rank:                       # rank 0 looks on for all
+                wishes = {**wishes, "callbacks": None, "on_epoch": None, "validation_data": None}
+        lengths = None
+        if shard is not None:
+            X, y, lengths = _own_rows(ranks, X, y)
+        with ranks.together():
+            made = prepare(net, X, y, **wishes)
+            course, optimizer = made.course, made.course.optimizer
+            if course.doubt is not None or optimizer.parameters is None:
+                raise ValueError("fit: comm: give the optimiser its parameters, as in SGD(net.parameters(), lr=0.02)")
+        course = made.course
+        _agree(ranks, made, X, y, wishes, shuffle, seed, deterministic, lengths)
+        share_net(ranks, course)
+        kernels = lowest_kernels(ranks)
+        try:
+            shares = Shares(ranks, course.samples, course.batch_size, deterministic, lengths)
+            if lengths is not None:
+                course = made.course.over(shares.samples)
+            trainer = DistributedTrainer(made.trainer, ranks, shares, course, wishes["dtype"])
+            _epochs(ranks, made._replace(course=course), trainer, shuffle, seed, progress)
+        except StopTraining as enough:
+            made.history.stopped = str(enough) or "a callback had enough"
+        except BaseException as error:
+            made.history.stopped = f"{type(error).__name__}: {error}".rstrip(": ")
+            error.history = made.history         # type: ignore[attr-defined]
+            made.looking.end(made.history)
+            raise
+        finally:
+            _select_kernels(kernels)
+        on_first(ranks, lambda: made.looking.end(made.history))
+        share_net(ranks, course)                 # as a callback may have left it
+        return made.history
+
+
+def _own_rows(ranks: Ranks, X: Any, y: Any) -> tuple[Any, Any, list[int]]:
+    """Samples of a rank, at least one to record with, and how many each rank has."""
+    with ranks.together():
+        X, y = np.asarray(X), np.asarray(y)
+        if X.shape[:1] != y.shape[:1] or not X.ndim:
+            raise ValueError(f"fit: X of shape {X.shape} and y of shape {y.shape}: expected as many rows in both")
+    lengths = [int(n) for n in ranks.tell(len(X))]
+    row = [X[:1].tolist(), X.dtype.str, y[:1].tolist(), y.dtype.str] if len(X) else None
+    first = next((said for said in ranks.tell(row) if said is not None), None)
+    if first is None:
+        raise ranks.error("X is empty on all ranks")
+    if not len(X):
+        X, y = np.array(first[0], first[1]), np.array(first[2], first[3])
+    return X, y, lengths
+
+
+def _agree(
+    ranks: Ranks, made: Any, X: Any, y: Any, wishes: dict[str, Any], shuffle: bool, seed: int | None,
+    deterministic: bool, lengths: list[int] | None,
+) -> None:
+    """Whoever has other data, or another net, is told before anything is trained."""
+    names = ("epochs", "first_epoch", "batch_size", "dtype", "compile")
+    facts: dict[str, Any] = {name: str(wishes[name]) for name in names}
+    facts |= {"shuffle": shuffle, "seed": seed, "deterministic": deterministic}
+    if lengths is None:
+        facts |= {"X": digest(X), "y": digest(y), "sample_weight": str(wishes["sample_weight"] is None)}
+    ranks.agree(shard="local" if lengths is not None else "all", **facts)
+
+
+def on_first(ranks: Ranks, action: Callable[[], Any]) -> Any:
+    """What rank 0 alone does; all know how it ended and what came out."""
+    error, found = None, None
+    if ranks.rank == 0:
+        try:
+            found = action()
+        except BaseException as raised:
+            error = raised
+    ranks.settle(error)
+    return ranks.hear(found)
+
+
+def _epochs(
+    ranks: Ranks, made: Any, trainer: DistributedTrainer, shuffle: bool, seed: int | None, progress: bool
+) -> None:
+    course, history, looking = made.course, made.history, made.looking
+    lengths, n = trainer.shares.lengths, course.samples
+    mine = n if lengths is None else lengths[ranks.rank]
+    if seed is None:
+        seed = ranks.hear(int(np.random.SeedSequence().generate_state(1)[0]))
+    generator = np.random.default_rng(seed if lengths is None else [seed, ranks.rank])
+    on_first(ranks, lambda: looking.begin(course))
+    for number in range(1, course.epochs + 1):
+        order = generator.permutation(mine) if shuffle else np.arange(mine)
+        if number < course.begun // n + 1:
+            continue
+        course.optimizer.lr = ranks.hear(course.optimizer.lr)    # a callback may have set it
+        course.begin_epoch()
+        start = time.perf_counter()
+        shown = progress and ranks.rank == 0
+        with Watch(number, course.epochs, n, shown, looking.watching) as watch, in_mode(made.net, training=True):
+            mean = trainer.epoch(order, watch)
+        same_net(ranks, course)
+
+        def looked(number: int = number, mean: float = mean, seconds: float = time.perf_counter() - start) -> list[Any]:
+            found = None if made.validation is None else made.validation()
+            accuracy = float(found) if found is not None and found.metric == "accuracy" else None
+            seen = (None, None, None) if found is None else (found.loss, float(found), found.metric)
+            return [number, mean, accuracy, seconds, n / seconds, *seen]
+
+        history.epochs.append(Epoch(*on_first(ranks, looked)))
+        before = digest(values_of(course.optimizer._distinct))
+        on_first(ranks, lambda: looking.epoch(history.epochs[-1]))
+        if ranks.hear(digest(values_of(course.optimizer._distinct)) != before):
+            share_net(ranks, course)

@@ -1,0 +1,373 @@
+"""`fit` on several processes: the same bits for any number of them, and errors that all of them learn of."""
+
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from fastscalar.nn.ranks import RankError, Ranks, Tree, blocks_of, whole_nodes
+from helpers.ranks import Threads
+
+DATA = np.random.default_rng(0)
+X = DATA.normal(size=(150, 6))
+Y = (X[:, 0] + X[:, 1] > 0).astype(int)
+
+
+def weights(net):
+    return np.concatenate([p.numpy().ravel() for p in net.parameters()])
+
+
+def trained(comm, optimizer=lambda: fs.SGD(lr=0.1), X=X, y=Y, seed=0, **wishes):
+    net = fs.MLP(6, [5, 2], seed=comm.Get_rank())            # rank 0's is where all begin
+    wishes = {"epochs": 3, "batch_size": 70, "progress": False, "seed": seed, **wishes}
+    history = fs.fit(net, X, y, optimizer=optimizer(), comm=comm, **wishes)
+    return weights(net), history.loss
+
+
+def same(found):
+    for error in found:
+        if isinstance(error, BaseException):
+            raise error
+    for bits, losses in found[1:]:
+        np.testing.assert_array_equal(bits, found[0][0])
+        assert losses == found[0][1]
+    return found[0]
+
+
+# --- sums -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
+def test_a_tree_has_the_same_bits_whoever_sums_what(count, size):
+    blocks = np.random.default_rng(count).normal(size=(count, 4)) * 10.0 ** np.arange(count)[:, None]
+    tree = Tree(4, float)
+    known = {}
+    for rank in range(size):
+        for node in whole_nodes(*blocks_of(count, rank, size)):
+            known[node] = tree.node(*node, count, lambda b: blocks[b].copy())
+    alone = {node: tree.node(*node, count, lambda b: blocks[b].copy()) for node in whole_nodes(0, count)}
+    np.testing.assert_array_equal(tree.total(count, known), tree.total(count, alone))
+    np.testing.assert_allclose(tree.total(count, known), blocks.sum(axis=0))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_every_block_has_one_rank(size):
+    for count in range(12):
+        blocks = [b for rank in range(size) for b in range(*blocks_of(count, rank, size))]
+        assert blocks == list(range(count))
+
+
+# --- bits -----------------------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "SGD": lambda: fs.SGD(lr=0.1),
+    "momentum": lambda: fs.SGD(lr=0.1, momentum=0.9, weight_decay=1e-3),
+    "Adam": lambda: fs.Adam(lr=0.01),
+    "AdamW": lambda: fs.AdamW(lr=0.01, clip_norm=0.5),
+    "RMSprop": lambda: fs.RMSprop(lr=0.01),
+}
+
+
+@pytest.mark.parametrize("wishes", [
+    {}, {"dtype": "float32"}, {"compile": False}, {"batch_size": 1, "epochs": 1}, {"batch_size": 150},
+    {"schedule": "cosine"}, {"shuffle": False}, {"class_weight": "balanced"}, {"first_epoch": 2},
+])  # fmt: skip
+def test_any_number_of_ranks_takes_the_same_steps(wishes):
+    alone = same(Threads.of(1, lambda comm: trained(comm, **wishes)))
+    for size in (2, 3, 5):
+        bits, losses = same(Threads.of(size, lambda comm: trained(comm, **wishes)))
+        np.testing.assert_array_equal(bits, alone[0])
+        assert losses == alone[1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser(name):
+    alone = same(Threads.of(1, lambda comm: trained(comm, OPTIMIZERS[name])))
+    bits, losses = same(Threads.of(3, lambda comm: trained(comm, OPTIMIZERS[name])))
+    np.testing.assert_array_equal(bits, alone[0])
+    assert losses == alone[1]
+    net = fs.MLP(6, [5, 2], seed=0)
+    fs.fit(net, X, Y, optimizer=OPTIMIZERS[name](), epochs=3, batch_size=70, progress=False)
+    np.testing.assert_allclose(bits, weights(net), rtol=1e-9, atol=1e-12)
+
+
+def test_one_block_is_what_fit_does_without_others():
+    bits, losses = same(Threads.of(2, lambda comm: trained(comm, OPTIMIZERS["Adam"], batch_size=64)))
+    net = fs.MLP(6, [5, 2], seed=0)
+    history = fs.fit(net, X, Y, optimizer=OPTIMIZERS["Adam"](), epochs=3, batch_size=64, progress=False)
+    np.testing.assert_array_equal(bits, weights(net))
+    np.testing.assert_allclose(losses, history.loss, rtol=1e-14)
+
+
+def test_without_the_order_of_blocks_the_numbers_agree_to_rounding():
+    alone = same(Threads.of(1, trained))
+    for size in (2, 3):
+        bits, losses = same(Threads.of(size, lambda comm: trained(comm, deterministic=False)))
+        np.testing.assert_allclose(bits, alone[0], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(losses, alone[1], rtol=1e-12)
+
+
+def test_rows_that_no_recording_fits():
+    """A branch that only some rows take is looked at by all ranks."""
+
+    class Branching(fs.MLP):
+        def __call__(self, x):
+            h = super().__call__(x)
+            return h * 2.0 if x[0] > 1.5 else h
+
+    def work(comm):
+        net = Branching(6, [5, 2], seed=0)
+        history = fs.fit(net, X, Y, optimizer=fs.SGD(lr=0.1), epochs=2, batch_size=70, progress=False, comm=comm)
+        return weights(net), history.loss
+
+    alone = same(Threads.of(1, work))
+    bits, losses = same(Threads.of(3, work))
+    np.testing.assert_allclose(bits, alone[0], rtol=1e-10)
+    np.testing.assert_allclose(losses, alone[1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("cuts", [(40, 90), (0, 75), (150, 150), (10, 10)])
+def test_shards_of_different_sizes_and_an_empty_one(cuts):
+    def work(comm):
+        mine = slice((0, *cuts)[comm.rank], (*cuts, 150)[comm.rank])
+        return trained(comm, X=X[mine], y=Y[mine], shard="local", epochs=5)
+
+    bits, losses = same(Threads.of(3, work))
+    assert losses[-1] < losses[0]
+    again, _ = same(Threads.of(3, work))
+    np.testing.assert_array_equal(bits, again)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks():
+    through = same(Threads.of(2, lambda comm: trained(comm, OPTIMIZERS["SGD"], epochs=4)))
+
+
+    nets = [fs.MLP(6, [5, 2], seed=0) for _ in range(3)]
+
+    class Enough:
+        def on_epoch(self, epoch):
+            if epoch.epoch == 2:
+                raise fs.StopTraining("half")
+
+    def first(comm):
+        fs.fit(nets[comm.rank], X, Y, optimizer=fs.SGD(lr=0.1), epochs=4, batch_size=70, progress=False, comm=comm,
+               callbacks=[Enough()])  # fmt: skip
+
+    def second(comm):
+        fs.fit(nets[comm.rank], X, Y, optimizer=fs.SGD(lr=0.1), epochs=4, batch_size=70, progress=False, comm=comm,
+               first_epoch=3)  # fmt: skip
+        return weights(nets[comm.rank]), []
+
+    assert Threads.of(3, first) == [None] * 3
+    bits, _ = same(Threads.of(2, second))
+    np.testing.assert_array_equal(bits, through[0])
+
+
+# --- rank 0 looks on ------------------------------------------------------------------------------
+
+
+def test_callbacks_are_rank_zero_s_and_all_follow():
+    seen = []
+
+    def work(comm):
+        net = fs.MLP(6, [5, 2], seed=0)
+        optimizer = fs.SGD(lr=0.1)
+
+        def look(epoch):
+            seen.append((comm.rank, epoch.epoch, epoch.accuracy is not None))
+            optimizer.lr = 0.05
+            if epoch.epoch == 2:
+                raise fs.StopTraining("enough")
+
+        history = fs.fit(net, X, Y, optimizer=optimizer, epochs=5, batch_size=70, progress=False, comm=comm,
+                         on_epoch=look, validation_data=(X, Y))  # fmt: skip
+        assert optimizer.lr == 0.05
+        assert history.stopped == "enough"
+        return weights(net), [e.accuracy for e in history.epochs]
+
+    _, accuracies = same(Threads.of(3, work))
+    assert len(accuracies) == 2
+    assert None not in accuracies
+    assert seen == [(0, 1, True), (0, 2, True)]
+
+
+def test_early_stopping_gives_all_ranks_the_best_weights():
+    def work(comm):
+        net = fs.MLP(6, [5, 2], seed=0)
+        stop = fs.EarlyStopping(patience=2)
+        history = fs.fit(net, X, Y, optimizer=fs.SGD(lr=0.5), epochs=40, batch_size=70, progress=False, comm=comm,
+                         callbacks=[stop], validation_data=(X, 1 - Y))  # fmt: skip
+        return weights(net), [len(history.epochs)]
+
+    _, (epochs,) = same(Threads.of(2, work))
+    assert epochs < 40
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def messages(found):
+    assert all(isinstance(error, BaseException) for error in found), found
+    return [f"{type(error).__name__}: {error}" for error in found]
+
+
+def test_a_rank_that_raises_is_named_by_all():
+    def work(comm):
+        def loss(prediction, label):
+            if comm.rank == 1 and label == 7:
+                raise KeyError("odd label")
+            return fs.cross_entropy(prediction, label % 2)
+
+        labels = Y.copy()
+        labels[40] = 7
+        return trained(comm, y=labels, loss=loss, compile=False, batch_size=150)
+
+    said = messages(Threads.of(3, work))
+    assert "KeyError" in said[1]
+    for rank in (0, 2):
+        assert said[rank].startswith("RankError: fit: rank 1 of 3 on ")
+        assert "KeyError" in said[rank]
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_an_error_at_any_step_leaves_the_nets_as_the_epoch_began(step):
+    calls = {}
+
+    def work(comm):
+        net = fs.MLP(6, [5, 2], seed=0)
+
+        def loss(prediction, label):
+            calls[comm.rank] = calls.get(comm.rank, 0) + 1
+            if comm.rank == 1 and calls[comm.rank] == 10 + step * 25:
+                raise ValueError("now")
+            return fs.cross_entropy(prediction, label)
+
+        with pytest.raises((RankError, ValueError)):
+            fs.fit(net, X, Y, loss=loss, compile=False, optimizer=fs.SGD(lr=0.1), epochs=1, batch_size=130, comm=comm,
+                   progress=False)  # fmt: skip
+        return weights(net), []
+
+    bits, _ = same(Threads.of(2, work))
+    np.testing.assert_array_equal(bits, weights(fs.MLP(6, [5, 2], seed=0)))
+
+
+def test_a_callback_that_raises_ends_all():
+    class Bad:
+        every = 70
+
+        def on_samples(self, samples):
+            raise OSError("disk full")
+
+    said = messages(Threads.of(2, lambda comm: trained(comm, callbacks=[Bad()])))
+    assert said[0] == "OSError: disk full"
+    assert said[1].endswith("failed: OSError: disk full")
+
+    def bad(epoch):
+        raise OSError("disk full")
+
+    assert messages(Threads.of(2, lambda comm: trained(comm, on_epoch=bad))) == said
+
+
+def test_a_diverging_run_says_so_on_every_rank():
+    for error in Threads.of(2, lambda comm: trained(comm, lambda: fs.SGD(lr=1e200))):
+        assert isinstance(error, FloatingPointError), error
+
+
+@pytest.mark.parametrize(("what", "wishes"), [
+    ("X", lambda rank: {"X": X + rank}), ("y", lambda rank: {"y": 1 - Y if rank else Y}),
+    ("epochs", lambda rank: {"epochs": 2 + rank}), ("batch size", lambda rank: {"batch_size": 10 + rank}),
+    ("seed", lambda rank: {"seed": rank}), ("shuffle", lambda rank: {"shuffle": bool(rank)}),
+    ("optimiser", lambda rank: {"optimizer": (lambda: fs.Adam(lr=0.1)) if rank else (lambda: fs.SGD(lr=0.1))}),
+])  # fmt: skip
+def test_ranks_that_differ_are_refused_before_anything_is_trained(what, wishes):
+    said = messages(Threads.of(3, lambda comm: trained(comm, **wishes(comm.rank))))
+    assert len(set(said)) == 1
+    assert said[0].startswith("RankError: fit: comm: rank 1 on ")
+    assert f"differs from rank 0 in {what}" in said[0]
+
+
+def test_another_net_is_refused():
+    def work(comm):
+        fs.fit(fs.MLP(6, [5 + comm.rank, 2], seed=0), X, Y, comm=comm, progress=False)
+
+    assert all("differs from rank 0 in net" in text for text in messages(Threads.of(2, work)))
+
+
+def test_an_argument_that_is_wrong_on_one_rank_is_told_to_all():
+    said = messages(Threads.of(2, lambda comm: trained(comm, batch_size=0 if comm.rank else 10)))
+    assert said[1].startswith("ValueError: fit: batch_size")
+    assert "rank 1" in said[0]
+    assert "batch_size" in said[0]
+
+
+def test_what_is_no_communicator():
+    with pytest.raises(TypeError, match=r"comm: expected a communicator .* it lacks Get_rank"):
+        fs.fit(fs.Linear(6, 2), X, Y, comm=object())
+    with pytest.raises(ValueError, match="shard"):
+        fs.fit(fs.Linear(6, 2), X, Y, shard="local")
+    assert "shard" in messages(Threads.of(1, lambda comm: trained(comm, shard="mine")))[0]
+
+
+def test_agreement_names_the_first_that_differs():
+    found = Threads.of(3, lambda comm: Ranks(comm).agree(version="1" if comm.rank < 2 else "2"))
+    assert all("rank 2" in text and "version: 2 and 1" in text for text in messages(found))
+
+
+# --- MPI ------------------------------------------------------------------------------------------
+
+SCRIPT = """
+    import os, signal, sys
+    import numpy as np
+    from mpi4py import MPI
+    import fastscalar as fs
+    comm = MPI.COMM_WORLD
+    X = np.random.default_rng(0).normal(size=(150, 6))
+    y = (X[:, 0] > 0).astype(int)
+    net = fs.MLP(6, [5, 2], seed=comm.rank)
+    def loss(p, label):
+        if sys.argv[1] == "raise" and comm.rank == 1:
+            raise ValueError("a bad row")
+        if sys.argv[1] == "die" and comm.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[1] == "lost" and comm.rank == 1:
+            sys.exit(3)
+        return fs.cross_entropy(p, label)
+    fs.fit(net, X, y, loss=loss, optimizer=fs.Adam(lr=0.01), epochs=2, batch_size=140, comm=comm, progress=False,
+           compile=sys.argv[1] == "fine")
+    if comm.rank == 0:
+        print("bits", "".join(p.numpy().tobytes().hex() for p in net.parameters()))
+"""
+
+
+def mpiexec(tmp_path, ranks, what):
+    pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
+    program = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
+    if program is None:
+        pytest.skip("no MPI: pip install mpi4py mpich")
+    (tmp_path / "work.py").write_text(textwrap.dedent(SCRIPT))
+    return subprocess.run([program, "-n", str(ranks), sys.executable, tmp_path / "work.py", what], text=True,
+                          capture_output=True, timeout=120, cwd=tmp_path)  # fmt: skip
+
+
+def test_mpi_gives_the_bits_of_one_rank(tmp_path):
+    found = set()
+    for ranks in (1, 2, 3):
+        done = mpiexec(tmp_path, ranks, "fine")
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout.strip())
+    assert len(found) == 1
+    assert found.pop().startswith("bits ")
+
+
+@pytest.mark.parametrize("what", ["raise", "die", "lost"])
+def test_mpi_ends_when_a_rank_does(tmp_path, what):
+    done = mpiexec(tmp_path, 2, what)
+    assert done.returncode != 0
+    if what == "raise":
+        assert "ValueError: a bad row" in done.stderr
+        assert "rank 1 of 2 on" in done.stderr
