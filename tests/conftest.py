@@ -3,7 +3,11 @@
 import os
 import pathlib
 
+# NumPy's threads wait for each other by spinning: beside other work, small products take a hundred times as long.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
+from hypothesis import HealthCheck, settings
 
 import fastscalar
 from fastscalar import _core, reference
@@ -12,6 +16,11 @@ from fastscalar.program import _replay
 from fastscalar.program import threads as program_threads
 
 pytest_plugins = ["watchdog"]
+
+if "FASTSCALAR_EXAMPLES" not in os.environ:      # long runs look for new ones
+    # The same examples in every run, and however long a busy machine takes to make them.
+    settings.register_profile("suite", derandomize=True, suppress_health_check=list(HealthCheck))
+    settings.load_profile("suite")
 
 
 @pytest.fixture(params=["engine", "twin"])

@@ -6,7 +6,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ HANGS = {
     "python": "import time\ndef test_it(): time.sleep(1000)",
     "thread": "import threading\ndef test_it(): threading.Event().wait()",
     "fixture": "import pytest, time\n@pytest.fixture\ndef slow(): time.sleep(1000)\ndef test_it(slow): pass",
-    "process": "import subprocess\ndef test_it(): subprocess.run(['sleep', '20'])",
+    "process": "import subprocess\ndef test_it(): subprocess.run(['sleep', '100'])",
     "C": "import ctypes\ndef test_it(): ctypes.PyDLL(None).sleep(1000)",  # holds the lock
 }
 SIGINT = """
@@ -35,7 +34,7 @@ def test_another_process():
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\\n"
     process.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert b"KeyboardInterrupt" in process.communicate(timeout=300)[1]
 """
 
 
@@ -46,18 +45,19 @@ def suite(folder: Path, code: str, *, prefix: str = "", limit: str = "600") -> s
     env = os.environ | {"PYTHONPATH": str(Path(watchdog.__file__).parent), "FASTSCALAR_TEST_TIMEOUT": limit}
     env["PYTEST_ADDOPTS"] = ""
     return subprocess.run(
-        ["sh", "-c", prefix + command], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
+        ["sh", "-c", prefix + command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 @pytest.mark.parametrize("what", HANGS)
 def test_what_hangs_is_ended_and_named(what: str, tmp_path: Path) -> None:
-    start = time.monotonic()
-    done = suite(tmp_path, HANGS[what], limit="1")
-    assert done.returncode == 1
-    assert time.monotonic() - start < 60
-    assert "Timeout (0:00:01)!" in done.stderr
-    assert "in test_it" in done.stderr or "in slow" in done.stderr
+    for limit in (1, 5, 25):
+        done = suite(tmp_path, HANGS[what], limit=str(limit))
+        assert done.returncode == 1
+        assert f"Timeout (0:00:{limit:02d})!" in done.stderr
+        if "in test_it" in done.stderr or "in slow" in done.stderr:
+            return
+    raise AssertionError("the test was ended before it had begun, three times")
 
 
 def test_started_in_the_background_of_a_script(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def run(folder: Path, *arguments: str, change: str = "", **env: str) -> subproce
         env=kept | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

@@ -82,7 +82,7 @@ class Shell:
             env=self.env | env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert "Traceback" not in done.stderr or "FASTSCALAR_DEBUG" in env, done.stderr
@@ -126,7 +126,7 @@ class Shell:
             while chunk := os.read(ours, 65536):
                 seen += chunk
         os.close(ours)
-        return process.wait(60), seen.decode().replace("\r\n", "\n")
+        return process.wait(300), seen.decode().replace("\r\n", "\n")
 
     def files(self) -> set[str]:
         return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()}
@@ -345,7 +345,8 @@ def test_a_known_data_set_is_called_by_its_name(
 def cut() -> tuple[str, ...]:
     """Puts a command where there is no network, if this machine lets us; mirrors are out of reach anyway."""
     unshare = ("unshare", "-n")
-    works = shutil.which("unshare") and subprocess.run([*unshare, "true"], capture_output=True, timeout=60, check=False)
+    command = [*unshare, "true"]
+    works = shutil.which("unshare") and subprocess.run(command, capture_output=True, timeout=300, check=False)
     return unshare if works and works.returncode == 0 else ()
 
 
@@ -353,7 +354,7 @@ def test_auto_offline(shell: Shell, cut: tuple[str, ...]) -> None:
     start = time.monotonic()
     out = ("--out", "out", "--json", "a.json")
     done = shell("train", "--limit", 300, "--epochs", 1, *out, prefix=cut)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 100
     assert (done.returncode, done.stderr) == (0, "")
     assert_plain(done.stdout)
     seen = lines(done.stdout)
@@ -388,7 +389,7 @@ def test_auto_behind_a_silent_network(shell: Shell) -> None:
         mirror = f"http://127.0.0.1:{server.getsockname()[1]}/"
         start = time.monotonic()
         seen = shell.right("train", "--limit", 100, "--epochs", 1, FASTSCALAR_MIRRORS=mirror)
-    assert 4 < time.monotonic() - start < 20
+    assert 4 < time.monotonic() - start < 100
     assert "no answer within 5 s" in seen
 
 
@@ -435,20 +436,32 @@ def uninterrupted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return shell.work / "out"
 
 
+def stopped(shell: Shell, how: signal.Signals, epoch: int, *args: Any) -> tuple[int, str]:
+    """Exit status and errors of a training run that gets a signal after this epoch, and has more to come.
+
+    A run that is over before the signal comes, because this process had to wait for the processor, is done again."""
+    for _ in range(20):
+        process = shell.start("train", *args)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"    {epoch} "):
+                break
+        process.send_signal(how)
+        printed, errors = process.communicate(timeout=300)
+        if f"\n   {LONG[1]} " not in printed and process.returncode:
+            return process.returncode, errors
+        shutil.rmtree(shell.work / "out", ignore_errors=True)
+    raise AssertionError("no signal came in time")
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_resume_gives_the_same_numbers(
     shell: Shell, digits: Path, uninterrupted: Path, how: signal.Signals
 ) -> None:
-    process = shell.start("train", "--data", digits, *LONG, "--out", "out")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("    2 "):
-            break
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
+    status, errors = stopped(shell, how, 2, "--data", digits, *LONG, "--out", "out")
     out = shell.work / "out"
     if how == signal.SIGINT:
-        assert process.returncode == 130
+        assert status == 130
         assert errors.count("\n") == 1
         model, checkpoint = fs.load(out / "model.npz"), fs.load(out / "checkpoint.npz")
         epochs = len(model.metadata["epochs"])
@@ -503,14 +516,7 @@ def test_interrupted_in_an_epochs_validation(
 
 
 def test_interrupted_without_out(shell: Shell, digits: Path) -> None:
-    process = shell.start("train", "--data", digits, *LONG)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("    1 "):
-            break
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "fastscalar: interrupted\n")
+    assert stopped(shell, signal.SIGINT, 1, "--data", digits, *LONG) == (130, "fastscalar: interrupted\n")
     assert shell.files() == set()
 
 
@@ -637,7 +643,7 @@ def test_unexpected_errors(shell: Shell) -> None:
     for debug, traceback in ((None, False), ("0", False), ("1", True)):
         env = shell.env | ({} if debug is None else {"FASTSCALAR_DEBUG": debug})
         command = [sys.executable, "-c", program]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 70
         last = "fastscalar: unexpected RuntimeError: the tape is torn; "
         last += "set FASTSCALAR_DEBUG=1 for the traceback\n"
@@ -653,14 +659,18 @@ def test_debug_shows_the_traceback_of_a_user_error(shell: Shell) -> None:
 
 
 def test_a_reader_that_has_seen_enough(shell: Shell, digits: Path) -> None:
-    process = shell.start("train", "--data", digits, "--epochs", 40, "--hidden", 8)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("data: ")
-    process.stdout.close()
-    assert process.wait(60) == 141
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    process.stderr.close()
+    for epochs in (40, 400, 4000):               # more, if everything was printed before the pipe was closed
+        process = shell.start("train", "--data", digits, "--epochs", epochs, "--hidden", 8)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("data: ")
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.stderr.close()
+        assert errors == ""
+        if process.wait(300):
+            break
+    assert process.returncode == 141
 
 
 # --- evaluate ---
@@ -863,7 +873,7 @@ def test_the_installed_command_is_this_one() -> None:
 def test_the_library_does_not_load_the_command_line(shell: Shell) -> None:
     program = "import sys, fastscalar; print(*sorted(sys.modules))"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=shell.env, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, env=shell.env, capture_output=True, text=True, timeout=300, check=True)
     loaded = done.stdout.split()
     assert "fastscalar.nn.training" in loaded
     assert not {"argparse", "tqdm", "pooch", "fastscalar.cli", "fastscalar.cli.console"} & set(loaded)

@@ -111,7 +111,7 @@ def test_a_net_larger_than_the_machine(
 def process(work: Path, *arguments: str, stdout: Any = subprocess.PIPE, **env: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "fastscalar", *arguments]
     done = subprocess.run(
-        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | env, timeout=120, check=False
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | env, timeout=300, check=False
     )
     return done.returncode, done.stdout or "", done.stderr
 

@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         assert file.endswith(".gz")
         file = file.removesuffix(".gz")
         self.server.requests.append((vice, file))
+        self.server.requested(file)
         # The downloader may give up in the middle, as it should.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             getattr(self, vice)(file, gzip.compress(RAW[file], mtime=7))
@@ -84,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def wait(self) -> None:
-        self.server.closing.wait(20)
+        self.server.closing.wait(100)
 
     def right(self, file: str, body: bytes) -> None:
         self.send(body)
@@ -159,6 +162,8 @@ class Handler(BaseHTTPRequestHandler):
         if "images" in file:
             self.wait()
 
+    waiting = stalling                           # the same, where time-outs are long
+
     def dripping_later(self, file: str, body: bytes) -> None:
         """Labels are right; an image file comes by the byte from its middle on, so that no read times out."""
         half = len(body) // 2 if "images" in file else len(body)
@@ -185,6 +190,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str]] = []
         self.closing = threading.Event()
+        self.requested: Callable[[str], None] = lambda file: None
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass
@@ -211,8 +217,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(finder, "SYSTEM_FOLDERS", ())
     monkeypatch.delenv("XDG_DATA_DIRS", raising=False)
     monkeypatch.setitem(catalog.DATASETS, "mnist", TINY)
-    monkeypatch.setattr(downloader, "TIMEOUT", 1.0)
-    monkeypatch.setattr(downloader, "STALL", 1.5)
+    monkeypatch.setattr(downloader, "TIMEOUT", 100.0)
+    monkeypatch.setattr(downloader, "STALL", 100.0)
+    transfer = downloader._transfer
+
+    def impatient(url: str, *args: Any) -> str | None:
+        """Time-outs are short where a mirror is to meet one; the others have time, however busy the machine is."""
+        vice, file = url.split("/")[-2:]
+        with monkeypatch.context() as short:
+            if vice in ("hanging", "dripping"):
+                short.setattr(downloader, "TIMEOUT", min(downloader.TIMEOUT, 1.0))
+            if vice in ("stalling", "dripping_later") and "images" in file:
+                short.setattr(downloader, "STALL", min(downloader.STALL, 1.5))
+            return transfer(url, *args)
+
+    monkeypatch.setattr(downloader, "_transfer", impatient)
     return tmp_path / "cache" / "mnist"
 
 
@@ -357,12 +376,12 @@ def test_a_silent_network_is_given_up_soon(
     start = time.monotonic()
     with pytest.raises(DatasetUnavailable, match=r"no answer within 0\.3 s"):
         datasets.mnist()
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 60
 
     released = threading.Event()
 
     def resolve(*args: object, **kwargs: object) -> list[object]:
-        released.wait(20)
+        released.wait(100)
         raise socket.gaierror("nobody knows")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -370,7 +389,7 @@ def test_a_silent_network_is_given_up_soon(
     start = time.monotonic()
     with pytest.raises(DatasetUnavailable, match=r"no answer within 0\.3 s"):
         datasets.mnist()
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 60
     released.set()
 
 
@@ -382,14 +401,21 @@ def test_the_shipped_timeouts() -> None:
 
 
 def test_deadline(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloader, "STALL_BYTES", 0)  # so that only the deadline can end it
-    monkeypatch.setattr(downloader, "STALL", 60.0)
-    monkeypatch.setattr(finder, "DEADLINE", 1.0)
-    monkeypatch.setenv("FASTSCALAR_MIRRORS", server.url("stalling", "right"))
+    """Labels have time; half a second after the first image file is asked for it is over."""
+    late = 0.0
+
+    def passes(file: str) -> None:
+        nonlocal late
+        late = 1000.0 if "images" in file else 0.0
+
+    server.requested = passes
+    monkeypatch.setattr(downloader, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late, time=time.time))
+    monkeypatch.setattr(finder, "DEADLINE", 1000.5)
+    monkeypatch.setenv("FASTSCALAR_MIRRORS", server.url("waiting", "right"))
     start = time.monotonic()
     with pytest.raises(DatasetUnavailable, match=r"time for the download was over.*no time left"):
         datasets.fetch()
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
 
 
 # --- the cache ---
@@ -454,7 +480,8 @@ def test_interrupted_by_the_user(server: Server, cache: Path, monkeypatch: pytes
 
 SCRIPT = """
 import dataclasses, json, sys
-from fastscalar.datasets import catalog, fetch
+from fastscalar.datasets import catalog, download, fetch
+download.TIMEOUT = download.STALL = 100.0
 catalog.DATASETS["mnist"] = dataclasses.replace(catalog.DATASETS["mnist"], **json.loads(sys.argv[1]))
 fetch()
 """
@@ -465,7 +492,7 @@ def start_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", SCRIPT, changes], stderr=subprocess.PIPE)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -480,7 +507,7 @@ def test_killed_half_way(server: Server, cache: Path, monkeypatch: pytest.Monkey
         wait_for(lambda: list(cache.glob(".*images*.part")))
     finally:
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     left = list(cache.glob(".*.part"))
     assert len(left) == 1
     assert [n for n in names(cache) if "images" in n and not n.startswith(".")] == []
@@ -496,12 +523,12 @@ def test_two_at_once(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FASTSCALAR_MIRRORS", server.url("slow"))
     processes = [start_process(), start_process()]
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors.decode()
     assert complete(cache)
 
 
 def test_looking_does_not_import_pooch() -> None:
     script = "import sys; from fastscalar import datasets; datasets.locate(); print('pooch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
     assert result.stdout == "False\n"

@@ -508,6 +508,6 @@ def test_a_hostile_net_under_a_limit_of_memory(tmp_path: Path) -> None:
         "except ValueError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "net.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "expected the member w0.npy" in done.stdout

@@ -653,7 +653,7 @@ def test_several_threads() -> None:
     for t in threads:
         t.start()
     for t in threads:
-        t.join(120)
+        t.join(300)
     assert not errors
     testing.check()
 

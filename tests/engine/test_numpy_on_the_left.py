@@ -74,7 +74,7 @@ def test_with_all_else_they_do_what_they_did() -> None:
     before, after = (
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", WITH_ALL_ELSE, when],
-            capture_output=True, text=True, timeout=120, check=True,
+            capture_output=True, text=True, timeout=300, check=True,
         ).stdout
         for when in ("before", "after")
     )  # fmt: skip

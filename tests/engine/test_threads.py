@@ -12,7 +12,7 @@ from fastscalar import _core
 from fastscalar.engine import testing
 from fastscalar.transforms.watch import Watch, tracing
 
-TIMEOUT = 60
+TIMEOUT = 300
 
 
 def in_thread(work, *args):

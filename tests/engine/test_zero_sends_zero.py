@@ -285,7 +285,8 @@ def test_a_linear_layer(kernels, cols, rows, kind):
             (y * weights.detach()).sum().backward()
             before = linear.w.numpy()
             fs.sgd([linear.w], 1.0)  # of the factored gradient, where there is one
-            same(linear.w.data, before - np.array(dW))
+            with np.errstate(invalid="ignore"):  # inf - inf
+                same(linear.w.data, before - np.array(dW))
     finally:
         _core._select_kernels(None)
 

@@ -28,7 +28,7 @@ from fastscalar import cli, datasets
 from fastscalar.datasets import save_idx
 from fastscalar.datasets.catalog import FILES
 
-PATIENCE = 60  # seconds for one run
+PATIENCE = 200  # seconds for one run
 
 
 def write_data(folder: Path, n: int = 60, n_test: int = 30) -> Path:

@@ -315,7 +315,7 @@ def test_a_notebook_shows_the_bar_the_table_and_the_curves():
         "history.plot()",
     ]
     notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
-    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     bar, table, picture = (cell.outputs for cell in notebook.cells)
     assert "epoch 1/2" in str(bar)
     assert "samples/s" in table[0].data["text/plain"].splitlines()[0]

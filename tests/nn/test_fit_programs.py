@@ -202,6 +202,7 @@ def test_a_net_that_raises_in_any_of_its_calls_makes_fit_raise_that(kind, call, 
     fit(net, X, y, optimizer=optimizer, epochs=1, **given)
 
 
+@pytest.mark.filterwarnings("ignore::fastscalar.GradientLossWarning")
 def test_a_loss_that_is_a_parameter_is_what_it_was_before_the_step():
     """Row by row in Python, since each row is read as a number."""
     X, k = np.array([0.3, 0.7, 1.1, 1.9]), np.array([0, 1, 0, 1])

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import socket
 import threading
@@ -17,6 +18,8 @@ from fastscalar.play.page import Page
 from fastscalar.play.room import Room
 from fastscalar.play.samples import Samples
 from fastscalar.play.training import Trainer
+
+LONG = 200  # seconds: more than a busy machine needs for anything here
 
 
 def digits(train=400, test=100):
@@ -41,7 +44,7 @@ class Answer:
 
 def request(page, method, path, body=None, headers=None, *, host=None):
     """As a client sends it that sets nothing by itself but the Host."""
-    connection = http.client.HTTPConnection("127.0.0.1", page._server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", page._server.port, timeout=LONG)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         hosts = [f"127.0.0.1:{page._server.port}"] if host is None else host
@@ -211,7 +214,7 @@ def test_nonsense_is_an_answer_of_one_line(page, name):
     """Every call with every kind of value under every key: refused with a reason, or obeyed, never an error of ours."""
     fitting = {"graph": {"graph": "hand"}, "inside": {"graph": "hand", "box": 0}, "read": {"pixels": ink()},
                "teach": {"pixels": ink(), "label": 1}}.get(name, {})
-    connection = http.client.HTTPConnection("127.0.0.1", page._server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", page._server.port, timeout=LONG)
     with contextlib.closing(connection):
         for key in KEYS:
             for value in NONSENSE:
@@ -239,19 +242,20 @@ def ink(side=56):
 
 
 def test_two_pages_see_the_same_run(page):
+    there = ask(page, "news", seen=-1).json["samples"] // 400 * 400 + 400
     ask(page, "train", do="epoch")
-    ends = [time.monotonic() + 30] * 2
-    seen = [{"version": -1, "points": [], "generation": -1} for _ in ends]
-    for k in (0, 1) * 200:
+    end = time.monotonic() + LONG
+    seen = [{"version": -1, "points": [], "generation": -1} for _ in range(2)]
+    for k in itertools.cycle((0, 1)):
         news = ask(page, "news", seen=seen[k]["version"], points=len(seen[k]["points"]),
                    generation=seen[k]["generation"]).json
         before = seen[k]["points"] if news["generation"] == seen[k]["generation"] else []
         seen[k] = {**news, "points": before + news["points"]}
-        if all(s.get("state") == "paused" and s.get("samples") == 400 for s in seen):
+        if all(s.get("state") == "paused" and s.get("samples") == there for s in seen):
             break
-        assert time.monotonic() < ends[k]
+        assert time.monotonic() < end
     assert seen[0]["points"] == seen[1]["points"]
-    assert seen[0]["points"][-1][0] == 400
+    assert seen[0]["points"][-1][0] == there
 
 
 def test_a_page_that_is_closed_in_the_middle_of_training_disturbs_nobody(page):
@@ -268,7 +272,7 @@ def test_a_page_that_is_closed_in_the_middle_of_training_disturbs_nobody(page):
         broken.close()
     half = socket.create_connection(("127.0.0.1", page._server.port))
     half.sendall(b"POST /")                      # and one that never says what it wants
-    end = time.monotonic() + 30
+    end = time.monotonic() + LONG
     while ask(page, "news", seen=-1).json["samples"] < before + 500:
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -287,7 +291,7 @@ def test_who_does_not_read_makes_nobody_wait(page):
         for _ in range(3000):
             slow.send(one)
     before = ask(page, "news", seen=-1).json["samples"]
-    end = time.monotonic() + 30
+    end = time.monotonic() + LONG
     while ask(page, "news", seen=-1).json["samples"] < before + 1000:
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -300,7 +304,7 @@ def test_more_connections_than_are_allowed_are_hung_up_on(page):
     for _ in range(servers.CONNECTIONS + 10):
         with contextlib.suppress(OSError):
             idle.append(socket.create_connection(("127.0.0.1", page._server.port), timeout=5))
-    end = time.monotonic() + 20
+    end = time.monotonic() + LONG
     while len(page._server._http._open) < servers.CONNECTIONS // 2 and time.monotonic() < end:
         time.sleep(0.01)
     assert len(page._server._http._open) <= servers.CONNECTIONS
@@ -314,33 +318,49 @@ def test_more_connections_than_are_allowed_are_hung_up_on(page):
     pytest.fail("it does not answer any more")
 
 
-def test_the_end_leaves_no_thread_and_no_port():
+def test_the_end_leaves_no_thread_and_no_port(request):
+    before = set(page_threads())                 # those of the other tests' page
     page = Page(Room(Graphs(), Trainer(fs.MLP(784, [4, 10], seed=0), digits(40, 20), fs.cross_entropy)))
+    request.addfinalizer(page.close)
+    assert len(set(page_threads()) - before) == 2
     port, token = page._server.port, page._server.token
     ask(page, "train", do="start")
     waiting = threading.Thread(target=lambda: _quietly(page))
     waiting.start()
     idle = socket.create_connection(("127.0.0.1", port))
-    time.sleep(0.2)
+    until(lambda: len(page._server._http._open) >= 2)
     start = time.monotonic()
     page.close()
     page.close()
-    assert time.monotonic() - start < 8
-    waiting.join(5)
+    assert time.monotonic() - start < servers.PATIENCE
+    waiting.join(LONG)
+    assert not waiting.is_alive()
     idle.close()
-    ours = [t.name for t in threading.enumerate() if t.name.startswith("fastscalar-play")]
-    others = [t for t in ours if t not in ("fastscalar-play", "fastscalar-play-page", "fastscalar-play-training")]
-    assert not others
-    assert not page._server._http._open
+    until(lambda: not page._server._http._open)
+    until(lambda: not any(map(threading.Thread.is_alive, set(page_threads()) - before)))
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), timeout=2)
     assert repr(page) == "<closed page>"
     assert token not in repr(page)
 
 
+def page_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fastscalar-play")]
+
+
+def until(condition):
+    end = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def _quietly(page):
+    """A page that is looked at: it asks again and again."""
+    version = -1
     with contextlib.suppress(Exception):
-        ask(page, "news", seen=10**9)
+        while True:
+            version = ask(page, "news", seen=version).json["version"]
 
 
 def test_the_model_can_be_kept(page, tmp_path):

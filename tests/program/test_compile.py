@@ -4,13 +4,13 @@ import gc
 import math
 import signal
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+import clock
 import fastscalar as fs
 from compiled import (
     bits,
@@ -26,6 +26,7 @@ from compiled import (
 )
 from fastscalar import _core
 from fastscalar.engine import testing
+from interrupts import Interrupt
 
 STRESS = _core.tape_info()["stress"]
 needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
@@ -644,6 +645,7 @@ def test_branches_that_flip_inside_a_batch(pattern):
     close(found, s, scale=a)
 
 
+@pytest.mark.filterwarnings("ignore::fastscalar.GradientLossWarning")
 @pytest.mark.parametrize(
     "decide",
     [
@@ -1037,7 +1039,7 @@ def test_a_parameter_is_written_while_another_thread_replays():
             assert not p.map(X).any()
     finally:
         done.set()
-        writer.join(120)
+        writer.join(300)
 
 
 def test_recording_in_one_thread_does_not_see_the_work_of_another():
@@ -1066,21 +1068,6 @@ def test_recording_in_one_thread_does_not_see_the_work_of_another():
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 
-class Interrupt:
-    """Ctrl-C some seconds into a block."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def __enter__(self):
-        self.before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
-
-    def __exit__(self, *exc):
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, self.before)
-
-
 @needs_signals
 @pytest.mark.skipif(STRESS, reason="many rows, in stress mode")
 def test_ctrl_c_in_the_middle_of_backward_commits_nothing_or_everything():
@@ -1096,8 +1083,7 @@ def test_ctrl_c_in_the_middle_of_backward_commits_nothing_or_everything():
     for k in range(12):
         try:
             with Interrupt(0.003 + 0.0017 * k):
-                until = time.monotonic() + 5
-                while time.monotonic() < until:
+                while True:
                     for X, y in batches:
                         p.backward(X, y)
         except KeyboardInterrupt:
@@ -1121,17 +1107,20 @@ def test_ctrl_c_stops_a_long_map():
     x = np.linspace(-1, 1, 3_000_000)
     p = fs.compile(f)
     expected = p.map(x[:100])
-    start = time.monotonic()
-    p.map(x[:150_000])
-    whole = 20 * (time.monotonic() - start)  # as fast as the machine is at the moment
-    start = time.monotonic()
-    try:
-        with Interrupt(0.1):
-            while True:  # whoever is fast needs more than one
-                p.map(x)
-    except KeyboardInterrupt:
-        pass
-    assert time.monotonic() - start < 1.0 + 0.5 * whole, "it was not stopped but done"
+    some = [20.0 * clock.seconds(lambda: p.map(x[:150_000])) for _ in range(3)]
+    found = []
+
+    def again_and_again():
+        try:
+            with Interrupt(0.1):
+                while True:  # whoever is fast needs more than one
+                    p.map(x)
+        except KeyboardInterrupt:
+            found.append("stopped")
+
+    seconds = [clock.seconds(again_and_again) for _ in range(3)]
+    assert found == ["stopped"] * 3
+    assert min(seconds) < 0.2 + 0.5 * max(some), "it was not stopped but done"
     assert bits(p.map(x[:100])) == bits(expected)
 
 

@@ -212,7 +212,7 @@ def test_threads_note_their_own_decisions():
     for t in threads:
         t.start()
     for t in threads:
-        t.join(120)
+        t.join(300)
     for f, ops in ((waits, [4, 0, 3]), (goes, [4, 4])):
         assert results[f].guards["op"].tolist() == ops
         assert results[f].codes == [f.__code__]

@@ -19,7 +19,7 @@ from fastscalar.engine import testing
 
 EXAMPLES = int(os.environ.get("FASTSCALAR_EXAMPLES", "300"))  # `make fuzz-engine` asks for more
 
-FIXTURES = [HealthCheck.function_scoped_fixture]  # `stress` is the same for every example
+EXEMPT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # `stress` is the same for every example
 
 VALUES = [0.0, -0.0, 1.0, -1.0, 0.5, 3.0, -2.25, 1e-3, 7e5, 1e200, -1e200, 1e-300, math.inf, -math.inf, math.nan]
 TAME = [0.0, -0.0, 1.0, -1.0, 0.5, 0.3, -2.25, 1e-3, 1.7, -0.9]
@@ -140,7 +140,7 @@ def test_tame_values(program):
     check(program, TAME)
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=FIXTURES)
+@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=EXEMPT)
 @given(program=PROGRAM)
 def test_under_stress(program, stress):
     check(program, VALUES)
@@ -256,7 +256,7 @@ def test_layers(program):
     check_layered(program)
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=FIXTURES)
+@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=EXEMPT)
 @given(program=st.lists(STEP, min_size=3, max_size=30))
 def test_layers_under_stress(program, stress):
     check_layered(program)

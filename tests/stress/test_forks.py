@@ -24,7 +24,7 @@ from fastscalar.engine import _modes, testing
 from fastscalar.program import _replay
 
 FORKS = int(os.environ.get("FASTSCALAR_FORKS", "10"))
-TIMEOUT = 60
+TIMEOUT = 300
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -306,7 +306,7 @@ def work(seed):
 if __name__ == "__main__":
     expected = [work(seed) for seed in range(4)]
     with multiprocessing.get_context(sys.argv[1] if len(sys.argv) > 1 else "METHOD").Pool(2) as pool:
-        assert pool.map_async(work, range(4)).get(50) == expected
+        assert pool.map_async(work, range(4)).get(250) == expected
     print("fine")
 """
 

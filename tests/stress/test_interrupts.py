@@ -18,23 +18,21 @@ import fastscalar as fs
 from fastscalar import _core
 from fastscalar.engine import _modes, testing
 from fastscalar.transforms.watch import tracing
+from interrupts import ctrl_c
 
 INTERRUPTS = int(os.environ.get("FASTSCALAR_INTERRUPTS", "30"))
-TIMEOUT = 60
+TIMEOUT = 300
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system"),
     pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # in a finaliser Python drops it
 ]
-
-
-def interrupt(*_):
-    raise KeyboardInterrupt
 
 
 @pytest.fixture(autouse=True)
 def handler():
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGALRM, ctrl_c)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)

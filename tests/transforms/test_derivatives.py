@@ -734,7 +734,7 @@ def test_threads():
     for t in threads:
         t.start()
     for t in threads:
-        t.join(120)
+        t.join(300)
     assert results == {k: [6.0 * n * k for n in range(40)] for k in range(4)}
 
 
@@ -871,7 +871,7 @@ def test_other_threads_are_not_watched():
     def f(x):
         t = threading.Thread(target=work)
         t.start()
-        t.join(120)
+        t.join(300)
         return x
 
     fs.grad(f)(1.0)
