@@ -168,6 +168,50 @@ def test_a_run_goes_on_with_another_number_of_ranks():
     np.testing.assert_array_equal(bits, through[0])
 
 
+# --- local steps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 3, 100])
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_ranks_that_meet_every_few_steps(steps, name):
+    def work(comm):
+        return trained(comm, OPTIMIZERS[name], local_steps=steps, batch_size=20, epochs=8)
+
+    bits, losses = same(Threads.of(3, work))
+    assert losses[-1] < losses[0]
+    again, _ = same(Threads.of(3, work))
+    np.testing.assert_array_equal(bits, again)
+
+
+def test_one_local_step_of_plain_sgd_is_the_step_of_all():
+    """The mean of w - lr g_r is w - lr times the mean of g_r, where the parts are of one size."""
+    wishes = {"batch_size": 50, "shuffle": False, "schedule": None, "X": X[:100], "y": Y[:100]}
+    local, _ = same(Threads.of(2, lambda comm: trained(comm, local_steps=1, **wishes)))
+    together, _ = same(Threads.of(2, lambda comm: trained(comm, **wishes)))
+    np.testing.assert_allclose(local, together, rtol=1e-10, atol=1e-13)
+
+
+def test_local_steps_of_one_rank_are_fit():
+    bits, losses = same(Threads.of(1, lambda comm: trained(comm, local_steps=1, batch_size=20)))
+    net = fs.MLP(6, [5, 2], seed=0)
+    history = fs.fit(net, X, Y, optimizer=fs.SGD(lr=0.1), epochs=3, batch_size=20, progress=False)
+    np.testing.assert_array_equal(bits, weights(net))
+    np.testing.assert_allclose(losses, history.loss, rtol=1e-12)
+
+
+def test_local_steps_with_shards():
+    def work(comm):
+        mine = slice((0, 40)[comm.rank], (40, 150)[comm.rank])
+        return trained(comm, X=X[mine], y=Y[mine], shard="local", local_steps=2, batch_size=20, epochs=6)
+
+    _, losses = same(Threads.of(2, work))
+    assert losses[-1] < losses[0]
+
+
+def test_local_steps_are_counted():
+    assert "local_steps" in messages(Threads.of(1, lambda comm: trained(comm, local_steps=0)))[0]
+
+
 # --- rank 0 looks on ------------------------------------------------------------------------------
 
 

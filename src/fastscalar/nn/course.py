@@ -41,12 +41,11 @@ class Course:
         self.data = data or {}
         self.doubt: Doubt | None = None
 
-    def over(self, samples: int) -> Course:
-        """The course of a run over more samples than these, which are a part of them."""
-        whole = Course(self.optimizer, self.schedule, samples, self.batch_size, self.epochs,
-                       1 + self.begun // self.samples, self.data)  # fmt: skip
-        whole.doubt = self.doubt
-        return whole
+    def spread_over(self, samples: int) -> None:
+        """There are so many samples, of which those that it was made for are a part, or the other way round."""
+        epochs = self.begun // self.samples
+        self.samples, self.total, self.steps = samples, samples * self.epochs, -(-samples // self.batch_size)
+        self.done = self.begun = self.first = samples * epochs
 
     def begin_epoch(self) -> None:
         """Somebody may have set another rate."""

@@ -80,6 +80,10 @@ class DistributedTrainer:
             self.fast = False
 
     @property
+    def samples(self) -> int:
+        return self.shares.samples
+
+    @property
     def parameters(self) -> list[Any]:
         return self.course.optimizer._distinct
 
@@ -260,6 +264,43 @@ class DistributedTrainer:
             every = [array for part in parts for array in part.reshape(-1, tree.size)]
         known = dict(zip((node for some in by_rank for node in some), every, strict=True))
         return tree.total(blocks, known)
+
+
+class LocalTrainer:
+    """Every rank trains by itself for some batches; then all go on from the mean of their weights.
+
+    What an optimiser with a memory remembers stays each rank's own."""
+
+    def __init__(
+        self, alone: Trainer, ranks: Ranks, course: Course, local_steps: int, lengths: list[int] | None
+    ) -> None:
+        self.alone, self.ranks, self.course, self.lengths = alone, ranks, course, lengths
+        self.samples = course.samples if lengths is None else sum(lengths)
+        self.most = -(-course.samples // ranks.size) if lengths is None else max(lengths)
+        self.rows = local_steps * course.batch_size
+        mine = len(range(ranks.rank, course.samples, ranks.size)) if lengths is None else lengths[ranks.rank]
+        course.spread_over(max(1, mine))
+
+    def epoch(self, order: np.ndarray, watch: Watch) -> float:
+        mine = order if self.lengths is not None else order[self.ranks.rank :: self.ranks.size]
+        before, total = Before(self.course.optimizer), 0.0
+        try:
+            for first in range(0, self.most, self.rows):
+                some = mine[first : first + self.rows]
+                with self.ranks.together():
+                    if len(some):
+                        total += self.alone.epoch(some, watch) * len(some)
+                self._meet()
+        except BaseException:
+            before.restore()
+            raise
+        losses = self.ranks.gather(np.array([total]))
+        return float(np.concatenate(losses).sum()) / self.samples
+
+    def _meet(self) -> None:
+        parameters = self.course.optimizer._distinct
+        every = self.ranks.gather(values_of(parameters))
+        put(parameters, sum(every[1:], every[0]) / len(every), "data")
 
 
 # --- parameters as one array ---------------------------------------------------------------------

@@ -14,7 +14,15 @@ import numpy as np
 from fastscalar._core import _select_kernels
 from fastscalar.engine._rules import values_of
 from fastscalar.nn.callbacks import StopTraining
-from fastscalar.nn.distributed import DistributedTrainer, Shares, digest, lowest_kernels, same_net, share_net
+from fastscalar.nn.distributed import (
+    DistributedTrainer,
+    LocalTrainer,
+    Shares,
+    digest,
+    lowest_kernels,
+    same_net,
+    share_net,
+)  # fmt: skip
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.module import in_mode
 from fastscalar.nn.progress import Watch
@@ -32,6 +40,7 @@ def fit_together(
     *,
     shard: str | None,
     deterministic: bool,
+    local_steps: int | None,
     shuffle: bool,
     seed: int | None,
     progress: bool,
@@ -43,6 +52,12 @@ def fit_together(
         with ranks.together():
             if shard not in (None, "local"):
                 raise ValueError(f'fit: shard: expected "local", or None where all have all samples, got {shard!r}')
+            if local_steps is not None:
+                if isinstance(local_steps, bool) or not isinstance(local_steps, int) or local_steps < 1:
+                    raise ValueError(
+                        f"fit: local_steps: expected a whole number of at least 1, or None, got {local_steps!r}"
+                    )
+                wishes = {**wishes, "batch_size": -(-wishes["batch_size"] // ranks.size)}
             if ranks.rank:                       # rank 0 looks on for all
                 wishes = {**wishes, "callbacks": None, "on_epoch": None, "validation_data": None}
         lengths = None
@@ -54,15 +69,18 @@ def fit_together(
             if course.doubt is not None or optimizer.parameters is None:
                 raise ValueError("fit: comm: give the optimiser its parameters, as in SGD(net.parameters(), lr=0.02)")
         course = made.course
-        _agree(ranks, made, X, y, wishes, shuffle, seed, deterministic, lengths)
+        _agree(ranks, X, y, wishes, lengths, shuffle=shuffle, seed=seed, deterministic=deterministic, local=local_steps)
         share_net(ranks, course)
         kernels = lowest_kernels(ranks)
         try:
-            shares = Shares(ranks, course.samples, course.batch_size, deterministic, lengths)
-            if lengths is not None:
-                course = made.course.over(shares.samples)
-            trainer = DistributedTrainer(made.trainer, ranks, shares, course, wishes["dtype"])
-            _epochs(ranks, made._replace(course=course), trainer, shuffle, seed, progress)
+            trainer: DistributedTrainer | LocalTrainer
+            if local_steps is not None:
+                trainer = LocalTrainer(made.trainer, ranks, course, local_steps, lengths)
+            else:
+                shares = Shares(ranks, course.samples, course.batch_size, deterministic, lengths)
+                course.spread_over(shares.samples)
+                trainer = DistributedTrainer(made.trainer, ranks, shares, course, wishes["dtype"])
+            _epochs(ranks, made, trainer, lengths, shuffle, seed, progress)
         except StopTraining as enough:
             made.history.stopped = str(enough) or "a callback had enough"
         except BaseException as error:
@@ -93,14 +111,10 @@ def _own_rows(ranks: Ranks, X: Any, y: Any) -> tuple[Any, Any, list[int]]:
     return X, y, lengths
 
 
-def _agree(
-    ranks: Ranks, made: Any, X: Any, y: Any, wishes: dict[str, Any], shuffle: bool, seed: int | None,
-    deterministic: bool, lengths: list[int] | None,
-) -> None:
+def _agree(ranks: Ranks, X: Any, y: Any, wishes: dict[str, Any], lengths: list[int] | None, **more: Any) -> None:
     """Whoever has other data, or another net, is told before anything is trained."""
     names = ("epochs", "first_epoch", "batch_size", "dtype", "compile")
-    facts: dict[str, Any] = {name: str(wishes[name]) for name in names}
-    facts |= {"shuffle": shuffle, "seed": seed, "deterministic": deterministic}
+    facts: dict[str, Any] = {name: str(wishes[name]) for name in names} | more
     if lengths is None:
         facts |= {"X": digest(X), "y": digest(y), "sample_weight": str(wishes["sample_weight"] is None)}
     ranks.agree(shard="local" if lengths is not None else "all", **facts)
@@ -119,28 +133,36 @@ def on_first(ranks: Ranks, action: Callable[[], Any]) -> Any:
 
 
 def _epochs(
-    ranks: Ranks, made: Any, trainer: DistributedTrainer, shuffle: bool, seed: int | None, progress: bool
+    ranks: Ranks,
+    made: Any,
+    trainer: DistributedTrainer | LocalTrainer,
+    lengths: list[int] | None,
+    shuffle: bool,
+    seed: int | None,
+    progress: bool,
 ) -> None:
     course, history, looking = made.course, made.history, made.looking
-    lengths, n = trainer.shares.lengths, course.samples
-    mine = n if lengths is None else lengths[ranks.rank]
+    mine = trainer.samples if lengths is None else lengths[ranks.rank]
+    n = trainer.samples
     if seed is None:
         seed = ranks.hear(int(np.random.SeedSequence().generate_state(1)[0]))
     generator = np.random.default_rng(seed if lengths is None else [seed, ranks.rank])
     on_first(ranks, lambda: looking.begin(course))
     for number in range(1, course.epochs + 1):
         order = generator.permutation(mine) if shuffle else np.arange(mine)
-        if number < course.begun // n + 1:
+        if number < course.begun // course.samples + 1:
             continue
         course.optimizer.lr = ranks.hear(course.optimizer.lr)    # a callback may have set it
         course.begin_epoch()
         start = time.perf_counter()
         shown = progress and ranks.rank == 0
-        with Watch(number, course.epochs, n, shown, looking.watching) as watch, in_mode(made.net, training=True):
+        with Watch(number, course.epochs, course.samples, shown, looking.watching) as watch, in_mode(made.net, training=True):
             mean = trainer.epoch(order, watch)
         same_net(ranks, course)
 
-        def looked(number: int = number, mean: float = mean, seconds: float = time.perf_counter() - start) -> list[Any]:
+        seconds = time.perf_counter() - start
+
+        def looked(number: int = number, mean: float = mean, seconds: float = seconds) -> list[Any]:
             found = None if made.validation is None else made.validation()
             accuracy = float(found) if found is not None and found.metric == "accuracy" else None
             seen = (None, None, None) if found is None else (found.loss, float(found), found.metric)

@@ -64,6 +64,7 @@ def fit(
     comm: Any = None,
     shard: str | None = None,
     deterministic: bool = True,
+    local_steps: int | None = None,
 ) -> History:
     """Train a net: for every sample (or minibatch) the loss, its gradient, one step of the optimiser.
 
@@ -99,7 +100,8 @@ def fit(
     with a part of the rows of every batch; rank 0's net is where they begin, and only its callbacks are called and its
     progress shown (docs/scale-out.md).  shard: "local" if X and y are each process's own.  deterministic: gradients are
     added in an order that depends on the rows alone, so that any number of processes gives the same bits; False: in
-    that of one `Allreduce`, with less to send.
+    that of one `Allreduce`, with less to send.  local_steps: another algorithm: each process takes so many steps with
+    its own part of the batches, then all go on from the mean of their weights.
 
     Raises ValueError for data and optimisers that do not fit; FloatingPointError when the loss, or a parameter after
     the last step of an epoch, is infinite or NaN, or its square is.  Whatever stops a compiled
@@ -124,8 +126,8 @@ def fit(
         from fastscalar.nn.together import fit_together
 
         return fit_together(
-            comm, net, X, y, _prepared, wishes, shard=shard, deterministic=deterministic, shuffle=shuffle, seed=seed,
-            progress=progress,
+            comm, net, X, y, _prepared, wishes, shard=shard, deterministic=deterministic,
+            local_steps=local_steps, shuffle=shuffle, seed=seed, progress=progress,
         )  # fmt: skip
     if shard is not None:
         raise ValueError(f"fit: shard: {shard!r} is for several processes, which need a comm")
