@@ -51,6 +51,17 @@ cdef int fill_fast() except -1:
     FAST[<int>NEG], FAST[<int>RELU], FAST[<int>ABS], FAST[<int>SQRT] = FS_NEG, FS_RELU, FS_ABS, FS_SQRT
     FAST[<int>EXP], FAST[<int>LOG], FAST[<int>TANH], FAST[<int>SIGMOID] = FS_EXP, FS_LOG, FS_TANH, FS_SIGMOID
     FAST[<int>SQUARE] = FS_SQUARE
+    if not FS_OWN_FUNCTIONS:
+        return 0
+    FAST[<int>POW], FAST[<int>ATAN2], FAST[<int>HYPOT] = FS_POW, FS_ATAN2, FS_HYPOT
+    FAST[<int>EXP2], FAST[<int>EXPM1], FAST[<int>CBRT] = FS_EXP2, FS_EXPM1, FS_CBRT
+    FAST[<int>LOG2], FAST[<int>LOG10], FAST[<int>LOG1P] = FS_LOG2, FS_LOG10, FS_LOG1P
+    FAST[<int>SIN], FAST[<int>COS], FAST[<int>TAN] = FS_SIN, FS_COS, FS_TAN
+    FAST[<int>ASIN], FAST[<int>ACOS], FAST[<int>ATAN] = FS_ASIN, FS_ACOS, FS_ATAN
+    FAST[<int>SINH], FAST[<int>COSH] = FS_SINH, FS_COSH
+    FAST[<int>ASINH], FAST[<int>ACOSH], FAST[<int>ATANH] = FS_ASINH, FS_ACOSH, FS_ATANH
+    FAST[<int>ERF], FAST[<int>ERFC], FAST[<int>NDTR] = FS_ERF, FS_ERFC, FS_NDTR
+    FAST[<int>SOFTPLUS], FAST[<int>SILU], FAST[<int>GELU] = FS_SOFTPLUS, FS_SILU, FS_GELU
     return 0
 
 
@@ -62,6 +73,11 @@ BEST = {best_name(code): code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST
 NAMES = {code: name for code, name, _, _ in _operations()}
 NAMES[<int>SQUARE] = "square"
 NAMES[<int>COPY] = "copy"
+
+
+def _kernel(str name):
+    """For tests: the kernel of an operation, by its name in the table; -1: it has none."""
+    return FAST[<int>next(code for code, known in NAMES.items() if known == name)]
 
 
 cdef class LoweredItem:

@@ -74,6 +74,27 @@ def _shared_of(double alone, double together, int batches):
     return shared
 
 
+def _apply_kernel(str kernels, int op, out, a, b=None, v=None, g=None):
+    """For tests: values of an elementwise kernel of a set, into `out`; with `v` and `g` what is sent to `a`, added to
+    `out`.  Arrays of one type and length, double or float."""
+    cdef bint float64 = out.dtype == np.float64
+    cdef const fs_batch *k = fs_batch_select(kernels.encode(), float64)
+    cdef size_t to = out.ctypes.data, x = a.ctypes.data, y = 0 if b is None else b.ctypes.data, at_v, at_g
+    if k == NULL:
+        raise ValueError(f"kernels: this CPU has no set {kernels!r}")
+    if g is None and b is None:
+        k.unary(op, <void *>to, <void *>x, len(out))
+    elif g is None:
+        k.binary(op, FS_VECTORS, <void *>to, <void *>x, <void *>y, len(out))
+    else:
+        at_v, at_g = v.ctypes.data, g.ctypes.data
+        if b is None:
+            k.unary_backward(op, <void *>to, <void *>x, <void *>at_v, <void *>at_g, len(out))
+        else:
+            k.binary_backward(op, FS_VECTORS, <void *>to, NULL, <void *>x, <void *>y, <void *>at_v, <void *>at_g,
+                              len(out))
+
+
 def _begin_in_child():
     fs_pool_forget()
 

@@ -22,7 +22,8 @@ from fastscalar.program.simplify cimport *
 
 cdef inline int kernel_of(int code, bint exact) noexcept nogil:
     """The kernel of an operation, -1: the function of the table.  exact: one with the same bits."""
-    return -1 if exact and code in (EXP, TANH, SIGMOID) else FAST[code]
+    cdef bint same_bits = code in (ADD, SUB, MUL, DIV, NEG, RELU, ABS, SQRT, MINIMUM, MAXIMUM, SQUARE)
+    return FAST[code] if same_bits or not exact else -1
 
 
 cdef inline bint is_steep(int code) noexcept nogil:

@@ -1,5 +1,6 @@
 /* The kernels of compiled programs, see batch.h.  FS_SET names the set that this object file holds; the bodies are in
- * batch_body.c (with batch_dense.c and batch_exp.c), included once for double and once for float.
+ * batch_body.c (with batch_dense.c, batch_exp.c and, for double, batch_functions.c), included once for double and once
+ * for float.
  *
  * Tried and lost (784 x 256 float, 149 of the inputs not zero, 64 rows, AVX-512):
  * - dense products from a copy of w or g in panels: 240 us against 219; the rows as they lie are fetched in time;
@@ -66,10 +67,6 @@
 #define INLINE static inline
 #define UNROLL
 #define EACH(i, n) for (ptrdiff_t i = 0; i < (n); i++)
-#endif
-
-#if defined(__GNUC__) && !defined(__i386__) /* whose registers may be wider than the type */
-#define FS_OWN_EXP 1
 #endif
 
 /* c ? x : y, of which c is a comparison */

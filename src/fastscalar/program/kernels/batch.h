@@ -4,7 +4,8 @@
  * One table for each set (baseline, AVX2, AVX-512) and for each type of number; R is double or float, `void *` points
  * to R unless its name says otherwise.  Unlike the eager kernels (kernels.h) these may reassociate and contract: sums
  * are within 1e-12 (double) or 1e-5 (float) of the sum of the absolute terms, and the order is fixed for one set: the
- * same call gives the same bits every time.  exp, tanh and sigmoid are within 3 ulp of their type.
+ * same call gives the same bits every time.  exp, tanh and sigmoid are within 3 ulp of their type, the other functions
+ * within 4, and of floats, which go by way of doubles, within 1.
  *
  * Matrices are row-major with a leading dimension (`ld...`, in elements).  Of a matrix of weights w (inputs x outputs),
  * of outputs and of output gradients the width n is a multiple of `width` (64 bytes), rows begin at multiples of 64
@@ -20,7 +21,7 @@
 
 #include <stddef.h>
 
-/* Elementwise operations that have a vector loop.  Value and derivatives as the formulas f_*, d_* in _scalar.pxd. */
+/* Elementwise operations that have a vector loop.  Value and derivatives as the formulas f_*, d_* of the engine. */
 enum {
     FS_ADD,
     FS_SUB,
@@ -28,6 +29,9 @@ enum {
     FS_DIV,
     FS_MINIMUM,
     FS_MAXIMUM,
+    FS_POW, /* what has FS_OWN_FUNCTIONS */
+    FS_ATAN2,
+    FS_HYPOT,
     FS_NEG, /* from here on unary */
     FS_RELU,
     FS_ABS,
@@ -36,8 +40,38 @@ enum {
     FS_LOG,
     FS_TANH,
     FS_SIGMOID,
-    FS_SQUARE
+    FS_SQUARE,
+    FS_EXP2, /* from here on what has FS_OWN_FUNCTIONS */
+    FS_EXPM1,
+    FS_LOG2,
+    FS_LOG10,
+    FS_LOG1P,
+    FS_CBRT,
+    FS_SIN,
+    FS_COS,
+    FS_TAN,
+    FS_ASIN,
+    FS_ACOS,
+    FS_ATAN,
+    FS_SINH,
+    FS_COSH,
+    FS_ASINH,
+    FS_ACOSH,
+    FS_ATANH,
+    FS_ERF,
+    FS_ERFC,
+    FS_NDTR,
+    FS_SOFTPLUS,
+    FS_SILU,
+    FS_GELU
 };
+
+/* Whether there are kernels of the functions that need vectors of the compiler's. */
+#if defined(__GNUC__) && !defined(__i386__) /* whose registers may be wider than the type */
+#define FS_OWN_FUNCTIONS 1
+#else
+#define FS_OWN_FUNCTIONS 0
+#endif
 
 /* Which operands of a binary operation are one number for all n elements. */
 enum { FS_VECTORS, FS_A_IS_ONE, FS_B_IS_ONE };

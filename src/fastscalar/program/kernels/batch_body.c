@@ -96,6 +96,9 @@ INLINE R OF(total)(vec v)
 
 #include "batch_dense.c"
 #include "batch_exp.c"
+#if WIDE && FS_OWN_FUNCTIONS
+#include "batch_functions.c"
+#endif
 
 /* --- rows of the data set --- */
 
@@ -509,6 +512,38 @@ static void OF(broadcast)(R *to, R x, ptrdiff_t n)
     EACH(i, n < CHUNK ? n : CHUNK) to[i] = x;
 }
 
+#if FS_OWN_FUNCTIONS && !WIDE
+INLINE const double *OF(as_doubles)(double *to, const R *from, ptrdiff_t n)
+{
+    EACH(i, n) to[i] = from[i];
+    return to;
+}
+
+static void OF(binary_by_doubles)(int op, R *out, const R *a, const R *b, ptrdiff_t n)
+{
+    double x[CHUNK], y[CHUNK];
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        binary_double(op, FS_VECTORS, x, OF(as_doubles)(x, a + at, length), OF(as_doubles)(y, b + at, length), length);
+        EACH(i, length) out[at + i] = (R)x[i];
+    }
+}
+
+static void OF(slopes_by_doubles)(int op, int right, R *to, const R *a, const R *b, const R *v, const R *g,
+                                  ptrdiff_t n)
+{
+    double x[CHUNK], y[CHUNK], z[CHUNK], s[CHUNK], sent[CHUNK];
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        memset(sent, 0, sizeof sent);
+        binary_backward_double(op, FS_VECTORS, right ? NULL : sent, right ? sent : NULL,
+                               OF(as_doubles)(x, a + at, length), OF(as_doubles)(y, b + at, length),
+                               OF(as_doubles)(z, v + at, length), OF(as_doubles)(s, g + at, length), length);
+        EACH(i, length) to[at + i] += (R)sent[i];
+    }
+}
+#endif
+
 static void OF(binary)(int op, int mode, void *out_, const void *a_, const void *b_, ptrdiff_t n)
 {
     R one[CHUNK];
@@ -528,6 +563,13 @@ static void OF(binary)(int op, int mode, void *out_, const void *a_, const void 
         case FS_DIV: EACH(i, length) out[i] = a[i] / b[i]; break;
         case FS_MINIMUM: INTO(SELECT((x <= y) | (x != x), x, y)) break; /* NaN stays; the left one if they are equal */
         case FS_MAXIMUM: INTO(SELECT((x >= y) | (x != x), x, y)) break;
+#if FS_OWN_FUNCTIONS && WIDE
+        case FS_POW: value_POW(out, a, b, length); break;
+        case FS_ATAN2: value_ATAN2(out, a, b, length); break;
+        case FS_HYPOT: value_HYPOT(out, a, b, length); break;
+#elif FS_OWN_FUNCTIONS
+        default: OF(binary_by_doubles)(op, out, a, b, length);
+#endif
         }
 #undef INTO
     }
@@ -573,6 +615,16 @@ static void OF(binary_backward)(int op, int mode, void *da, void *db, const void
             case 2 * FS_MINIMUM + 1: INTO(SELECT((x <= y) | (x != x), ZERO, ONE)) break;
             case 2 * FS_MAXIMUM: INTO(SELECT((x >= y) | (x != x), ONE, ZERO)) break;
             case 2 * FS_MAXIMUM + 1: INTO(SELECT((x >= y) | (x != x), ZERO, ONE)) break;
+#if FS_OWN_FUNCTIONS && WIDE
+            case 2 * FS_POW:
+            case 2 * FS_POW + 1: slope_POW(right, to, a, b, v, g, length); break;
+            case 2 * FS_ATAN2:
+            case 2 * FS_ATAN2 + 1: slope_ATAN2(right, to, a, b, v, g, length); break;
+            case 2 * FS_HYPOT:
+            case 2 * FS_HYPOT + 1: slope_HYPOT(right, to, a, b, v, g, length); break;
+#elif FS_OWN_FUNCTIONS
+            default: OF(slopes_by_doubles)(op, right, to, a, b, v, g, length);
+#endif
             }
 #undef INTO
             if (to_one)
@@ -582,6 +634,48 @@ static void OF(binary_backward)(int op, int mode, void *da, void *db, const void
             d[0] += (R)total;
     }
 }
+
+#if FS_OWN_FUNCTIONS
+#if WIDE
+#define UNARY_FUNCTION(name, value, slope)                                                                             \
+    case FS_##name: value_##name(out, a, n); break;
+#define UNARY_FUNCTIONS FUNCTIONS(UNARY_FUNCTION)
+#define UNARY_SLOPE(name, value, slope)                                                                                \
+    case FS_##name: slope_##name(to, a, v, g, n); break;
+#define UNARY_SLOPES FUNCTIONS(UNARY_SLOPE)
+#else
+static void OF(unary_by_doubles)(int op, R *out, const R *a, ptrdiff_t n)
+{
+    double x[CHUNK];
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        unary_double(op, x, OF(as_doubles)(x, a + at, length), length);
+        EACH(i, length) out[at + i] = (R)x[i];
+    }
+}
+
+static void OF(slope_by_doubles)(int op, R *to, const R *a, const R *v, const R *g, ptrdiff_t n)
+{
+    double x[CHUNK], y[CHUNK], s[CHUNK], sent[CHUNK];
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        memset(sent, 0, sizeof sent);
+        unary_backward_double(op, sent, OF(as_doubles)(x, a + at, length), OF(as_doubles)(y, v + at, length),
+                              OF(as_doubles)(s, g + at, length), length);
+        EACH(i, length) to[at + i] += (R)sent[i];
+    }
+}
+#define UNARY_FUNCTIONS                                                                                                \
+    default: OF(unary_by_doubles)(op, out, a, n); break;
+#define UNARY_SLOPES                                                                                                   \
+    default: OF(slope_by_doubles)(op, to, a, v, g, n); break;
+#endif
+#else
+#define UNARY_FUNCTIONS                                                                                                \
+    case FS_LOG: EACH(i, n) out[i] = MATH(log)(a[i]); break;
+#define UNARY_SLOPES                                                                                                   \
+    case FS_LOG: EACH(i, n) to[i] += g[i] * (1 / a[i]); break;
+#endif
 
 static void OF(unary)(int op, void *out_, const void *a_, ptrdiff_t n)
 {
@@ -593,10 +687,10 @@ static void OF(unary)(int op, void *out_, const void *a_, ptrdiff_t n)
     case FS_ABS: EACH(i, n) out[i] = MATH(fabs)(a[i]); break;
     case FS_SQRT: EACH(i, n) out[i] = MATH(sqrt)(a[i]); break;
     case FS_EXP: VECTORS(i, n, STORE_SOME(out + i, OF(exp)(GET(a)))) break;
-    case FS_LOG: EACH(i, n) out[i] = MATH(log)(a[i]); break;
     case FS_TANH: VECTORS(i, n, STORE_SOME(out + i, OF(tanh)(GET(a)))) break;
     case FS_SIGMOID: VECTORS(i, n, STORE_SOME(out + i, OF(sigmoid)(GET(a)))) break;
     case FS_SQUARE: EACH(i, n) out[i] = a[i] * a[i]; break;
+        UNARY_FUNCTIONS
     }
 }
 
@@ -615,7 +709,6 @@ static void OF(unary_backward)(int op, void *da, const void *a_, const void *v_,
         break;
     case FS_SQRT: EACH(i, n) to[i] += g[i] * ((R)0.5 / v[i]); break;
     case FS_EXP: EACH(i, n) to[i] += g[i] * v[i]; break;
-    case FS_LOG: EACH(i, n) to[i] += g[i] * (1 / a[i]); break;
     case FS_TANH: EACH(i, n) to[i] += g[i] * ((1 - v[i]) * (1 + v[i])); break;
     case FS_SIGMOID: /* not v * (1 - v), which loses the tail */
         VECTORS(i, n, {
@@ -624,8 +717,13 @@ static void OF(unary_backward)(int op, void *da, const void *a_, const void *v_,
         })
         break;
     case FS_SQUARE: EACH(i, n) to[i] += g[i] * (2 * a[i]); break;
+        UNARY_SLOPES
     }
 }
+#undef UNARY_FUNCTION
+#undef UNARY_FUNCTIONS
+#undef UNARY_SLOPE
+#undef UNARY_SLOPES
 
 #define COMPARISONS(INTO)                                                                                              \
     switch (comparison) { /* Py_LT and so on */                                                                        \

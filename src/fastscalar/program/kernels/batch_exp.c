@@ -72,7 +72,7 @@ INLINE void OF(store_some)(R *p, int some, vec v)
         } while (0)
 
 #undef MASK
-#ifdef FS_OWN_EXP
+#if FS_OWN_FUNCTIONS
 
 INLINE vec OF(magnitude)(vec x)
 {
@@ -96,20 +96,26 @@ INLINE vec OF(magnitude)(vec x)
 #define TERMS 6
 #endif
 
-/* exp(r) - 1, and k */
-INLINE vec OF(expm1_part)(vec x, vec *k)
+/* exp(r) - 1, r not beyond log(2) / 2 */
+INLINE vec OF(expm1_near)(vec r)
 {
     static const R term[] = {(R)(1 / 2.0),        (R)(1 / 6.0),         (R)(1 / 24.0),       (R)(1 / 120.0),
                              (R)(1 / 720.0),      (R)(1 / 5040.0),      (R)(1 / 40320.0),    (R)(1 / 362880.0),
                              (R)(1 / 3628800.0),  (R)(1 / 39916800.0),  (R)(1 / 479001600.), (R)(1 / 6227020800.0)};
-    *k = (x * (R)1.44269504088896340736 + SHIFTER) - SHIFTER;
-    const vec r = (x - *k * LN2_HIGH) - *k * LN2_LOW, rr = r * r;
+    const vec rr = r * r;
     vec even = ZERO + term[TERMS - 2], odd = ZERO + term[TERMS - 1]; /* two short chains instead of a long one */
     UNROLL for (int i = TERMS - 4; i >= 0; i -= 2) {
         even = even * rr + term[i];
         odd = odd * rr + term[i + 1];
     }
     return r + rr * (even + r * odd);
+}
+
+/* exp(r) - 1, and k */
+INLINE vec OF(expm1_part)(vec x, vec *k)
+{
+    *k = (x * (R)1.44269504088896340736 + SHIFTER) - SHIFTER;
+    return OF(expm1_near)((x - *k * LN2_HIGH) - *k * LN2_LOW);
 }
 
 /* 2^k, a normal number */
