@@ -227,7 +227,7 @@ def test_slopes_are_those_of_the_engine(kernels: str, name: str) -> None:
         _replay._apply_kernel(kernels, kernel(name), sent, a, *(second or (None,)), v, g)
         for i in range(N):
             x = fs.Tensor(a[i])
-            y = x**b[i] if name == "**" else getattr(x, name)(*([b[i]] if second else []))
+            y = x ** b[i] if name == "**" else getattr(x, name)(*([b[i]] if second else []))
             y.backward()
             assert sent[i] == pytest.approx(1 + g[i] * x.grad, rel=1e-13, abs=1e-14)
 
