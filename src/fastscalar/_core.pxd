@@ -9,7 +9,7 @@ from fastscalar.engine.tape cimport *
 
 cdef class Tensor:          # 32 bytes
     cdef int index          # its node; 0: none
-    cdef int pin            # its place in the table of attributes + 1; 0: none
+    cdef int entry            # its place in the table of attributes + 1; 0: none
     cdef void *attributes   # the dict there, for CPython's own look-up (tp_dictoffset); NULL: none
 
 
@@ -30,11 +30,11 @@ cdef class Recorder:        # what a recorded function did that the tape does no
 
 
 cdef class ThreadState:
-    cdef int quiet               # no_grad blocks that count at the moment,
+    cdef int no_grad_blocks      # that count at the moment,
     cdef int suspended           # and those outside a block of _record
     cdef int lenient             # _ieee blocks
-    cdef int noting              # detect_anomaly blocks
-    cdef int locked              # its part of T.locked
+    cdef int anomaly_blocks      # of detect_anomaly
+    cdef int locked              # its part of tape.locked
     cdef list watches            # what is traced, the innermost last
     cdef Recorder recorder       # of the program that it records
     cdef bint over               # the thread has ended
@@ -59,8 +59,8 @@ cdef class Observer:            # in `detect_anomaly`
 
 # --- for the modules above ------------------------------------------------------------------------
 
-cdef Tape T
-cdef const fs_kernels *K
+cdef Tape tape
+cdef const fs_kernels *kernels
 cdef int programs           # recordings of programs under way
 cdef int lenient_threads    # threads in _ieee
 cdef int tracing            # functions that are being traced
@@ -100,8 +100,8 @@ cdef bint is_error(int code, double a, double b, double v) noexcept nogil
 
 
 cdef str name_of(int i)
-cdef int start_noting(ThreadState state, Observer o) except -1
-cdef void stop_noting(ThreadState state, int blocks) noexcept
+cdef int start_anomaly(ThreadState state, Observer o) except -1
+cdef void stop_anomaly(ThreadState state, int blocks) noexcept
 cdef int start_sweep() except -1
 cdef int start_look() except -1
 cdef int sweep(Tensor root, bint accumulate) except -1

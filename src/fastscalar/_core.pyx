@@ -32,11 +32,11 @@ from libc.string cimport memcmp, memset
 
 from fastscalar.engine.memory cimport allocate_zeroed, grow, out_of_memory, resize, set_limit
 from fastscalar.engine.array_ops cimport read_gradient, write_gradient
-from fastscalar.engine.marks cimport clear_run, contribute, forget_sweeps, previous, reach, tidy_sweep, touch
+from fastscalar.engine.marks cimport clear_run, contribute, forget_sweeps, previous, reach, tidy_sweep, mark_reached
 from fastscalar.engine.writes cimport changed_operand, raise_changed, require_unchanged, wrote
-from fastscalar.engine.array_backward cimport wide_backward, wide_step
-from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_recorded, pin, recorded_gradient,
-                                           release_dead)
+from fastscalar.engine.array_backward cimport array_op_backward, array_op_step
+from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_recorded, add_attributes,
+                                           recorded_gradient, release_pending)
 from fastscalar.engine.collect cimport YOUNG_BYTES, collect, collect_old, promote
 from fastscalar.engine.formulas cimport *
 from fastscalar.engine.numbers cimport NO_NUMBER, nearest_double, not_a_number
@@ -70,8 +70,8 @@ cdef extern from *:
     """
     bint is_special "FS_IS_SPECIAL"(double) noexcept nogil
 
-cdef Tape T
-cdef const fs_kernels *K         # the set of kernels in use
+cdef Tape tape
+cdef const fs_kernels *kernels         # the set of kernels in use
 
 
 # --- the safepoint --------------------------------------------------------------------------------
@@ -81,37 +81,37 @@ cdef int safepoint(Py_ssize_t need) except -1:
     cdef bint collected = False
     cdef int here = 0
     cdef Py_ssize_t i
-    if T.note != NULL:
+    if tape.source != NULL:
         here = observer.here()                        # first: it runs Python
-    if T.stress:
+    if tape.stress:
         stress()
-    elif T.n + need > T.young + NURSERY or T.young_bytes > <size_t>YOUNG_BYTES:
-        if not T.locked:
+    elif tape.n + need > tape.young + NURSERY or tape.young_bytes > <size_t>YOUNG_BYTES:
+        if not tape.locked:
             collect()
             if need > NURSERY // 2:
                 promote()                        # nothing that can die lies between this run and the old part
-    while T.n + need + SLACK > T.capacity:       # a loop: what a collection released may have emitted nodes
+    while tape.n + need + SLACK > tape.capacity:       # a loop: what a collection released may have emitted nodes
         try:
             grow(need)
         except MemoryError:
-            if T.locked or collected:
+            if tape.locked or collected:
                 raise
             collected = True                     # the dead among the old may be all that it takes
             collect_old()
-            release_dead()
-    if T.note != NULL:
-        for i in range(T.n, T.n + need):         # what the caller is about to emit
-            T.note[i] = here
+            release_pending()
+    if tape.source != NULL:
+        for i in range(tape.n, tape.n + need):         # what the caller is about to emit
+            tape.source[i] = here
     set_limit()
     return 0
 
 
 cdef int stress() except -1:
     """Collect, move all columns, and leave a dead node, so that next time every younger index changes."""
-    if not T.locked:
+    if not tape.locked:
         collect_old()
-        release_dead()
-    resize(max(T.capacity, T.n + 1024))
+        release_pending()
+    resize(max(tape.capacity, tape.n + 1024))
     emit(LEAF, 0, 0, NAN, NULL)
     return 0
 
@@ -120,14 +120,14 @@ cdef int stress() except -1:
 
 cdef inline int emit(int op, int a, int b, double v, void *handle) noexcept nogil:
     """The next node.  The caller has room for it and cannot fail any more."""
-    cdef int i = <int>T.n
-    T.value[i] = v
-    T.grad[i] = 0.0
-    T.handle[i] = handle
-    T.record[i].op = <unsigned char>op
-    T.record[i].a = a
-    T.record[i].b = b
-    T.n = i + 1
+    cdef int i = <int>tape.n
+    tape.value[i] = v
+    tape.grad[i] = 0.0
+    tape.handle[i] = handle
+    tape.record[i].op = <unsigned char>op
+    tape.record[i].a = a
+    tape.record[i].b = b
+    tape.n = i + 1
     return i
 
 
@@ -141,14 +141,14 @@ cdef Tensor result(int op, int a, int b, double v):
 cdef Tensor handle_of(int i):
     """The Tensor of a node: the same object as long as somebody holds it."""
     cdef Tensor t
-    cdef void *h = T.handle[i]
+    cdef void *h = tape.handle[i]
     if h != NULL:
         return <Tensor>h
     t = Tensor.__new__(Tensor)
     t.index = i
-    T.handle[i] = <void *>t
-    if T.record[i].op == WIDE:
-        T.wide[T.record[i].a].handles += 1
+    tape.handle[i] = <void *>t
+    if tape.record[i].op == ARRAY_OP:
+        tape.array_ops[tape.record[i].a].handles += 1
     return t
 
 
@@ -177,7 +177,7 @@ cdef int lock_nodes() except -1:
     """No collection until `unlock_nodes`: indices are held while Python may run."""
     cdef ThreadState state = this_thread()
     state.locked += 1
-    T.locked += 1
+    tape.locked += 1
     return 0
 
 
@@ -188,16 +188,16 @@ cdef ThreadState own_state():
 
 cdef void unlock_nodes() noexcept:
     (<ThreadState>fs_here).locked -= 1
-    T.locked -= 1
+    tape.locked -= 1
     set_limit()
 
 
 def _begin_in_child():
     """After fork: of all threads there is only this one."""
     cdef ThreadState state
-    if T.sweeping and T.owner != PyThread_get_thread_ident():
+    if tape.sweeping and tape.owner != PyThread_get_thread_ident():
         tidy_sweep()
-        T.sweeping = False
+        tape.sweeping = False
     for state in list(states):
         if <void *>state != fs_here:
             forget_thread(state)
@@ -242,7 +242,7 @@ cdef class _Block:
 # --- no_grad --------------------------------------------------------------------------------------
 
 cdef bint recording():
-    return T.quiet == 0 or fs_here == NULL or (<ThreadState>fs_here).quiet == 0
+    return tape.no_grad_threads == 0 or fs_here == NULL or (<ThreadState>fs_here).no_grad_blocks == 0
 
 
 cdef class no_grad(_Block):
@@ -261,11 +261,11 @@ cdef class no_grad(_Block):
     cdef object enter(self, ThreadState state):
         if state.recorder is not None:           # a program computes everything for every row; gradients stop here
             state.recorder.stop_gradients()
-        elif state.quiet:
-            state.quiet += 1
+        elif state.no_grad_blocks:
+            state.no_grad_blocks += 1
         else:
-            state.quiet = 1
-            T.quiet += 1
+            state.no_grad_blocks = 1
+            tape.no_grad_threads += 1
             set_limit()
         return state.recorder
 
@@ -273,11 +273,11 @@ cdef class no_grad(_Block):
         if what is not None:
             if what is state.recorder:           # else that recording has ended
                 state.recorder.resume_gradients()
-        elif state.quiet == 0:
+        elif state.no_grad_blocks == 0:
             state.suspended -= 1
         else:
-            state.quiet -= 1
-            T.quiet -= state.quiet == 0
+            state.no_grad_blocks -= 1
+            tape.no_grad_threads -= state.no_grad_blocks == 0
             set_limit()
         return 0
 
@@ -287,8 +287,8 @@ cdef class no_grad(_Block):
 cdef Row[N_CODES] TABLE
 
 
-cdef tuple WIDE_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
-                         "mse_loss", "cross_entropy", "custom", "gather", "where", "best")
+cdef tuple ARRAY_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
+                          "mse_loss", "cross_entropy", "custom", "gather", "where", "best")
 cdef tuple BEST_NAMES = ("max", "min", "argmax", "argmin")
 
 
@@ -394,18 +394,18 @@ cdef object binary_slow(int code, object left, object right):
         if isinstance(right, TracedNumber):
             return binary(code, left, (<TracedNumber>right).tensor)
         return not_a_number(code, left, right)
-    if T.n >= T.limit:
+    if tape.n >= tape.limit:
         safepoint(SLACK)
     if left_is_node:
         bound(left)
         a = (<Tensor>left).index
-        x = T.value[a]
+        x = tape.value[a]
     if right_is_node:
         bound(right)
         b = (<Tensor>right).index
-        y = T.value[b]
+        y = tape.value[b]
     v = evaluate(code, x, y, a, b)
-    if T.quiet and not recording():
+    if tape.no_grad_threads and not recording():
         return result(LEAF, 0, 0, v)
     t = Tensor.__new__(Tensor)
     if not left_is_node:
@@ -419,12 +419,12 @@ cdef object binary_slow(int code, object left, object right):
 cdef inline object binary(int code, object left, object right):
     cdef int a, b
     cdef double v
-    if type(left) is Tensor and type(right) is Tensor and T.n < T.limit:
+    if type(left) is Tensor and type(right) is Tensor and tape.n < tape.limit:
         a = (<Tensor>left).index
         b = (<Tensor>right).index
         if a == 0 or b == 0:
             unbound()
-        v = evaluate(code, T.value[a], T.value[b], a, b)
+        v = evaluate(code, tape.value[a], tape.value[b], a, b)
         return result(code, a, b, v)
     return binary_slow(code, left, right)
 
@@ -438,14 +438,14 @@ cdef object unary(int code, Tensor self):
     cdef int a
     cdef double x, v
     bound(self)
-    if T.n >= T.limit:
+    if tape.n >= tape.limit:
         safepoint(SLACK)
     a = self.index
-    x = T.value[a]
+    x = tape.value[a]
     v = TABLE[code].f(x)
     if v - v != 0.0:
         fail(code, x, 0.0, v, a, 0)
-    if T.quiet and not recording():
+    if tape.no_grad_threads and not recording():
         return result(LEAF, 0, 0, v)
     return result(code, a, 0, v)
 
@@ -557,7 +557,7 @@ cdef class Tensor:
         if self.index:
             raise TypeError("Tensor.__init__ called a second time")
         if programs and type(data) is Tensor and recording_here() is not None:
-            v = T.value[(<Tensor>data).index]
+            v = tape.value[(<Tensor>data).index]
         elif not as_number(data, &v):
             if type(data) is not Tensor and not hasattr(type(data), "__float__"):
                 raise TypeError(f"Tensor(data): expected a real number, got {type(data).__name__}")
@@ -566,7 +566,7 @@ cdef class Tensor:
             if type(p) is not Tensor:
                 raise TypeError(f"Tensor(data, parents): expected Tensors as parents, got {type(p).__name__}")
             bound(p)
-        if T.n >= T.limit:
+        if tape.n >= tape.limit:
             safepoint(SLACK)
         if self.index:                           # by a __float__ or a destructor, just now
             raise TypeError("Tensor.__init__ called a second time")
@@ -584,9 +584,9 @@ cdef class Tensor:
     def __dealloc__(self):
         cdef int i = self.index
         if i:
-            T.handle[i] = NULL
-            if T.record[i].op == WIDE:
-                T.wide[T.record[i].a].handles -= 1
+            tape.handle[i] = NULL
+            if tape.record[i].op == ARRAY_OP:
+                tape.array_ops[tape.record[i].a].handles -= 1
 
     def __repr__(self):
         return f"Tensor(data={number_of(self, 'repr()')!r})"
@@ -605,7 +605,7 @@ cdef class Tensor:
     def __bool__(self):
         if programs and recording_here() is not None:
             return bool(self != 0.0)
-        return T.value[self.index] != 0.0
+        return tape.value[self.index] != 0.0
 
     def __int__(self):
         return int(number_of(self, "int()"))
@@ -625,7 +625,7 @@ cdef class Tensor:
     def __format__(self, spec):
         if programs and spec:
             read_number(self, "format()")
-        return format(T.value[self.index], spec) if spec else repr(self)
+        return format(tape.value[self.index], spec) if spec else repr(self)
 
     def __hash__(self):
         return <Py_hash_t>(<size_t><void *>self >> 4)
@@ -635,7 +635,7 @@ cdef class Tensor:
         cdef int side = 0
         cdef Recorder recording
         if type(other) is Tensor:
-            y = T.value[(<Tensor>other).index]
+            y = tape.value[(<Tensor>other).index]
         elif PyFloat_Check(other):
             y = PyFloat_AS_DOUBLE(other)
         else:
@@ -652,7 +652,7 @@ cdef class Tensor:
             recording = recording_here()
             if recording is not None:
                 return recording.compare(op, self, <Tensor>other if type(other) is Tensor else None, y)
-        x = T.value[self.index]
+        x = tape.value[self.index]
         if op == Py_LT:
             return x < y
         if op == Py_LE:
@@ -716,9 +716,9 @@ cdef class Tensor:
         cdef double v = number_for(value, "data")
         bound(self)
         forbid("writing .data")
-        if memcmp(&T.value[self.index], &v, sizeof(double)):
+        if memcmp(&tape.value[self.index], &v, sizeof(double)):
             wrote(self.index)
-            T.value[self.index] = v
+            tape.value[self.index] = v
 
     @property
     def grad(self):
@@ -727,9 +727,9 @@ cdef class Tensor:
         After `backward(create_graph=True)` a Tensor, which can be differentiated in its turn.
         """
         read_gradient(self.index)
-        if self.pin and T.pins[self.pin - 1].gradient != NULL and not T.sweeping:
+        if self.entry and tape.attributes[self.entry - 1].gradient != NULL and not tape.sweeping:
             return recorded_gradient(self)
-        return T.grad[self.index]
+        return tape.grad[self.index]
 
     @grad.setter
     def grad(self, value):
@@ -738,7 +738,7 @@ cdef class Tensor:
         forbid("writing .grad")
         drop_recorded(self)
         write_gradient(self.index)
-        T.grad[self.index] = v
+        tape.grad[self.index] = v
 
     def item(self):
         """The value, a Python float."""
@@ -793,11 +793,11 @@ cdef class Tensor:
             return
         start_sweep()
         try:
-            if T.n_recorded:
+            if tape.n_recorded:
                 flag_recorded(accumulate)
             sweep(self, accumulate)
         finally:
-            if T.n_recorded:
+            if tape.n_recorded:
                 drop_flagged(accumulate)
             end_sweep()
 
@@ -813,34 +813,34 @@ cdef class Tensor:
         Of a Tensor that was made with parents, `out = Tensor(value, (a, b))`, it can be set: to a callable without
         arguments that adds to `a.grad` and `b.grad`.  During a backward pass it may write to its parents only.
         """
-        if self.pin and T.pins[self.pin - 1].step != NULL:
-            return <object>T.pins[self.pin - 1].step
+        if self.entry and tape.attributes[self.entry - 1].step != NULL:
+            return <object>tape.attributes[self.entry - 1].step
         return self._step
 
     @_backward.setter
     def _backward(self, step):
         cdef void *before
-        if T.record[self.index].op != WIDE or T.wide[T.record[self.index].a].op != W_CUSTOM:
+        if tape.record[self.index].op != ARRAY_OP or tape.array_ops[tape.record[self.index].a].op != A_CUSTOM:
             raise AttributeError("only a Tensor made with its parents, Tensor(value, (a, b)), takes a _backward")
         if not callable(step):
             raise TypeError(f"Tensor._backward: expected a callable, got {type(step).__name__}")
         attributes_of(self)
-        before = T.pins[self.pin - 1].step
+        before = tape.attributes[self.entry - 1].step
         Py_INCREF(step)
-        T.pins[self.pin - 1].step = <void *>step
+        tape.attributes[self.entry - 1].step = <void *>step
         if before == NULL:
-            T.n_steps += 1
+            tape.n_steps += 1
         else:
             Py_DECREF(<object>before)
 
     def _step(self):
         """The local step of an operation of the engine."""
         cdef int i = self.index
-        if T.sweeping:
+        if tape.sweeping:
             raise RuntimeError("_backward() inside a backward pass")
         require_unchanged(i)
-        if T.record[i].op == WIDE:
-            wide_step(T.wide[T.record[i].a], T.record[i].b)
+        if tape.record[i].op == ARRAY_OP:
+            array_op_step(tape.array_ops[tape.record[i].a], tape.record[i].b)
         else:
             scalar_step(i)
 
@@ -859,14 +859,14 @@ cdef class Tensor:
     @property
     def label(self):
         """A name for drawings, "" if none was given."""
-        return attributes_of(self).get("label", "") if self.pin else ""
+        return attributes_of(self).get("label", "") if self.entry else ""
 
     @label.setter
     def label(self, value):
         attributes_of(self)["label"] = value
 
     def __setattr__(self, name, value):
-        cdef PyObject *found = _PyType_Lookup(<PyTypeObject *>T.tensor_type, name)
+        cdef PyObject *found = _PyType_Lookup(<PyTypeObject *>tape.tensor_type, name)
         if found == NULL:
             bound(self)
             attributes_of(self)[name] = value
@@ -876,8 +876,8 @@ cdef class Tensor:
             raise AttributeError(f"'Tensor' object attribute {name!r} is read-only")
 
     def __delattr__(self, name):
-        if self.pin and not hasattr(Tensor, name):
-            attributes = <dict>T.pins[self.pin - 1].attributes
+        if self.entry and not hasattr(Tensor, name):
+            attributes = <dict>tape.attributes[self.entry - 1].attributes
             if name in attributes:
                 del attributes[name]
                 return
@@ -885,14 +885,14 @@ cdef class Tensor:
 
     def __reduce__(self):
         bound(self)
-        if T.record[self.index].op > CONST and parents(self):
+        if tape.record[self.index].op > CONST and parents(self):
             raise TypeError("only a leaf can be copied or pickled: use detach() for a Tensor that was computed")
         read_gradient(self.index)
-        attributes = dict(attributes_of(self)) if self.pin else {}
-        gradient = T.grad[self.index]
+        attributes = dict(attributes_of(self)) if self.entry else {}
+        gradient = tape.grad[self.index]
         if gradient == 0.0 and not attributes:
-            return Tensor, (T.value[self.index],)
-        return Tensor, (T.value[self.index],), (gradient, attributes)
+            return Tensor, (tape.value[self.index],)
+        return Tensor, (tape.value[self.index],), (gradient, attributes)
 
     def __setstate__(self, state):
         gradient, attributes = state
@@ -905,7 +905,7 @@ cdef inline double number_of(Tensor t, str how) except? -1.0:
     """The value, for something that is no Tensor any more."""
     if programs:
         read_number(t, how)
-    return T.value[t.index]
+    return tape.value[t.index]
 
 
 cdef int bound(Tensor t) except -1:
@@ -927,11 +927,11 @@ cdef double number_for(object value, str name) except? -1.0:
 
 cdef Tensor new_leaf(int i):
     """A leaf with the value of node `i`."""
-    cdef double v = T.value[i]
+    cdef double v = tape.value[i]
     cdef Tensor t
     if i == 0:
         unbound()
-    if T.n >= T.limit:
+    if tape.n >= tape.limit:
         safepoint(SLACK)
     t = result(LEAF, 0, 0, v)
     if programs and recording_here() is not None:
@@ -940,15 +940,15 @@ cdef Tensor new_leaf(int i):
 
 
 cdef int node_of_number(double v) except -1:
-    if T.n >= T.limit:
+    if tape.n >= tape.limit:
         safepoint(SLACK)
     return emit(CONST, 0, 0, v, NULL)
 
 
 cdef dict attributes_of(Tensor t):
-    if not t.pin:
-        pin(t)
-    return <dict>T.pins[t.pin - 1].attributes
+    if not t.entry:
+        add_attributes(t)
+    return <dict>tape.attributes[t.entry - 1].attributes
 
 
 NO_FREEZING = ("requires_grad = False: every Tensor takes part in gradients; compute with its detach(), or in a block "
@@ -961,16 +961,16 @@ NO_FREEZING = ("requires_grad = False: every Tensor takes part in gradients; com
 
 cdef void scalar_step(int i) noexcept nogil:
     """The local step of a scalar node: its gradient times each derivative goes to its operands, left then right."""
-    cdef int op = T.record[i].op, a, b
+    cdef int op = tape.record[i].op, a, b
     cdef double g, v, x, y
-    if op <= WIDE:
+    if op <= ARRAY_OP:
         return
-    a, b = T.record[i].a, T.record[i].b
-    g, v, x, y = T.grad[i], T.value[i], T.value[a], T.value[b]
+    a, b = tape.record[i].a, tape.record[i].b
+    g, v, x, y = tape.grad[i], tape.value[i], tape.value[a], tape.value[b]
     if g == 0.0:
-        touch(a)
+        mark_reached(a)
         if TABLE[op].arity == 2:
-            touch(b)
+            mark_reached(b)
     elif op == ADD:
         contribute(a, g)
         contribute(b, g)
@@ -984,34 +984,34 @@ cdef void scalar_step(int i) noexcept nogil:
         contribute(a, sent(g, TABLE[op].d(x, v)))
     else:
         contribute(a, sent(g, TABLE[op].da(x, y, v)))
-        if op == POW and T.record[b].op == CONST:
-            touch(b)                             # a number as exponent is a constant: its gradient stays 0.0
+        if op == POW and tape.record[b].op == CONST:
+            mark_reached(b)                             # a number as exponent is a constant: its gradient stays 0.0
         else:
             contribute(b, sent(g, TABLE[op].db(x, y, v)))
 
 
 cdef int sweep(Tensor root, bint accumulate) except -1:
     """Process everything that the root reaches.  Holds an index, not pointers, while a signal handler may run."""
-    cdef bint careful = T.note != NULL           # detect_anomaly: look at every step
+    cdef bint careful = tape.source != NULL           # detect_anomaly: look at every step
     cdef int budget = 1 if careful else 1 << 20
     cdef int step, changed = 0
-    T.accumulate = accumulate
-    T.at = root.index
-    touch(T.at)
-    T.grad[T.at] += 1.0
-    while T.at > 0:
-        step = T.at
+    tape.accumulate = accumulate
+    tape.at = root.index
+    mark_reached(tape.at)
+    tape.grad[tape.at] += 1.0
+    while tape.at > 0:
+        step = tape.at
         if careful and observer is not None:
             observer.before_step(step)
-        if step >= T.written:
-            T.at = sweep_some(step, max(<Py_ssize_t>1, max(T.written, <Py_ssize_t>step - budget + 1)))
+        if step >= tape.written:
+            tape.at = sweep_some(step, max(<Py_ssize_t>1, max(tape.written, <Py_ssize_t>step - budget + 1)))
         else:
-            T.at = sweep_older(step, budget, &changed)
+            tape.at = sweep_older(step, budget, &changed)
             if changed:
-                raise_changed(T.at, changed)
-        if T.custom:
+                raise_changed(tape.at, changed)
+        if tape.custom:
             call_step()
-        elif T.at > 0:
+        elif tape.at > 0:
             PyErr_CheckSignals()
         if careful and observer is not None:     # the block may have been left in between
             observer.after_step(step)
@@ -1020,7 +1020,7 @@ cdef int sweep(Tensor root, bint accumulate) except -1:
 
 cdef int sweep_older(int i, int budget, int *changed) noexcept nogil:
     """`sweep_some` where a value may have been written since: stops at a node that would read one."""
-    while i > 0 and budget > 0 and not T.custom:
+    while i > 0 and budget > 0 and not tape.custom:
         changed[0] = changed_operand(i)
         if changed[0]:
             break
@@ -1031,10 +1031,10 @@ cdef int sweep_older(int i, int budget, int *changed) noexcept nogil:
 
 cdef int call_step() except -1:
     """Call the Python step of the user's own operation that the sweep has come to; its parents are reset."""
-    cdef Tensor t = handle_of(T.custom)
-    T.custom = 0
-    if t.pin and T.pins[t.pin - 1].step != NULL:
-        step = <object>T.pins[t.pin - 1].step
+    cdef Tensor t = handle_of(tape.custom)
+    tape.custom = 0
+    if t.entry and tape.attributes[t.entry - 1].step != NULL:
+        step = <object>tape.attributes[t.entry - 1].step
         step()
     return 0
 
@@ -1043,18 +1043,18 @@ cdef int sweep_some(int i, Py_ssize_t low) noexcept nogil:
     """Process reached nodes from i down to `low` (at least 1), or for some milliseconds; the node to go on with, 0 if
     all is done.
 
-    Columns in local variables: a store to a `mark` could alias T itself, so the compiler would load them again.
+    Columns in local variables: a store to a `mark` could alias tape itself, so the compiler would load them again.
     """
-    cdef unsigned char *mark = T.mark
-    cdef unsigned char *mark64 = T.mark64
-    cdef double *grad = T.grad
-    cdef const double *value = T.value
-    cdef Record *record = T.record
+    cdef unsigned char *mark = tape.mark
+    cdef unsigned char *mark64 = tape.mark64
+    cdef double *grad = tape.grad
+    cdef const double *value = tape.value
+    cdef Record *record = tape.record
     cdef Record r
     cdef double g
-    cdef bint plain = not T.accumulate
-    cdef int number = T.number
-    cdef Wide *q
+    cdef bint plain = not tape.accumulate
+    cdef int number = tape.number
+    cdef ArrayOp *q
     while i >= low:
         r = record[i]
         mark[i] = 0
@@ -1069,23 +1069,23 @@ cdef int sweep_some(int i, Py_ssize_t low) noexcept nogil:
             g = grad[i]
             reach(r.a, g, mark, mark64, grad, record, number, plain)
             reach(r.b, g, mark, mark64, grad, record, number, plain)
-        elif r.op == WIDE:
-            q = T.wide[r.a]
-            if q.op == W_LEAF:
+        elif r.op == ARRAY_OP:
+            q = tape.array_ops[r.a]
+            if q.op == A_LEAF:
                 pass
             elif q.whole or q.partial == q.count or q.count == 1:
-                low += wide_backward(q)
+                low += array_op_backward(q)
                 if q.done:                       # of a large batch: the other rows after a look at signals
                     mark[i] = 1
                     return i
                 i = clear_run(q, i)
-                if q.op == W_CUSTOM:
-                    T.custom = i
+                if q.op == A_CUSTOM:
+                    tape.custom = i
                     return previous(i)
             else:
-                wide_step(q, r.b)
+                array_op_step(q, r.b)
                 low += q.inner
-        elif r.op > WIDE:
+        elif r.op > ARRAY_OP:
             scalar_step(i)
         if mark[i - 1] and i & 4095:
             if not i & 63:
@@ -1104,17 +1104,17 @@ cdef int start_sweep() except -1:
 
 cdef int start_look() except -1:
     """The same for a sweep that only looks, which a recording may do too."""
-    while T.sweeping:
-        if T.owner == PyThread_get_thread_ident():
+    while tape.sweeping:
+        if tape.owner == PyThread_get_thread_ident():
             raise RuntimeError("backward() inside a backward pass")
         time.sleep(0.0005)
-    T.sweeping = True
-    T.owner = PyThread_get_thread_ident()
-    T.first_listed = -1
-    T.at = 0
-    T.custom = 0
-    T.number += 1
-    if T.number == 0x7fffffff:
+    tape.sweeping = True
+    tape.owner = PyThread_get_thread_ident()
+    tape.first_listed = -1
+    tape.at = 0
+    tape.custom = 0
+    tape.number += 1
+    if tape.number == 0x7fffffff:
         forget_sweeps()
     lock_nodes()
     return 0
@@ -1123,7 +1123,7 @@ cdef int start_look() except -1:
 cdef void end_sweep() noexcept:
     """Leave it; after an interruption also clear what is still marked."""
     tidy_sweep()
-    T.sweeping = False
+    tape.sweeping = False
     unlock_nodes()
 
 
@@ -1131,15 +1131,15 @@ cdef void end_sweep() noexcept:
 
 cdef str name_of(int i):
     """The operation that made node i, as `_op` has it."""
-    cdef Wide *q
-    if T.record[i].op != WIDE:
-        return op_name(T.record[i].op)
-    q = T.wide[T.record[i].a]
-    if q.op == W_CUSTOM:
-        return (<dict>T.pins[q.pin - 1].attributes).get("_op", "") if q.pin else ""
-    if q.op == W_BEST:
+    cdef ArrayOp *q
+    if tape.record[i].op != ARRAY_OP:
+        return op_name(tape.record[i].op)
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_CUSTOM:
+        return (<dict>tape.attributes[q.entry - 1].attributes).get("_op", "") if q.entry else ""
+    if q.op == A_BEST:
         return best_name(q.code)
-    return op_name(q.code) if q.op == W_MAP1 or q.op == W_MAP2 else WIDE_NAMES[q.op]
+    return op_name(q.code) if q.op == A_MAP1 or q.op == A_MAP2 else ARRAY_NAMES[q.op]
 
 
 # --- detect_anomaly: where operations are recorded, which backward step makes a NaN ----------------
@@ -1163,49 +1163,49 @@ cdef class Observer:
         raise NotImplementedError
 
 
-cdef int start_noting(ThreadState state, Observer o) except -1:
+cdef int start_anomaly(ThreadState state, Observer o) except -1:
     """A thread enters a block: from now on safepoints note where they are, and `o` sees the backward steps."""
     global observer
     cdef void *block
-    if T.noting == 0:
-        block = allocate_zeroed(T.capacity, sizeof(int))
+    if tape.anomaly_blocks == 0:
+        block = allocate_zeroed(tape.capacity, sizeof(int))
         if block == NULL:
-            out_of_memory("detect_anomaly", T.capacity)
-        T.note = <int *>block
-    T.noting += 1
-    state.noting += 1
+            out_of_memory("detect_anomaly", tape.capacity)
+        tape.source = <int *>block
+    tape.anomaly_blocks += 1
+    state.anomaly_blocks += 1
     observer = o
     set_limit()
     return 0
 
 
-cdef void stop_noting(ThreadState state, int blocks) noexcept:
+cdef void stop_anomaly(ThreadState state, int blocks) noexcept:
     """A thread leaves so many blocks."""
     global observer
     if blocks == 0:
         return
-    state.noting -= blocks
-    T.noting -= blocks
-    if T.noting == 0:
-        PyMem_RawFree(T.note)
-        T.note = NULL
+    state.anomaly_blocks -= blocks
+    tape.anomaly_blocks -= blocks
+    if tape.anomaly_blocks == 0:
+        PyMem_RawFree(tape.source)
+        tape.source = NULL
         last, observer = observer, None
         (<Observer>last).closed()
     set_limit()
 
 
-def _noting():
+def _detects_anomalies():
     """Whether operations are noted at the moment: a program would not note its own."""
-    return T.noting > 0
+    return tape.anomaly_blocks > 0
 
 
 # --- the tape itself ------------------------------------------------------------------------------
 
 cdef int collect_all() except -1:
     """A full collection now."""
-    if not T.locked:
+    if not tape.locked:
         collect_old()
-        release_dead()
+        release_pending()
         set_limit()
     return 0
 
@@ -1218,17 +1218,17 @@ def tape_info():
     True
     """
     return {
-        "nodes": T.n - 1,
-        "capacity": T.capacity,
+        "nodes": tape.n - 1,
+        "capacity": tape.capacity,
         "bytes_per_node": 2 * sizeof(double) + sizeof(void *) + sizeof(Record) + 1 + 1.0 / 64,
-        "wide_instructions": T.n_wide - T.n_free,
-        "wide_bytes": sum([T.wide[k].bytes for k in range(T.n_wide) if T.wide[k].op != W_FREE]),
-        "collections": T.collections,
-        "full_collections": T.full_collections,
-        "pinned": T.n_pins - T.n_free_pins,
-        "writes": T.n_writes,
-        "kernels": K.name.decode(),
-        "stress": bool(T.stress),
+        "wide_instructions": tape.n_array_ops - tape.n_free,
+        "wide_bytes": sum([tape.array_ops[k].bytes for k in range(tape.n_array_ops) if tape.array_ops[k].op != A_FREE]),
+        "collections": tape.collections,
+        "full_collections": tape.full_collections,
+        "pinned": tape.n_attributes - tape.n_free_attributes,
+        "writes": tape.n_writes,
+        "kernels": kernels.name.decode(),
+        "stress": bool(tape.stress),
     }
 
 
@@ -1243,13 +1243,13 @@ def operations():
 
 def _select_kernels(name):
     """Use this set of kernels: "baseline", "avx2", "avx512", or None for the best that this CPU has."""
-    global K
+    global kernels
     cdef bytes encoded = b"" if name is None else name.encode()
     cdef const char *wanted = encoded
     cdef const fs_kernels *k = fs_kernels_select(NULL if name is None else wanted)
     if k == NULL:
         raise ValueError(f'kernels: expected "baseline", "avx2" or "avx512", and one that this CPU has; got {name!r}')
-    K = k
+    kernels = k
 
 
 def kernel_sets():
@@ -1260,24 +1260,24 @@ def kernel_sets():
 # --- at import ------------------------------------------------------------------------------------
 
 cdef int open_tape() except -1:
-    memset(&T, 0, sizeof(Tape))
-    T.tensor_type = <void *>Tensor
-    T.max_nodes = 0x7fffffff
-    T.first_listed = T.requests_left = -1
+    memset(&tape, 0, sizeof(Tape))
+    tape.tensor_type = <void *>Tensor
+    tape.max_nodes = 0x7fffffff
+    tape.first_listed = tape.requests_left = -1
     resize(2 * NURSERY)
-    T.value[0] = NAN
-    T.grad[0] = 0.0
-    memset(T.record, 0, sizeof(Record))
-    T.n = T.young = 1
-    T.stress = os.environ.get("FASTSCALAR_STRESS", "") not in ("", "0")
+    tape.value[0] = NAN
+    tape.grad[0] = 0.0
+    memset(tape.record, 0, sizeof(Record))
+    tape.n = tape.young = 1
+    tape.stress = os.environ.get("FASTSCALAR_STRESS", "") not in ("", "0")
     set_limit()
     return 0
 
 
 cdef int place_attributes() except -1:
     cdef Tensor t = Tensor.__new__(Tensor)
-    (<PyTypeObject *>T.tensor_type).tp_dictoffset = <char *>&t.attributes - <char *><void *>t
-    PyType_Modified(<PyTypeObject *>T.tensor_type)
+    (<PyTypeObject *>tape.tensor_type).tp_dictoffset = <char *>&t.attributes - <char *><void *>t
+    PyType_Modified(<PyTypeObject *>tape.tensor_type)
     return 0
 
 
@@ -1287,7 +1287,7 @@ cdef int first_kernels() except -1:
         _select_kernels(os.environ.get("FASTSCALAR_KERNELS") or None)
     except ValueError as error:
         _select_kernels(None)
-        warnings.warn(f"FASTSCALAR_KERNELS: {error}; using {K.name.decode()!r}", RuntimeWarning)
+        warnings.warn(f"FASTSCALAR_KERNELS: {error}; using {kernels.name.decode()!r}", RuntimeWarning)
     return 0
 
 

@@ -35,11 +35,11 @@ BARE = {
         "scalar_step",
         "sweep_some",
         "affine_backward",
-        "touch",
+        "mark_reached",
         "enter_row",
         "materialise",
         "reset_leaf",
-        # reading operands of wide instructions
+        # reading operands of array operations
         "value_of",
         "node_of",
         "operand_values",

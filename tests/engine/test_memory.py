@@ -186,7 +186,7 @@ def test_the_tape_of_a_training_loop_is_flat():
     assert info["wide_instructions"] <= 4 + info["nodes"] // 2
 
 
-def test_wide_instructions_make_collections_due_by_their_bytes():
+def test_array_operations_make_collections_due_by_their_bytes():
     """Few nodes, many numbers: a loss over 100,000 constants is one node and 2.4 MB."""
     if STRESS:
         pytest.skip("stress mode collects at every safepoint anyway")

@@ -856,7 +856,7 @@ def test_backward_and_writing_ask_for_no_memory(stress, name):
 
 
 def test_refused_memory_when_tables_grow():
-    """Wide instructions, attributes: each table asks for room in several pieces, any of which may be refused."""
+    """Array operations, attributes: each table asks for room in several pieces, any of which may be refused."""
     arrays, tensors, refused = [], [], 0
     for k in range(300):
         for what in ("array", "attribute"):

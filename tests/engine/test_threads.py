@@ -41,7 +41,7 @@ def records():
 
 
 def anomaly():
-    return _core._noting()
+    return _core._detects_anomalies()
 
 
 BLOCKS = {

@@ -1,4 +1,4 @@
-"""What the rewriting of a recorded program finds, as `report()` tells it: matrix products, sums, wide instructions.
+"""What the rewriting of a recorded program finds, as `report()` tells it: matrix products, sums, array operations.
 
 The wording of a report is left open here, its counts are not.  Every program is also run: a structure that is found
 where there is none would give wrong numbers.
@@ -53,7 +53,7 @@ def matrix_products(report):
 
 
 def of_width(report, operation, width):
-    """How many wide instructions of some operation there are."""
+    """How many array operations of some operation there are."""
     return count(report, rf"(?:{operation})\({width}\)")
 
 
@@ -200,7 +200,7 @@ def test_a_sum_of_products_is_one_dot():
 
 
 @pytest.mark.parametrize("name", ["tanh", "exp", "sigmoid", "relu", "sqrt"])
-def test_equal_operations_on_neighbours_are_one_wide_instruction(name):
+def test_equal_operations_on_neighbours_are_one_array_operation(name):
     draw = np.random.default_rng(9)
     f = lambda x: fs.sum([getattr(x[k], name)() for k in range(32)])
     report = report_of(f, [], draw.uniform(0.1, 2.0, size=(5, 32)))
@@ -208,7 +208,7 @@ def test_equal_operations_on_neighbours_are_one_wide_instruction(name):
     assert instructions(report) <= 4
 
 
-def test_wide_instructions_of_two_operands():
+def test_array_operations_of_two_operands():
     draw = np.random.default_rng(10)
     w = fs.to_tensor(draw.normal(size=24))
     f = lambda x: fs.sum([x[k].atan2(w[k]) for k in range(24)])
@@ -217,7 +217,7 @@ def test_wide_instructions_of_two_operands():
     assert instructions(report) <= 4
 
 
-def test_wide_instructions_in_one_row_of_another_order():
+def test_array_operations_in_one_row_of_another_order():
     """Interleaved in the program, side by side in what it becomes."""
     draw = np.random.default_rng(11)
 

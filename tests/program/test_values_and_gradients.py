@@ -415,7 +415,7 @@ HARSH = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 0.5, 40.0, -40.0, 1e-300, 1e200, -1e20
 
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_of_the_table(name):
-    """One operation, alone and beside equal ones (a wide instruction), where it is smooth."""
+    """One operation, alone and beside equal ones (an array operation), where it is smooth."""
     apply, arity = operation(name), ROWS[name][1]
     columns = [np.array(c) for c in zip(*points(name), strict=True)]
     if name in ("leaky_relu", "elu", "copysign", "atan2"):

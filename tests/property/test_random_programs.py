@@ -150,7 +150,7 @@ def test_under_stress(program, stress):
 
 
 class Layered(Machine):
-    """Adds wide instructions; variables stay scalars, and rows of them are operands."""
+    """Adds array operations; variables stay scalars, and rows of them are operands."""
 
     def __init__(self, module, values):
         super().__init__(module, values)

@@ -274,7 +274,7 @@ def test_a_call_that_is_interrupted(name):
         if k % 16 == 0:
             testing.check()
             assert (fs.Tensor(1.0) * 2.0)._parents, "no_grad is left on"
-            assert not _core._noting()
+            assert not _core._detects_anomalies()
             assert not _modes.is_recording()
             assert not tracing()
     assert hit > INTERRUPTS // 4

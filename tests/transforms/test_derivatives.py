@@ -380,7 +380,7 @@ def test_the_inner_derivative_keeps_what_it_captured():
     assert fs.grad(lambda x: fs.grad(lambda v: (v * x).sum())(np.ones(2))[0] * x)(3.0) == 6.0
 
 
-# --- layers, wide instructions --------------------------------------------------------------------
+# --- layers, array operations --------------------------------------------------------------------
 
 
 def numeric_hessian(f, x, h=1e-4):
@@ -416,7 +416,7 @@ def array(x):
 
 
 @pytest.mark.parametrize("name", WIDE)
-def test_hessian_through_wide_instructions(name):
+def test_hessian_through_array_operations(name):
     f, x = WIDE[name], np.array([0.7, -0.4, 1.1, 0.2])
     assert fs.gradcheck(f, x)
     H = fs.hessian(f)(x)

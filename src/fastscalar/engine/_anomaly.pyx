@@ -47,20 +47,20 @@ cdef class _Notes(_Block):
         self.callbacks.zero, self.callbacks.forget = zero, forget
 
     cdef object enter(self, ThreadState state):
-        start_noting(state, self.callbacks)
+        start_anomaly(state, self.callbacks)
 
     cdef int leave(self, ThreadState state, object what) except -1:
-        stop_noting(state, 1)
+        stop_anomaly(state, 1)
         return 0
 
 
 cdef inline bint nan_gradient(int p) noexcept nogil:
     """Whether this sweep reached node p, not a number in an expression, and its gradient is NaN."""
-    if p == 0 or not isnan(T.grad[p]) or T.record[p].op == CONST:
+    if p == 0 or not isnan(tape.grad[p]) or tape.record[p].op == CONST:
         return False
-    if T.record[p].op < WIDE:
-        return T.record[p].b == T.number
-    return T.mark[p] or (T.record[p].op == WIDE and T.wide[T.record[p].a].whole)
+    if tape.record[p].op < ARRAY_OP:
+        return tape.record[p].b == tape.number
+    return tape.mark[p] or (tape.record[p].op == ARRAY_OP and tape.array_ops[tape.record[p].a].whole)
 
 
 cdef int first_nan_gradient(Operand *o) noexcept nogil:
@@ -73,19 +73,19 @@ cdef int first_nan_gradient(Operand *o) noexcept nogil:
     return 0
 
 
-cdef double element_slope(Wide *q, int k) noexcept nogil:
+cdef double element_slope(ArrayOp *q, int k) noexcept nogil:
     """A slope of output k that is infinite or NaN; 0.0: there is none that counts."""
     cdef double s = 0.0, x
     cdef Py_ssize_t j
-    if q.op == W_MAP1 or q.op == W_MAP2:
-        return worst_slope(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == W_MAP2 else 0.0,
-                           T.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
-    for j in range(q.inner if q.op == W_AFFINE else q.x.count if q.op == W_DOT else 0):
+    if q.op == A_MAP1 or q.op == A_MAP2:
+        return worst_slope(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == A_MAP2 else 0.0,
+                           tape.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
+    for j in range(q.inner if q.op == A_AFFINE else q.x.count if q.op == A_DOT else 0):
         if has_nodes(&q.x):
-            x = value_of_exact(&q.y, j * q.cols + k % q.cols) if q.op == W_AFFINE else value_of(&q.y, j)
+            x = value_of_exact(&q.y, j * q.cols + k % q.cols) if q.op == A_AFFINE else value_of(&q.y, j)
             s = x if x - x != 0.0 else s
         if has_nodes(&q.y) and has_nodes(&q.x):
-            x = value_of_exact(&q.x, k // q.cols * q.inner + j) if q.op == W_AFFINE else value_of(&q.x, j)
+            x = value_of_exact(&q.x, k // q.cols * q.inner + j) if q.op == A_AFFINE else value_of(&q.x, j)
             s = x if x - x != 0.0 else s
     return s
 
@@ -104,37 +104,38 @@ cdef double worst_slope(int code, double x, double y, double v, bint left, bint 
 
 cdef bint is_flat_at(int op, int a, int b, int i) noexcept nogil:
     """Whether a slope of scalar node i is zero by its numbers, not since the operation has chosen something else."""
-    cdef double x = T.value[a], y = T.value[b], v = T.value[i]
+    cdef double x = tape.value[a], y = tape.value[b], v = tape.value[i]
     if op in (RELU, ABS, SIGN, FLOOR, CEIL, TRUNC, MINIMUM, MAXIMUM, FLOORDIV, COPYSIGN):
         return False
     if row(op).arity == 1:
         return row(op).d(x, v) == 0.0
-    return (T.record[a].op != CONST and row(op).da(x, y, v) == 0.0) or (
-        T.record[b].op != CONST and row(op).db(x, y, v) == 0.0)
+    return (tape.record[a].op != CONST and row(op).da(x, y, v) == 0.0) or (
+        tape.record[b].op != CONST and row(op).db(x, y, v) == 0.0)
 
 
 cdef int check_zeros(int i, zero) except -1:
     """Before the backward step of node i: report where a gradient of zero meets a slope that is infinite or NaN, and
     an infinite one a slope of zero."""
-    cdef int op = T.record[i].op, a, b, k, first, last
+    cdef int op = tape.record[i].op, a, b, k, first, last
     cdef bint whole
     cdef double s = 0.0
-    cdef Wide *q
-    if op < WIDE:
+    cdef ArrayOp *q
+    if op < ARRAY_OP:
         return 0
-    if op != WIDE:
-        a, b = T.record[i].a, T.record[i].b
-        if T.grad[i] == 0.0:
-            s = worst_slope(op, T.value[a], T.value[b], T.value[i], T.record[a].op != CONST, T.record[b].op != CONST)
-        if s != 0.0 or (isinf(T.grad[i]) and is_flat_at(op, a, b, i)):
+    if op != ARRAY_OP:
+        a, b = tape.record[i].a, tape.record[i].b
+        if tape.grad[i] == 0.0:
+            s = worst_slope(op, tape.value[a], tape.value[b], tape.value[i], tape.record[a].op != CONST,
+                            tape.record[b].op != CONST)
+        if s != 0.0 or (isinf(tape.grad[i]) and is_flat_at(op, a, b, i)):
             zero(handle_of(i), s)
         return 0
-    q = T.wide[T.record[i].a]
+    q = tape.array_ops[tape.record[i].a]
     whole = q.whole or q.partial == q.count or q.count == 1
-    first = 0 if whole else T.record[i].b
+    first = 0 if whole else tape.record[i].b
     last = q.count if whole else first + 1
     for k in range(first, last):
-        if T.grad[q.start + k] == 0.0:
+        if tape.grad[q.start + k] == 0.0:
             s = element_slope(q, k)
             if s != 0.0:
                 zero(handle_of(q.start + k), s)
@@ -145,15 +146,15 @@ cdef int check_zeros(int i, zero) except -1:
 cdef int check_step(int i, explain) except -1:
     """After the backward step of node i: raise if it made the gradient of an operand NaN."""
     cdef int p
-    cdef Wide *q
-    if T.record[i].op != WIDE:
-        p = T.record[i].a
+    cdef ArrayOp *q
+    if tape.record[i].op != ARRAY_OP:
+        p = tape.record[i].a
         if not nan_gradient(p):
-            p = T.record[i].b
+            p = tape.record[i].b
             if not nan_gradient(p):
                 return 0
     else:
-        q = T.wide[T.record[i].a]
+        q = tape.array_ops[tape.record[i].a]
         p = first_nan_gradient(&q.x) or first_nan_gradient(&q.y) or first_nan_gradient(&q.z)
         if p == 0:
             return 0

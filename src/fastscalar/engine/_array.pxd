@@ -4,7 +4,7 @@
 
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport T, Wide
+from fastscalar._core cimport tape, ArrayOp
 from fastscalar.engine._traced cimport TracedInt
 from fastscalar.engine.array_ops cimport write_gradient
 
@@ -13,7 +13,7 @@ cdef enum:
 
 
 cdef class TensorArray:
-    cdef int slot           # the wide instruction that it lies in, whose `arrays` counts it; -1: none
+    cdef int slot           # the array operation that it lies in, whose `arrays` counts it; -1: none
     cdef int ndim
     cdef Py_ssize_t offset  # of its first element in the run
     cdef Py_ssize_t[MAX_DIMS] shape_
@@ -29,7 +29,7 @@ cdef class Operators:        # array operations, put in by `_array_ops`
     cdef object leaves(self, object values)
 
 
-cdef TensorArray array_of(Wide *q)
+cdef TensorArray array_of(ArrayOp *q)
 
 
 # --- where its elements lie -----------------------------------------------------------------------
@@ -52,7 +52,7 @@ cdef inline bint is_contiguous(TensorArray a) noexcept:
     return True
 
 
-cdef inline TensorArray hold(Wide *q, TensorArray array, int ndim, const Py_ssize_t *shape):
+cdef inline TensorArray hold(ArrayOp *q, TensorArray array, int ndim, const Py_ssize_t *shape):
     cdef Py_ssize_t stride = 1
     cdef int d
     array.slot = q.slot
@@ -76,7 +76,7 @@ cdef inline TensorArray view_of(TensorArray a, Py_ssize_t offset, int ndim,
         view.shape_[d] = shape[d]
         view.strides_[d] = strides[d]
     view.slot = a.slot
-    T.wide[a.slot].arrays += 1
+    tape.array_ops[a.slot].arrays += 1
     return view
 
 
@@ -107,12 +107,12 @@ cdef inline void list_nodes(TensorArray a, int *out) noexcept:
     cdef Py_ssize_t k
     start_walk(a, &w)
     for k in range(element_count(a)):
-        out[k] = <int>(T.wide[a.slot].start + w.offset)
+        out[k] = <int>(tape.array_ops[a.slot].start + w.offset)
         step_walk(a, &w)
 
 
 cdef inline void copy_out(TensorArray a, const double *column, double *out) noexcept:
-    cdef const double *first = column + T.wide[a.slot].start
+    cdef const double *first = column + tape.array_ops[a.slot].start
     cdef Walk w
     cdef Py_ssize_t k
     if is_contiguous(a):
@@ -125,8 +125,8 @@ cdef inline void copy_out(TensorArray a, const double *column, double *out) noex
 
 
 cdef inline void copy_in(TensorArray a, bint gradients, const double *values) noexcept:
-    cdef Wide *q = T.wide[a.slot]
-    cdef double *first = (T.grad if gradients else T.value) + q.start
+    cdef ArrayOp *q = tape.array_ops[a.slot]
+    cdef double *first = (tape.grad if gradients else tape.value) + q.start
     cdef Walk w
     cdef Py_ssize_t k
     start_walk(a, &w)

@@ -106,7 +106,7 @@ cdef class TensorArray:
 
     def __dealloc__(self):
         if self.slot >= 0:
-            T.wide[self.slot].arrays -= 1
+            tape.array_ops[self.slot].arrays -= 1
 
     def __repr__(self):
         if 0 < self.size <= SHORT:
@@ -179,7 +179,7 @@ cdef class TensorArray:
         if traced is not None:
             return operators.at(view_of(self, offset, ndim, shape, strides), traced, at)
         if ndim == 0:
-            return handle_of(<int>(T.wide[self.slot].start + offset))
+            return handle_of(<int>(tape.array_ops[self.slot].start + offset))
         return view_of(self, offset, ndim, shape, strides)
 
     def __iter__(self):
@@ -307,8 +307,8 @@ cdef class TensorArray:
         cdef Py_buffer view
         PyObject_GetBuffer(out, &view, PyBUF_STRIDES)
         if gradients:
-            materialise(T.wide[self.slot])
-        copy_out(self, T.grad if gradients else T.value, <double *>view.buf)
+            materialise(tape.array_ops[self.slot])
+        copy_out(self, tape.grad if gradients else tape.value, <double *>view.buf)
         PyBuffer_Release(&view)
         return out
 
@@ -334,7 +334,7 @@ cdef class TensorArray:
         PyObject_GetBuffer(value, &view, PyBUF_STRIDES)
         try:
             if not gradients:
-                wrote(T.wide[self.slot].start)
+                wrote(tape.array_ops[self.slot].start)
         except BaseException:
             PyBuffer_Release(&view)
             raise
@@ -342,7 +342,7 @@ cdef class TensorArray:
         PyBuffer_Release(&view)
 
     def __reduce__(self):
-        if T.wide[self.slot].op != W_LEAF:
+        if tape.array_ops[self.slot].op != A_LEAF:
             raise TypeError("only an array of leaves can be copied or pickled: use detach() for a computed one")
         gradient = self._read("grad")
         if not gradient.any():
@@ -360,7 +360,7 @@ cdef list flatten_array(TensorArray a):
     return out
 
 
-cdef TensorArray array_of(Wide *q):
+cdef TensorArray array_of(ArrayOp *q):
     """A handle of all of an instruction's run, of one dimension."""
     cdef TensorArray array = TensorArray.__new__(TensorArray)
     cdef Py_ssize_t count = q.count

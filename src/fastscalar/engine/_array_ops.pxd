@@ -2,7 +2,7 @@
 
 from libc.math cimport exp, isinf, isnan, log
 
-from fastscalar._core cimport Tensor, Wide
+from fastscalar._core cimport Tensor, ArrayOp
 from fastscalar.engine._array cimport TensorArray
 from fastscalar.engine._operands cimport Source
 from fastscalar.engine._traced cimport TracedInt
@@ -11,7 +11,7 @@ cdef TensorArray map1(int code, TensorArray x)
 cdef object map2(int code, object left, object right)
 cdef object gather(candidates, TracedInt index, Py_ssize_t at)
 cdef TensorArray leaf_array(Source s, str what)
-cdef void compute_wide(Wide *q, double *out) noexcept nogil
+cdef void compute_array_op(ArrayOp *q, double *out) noexcept nogil
 cpdef Tensor total(x)
 
 

@@ -12,7 +12,8 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory
-from fastscalar.engine.array_ops cimport (affine_input, free_operand, free_wide, make_leaf, new_wide, operand_values,
+from fastscalar.engine.array_ops cimport (affine_input, free_operand, free_array_op, make_leaf, new_array_op,
+                                          operand_values,
                                           publish, reserve_work, value_of, whole_leaf)
 from fastscalar.engine._array cimport Operators, TensorArray, element_count, hold
 from fastscalar.engine._operands cimport (Source, array_like, flatten, resolve, same_shape, shape_of, source,
@@ -32,49 +33,49 @@ from fastscalar.engine.views import ArrayView
 cdef tuple OPERANDS = (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)
 
 
-# --- values of wide instructions ------------------------------------------------------------------
+# --- values of array operations ------------------------------------------------------------------
 
-cdef void compute_wide(Wide *q, double *out) noexcept nogil:
+cdef void compute_array_op(ArrayOp *q, double *out) noexcept nogil:
     """What an instruction computes, from the operands' values as they are now."""
     cdef Py_ssize_t k
     cdef double total = 0.0
-    if q.op == W_AFFINE:
+    if q.op == A_AFFINE:
         affine_forward(q, 0, q.rows, out)
-    elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
-        K.relu(out, T.value + q.x.start, q.count)
-    elif q.op == W_MAP1:
+    elif q.op == A_MAP1 and q.code == RELU and q.x.kind == RUN:
+        kernels.relu(out, tape.value + q.x.start, q.count)
+    elif q.op == A_MAP1:
         for k in range(q.count):
             out[k] = row(q.code).f(value_of(&q.x, k))
-    elif q.op == W_MAP2:
+    elif q.op == A_MAP2:
         for k in range(q.count):
             out[k] = row(q.code).f2(value_of(&q.x, k), value_of(&q.y, k))
-    elif q.op == W_SUM:
+    elif q.op == A_SUM:
         for k in range(q.x.count):
             total = total + value_of(&q.x, k)
         out[0] = total
-    elif q.op == W_DOT:
+    elif q.op == A_DOT:
         for k in range(q.x.count):
             total = total + value_of(&q.x, k) * value_of(&q.y, k)
         out[0] = total
-    elif q.op == W_LOGSUMEXP:
+    elif q.op == A_LOGSUMEXP:
         out[0] = softmax_forward(q, 0, q.x.count)
-    elif q.op == W_SOFTMAX:
+    elif q.op == A_SOFTMAX:
         softmax_forward(q, 0, q.count)
         memcpy(out, q.saved, q.count * sizeof(double))
-    elif q.op == W_SQUARED or q.op == W_MSE:
+    elif q.op == A_SQUARED or q.op == A_MSE:
         for k in range(max(q.rows, 1)):
             total = total + squared_forward(q, k)
-        if q.op == W_MSE:
+        if q.op == A_MSE:
             out[0] = total / q.x.count
         else:
             out[0] = 0.5 * total / q.rows if q.rows else 0.5 * total
-    elif q.op == W_XENT:
+    elif q.op == A_CROSS_ENTROPY:
         for k in range(max(q.rows, 1)):
             total = total + xent_forward(q, k)
         out[0] = total / q.rows if q.rows else total
 
 
-cdef double squared_forward(Wide *q, Py_ssize_t r) noexcept nogil:
+cdef double squared_forward(ArrayOp *q, Py_ssize_t r) noexcept nogil:
     """The sum of one row's squared differences, which are saved."""
     cdef Py_ssize_t k
     cdef double total = 0.0, d
@@ -84,13 +85,13 @@ cdef double squared_forward(Wide *q, Py_ssize_t r) noexcept nogil:
     return total
 
 
-# --- emitting wide instructions -------------------------------------------------------------------
+# --- emitting array operations -------------------------------------------------------------------
 #
 # begin: after the safepoint, everything that can fail.  Then the values are computed into value[n:n + count].
 # end: publish, and drop the operands if this thread does not record.
 
-cdef Wide *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str what) except NULL:
-    cdef Wide *q = new_wide(op, <int>count)
+cdef ArrayOp *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str what) except NULL:
+    cdef ArrayOp *q = new_array_op(op, <int>count)
     try:
         if x is not None:
             resolve(x, &q.x, what)
@@ -98,21 +99,21 @@ cdef Wide *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str wha
             resolve(y, &q.y, what)
         if z is not None:
             resolve(z, &q.z, what)
-        if T.quiet and not recording():
+        if tape.no_grad_threads and not recording():
             make_leaf(q, 1)
             q.op = op
     except BaseException:
-        free_wide(q)
+        free_array_op(q)
         raise
     return q
 
 
-cdef void end(Wide *q) noexcept:
+cdef void end(ArrayOp *q) noexcept:
     forget(q)
     publish(q)
 
 
-cdef void forget(Wide *q) noexcept:
+cdef void forget(ArrayOp *q) noexcept:
     """Under no_grad, when its values are there, an instruction becomes an array of leaves."""
     if q.touched != NULL:                        # `begin` saw to that
         free_operand(&q.x)
@@ -123,29 +124,29 @@ cdef void forget(Wide *q) noexcept:
         PyMem_RawFree(q.saved)
         q.labels = NULL
         q.saved = NULL
-        q.op = W_LEAF
+        q.op = A_LEAF
         q.rows = 1
         q.cols = q.count
 
 
-cdef TensorArray end_array(Wide *q, TensorArray array, int ndim, const Py_ssize_t *shape):
+cdef TensorArray end_array(ArrayOp *q, TensorArray array, int ndim, const Py_ssize_t *shape):
     end(q)
     return hold(q, array, ndim, shape)
 
 
-cdef Tensor end_scalar(Wide *q, Tensor t):
+cdef Tensor end_scalar(ArrayOp *q, Tensor t):
     end(q)
     t.index = q.start
-    T.handle[q.start] = <void *>t
+    tape.handle[q.start] = <void *>t
     q.handles = 1
     return t
 
 
-cdef int save(Wide *q, str what) except -1:
+cdef int save(ArrayOp *q, str what) except -1:
     """Room for what the backward step of a loss needs of its forward step; frees the instruction if there is none."""
     q.saved = <double *>allocate(q.x.count * sizeof(double))
     if q.saved == NULL:
-        free_wide(q)
+        free_array_op(q)
         out_of_memory(what, 1)
     return 0
 
@@ -154,15 +155,15 @@ cdef TensorArray map1(int code, TensorArray x):
     """A unary row of the table for every element; follows IEEE 754."""
     cdef Source s
     cdef TensorArray array
-    cdef Wide *q
+    cdef ArrayOp *q
     if element_count(x) == 0:
         return x
     s = source(x, op_name(code))
     safepoint(s.count)
     array = TensorArray.__new__(TensorArray)
-    q = begin(W_MAP1, s.count, s, None, None, op_name(code))
+    q = begin(A_MAP1, s.count, s, None, None, op_name(code))
     q.code = code
-    compute_wide(q, T.value + T.n)
+    compute_array_op(q, tape.value + tape.n)
     return end_array(q, array, s.ndim, s.shape)
 
 
@@ -178,7 +179,7 @@ cdef object map2(int code, object left, object right):
     """A binary row of the table, element by element; an operand of no dimensions goes with every element."""
     cdef Source x, y
     cdef TensorArray array
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef Source shape
     for other in (left, right):
         if not isinstance(other, OPERANDS):
@@ -193,9 +194,9 @@ cdef object map2(int code, object left, object right):
         raise ValueError(f"{op_name(code)}: shapes {shape_of(x)} and {shape_of(y)} differ (there is no broadcasting)")
     safepoint(shape.count)
     array = TensorArray.__new__(TensorArray)
-    q = begin(W_MAP2, shape.count, x, y, None, op_name(code))
+    q = begin(A_MAP2, shape.count, x, y, None, op_name(code))
     q.code = code
-    compute_wide(q, T.value + T.n)
+    compute_array_op(q, tape.value + tape.n)
     return end_array(q, array, shape.ndim, shape.shape)
 
 
@@ -212,14 +213,14 @@ cpdef Tensor total(x):
     """The sum of all elements of a sequence or an array, added in order from 0.0, a Tensor."""
     cdef Source s
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     if type(x) is TensorArray and element_count(x) == 0:
         return Tensor(0.0)
     s = source(x, "sum")
     safepoint(1)
     t = Tensor.__new__(Tensor)
-    q = begin(W_SUM, 1, s, None, None, "sum")
-    compute_wide(q, T.value + T.n)
+    q = begin(A_SUM, 1, s, None, None, "sum")
+    compute_array_op(q, tape.value + tape.n)
     return end_scalar(q, t)
 
 
@@ -234,13 +235,13 @@ def dot(x, y):
     """
     cdef Source sx = source(x, "dot"), sy = source(y, "dot")
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     if sx.ndim != 1 or sy.ndim != 1 or sx.count != sy.count:
         raise ValueError(f"dot: expected two sequences of the same length, got {describe(sx)} and {describe(sy)}")
     safepoint(1)
     t = Tensor.__new__(Tensor)
-    q = begin(W_DOT, 1, sx, sy, None, "dot")
-    compute_wide(q, T.value + T.n)
+    q = begin(A_DOT, 1, sx, sy, None, "dot")
+    compute_array_op(q, tape.value + tape.n)
     return end_scalar(q, t)
 
 
@@ -255,12 +256,12 @@ def logsumexp(x):
     """
     cdef Source s = source(x, "logsumexp")
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     safepoint(1)
     t = Tensor.__new__(Tensor)
-    q = begin(W_LOGSUMEXP, 1, s, None, None, "logsumexp")
+    q = begin(A_LOGSUMEXP, 1, s, None, None, "logsumexp")
     save(q, "logsumexp")
-    compute_wide(q, T.value + T.n)
+    compute_array_op(q, tape.value + tape.n)
     return end_scalar(q, t)
 
 
@@ -275,14 +276,14 @@ def softmax(x):
     """
     cdef Source s = source(x, "softmax")
     cdef TensorArray array
-    cdef Wide *q
+    cdef ArrayOp *q
     if s.ndim != 1:
         raise ValueError(f"softmax: expected one dimension, got shape {shape_of(s)}")
     safepoint(s.count)
     array = TensorArray.__new__(TensorArray)
-    q = begin(W_SOFTMAX, s.count, s, None, None, "softmax")
+    q = begin(A_SOFTMAX, s.count, s, None, None, "softmax")
     save(q, "softmax")
-    compute_wide(q, T.value + T.n)
+    compute_array_op(q, tape.value + tape.n)
     return end_array(q, array, 1, s.shape)
 
 
@@ -298,8 +299,8 @@ def affine(x, w, b):
     cdef Source sx = sparse_source(x, "Linear"), sw = source(w, "Linear: weights"), sb = source(b, "Linear: bias")
     cdef Py_ssize_t rows, inner, cols
     cdef TensorArray array
-    cdef Wide *q
-    cdef Wide *leaf
+    cdef ArrayOp *q
+    cdef ArrayOp *leaf
     if sw.ndim != 2 or sb.ndim != 1 or sb.shape[0] != sw.shape[1]:
         raise ValueError(f"Linear: weights of shape {shape_of(sw)} and bias of shape {shape_of(sb)} do not go together")
     inner, cols = sw.shape[0], sw.shape[1]
@@ -310,7 +311,7 @@ def affine(x, w, b):
         raise MemoryError(f"Linear({inner}, {cols}): {rows} samples at once need {rows * cols:,} nodes")
     safepoint(rows * cols)
     array = TensorArray.__new__(TensorArray)
-    q = begin(W_AFFINE, rows * cols, sx, sw, sb, "Linear")
+    q = begin(A_AFFINE, rows * cols, sx, sw, sb, "Linear")
     try:
         reserve_work(3 * inner + cols + inner * cols * (q.y.kind != RUN), inner, "Linear")
         leaf = whole_leaf(&q.y, cols)
@@ -326,15 +327,15 @@ def affine(x, w, b):
                 leaf.f_x = leaf.f_g = NULL
                 out_of_memory("Linear", inner + cols)
     except BaseException:
-        free_wide(q)
+        free_array_op(q)
         raise
     q.rows, q.cols, q.inner = <int>rows, <int>cols, <int>inner
     if sx.ndim == 1:
-        affine_forward(q, 0, 1, T.value + T.n)
+        affine_forward(q, 0, 1, tape.value + tape.n)
         return end_array(q, array, 1, &sw.shape[1])
     sx.shape[1] = cols
     if rows <= PORTION // (inner * cols):
-        affine_forward(q, 0, <int>rows, T.value + T.n)
+        affine_forward(q, 0, <int>rows, tape.value + tape.n)
         return end_array(q, array, 2, sx.shape)
     publish(q)
     hold(q, array, 2, sx.shape)
@@ -342,34 +343,34 @@ def affine(x, w, b):
     return array
 
 
-cdef int large_affine_forward(Wide *q) except -1:
+cdef int large_affine_forward(ArrayOp *q) except -1:
     """Some seconds of work, which Ctrl-C can stop: the instruction is published, so that a handler may use the tape."""
     cdef int r = 0, portion = <int>max(<Py_ssize_t>1, PORTION // (q.inner * <Py_ssize_t>q.cols))
     lock_nodes()
     try:
         while r < q.rows:
             PyErr_CheckSignals()
-            affine_forward(q, r, min(q.rows, r + portion), T.value + q.start)
+            affine_forward(q, r, min(q.rows, r + portion), tape.value + q.start)
             r += portion
     finally:
         unlock_nodes()
     if q.touched != NULL:
         forget(q)
-        T.young_bytes -= q.bytes
+        tape.young_bytes -= q.bytes
         q.bytes = 0
     return 0
 
 
-cdef void affine_forward(Wide *q, int first, int stop, double *out) noexcept nogil:
+cdef void affine_forward(ArrayOp *q, int first, int stop, double *out) noexcept nogil:
     """Rows first..stop - 1 of a Linear whose outputs begin at `out`."""
-    cdef const double *w = operand_values(&q.y, T.work + 3 * q.inner + q.cols)
-    cdef const double *b = operand_values(&q.z, T.work + 3 * q.inner)
+    cdef const double *w = operand_values(&q.y, tape.work + 3 * q.inner + q.cols)
+    cdef const double *b = operand_values(&q.z, tape.work + 3 * q.inner)
     cdef int r, nnz
     cdef int *row
     cdef double *x
     for r in range(first, stop):
         nnz = affine_input(q, r, &row, &x)
-        K.affine(out + <Py_ssize_t>r * q.cols, b, w, q.cols, row, x, nnz)
+        kernels.affine(out + <Py_ssize_t>r * q.cols, b, w, q.cols, row, x, nnz)
 
 
 def squared_loss(y_hat, y):
@@ -383,7 +384,7 @@ def squared_loss(y_hat, y):
     >>> fs.squared_loss(fs.to_tensor([1.0, 2.0]), [0.0, 4.0])
     Tensor(data=2.5)
     """
-    return of_differences(W_SQUARED, y_hat, y, "squared_loss")
+    return of_differences(A_SQUARED, y_hat, y, "squared_loss")
 
 
 def mse_loss(y_hat, y):
@@ -396,14 +397,14 @@ def mse_loss(y_hat, y):
     >>> fs.mse_loss(fs.to_tensor([1.0, 2.0]), [0.0, 4.0])
     Tensor(data=2.5)
     """
-    return of_differences(W_MSE, y_hat, y, "mse_loss")
+    return of_differences(A_MSE, y_hat, y, "mse_loss")
 
 
 cdef Tensor of_differences(int op, object y_hat, object y, str what):
     cdef Source sx = source(y_hat, what), sy = source(y, what)
     cdef Py_ssize_t rows, cols
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     if sx.ndim > 2 or sx.count != sy.count or not (
             same_shape(sx, sy) or sx.ndim + sy.ndim == 1 or (sx.ndim == 2 and sx.shape[1] == 1 and sy.ndim == 1)):
         advice = which_are_meant(sx, sy, what)
@@ -416,7 +417,7 @@ cdef Tensor of_differences(int op, object y_hat, object y, str what):
     save(q, what)
     q.rows = <int>rows if sx.ndim == 2 else 0
     q.cols = <int>cols
-    compute_wide(q, T.value + T.n)
+    compute_array_op(q, tape.value + tape.n)
     return end_scalar(q, t)
 
 
@@ -448,7 +449,7 @@ cdef int label_number(object label, Py_ssize_t classes) except -1:
     if type(label) is TracedInt:
         v = (<TracedInt>label).value
     elif type(label) is Tensor:
-        v = T.value[(<Tensor>label).index]
+        v = tape.value[(<Tensor>label).index]
     elif not as_number(label, &v):
         raise TypeError(f"cross_entropy: expected a label (a whole number), got {type(label).__name__}")
     if not 0.0 <= v < classes or v != <int>v:
@@ -473,7 +474,7 @@ def cross_entropy(logits, label):
     cdef int one = 0, argument = 0
     cdef int *labels
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     if s.ndim not in (1, 2):
         raise ValueError(f"cross_entropy: expected logits of shape (C,) or (n, C), got {shape_of(s)}")
     classes = s.shape[s.ndim - 1]
@@ -500,7 +501,7 @@ def cross_entropy(logits, label):
             labels[r] = label_number(as_index(label[r]), classes) if s.ndim == 2 else one
         safepoint(1)
         t = Tensor.__new__(Tensor)
-        q = begin(W_XENT, 1, s, None, None, "cross_entropy")
+        q = begin(A_CROSS_ENTROPY, 1, s, None, None, "cross_entropy")
         save(q, "cross_entropy")
     except BaseException:
         PyMem_RawFree(labels)
@@ -509,17 +510,17 @@ def cross_entropy(logits, label):
     q.argument = argument
     q.rows = <int>rows if s.ndim == 2 else 0
     q.cols = <int>classes
-    compute_wide(q, T.value + T.n)
+    compute_array_op(q, tape.value + tape.n)
     return end_scalar(q, t)
 
 
-cdef double xent_forward(Wide *q, Py_ssize_t r) noexcept nogil:
+cdef double xent_forward(ArrayOp *q, Py_ssize_t r) noexcept nogil:
     """The loss of one row; the softmax of its logits is saved."""
     cdef Py_ssize_t first = r * q.cols
     return softmax_forward(q, first, q.cols) - value_of(&q.x, first + q.labels[r])
 
 
-cdef double softmax_forward(Wide *q, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef double softmax_forward(ArrayOp *q, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     """log(sum(exp(x))) of a row of x; its softmax is saved."""
     cdef Py_ssize_t k
     cdef double *p = q.saved + first
@@ -531,23 +532,23 @@ cdef double softmax_forward(Wide *q, Py_ssize_t first, Py_ssize_t count) noexcep
 cdef TensorArray leaf_array(Source s, str what):
     """A new array of leaves with the numbers of a Source."""
     cdef TensorArray array
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef Py_ssize_t rows = s.shape[0] if s.ndim > 1 else 1
-    if s.count > T.max_nodes:
-        raise MemoryError(f"the tape holds at most {T.max_nodes:,} nodes: {s.count:,} asked for")
+    if s.count > tape.max_nodes:
+        raise MemoryError(f"the tape holds at most {tape.max_nodes:,} nodes: {s.count:,} asked for")
     safepoint(s.count)
     array = TensorArray.__new__(TensorArray)
-    q = new_wide(W_LEAF, <int>s.count)
+    q = new_array_op(A_LEAF, <int>s.count)
     try:
         make_leaf(q, <int>rows)
     except BaseException:
-        free_wide(q)
+        free_array_op(q)
         raise
-    memcpy(T.value + T.n, s.number, s.count * sizeof(double))
+    memcpy(tape.value + tape.n, s.number, s.count * sizeof(double))
     return end_leaf(q, array, s)
 
 
-cdef TensorArray end_leaf(Wide *q, TensorArray array, Source s):
+cdef TensorArray end_leaf(ArrayOp *q, TensorArray array, Source s):
     cdef unsigned char *touched = q.touched
     cdef TensorArray a
     q.touched = NULL                             # `end` would take it for a result under no_grad
@@ -619,7 +620,7 @@ def select(TracedBool condition not None, a, b):
     cdef Source s
     cdef int *outcome
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     if condition.recording is None:
         raise TypeError("where: expected a comparison of a program")
     bound(condition.left)
@@ -633,7 +634,7 @@ def select(TracedBool condition not None, a, b):
     try:
         safepoint(1)
         t = Tensor.__new__(Tensor)
-        q = begin(W_SELECT, 1, s, None, None, "where")
+        q = begin(A_WHERE, 1, s, None, None, "where")
     except BaseException:
         PyMem_RawFree(outcome)
         raise
@@ -641,7 +642,7 @@ def select(TracedBool condition not None, a, b):
     q.labels = outcome
     q.rows = 1
     outcome[0] = condition.outcome
-    T.value[T.n] = value_of(&q.x, 2 if condition.outcome else 3)
+    tape.value[tape.n] = value_of(&q.x, 2 if condition.outcome else 3)
     return end_scalar(q, t)
 
 
@@ -655,13 +656,13 @@ def best_of(xs, int code):
     cdef Py_ssize_t k, best = 0
     cdef double v, held
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     if place == NULL:
         out_of_memory(best_name(code), 1)
     try:
         safepoint(1)
         t = Tensor.__new__(Tensor)
-        q = begin(W_BEST, 1, s, None, None, best_name(code))
+        q = begin(A_BEST, 1, s, None, None, best_name(code))
     except BaseException:
         PyMem_RawFree(place)
         raise
@@ -676,7 +677,7 @@ def best_of(xs, int code):
     q.labels = place
     q.rows = 1
     place[0] = <int>best
-    T.value[T.n] = held if code <= BEST_MIN else <double>best
+    tape.value[tape.n] = held if code <= BEST_MIN else <double>best
     end_scalar(q, t)
     return t if code <= BEST_MIN else TracedInt(best, t, -1)
 
@@ -689,14 +690,14 @@ cdef object gather(candidates, TracedInt index, Py_ssize_t at):
     cdef int *where = <int *>allocate(sizeof(int))
     cdef TensorArray array
     cdef Tensor t
-    cdef Wide *q
+    cdef ArrayOp *q
     if where == NULL:
         out_of_memory("an index", 1)
     try:
         safepoint(count)
         t = Tensor.__new__(Tensor)
         array = TensorArray.__new__(TensorArray)
-        q = begin(W_GATHER, count, s, chooser, None, "an index")
+        q = begin(A_GATHER, count, s, chooser, None, "an index")
     except BaseException:
         PyMem_RawFree(where)
         raise
@@ -705,7 +706,7 @@ cdef object gather(candidates, TracedInt index, Py_ssize_t at):
     q.argument = index.argument + 1
     where[0] = <int>at
     for k in range(count):
-        T.value[T.n + k] = value_of(&q.x, at * count + k)
+        tape.value[tape.n + k] = value_of(&q.x, at * count + k)
     if s.ndim == 1:
         return end_scalar(q, t)
     return end_array(q, array, s.ndim - 1, &s.shape[1])

@@ -57,30 +57,30 @@ cdef void free_memo(Memo *m) noexcept:
 
 cdef Py_ssize_t operand_count(int i) noexcept nogil:
     """How many operands a node has."""
-    cdef Wide *q
-    if T.record[i].op != WIDE:
-        return 0 if T.record[i].op <= CONST else row(T.record[i].op).arity
-    q = T.wide[T.record[i].a]
-    if q.op == W_AFFINE:
+    cdef ArrayOp *q
+    if tape.record[i].op != ARRAY_OP:
+        return 0 if tape.record[i].op <= CONST else row(tape.record[i].op).arity
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_AFFINE:
         return 2 * q.inner + 1
-    if q.op == W_MAP1 or q.op == W_MAP2:
+    if q.op == A_MAP1 or q.op == A_MAP2:
         return row(q.code).arity
-    return 0 if q.op == W_LEAF else q.x.count + q.y.count
+    return 0 if q.op == A_LEAF else q.x.count + q.y.count
 
 
 cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
     """The node of an operand; 0 for a number.  Its value, if that is asked for."""
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef Operand *o
-    cdef Py_ssize_t offset = T.record[i].b, at, row
+    cdef Py_ssize_t offset = tape.record[i].b, at, row
     cdef int p
-    if T.record[i].op != WIDE:
-        p = T.record[i].b if k else T.record[i].a
+    if tape.record[i].op != ARRAY_OP:
+        p = tape.record[i].b if k else tape.record[i].a
         if value != NULL:
-            value[0] = T.value[p]
+            value[0] = tape.value[p]
         return p
-    q = T.wide[T.record[i].a]
-    if q.op == W_AFFINE:
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_AFFINE:
         if k < q.inner:
             o = &q.x
             at = offset // q.cols * q.inner + k
@@ -90,7 +90,7 @@ cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
         else:
             o = &q.z
             at = offset % q.cols
-    elif q.op == W_MAP1 or q.op == W_MAP2:
+    elif q.op == A_MAP1 or q.op == A_MAP2:
         o = &q.y if k else &q.x
         at = offset if o.count > 1 else 0
     else:
@@ -122,11 +122,11 @@ cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
         oldest = inputs.index[inputs.n_index - 1]
     mark_node(root)
     while i > 0:
-        T.at = i
+        tape.at = i
         if i < oldest:
             break
         reserve_memo(m, 1, 0)
-        T.mark[i] = 0
+        tape.mark[i] = 0
         m.index[m.n_index] = i
         m.n_index += 1
         if inputs != NULL:
@@ -135,12 +135,12 @@ cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
         if inputs == NULL or at == inputs.n_index or inputs.index[at] != i:
             for k in range(operand_count(i)):
                 p = operand(i, k, NULL)
-                if p >= oldest and p and not T.mark[p]:
+                if p >= oldest and p and not tape.mark[p]:
                     mark_node(p)
         i = previous(i)
-    T.at = 0
+    tape.at = 0
     while i > 0:                                 # only the root can be older than every input
-        T.mark[i] = 0
+        tape.mark[i] = 0
         i = previous(i)
     if inputs == NULL:
         return 0
@@ -152,14 +152,14 @@ cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
         depends = at >= 0 and inputs.index[at] == i
         if not depends:
             for p in range(<int>operand_count(i)):
-                if T.mark[operand(i, p, NULL)]:
+                if tape.mark[operand(i, p, NULL)]:
                     depends = True
                     break
-        T.mark[i] = depends
+        tape.mark[i] = depends
     for k in range(m.n_index):
         i = m.index[k]
-        if T.mark[i]:
-            T.mark[i] = 0
+        if tape.mark[i]:
+            tape.mark[i] = 0
             m.index[kept] = i
             kept += 1
     m.n_index = kept
@@ -218,7 +218,7 @@ def _depends(Tensor root not None, list inputs):
     cdef Memo m, stops
     memset(&m, 0, sizeof(Memo))
     memset(&stops, 0, sizeof(Memo))
-    if not inputs or root.index == 0 or (T.sweeping and T.owner == PyThread_get_thread_ident()):
+    if not inputs or root.index == 0 or (tape.sweeping and tape.owner == PyThread_get_thread_ident()):
         return False
     start_sweep()
     try:
@@ -243,7 +243,7 @@ def _instruction(Tensor t not None):
     cdef Py_ssize_t k, count
     cdef int i, p
     cdef double v
-    cdef Wide *q = NULL
+    cdef ArrayOp *q = NULL
     cdef list operands = []
     cdef tuple whole = ()
     bound(t)
@@ -252,68 +252,68 @@ def _instruction(Tensor t not None):
         i = t.index
         require_unchanged(i)
         count = operand_count(i)
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            if q.op == W_SOFTMAX:
-                whole = (T.record[i].b,)
-            elif q.op == W_SQUARED or q.op == W_MSE:
+        if tape.record[i].op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
+            if q.op == A_SOFTMAX:
+                whole = (tape.record[i].b,)
+            elif q.op == A_SQUARED or q.op == A_MSE:
                 whole = (q.rows,)
-            elif q.op == W_XENT:
+            elif q.op == A_CROSS_ENTROPY:
                 whole = (q.rows, q.cols, *[q.labels[k] for k in range(max(q.rows, 1))])
         for k in range(count):
             p = operand(i, k, &v)
             if p:
                 operands.append(handle_of(p))
-            elif q != NULL and q.op == W_MAP2:
+            elif q != NULL and q.op == A_MAP2:
                 safepoint(SLACK)                 # makes room; it does not collect now
                 operands.append(result(CONST, 0, 0, v))
             else:
                 operands.append(v)
-        return "custom" if q != NULL and q.op == W_CUSTOM else t._op, operands, whole
+        return "custom" if q != NULL and q.op == A_CUSTOM else t._op, operands, whole
     finally:
         unlock_nodes()
 
 
-# A sweep that leaves no trace.  Before it, the gradients of what the root reaches are written down, a wide instruction
+# A sweep that leaves no trace.  Before it, the gradients of what the root reaches are written down, an array operation
 # as a whole; of an array of leaves only the touched rows.  After it they are put back.
 
-cdef int see(int p) noexcept nogil:
-    """Mark a node, or the last one of its wide instruction."""
-    if T.record[p].op == WIDE:
-        p = T.wide[T.record[p].a].start + T.wide[T.record[p].a].count - 1
-    if p and not T.mark[p]:
+cdef int mark_seen(int p) noexcept nogil:
+    """Mark a node, or the last one of its array operation."""
+    if tape.record[p].op == ARRAY_OP:
+        p = tape.array_ops[tape.record[p].a].start + tape.array_ops[tape.record[p].a].count - 1
+    if p and not tape.mark[p]:
         mark_node(p)
     return p
 
 
-cdef void see_operand(Operand *o) noexcept nogil:
+cdef void mark_operand_seen(Operand *o) noexcept nogil:
     cdef int k
     if o.kind == RUN:
-        see(o.start)
+        mark_seen(o.start)
     elif o.kind == INDEX:
         for k in range(o.count):
-            see(o.index[k])
+            mark_seen(o.index[k])
 
 
 cdef int write_down(Memo *m, int root) except -1:
-    cdef int i = see(root), k
-    cdef Wide *q
+    cdef int i = mark_seen(root), k
+    cdef ArrayOp *q
     while i > 0:
-        T.at = i
-        if T.record[i].op != WIDE:
+        tape.at = i
+        if tape.record[i].op != ARRAY_OP:
             reserve_memo(m, 1, 1)
-            m.value[m.n_value] = T.grad[i]
+            m.value[m.n_value] = tape.grad[i]
             m.n_value += 1
-            if T.record[i].op > CONST:
-                see(T.record[i].a)
-                see(T.record[i].b)
+            if tape.record[i].op > CONST:
+                mark_seen(tape.record[i].a)
+                mark_seen(tape.record[i].b)
         else:
-            q = T.wide[T.record[i].a]
-            if q.op == W_LEAF:
+            q = tape.array_ops[tape.record[i].a]
+            if q.op == A_LEAF:
                 materialise(q)
                 reserve_memo(m, 2 + q.n_touched, <Py_ssize_t>q.n_touched * q.cols)
                 for k in range(q.n_touched):
-                    memcpy(m.value + m.n_value, T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols,
+                    memcpy(m.value + m.n_value, tape.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols,
                            q.cols * sizeof(double))
                     m.n_value += q.cols
                     m.index[m.n_index] = q.touched_rows[k]
@@ -322,32 +322,32 @@ cdef int write_down(Memo *m, int root) except -1:
                 m.n_index += 1
             else:
                 reserve_memo(m, 1, q.count)
-                memcpy(m.value + m.n_value, T.grad + q.start, q.count * sizeof(double))
+                memcpy(m.value + m.n_value, tape.grad + q.start, q.count * sizeof(double))
                 m.n_value += q.count
-                see_operand(&q.x)
-                see_operand(&q.y)
-                see_operand(&q.z)
+                mark_operand_seen(&q.x)
+                mark_operand_seen(&q.y)
+                mark_operand_seen(&q.z)
         m.index[m.n_index] = i
         m.n_index += 1
-        T.mark[i] = 0
+        tape.mark[i] = 0
         i = previous(i)
-    T.at = 0
+    tape.at = 0
     return 0
 
 
 cdef void put_back(Memo *m) noexcept:
     """From the end of the lists to their beginning."""
     cdef int i, _k, rows
-    cdef Wide *q
+    cdef ArrayOp *q
     while m.n_index:
         m.n_index -= 1
         i = m.index[m.n_index]
-        if T.record[i].op != WIDE:
+        if tape.record[i].op != ARRAY_OP:
             m.n_value -= 1
-            T.grad[i] = m.value[m.n_value]
+            tape.grad[i] = m.value[m.n_value]
             continue
-        q = T.wide[T.record[i].a]
-        if q.op == W_LEAF:
+        q = tape.array_ops[tape.record[i].a]
+        if q.op == A_LEAF:
             reset_leaf(q)
             m.n_index -= 1
             rows = m.index[m.n_index]
@@ -355,11 +355,11 @@ cdef void put_back(Memo *m) noexcept:
                 m.n_index -= 1
                 m.n_value -= q.cols
                 enter_row(q, m.index[m.n_index])
-                memcpy(T.grad + q.start + <Py_ssize_t>m.index[m.n_index] * q.cols, m.value + m.n_value,
+                memcpy(tape.grad + q.start + <Py_ssize_t>m.index[m.n_index] * q.cols, m.value + m.n_value,
                        q.cols * sizeof(double))
         else:
             m.n_value -= q.count
-            memcpy(T.grad + q.start, m.value + m.n_value, q.count * sizeof(double))
+            memcpy(tape.grad + q.start, m.value + m.n_value, q.count * sizeof(double))
 
 
 def _gradients(Tensor root not None, list nodes):
@@ -384,15 +384,15 @@ def _gradients(Tensor root not None, list nodes):
             for k in range(n):                   # what the root does not reach has derivative 0.0
                 t = <Tensor>nodes[k]
                 read_gradient(t.index)
-                own[k] = T.grad[t.index]
+                own[k] = tape.grad[t.index]
             for k in range(n):
-                T.grad[(<Tensor>nodes[k]).index] = 0.0
+                tape.grad[(<Tensor>nodes[k]).index] = 0.0
             written = True
             sweep(root, False)
             for k in range(n):
                 t = <Tensor>nodes[k]
                 read_gradient(t.index)
-                out[k] = T.grad[t.index]
+                out[k] = tape.grad[t.index]
         finally:
             if written:
                 put_back(&m)
@@ -400,7 +400,7 @@ def _gradients(Tensor root not None, list nodes):
                     t = <Tensor>nodes[k]
                     if own[k] != 0.0:
                         write_gradient(t.index)
-                    T.grad[t.index] = own[k]
+                    tape.grad[t.index] = own[k]
             end_sweep()
     finally:
         PyMem_RawFree(own)
@@ -420,7 +420,7 @@ cdef enum:
 
 cdef inline int first_of(int p) noexcept nogil:
     """The first node of the instruction that wrote node p."""
-    return T.wide[T.record[p].a].start if T.record[p].op == WIDE else p
+    return tape.array_ops[tape.record[p].a].start if tape.record[p].op == ARRAY_OP else p
 
 
 cdef inline void reach_operand(Operand *o, int *reached) noexcept nogil:
@@ -439,7 +439,7 @@ cdef int *reachable(int root, Py_ssize_t limit, Py_ssize_t *found) except NULL:
     """
     cdef int i = first_of(root)
     cdef int *reached = <int *>allocate_zeroed(<size_t>i + 1, sizeof(int))
-    cdef Wide *q
+    cdef ArrayOp *q
     found[0] = 0
     if reached == NULL:
         out_of_memory("a look at the graph", i + 1)
@@ -450,14 +450,14 @@ cdef int *reachable(int root, Py_ssize_t limit, Py_ssize_t *found) except NULL:
                 PyErr_CheckSignals()
             if reached[i]:
                 found[0] += 1
-                if T.record[i].op == WIDE:
-                    q = T.wide[T.record[i].a]
+                if tape.record[i].op == ARRAY_OP:
+                    q = tape.array_ops[tape.record[i].a]
                     reach_operand(&q.x, reached)
                     reach_operand(&q.y, reached)
                     reach_operand(&q.z, reached)
-                elif T.record[i].op > WIDE:
-                    reached[first_of(T.record[i].a)] = 1
-                    reached[first_of(T.record[i].b)] = 1
+                elif tape.record[i].op > ARRAY_OP:
+                    reached[first_of(tape.record[i].a)] = 1
+                    reached[first_of(tape.record[i].b)] = 1
             i -= 1
     except BaseException:
         PyMem_RawFree(reached)
@@ -476,38 +476,38 @@ cdef inline int deepest(Operand *o, const int *depth) noexcept nogil:
 
 
 def _summary(Tensor root not None):
-    """What the root reaches: instructions by operation, nodes, wide instructions, leaves, arrays of leaves, constants,
+    """What the root reaches: instructions by operation, nodes, array operations, leaves, arrays of leaves, constants,
     bytes, and the length of the longest chain of operations."""
     cdef long long[N_CODES] scalars
     cdef long long nodes = 0, wide = 0, leaves = 0, arrays = 0, held = 0
     cdef Py_ssize_t found
     cdef int i = 1, op, last
     cdef int *depth
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef dict operations = {}
     bound(root)
     memset(scalars, 0, sizeof(scalars))
     lock_nodes()
     try:
         last = first_of(root.index)
-        depth = reachable(root.index, T.max_nodes, &found)
+        depth = reachable(root.index, tape.max_nodes, &found)
         try:
             while i <= last:                     # from old to young: 1 of a leaf, else 1 more than its deepest operand
                 if i % SOME == 0:
                     PyErr_CheckSignals()
-                op = T.record[i].op
+                op = tape.record[i].op
                 if not depth[i]:
                     pass
-                elif op != WIDE:
+                elif op != ARRAY_OP:
                     nodes += 1
                     scalars[op] += 1
-                    if op > WIDE:
-                        depth[i] = 1 + max(depth[first_of(T.record[i].a)], depth[first_of(T.record[i].b)])
+                    if op > ARRAY_OP:
+                        depth[i] = 1 + max(depth[first_of(tape.record[i].a)], depth[first_of(tape.record[i].b)])
                 else:
-                    q = T.wide[T.record[i].a]
+                    q = tape.array_ops[tape.record[i].a]
                     nodes += q.count
                     held += q.bytes
-                    if q.op == W_LEAF:
+                    if q.op == A_LEAF:
                         arrays += 1
                         leaves += q.count
                         held += q.rows * (1 + sizeof(int))
@@ -554,19 +554,19 @@ cdef tuple describe_operand(Operand *o, Py_ssize_t size, Py_ssize_t most):
     if o.kind == RUN:
         p = first_of(o.start)
         sources.append((handle_of(p), o.start - p, o.count))
-        return o.count, sources, extent(T.value + o.start, o.count)
+        return o.count, sources, extent(tape.value + o.start, o.count)
     if o.kind == INDEX:
         length = 0
         low = high = value_of_exact(o, 0)
         for k in range(o.count):
             if length < most:
                 p = first_of(o.index[k])
-                if T.record[p].op == WIDE and T.record[p].a == previous_slot:
+                if tape.record[p].op == ARRAY_OP and tape.record[p].a == previous_slot:
                     sources[length - 1] = (*sources[length - 1][:2], sources[length - 1][2] + 1)
                 else:
                     sources.append((handle_of(p), o.index[k] - p, 1))
                     length += 1
-                previous_slot = T.record[p].a if T.record[p].op == WIDE else -1
+                previous_slot = tape.record[p].a if tape.record[p].op == ARRAY_OP else -1
             v = value_of_exact(o, k)
             low, high = (v, v) if isnan(v) else (low, high) if isnan(low) else (min(low, v), max(high, v))
         return o.count, sources, (low, high)
@@ -580,26 +580,26 @@ cdef tuple describe_operand(Operand *o, Py_ssize_t size, Py_ssize_t most):
 
 cdef tuple describe(int i, Py_ssize_t most):
     """One instruction by its first node, for `debug._Instruction`; collection is locked out by the caller."""
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef Tensor first = handle_of(i)
     cdef list operands = []
-    cdef int k, p, op = T.record[i].op
-    cdef int place = 0 if T.note == NULL else T.note[i]
+    cdef int k, p, op = tape.record[i].op
+    cdef int place = 0 if tape.source == NULL else tape.source[i]
     cdef object shape = (), labels = ()
-    if op != WIDE:
+    if op != ARRAY_OP:
         kind = "leaf" if op == LEAF else "const" if op == CONST else "scalar"
         for k in range(row(op).arity):
-            p = T.record[i].b if k else T.record[i].a
-            operands.append((1, [(handle_of(first_of(p)), p - first_of(p), 1)], extent(T.value + p, 1)))
+            p = tape.record[i].b if k else tape.record[i].a
+            operands.append((1, [(handle_of(first_of(p)), p - first_of(p), 1)], extent(tape.value + p, 1)))
         return (first, op_name(op), kind, 1, shape, operands, labels,
-                extent(T.value + i, 1), extent(T.grad + i, 1), place)
-    q = T.wide[T.record[i].a]
-    kind = "array" if q.op == W_LEAF else "scalar" if q.op == W_CUSTOM else "wide"
-    if q.op == W_LEAF:
+                extent(tape.value + i, 1), extent(tape.grad + i, 1), place)
+    q = tape.array_ops[tape.record[i].a]
+    kind = "array" if q.op == A_LEAF else "scalar" if q.op == A_CUSTOM else "wide"
+    if q.op == A_LEAF:
         materialise(q)
-    if q.op == W_LEAF or q.op == W_AFFINE:
+    if q.op == A_LEAF or q.op == A_AFFINE:
         shape = tuple([q.rows, q.cols][q.rows <= 1:])
-    elif q.op == W_MAP1 or q.op == W_MAP2 or q.op == W_SOFTMAX:
+    elif q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_SOFTMAX:
         shape = None                             # that of an operand
     if q.x.kind != NOTHING:
         operands.append(describe_operand(&q.x, <Py_ssize_t>q.rows * q.inner, most))
@@ -609,8 +609,8 @@ cdef tuple describe(int i, Py_ssize_t most):
         operands.append(describe_operand(&q.z, 0, most))
     if q.labels != NULL:
         labels = tuple([q.labels[k] for k in range(min(max(q.rows, 1), 8))])
-    return (first, name_of(i) or ("" if q.op == W_LEAF else "custom"), kind, q.count, shape, operands, labels,
-            extent(T.value + i, q.count), extent(T.grad + i, q.count), place)
+    return (first, name_of(i) or ("" if q.op == A_LEAF else "custom"), kind, q.count, shape, operands, labels,
+            extent(tape.value + i, q.count), extent(tape.grad + i, q.count), place)
 
 
 def _describe(Tensor t not None, Py_ssize_t most=16):
@@ -639,7 +639,7 @@ def _describe_all(Tensor root not None, Py_ssize_t limit):
                 return None
             for i in range(1, last + 1):
                 if reached[i]:
-                    out.append(describe(i, T.max_nodes))
+                    out.append(describe(i, tape.max_nodes))
         finally:
             PyMem_RawFree(reached)
     finally:
@@ -664,22 +664,22 @@ cdef int span_blemish(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t 
 
 cdef int operand_blemish(int i) noexcept nogil:
     """The worst among the numbers that node i was computed from."""
-    cdef int k = T.record[i].b, worst
-    cdef Wide *q
-    if T.record[i].op != WIDE:
-        worst = blemish(T.value[T.record[i].a])
-        return max(worst, blemish(T.value[T.record[i].b])) if row(T.record[i].op).arity == 2 else worst
-    q = T.wide[T.record[i].a]
-    if q.op == W_AFFINE:
+    cdef int k = tape.record[i].b, worst
+    cdef ArrayOp *q
+    if tape.record[i].op != ARRAY_OP:
+        worst = blemish(tape.value[tape.record[i].a])
+        return max(worst, blemish(tape.value[tape.record[i].b])) if row(tape.record[i].op).arity == 2 else worst
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_AFFINE:
         if q.x.kind == SPARSE:
             worst = span_blemish(&q.x, q.x.row[k // q.cols], 1, q.x.row[k // q.cols + 1] - q.x.row[k // q.cols])
         else:
             worst = span_blemish(&q.x, <Py_ssize_t>(k // q.cols) * q.inner, 1, q.inner)
         worst = max(worst, span_blemish(&q.y, k % q.cols, q.cols, q.inner))
         return max(worst, span_blemish(&q.z, k % q.cols, 1, 1))
-    if q.op == W_MAP1 or q.op == W_MAP2:
+    if q.op == A_MAP1 or q.op == A_MAP2:
         worst = blemish(value_of(&q.x, k))
-        return max(worst, blemish(value_of(&q.y, k))) if q.op == W_MAP2 else worst
+        return max(worst, blemish(value_of(&q.y, k))) if q.op == A_MAP2 else worst
     return max(span_blemish(&q.x, 0, 1, q.x.count), span_blemish(&q.y, 0, 1, q.y.count))
 
 
@@ -694,23 +694,23 @@ def _nonfinite(Tensor root not None):
     cdef int[4] first
     cdef int *reached
     cdef bint leaf, one_by_one
-    cdef Wide *q
+    cdef ArrayOp *q
     bound(root)
     memset(first, 0, sizeof(first))
     lock_nodes()
     try:
         last = first_of(root.index)
-        reached = reachable(root.index, T.max_nodes, &found)
+        reached = reachable(root.index, tape.max_nodes, &found)
         try:
             while i <= last and not first[1]:
                 if i % SOME == 0:
                     PyErr_CheckSignals()
                 if reached[i]:
-                    q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
-                    leaf = T.record[i].op <= CONST if q == NULL else q.op == W_LEAF
-                    one_by_one = q != NULL and (q.op == W_AFFINE or q.op == W_MAP1 or q.op == W_MAP2)
+                    q = tape.array_ops[tape.record[i].a] if tape.record[i].op == ARRAY_OP else NULL
+                    leaf = tape.record[i].op <= CONST if q == NULL else q.op == A_LEAF
+                    one_by_one = q != NULL and (q.op == A_AFFINE or q.op == A_MAP1 or q.op == A_MAP2)
                     for k in range(i, i + (1 if q == NULL else q.count)):
-                        worst = blemish(T.value[k])
+                        worst = blemish(tape.value[k])
                         if worst:
                             before = 2 if leaf else operand_blemish(k)
                             worst = 1 if before == 0 else 2 if worst == 2 and before == 1 else 3

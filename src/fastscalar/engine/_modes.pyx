@@ -16,11 +16,11 @@ class record:
 
     def __enter__(self):
         cdef ThreadState state = own_state()
-        self.depth = state.quiet
-        self.outside = state.quiet == 0
-        T.quiet -= state.quiet > 0
-        state.suspended += state.quiet
-        state.quiet = 0
+        self.depth = state.no_grad_blocks
+        self.outside = state.no_grad_blocks == 0
+        tape.no_grad_threads -= state.no_grad_blocks > 0
+        state.suspended += state.no_grad_blocks
+        state.no_grad_blocks = 0
         set_limit()
         return self
 
@@ -28,8 +28,8 @@ class record:
         cdef ThreadState state = own_state()
         cdef int depth = min(<int>self.depth, state.suspended)   # less if a block outside has been left inside
         if depth:
-            T.quiet += state.quiet == 0
-            state.quiet += depth
+            tape.no_grad_threads += state.no_grad_blocks == 0
+            state.no_grad_blocks += depth
             state.suspended -= depth
             set_limit()
 
@@ -98,18 +98,18 @@ def set_recorded(Tensor t not None, Tensor gradient not None):
     attributes_of(t)
     drop_recorded(t)
     Py_INCREF(gradient)
-    T.pins[t.pin - 1].gradient = <void *>gradient
-    T.n_recorded += 1
+    tape.attributes[t.entry - 1].gradient = <void *>gradient
+    tape.n_recorded += 1
     write_gradient(t.index)
-    T.grad[t.index] = T.value[gradient.index]
+    tape.grad[t.index] = tape.value[gradient.index]
 
 
 def require_operands_unchanged(Tensor t not None):
     """The same for a user's own operation whose derivatives are given all operands' values."""
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef int p
-    if t.index < T.written and T.record[t.index].op == WIDE:
-        q = T.wide[T.record[t.index].a]
-        p = changed_in(&q.x, q.start) if q.op == W_CUSTOM else 0
+    if t.index < tape.written and tape.record[t.index].op == ARRAY_OP:
+        q = tape.array_ops[tape.record[t.index].a]
+        p = changed_in(&q.x, q.start) if q.op == A_CUSTOM else 0
         if p:
             raise_changed(t.index, p)

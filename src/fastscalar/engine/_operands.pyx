@@ -108,7 +108,7 @@ cdef int flatten(object x, Source s, int level, str what) except -1:
         elif type(x) is TracedInt:
             s.tensors.append((<TracedInt>x).tensor)
         elif as_number(x, &v):
-            if T.n >= T.limit:
+            if tape.n >= tape.limit:
                 safepoint(SLACK)
             s.tensors.append(result(CONST, 0, 0, v))
         elif isinstance(x, (list, tuple, TensorArray)):
@@ -263,14 +263,14 @@ cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t s
                 PyMem_RawFree(row)
                 raise
         if rows == 1:
-            n = K.compress(T.work_int, T.work, <double *>base, stride, <int>cols)
+            n = kernels.compress(tape.work_int, tape.work, <double *>base, stride, <int>cols)
             room = max(n, <Py_ssize_t>1)
             column = <int *>allocate(room * sizeof(int))
             value = <double *>allocate(room * sizeof(double))
             if column == NULL or value == NULL:
                 break
-            memcpy(column, T.work_int, n * sizeof(int))
-            memcpy(value, T.work, n * sizeof(double))
+            memcpy(column, tape.work_int, n * sizeof(int))
+            memcpy(value, tape.work, n * sizeof(double))
         else:
             if n + cols > room:                  # `compress` may write all columns before it knows better
                 room = max(2 * room, n + cols)
@@ -281,7 +281,7 @@ cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t s
                 if block == NULL:
                     break
                 value = <double *>block
-            n += K.compress(column + n, value + n, <double *>(base + r * row_stride), stride, <int>cols)
+            n += kernels.compress(column + n, value + n, <double *>(base + r * row_stride), stride, <int>cols)
     else:
         row[rows] = <int>n
         if rows > 1 and room > n:                # giving back is best effort
@@ -310,7 +310,7 @@ cdef int resolve(Source s, Operand *o, str what) except -1:
         array = s.array
         if is_contiguous(array):
             o.kind = RUN
-            o.start = <int>(T.wide[array.slot].start + array.offset)
+            o.start = <int>(tape.array_ops[array.slot].start + array.offset)
             return 0
     elif s.tensors is None:
         o.kind = SPARSE if s.row != NULL else CONSTANT

@@ -52,7 +52,7 @@ cdef class Stretches:
     def __cinit__(self, list parameters):
         cdef Py_ssize_t room = len(parameters)
         cdef TensorArray a
-        cdef Wide *q
+        cdef ArrayOp *q
         cdef int i
         cdef dict offsets = {}                   # made before a place is read: Python's collector may run meanwhile
         for p in parameters:
@@ -65,7 +65,7 @@ cdef class Stretches:
         for p in parameters:
             if type(p) is TensorArray:
                 a = <TensorArray>p
-                q = T.wide[a.slot]
+                q = tape.array_ops[a.slot]
                 materialise(q)
                 if is_contiguous(a):
                     self.add(<int>(q.start + a.offset), <int>element_count(a))
@@ -74,8 +74,8 @@ cdef class Stretches:
                         self.add(<int>(q.start + <Py_ssize_t>offset), 1)
                 continue
             i = (<Tensor>p).index
-            if T.record[i].op == WIDE:
-                materialise(T.wide[T.record[i].a])
+            if tape.record[i].op == ARRAY_OP:
+                materialise(tape.array_ops[tape.record[i].a])
             self.add(i, 1)
 
     def __dealloc__(self):
@@ -95,7 +95,7 @@ cdef class Stretches:
         cdef double total = 0.0
         cdef Py_ssize_t k
         for k in range(self.n):
-            total += K.squares_double(T.grad + self.at[k].node, self.at[k].count)
+            total += kernels.squares_double(tape.grad + self.at[k].node, self.at[k].count)
         return total
 
 
@@ -121,8 +121,8 @@ def step_by_rule(Rule rule not None, list parameters, step, double rate, first, 
     if isfinite(rule.clip_norm):
         shorten(&rule.rule, rule.clip_norm, s.squares())
     for k in range(s.n):
-        K.rule_double(&rule.rule, T.value + s.at[k].node, T.grad + s.at[k].node,
-                      NULL if one == NULL else one + done, NULL if two == NULL else two + done, s.at[k].count)
+        kernels.rule_double(&rule.rule, tape.value + s.at[k].node, tape.grad + s.at[k].node,
+                            NULL if one == NULL else one + done, NULL if two == NULL else two + done, s.at[k].count)
         done += s.at[k].count
 
 
@@ -131,13 +131,13 @@ cdef int written(list parameters) except -1:
     cdef int moment = moment_of_write(), i
     for p in parameters:
         if type(p) is TensorArray:
-            T.wide[(<TensorArray>p).slot].written = moment
+            tape.array_ops[(<TensorArray>p).slot].written = moment
             continue
         i = (<Tensor>p).index
-        if T.record[i].op == WIDE:
-            T.wide[T.record[i].a].written = moment
+        if tape.record[i].op == ARRAY_OP:
+            tape.array_ops[tape.record[i].a].written = moment
         else:                                    # a leaf: an optimiser takes no computed number
-            T.record[i].a = moment
+            tape.record[i].a = moment
     return 0
 
 
@@ -156,9 +156,9 @@ def scale_gradients(list parameters, double scale, double limit):
     cdef double g
     for k in range(s.n):
         for i in range(s.at[k].node, s.at[k].node + s.at[k].count):
-            if T.grad[i] != 0.0:                 # zero stays zero, whatever the scale: no row becomes a touched one
-                g = T.grad[i] * scale
-                T.grad[i] = limit if g > limit else -limit if g < -limit else g
+            if tape.grad[i] != 0.0:                 # zero stays zero, whatever the scale: no row becomes a touched one
+                g = tape.grad[i] * scale
+                tape.grad[i] = limit if g > limit else -limit if g < -limit else g
 
 
 def values_of(list parameters):
@@ -173,6 +173,6 @@ def values_of(list parameters):
     cdef double *to = &flat[0]
     cdef Stretches s = Stretches(parameters)     # from here on nothing is made in Python: places stay
     for k in range(s.n):
-        memcpy(to, T.value + s.at[k].node, s.at[k].count * sizeof(double))
+        memcpy(to, tape.value + s.at[k].node, s.at[k].count * sizeof(double))
         to += s.at[k].count
     return out

@@ -21,7 +21,7 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     TypeError, raised before anything has changed.
     """
     cdef list flat = []
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef int moment, i, op
     cdef bint writes = step and lr != 0.0
     forbid("a step of an optimiser")
@@ -29,29 +29,29 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
     moment = moment_of_write() if writes else 0
     for p in flat:
         if type(p) is TensorArray:
-            q = T.wide[(<TensorArray>p).slot]
-            if writes and (q.op != W_LEAF or q.n_touched or q.factored > 0):     # else every gradient is 0
+            q = tape.array_ops[(<TensorArray>p).slot]
+            if writes and (q.op != A_LEAF or q.n_touched or q.factored > 0):     # else every gradient is 0
                 q.written = moment
             step_array(p, lr, step, reset)
             continue
         i = (<Tensor>p).index
-        op = T.record[i].op
-        if op == WIDE:
-            q = T.wide[T.record[i].a]
+        op = tape.record[i].op
+        if op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
             materialise(q)
-            if writes and T.grad[i] != 0.0:
+            if writes and tape.grad[i] != 0.0:
                 q.written = moment
-        elif writes and T.grad[i] != 0.0:
-            if op < WIDE:
-                T.record[i].a = moment
+        elif writes and tape.grad[i] != 0.0:
+            if op < ARRAY_OP:
+                tape.record[i].a = moment
             else:                                # a computed number
                 wrote(i)
                 i = (<Tensor>p).index
                 moment = moment_of_write()
         if step:
-            T.value[i] -= lr * T.grad[i]
+            tape.value[i] -= lr * tape.grad[i]
         if reset:
-            T.grad[i] = 0.0                      # zero needs no entry in the touched rows
+            tape.grad[i] = 0.0                      # zero needs no entry in the touched rows
 
 
 def flatten_parameters(parameters, list out):
@@ -126,34 +126,34 @@ def all_apart(list flat):
     """Whether no two of these Tensors and TensorArrays are, or lie in, the same leaf or array; elements of an array
     beside each other are apart too."""
     cdef Py_ssize_t n = len(flat), i, k
-    cdef Wide *q
-    cdef (Wide *)[8] few
+    cdef ArrayOp *q
+    cdef (ArrayOp *)[8] few
     cdef int node
     cdef bint apart = True
     cdef unsigned char *seen                     # by node: listed; by slot, behind them: 1 elements of it, 2 an array
     if n <= 8:
         for i in range(n):
-            few[i] = wide_of(flat[i])
+            few[i] = array_op_of(flat[i])
             for k in range(i):
                 if few[k] == few[i]:             # the same array, or none: one Tensor has one handle
                     if flat[k] is flat[i] or type(flat[k]) is TensorArray or type(flat[i]) is TensorArray:
                         return False
         return True
-    seen = <unsigned char *>allocate_zeroed(T.n + T.n_wide, 1)
+    seen = <unsigned char *>allocate_zeroed(tape.n + tape.n_array_ops, 1)
     if seen == NULL:
         raise MemoryError
     try:
         for p in flat:
-            q = wide_of(p)
+            q = array_op_of(p)
             if type(p) is Tensor:
                 node = (<Tensor>p).index
-                apart = not seen[node] and (q == NULL or seen[T.n + q.slot] < 2)
+                apart = not seen[node] and (q == NULL or seen[tape.n + q.slot] < 2)
                 seen[node] = 1
                 if q != NULL:
-                    seen[T.n + q.slot] |= 1
+                    seen[tape.n + q.slot] |= 1
             else:
-                apart = not seen[T.n + q.slot]
-                seen[T.n + q.slot] = 2
+                apart = not seen[tape.n + q.slot]
+                seen[tape.n + q.slot] = 2
             if not apart:
                 break
     finally:
@@ -163,7 +163,7 @@ def all_apart(list flat):
 
 cdef list distinct_parts(list listed):
     """The same for what lies in one array, or is one Tensor."""
-    cdef Wide *q = wide_of(listed[0])
+    cdef ArrayOp *q = array_op_of(listed[0])
     cdef list out = []
     cdef int k
     if q == NULL:
@@ -175,7 +175,7 @@ cdef list distinct_parts(list listed):
     cdef unsigned char[::1] taken = room.view(np.uint8)
     for p in listed:
         if type(p) is Tensor:
-            k = T.record[(<Tensor>p).index].b
+            k = tape.record[(<Tensor>p).index].b
             if not taken[k]:
                 out.append(p)
                 taken[k] = True
@@ -192,25 +192,25 @@ cdef list distinct_parts(list listed):
     return out
 
 
-cdef Wide *wide_of(p) except? NULL:
+cdef ArrayOp *array_op_of(p) except? NULL:
     """The instruction that a Tensor or TensorArray lies in; NULL for a Tensor of its own."""
     if type(p) is TensorArray:
-        return T.wide[(<TensorArray>p).slot]
+        return tape.array_ops[(<TensorArray>p).slot]
     bound(p)
-    return T.wide[T.record[(<Tensor>p).index].a] if T.record[(<Tensor>p).index].op == WIDE else NULL
+    return tape.array_ops[tape.record[(<Tensor>p).index].a] if tape.record[(<Tensor>p).index].op == ARRAY_OP else NULL
 
 
 def is_leaf(p):
     """Whether nothing computed it."""
-    cdef Wide *q = wide_of(p)
-    return q.op == W_LEAF if q != NULL else T.record[(<Tensor>p).index].op <= CONST
+    cdef ArrayOp *q = array_op_of(p)
+    return q.op == A_LEAF if q != NULL else tape.record[(<Tensor>p).index].op <= CONST
 
 
 def offsets_of(p):
     """Where in its array the elements of a view lie, or the one that a Tensor is; in order, of one dimension."""
     cdef TensorArray a
     if type(p) is Tensor:
-        return np.array([T.record[(<Tensor>p).index].b])
+        return np.array([tape.record[(<Tensor>p).index].b])
     a = p
     out = np.array(a.offset)
     for d in range(a.ndim):
@@ -222,7 +222,7 @@ def storage_of(p):
     """The same for two handles of the same leaf, or of parts of the same array, as long as one of them is held.
 
     A collection moves nodes.  What it leaves alone is the one handle that a node has, and the slot of an array."""
-    cdef Wide *q = wide_of(p)
+    cdef ArrayOp *q = array_op_of(p)
     return <size_t><void *>p if q == NULL else -1 - q.slot
 
 
@@ -230,7 +230,7 @@ def place_of(p):
     """What tells a parameter from all others while it is held, whatever handle it has: array and elements in it."""
     cdef TensorArray a
     if type(p) is Tensor:
-        return storage_of(p), 0 if wide_of(p) == NULL else T.record[(<Tensor>p).index].b, 1
+        return storage_of(p), 0 if array_op_of(p) == NULL else tape.record[(<Tensor>p).index].b, 1
     a = p
     if is_contiguous(a):
         return -1 - a.slot, a.offset, element_count(a)
@@ -238,20 +238,20 @@ def place_of(p):
 
 
 cdef void step_array(TensorArray a, double lr, bint step, bint reset) noexcept:
-    cdef Wide *q = T.wide[a.slot]
-    cdef double *w = T.value + q.start
-    cdef double *g = T.grad + q.start
+    cdef ArrayOp *q = tape.array_ops[a.slot]
+    cdef double *w = tape.value + q.start
+    cdef double *g = tape.grad + q.start
     cdef Py_ssize_t k, at
     cdef Walk walk
-    if q.op == W_LEAF and is_contiguous(a) and element_count(a) == q.count:
+    if q.op == A_LEAF and is_contiguous(a) and element_count(a) == q.count:
         if not step:
             pass
         elif q.factored >= 0:
-            K.step_outer(w, lr, q.f_row, q.f_x, q.factored, q.f_g, q.cols)
+            kernels.step_outer(w, lr, q.f_row, q.f_x, q.factored, q.f_g, q.cols)
         else:
             for k in range(q.n_touched):
                 at = <Py_ssize_t>q.touched_rows[k] * q.cols
-                K.step(w + at, lr, g + at, q.cols)
+                kernels.step(w + at, lr, g + at, q.cols)
         if reset:
             zero_leaf(q)
         return

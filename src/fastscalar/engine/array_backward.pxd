@@ -4,96 +4,97 @@
 
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport K, T, row
+from fastscalar._core cimport kernels, tape, row
 from fastscalar.engine.array_ops cimport (affine_input, enter_row, node_of, node_of_exact, operand_values, reset_leaf,
                                           value_of, value_of_exact, whole_leaf)
 from fastscalar.engine.formulas cimport f_send, sent
-from fastscalar.engine.marks cimport add_to, contribute, list_wide, touch, touch_operand, touch_run
+from fastscalar.engine.marks cimport (add_to, contribute, list_array_op, mark_operand_reached, mark_reached,
+                                      mark_run_reached)
 from fastscalar.engine.tape cimport *
 
 
-cdef inline long wide_backward(Wide *q) noexcept nogil:
+cdef inline long array_op_backward(ArrayOp *q) noexcept nogil:
     """All outputs of an instruction, or the next rows of a large Linear (see `done`); an estimate of the work."""
     cdef int k, first, stop
-    if q.op == W_AFFINE:
+    if q.op == A_AFFINE:
         first = q.done
         stop = min(q.rows, first + max(1, PORTION // (q.inner * <Py_ssize_t>q.cols)))
         affine_backward(q, first, stop)
         q.done = stop if stop < q.rows else 0
         return <long>(stop - first) * q.cols * q.inner // 16
-    touch_operand(&q.x)
-    touch_operand(&q.y)
-    if q.op == W_CUSTOM:
+    mark_operand_reached(&q.x)
+    mark_operand_reached(&q.y)
+    if q.op == A_CUSTOM:
         pass                                     # `sweep` calls the step
-    elif q.op == W_SOFTMAX:
+    elif q.op == A_SOFTMAX:
         softmax_backward(q)
-    elif q.op == W_MAP1 and q.code == RELU and q.x.kind == RUN:
-        K.add_relu_gradient(T.grad + q.x.start, T.value + q.x.start, T.grad + q.start, q.count)
+    elif q.op == A_MAP1 and q.code == RELU and q.x.kind == RUN:
+        kernels.add_relu_gradient(tape.grad + q.x.start, tape.value + q.x.start, tape.grad + q.start, q.count)
     else:
         for k in range(q.count - 1, -1, -1):
             element_backward(q, k)
     return q.count
 
 
-cdef inline void wide_step(Wide *q, int k) noexcept nogil:
+cdef inline void array_op_step(ArrayOp *q, int k) noexcept nogil:
     """The local step of one output, with its operands touched element by element."""
     cdef int j
-    if q.op == W_AFFINE:
+    if q.op == A_AFFINE:
         affine_step(q, k)
-    elif q.op == W_MAP1 or q.op == W_MAP2:
+    elif q.op == A_MAP1 or q.op == A_MAP2:
         j = node_of(&q.x, k)
         if j:
-            touch(j)
+            mark_reached(j)
         j = node_of(&q.y, k)
         if j:
-            touch(j)
+            mark_reached(j)
         element_backward(q, k)
-    elif q.op != W_LEAF and q.op != W_CUSTOM:
-        touch_operand(&q.x)
-        touch_operand(&q.y)
+    elif q.op != A_LEAF and q.op != A_CUSTOM:
+        mark_operand_reached(&q.x)
+        mark_operand_reached(&q.y)
         element_backward(q, k)
 
 
-cdef inline void element_backward(Wide *q, int k) noexcept nogil:
-    """One output of any instruction but W_AFFINE; its operands are touched."""
-    cdef double g = T.grad[q.start + k], x, y, v
+cdef inline void element_backward(ArrayOp *q, int k) noexcept nogil:
+    """One output of any instruction but A_AFFINE; its operands are touched."""
+    cdef double g = tape.grad[q.start + k], x, y, v
     cdef Py_ssize_t r, j
     if g == 0.0:
         return
-    if q.op == W_MAP1:
+    if q.op == A_MAP1:
         x = value_of(&q.x, k)
-        add_to(&q.x, k, sent(g, row(q.code).d(x, T.value[q.start + k])))
-    elif q.op == W_MAP2:
+        add_to(&q.x, k, sent(g, row(q.code).d(x, tape.value[q.start + k])))
+    elif q.op == A_MAP2:
         x = value_of(&q.x, k)
         y = value_of(&q.y, k)
-        v = T.value[q.start + k]
+        v = tape.value[q.start + k]
         add_to(&q.x, k, sent(g, row(q.code).da(x, y, v)))
         if node_of(&q.y, k):
             add_to(&q.y, k, sent(g, row(q.code).db(x, y, v)))
-    elif q.op == W_SUM:
+    elif q.op == A_SUM:
         for j in range(q.x.count):
             add_to(&q.x, j, g)
-    elif q.op == W_DOT:
+    elif q.op == A_DOT:
         for j in range(q.x.count):
             x = value_of(&q.x, j)
             y = value_of(&q.y, j)
             add_to(&q.x, j, sent(g, y))
             add_to(&q.y, j, sent(g, x))
-    elif q.op == W_LOGSUMEXP:
+    elif q.op == A_LOGSUMEXP:
         for j in range(q.x.count):
             add_to(&q.x, j, sent(g, q.saved[j]))
-    elif q.op == W_SOFTMAX:
+    elif q.op == A_SOFTMAX:
         for j in range(q.x.count):
             add_to(&q.x, j, sent(g, q.saved[k] * ((1.0 if j == k else 0.0) - q.saved[j])))
-    elif q.op == W_GATHER:
+    elif q.op == A_GATHER:
         add_to(&q.x, <Py_ssize_t>q.labels[0] * q.count + k, g)
-    elif q.op == W_SELECT:
+    elif q.op == A_WHERE:
         add_to(&q.x, 2 if q.labels[0] else 3, g)
-    elif q.op == W_BEST:
+    elif q.op == A_BEST:
         if q.code <= BEST_MIN:
             add_to(&q.x, q.labels[0], g)
-    elif q.op == W_SQUARED or q.op == W_MSE:
-        if q.op == W_MSE:
+    elif q.op == A_SQUARED or q.op == A_MSE:
+        if q.op == A_MSE:
             g = g * 2.0 / q.x.count
         elif q.rows:
             g = g / q.rows
@@ -101,7 +102,7 @@ cdef inline void element_backward(Wide *q, int k) noexcept nogil:
             x = sent(g, q.saved[j])
             add_to(&q.x, j, x)
             add_to(&q.y, j, -x)
-    elif q.op == W_XENT:
+    elif q.op == A_CROSS_ENTROPY:
         if q.rows:
             g = g / q.rows
         for r in range(max(q.rows, 1)):
@@ -109,9 +110,9 @@ cdef inline void element_backward(Wide *q, int k) noexcept nogil:
                 add_to(&q.x, j, sent(g, q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
 
 
-cdef inline void softmax_backward(Wide *q) noexcept nogil:
+cdef inline void softmax_backward(ArrayOp *q) noexcept nogil:
     """All outputs at once: linear in their number; one by one it is quadratic."""
-    cdef const double *g = T.grad + q.start
+    cdef const double *g = tape.grad + q.start
     cdef double total = 0.0
     cdef bint all_zero = True
     cdef Py_ssize_t j
@@ -129,11 +130,11 @@ cdef inline void softmax_backward(Wide *q) noexcept nogil:
         add_to(&q.x, j, q.saved[j] * (g[j] - total))
 
 
-cdef inline void affine_backward(Wide *q, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
+cdef inline void affine_backward(ArrayOp *q, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
     """All outputs of some rows of a Linear: bias, weights, inputs, which the first of them touches."""
-    cdef const double *g = T.grad + q.start
+    cdef const double *g = tape.grad + q.start
     cdef Py_ssize_t r, j, i, n = q.cols
-    cdef Wide *leaf = whole_leaf(&q.y, n)
+    cdef ArrayOp *leaf = whole_leaf(&q.y, n)
     cdef const double *w
     cdef int *nonzero
     cdef double *x
@@ -141,60 +142,60 @@ cdef inline void affine_backward(Wide *q, Py_ssize_t first, Py_ssize_t stop) noe
     cdef int nnz, k
 
     if first == 0:
-        touch_operand(&q.z)
+        mark_operand_reached(&q.z)
     for r in range(first, stop):
         if q.z.kind == RUN:
-            K.add(T.grad + q.z.start, g + r * n, n)
+            kernels.add(tape.grad + q.z.start, g + r * n, n)
         elif q.z.kind == INDEX:
             for i in range(n):
-                T.grad[q.z.index[i]] += g[r * n + i]
+                tape.grad[q.z.index[i]] += g[r * n + i]
 
     if leaf != NULL and q.rows == 1 and leaf.f_row != NULL and not leaf.whole and leaf.partial == 0 and (
-            not T.accumulate or (leaf.n_touched == 0 and leaf.factored < 0)):
+            not tape.accumulate or (leaf.n_touched == 0 and leaf.factored < 0)):
         reset_leaf(leaf)
         leaf.whole = True
-        list_wide(leaf)
+        list_array_op(leaf)
         leaf.factored = affine_input(q, 0, &nonzero, &x)
         memcpy(leaf.f_row, nonzero, leaf.factored * sizeof(int))
         memcpy(leaf.f_x, x, leaf.factored * sizeof(double))
         memcpy(leaf.f_g, g, n * sizeof(double))
     elif q.y.kind == RUN:
         if first == 0:
-            touch_run(q.y.start, q.y.count, leaf == NULL)
+            mark_run_reached(q.y.start, q.y.count, leaf == NULL)
         for r in range(first, stop):
             nnz = affine_input(q, <int>r, &nonzero, &x)
             if leaf != NULL:
                 for k in range(nnz):
                     enter_row(leaf, nonzero[k])
-            K.add_outer(T.grad + q.y.start, nonzero, x, nnz, g + r * n, q.cols)
+            kernels.add_outer(tape.grad + q.y.start, nonzero, x, nnz, g + r * n, q.cols)
     elif q.y.kind == INDEX:
         if first == 0:
-            touch_operand(&q.y)
+            mark_operand_reached(&q.y)
         for r in range(first, stop):
             nnz = affine_input(q, <int>r, &nonzero, &x)
             for k in range(nnz):
                 for i in range(n):
-                    T.grad[q.y.index[nonzero[k] * n + i]] += f_send(g[r * n + i], x[k])
+                    tape.grad[q.y.index[nonzero[k] * n + i]] += f_send(g[r * n + i], x[k])
 
     if q.x.kind == RUN or q.x.kind == INDEX:
         if first == 0:
-            touch_operand(&q.x)
-        w = operand_values(&q.y, T.work + 3 * q.inner + n)
+            mark_operand_reached(&q.x)
+        w = operand_values(&q.y, tape.work + 3 * q.inner + n)
         for r in range(first, stop):
             if q.x.kind == RUN:
-                K.add_input_gradient(T.grad + q.x.start + r * q.inner, w, g + r * n, q.inner, q.cols)
+                kernels.add_input_gradient(tape.grad + q.x.start + r * q.inner, w, g + r * n, q.inner, q.cols)
             else:
-                dx = T.work + 2 * q.inner
+                dx = tape.work + 2 * q.inner
                 memset(dx, 0, q.inner * sizeof(double))
-                K.add_input_gradient(dx, w, g + r * n, q.inner, q.cols)
+                kernels.add_input_gradient(dx, w, g + r * n, q.inner, q.cols)
                 for j in range(q.inner):
-                    T.grad[q.x.index[r * q.inner + j]] += dx[j]
+                    tape.grad[q.x.index[r * q.inner + j]] += dx[j]
 
 
-cdef inline void affine_step(Wide *q, int k) noexcept nogil:
+cdef inline void affine_step(ArrayOp *q, int k) noexcept nogil:
     """One output of a Linear: what it reaches is one column of the weights, its bias, and the inputs of its nonzero."""
     cdef Py_ssize_t r = k // q.cols, i = k % q.cols, j
-    cdef double g = T.grad[q.start + k], x
+    cdef double g = tape.grad[q.start + k], x
     cdef int *nonzero
     cdef double *value
     cdef int p, nnz, at = 0
@@ -209,9 +210,9 @@ cdef inline void affine_step(Wide *q, int k) noexcept nogil:
             at += 1
         p = node_of_exact(&q.y, j * q.cols + i)
         if p:
-            touch(p)
+            mark_reached(p)
             if x != 0.0:
-                T.grad[p] += f_send(g, x)
+                tape.grad[p] += f_send(g, x)
         if q.x.kind != SPARSE:
             p = node_of_exact(&q.x, r * q.inner + j)
             contribute(p, f_send(g, value_of_exact(&q.y, j * q.cols + i)))

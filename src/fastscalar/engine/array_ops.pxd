@@ -7,39 +7,39 @@
 from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport K, T
+from fastscalar._core cimport kernels, tape
 from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
-from fastscalar.engine.tape cimport CONSTANT, INDEX, RUN, SPARSE, W_LEAF, WIDE, Operand, Record, Wide
+from fastscalar.engine.tape cimport CONSTANT, INDEX, RUN, SPARSE, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
 
 
 # --- the table ------------------------------------------------------------------------------------
 
-cdef inline Wide *new_wide(int op, int count) except NULL:
-    """A slot for an instruction that is not on the tape yet: `publish` puts it there, `free_wide` gives it back."""
-    cdef Wide *q
+cdef inline ArrayOp *new_array_op(int op, int count) except NULL:
+    """A slot for an instruction that is not on the tape yet: `publish` puts it there, `free_array_op` gives it back."""
+    cdef ArrayOp *q
     cdef int capacity
     cdef void *block
-    if T.n_free == 0:
-        if T.n_wide == T.wide_capacity:
-            capacity = max(64, 2 * T.wide_capacity)
-            block = reallocate(T.wide, capacity * sizeof(Wide *))
+    if tape.n_free == 0:
+        if tape.n_array_ops == tape.array_op_capacity:
+            capacity = max(64, 2 * tape.array_op_capacity)
+            block = reallocate(tape.array_ops, capacity * sizeof(ArrayOp *))
             if block == NULL:
-                out_of_memory("the table of wide instructions", capacity)
-            T.wide = <Wide **>block
-            block = reallocate(T.free_slots, capacity * sizeof(int))
+                out_of_memory("the table of array operations", capacity)
+            tape.array_ops = <ArrayOp **>block
+            block = reallocate(tape.free_slots, capacity * sizeof(int))
             if block == NULL:
-                out_of_memory("the table of wide instructions", capacity)
-            T.free_slots = <int *>block
-            T.wide_capacity = capacity
-        q = <Wide *>allocate_zeroed(1, sizeof(Wide))
+                out_of_memory("the table of array operations", capacity)
+            tape.free_slots = <int *>block
+            tape.array_op_capacity = capacity
+        q = <ArrayOp *>allocate_zeroed(1, sizeof(ArrayOp))
         if q == NULL:
-            out_of_memory("a wide instruction", 1)
-        q.slot = T.n_wide
-        T.wide[q.slot] = q
-        T.n_wide += 1
+            out_of_memory("an array operation", 1)
+        q.slot = tape.n_array_ops
+        tape.array_ops[q.slot] = q
+        tape.n_array_ops += 1
     else:
-        T.n_free -= 1
-        q = T.wide[T.free_slots[T.n_free]]
+        tape.n_free -= 1
+        q = tape.array_ops[tape.free_slots[tape.n_free]]
     q.op = op
     q.count = count
     q.factored = -1
@@ -52,7 +52,7 @@ cdef inline void free_operand(Operand *o) noexcept nogil:
     PyMem_RawFree(o.row)
 
 
-cdef inline void free_wide(Wide *q) noexcept nogil:
+cdef inline void free_array_op(ArrayOp *q) noexcept nogil:
     cdef int slot = q.slot
     free_operand(&q.x)
     free_operand(&q.y)
@@ -64,10 +64,10 @@ cdef inline void free_wide(Wide *q) noexcept nogil:
     PyMem_RawFree(q.f_row)
     PyMem_RawFree(q.f_x)
     PyMem_RawFree(q.f_g)
-    memset(q, 0, sizeof(Wide))
+    memset(q, 0, sizeof(ArrayOp))
     q.slot = slot
-    T.free_slots[T.n_free] = slot
-    T.n_free += 1
+    tape.free_slots[tape.n_free] = slot
+    tape.n_free += 1
 
 
 cdef inline size_t operand_bytes(Operand *o) noexcept nogil:
@@ -80,34 +80,34 @@ cdef inline size_t operand_bytes(Operand *o) noexcept nogil:
     return 0
 
 
-cdef inline void publish(Wide *q) noexcept nogil:
+cdef inline void publish(ArrayOp *q) noexcept nogil:
     """Put an instruction on the tape whose values already stand in value[n:n + count]."""
     cdef Py_ssize_t i, written
     cdef Record r
-    q.start = <int>T.n
-    r.op = WIDE
+    q.start = <int>tape.n
+    r.op = ARRAY_OP
     r.a = q.slot
     for i in range(q.count):
         r.b = <int>i
-        T.record[T.n + i] = r
-    if T.n < T.fresh:
-        written = min(<Py_ssize_t>q.count, T.fresh - T.n)
-        memset(T.grad + T.n, 0, written * sizeof(double))
-        memset(T.handle + T.n, 0, written * sizeof(void *))
-    T.n += q.count
-    if T.fresh < T.n:
-        T.fresh = T.n
+        tape.record[tape.n + i] = r
+    if tape.n < tape.fresh:
+        written = min(<Py_ssize_t>q.count, tape.fresh - tape.n)
+        memset(tape.grad + tape.n, 0, written * sizeof(double))
+        memset(tape.handle + tape.n, 0, written * sizeof(void *))
+    tape.n += q.count
+    if tape.fresh < tape.n:
+        tape.fresh = tape.n
     q.bytes = operand_bytes(&q.x) + operand_bytes(&q.y) + operand_bytes(&q.z)
     if q.saved != NULL:
         q.bytes += q.x.count * sizeof(double)
     if q.labels != NULL:
         q.bytes += q.rows * sizeof(int)
-    T.young_bytes += q.bytes
+    tape.young_bytes += q.bytes
 
 
-cdef inline int make_leaf(Wide *q, int rows) except -1:
+cdef inline int make_leaf(ArrayOp *q, int rows) except -1:
     """The part of an instruction that only arrays of leaves have.  The caller frees `q` if this fails."""
-    q.op = W_LEAF
+    q.op = A_LEAF
     q.rows = rows
     q.cols = q.count // rows
     q.touched = <unsigned char *>allocate_zeroed(rows, 1)
@@ -123,9 +123,9 @@ cdef inline double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
     if o.count == 1:
         k = 0                                    # one element goes with every element of the other operand
     if o.kind == RUN:
-        return T.value[o.start + k]
+        return tape.value[o.start + k]
     if o.kind == INDEX:
-        return T.value[o.index[k]]
+        return tape.value[o.index[k]]
     return o.value[k]
 
 
@@ -144,31 +144,31 @@ cdef inline int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
 
 
 cdef inline double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
-    return T.value[o.start + k] if o.kind == RUN else T.value[o.index[k]] if o.kind == INDEX else o.value[k]
+    return tape.value[o.start + k] if o.kind == RUN else tape.value[o.index[k]] if o.kind == INDEX else o.value[k]
 
 
-cdef inline Wide *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil:
+cdef inline ArrayOp *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil:
     """The array of leaves that an operand is all of, row for row; else NULL."""
-    cdef Wide *q
-    if o.kind != RUN or T.record[o.start].op != WIDE:
+    cdef ArrayOp *q
+    if o.kind != RUN or tape.record[o.start].op != ARRAY_OP:
         return NULL
-    q = T.wide[T.record[o.start].a]
-    return q if q.op == W_LEAF and q.count == o.count and q.cols == cols else NULL
+    q = tape.array_ops[tape.record[o.start].a]
+    return q if q.op == A_LEAF and q.count == o.count and q.cols == cols else NULL
 
 
 cdef inline const double *operand_values(Operand *o, double *room) noexcept nogil:
     """The numbers of an operand, consecutive: in place, or gathered into `room`."""
     cdef Py_ssize_t k
     if o.kind == RUN:
-        return T.value + o.start
+        return tape.value + o.start
     if o.kind == CONSTANT:
         return o.value
     for k in range(o.count):
-        room[k] = T.value[o.index[k]]
+        room[k] = tape.value[o.index[k]]
     return room
 
 
-cdef inline int affine_input(Wide *q, int r, int **row, double **value) noexcept nogil:
+cdef inline int affine_input(ArrayOp *q, int r, int **row, double **value) noexcept nogil:
     """The non-zero inputs of sample r, with the values that they have now; how many."""
     cdef int k
     cdef const double *x
@@ -177,14 +177,14 @@ cdef inline int affine_input(Wide *q, int r, int **row, double **value) noexcept
         value[0] = q.x.value + q.x.row[r]
         return q.x.row[r + 1] - q.x.row[r]
     if q.x.kind == RUN:
-        x = T.value + q.x.start + <Py_ssize_t>r * q.inner
+        x = tape.value + q.x.start + <Py_ssize_t>r * q.inner
     else:
         for k in range(q.inner):
-            T.work[k] = T.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
-        x = T.work
-    row[0] = T.work_int
-    value[0] = T.work + q.inner
-    return K.compress(T.work_int, T.work + q.inner, x, 1, q.inner)
+            tape.work[k] = tape.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
+        x = tape.work
+    row[0] = tape.work_int
+    value[0] = tape.work + q.inner
+    return kernels.compress(tape.work_int, tape.work + q.inner, x, 1, q.inner)
 
 
 # --- gradients of array leaves: touched rows, factored gradients ----------------------------------
@@ -194,57 +194,57 @@ cdef inline int affine_input(Wide *q, int r, int **row, double **value) noexcept
 # what one Linear leaves in its weights, so that an SGD step reads and writes each weight once.  Whoever wants to see
 # such a gradient, or add to it, calls `materialise` first.
 
-cdef inline void enter_row(Wide *q, int row) noexcept nogil:
+cdef inline void enter_row(ArrayOp *q, int row) noexcept nogil:
     if not q.touched[row]:
         q.touched[row] = 1
         q.touched_rows[q.n_touched] = row
         q.n_touched += 1
 
 
-cdef inline void materialise(Wide *q) noexcept nogil:
+cdef inline void materialise(ArrayOp *q) noexcept nogil:
     cdef int k, count = q.factored
     if count < 0:
         return
     q.factored = -1
     for k in range(count):
         enter_row(q, q.f_row[k])
-    K.add_outer(T.grad + q.start, q.f_row, q.f_x, count, q.f_g, q.cols)
+    kernels.add_outer(tape.grad + q.start, q.f_row, q.f_x, count, q.f_g, q.cols)
 
 
-cdef inline void reset_leaf(Wide *q) noexcept nogil:
+cdef inline void reset_leaf(ArrayOp *q) noexcept nogil:
     """Gradient zero everywhere."""
     cdef int k
     q.factored = -1
     for k in range(q.n_touched):
         q.touched[q.touched_rows[k]] = 0
-        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
+        memset(tape.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
     q.n_touched = 0
 
 
-cdef inline void zero_leaf(Wide *q) noexcept nogil:
+cdef inline void zero_leaf(ArrayOp *q) noexcept nogil:
     """The same for users.  A signal handler may ask for it during a sweep, which goes on writing to rows it entered."""
     cdef int k
-    if not T.sweeping:
+    if not tape.sweeping:
         reset_leaf(q)
         return
     q.factored = -1
     for k in range(q.n_touched):
-        memset(T.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
+        memset(tape.grad + q.start + <Py_ssize_t>q.touched_rows[k] * q.cols, 0, q.cols * sizeof(double))
 
 
 cdef inline void read_gradient(int i) noexcept nogil:
-    if T.record[i].op == WIDE:
-        materialise(T.wide[T.record[i].a])
+    if tape.record[i].op == ARRAY_OP:
+        materialise(tape.array_ops[tape.record[i].a])
 
 
 cdef inline void write_gradient(int i) noexcept nogil:
     """Before somebody outside a backward pass writes grad[i]."""
-    cdef Wide *q
-    if T.record[i].op == WIDE:
-        q = T.wide[T.record[i].a]
-        if q.op == W_LEAF:
+    cdef ArrayOp *q
+    if tape.record[i].op == ARRAY_OP:
+        q = tape.array_ops[tape.record[i].a]
+        if q.op == A_LEAF:
             materialise(q)
-            enter_row(q, T.record[i].b // q.cols)
+            enter_row(q, tape.record[i].b // q.cols)
 
 
 # --- scratch memory of the kernels ----------------------------------------------------------------
@@ -254,16 +254,16 @@ cdef inline void write_gradient(int i) noexcept nogil:
 
 cdef inline int reserve_work(size_t doubles, size_t ints, str what) except -1:
     cdef void *block
-    if doubles > T.work_size:
-        block = reallocate(T.work, doubles * sizeof(double))
+    if doubles > tape.work_size:
+        block = reallocate(tape.work, doubles * sizeof(double))
         if block == NULL:
             out_of_memory(what, doubles)
-        T.work = <double *>block
-        T.work_size = doubles
-    if ints > T.work_int_size:
-        block = reallocate(T.work_int, ints * sizeof(int))
+        tape.work = <double *>block
+        tape.work_size = doubles
+    if ints > tape.work_int_size:
+        block = reallocate(tape.work_int, ints * sizeof(int))
         if block == NULL:
             out_of_memory(what, ints)
-        T.work_int = <int *>block
-        T.work_int_size = ints
+        tape.work_int = <int *>block
+        tape.work_int_size = ints
     return 0

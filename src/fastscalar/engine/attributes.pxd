@@ -9,87 +9,88 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 from libc.string cimport memcmp, memcpy
 
-from fastscalar._core cimport T, Tensor, bound
+from fastscalar._core cimport tape, Tensor, bound
 from fastscalar.engine.array_ops cimport read_gradient, write_gradient
 from fastscalar.engine.memory cimport out_of_memory, reallocate
-from fastscalar.engine.tape cimport CONST, W_CUSTOM, W_LEAF, WIDE, Pin
+from fastscalar.engine.tape cimport CONST, A_CUSTOM, A_LEAF, ARRAY_OP, Attributes
 
 
-cdef inline int pin(Tensor t) except -1:
+cdef inline int add_attributes(Tensor t) except -1:
     """A place for attributes; from now on the table holds the Tensor, and the node the table's entry."""
     cdef int p, capacity
     cdef void *block
     cdef dict attributes = {}                    # may run Python's collector, and so anything
     bound(t)
-    if t.pin:
+    if t.entry:
         return 0
-    if T.n_free_pins == 0:
-        if T.n_pins == T.pin_capacity:
-            capacity = max(64, 2 * T.pin_capacity)
-            block = reallocate(T.pins, capacity * sizeof(Pin))
+    if tape.n_free_attributes == 0:
+        if tape.n_attributes == tape.attributes_capacity:
+            capacity = max(64, 2 * tape.attributes_capacity)
+            block = reallocate(tape.attributes, capacity * sizeof(Attributes))
             if block == NULL:
                 out_of_memory("attributes of Tensors", capacity)
-            T.pins = <Pin *>block
-            block = reallocate(T.free_pins, capacity * sizeof(int))
+            tape.attributes = <Attributes *>block
+            block = reallocate(tape.free_attributes, capacity * sizeof(int))
             if block == NULL:
                 out_of_memory("attributes of Tensors", capacity)
-            T.free_pins = <int *>block
-            block = reallocate(T.young_pins, capacity * sizeof(int))
+            tape.free_attributes = <int *>block
+            block = reallocate(tape.young_attributes, capacity * sizeof(int))
             if block == NULL:
                 out_of_memory("attributes of Tensors", capacity)
-            T.young_pins = <int *>block
-            block = reallocate(T.grave, capacity * sizeof(int))
+            tape.young_attributes = <int *>block
+            block = reallocate(tape.pending, capacity * sizeof(int))
             if block == NULL:
                 out_of_memory("attributes of Tensors", capacity)
-            T.grave = <int *>block
-            T.pin_capacity = capacity
-        p = T.n_pins
-        T.n_pins += 1
+            tape.pending = <int *>block
+            tape.attributes_capacity = capacity
+        p = tape.n_attributes
+        tape.n_attributes += 1
     else:
-        T.n_free_pins -= 1
-        p = T.free_pins[T.n_free_pins]
+        tape.n_free_attributes -= 1
+        p = tape.free_attributes[tape.n_free_attributes]
     Py_INCREF(t)
     Py_INCREF(attributes)
-    T.pins[p].tensor = <void *>t
-    T.pins[p].attributes = t.attributes = <void *>attributes
-    T.pins[p].step = NULL
-    T.pins[p].gradient = NULL
-    T.pins[p].written = 0
-    t.pin = p + 1
-    if T.record[t.index].op == WIDE and T.wide[T.record[t.index].a].op == W_CUSTOM:
-        T.wide[T.record[t.index].a].pin = t.pin
-    if t.index >= T.young:
-        T.young_pins[T.n_young_pins] = p
-        T.n_young_pins += 1
+    tape.attributes[p].tensor = <void *>t
+    tape.attributes[p].attributes = t.attributes = <void *>attributes
+    tape.attributes[p].step = NULL
+    tape.attributes[p].gradient = NULL
+    tape.attributes[p].written = 0
+    t.entry = p + 1
+    if tape.record[t.index].op == ARRAY_OP and tape.array_ops[tape.record[t.index].a].op == A_CUSTOM:
+        tape.array_ops[tape.record[t.index].a].entry = t.entry
+    if t.index >= tape.young:
+        tape.young_attributes[tape.n_young_attributes] = p
+        tape.n_young_attributes += 1
     return 0
 
 
-cdef inline int release_dead() except -1:
+cdef inline int release_pending() except -1:
     """Run the destructors that a collection put off.  They may use the engine, and collect."""
     cdef void *tensor
     cdef void *attributes
     cdef void *step
     cdef void *gradient
     cdef int p
-    while T.n_grave:
-        T.n_grave -= 1
-        p = T.grave[T.n_grave]
-        tensor = T.pins[p].tensor
-        attributes = T.pins[p].attributes
-        step = T.pins[p].step
-        gradient = T.pins[p].gradient
-        T.pins[p].tensor = T.pins[p].attributes = T.pins[p].step = T.pins[p].gradient = NULL
-        T.free_pins[T.n_free_pins] = p
-        T.n_free_pins += 1
-        (<Tensor>tensor).pin = 0
+    while tape.n_pending:
+        tape.n_pending -= 1
+        p = tape.pending[tape.n_pending]
+        tensor = tape.attributes[p].tensor
+        attributes = tape.attributes[p].attributes
+        step = tape.attributes[p].step
+        gradient = tape.attributes[p].gradient
+        tape.attributes[p].tensor = tape.attributes[p].attributes = tape.attributes[p].step = tape.attributes[
+                p].gradient = NULL
+        tape.free_attributes[tape.n_free_attributes] = p
+        tape.n_free_attributes += 1
+        (<Tensor>tensor).entry = 0
         (<Tensor>tensor).attributes = NULL
         Py_DECREF(<object>tensor)
         Py_DECREF(<object>attributes)
         if gradient != NULL:
-            T.n_recorded -= 1
+            tape.n_recorded -= 1
             Py_DECREF(<object>gradient)
         if step != NULL:
-            T.n_steps -= 1
+            tape.n_steps -= 1
             Py_DECREF(<object>step)
     return 0
 
@@ -109,27 +110,27 @@ cdef extern from *:
 
 
 cdef inline bint is_untouched(int i) noexcept nogil:
-    return memcmp(&T.grad[i], &UNTOUCHED, sizeof(double)) == 0
+    return memcmp(&tape.grad[i], &UNTOUCHED, sizeof(double)) == 0
 
 
 cdef inline bint keeps_gradient(int i, bint accumulate) noexcept nogil:
-    return accumulate and (T.record[i].op <= CONST or (
-        T.record[i].op == WIDE and T.wide[T.record[i].a].op == W_LEAF))
+    return accumulate and (tape.record[i].op <= CONST or (
+        tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op == A_LEAF))
 
 
 cdef inline void drop_recorded(Tensor t) noexcept:
     cdef void *gradient
-    if t.pin and T.pins[t.pin - 1].gradient != NULL:
-        gradient = T.pins[t.pin - 1].gradient
-        T.pins[t.pin - 1].gradient = NULL
-        T.n_recorded -= 1
+    if t.entry and tape.attributes[t.entry - 1].gradient != NULL:
+        gradient = tape.attributes[t.entry - 1].gradient
+        tape.attributes[t.entry - 1].gradient = NULL
+        tape.n_recorded -= 1
         Py_DECREF(<object>gradient)
 
 
 cdef inline object recorded_gradient(Tensor t):
-    cdef double v = T.grad[t.index]
-    gradient = <Tensor>T.pins[t.pin - 1].gradient
-    cdef double w = T.value[(<Tensor>gradient).index]
+    cdef double v = tape.grad[t.index]
+    gradient = <Tensor>tape.attributes[t.entry - 1].gradient
+    cdef double w = tape.value[(<Tensor>gradient).index]
     if memcmp(&v, &w, sizeof(double)) == 0 or (isnan(v) and isnan(w)):
         return gradient
     drop_recorded(t)
@@ -138,24 +139,26 @@ cdef inline object recorded_gradient(Tensor t):
 
 cdef inline int flag_recorded(bint accumulate) except -1:
     cdef int p, i
-    for p in range(T.n_pins):
-        if T.pins[p].tensor != NULL and T.pins[p].gradient != NULL and (<Tensor>T.pins[p].tensor).index:
-            i = (<Tensor>T.pins[p].tensor).index
+    for p in range(tape.n_attributes):
+        if tape.attributes[p].tensor != NULL and tape.attributes[p].gradient != NULL and (<Tensor>tape.attributes[
+                p].tensor).index:
+            i = (<Tensor>tape.attributes[p].tensor).index
             read_gradient(i)
-            recorded_gradient(<Tensor>T.pins[p].tensor)          # drops it if it does not count any more
-            if T.pins[p].gradient != NULL and not keeps_gradient(i, accumulate):
+            recorded_gradient(<Tensor>tape.attributes[p].tensor)          # drops it if it does not count any more
+            if tape.attributes[p].gradient != NULL and not keeps_gradient(i, accumulate):
                 write_gradient(i)
-                memcpy(&T.grad[i], &UNTOUCHED, sizeof(double))
+                memcpy(&tape.grad[i], &UNTOUCHED, sizeof(double))
     return 0
 
 
 cdef inline int drop_flagged(bint accumulate) except -1:
     cdef int p, i
-    for p in range(T.n_pins):
-        if T.pins[p].tensor != NULL and T.pins[p].gradient != NULL and (<Tensor>T.pins[p].tensor).index:
-            i = (<Tensor>T.pins[p].tensor).index
+    for p in range(tape.n_attributes):
+        if tape.attributes[p].tensor != NULL and tape.attributes[p].gradient != NULL and (<Tensor>tape.attributes[
+                p].tensor).index:
+            i = (<Tensor>tape.attributes[p].tensor).index
             if is_untouched(i):
-                T.grad[i] = T.value[(<Tensor>T.pins[p].gradient).index]
+                tape.grad[i] = tape.value[(<Tensor>tape.attributes[p].gradient).index]
             elif not keeps_gradient(i, accumulate):
-                drop_recorded(<Tensor>T.pins[p].tensor)
+                drop_recorded(<Tensor>tape.attributes[p].tensor)
     return 0

@@ -4,20 +4,21 @@
 #
 # Mark: from young to old, a node is alive if it has a handle or something alive refers to it.  Place: from old to
 # young, everything alive gets its new index and operands are rewritten, while all records are where they were.  Slide.
-# A young collection does this from T.young on: nothing older can refer into the nursery, so no write barrier.
+# A young collection does this from tape.young on: nothing older can refer into the nursery, so no write barrier.
 #
-# Wide instructions are visited once, whatever their length; `alive` and `new_start` stand in their struct, and a
+# ArrayOp instructions are visited once, whatever their length; `alive` and `new_start` stand in their struct, and a
 # reference into a run is translated through the run's record.  So a collection beside 47 million pixels costs nothing.
 
 from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memmove, memset
 
-from fastscalar._core cimport T, Tensor
-from fastscalar.engine.array_ops cimport free_wide
-from fastscalar.engine.attributes cimport release_dead
+from fastscalar._core cimport tape, Tensor
+from fastscalar.engine.array_ops cimport free_array_op
+from fastscalar.engine.attributes cimport release_pending
 from fastscalar.engine.memory cimport reallocate, resize, set_limit
-from fastscalar.engine.roots cimport hide, keep, keep_closure, keep_gradients, reserve_hidden, show
-from fastscalar.engine.tape cimport INDEX, NURSERY, RUN, W_CUSTOM, W_LEAF, WIDE, Operand, Record, Wide
+from fastscalar.engine.roots cimport (hide_weak_roots, keep, keep_closure, keep_gradients, reserve_weak_roots,
+                                      restore_weak_roots)
+from fastscalar.engine.tape cimport INDEX, NURSERY, RUN, A_CUSTOM, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
 from fastscalar.engine.writes cimport merge_writes
 
 cdef enum:
@@ -36,11 +37,11 @@ cdef inline void keep_operand(Operand *o, Py_ssize_t base) noexcept nogil:
 
 
 cdef inline Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
-    cdef Py_ssize_t i = T.n - 1, alive = 0
-    cdef Wide *q
+    cdef Py_ssize_t i = tape.n - 1, alive = 0
+    cdef ArrayOp *q
     while i >= base:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
+        if tape.record[i].op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
             i = q.start
             if q.alive or q.handles or q.arrays:
                 q.alive = True
@@ -48,14 +49,14 @@ cdef inline Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
                 keep_operand(&q.x, base)
                 keep_operand(&q.y, base)
                 keep_operand(&q.z, base)
-                if q.op == W_CUSTOM and q.pin and T.n_hidden:
-                    keep_closure(&T.pins[q.pin - 1], base)
-        elif T.mark[i] or T.handle[i] != NULL:
-            T.mark[i] = 1
+                if q.op == A_CUSTOM and q.entry and tape.n_weak_roots:
+                    keep_closure(&tape.attributes[q.entry - 1], base)
+        elif tape.mark[i] or tape.handle[i] != NULL:
+            tape.mark[i] = 1
             alive += 1
-            if T.record[i].op > WIDE:
-                keep(T.record[i].a, base)
-                keep(T.record[i].b, base)
+            if tape.record[i].op > ARRAY_OP:
+                keep(tape.record[i].a, base)
+                keep(tape.record[i].b, base)
         i -= 1
     return alive
 
@@ -63,9 +64,9 @@ cdef inline Py_ssize_t mark_alive(Py_ssize_t base) noexcept nogil:
 cdef inline int place(int p, Py_ssize_t base) noexcept nogil:
     if p < base:
         return p
-    if T.record[p].op == WIDE:
-        return T.wide[T.record[p].a].new_start + T.record[p].b
-    return T.scratch[p - base]
+    if tape.record[p].op == ARRAY_OP:
+        return tape.array_ops[tape.record[p].a].new_start + tape.record[p].b
+    return tape.scratch[p - base]
 
 
 cdef inline void place_operand(Operand *o, Py_ssize_t base) noexcept nogil:
@@ -79,21 +80,21 @@ cdef inline void place_operand(Operand *o, Py_ssize_t base) noexcept nogil:
 
 cdef inline Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
     cdef Py_ssize_t i = base, to = base, due
-    cdef int k = T.n_writes, first               # the next write to place, and where it stands
-    cdef Wide *q
-    while k > 0 and T.writes[k - 1].at > base:
+    cdef int k = tape.n_writes, first               # the next write to place, and where it stands
+    cdef ArrayOp *q
+    while k > 0 and tape.writes[k - 1].at > base:
         k -= 1
     first = k
-    due = T.writes[k].at if k < T.n_writes else T.n
-    while i < T.n:
+    due = tape.writes[k].at if k < tape.n_writes else tape.n
+    while i < tape.n:
         while i >= due:
-            T.writes[k].at = <int>to
+            tape.writes[k].at = <int>to
             k += 1
-            due = T.writes[k].at if k < T.n_writes else T.n
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
+            due = tape.writes[k].at if k < tape.n_writes else tape.n
+        if tape.record[i].op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
             if q.alive:
-                if q.op == W_LEAF and q.count >= BIG_LEAF and i - to < q.count:
+                if q.op == A_LEAF and q.count >= BIG_LEAF and i - to < q.count:
                     to = i                       # moving it costs more than the gap: `slide` fills that with leaves
                 q.new_start = <int>to
                 place_operand(&q.x, base)
@@ -102,15 +103,15 @@ cdef inline Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
                 to += q.count
             i += q.count
         else:
-            if T.mark[i]:
-                T.scratch[i - base] = <int>to
-                if T.record[i].op > WIDE:
-                    T.record[i].a = place(T.record[i].a, base)
-                    T.record[i].b = place(T.record[i].b, base)
+            if tape.mark[i]:
+                tape.scratch[i - base] = <int>to
+                if tape.record[i].op > ARRAY_OP:
+                    tape.record[i].a = place(tape.record[i].a, base)
+                    tape.record[i].b = place(tape.record[i].b, base)
                 to += 1
             i += 1
-    while k < T.n_writes:
-        T.writes[k].at = <int>to
+    while k < tape.n_writes:
+        tape.writes[k].at = <int>to
         k += 1
     merge_writes(first)
     return to
@@ -118,117 +119,117 @@ cdef inline Py_ssize_t place_alive(Py_ssize_t base) noexcept nogil:
 
 cdef inline void slide(Py_ssize_t base) noexcept nogil:
     cdef Py_ssize_t i = base, to = base, k, count
-    cdef Wide *q
-    while i < T.n:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
+    cdef ArrayOp *q
+    while i < tape.n:
+        if tape.record[i].op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
             count = q.count
             if not q.alive:
-                free_wide(q)
+                free_array_op(q)
             else:
                 q.alive = False
                 while to < q.new_start:
-                    memset(&T.record[to], 0, sizeof(Record))
-                    T.value[to] = T.grad[to] = 0.0
-                    T.handle[to] = NULL
+                    memset(&tape.record[to], 0, sizeof(Record))
+                    tape.value[to] = tape.grad[to] = 0.0
+                    tape.handle[to] = NULL
                     to += 1
                 if to != i:
-                    memmove(T.value + to, T.value + i, count * sizeof(double))
-                    memmove(T.grad + to, T.grad + i, count * sizeof(double))
-                    memmove(T.record + to, T.record + i, count * sizeof(Record))
-                    memmove(T.handle + to, T.handle + i, count * sizeof(void *))
+                    memmove(tape.value + to, tape.value + i, count * sizeof(double))
+                    memmove(tape.grad + to, tape.grad + i, count * sizeof(double))
+                    memmove(tape.record + to, tape.record + i, count * sizeof(Record))
+                    memmove(tape.handle + to, tape.handle + i, count * sizeof(void *))
                     q.start = <int>to
                     if q.handles:
                         for k in range(to, to + count):
-                            if T.handle[k] != NULL:
-                                (<Tensor>T.handle[k]).index = <int>k
+                            if tape.handle[k] != NULL:
+                                (<Tensor>tape.handle[k]).index = <int>k
                 to += count
             i += count
         else:
-            if T.mark[i]:
-                T.mark[i] = 0
+            if tape.mark[i]:
+                tape.mark[i] = 0
                 if to != i:
-                    T.value[to] = T.value[i]
-                    T.grad[to] = T.grad[i]
-                    T.record[to] = T.record[i]
-                    T.handle[to] = T.handle[i]
-                    if T.handle[to] != NULL:
-                        (<Tensor>T.handle[to]).index = <int>to
+                    tape.value[to] = tape.value[i]
+                    tape.grad[to] = tape.grad[i]
+                    tape.record[to] = tape.record[i]
+                    tape.handle[to] = tape.handle[i]
+                    if tape.handle[to] != NULL:
+                        (<Tensor>tape.handle[to]).index = <int>to
                 to += 1
             i += 1
-    T.n = to
+    tape.n = to
 
 
-cdef inline void slide_notes(Py_ssize_t base) noexcept nogil:
+cdef inline void slide_sources(Py_ssize_t base) noexcept nogil:
     """As `slide`, before it, for the column that only `detect_anomaly` has."""
     cdef Py_ssize_t i = base
-    cdef Wide *q
-    while i < T.n:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
+    cdef ArrayOp *q
+    while i < tape.n:
+        if tape.record[i].op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
             if q.alive:
-                memmove(T.note + q.new_start, T.note + i, q.count * sizeof(int))
+                memmove(tape.source + q.new_start, tape.source + i, q.count * sizeof(int))
             i += q.count
         else:
-            if T.mark[i]:
-                T.note[T.scratch[i - base]] = T.note[i]
+            if tape.mark[i]:
+                tape.source[tape.scratch[i - base]] = tape.source[i]
             i += 1
 
 
 cdef inline bint compact(Py_ssize_t base) noexcept nogil:
     """Forget what is dead from `base` on.  False, and nothing has changed, if there was no memory for it."""
-    cdef Py_ssize_t size = T.n - base, end = T.n, alive, i
+    cdef Py_ssize_t size = tape.n - base, end = tape.n, alive, i
     cdef void *block
-    if size > T.scratch_size:
-        block = reallocate(T.scratch, size * sizeof(int))
+    if size > tape.scratch_size:
+        block = reallocate(tape.scratch, size * sizeof(int))
         if block == NULL:
             return False
-        T.scratch = <int *>block
-        T.scratch_size = size
-    if not reserve_hidden(base):
+        tape.scratch = <int *>block
+        tape.scratch_size = size
+    if not reserve_weak_roots(base):
         return False
-    hide(base)
+    hide_weak_roots(base)
     alive = mark_alive(base)
     while keep_gradients(base):
         alive = mark_alive(base)
-    show(base)
+    restore_weak_roots(base)
     if alive != size:
         place_alive(base)
-        if T.note != NULL:
-            slide_notes(base)
+        if tape.source != NULL:
+            slide_sources(base)
         slide(base)
     else:
         i = base
         while i < end:
-            if T.record[i].op == WIDE:
-                T.wide[T.record[i].a].alive = False
-                i += T.wide[T.record[i].a].count
+            if tape.record[i].op == ARRAY_OP:
+                tape.array_ops[tape.record[i].a].alive = False
+                i += tape.array_ops[tape.record[i].a].count
             else:
-                T.mark[i] = 0
+                tape.mark[i] = 0
                 i += 1
     return True
 
 
 cdef inline void promote() noexcept nogil:
     """Everything in the nursery becomes old."""
-    T.promoted += T.n - T.young
-    T.old_bytes += T.young_bytes
-    T.young_bytes = 0
-    T.young = T.n
-    T.n_young_pins = 0
+    tape.promoted += tape.n - tape.young
+    tape.old_bytes += tape.young_bytes
+    tape.young_bytes = 0
+    tape.young = tape.n
+    tape.n_young_attributes = 0
 
 
 cdef inline void count_alive(Py_ssize_t base, Py_ssize_t *nodes, size_t *held) noexcept nogil:
-    """Nodes that are not in arrays of leaves, and what wide instructions own, from `base` on."""
+    """Nodes that are not in arrays of leaves, and what array operations own, from `base` on."""
     cdef Py_ssize_t i = base
-    cdef Wide *q
+    cdef ArrayOp *q
     nodes[0] = 0
     held[0] = 0
-    while i < T.n:
-        if T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
+    while i < tape.n:
+        if tape.record[i].op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
             held[0] += q.bytes
-            if q.op != W_LEAF:
+            if q.op != A_LEAF:
                 nodes[0] += q.count
             i += q.count
         else:
@@ -239,32 +240,32 @@ cdef inline void count_alive(Py_ssize_t base, Py_ssize_t *nodes, size_t *held) n
 cdef inline int collect() except -1:
     """A young collection, and a full one when as much was promoted since the last as that one left alive."""
     cdef Py_ssize_t nodes
-    T.collections += 1
-    if compact(T.young):
-        count_alive(T.young, &nodes, &T.young_bytes)
-    if T.n - T.young > NURSERY // 2 or T.young_bytes > <size_t>YOUNG_BYTES // 2:
+    tape.collections += 1
+    if compact(tape.young):
+        count_alive(tape.young, &nodes, &tape.young_bytes)
+    if tape.n - tape.young > NURSERY // 2 or tape.young_bytes > <size_t>YOUNG_BYTES // 2:
         promote()
-        if (T.promoted > max(T.old_alive, <Py_ssize_t>(4 * NURSERY))
-                or T.old_bytes > max(T.old_bytes_alive, <size_t>OLD_BYTES)):
+        if (tape.promoted > max(tape.old_alive, <Py_ssize_t>(4 * NURSERY))
+                or tape.old_bytes > max(tape.old_bytes_alive, <size_t>OLD_BYTES)):
             collect_old()
-    release_dead()
+    release_pending()
     return 0
 
 
 cdef inline int collect_old() except -1:
     promote()
-    T.full_collections += 1
+    tape.full_collections += 1
     if compact(1):
-        count_alive(1, &T.old_alive, &T.old_bytes_alive)
-    T.young = T.n
-    T.promoted = 0
-    T.old_bytes = 0
-    if T.capacity > 4 * T.n + 8 * NURSERY:
-        PyMem_RawFree(T.scratch)
-        T.scratch = NULL
-        T.scratch_size = 0
+        count_alive(1, &tape.old_alive, &tape.old_bytes_alive)
+    tape.young = tape.n
+    tape.promoted = 0
+    tape.old_bytes = 0
+    if tape.capacity > 4 * tape.n + 8 * NURSERY:
+        PyMem_RawFree(tape.scratch)
+        tape.scratch = NULL
+        tape.scratch_size = 0
         try:
-            resize(2 * T.n + 4 * NURSERY)
+            resize(2 * tape.n + 4 * NURSERY)
         except MemoryError:
             pass                                 # the larger columns serve as well
     set_limit()                                  # now: what comes next may fail before anybody else does it

@@ -18,26 +18,26 @@
 # The next marked node is found by looking one node down, else 8 at a time, else through summaries of 64, 4,096 and
 # 262,144 nodes: what lies on the tape between two reached nodes costs nothing.
 #
-# A wide instruction is processed once, at its youngest marked output.  `whole`: all its outputs were reached at once
-# (by another wide instruction); else each reached element has its mark, and its step is done one by one, unless all
+# An array operation is processed once, at its youngest marked output.  `whole`: all its outputs were reached at once
+# (by another array operation); else each reached element has its mark, and its step is done one by one, unless all
 # are marked: MLP 784-256-10 of which one output is used, 6,000 to 100 us.
 
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport T
+from fastscalar._core cimport tape
 from fastscalar.engine.array_ops cimport enter_row, materialise, node_of, reset_leaf
-from fastscalar.engine.tape cimport CONST, INDEX, RUN, W_LEAF, WIDE, Operand, Record, Wide
+from fastscalar.engine.tape cimport CONST, INDEX, RUN, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
 
 
 cdef inline void mark_summaries(int p) noexcept nogil:
-    T.mark64[p >> 6] = 1
-    T.mark4k[p >> 12] = 1
-    T.mark256k[p >> 18] = 1
+    tape.mark64[p >> 6] = 1
+    tape.mark4k[p >> 12] = 1
+    tape.mark256k[p >> 18] = 1
 
 
 cdef inline void mark_node(int p) noexcept nogil:
-    T.mark[p] = 1
-    if not T.mark64[p >> 6]:
+    tape.mark[p] = 1
+    if not tape.mark64[p >> 6]:
         mark_summaries(p)
 
 
@@ -59,88 +59,88 @@ cdef inline Py_ssize_t last_set(const unsigned char *byte, Py_ssize_t low, Py_ss
 cdef inline int previous(int i) noexcept nogil:
     """The next marked node below i, 0 if there is none; clears the summaries of the groups that it leaves."""
     cdef Py_ssize_t g = i >> 6, h = i >> 12, k = i >> 18, p
-    p = last_set(T.mark, g << 6, i)
+    p = last_set(tape.mark, g << 6, i)
     if p >= 0:
         return <int>p
-    T.mark64[g] = 0
-    p = last_set(T.mark64, h << 6, g)
+    tape.mark64[g] = 0
+    p = last_set(tape.mark64, h << 6, g)
     if p < 0:
-        T.mark4k[h] = 0
-        p = last_set(T.mark4k, k << 6, h)
+        tape.mark4k[h] = 0
+        p = last_set(tape.mark4k, k << 6, h)
         if p < 0:
-            T.mark256k[k] = 0
-            p = last_set(T.mark256k, 0, k)
+            tape.mark256k[k] = 0
+            p = last_set(tape.mark256k, 0, k)
             if p < 0:
                 return 0
-            p = last_set(T.mark4k, p << 6, (p + 1) << 6)
-        p = last_set(T.mark64, p << 6, (p + 1) << 6)
-    return <int>last_set(T.mark, p << 6, (p + 1) << 6)
+            p = last_set(tape.mark4k, p << 6, (p + 1) << 6)
+        p = last_set(tape.mark64, p << 6, (p + 1) << 6)
+    return <int>last_set(tape.mark, p << 6, (p + 1) << 6)
 
 
-cdef inline int clear_run(Wide *q, int i) noexcept nogil:
+cdef inline int clear_run(ArrayOp *q, int i) noexcept nogil:
     """Clear the marks of a run and the summaries that lie wholly in it; its first node."""
     cdef int k
-    memset(T.mark + q.start, 0, i - q.start + 1)
+    memset(tape.mark + q.start, 0, i - q.start + 1)
     for k in range((q.start >> 6) + 1, (i >> 6) + 1):
-        T.mark64[k] = 0
+        tape.mark64[k] = 0
     for k in range((q.start >> 12) + 1, (i >> 12) + 1):
-        T.mark4k[k] = 0
+        tape.mark4k[k] = 0
     for k in range((q.start >> 18) + 1, (i >> 18) + 1):
-        T.mark256k[k] = 0
+        tape.mark256k[k] = 0
     return q.start
 
 
-cdef inline void list_wide(Wide *q) noexcept nogil:
+cdef inline void list_array_op(ArrayOp *q) noexcept nogil:
     if not q.listed:
         q.listed = True
-        q.next_listed = T.first_listed
-        T.first_listed = q.slot
+        q.next_listed = tape.first_listed
+        tape.first_listed = q.slot
 
 
 cdef inline void first_touch(int p) noexcept nogil:
     """Node p is reached for the first time in this sweep, or touched by a single step outside one."""
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef bint leaf = False
-    if T.record[p].op <= CONST:
-        if T.sweeping and T.record[p].b != T.number:
-            T.record[p].b = T.number
-            if not T.accumulate:
-                T.grad[p] = 0.0
+    if tape.record[p].op <= CONST:
+        if tape.sweeping and tape.record[p].b != tape.number:
+            tape.record[p].b = tape.number
+            if not tape.accumulate:
+                tape.grad[p] = 0.0
         return
-    if T.record[p].op == WIDE:
-        q = T.wide[T.record[p].a]
-        leaf = q.op == W_LEAF
+    if tape.record[p].op == ARRAY_OP:
+        q = tape.array_ops[tape.record[p].a]
+        leaf = q.op == A_LEAF
         if leaf:
             materialise(q)
-            enter_row(q, T.record[p].b // q.cols)
-        if q.whole or not T.sweeping:
+            enter_row(q, tape.record[p].b // q.cols)
+        if q.whole or not tape.sweeping:
             return
         q.partial += 1
-        list_wide(q)
-    elif not T.sweeping:
+        list_array_op(q)
+    elif not tape.sweeping:
         return
     mark_node(p)
-    if not (leaf and T.accumulate):
-        T.grad[p] = 0.0
+    if not (leaf and tape.accumulate):
+        tape.grad[p] = 0.0
 
 
-cdef inline void touch(int p) noexcept nogil:
-    if not T.mark[p]:
+cdef inline void mark_reached(int p) noexcept nogil:
+    if not tape.mark[p]:
         first_touch(p)
 
 
-cdef inline void touch_run(int start, int count, bint enter) noexcept nogil:
+cdef inline void mark_run_reached(int start, int count, bint enter) noexcept nogil:
     """Touch consecutive nodes of one instruction.  `enter`: the caller writes every row of an array of leaves."""
-    cdef Wide *q = T.wide[T.record[start].a]
-    cdef int offset = T.record[start].b, k, row
-    cdef bint leaf = q.op == W_LEAF
-    if T.sweeping and not q.whole and count != q.count:
-        touch_part(q, start, count)
+    cdef ArrayOp *q = tape.array_ops[tape.record[start].a]
+    cdef int offset = tape.record[start].b, k, row
+    cdef bint leaf = q.op == A_LEAF
+    if tape.sweeping and not q.whole and count != q.count:
+        mark_part_reached(q, start, count)
         return
-    if leaf and (q.whole or T.accumulate or not T.sweeping):
+    if leaf and (q.whole or tape.accumulate or not tape.sweeping):
         materialise(q)
-    if T.sweeping and not q.whole:
-        if leaf and not T.accumulate:
+    if tape.sweeping and not q.whole:
+        if leaf and not tape.accumulate:
             if q.partial == 0:
                 reset_leaf(q)
             else:
@@ -151,55 +151,55 @@ cdef inline void touch_run(int start, int count, bint enter) noexcept nogil:
             reset_unmarked(start, start + count)
             mark_node(start + count - 1)         # where the sweep will find it
         q.whole = True
-        list_wide(q)
+        list_array_op(q)
     if leaf and enter:
         for row in range(offset // q.cols, (offset + count - 1) // q.cols + 1):
             enter_row(q, row)
 
 
-cdef inline void touch_part(Wide *q, int start, int count) noexcept nogil:
+cdef inline void mark_part_reached(ArrayOp *q, int start, int count) noexcept nogil:
     """Touch some consecutive nodes of a run, as `first_touch` does one by one: a row of a data set of leaves."""
     cdef int k, row
-    cdef bint reset = not (q.op == W_LEAF and T.accumulate)
-    if q.op == W_LEAF:
+    cdef bint reset = not (q.op == A_LEAF and tape.accumulate)
+    if q.op == A_LEAF:
         materialise(q)
         for row in range((start - q.start) // q.cols, (start - q.start + count - 1) // q.cols + 1):
             enter_row(q, row)
-    list_wide(q)
+    list_array_op(q)
     for k in range(start, start + count):
-        if not T.mark[k]:
+        if not tape.mark[k]:
             q.partial += 1
             mark_node(k)
             if reset:
-                T.grad[k] = 0.0
+                tape.grad[k] = 0.0
 
 
 cdef inline void reset_unmarked(int start, int stop) noexcept nogil:
     cdef int k
     for k in range(start, stop):
-        if not T.mark[k]:
-            T.grad[k] = 0.0
+        if not tape.mark[k]:
+            tape.grad[k] = 0.0
 
 
-cdef inline void touch_operand(Operand *o) noexcept nogil:
+cdef inline void mark_operand_reached(Operand *o) noexcept nogil:
     cdef int k
     if o.kind == RUN:
-        touch_run(o.start, o.count, True)
+        mark_run_reached(o.start, o.count, True)
     elif o.kind == INDEX:
         for k in range(o.count):
-            touch(o.index[k])
+            mark_reached(o.index[k])
 
 
 cdef inline void add_to(Operand *o, Py_ssize_t k, double g) noexcept nogil:
     """Add to the gradient of an element that was touched; numbers have none."""
     cdef int p = node_of(o, k)
     if p:
-        T.grad[p] += g
+        tape.grad[p] += g
 
 
 cdef inline void contribute(int p, double g) noexcept nogil:
-    touch(p)
-    T.grad[p] += g
+    mark_reached(p)
+    tape.grad[p] += g
 
 
 cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark64, double *grad,
@@ -207,12 +207,12 @@ cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark
     """`contribute` for the common case: a scalar node, gradients not accumulated."""
     if mark[p]:
         grad[p] += g
-    elif plain and record[p].op > WIDE:
+    elif plain and record[p].op > ARRAY_OP:
         mark[p] = 1
         if not mark64[p >> 6]:
             mark_summaries(p)
         grad[p] = 0.0 + g
-    elif plain and record[p].op < WIDE and record[p].b != number:
+    elif plain and record[p].op < ARRAY_OP and record[p].b != number:
         record[p].b = number
         grad[p] = 0.0 + g
     else:
@@ -222,20 +222,20 @@ cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark
 cdef inline void forget_sweeps() noexcept nogil:
     """After two thousand million sweeps: no leaf was reached by any."""
     cdef Py_ssize_t i
-    for i in range(T.n):
-        if T.record[i].op <= CONST:
-            T.record[i].b = 0
-    T.number = 1
+    for i in range(tape.n):
+        if tape.record[i].op <= CONST:
+            tape.record[i].b = 0
+    tape.number = 1
 
 
 cdef inline void tidy_sweep() noexcept nogil:
-    cdef Wide *q
-    cdef int i = T.at
+    cdef ArrayOp *q
+    cdef int i = tape.at
     while i > 0:
-        T.mark[i] = 0
+        tape.mark[i] = 0
         i = previous(i)
-    while T.first_listed >= 0:
-        q = T.wide[T.first_listed]
-        T.first_listed = q.next_listed
+    while tape.first_listed >= 0:
+        q = tape.array_ops[tape.first_listed]
+        tape.first_listed = q.next_listed
         q.listed = q.whole = False
         q.partial = q.done = 0

@@ -2,13 +2,13 @@
 # cython: nonecheck=False
 # Memory: every request of the engine, and the columns of the tape.
 #
-# `T.requests_left` lets a request be refused: the tests use it to show that a refused allocation is a MemoryError which
+# `tape.requests_left` lets a request be refused: tests show with it that a refused allocation is a MemoryError which
 # leaves everything as it was.
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport T
+from fastscalar._core cimport tape
 from fastscalar.engine.tape cimport NURSERY, SLACK, Record
 
 cdef enum:
@@ -16,10 +16,10 @@ cdef enum:
 
 
 cdef inline bint refused() noexcept nogil:
-    if T.requests_left < 0:
+    if tape.requests_left < 0:
         return False
-    T.requests_left -= 1
-    return T.requests_left < 0
+    tape.requests_left -= 1
+    return tape.requests_left < 0
 
 
 cdef inline void *allocate(size_t size) noexcept nogil:
@@ -71,7 +71,7 @@ cdef inline int resize_zeroed(void **column, size_t count, size_t new_count, siz
         out_of_memory("the tape", new_count)
     if column[0] != NULL:
         copy_written(<char *>block, <char *>column[0], count * size)
-        if T.stress:
+        if tape.stress:
             memset(column[0], 0xFB, count * size)
         PyMem_RawFree(column[0])
     column[0] = block
@@ -80,7 +80,7 @@ cdef inline int resize_zeroed(void **column, size_t count, size_t new_count, siz
 
 cdef inline int resize_plain(void **column, size_t count, size_t new_count, size_t size) except -1:
     cdef void *block
-    if T.stress:                                 # a new place every time, and the old one poisoned
+    if tape.stress:                                 # a new place every time, and the old one poisoned
         block = allocate(new_count * size)
         if block != NULL and column[0] != NULL:
             memcpy(block, column[0], count * size)
@@ -96,36 +96,36 @@ cdef inline int resize_plain(void **column, size_t count, size_t new_count, size
 
 cdef inline int resize(Py_ssize_t capacity) except -1:
     """Room for `capacity` nodes in every column.  A column that got its room keeps it when a later one is refused."""
-    cdef size_t used = T.n
-    if capacity < T.capacity:
-        T.capacity = capacity
-    resize_plain(<void **>&T.value, used, capacity, sizeof(double))
-    resize_plain(<void **>&T.record, used, capacity, sizeof(Record))
-    resize_zeroed(<void **>&T.grad, used, capacity, sizeof(double))
-    resize_zeroed(<void **>&T.handle, used, capacity, sizeof(void *))
-    T.fresh = used
-    if T.note != NULL:
-        resize_zeroed(<void **>&T.note, used, capacity, sizeof(int))
-    resize_zeroed(<void **>&T.mark, used, capacity, 1)
-    resize_zeroed(<void **>&T.mark64, (used >> 6) + 1, (capacity >> 6) + 1, 1)
-    resize_zeroed(<void **>&T.mark4k, (used >> 12) + 1, (capacity >> 12) + 1, 1)
-    resize_zeroed(<void **>&T.mark256k, (used >> 18) + 1, (capacity >> 18) + 1, 1)
-    T.capacity = capacity
+    cdef size_t used = tape.n
+    if capacity < tape.capacity:
+        tape.capacity = capacity
+    resize_plain(<void **>&tape.value, used, capacity, sizeof(double))
+    resize_plain(<void **>&tape.record, used, capacity, sizeof(Record))
+    resize_zeroed(<void **>&tape.grad, used, capacity, sizeof(double))
+    resize_zeroed(<void **>&tape.handle, used, capacity, sizeof(void *))
+    tape.fresh = used
+    if tape.source != NULL:
+        resize_zeroed(<void **>&tape.source, used, capacity, sizeof(int))
+    resize_zeroed(<void **>&tape.mark, used, capacity, 1)
+    resize_zeroed(<void **>&tape.mark64, (used >> 6) + 1, (capacity >> 6) + 1, 1)
+    resize_zeroed(<void **>&tape.mark4k, (used >> 12) + 1, (capacity >> 12) + 1, 1)
+    resize_zeroed(<void **>&tape.mark256k, (used >> 18) + 1, (capacity >> 18) + 1, 1)
+    tape.capacity = capacity
     return 0
 
 
 cdef inline int grow(Py_ssize_t need) except -1:
-    if T.n + need + SLACK > T.max_nodes:
+    if tape.n + need + SLACK > tape.max_nodes:
         raise MemoryError(
-            f"the tape holds at most {T.max_nodes:,} nodes: {T.n:,} are alive, {need:,} more asked for")
-    return resize(min(max(2 * T.capacity, T.n + need + SLACK), T.max_nodes))
+            f"the tape holds at most {tape.max_nodes:,} nodes: {tape.n:,} are alive, {need:,} more asked for")
+    return resize(min(max(2 * tape.capacity, tape.n + need + SLACK), tape.max_nodes))
 
 
 cdef inline void set_limit() noexcept nogil:
-    if T.stress or T.quiet or T.noting:
-        T.limit = 0
-    elif T.locked:
-        T.limit = T.capacity - SLACK
+    if tape.stress or tape.no_grad_threads or tape.anomaly_blocks:
+        tape.limit = 0
+    elif tape.locked:
+        tape.limit = tape.capacity - SLACK
     else:
-        T.limit = min(T.young + NURSERY, T.capacity - SLACK)
-    T.fresh = max(T.fresh, max(T.limit, T.n) + SLACK)    # scalar operations write there without saying so
+        tape.limit = min(tape.young + NURSERY, tape.capacity - SLACK)
+    tape.fresh = max(tape.fresh, max(tape.limit, tape.n) + SLACK)    # scalar operations write there without saying so

@@ -47,7 +47,7 @@ cdef inline void binary_row(int code, const char *name, Binary f, Slope2 da, Slo
 cdef inline void fill_table() noexcept:
     leaf_row(LEAF, b"")
     leaf_row(CONST, b"const")
-    leaf_row(WIDE, b"wide")
+    leaf_row(ARRAY_OP, b"wide")
     binary_row(ADD, b"+", f_add, d_add_a, d_add_b, False, False,
                READS_NOTHING, READS_NOTHING,
                b"The sum.")

@@ -2,10 +2,10 @@
 # cython: nonecheck=False
 # What a node was computed from: as Tensors, and given as Tensors.
 
-from fastscalar._core cimport T, Tensor, handle_of, lock_nodes, row, unlock_nodes
-from fastscalar.engine.array_ops cimport free_wide, new_wide, node_of_exact, publish
+from fastscalar._core cimport tape, Tensor, handle_of, lock_nodes, row, unlock_nodes
+from fastscalar.engine.array_ops cimport free_array_op, new_array_op, node_of_exact, publish
 from fastscalar.engine.memory cimport allocate, out_of_memory
-from fastscalar.engine.tape cimport INDEX, RUN, W_AFFINE, W_CUSTOM, W_MAP1, W_MAP2, WIDE, Operand, Wide
+from fastscalar.engine.tape cimport INDEX, RUN, A_AFFINE, A_CUSTOM, A_MAP1, A_MAP2, ARRAY_OP, Operand, ArrayOp
 
 
 cdef inline int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, list out) except -1:
@@ -19,21 +19,21 @@ cdef inline int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_s
 cdef inline list parent_tensors(int i):
     """Tensors of the nodes that node i refers to; collection is locked out by the caller."""
     cdef list out = []
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef Py_ssize_t k
-    if T.record[i].op != WIDE:
-        if T.record[i].op > WIDE:
-            out.append(handle_of(T.record[i].a))
-            if row(T.record[i].op).arity == 2:
-                out.append(handle_of(T.record[i].b))
+    if tape.record[i].op != ARRAY_OP:
+        if tape.record[i].op > ARRAY_OP:
+            out.append(handle_of(tape.record[i].a))
+            if row(tape.record[i].op).arity == 2:
+                out.append(handle_of(tape.record[i].b))
         return out
-    q = T.wide[T.record[i].a]
-    k = T.record[i].b
-    if q.op == W_AFFINE:
+    q = tape.array_ops[tape.record[i].a]
+    k = tape.record[i].b
+    if q.op == A_AFFINE:
         list_operand(&q.x, (k // q.cols) * q.inner, 1, q.inner, out)
         list_operand(&q.y, k % q.cols, q.cols, q.inner, out)
         list_operand(&q.z, k % q.cols, 1, 1, out)
-    elif q.op == W_MAP1 or q.op == W_MAP2:
+    elif q.op == A_MAP1 or q.op == A_MAP2:
         list_operand(&q.x, k if q.x.count > 1 else 0, 1, 1, out)
         list_operand(&q.y, k if q.y.count > 1 else 0, 1, 1, out)
     else:
@@ -53,18 +53,18 @@ cdef inline list parents(Tensor t):
 cdef inline int emit_custom(Tensor t, double v, list given) except -1:
     """The node of a user's own operation: after the safepoint, nothing here runs Python."""
     cdef Py_ssize_t k
-    cdef Wide *q = new_wide(W_CUSTOM, 1)
+    cdef ArrayOp *q = new_array_op(A_CUSTOM, 1)
     q.x.index = <int *>allocate(len(given) * sizeof(int))
     if q.x.index == NULL:
-        free_wide(q)
+        free_array_op(q)
         out_of_memory("Tensor(data, parents)", len(given))
     q.x.kind = INDEX
     q.x.count = <int>len(given)
     for k in range(q.x.count):
         q.x.index[k] = (<Tensor>given[k]).index
-    T.value[T.n] = v
+    tape.value[tape.n] = v
     publish(q)
     t.index = q.start
-    T.handle[q.start] = <void *>t
+    tape.handle[q.start] = <void *>t
     q.handles = 1
     return 0

@@ -10,15 +10,15 @@
 #     out._backward = step
 #
 # These references are counted, as Python's cyclic collector does; a handle that has no others is hidden while the
-# living are marked.  A living operation keeps what its closure holds.  Only closures that nobody else holds are looked
+# living are marked.  A living operation keeps what its closure holds.  Only closures with one reference are looked
 # into, and only for nodes that are not younger than the operation; anything else counts as held from outside.
 
 from cpython.object cimport PyObject
 from libc.string cimport memset
 
-from fastscalar._core cimport T, Tensor
+from fastscalar._core cimport tape, Tensor
 from fastscalar.engine.memory cimport reallocate
-from fastscalar.engine.tape cimport WIDE, Pin, Wide
+from fastscalar.engine.tape cimport ARRAY_OP, Attributes, ArrayOp
 
 cdef extern from "Python.h":
     bint PyFunction_Check_ "PyFunction_Check"(PyObject *) nogil
@@ -30,18 +30,18 @@ cdef extern from "Python.h":
 
 cdef inline void keep(int p, Py_ssize_t base) noexcept nogil:
     if p >= base:
-        if T.record[p].op == WIDE:
-            T.wide[T.record[p].a].alive = True
+        if tape.record[p].op == ARRAY_OP:
+            tape.array_ops[tape.record[p].a].alive = True
         else:
-            T.mark[p] = 1
+            tape.mark[p] = 1
 
 
 cdef inline bint is_alive(int i) noexcept nogil:
-    return T.wide[T.record[i].a].alive if T.record[i].op == WIDE else T.mark[i] != 0
+    return tape.array_ops[tape.record[i].a].alive if tape.record[i].op == ARRAY_OP else tape.mark[i] != 0
 
 
-cdef inline void *closure_of(Pin *p) noexcept nogil:
-    """The cells of a pin's step, NULL if there are none or somebody else could use them."""
+cdef inline void *closure_of(Attributes *p) noexcept nogil:
+    """The cells of the closure of an operation's step; NULL: there are none, or they are used elsewhere too."""
     cdef PyObject *step = <PyObject *>p.step
     cdef PyObject *cells
     if step == NULL or step.ob_refcnt != 1 or not PyFunction_Check_(step):
@@ -50,8 +50,8 @@ cdef inline void *closure_of(Pin *p) noexcept nogil:
     return cells if cells != NULL and cells.ob_refcnt == 1 else NULL
 
 
-cdef inline int held_by(Pin *p, Py_ssize_t base, void **out) noexcept nogil:
-    """The Tensors from `base` on, one for each reference, in the closure of a pin's step; how many."""
+cdef inline int held_by(Attributes *p, Py_ssize_t base, void **out) noexcept nogil:
+    """The Tensors from `base` on, one for each reference, in the closure of an operation's step; how many."""
     cdef PyObject *cells = <PyObject *>closure_of(p)
     cdef PyObject *cell
     cdef PyObject *content
@@ -62,77 +62,77 @@ cdef inline int held_by(Pin *p, Py_ssize_t base, void **out) noexcept nogil:
     for k in range(PyTuple_GET_SIZE_(cells)):
         cell = PyTuple_GET_ITEM_(cells, k)
         content = PyCell_GET_(cell)
-        if cell.ob_refcnt == 1 and content != NULL and <void *>content.ob_type == T.tensor_type:
+        if cell.ob_refcnt == 1 and content != NULL and <void *>content.ob_type == tape.tensor_type:
             if base <= (<Tensor>content).index <= own:
                 out[n] = content
                 n += 1
     return n
 
 
-cdef inline void keep_closure(Pin *p, Py_ssize_t base) noexcept nogil:
-    cdef void **held = T.hidden + T.hidden_capacity // 2     # the scratch half; `hide` is done with it
+cdef inline void keep_closure(Attributes *p, Py_ssize_t base) noexcept nogil:
+    cdef void **held = tape.weak_roots + tape.weak_root_capacity // 2     # the scratch half, in use no more
     cdef int k
     for k in range(held_by(p, base, held)):
         keep((<Tensor>held[k]).index, base)
 
 
-cdef inline bint reserve_hidden(Py_ssize_t base) noexcept nogil:
-    """Room in T.hidden for every handle that `hide` may put there, twice (the second half is scratch)."""
-    cdef int k, p, count = T.n_young_pins if base == T.young else T.n_pins
-    cdef Py_ssize_t need = 4 * count if T.n_recorded else 2 * count
+cdef inline bint reserve_weak_roots(Py_ssize_t base) noexcept nogil:
+    """Room for every handle that `hide_weak_roots` may put there, twice (the second half is scratch)."""
+    cdef int k, p, count = tape.n_young_attributes if base == tape.young else tape.n_attributes
+    cdef Py_ssize_t need = 4 * count if tape.n_recorded else 2 * count
     cdef PyObject *cells
     cdef void *block
-    if T.n_steps:
+    if tape.n_steps:
         for k in range(count):
-            p = T.young_pins[k] if base == T.young else k
-            if T.pins[p].tensor != NULL:
-                cells = <PyObject *>closure_of(&T.pins[p])
+            p = tape.young_attributes[k] if base == tape.young else k
+            if tape.attributes[p].tensor != NULL:
+                cells = <PyObject *>closure_of(&tape.attributes[p])
                 need += 2 * PyTuple_GET_SIZE_(cells) if cells != NULL else 0
-    if need > T.hidden_capacity:
-        block = reallocate(T.hidden, need * sizeof(void *))
+    if need > tape.weak_root_capacity:
+        block = reallocate(tape.weak_roots, need * sizeof(void *))
         if block == NULL:
             return False
-        T.hidden = <void **>block
-        T.hidden_capacity = <int>need
+        tape.weak_roots = <void **>block
+        tape.weak_root_capacity = <int>need
     return True
 
 
-cdef inline void hide_if_known(void *handle, Py_ssize_t base) noexcept nogil:
+cdef inline void hide_weak_root(void *handle, Py_ssize_t base) noexcept nogil:
     cdef int i = (<Tensor>handle).index
-    if T.handle[i] != NULL and (<PyObject *>handle).ob_refcnt == T.scratch[i - base]:
-        T.handle[i] = NULL
-        if T.record[i].op == WIDE:
-            T.wide[T.record[i].a].handles -= 1
-        T.hidden[T.n_hidden] = handle
-        T.n_hidden += 1
+    if tape.handle[i] != NULL and (<PyObject *>handle).ob_refcnt == tape.scratch[i - base]:
+        tape.handle[i] = NULL
+        if tape.record[i].op == ARRAY_OP:
+            tape.array_ops[tape.record[i].a].handles -= 1
+        tape.weak_roots[tape.n_weak_roots] = handle
+        tape.n_weak_roots += 1
 
 
-cdef inline void hide(Py_ssize_t base) noexcept nogil:
+cdef inline void hide_weak_roots(Py_ssize_t base) noexcept nogil:
     """Take the handles that only the tape's own tables hold out of sight, so that they keep nothing alive."""
-    cdef int k, m, p, n, count = T.n_young_pins if base == T.young else T.n_pins
+    cdef int k, m, p, n, count = tape.n_young_attributes if base == tape.young else tape.n_attributes
     cdef int found = 0
     cdef void **held
     if count == 0:
         return
-    memset(T.scratch, 0, (T.n - base) * sizeof(int))     # references that we know, by node
+    memset(tape.scratch, 0, (tape.n - base) * sizeof(int))     # references that we know, by node
     for k in range(count):
-        p = T.young_pins[k] if base == T.young else k
-        if T.pins[p].tensor == NULL or (<Tensor>T.pins[p].tensor).index == 0:
+        p = tape.young_attributes[k] if base == tape.young else k
+        if tape.attributes[p].tensor == NULL or (<Tensor>tape.attributes[p].tensor).index == 0:
             continue
-        held = T.hidden + T.hidden_capacity // 2 + found
-        n = held_by(&T.pins[p], base, held)
+        held = tape.weak_roots + tape.weak_root_capacity // 2 + found
+        n = held_by(&tape.attributes[p], base, held)
         for m in range(n):
-            T.scratch[(<Tensor>held[m]).index - base] += 1
-        held[n] = T.pins[p].tensor
-        T.scratch[(<Tensor>held[n]).index - base] += 1
+            tape.scratch[(<Tensor>held[m]).index - base] += 1
+        held[n] = tape.attributes[p].tensor
+        tape.scratch[(<Tensor>held[n]).index - base] += 1
         found += n + 1
-        if T.pins[p].gradient != NULL and (<Tensor>T.pins[p].gradient).index >= base:
-            held[n + 1] = T.pins[p].gradient
-            T.scratch[(<Tensor>held[n + 1]).index - base] += 1
+        if tape.attributes[p].gradient != NULL and (<Tensor>tape.attributes[p].gradient).index >= base:
+            held[n + 1] = tape.attributes[p].gradient
+            tape.scratch[(<Tensor>held[n + 1]).index - base] += 1
             found += 1
-    T.n_hidden = 0
+    tape.n_weak_roots = 0
     for k in range(found):
-        hide_if_known(T.hidden[T.hidden_capacity // 2 + k], base)
+        hide_weak_root(tape.weak_roots[tape.weak_root_capacity // 2 + k], base)
 
 
 cdef inline bint keep_gradients(Py_ssize_t base) noexcept nogil:
@@ -141,43 +141,44 @@ cdef inline bint keep_gradients(Py_ssize_t base) noexcept nogil:
     A recorded gradient is younger than its node and mostly computed from it, so the reference is followed only when
     the node lives for another reason: else the two would keep each other for ever.
     """
-    cdef int k, p, i, count = T.n_young_pins if base == T.young else T.n_pins
+    cdef int k, p, i, count = tape.n_young_attributes if base == tape.young else tape.n_attributes
     cdef bint news = False
-    if T.n_recorded == 0:
+    if tape.n_recorded == 0:
         return False
     for k in range(count):
-        p = T.young_pins[k] if base == T.young else k
-        if T.pins[p].tensor == NULL or T.pins[p].gradient == NULL or (<Tensor>T.pins[p].tensor).index == 0:
+        p = tape.young_attributes[k] if base == tape.young else k
+        if tape.attributes[p].tensor == NULL or tape.attributes[p].gradient == NULL or (<Tensor>tape.attributes[
+                p].tensor).index == 0:
             continue
-        i = (<Tensor>T.pins[p].gradient).index
-        if i >= base and not is_alive(i) and is_alive((<Tensor>T.pins[p].tensor).index):
+        i = (<Tensor>tape.attributes[p].gradient).index
+        if i >= base and not is_alive(i) and is_alive((<Tensor>tape.attributes[p].tensor).index):
             keep(i, base)
             news = True
     return news
 
 
-cdef inline void show(Py_ssize_t base) noexcept nogil:
-    """Put the handles of living nodes back; the others lose their node, and pinned ones go to the grave."""
+cdef inline void restore_weak_roots(Py_ssize_t base) noexcept nogil:
+    """Put the handles of living nodes back; the others lose their node, and their attributes are released later."""
     cdef int k, i, kept = 0
     cdef bint alive
-    cdef Wide *q
-    for k in range(T.n_hidden):
-        i = (<Tensor>T.hidden[k]).index
-        q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
-        alive = T.mark[i] != 0 if q == NULL else q.alive != 0
+    cdef ArrayOp *q
+    for k in range(tape.n_weak_roots):
+        i = (<Tensor>tape.weak_roots[k]).index
+        q = tape.array_ops[tape.record[i].a] if tape.record[i].op == ARRAY_OP else NULL
+        alive = tape.mark[i] != 0 if q == NULL else q.alive != 0
         if alive:
-            T.handle[i] = T.hidden[k]
+            tape.handle[i] = tape.weak_roots[k]
             if q != NULL:
                 q.handles += 1
         else:
-            (<Tensor>T.hidden[k]).index = 0
-            if (<Tensor>T.hidden[k]).pin:
-                T.grave[T.n_grave] = (<Tensor>T.hidden[k]).pin - 1
-                T.n_grave += 1
-    T.n_hidden = 0
-    if base == T.young:
-        for k in range(T.n_young_pins):
-            if (<Tensor>T.pins[T.young_pins[k]].tensor).index:
-                T.young_pins[kept] = T.young_pins[k]
+            (<Tensor>tape.weak_roots[k]).index = 0
+            if (<Tensor>tape.weak_roots[k]).entry:
+                tape.pending[tape.n_pending] = (<Tensor>tape.weak_roots[k]).entry - 1
+                tape.n_pending += 1
+    tape.n_weak_roots = 0
+    if base == tape.young:
+        for k in range(tape.n_young_attributes):
+            if (<Tensor>tape.attributes[tape.young_attributes[k]].tensor).index:
+                tape.young_attributes[kept] = tape.young_attributes[k]
                 kept += 1
-        T.n_young_pins = kept
+        tape.n_young_attributes = kept

@@ -1,6 +1,6 @@
 # The data sheet of the tape: every field, its owner and its invariant.  Private, not an API.
 #
-# "node" is an index into the columns of the tape, "slot" an index into the table of wide instructions.
+# "node" is an index into the columns of the tape, "slot" an index into the table of array operations.
 
 cdef extern from "kernels.h":
     enum:
@@ -49,11 +49,11 @@ cdef enum:
     PORTION = 1 << 26       # multiplications of a Linear between two looks at signals: some 10 ms
 
 
-# What made a scalar node.  The order of the first four is used: code <= WIDE has no scalar operands.
+# What made a scalar node.  The order of the first four is used: code <= ARRAY_OP has no scalar operands.
 cdef enum Code:
     LEAF                    # made by the user
     CONST                   # a number in an expression: a leaf that the user never named
-    WIDE                    # one of the run of a wide instruction
+    ARRAY_OP                    # one of the run of an array operation
     ADD                     # from here on: rows of the operation table, ADD is the first
     SUB
     MUL
@@ -115,24 +115,24 @@ cdef enum Code:
     N_CODES
 
 
-# What a wide instruction does; 0 is a free slot.
-cdef enum WideCode:
-    W_FREE
-    W_LEAF                  # an array made by the user, or a result under no_grad
-    W_AFFINE                # out = z + x @ y: x inputs, y weights (in, out), z bias
-    W_MAP1                  # one unary row of the operation table for every element
-    W_MAP2                  # one binary row; an operand of one element goes with every element of the other
-    W_SUM                   # ((0.0 + x[0]) + x[1]) + ...
-    W_DOT                   # ((0.0 + x[0] * y[0]) + x[1] * y[1]) + ...
-    W_LOGSUMEXP             # log(sum(exp(x)))
-    W_SOFTMAX               # exp(x) / sum(exp(x))
-    W_SQUARED               # squared_loss(x, y): half the sum of the squared differences
-    W_MSE                   # mse_loss(x, y): their mean
-    W_XENT                  # cross_entropy(x, labels)
-    W_CUSTOM                # the user's own operation: parents x, its step a Python callable (Pin.step)
-    W_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
-    W_SELECT                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
-    W_BEST                  # there: max, min, argmax, argmin of x, by `code` (BestCode); labels[0]: which element it is
+# What an array operation does; 0 is a free slot.
+cdef enum ArrayCode:
+    A_FREE
+    A_LEAF                  # an array made by the user, or a result under no_grad
+    A_AFFINE                # out = z + x @ y: x inputs, y weights (in, out), z bias
+    A_MAP1                  # one unary row of the operation table for every element
+    A_MAP2                  # one binary row; an operand of one element goes with every element of the other
+    A_SUM                   # ((0.0 + x[0]) + x[1]) + ...
+    A_DOT                   # ((0.0 + x[0] * y[0]) + x[1] * y[1]) + ...
+    A_LOGSUMEXP             # log(sum(exp(x)))
+    A_SOFTMAX               # exp(x) / sum(exp(x))
+    A_SQUARED               # squared_loss(x, y): half the sum of the squared differences
+    A_MSE                   # mse_loss(x, y): their mean
+    A_CROSS_ENTROPY                  # cross_entropy(x, labels)
+    A_CUSTOM                # the user's own operation: parents x, its step a Python callable (Attributes.step)
+    A_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
+    A_WHERE                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
+    A_BEST                  # there: max, min, argmax, argmin of x, by `code` (BestCode); labels[0]: which element it is
 
 
 cdef enum BestCode:
@@ -152,10 +152,10 @@ cdef enum OperandKind:
 
 ctypedef struct Record:     # 12 bytes a node
     unsigned char op        # Code
-    int a                   # scalar: first operand (node; 0 is nobody); wide: slot of the instruction; leaf: when its
-    #                         value was last written, a number of T.writes, 0: never
-    int b                   # scalar: second operand (node; 0 is nobody); wide: offset in the run; leaf: the sweep
-    #                         that reached it last, so that it needs neither a mark nor a visit
+    int a                   # scalar: first operand (node; 0: none); array operation: its slot; leaf: when its
+    #                         value was last written, a number of tape.writes, 0: never
+    int b                   # scalar: second operand (node; 0: none); array operation: offset in its run; leaf: the
+    #                         sweep that reached it last, so that it needs neither a mark nor a visit
 
 
 ctypedef struct Operand:
@@ -167,28 +167,28 @@ ctypedef struct Operand:
     int *row                # SPARSE: where each row begins in index and value, and the end; owned
 
 
-ctypedef struct Wide:
-    int op                  # WideCode
+ctypedef struct ArrayOp:
+    int op                  # ArrayCode
     int slot                # its own place in the table
-    int code                # W_MAP1, W_MAP2: Code
+    int code                # A_MAP1, A_MAP2: Code
     int start               # first node of its run
     int count               # nodes in its run
     int handles             # live Tensors of its nodes  }  with either it stays
     int arrays              # live TensorArrays of it    }
-    int rows                # W_LEAF, W_AFFINE, W_XENT, W_SQUARED, W_MSE: rows ...
+    int rows                # A_LEAF, A_AFFINE, A_CROSS_ENTROPY, A_SQUARED, A_MSE: rows ...
     int cols                # ... and columns of the run, of the outputs, of the logits
-    int inner               # W_AFFINE: inputs of one sample
+    int inner               # A_AFFINE: inputs of one sample
     Operand x
     Operand y
     Operand z
-    int *labels             # W_XENT: one a row; W_GATHER, W_BEST: the index; W_SELECT: the outcome; owned
-    int argument            # W_XENT, W_GATHER: the whole number of a program that it depends on + 1; 0: none, of a
+    int *labels             # A_CROSS_ENTROPY: one a row; A_GATHER, A_BEST: the index; A_WHERE: the outcome; owned
+    int argument  # A_CROSS_ENTROPY, A_GATHER: the whole number of a program that it depends on + 1; 0: none, of a
     #                         gather the number y, which the program computes
-    int pin                 # W_CUSTOM: its Pin + 1; 0: none
+    int entry                 # A_CUSTOM: its Attributes + 1; 0: none
     double *saved           # of the forward step, as scalar code has it in its nodes; x.count of them; owned.
-    #                         W_SQUARED, W_MSE: the differences; W_XENT, W_LOGSUMEXP, W_SOFTMAX: the softmax
+    #                         A_SQUARED, A_MSE: the differences; A_CROSS_ENTROPY, A_LOGSUMEXP, A_SOFTMAX: the softmax
     size_t bytes            # owned by it outside the columns
-    int written             # when a value of its run was last written, a number of T.writes, 0: never
+    int written             # when a value of its run was last written, a number of tape.writes, 0: never
     # collection
     bint alive              # reached by the mark phase; false outside a collection
     int new_start           # where it will lie
@@ -197,8 +197,8 @@ ctypedef struct Wide:
     bint listed             # in the list of instructions to tidy up after this backward
     int partial             # elements reached one by one
     int next_listed         # that list: the next slot, -1 at the end
-    int done                # W_AFFINE: rows whose step is done, while the sweep stands in it; else 0
-    # W_LEAF only: gradients.  A row that is not touched has gradient exactly 0.0 in memory.
+    int done                # A_AFFINE: rows whose step is done, while the sweep stands in it; else 0
+    # A_LEAF only: gradients.  A row that is not touched has gradient exactly 0.0 in memory.
     unsigned char *touched  # one byte a row; owned
     int *touched_rows       # the touched ones in the order of touching; owned
     int n_touched
@@ -213,16 +213,16 @@ ctypedef struct Write:      # a moment at which `.data` was assigned to
     int at                  # how long the tape was: nodes from here on are younger
 
 
-ctypedef struct Pin:        # attributes that a user set on a node
+ctypedef struct Attributes:        # attributes that a user set on a node
     void *tensor            # its Tensor (owned): alive as long as the node is
     void *attributes        # dict (owned)
     void *gradient          # Tensor (owned): the gradient as backward(create_graph=True) recorded it, or NULL
-    void *step              # the `_backward` that the user gave a W_CUSTOM node (owned), or NULL
-    int written             # of a scalar node that is no leaf: as Wide.written
+    void *step              # the `_backward` that the user gave a A_CUSTOM node (owned), or NULL
+    int written             # of a scalar node that is no leaf: as ArrayOp.written
 
 
 ctypedef struct Tape:
-    # columns, indexed by node; node 0 is nobody (value NaN), so that every operand index is valid
+    # columns, indexed by node; node 0 is no node (value NaN), so that every operand index is valid
     double *value
     double *grad            # zero from `fresh` on
     void **handle           # the one live Tensor of a node, not owned, or NULL; zero from `fresh` on
@@ -239,58 +239,58 @@ ctypedef struct Tape:
     # collection
     Py_ssize_t promoted     # nodes that left the nursery since the last full collection
     Py_ssize_t old_alive    # scalar and computed nodes that it left in the old part
-    size_t young_bytes      # owned by wide instructions made since the last collection
+    size_t young_bytes      # owned by array operations made since the last collection
     size_t old_bytes        # owned by those that have left the nursery since the last full collection
     size_t old_bytes_alive  # owned by those that the last full collection left
-    int locked              # > 0: no collection (somebody holds indices while Python may run)
+    int locked              # > 0: no collection (indices are held while Python may run)
     int *scratch            # new places of scalar nodes during a collection
     Py_ssize_t scratch_size
     long long collections   # counters, for tests and `tape_info`
     long long full_collections
     # values that were written: see "a value changed in between"
-    Py_ssize_t written      # T.writes[n_writes - 1].at, or 0: what is younger was computed after every write
+    Py_ssize_t written      # tape.writes[n_writes - 1].at, or 0: what is younger was computed after every write
     int moment              # number of the last write
     Write *writes
     int n_writes
     int write_room
-    # wide instructions
-    Wide **wide             # by slot; the structs never move
+    # array operations
+    ArrayOp **array_ops     # by slot; the structs never move
     int *free_slots
-    int n_wide              # slots in use or free
+    int n_array_ops         # slots in use or free
     int n_free
-    int wide_capacity
+    int array_op_capacity
     double *work            # scratch memory of the kernels, see `reserve_work`
     int *work_int
     size_t work_size
     size_t work_int_size
     # attributes
-    Pin *pins               # by Tensor.pin - 1
-    int *free_pins
-    int *young_pins         # of nodes in the nursery
-    void **hidden           # during a collection: handles that are no roots
-    int n_hidden
-    int hidden_capacity
-    int n_steps             # pins with a step
-    int *grave              # pins of dead nodes, to release when the tape is consistent
-    int n_pins
-    int n_free_pins
-    int n_young_pins
-    int n_grave
-    int pin_capacity
-    int n_recorded          # pins with a gradient
+    Attributes *attributes  # by Tensor.entry - 1
+    int *free_attributes
+    int *young_attributes   # of nodes in the nursery
+    void **weak_roots       # during a collection: handles that are no roots
+    int n_weak_roots
+    int weak_root_capacity
+    int n_steps             # attributes with a step
+    int *pending            # attributes of dead nodes, to release when the tape is consistent
+    int n_attributes
+    int n_free_attributes
+    int n_young_attributes
+    int n_pending
+    int attributes_capacity
+    int n_recorded          # attributes with a gradient
     # backward
     bint sweeping           # in a backward
     bint accumulate         # the gradients of leaves are kept
     int number              # of this sweep, from 1
     unsigned long owner     # thread that is in it
     int first_listed        # instructions to tidy up: a slot, -1 is none
-    int custom              # W_CUSTOM node whose step is to be called next; 0: none
+    int custom              # A_CUSTOM node whose step is to be called next; 0: none
     int at                  # where the sweep stands while Python may run; 0 when it is done
     # modes
-    int quiet               # threads in no_grad
+    int no_grad_threads     # threads in no_grad
     bint stress             # every safepoint collects and moves everything
-    int noting              # open detect_anomaly blocks
-    int *note               # by node: where it was recorded, a number that `locate` gave, 0: before; NULL: not noting
+    int anomaly_blocks      # open detect_anomaly blocks
+    int *source             # by node: where it was recorded, a number that `locate` gave, 0: before; NULL: not noted
     Py_ssize_t max_nodes    # 2**31 - 1, less in a test
     void *tensor_type       # Tensor
     long long requests_left  # of memory, before one is refused, for a test; -1: none is

@@ -11,7 +11,7 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from fastscalar._core cimport T, ThreadEnd, ThreadState, lenient_threads, programs, states, stop_noting, tracing
+from fastscalar._core cimport tape, ThreadEnd, ThreadState, lenient_threads, programs, states, stop_anomaly, tracing
 from fastscalar.engine.memory cimport set_limit
 
 cdef extern from "Python.h":
@@ -56,13 +56,13 @@ cdef inline void forget_thread(ThreadState state) noexcept:
         return
     state.over = True
     states.remove(state)
-    T.quiet -= state.quiet > 0
+    tape.no_grad_threads -= state.no_grad_blocks > 0
     lenient_threads -= state.lenient > 0
     tracing -= <int>len(state.watches)
     programs -= state.recorder is not None
-    T.locked -= state.locked
-    state.quiet = state.suspended = state.lenient = state.locked = 0
-    stop_noting(state, state.noting)
+    tape.locked -= state.locked
+    state.no_grad_blocks = state.suspended = state.lenient = state.locked = 0
+    stop_anomaly(state, state.anomaly_blocks)
     set_limit()
     state.watches = []
     state.recorder = None

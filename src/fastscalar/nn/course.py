@@ -132,9 +132,9 @@ class Before:
             parameters = [p for p in parameters if place_of(p) not in here]
         self.parts.append((parameters, values_of(parameters)))
 
-    def overflowed(self, wide: bool = True) -> float | None:
+    def overflowed(self, float64: bool = True) -> float | None:
         """A number that a step has made NaN, or so large that products of such numbers are infinite; None."""
-        limit = math.sqrt(np.finfo(np.float64 if wide else np.float32).max)
+        limit = math.sqrt(np.finfo(np.float64 if float64 else np.float32).max)
         for parameters, value in self.parts:
             now = values_of(parameters)
             if not now.size or np.abs(now).max() <= limit:

@@ -232,11 +232,11 @@ class CompiledTrainer:
         batch_size: int,
         course: Course,
         threads: int,
-        wide: bool,
+        float64: bool,
         own: bool,
     ) -> None:
         self.program, self.batch_size, self.course = program, batch_size, course
-        self.threads, self.wide = threads, wide
+        self.threads, self.float64 = threads, float64
         self.rows = Rows(data, "fit")
         self.site = program._cache_of(self.rows)
         optimizer = course.optimizer
@@ -294,7 +294,7 @@ class CompiledTrainer:
                 self._keep()
                 self._by_batches(order, watch, 0)
             settle(self.course, self.program)
-            if self.before is not None and (value := self.before.overflowed(self.wide)) is not None:
+            if self.before is not None and (value := self.before.overflowed(self.float64)) is not None:
                 raise self.course.bad_step(value)
         except BaseException:
             if self.before is not None:
@@ -330,7 +330,7 @@ class CompiledTrainer:
         plan = self.plans[version]
         if version not in self.places:
             self.places[version] = state_places(plan.captures, optimizer._distinct) if self.way == "rule" else []
-        replay = version.take(plan, self.batch_size, self.wide, self.threads, self.way)
+        replay = version.take(plan, self.batch_size, self.float64, self.threads, self.way)
         replay.load()
         self.program._bind(replay, self.rows)
         replay.prepare_training(optimizer._ready() if self.way == "rule" else None)
@@ -402,7 +402,7 @@ class CompiledTrainer:
         self._keep()
         self._close(replay)                      # a version is recorded, and rows run eagerly, with what was learned
         with rows_named():
-            _, found, eager = self.program._classify(self.rows, self.threads, batch, self.wide)
+            _, found, eager = self.program._classify(self.rows, self.threads, batch, self.float64)
         self._bind()
         one = found[0][0] if len(found) == 1 and not len(eager) else self.version
         if one is not self.version and self._is_for_all(one) and self._takes(one):
@@ -425,7 +425,7 @@ class CompiledTrainer:
     def _one_batch(self, batch: np.ndarray) -> None:
         with rows_named():
             values = self.program._gradients(
-                self.rows, self.threads, None, False, batch, self.wide, self._zero_grad
+                self.rows, self.threads, None, False, batch, self.float64, self._zero_grad
             )[batch]
         self._check(values, batch)
         step_by_mean(self.course.optimizer, len(batch), self.course)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastscalar._core import _noting
+from fastscalar._core import _detects_anomalies
 from fastscalar._warnings import warn
 from fastscalar.engine._step import distinct_parameters
 from fastscalar.nn.callbacks import Callbacks, StopTraining
@@ -278,7 +278,7 @@ def _trainer(
     elif compile:
         program = Program(eager.sample)
         program.__name__ = type(net).__name__
-    if not compile or _noting():                 # detect_anomaly looks at what the user's own lines do
+    if not compile or _detects_anomalies():                 # detect_anomaly looks at what the user's own lines do
         if isinstance(net, Program):
             return EagerProgramTrainer(program, Rows(data, "fit"), batch_size, course)
         return eager

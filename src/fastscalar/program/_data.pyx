@@ -24,7 +24,7 @@ def trained_elements(list captures, list parameters):
     out = []
     for capture in captures:
         listed = parts.get(storage_of(capture), ())
-        count = 1 if type(capture) is Tensor else T.wide[(<TensorArray>capture).slot].count
+        count = 1 if type(capture) is Tensor else tape.array_ops[(<TensorArray>capture).slot].count
         chosen = np.zeros(count, np.uint8)
         for p in listed:
             if type(p) is TensorArray and is_contiguous(p) and element_count(p) == count:
@@ -44,7 +44,7 @@ def state_places(list captures, list parameters):
         at += 1 if type(p) is Tensor else element_count(p)
     out = []
     for capture in captures:
-        count = 1 if type(capture) is Tensor else T.wide[(<TensorArray>capture).slot].count
+        count = 1 if type(capture) is Tensor else tape.array_ops[(<TensorArray>capture).slot].count
         place = np.full(count, -1, np.int64)
         for at, p in parts.get(storage_of(capture), ()):
             offsets = np.zeros(1, np.int64) if count == 1 else offsets_of(p)

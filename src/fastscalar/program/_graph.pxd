@@ -45,7 +45,7 @@ cdef class Graph:
     cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
     cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)
     cdef public int result
-    cdef public int operations   # scalar operations that the function did, wide ones counted by their scalar work
+    cdef public int operations   # scalar operations that the function did, those of arrays counted by their scalar work
     cdef int *op_
     cdef int *a_
     cdef int *b_

@@ -225,7 +225,7 @@ cdef class Lowering:
         return 0
 
     def report(self):
-        """What was recovered, the wide instructions one by one."""
+        """What was recovered, the array operations one by one."""
         return summary(self.plan.operations, self.counts)
 
 
@@ -253,13 +253,13 @@ cdef void for_each_list(Lowering r) noexcept:
 
 
 def summary(operations, counts):
-    """`counts`: (name, size) of each instruction.  Matrix products, then what is wide, then single operations."""
-    products, wide, single = {}, {}, {}
+    """`counts`: (name, size) of each instruction.  Matrix products, then several numbers at once, then single ones."""
+    products, several, single = {}, {}, {}
     for name, size in counts:
         if name == "matrix product":
             products[size] = products.get(size, 0) + 1
         elif size > 1:
-            wide[f"{name}({size})"] = wide.get(f"{name}({size})", 0) + 1
+            several[f"{name}({size})"] = several.get(f"{name}({size})", 0) + 1
         else:
             single[name] = single.get(name, 0) + 1
     parts = []
@@ -267,7 +267,7 @@ def summary(operations, counts):
         n = sum(products.values())
         sizes = ", ".join(f"{m}x{k}" + (f" {c} times" if c > 1 else "") for (m, k), c in products.items())
         parts.append(f"{n} matrix product{'s' if n > 1 else ''} ({sizes})")
-    parts += [f"{c} {name}" for name, c in wide.items()]
+    parts += [f"{c} {name}" for name, c in several.items()]
     parts += [f"{c} {name}" for name, c in single.items()]
     return f"{operations:,} operations -> " + (", ".join(parts) or "nothing: the result does not depend on any")
 

@@ -246,7 +246,7 @@ cdef class Replay:
         self.since = 0
         for k in range(self.n_segments):
             s = &self.segments[k]
-            source = T.value + first[s.capture] + s.offset
+            source = tape.value + first[s.capture] + s.offset
             if self.float64:
                 memcpy(<double *>self.uniform + s.address, source, s.count * sizeof(double))
             else:
@@ -276,12 +276,13 @@ cdef class Replay:
         """By capture, the node of its first element.  Only a collection moves them."""
         cdef long long[::1] view
         cdef Py_ssize_t k
-        if self.nodes is None or self.nodes_of != T.collections + T.full_collections:
+        if self.nodes is None or self.nodes_of != tape.collections + tape.full_collections:
             self.nodes = np.empty(max(1, len(self.plan.captures)), np.int64)
-            self.nodes_of = T.collections + T.full_collections
+            self.nodes_of = tape.collections + tape.full_collections
             view = self.nodes
             for k, handle in enumerate(self.plan.captures):
-                view[k] = (<Tensor>handle).index if type(handle) is Tensor else T.wide[(<TensorArray>handle).slot].start
+                view[k] = (<Tensor>handle).index if type(handle) is Tensor else tape.array_ops[(
+                        <TensorArray>handle).slot].start
         return self.nodes
 
     cdef void put(self, int address, double value) noexcept nogil:
@@ -304,7 +305,7 @@ cdef class Replay:
         cdef unsigned char[::1] trained = self.plan.trained
         for k in range(self.n_segments):
             s = &self.segments[k]
-            target = T.value + first[s.capture] + s.offset
+            target = tape.value + first[s.capture] + s.offset
             wrote(<int>first[s.capture])         # a leaf, or an array of them: runs no Python
             for i in range(s.count):
                 if trained[s.address + i]:
@@ -317,13 +318,13 @@ cdef class Replay:
         cdef Segment *s
         cdef int node, last = -1
         cdef double g
-        cdef Wide *q
+        cdef ArrayOp *q
         cdef long long[::1] first = self.first_nodes()
         cdef unsigned char[::1] trained = self.plan.trained
         for k in range(self.n_segments):
             s = &self.segments[k]
             node = <int>first[s.capture]
-            q = T.wide[T.record[node].a] if T.record[node].op == WIDE else NULL
+            q = tape.array_ops[tape.record[node].a] if tape.record[node].op == ARRAY_OP else NULL
             if q != NULL and s.capture != last and trained[s.address]:
                 last = s.capture
                 materialise(q)
@@ -335,10 +336,10 @@ cdef class Replay:
                 node = <int>first[s.capture] + s.offset + <int>i
                 g = 0.0 if zero else self.get(self.uniform_adjoint, s.address + <int>i)
                 if accumulate:
-                    g += T.grad[node]
-                if g != T.grad[node] or g != g:
+                    g += tape.grad[node]
+                if g != tape.grad[node] or g != g:
                     write_gradient(node)
-                    T.grad[node] = g
+                    tape.grad[node] = g
 
     cdef bint whole_capture(self, Py_ssize_t k, int count) noexcept:
         """Whether all elements of a captured array are read, from segment k on."""
@@ -626,12 +627,12 @@ cdef class Replay:
 
 def kernel_set():
     """The name of the kernel set in use, as bytes."""
-    return K.name
+    return kernels.name
 
 
 cdef const fs_batch *batch_kernels(bint float64) noexcept:
     """The kernel set in use."""
-    return fs_batch_select(K.name, float64)
+    return fs_batch_select(kernels.name, float64)
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -795,14 +796,14 @@ cdef void rule_step(Replay r, int n, double rate, real tag) noexcept nogil:
     if isfinite(r.clip_norm):
         for k in range(r.n_steps):
             at = r.steps[2 * k]
-            squares += (K.squares_double(UA + at, r.steps[2 * k + 1]) if real is double else
-                        K.squares_float(UA + at, r.steps[2 * k + 1]))
+            squares += (kernels.squares_double(UA + at, r.steps[2 * k + 1]) if real is double else
+                        kernels.squares_float(UA + at, r.steps[2 * k + 1]))
         shorten(&r.rule, r.clip_norm, squares)
     for k in range(r.n_steps):
         at = r.steps[2 * k]
         first = <real *>r.first_kept + at if r.first_kept != NULL else NULL
         second = <real *>r.second_kept + at if r.second_kept != NULL else NULL
         if real is double:
-            K.rule_double(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])
+            kernels.rule_double(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])
         else:
-            K.rule_float(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])
+            kernels.rule_float(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])

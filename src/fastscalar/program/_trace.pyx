@@ -99,7 +99,7 @@ cdef class Recording(Recorder):
 
     def begin(self):
         """The inputs are there; leaves that are made from now on are constants."""
-        self.first = <int>T.n
+        self.first = <int>tape.n
 
     def __exit__(self, *exc):
         if not self.closed:
@@ -111,8 +111,8 @@ cdef class Recording(Recorder):
 
     cdef object compare(self, int op, Tensor left, Tensor right, double number):
         cdef TracedBool traced
-        cdef double y = number if right is None else T.value[right.index]
-        cdef bint outcome = compare_numbers(op, T.value[left.index], y)
+        cdef double y = number if right is None else tape.value[right.index]
+        cdef bint outcome = compare_numbers(op, tape.value[left.index], y)
         traced = TracedBool.__new__(TracedBool)
         traced.recording, traced.op, traced.outcome = self, op, outcome
         traced.left, traced.right, traced.number = left, right, number
@@ -126,7 +126,7 @@ cdef class Recording(Recorder):
         return self.add_guard(op, left.index, q, outcome) if q else 0
 
     cdef int number_read(self, int node, str how) except -1:
-        cdef double v = T.value[node]
+        cdef double v = tape.value[node]
         cdef int op = READINGS.get(how, GUARD_SAME)
         if self.closed:
             return 0
@@ -160,7 +160,7 @@ cdef class Recording(Recorder):
         cdef set numbers = {(<Tensor>handle).index for kind, handle in self.inputs if kind == "number"}
         for t in some:
             if t.index < self.first and t.index not in numbers and (
-                    T.record[t.index].op != WIDE or T.record[t.index].a not in arrays):
+                    tape.record[t.index].op != ARRAY_OP or tape.record[t.index].a not in arrays):
                 return False
         return True
 
@@ -178,35 +178,35 @@ cdef class Recording(Recorder):
         cdef int i
         cdef list seen = []
         cdef bint found = False
-        cdef Wide *q
+        cdef ArrayOp *q
         cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
         start_look()
         try:
             mark_computed(node)
-            i = previous(<int>T.n)
+            i = previous(<int>tape.n)
             while i > 0 and not found:
-                T.at = i                         # what is still marked is cleared from here on
-                T.mark[i] = 0
+                tape.at = i                         # what is still marked is cleared from here on
+                tape.mark[i] = 0
                 seen.append(i)
-                q = T.wide[T.record[i].a] if T.record[i].op == WIDE else NULL
+                q = tape.array_ops[tape.record[i].a] if tape.record[i].op == ARRAY_OP else NULL
                 if i in self.without or self.is_stopped(i):
                     pass
-                elif T.record[i].op > WIDE:
-                    mark_computed(T.record[i].a)
-                    mark_computed(T.record[i].b)
-                elif q != NULL and q.op == W_BEST and q.code > BEST_MIN:
+                elif tape.record[i].op > ARRAY_OP:
+                    mark_computed(tape.record[i].a)
+                    mark_computed(tape.record[i].b)
+                elif q != NULL and q.op == A_BEST and q.code > BEST_MIN:
                     pass                         # a place
-                elif q != NULL and q.op == W_SELECT:
+                elif q != NULL and q.op == A_WHERE:
                     mark_computed(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
-                elif q != NULL and q.op == W_BEST:
+                elif q != NULL and q.op == A_BEST:
                     mark_computed(node_of(&q.x, q.labels[0]))
-                elif q != NULL and q.op != W_LEAF:
+                elif q != NULL and q.op != A_LEAF:
                     mark_operand(&q.x)
-                    if q.op != W_GATHER:         # y is an index
+                    if q.op != A_GATHER:         # y is an index
                         mark_operand(&q.y)
                     mark_operand(&q.z)
                 else:
-                    found = i < self.first and T.record[i].op != CONST and i not in whole
+                    found = i < self.first and tape.record[i].op != CONST and i not in whole
                 i = previous(i)
         finally:
             end_sweep()
@@ -242,14 +242,14 @@ cdef class Recording(Recorder):
 
     cdef int stop_gradients(self) except -1:
         if self.depth == 0:
-            self.stopped.append([T.n, T.n])
+            self.stopped.append([tape.n, tape.n])
         self.depth += 1
         return 0
 
     cdef int resume_gradients(self) except -1:
         self.depth -= 1
         if self.depth == 0:
-            self.stopped[len(self.stopped) - 1][1] = T.n
+            self.stopped[len(self.stopped) - 1][1] = tape.n
         return 0
 
     # --- decisions ---
@@ -322,21 +322,21 @@ cdef double truncated(int op, double v):
 
 cdef void mark_computed(int p) noexcept nogil:
     """Mark a node; of an instruction that computes, its last one."""
-    cdef Wide *q
+    cdef ArrayOp *q
     if p <= 0:
         return
-    if T.record[p].op == WIDE:
-        q = T.wide[T.record[p].a]
-        if q.op != W_LEAF:
+    if tape.record[p].op == ARRAY_OP:
+        q = tape.array_ops[tape.record[p].a]
+        if q.op != A_LEAF:
             p = q.start + q.count - 1
-    if not T.mark[p]:
+    if not tape.mark[p]:
         mark_node(p)
 
 
 cdef void mark_operand(Operand *o) noexcept nogil:
     cdef int k
     if o.kind == RUN:
-        if T.record[o.start].op == WIDE and T.wide[T.record[o.start].a].op != W_LEAF:
+        if tape.record[o.start].op == ARRAY_OP and tape.array_ops[tape.record[o.start].a].op != A_LEAF:
             mark_computed(o.start)
             return
         for k in range(o.count):
@@ -346,25 +346,25 @@ cdef void mark_operand(Operand *o) noexcept nogil:
             mark_computed(o.index[k])
 
 
-cdef Operand *matrix_of(Wide *q) noexcept nogil:
+cdef Operand *matrix_of(ArrayOp *q) noexcept nogil:
     """The operand of an instruction that is a matrix, of `columns_of` columns, to it; else NULL."""
-    if q.op == W_AFFINE and q.x.kind != SPARSE:
+    if q.op == A_AFFINE and q.x.kind != SPARSE:
         return &q.y
-    return &q.x if q.op == W_GATHER else NULL
+    return &q.x if q.op == A_GATHER else NULL
 
 
-cdef int columns_of(Wide *q) noexcept nogil:
-    return q.cols if q.op == W_AFFINE else q.count
+cdef int columns_of(ArrayOp *q) noexcept nogil:
+    return q.cols if q.op == A_AFFINE else q.count
 
 
-cdef bint reads_block(Wide *q, Py_ssize_t first, set inputs, dict blocks) except -1:
+cdef bint reads_block(ArrayOp *q, Py_ssize_t first, set inputs, dict blocks) except -1:
     """Whether its matrix is a captured array of leaves that may be a block: then it is one from now on."""
     cdef Operand *o = matrix_of(q)
-    cdef Wide *leaf
-    if o == NULL or o.kind != RUN or T.record[o.start].op != WIDE:
+    cdef ArrayOp *leaf
+    if o == NULL or o.kind != RUN or tape.record[o.start].op != ARRAY_OP:
         return False
-    leaf = T.wide[T.record[o.start].a]
-    if leaf.op != W_LEAF or leaf.count != o.count or leaf.start >= first or leaf.slot in inputs:
+    leaf = tape.array_ops[tape.record[o.start].a]
+    if leaf.op != A_LEAF or leaf.count != o.count or leaf.start >= first or leaf.slot in inputs:
         return False
     return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
@@ -377,9 +377,9 @@ cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) ex
     These are millions of leaves, but one node of the graph."""
     cdef int i
     cdef Py_ssize_t k
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef Operand *matrix
-    cdef Wide *last = NULL                       # the instruction that the node before was of
+    cdef ArrayOp *last = NULL                       # the instruction that the node before was of
     cdef Py_ssize_t first = recording.first
     cdef dict copies = recording.copies
     cdef bint any_copies = len(copies) > 0
@@ -395,37 +395,37 @@ cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) ex
     for k in range(recording.n):
         mark_computed(recording.table[k].left)
         mark_computed(recording.table[k].right)
-    for k in range(first, T.n):                  # an error that nobody asked for is an error too
-        if T.record[k].op > WIDE:
-            if not never_raises(T.record[k].op):
+    for k in range(first, tape.n):                  # an error that nobody asked for is an error too
+        if tape.record[k].op > ARRAY_OP:
+            if not never_raises(tape.record[k].op):
                 mark_computed(<int>k)
-        elif T.record[k].op == WIDE and (               # an index or a label: out of range?
-                T.wide[T.record[k].a].argument or T.wide[T.record[k].a].op == W_GATHER):
+        elif tape.record[k].op == ARRAY_OP and (               # an index or a label: out of range?
+                tape.array_ops[tape.record[k].a].argument or tape.array_ops[tape.record[k].a].op == A_GATHER):
             mark_computed(<int>k)
-    i = previous(<int>T.n)
+    i = previous(<int>tape.n)
     while i > 0:
-        T.at = i
-        if T.record[i].op == WIDE and T.wide[T.record[i].a] != last:
-            last = T.wide[T.record[i].a]
-            if last.op == W_LEAF and blocks.pop(last.start, None):       # somebody reads single elements of it
+        tape.at = i
+        if tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a] != last:
+            last = tape.array_ops[tape.record[i].a]
+            if last.op == A_LEAF and blocks.pop(last.start, None):       # somebody reads single elements of it
                 for k in range(last.start + last.count - 1, i, -1):
                     push(m, <int>k)
                 for k in range(last.start, i):
                     mark_computed(<int>k)
         push(m, i)
-        T.mark[i] = 0
-        if T.record[i].op > WIDE:
-            mark_computed(T.record[i].a)
-            if row(T.record[i].op).arity == 2:
-                mark_computed(T.record[i].b)
-        elif T.record[i].op == WIDE:
-            q = T.wide[T.record[i].a]
-            if q.op == W_CUSTOM:
+        tape.mark[i] = 0
+        if tape.record[i].op > ARRAY_OP:
+            mark_computed(tape.record[i].a)
+            if row(tape.record[i].op).arity == 2:
+                mark_computed(tape.record[i].b)
+        elif tape.record[i].op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
+            if q.op == A_CUSTOM:
                 raise NotReplayable(f"the user's own operation {name_of(i) or 'Tensor(value, parents)'!r}")
             matrix = matrix_of(q) if reads_block(q, first, inputs, blocks) else NULL
             if matrix == &q.x:
                 pass
-            elif q.op != W_GATHER or q.x.kind != RUN:
+            elif q.op != A_GATHER or q.x.kind != RUN:
                 mark_operand(&q.x)
             elif (q.x.start, q.x.count) not in seen:
                 seen.add((q.x.start, q.x.count))
@@ -436,7 +436,7 @@ cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) ex
         elif any_copies and i in copies:
             mark_computed(copies[i])
         i = previous(i)
-    T.at = 0
+    tape.at = 0
     return 0
 
 
@@ -444,7 +444,7 @@ def leaves_before(Tensor marker not None, Tensor result not None):
     """The leaves that a result was computed from and that are older than `marker`: Tensors, and arrays as TensorArrays
     of one dimension."""
     cdef int i, first, slot = -1
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef list nodes = []
     bound(result)
     lock_nodes()                               # handles are made when the sweep has ended
@@ -453,26 +453,28 @@ def leaves_before(Tensor marker not None, Tensor result not None):
         start_sweep()
         try:
             mark_computed(result.index)
-            i = previous(<int>T.n)
+            i = previous(<int>tape.n)
             while i > 0:
-                T.at = i
-                T.mark[i] = 0
-                if T.record[i].op > WIDE:
-                    mark_computed(T.record[i].a)
-                    mark_computed(T.record[i].b)
-                elif T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
-                    q = T.wide[T.record[i].a]
+                tape.at = i
+                tape.mark[i] = 0
+                if tape.record[i].op > ARRAY_OP:
+                    mark_computed(tape.record[i].a)
+                    mark_computed(tape.record[i].b)
+                elif tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op != A_LEAF:
+                    q = tape.array_ops[tape.record[i].a]
                     mark_operand(&q.x)
                     mark_operand(&q.y)
                     mark_operand(&q.z)
-                elif i < first and T.record[i].op != CONST and (T.record[i].op != WIDE or T.record[i].a != slot):
-                    slot = T.record[i].a if T.record[i].op == WIDE else -1
+                elif i < first and tape.record[i].op != CONST and (tape.record[i].op != ARRAY_OP or tape.record[
+                        i].a != slot):
+                    slot = tape.record[i].a if tape.record[i].op == ARRAY_OP else -1
                     nodes.append(i)
                 i = previous(i)
-            T.at = 0
+            tape.at = 0
         finally:
             end_sweep()
-        return [array_of(T.wide[T.record[i].a]) if T.record[i].op == WIDE else handle_of(i) for i in nodes]
+        return [array_of(tape.array_ops[tape.record[i].a]) if tape.record[i].op == ARRAY_OP else handle_of(
+                i) for i in nodes]
     finally:
         unlock_nodes()
 
@@ -506,9 +508,9 @@ def extract(Recording recording not None, Tensor result not None):
             list_nodes_of(&m, result.index, recording, g.blocks)
         finally:
             end_sweep()
-        number = <int *>allocate_zeroed(T.n, sizeof(int))      # by node of the tape: node of the graph + 1
+        number = <int *>allocate_zeroed(tape.n, sizeof(int))      # by node of the tape: node of the graph + 1
         if number == NULL:
-            out_of_memory("a program", T.n)
+            out_of_memory("a program", tape.n)
         copy_nodes(g, &m, number, recording)
         g.result = number[result.index] - 1
         g.guards, g.codes = recording.guards(), recording.codes
@@ -529,21 +531,21 @@ def extract(Recording recording not None, Tensor result not None):
 
 
 cdef int count_operations(Py_ssize_t i) except -1:
-    """What has been done since node i, wide instructions by their scalar work."""
+    """What has been done since node i, array operations by their scalar work."""
     cdef long long total = 0
-    cdef Wide *q
-    while i < T.n:
-        if T.record[i].op != WIDE:
-            total += T.record[i].op > WIDE
+    cdef ArrayOp *q
+    while i < tape.n:
+        if tape.record[i].op != ARRAY_OP:
+            total += tape.record[i].op > ARRAY_OP
             i += 1
             continue
-        q = T.wide[T.record[i].a]
-        if q.op == W_AFFINE:
+        q = tape.array_ops[tape.record[i].a]
+        if q.op == A_AFFINE:
             total += 2 * <long long>q.count * q.inner
-        elif q.op == W_MAP1 or q.op == W_MAP2 or q.op == W_SELECT:
+        elif q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_WHERE:
             total += q.count
-        elif q.op != W_LEAF and q.op != W_GATHER:
-            total += 3 * q.x.count if q.op != W_SUM and q.op != W_BEST else q.x.count
+        elif q.op != A_LEAF and q.op != A_GATHER:
+            total += 3 * q.x.count if q.op != A_SUM and q.op != A_BEST else q.x.count
         i += q.count
     return <int>min(total, <long long>0x7fffffff)
 
@@ -551,14 +553,14 @@ cdef int count_operations(Py_ssize_t i) except -1:
 cdef bint is_chosen(int i) noexcept nogil:
     """A `where`, an index and a maximum are no operations for the function itself: they give it one of their
     operands."""
-    return T.record[i].op == WIDE and T.wide[T.record[i].a].op in (W_SELECT, W_GATHER, W_BEST)
+    return tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op in (A_WHERE, A_GATHER, A_BEST)
 
 
 cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) except -1:
     """Close the graph; nothing that was made in a block of no_grad passes a gradient on."""
     cdef Py_ssize_t k, j
     cdef int i, first, stop
-    cdef Wide *q
+    cdef ArrayOp *q
     cdef unsigned char[::1] stopped
     g.close()
     stopped = g.stopped
@@ -567,8 +569,8 @@ cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) ex
             i = m.at[k]
             if first <= i < stop and not is_chosen(i):
                 stopped[number[i] - 1] = 1
-                if T.record[i].op == WIDE and T.wide[T.record[i].a].op != W_LEAF:
-                    q = T.wide[T.record[i].a]
+                if tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op != A_LEAF:
+                    q = tape.array_ops[tape.record[i].a]
                     for j in range(q.start, q.start + q.count):
                         stopped[number[j] - 1] = 1
     return 0
@@ -578,8 +580,8 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
     cdef Py_ssize_t k
     cdef int i, op, b, leaf_op = 0, leaf_of = 0
     cdef Py_ssize_t at = 0
-    cdef Wide *q
-    cdef Wide *leaf = NULL                       # the array that the last leaf was of: leaf_op and leaf_of are its
+    cdef ArrayOp *q
+    cdef ArrayOp *leaf = NULL                       # the array that the last leaf was of: leaf_op and leaf_of are its
     cdef dict arrays = {}
     cdef dict copies = recording.copies
     cdef bint any_copies = len(copies) > 0
@@ -593,20 +595,20 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
     g.grow(m.n + 1)                              # only what stands for several operations needs more
     for k in range(m.n - 1, -1, -1):
         i = m.at[k]
-        op = T.record[i].op
+        op = tape.record[i].op
         while at < len(blocks) and <int>blocks[at] < i:
-            q = T.wide[T.record[<int>blocks[at]].a]
+            q = tape.array_ops[tape.record[<int>blocks[at]].a]
             g.blocks[q.start] = g.add(G_BLOCK, <int>len(g.captures), q.count // <int>g.blocks[q.start], 0.0, False)
             g.captures.append(array_of(q))
             at += 1
-        if op > WIDE:
-            b = number[T.record[i].b] - 1 if row(op).arity == 2 else -1
-            number[i] = 1 + g.add(op, number[T.record[i].a] - 1, b, T.value[i],
-                                  g.per_row_[number[T.record[i].a] - 1] or (b >= 0 and g.per_row_[b]))
-        elif op == WIDE:
-            q = T.wide[T.record[i].a]
-            if q.op != W_LEAF:
-                copy_wide(g, q, number)
+        if op > ARRAY_OP:
+            b = number[tape.record[i].b] - 1 if row(op).arity == 2 else -1
+            number[i] = 1 + g.add(op, number[tape.record[i].a] - 1, b, tape.value[i],
+                                  g.per_row_[number[tape.record[i].a] - 1] or (b >= 0 and g.per_row_[b]))
+        elif op == ARRAY_OP:
+            q = tape.array_ops[tape.record[i].a]
+            if q.op != A_LEAF:
+                copy_array_op(g, q, number)
                 continue
             if q != leaf:                        # its nodes lie, and come, one after the other
                 leaf = q
@@ -618,20 +620,20 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
                     leaf_op, leaf_of = G_PARAMETER, <int>len(g.captures)
                     g.captures.append(array_of(q))
             if leaf_op == G_CONSTANT:
-                number[i] = 1 + g.constant(T.value[i])
+                number[i] = 1 + g.constant(tape.value[i])
             else:
-                number[i] = 1 + g.add(leaf_op, leaf_of, i - q.start, T.value[i], leaf_op == G_INPUT)
+                number[i] = 1 + g.add(leaf_op, leaf_of, i - q.start, tape.value[i], leaf_op == G_INPUT)
         elif op == CONST:
-            number[i] = 1 + g.constant(T.value[i])
+            number[i] = 1 + g.constant(tape.value[i])
         elif any_copies and i in copies:
             b = number[<int>copies[i]] - 1
-            number[i] = 1 + g.add(G_COPY, b, -1, T.value[i], g.per_row_[b])
+            number[i] = 1 + g.add(G_COPY, b, -1, tape.value[i], g.per_row_[b])
         elif number[i] < 0:
-            number[i] = 1 + g.add(G_INPUT, -1 - number[i], 0, T.value[i], True)
+            number[i] = 1 + g.add(G_INPUT, -1 - number[i], 0, tape.value[i], True)
         elif i >= first:
-            number[i] = 1 + g.constant(T.value[i])
+            number[i] = 1 + g.constant(tape.value[i])
         else:
-            number[i] = 1 + g.add(G_PARAMETER, len(g.captures), 0, T.value[i], False)
+            number[i] = 1 + g.add(G_PARAMETER, len(g.captures), 0, tape.value[i], False)
             g.captures.append(handle_of(i))
     return 0
 
@@ -672,58 +674,58 @@ cdef bint any_per_row(Graph g, nodes) except -1:
     return False
 
 
-cdef int copy_wide(Graph g, Wide *q, int *number) except -1:
+cdef int copy_array_op(Graph g, ArrayOp *q, int *number) except -1:
     """An instruction: one or more items, or the scalar operations that it stands for."""
     cdef Py_ssize_t k
     cdef int item, x, y, code = q.code | IEEE
-    if q.op == W_AFFINE:
+    if q.op == A_AFFINE:
         copy_affine(g, q, number)
-    elif q.op == W_MAP1 or q.op == W_MAP2:
+    elif q.op == A_MAP1 or q.op == A_MAP2:
         for k in range(q.count):
             x = operand_node(g, &q.x, k if q.x.count > 1 else 0, number)
-            y = -1 if q.op == W_MAP1 else operand_node(g, &q.y, k if q.y.count > 1 else 0, number)
+            y = -1 if q.op == A_MAP1 else operand_node(g, &q.y, k if q.y.count > 1 else 0, number)
             number[q.start + k] = 1 + g.add(
-                code, x, y, T.value[q.start + k], g.per_row_[x] or (y >= 0 and g.per_row_[y]))
-    elif q.op == W_SUM or q.op == W_DOT:
+                code, x, y, tape.value[q.start + k], g.per_row_[x] or (y >= 0 and g.per_row_[y]))
+    elif q.op == A_SUM or q.op == A_DOT:
         item = g.constant(0.0)
         for k in range(q.x.count):
             x = operand_node(g, &q.x, k, number)
-            if q.op == W_DOT:
+            if q.op == A_DOT:
                 x = g.apply(MUL, x, operand_node(g, &q.y, k, number))
             item = g.apply(ADD, item, x)
         number[q.start] = 1 + item
-    elif q.op == W_SQUARED or q.op == W_MSE:
+    elif q.op == A_SQUARED or q.op == A_MSE:
         number[q.start] = 1 + copy_squared(g, q, number)
-    elif q.op == W_XENT:
+    elif q.op == A_CROSS_ENTROPY:
         number[q.start] = 1 + copy_cross_entropy(g, q, number)
-    elif q.op == W_SELECT:
+    elif q.op == A_WHERE:
         number[q.start] = 1 + g.add_where(
             q.code, operand_node(g, &q.x, 0, number), operand_node(g, &q.x, 1, number),
-            operand_node(g, &q.x, 2, number), operand_node(g, &q.x, 3, number), T.value[q.start])
+            operand_node(g, &q.x, 2, number), operand_node(g, &q.x, 3, number), tape.value[q.start])
     else:
         item = <int>len(g.entries)
-        operands = table_nodes(g, &q.x, number) if q.op == W_GATHER else operand_nodes(g, &q.x, number)
+        operands = table_nodes(g, &q.x, number) if q.op == A_GATHER else operand_nodes(g, &q.x, number)
         g.entries.append(None)
         for k in range(q.count):
-            y = g.output(item, <int>k, T.value[q.start + k])
+            y = g.output(item, <int>k, tape.value[q.start + k])
             number[q.start + k] = 1 + y
         first = number[q.start] - 1
-        if q.op == W_LOGSUMEXP:
+        if q.op == A_LOGSUMEXP:
             g.entries[item] = ("logsumexp", first, 1, operands)
-        elif q.op == W_SOFTMAX:
+        elif q.op == A_SOFTMAX:
             g.entries[item] = ("softmax", first, q.count, operands)
-        elif q.op == W_GATHER:
+        elif q.op == A_GATHER:
             g.entries[item] = ("gather", first, q.count, operands, q.argument - 1)
             if not q.argument:
                 g.entries[item] += (operand_nodes(g, &q.y, number),)
-        elif q.op == W_BEST:
+        elif q.op == A_BEST:
             g.entries[item] = (best_name(q.code), first, 1, operands)
         else:
             raise NotReplayable(f"the operation {name_of(q.start)!r}")
     return 0
 
 
-cdef int copy_squared(Graph g, Wide *q, const int *number) except -1:
+cdef int copy_squared(Graph g, ArrayOp *q, const int *number) except -1:
     cdef Py_ssize_t r, k
     cdef int total = -1, part, d
     for r in range(max(q.rows, 1)):
@@ -733,25 +735,25 @@ cdef int copy_squared(Graph g, Wide *q, const int *number) except -1:
             d = g.apply(MUL, d, d)
             part = d if part < 0 else g.apply(ADD, part, d)
         total = part if total < 0 else g.apply(ADD, total, part)
-    if q.op == W_MSE:
+    if q.op == A_MSE:
         return g.apply(DIV | IEEE, total, g.constant(q.x.count)) if q.x.count > 1 else total
     total = g.apply(MUL, total, g.constant(0.5))
     return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
 
 
-cdef int copy_cross_entropy(Graph g, Wide *q, const int *number) except -1:
+cdef int copy_cross_entropy(Graph g, ArrayOp *q, const int *number) except -1:
     cdef Py_ssize_t r
     cdef int total = -1, item, out
     x = operand_nodes(g, &q.x, number)
     for r in range(max(q.rows, 1)):
         item = <int>len(g.entries)
-        out = g.output(item, 0, 0.0 if q.rows else T.value[q.start])
+        out = g.output(item, 0, 0.0 if q.rows else tape.value[q.start])
         g.entries.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument - 1, q.labels[r]))
         total = out if total < 0 else g.apply(ADD, total, out)
     return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
 
 
-cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
+cdef int copy_affine(Graph g, ArrayOp *q, int *number) except -1:
     """Each row of inputs is an item; weights that depend on the inputs make scalar operations of it."""
     cdef Py_ssize_t r, k, i
     cdef int item, s
@@ -784,5 +786,5 @@ cdef int copy_affine(Graph g, Wide *q, int *number) except -1:
             item = <int>len(g.entries)
             g.entries.append(("affine", <int>g.n, q.cols, x, weights, b))
             for i in range(q.cols):
-                number[q.start + r * q.cols + i] = 1 + g.output(item, <int>i, T.value[q.start + r * q.cols + i])
+                number[q.start + r * q.cols + i] = 1 + g.output(item, <int>i, tape.value[q.start + r * q.cols + i])
     return 0

@@ -398,14 +398,14 @@ cdef inline void loss_backward(Replay r, const Instr *q, int thread, int first_r
         if g[0] == 0:
             continue
         if not isfinite(g[0]):                   # one after the other, as the engine does it
-            i = -1 if q.kind != I_XENT else choice(
+            i = -1 if q.kind != I_CROSS_ENTROPY else choice(
                 r, it.argument, it.label if it.argument < 0 else -2, rows[first_row + l], n)
             for k in range(n):
                 dz[k] += <real>sent(g[0], p[k] - (1.0 if k == i else 0.0))
             continue
         for k in range(n):
             dz[k] += g[0] * p[k]
-        if q.kind == I_XENT:
+        if q.kind == I_CROSS_ENTROPY:
             i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[first_row + l], n)
             if i >= 0:                           # else the row is marked, and its gradient is not used
                 dz[i] -= g[0]

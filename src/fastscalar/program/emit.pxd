@@ -373,7 +373,7 @@ cdef inline int emit_item(Lowering low, int i) except -1:
         elif kind == "softmax":
             q.kind = I_SOFTMAX
         else:
-            q.kind = I_LOGSUMEXP if kind == "logsumexp" else I_XENT
+            q.kind = I_LOGSUMEXP if kind == "logsumexp" else I_CROSS_ENTROPY
             p.saved = low.plan.add_run(<int>len(item.x), 0, False)
             if kind == "cross_entropy":
                 p.argument, p.label = item.argument, item.label

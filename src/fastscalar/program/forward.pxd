@@ -593,7 +593,7 @@ cdef inline void exact_product(Replay r, int thread, const Product *p, double *o
             x = input_of(r, p, first_row + l, j, rows, <double>0.0)
             row[count], value[count] = j, x
             count += x != 0.0                    # NaN counts
-        K.affine(out + <Py_ssize_t>l * m.ld, b, w, m.ld, row, value, count)
+        kernels.affine(out + <Py_ssize_t>l * m.ld, b, w, m.ld, row, value, count)
 
 
 cdef inline void skipping_product(Replay r, const Product *p, real *out, int first_row, int n_rows,
@@ -750,7 +750,7 @@ cdef inline void loss_forward(Replay r, const Instr *q, int thread, int first_ro
         out = <real *>r.slot_value[thread] + <Py_ssize_t>q.out * n_rows
         r.kernels.softmax(rows_of(r, r.run_value, it.saved, first_row, tag), r.plan.body.runs[it.saved].ld, out, z,
                           ld, n, n_rows)
-    if q.kind == I_XENT:
+    if q.kind == I_CROSS_ENTROPY:
         for l in range(n_rows):
             i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[first_row + l], n)
             if i < 0:

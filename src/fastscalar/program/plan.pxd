@@ -37,7 +37,7 @@ cdef enum InstrKind:
     I_NUMBER                # an input that is a number a row -> slot
     I_UNPACK                # columns of a run -> slots
     I_PACK                  # slots, uniform numbers, columns -> a run
-    I_XENT                  # losses and the like: table `items`
+    I_CROSS_ENTROPY                  # losses and the like: table `items`
     I_LOGSUMEXP
     I_SOFTMAX
     I_GATHER
@@ -99,10 +99,10 @@ ctypedef struct Product:
 
 ctypedef struct Item:
     int x                   # run of the operands
-    int saved               # I_XENT, I_LOGSUMEXP: run of the softmax; I_GATHER by a computed index: run of the index;
+    int saved  # I_CROSS_ENTROPY, I_LOGSUMEXP: run of the softmax; I_GATHER by a computed index: run of the index;
     #                         I_BEST: slot of the place, of argmax and argmin that of the number there
     int argument            # input of the label, of the index; -1
-    int label               # if argument is -1: I_XENT: the label, I_GATHER: slot of the index
+    int label               # if argument is -1: I_CROSS_ENTROPY: the label, I_GATHER: slot of the index
     int count               # I_GATHER: columns of one candidate; I_WHERE: comparison; I_BEST: operands
     bint exact              # as of a Product
     int address             # I_GATHER of uniform candidates: of the first; else -1

@@ -256,10 +256,10 @@ cdef inline int new_constant(Lowering low, double v) except -1:
     return i
 
 
-cdef inline void mark_needed(Lowering low, int i, bint pin) noexcept:
+cdef inline void mark_needed(Lowering low, int i, bint keep) noexcept:
     low.live[i] = 1
     low.uses[i] += 1
-    if pin:
+    if keep:
         low.pinned[i] = 1
 
 

@@ -1,4 +1,4 @@
-/* The bodies of the wide kernels, see kernels.h.  FS_SET names the set that this object file holds.
+/* The bodies of the kernels of arrays, see kernels.h.  FS_SET names the set that this object file holds.
  *
  * Output columns are taken 32 at a time and kept in registers while all inputs go by, so `w` is read once and `out`
  * written once.  Tried and lost (784 x 256, 19 % of the inputs not zero, AVX-512): out[] in memory, input by input,

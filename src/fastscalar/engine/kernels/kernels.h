@@ -1,4 +1,4 @@
-/* The wide kernels: arithmetic on plain arrays of doubles.  They know nothing of the tape and of Python.
+/* The kernels of arrays: arithmetic on plain arrays of doubles.  They know nothing of the tape and of Python.
  *
  * One object file for each target (`kernels_*.c` set the compiler's target and include `kernels.c`); the engine takes
  * one table of pointers at import.  Every set gives the same bits: additions happen in the order that is written here,
@@ -30,7 +30,8 @@ typedef struct {
     void (*add)(double *y, const double *x, ptrdiff_t n);                        /* y[i] += x[i] */
     void (*step)(double *w, double lr, const double *g, ptrdiff_t n);            /* w[i] -= lr * g[i] */
     void (*relu)(double *y, const double *x, ptrdiff_t n);                       /* y[i] = x[i] <= 0 ? 0 : x[i] */
-    void (*add_relu_gradient)(double *dx, const double *x, const double *g, ptrdiff_t n); /* dx[i] += g[i] * (x[i] <= 0 ? 0 : 1) */
+    void (*add_relu_gradient)(double *dx, const double *x, const double *g,
+                              ptrdiff_t n); /* dx[i] += g[i] * (x[i] <= 0 ? 0 : 1) */
     /* One step of an optimiser, see rules.h. */
     void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t, ptrdiff_t n);
     void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t, ptrdiff_t n);

@@ -1,4 +1,4 @@
-/* The wide kernels compiled for avx2; the bodies are in kernels.c. */
+/* The kernels of arrays compiled for avx2; the bodies are in kernels.c. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)

@@ -1,4 +1,4 @@
-/* The wide kernels compiled for avx512; the bodies are in kernels.c. */
+/* The kernels of arrays compiled for avx512; the bodies are in kernels.c. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl"))), apply_to = function)

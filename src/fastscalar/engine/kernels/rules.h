@@ -1,6 +1,7 @@
 /* The update rules of the optimisers, element by element on plain arrays, in both types.
  *
- * Compiled with the wide kernels for each target (kernels.c includes the bodies): every set gives the same bits, a step
+ * Compiled with the kernels of arrays for each target (kernels.c includes the bodies): every set gives the same bits, a
+ * step
  * taken eagerly and one taken by a replay are the same code.
  *
  *   g <- gradient * scale, between -limit and limit;  w the parameter, s and t what the optimiser keeps
