@@ -1,5 +1,6 @@
 """`fit` on several processes: the same bits for any number of them, and errors that all of them learn of."""
 
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import fastscalar as fs
 from fastscalar.nn.ranks import RankError, Ranks, Tree, blocks_of, whole_nodes
 from helpers.ranks import Threads
 
+ROOT = pathlib.Path(__file__).parents[2]
 DATA = np.random.default_rng(0)
 X = DATA.normal(size=(150, 6))
 Y = (X[:, 0] + X[:, 1] > 0).astype(int)
@@ -415,3 +417,36 @@ def test_mpi_ends_when_a_rank_does(tmp_path, what):
     if what == "raise":
         assert "ValueError: a bad row" in done.stderr
         assert "rank 1 of 2 on" in done.stderr
+
+
+def test_the_adaptor_of_torch_that_the_page_shows(tmp_path):
+    pytest.importorskip("torch")
+    page = (ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
+    adaptor = page[page.index("class Gloo:") :].split("```")[0]
+    script = f"""
+import sys
+import numpy as np, torch
+import torch.distributed as dist
+import fastscalar as fs
+{adaptor}
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+X = np.random.default_rng(0).normal(size=(150, 6))
+y = (X[:, 0] > 0).astype(int)
+net = fs.MLP(6, [5, 2], seed=rank)
+fs.fit(net, X, y, optimizer=fs.Adam(lr=0.01), epochs=2, batch_size=140, comm=Gloo(), progress=False)
+print("bits", "".join(p.numpy().tobytes().hex() for p in net.parameters()))
+"""
+    (tmp_path / "work.py").write_text(script)
+    work = [
+        subprocess.Popen([sys.executable, tmp_path / "work.py", str(rank), tmp_path / "meeting"], text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=120) for process in work]
+    finally:
+        for process in work:
+            process.kill()
+    assert said[0][0].startswith("bits "), said[0][1]
+    assert said[0][0] == said[1][0]

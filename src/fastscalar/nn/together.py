@@ -155,8 +155,8 @@ def _epochs(
         course.optimizer.lr = ranks.hear(course.optimizer.lr)    # a callback may have set it
         course.begin_epoch()
         start = time.perf_counter()
-        shown = progress and ranks.rank == 0
-        with Watch(number, course.epochs, course.samples, shown, looking.watching) as watch, in_mode(made.net, training=True):
+        watch = Watch(number, course.epochs, course.samples, progress and ranks.rank == 0, looking.watching)
+        with watch, in_mode(made.net, training=True):
             mean = trainer.epoch(order, watch)
         same_net(ranks, course)
 
