@@ -217,7 +217,7 @@ class DistributedTrainer:
         with rows_named():
             if isinstance(alone, CompiledTrainer):
                 found = alone.program._gradients(
-                    alone.rows, alone.threads, None, False, rows, alone.wide, self.course.optimizer.zero_grad
+                    alone.rows, alone.threads, None, False, rows, alone.float64, self.course.optimizer.zero_grad
                 )
                 return np.asarray(found[rows])
             losses, _, _ = alone.program.eager_losses(alone.rows, rows)
