@@ -271,9 +271,19 @@ def test_rows_that_do_not_agree_are_value_errors():
 
 @pytest.mark.parametrize(
     "wrong",
-    [lambda x: None, lambda x: [x[0]], lambda x: x, lambda x: (x[0], x[1]), lambda x: "1.0", lambda x: np.ones(2)],
+    [
+        lambda x: None,
+        lambda x: "1.0",
+        lambda x: True,
+        lambda x: [x[0], "1.0"],
+        lambda x: {"a": x, "b": {1.0}},
+        lambda x: (None, None),
+        lambda x: np.array([1j]),
+        lambda x: np.array([x[0], None]),
+        lambda x: [],
+    ],
 )
-def test_a_result_that_is_not_one_number_is_a_type_error(wrong):
+def test_a_result_that_holds_anything_but_numbers_is_a_type_error(wrong):
     p = fs.compile(wrong)
     for call in (p.map, p.backward, p.value_and_grad):
         with pytest.raises(TypeError):

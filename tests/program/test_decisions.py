@@ -21,7 +21,7 @@ def graph_of(f, *numbers):
         inputs = [fs.Tensor(v) for v in numbers]
         recording.inputs = [("number", x) for x in inputs]
         recording.begin()
-        return extract(recording, f(*inputs))
+        return extract(recording, [f(*inputs)])
 
 
 def lines(graph):

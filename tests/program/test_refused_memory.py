@@ -83,7 +83,7 @@ def test_recording_takes_at_most_100_bytes_an_operation():
         nodes = _core.tape_info()["nodes"] - before
         from fastscalar.program._trace import extract
 
-        graph = extract(recording, result)
+        graph = extract(recording, [result])
     columns = sum(c.nbytes for c in (graph.op, graph.a, graph.b, graph.value, graph.stopped))
     assert graph.operations == 2 * n
     assert (nodes * _core.tape_info()["bytes_per_node"] + columns) / graph.operations < 100

@@ -171,7 +171,7 @@ class EagerProgramTrainer:
             for first, count in _stretches(len(order), self.batch_size):
                 batch = order[first : first + count]
                 with rows_named():
-                    losses, _, _ = self.program.eager_losses(self.rows, batch)
+                    losses = self.program.eager_losses(self.rows, batch)
                 values = [loss.data for loss in losses]      # before the step: one may be a parameter itself
                 for i, value in zip(batch.tolist(), values, strict=True):
                     if not math.isfinite(value):
@@ -243,6 +243,7 @@ class CompiledTrainer:
         if not self.site:
             with rows_named():
                 program._record(self.site, self.rows, 0)
+        program.require_one_number(self.rows)
         self.own = own and _is_ours(optimizer)   # then all that the program reads is trained
         self.known = -1
         self.before: Before | None = None        # of an epoch that touched the net
@@ -426,7 +427,7 @@ class CompiledTrainer:
         with rows_named():
             values = self.program._gradients(
                 self.rows, self.threads, None, False, batch, self.float64, self._zero_grad
-            )[batch]
+            )[batch, 0]
         self._check(values, batch)
         step_by_mean(self.course.optimizer, len(batch), self.course)
         self.losses += float(values.sum())

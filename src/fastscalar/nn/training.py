@@ -277,6 +277,7 @@ def _trainer(
         program = net
     elif compile:
         program = Program(eager.sample)
+        program._is_loss = True
         program.__name__ = type(net).__name__
     if not compile or _detects_anomalies():                 # detect_anomaly looks at what the user's own lines do
         if isinstance(net, Program):

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any
 
@@ -26,7 +26,8 @@ class Graph:
     codes: list[CodeType]
     lists: dict[int, np.ndarray]
     inputs: list[str]
-    result: int
+    results: np.ndarray
+    shared: dict[int, int]
     operations: int
 
 def places_of(graph: Any) -> Iterator[tuple[tuple[CodeType, int] | None, int]]: ...
@@ -38,6 +39,6 @@ def graph_of(
     operands: dict[str, np.ndarray],
     items: list[tuple[Any, ...]],
     guards: np.ndarray,
-    result: int,
+    results: Sequence[int],
 ) -> Graph: ...
 def same_graph(g: Graph, h: Graph) -> bool: ...

@@ -32,7 +32,7 @@ cdef class Graph:
 
     def __cinit__(self):
         self.entries, self.captures, self.inputs, self.codes = [], [], [], []
-        self.tables, self.blocks, self.lists = {}, {}, {}
+        self.tables, self.blocks, self.lists, self.shared = {}, {}, {}, {}
 
     def __dealloc__(self):
         self.release()
@@ -138,19 +138,20 @@ def same_items(Graph g not None, Graph h not None):
     ) and [storage_of(c) for c in g.captures] == [storage_of(c) for c in h.captures]
 
 
-def graph_of(Graph pattern not None, columns, operands, items, guards, int result):
+def graph_of(Graph pattern not None, columns, operands, items, guards, results):
     """A Graph as another one is, with other nodes."""
     cdef Graph g = Graph()
     g.op, g.value, g.stopped = columns["op"], columns["value"], columns["stopped"]
     g.a, g.b = operands["a"], operands["b"]
-    g.entries, g.guards, g.result = items, guards, result
+    g.entries, g.guards, g.results = items, guards, np.array(results, np.int32)
     g.captures, g.inputs, g.codes, g.operations = pattern.captures, pattern.inputs, pattern.codes, pattern.operations
+    g.shared = pattern.shared
     return g
 
 
 def same_graph(Graph g not None, Graph h not None):
     """Whether two recordings did the same: then nothing in them was drawn at random, or counted."""
-    for name in ("op", "a", "b", "stopped"):
+    for name in ("op", "a", "b", "stopped", "results"):
         if not np.array_equal(getattr(g, name), getattr(h, name)):
             return False
     constants = g.op == G_CONSTANT

@@ -166,9 +166,12 @@ cdef class Lowering:
         cdef const RecordedGuard[::1] guards = graph.guards
         cdef set known = set()
         plan = self.plan
-        i = self.rep[graph.result]
-        plan.result_kind = R_SLOTS if self.depends[i] == C_PER_ROW else R_UNIFORM
-        plan.result = slot_of(self, i) if self.depends[i] == C_PER_ROW else address_of(self, i)
+        cdef int[:, ::1] results = np.empty((len(graph.results), 2), np.int32)
+        for k in range(results.shape[0]):
+            i = self.rep[graph.results[k]]
+            results[k, 0] = R_SLOTS if self.depends[i] == C_PER_ROW else R_UNIFORM
+            results[k, 1] = slot_of(self, i) if self.depends[i] == C_PER_ROW else address_of(self, i)
+        plan.results = np.asarray(results)
         for k in range(guards.shape[0]):
             p, q = self.rep[guards[k].left], self.rep[guards[k].right] if guards[k].right >= 0 else -1
             if self.depends[p] == C_CONSTANT and (q < 0 or self.depends[q] == C_CONSTANT):
@@ -289,7 +292,7 @@ def lower(graph, sizes, shared=frozenset(), trained=None, bint plain=False):
     else:
         find_exact(low, graph)
     simplify(low)
-    reach(low, graph.result, graph.guards)
+    reach(low, graph.results, graph.guards)
     collect_sums(low)
     collect_products(low)
     schedule(low, units, levels)

@@ -4,7 +4,7 @@ from fastscalar.program.plan cimport *
 
 
 cdef class Plan:
-    cdef public int n_slots, n_adjoints, n_uniform, n_ports, n_runs, result, result_kind
+    cdef public int n_slots, n_adjoints, n_uniform, n_ports, n_runs
     cdef Instr *uniform
     cdef Instr *per_row
     cdef Term *terms
@@ -20,6 +20,7 @@ cdef class Plan:
     cdef public list tables          # addresses of copied matrices
     cdef public object constant_at, constant_value     # addresses and values of numbers
     cdef public object adjoint, birth_of, births         # as in the Body
+    cdef public object results       # (kind, slot or address) of each
     cdef public object port_address  # address that each port belongs to
     cdef public list captures        # handles, as in the Graph
     cdef public object capture_of, offset_of, address_of, count_of   # of captured numbers: capture, place in it,

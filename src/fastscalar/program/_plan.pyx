@@ -58,7 +58,9 @@ cdef class Plan:
         cdef const int[:, ::1] births = self.births
         p.adjoint, p.birth_of, p.births = &adjoint[0], &birth_of[0], <const Birth *>&births[0, 0]
         p.n_adjoints = self.n_adjoints
-        p.n_ports, p.n_runs, p.result, p.result_kind = self.n_ports, self.n_runs, self.result, self.result_kind
+        cdef const int[:, ::1] results = self.results
+        p.n_ports, p.n_runs, p.n_results = self.n_ports, self.n_runs, <int>results.shape[0]
+        p.results = <const Result *>&results[0, 0]
         return 0
 
     cdef Py_ssize_t add_instr(self, Instr *q, bint per_row) except -1:

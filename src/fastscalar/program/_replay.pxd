@@ -66,7 +66,8 @@ cdef class Replay:
     #                                  of inputs and their places
     cdef double *zeros               # as many as the widest matrix has columns: a bias
     cdef char *ports                 # by chunk
-    cdef double *loss
+    cdef double *result              # of each row of the batch, all of them side by side
+    cdef const double *seed          # by row of the data, the adjoint of each result; NULL: 1
     cdef unsigned char *status
     cdef Input *input
     cdef int n_inputs

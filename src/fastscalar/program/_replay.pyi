@@ -6,6 +6,9 @@ from typing_extensions import disjoint_base
 from fastscalar.engine._rules import Rule
 from fastscalar.program._plan import Plan
 
+BY_LEAVES: int
+BY_ARGUMENTS: int
+
 class RowStatus(IntFlag):
     GUARD_FAILED = 1
     MAY_RAISE = 2
@@ -20,7 +23,8 @@ class Replay:
     parts: int
     float64: bool
     def __new__(cls, plan: Plan, batch: int, float64: bool, threads: int = 1) -> Replay: ...
-    def load(self) -> None: ...
+    def load(self, others: dict[int, np.ndarray] | None = None) -> None: ...
+    def gradient_of_capture(self, capture: int, gradient: np.ndarray) -> None: ...
     def commit(self) -> None: ...
     def commit_gradients(self, accumulate: bool, zero: bool = False) -> None: ...
     def bind(self, i: int, data: np.ndarray, gradient: np.ndarray | None = None, finite: bool = False) -> None: ...
@@ -43,9 +47,10 @@ class Replay:
         rows: np.ndarray,
         values: np.ndarray,
         status: np.ndarray,
-        arguments: bool,
+        mode: int,
         first: bool = True,
         last: bool = True,
+        seed: np.ndarray | None = None,
     ) -> bool: ...
     def train(
         self, rows: np.ndarray, batch_rows: int, rates: np.ndarray, total_loss: float

@@ -44,6 +44,7 @@ import os
 import numpy as np
 
 
+BY_LEAVES, BY_ARGUMENTS = PARAMETERS, ARGUMENTS
 cdef bint ALWAYS = False
 
 
@@ -178,7 +179,7 @@ cdef class Replay:
             self.scratch[t] = <char *>self.block(max(2 * room, <size_t>self.chunk), sizeof(double))
         self.zeros = <double *>self.block(widest, sizeof(double))
         self.ports = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
-        self.loss = <double *>self.block(self.batch, sizeof(double))
+        self.result = <double *>self.block(<size_t>self.batch * len(p.results), sizeof(double))
         self.status = <unsigned char *>self.block(self.batch, 1)
         self.state = <char **>self.block(2, sizeof(void *))
         self.fused = <unsigned char *>self.block(p.n_matrices, 1)
@@ -231,11 +232,12 @@ cdef class Replay:
 
     # --- in and out ---
 
-    def load(self):
-        """Copy the captured leaves in, as they are now."""
+    def load(self, dict others=None):
+        """Copy the captured leaves in, as they are now; others: by capture, other numbers for it, a flat array."""
         cdef Py_ssize_t k
         cdef Segment *s
         cdef const double *source
+        cdef const double[::1] given
         cdef long long[::1] first = self.first_nodes()
         cdef double[::1] value = self.plan.constant_value
         cdef int[::1] at = self.plan.constant_at
@@ -247,6 +249,9 @@ cdef class Replay:
         for k in range(self.n_segments):
             s = &self.segments[k]
             source = tape.value + first[s.capture] + s.offset
+            if others is not None and s.capture in others:
+                given = others[s.capture]
+                source = &given[0] + s.offset
             if self.float64:
                 memcpy(<double *>self.uniform + s.address, source, s.count * sizeof(double))
             else:
@@ -418,6 +423,17 @@ cdef class Replay:
                 return True
         return False
 
+    def gradient_of_capture(self, int capture, gradient):
+        """Add the gradients by the elements of a captured leaf to a flat array."""
+        cdef double[::1] out = gradient
+        cdef Segment *s
+        cdef Py_ssize_t k, i
+        for k in range(self.n_segments):
+            s = &self.segments[k]
+            if s.capture == capture:
+                for i in range(s.count):
+                    out[s.offset + i] += self.get(self.uniform_adjoint, s.address + <int>i)
+
     def shared_gradient(self, int i):
         return self.get(self.uniform_adjoint, self.plan.input_address[i]) if self.plan.input_address[i] >= 0 else 0.0
 
@@ -535,15 +551,23 @@ cdef class Replay:
     # --- runs ---
 
     def values(self, rows, values, status):
-        """Forwards for some rows: their values, and what there is to say about each (GUARD_FAILED, MAY_RAISE)."""
+        """Forwards for some rows: their results, (rows, results), and what there is to say about each (GUARD_FAILED,
+        MAY_RAISE)."""
         self.go(0, rows, values, status, self.batch)
 
-    def gradients(self, rows, values, status, bint arguments, bint first=True, bint last=True):
+    def gradients(self, rows, values, status, int mode, bint first=True, bint last=True, seed=None):
         """Forwards and backwards; gradients stay in the block.  False if a row missed: then they are not to be used.
 
-        Of several calls that add up, the first and the last say so."""
+        mode: BY_LEAVES, BY_ARGUMENTS, or both.  Of several calls that add up, the first and the last say so.
+        seed: the adjoint of each result for each row of the data, (all rows, results); None: 1."""
+        cdef const double[:, ::1] seeds
         self.first_call, self.last_call = first, last
-        self.go(ARGUMENTS if arguments else PARAMETERS, rows, values, status, self.batch)
+        self.seed = NULL
+        if seed is not None:
+            seeds = seed
+            self.seed = &seeds[0, 0]
+        self.go(mode, rows, values, status, self.batch)
+        self.seed = NULL
         self.whole = (self.whole or first) and not np.asarray(status).any()
         if last and self.whole and self.watch and self.kernels.not_finite(self.uniform_adjoint, self.plan.n_uniform):
             np.bitwise_or(status, <int>ORDER_MATTERS, out=status)   # the rows' gradients are added up in some order
@@ -588,12 +612,12 @@ cdef class Replay:
         cdef double[::1] l = losses
         cdef unsigned char[::1] s = status
         for k in range(n):
-            l[k], s[k] = self.loss[k], self.status[k] | uniform_status(self)
+            l[k], s[k] = self.result[k], self.status[k] | uniform_status(self)
         return losses, status
 
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1:
         cdef long long[::1] order = rows
-        cdef double[::1] out
+        cdef double[:, ::1] out
         cdef unsigned char[::1] marks
         self.rows, self.n_rows = &order[0], order.shape[0]
         self.out_values = NULL
@@ -601,7 +625,7 @@ cdef class Replay:
         if values is not None:
             out = values
             marks = status
-            self.out_values, self.out_status = &out[0], &marks[0]
+            self.out_values, self.out_status = &out[0, 0], &marks[0]
         self.mode, self.batch_rows, self.done = mode, min(batch_rows, self.batch), 0
         if not mode & TRAIN:
             self.settle_all()
@@ -639,6 +663,7 @@ cdef const fs_batch *batch_kernels(bint float64) noexcept:
 
 cdef void run(Replay r, real tag) noexcept nogil:
     cdef int l, n, chunks, team
+    cdef Py_ssize_t results = r.plan.body.n_results
     cdef bint back = (r.mode & (PARAMETERS | ARGUMENTS)) != 0, early = r.decays and (r.mode & TRAIN) != 0
     cdef double start = 0.0, now
     if not r.mode & TRAIN:
@@ -669,7 +694,7 @@ cdef void run(Replay r, real tag) noexcept nogil:
         if r.mode & TRAIN:
             end_batch(r, n, rate_at(r, r.first), tag)
         elif r.out_values != NULL:
-            memcpy(r.out_values + r.first, r.loss, n * sizeof(double))
+            memcpy(r.out_values + r.first * results, r.result, n * results * sizeof(double))
             for l in range(n):
                 r.out_status[r.first + l] = r.status[l] | uniform_status(r)
         r.first += n
@@ -731,7 +756,7 @@ cdef bint sound(Replay r, int n) noexcept nogil:
     if uniform_status(r):
         return False
     for l in range(n):
-        if r.status[l] or not isfinite(r.loss[l]):
+        if r.status[l] or not isfinite(r.result[l]):
             return False
     return True
 
@@ -758,8 +783,13 @@ cdef void end_sums(Replay r, int n, const long long *rows, real tag) noexcept no
     for c in range((n + r.chunk - 1) // r.chunk):
         for k in range(p.n_ports):
             UA[p.ports[k]] += port[<Py_ssize_t>c * p.n_ports + k]
-    if r.plan.body.result_kind == R_UNIFORM:
-        UA[p.result] += <real>n
+    for k in range(p.n_results):
+        if p.results[k].kind == R_UNIFORM:
+            if r.seed == NULL:
+                UA[p.results[k].place] += <real>n
+            else:
+                for c in range(n):
+                    UA[p.results[k].place] += <real>r.seed[rows[c] * p.n_results + k]
     for j in range(p.n_per_row):
         q = &p.per_row[j]
         if q.kind == I_GATHER and q.mask & r.mode and p.items[q.extra].address >= 0:
@@ -774,7 +804,7 @@ cdef void end_batch(Replay r, int n, double rate, real tag) noexcept nogil:
     else:
         plain_step(r, -rate / n, tag)
     for l in range(n):
-        r.total_loss += r.loss[l]
+        r.total_loss += r.result[l]
 
 
 cdef void plain_step(Replay r, double scale, real tag) noexcept nogil:

@@ -369,8 +369,8 @@ cdef bint reads_block(ArrayOp *q, Py_ssize_t first, set inputs, dict blocks) exc
     return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
 
-cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) except -1:
-    """What the result, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
+cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks) except -1:
+    """What the results, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
     last nodes of instructions.
 
     Not arrays of leaves that only serve as weights, or as tables: `blocks` has the first node of each, and its columns.
@@ -385,7 +385,8 @@ cdef int list_nodes_of(Ints *m, int result, Recording recording, dict blocks) ex
     cdef bint any_copies = len(copies) > 0
     cdef set seen = set()                        # tables: many rows are gathered from one
     cdef set inputs = {(<TensorArray>handle).slot for kind, handle in recording.inputs if kind == "array"}
-    mark_computed(result)
+    for t in results:
+        mark_computed((<Tensor>t).index)
     for decision, some in list(recording.lists.items()):     # for selections of another one
         if recording.may_select(some, inputs):
             for t in some:
@@ -479,8 +480,8 @@ def leaves_before(Tensor marker not None, Tensor result not None):
         unlock_nodes()
 
 
-def extract(Recording recording not None, Tensor result not None):
-    """The Graph of what a recorded call returned; ends the recording.
+def extract(Recording recording not None, list results not None):
+    """The Graph of what a recorded call returned, as a list of Tensors; ends the recording.
 
     NotReplayable if there is something of the user's own in it.
 
@@ -499,20 +500,21 @@ def extract(Recording recording not None, Tensor result not None):
     cdef RecordedGuard[::1] guards
     cdef Py_ssize_t k
     memset(&m, 0, sizeof(Ints))
-    bound(result)
+    for t in results:
+        bound(<Tensor?>t)
     lock_nodes()                               # the indices that the recording noted stay right
     try:
         recording.__exit__()
         start_sweep()
         try:
-            list_nodes_of(&m, result.index, recording, g.blocks)
+            list_nodes_of(&m, results, recording, g.blocks)
         finally:
             end_sweep()
         number = <int *>allocate_zeroed(tape.n, sizeof(int))      # by node of the tape: node of the graph + 1
         if number == NULL:
             out_of_memory("a program", tape.n)
         copy_nodes(g, &m, number, recording)
-        g.result = number[result.index] - 1
+        g.results = np.array([number[(<Tensor>t).index] - 1 for t in results], np.int32)
         g.guards, g.codes = recording.guards(), recording.codes
         guards = g.guards
         for k in range(guards.shape[0]):

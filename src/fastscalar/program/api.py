@@ -14,7 +14,9 @@ import numpy as np
 
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._step import storage_of
-from fastscalar.program.recorded import RowFailure, naming_row
+from fastscalar.program.nests import Container as Nest
+from fastscalar.program.nests import described, of_one, of_rows, weights_of
+from fastscalar.program.recorded import RowFailure, Shared, naming_row
 from fastscalar.program.replayed import ReplayedFunction, _eagerly
 from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors, shared_inputs
 from fastscalar.program.specializations import where_they_part
@@ -22,14 +24,17 @@ from fastscalar.program.threads import thread_count
 
 
 @overload
-def compile(function: Callable[..., Any]) -> Program: ...
+def compile(function: Callable[..., Any], *, shared: Shared = ()) -> Program: ...
 @overload
-def compile(function: None = None) -> Callable[[Callable[..., Any]], Program]: ...
-def compile(function: Callable[..., Any] | None = None) -> Any:
-    """A Program of a function that takes the numbers of one row and returns one number.
+def compile(function: None = None, *, shared: Shared = ()) -> Callable[[Callable[..., Any]], Program]: ...
+def compile(function: Callable[..., Any] | None = None, *, shared: Shared = ()) -> Any:
+    """A Program of a function that takes the numbers of one row and returns numbers.
 
+    The results are one number, or tuples, lists, dictionaries and arrays of numbers, nested; so are the arguments.
+    shared: names or positions of arguments that are one for all rows, whatever their shape.
     Also a decorator, with or without arguments.
-    TypeError if it is given something that cannot be called, or, at the first call, returns something else.
+    TypeError if it is given something that cannot be called, or, at the first call, returns something else; or if
+    there is no such argument as `shared` names.
 
     >>> import fastscalar as fs, numpy as np
     >>> w = fs.to_tensor([1.0, 2.0, 3.0])
@@ -49,7 +54,9 @@ def compile(function: Callable[..., Any] | None = None) -> Any:
     >>> w.grad
     array([0., 2., 4.])
     """
-    return Program if function is None else Program(function)
+    if function is None:
+        return lambda function: Program(function, shared=shared)
+    return Program(function, shared=shared)
 
 
 class Program(ReplayedFunction):
@@ -70,16 +77,16 @@ class Program(ReplayedFunction):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the function, and records anew."""
-        return {"function": self.function}
+        return {"function": self.function, "shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["function"])  # type: ignore[misc]
+        self.__init__(state["function"], shared=state["shared"])  # type: ignore[misc]
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: each object has a program of its own, kept in its attributes."""
         if instance is None:
             return self
-        bound = type(self)(self.function.__get__(instance, owner))
+        bound = type(self)(self.function.__get__(instance, owner), shared=self._shared)
         return vars(instance).setdefault(self.__name__, bound)       # another thread may have been here first
 
     def __repr__(self) -> str:
@@ -87,8 +94,8 @@ class Program(ReplayedFunction):
 
     # --- what a user calls ---
 
-    def __call__(self, *arguments: Any) -> float:
-        """The value for one row, a float; the first call records.
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """The results for one row: a float, or the nest that the function returns; the first call records.
 
         Called with Tensors or TensorArrays, or by the function of another program, it is the function itself: the
         result is a Tensor, and gradients pass.
@@ -99,72 +106,136 @@ class Program(ReplayedFunction):
         9.0
         >>> fs.grad(square)(3.0)
         6.0
+        >>> fs.compile(lambda x: {"sum": x[0] + x[1], "both": (x[0], x[1])})([1.0, 2.0])
+        {'sum': 3.0, 'both': (1.0, 2.0)}
         """
-        if is_recording() or vars(_eagerly).get("rows") or any(map(holds_tensors, arguments)):
-            return self.function(*map(as_in_a_program, arguments))
-        rows = One(arguments, self.__name__)
+        if is_recording() or vars(_eagerly).get("rows") or any(map(holds_tensors, arguments)) or (
+            named and any(map(holds_tensors, named.values()))
+        ):
+            named = {name: as_in_a_program(value) for name, value in named.items()}
+            return self.function(*map(as_in_a_program, arguments), **named)
+        if named or self._shared:
+            given, names, shared = self._bound(arguments, named)
+            rows = One(given, self.__name__, names, shared)
+        else:
+            rows = One(arguments, self.__name__)
         try:
-            return float(self._values(rows, 1)[0])
+            values = self._values(rows, 1)
         except RowFailure as failure:
             raise failure.error from None
+        return of_one(rows.cache.nest, values[0])
 
-    def map(self, *arguments: Any, threads: int = 1) -> np.ndarray:
-        """One value for each row: float64 of shape (n,).
+    def map(self, *arguments: Any, threads: int = 1, rows: int | None = None, **named: Any) -> Any:
+        """The results of each row: float64 of shape (n,), or the nest that the function returns with an axis of rows
+        before all others.
 
-        Arrays have a row for each sample, along their first axis; a single number is the same for all rows.
-        ValueError if the arrays do not have the same number of rows, at least one; TypeError for what is no number.
+        Arrays have a row for each sample, along their first axis; a single number is the same for all rows, and so are
+        strings, None, bools, and what is `shared`.  Tuples, lists and dictionaries of arrays are arguments too.
+        rows: how many, where no array says it.
+        ValueError if the arrays do not have the same number of rows, at least one; TypeError for what is no number, and
+        where rows return different nests.
         Raises what the function raises for the first row that does, with that row named.  threads: the values do not
         depend on it; more than there are cores are a RuntimeWarning and not used.
 
         >>> import fastscalar as fs, numpy as np
         >>> fs.compile(lambda x, k: x[0] * k).map(np.array([[1.0, 5.0], [2.0, 6.0]]), 10.0)
         array([10., 20.])
+        >>> fs.compile(lambda x: (x + 1, x * x)).map(np.array([1.0, 2.0, 3.0]))
+        (array([2., 3., 4.]), array([1., 4., 9.]))
+        >>> fs.compile(lambda x, p: x * p["a"] + p["b"], shared="p").map(np.array([1.0, 2.0]), {"a": 3.0, "b": 1.0})
+        array([4., 7.])
         """
-        rows = self._rows(arguments, "map")
+        given = self._rows(arguments, "map", named, rows)
         try:
-            return self._values(rows, thread_count(threads))
+            values = self._values(given, thread_count(threads))
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
+        return of_rows(given.cache.nest, values)
 
-    def value_and_grad(self, *arguments: Any, argnums: int | Sequence[int] = 0, threads: int = 1) -> tuple[Any, Any]:
-        """Values, (n,), and for each row the derivatives by the arguments `argnums`.
+    def value_and_grad(
+        self,
+        *arguments: Any,
+        argnums: int | str | Sequence[int | str] = 0,
+        threads: int = 1,
+        has_aux: bool = False,
+        per_row: bool = False,
+        rows: int | None = None,
+        **named: Any,
+    ) -> tuple[Any, Any]:
+        """Values, (n,), and for each row the derivatives by the arguments `argnums`, positions or names.
 
-        Of an array argument they have its shape; of a single number, which all rows share, it is their sum, a float.
-        Captured leaves keep their gradients.  With a tuple of argnums a tuple of derivatives.
-        Errors as in `map`; ValueError if there is no such argument, or if it holds whole numbers.
+        Of an array argument they have its shape, of a nest its structure.  Of a single number, which all rows share,
+        and of `shared` arguments, they are the sum over the rows, in the shape of the argument; per_row: one for each
+        row, with an axis of rows before all others.  Captured leaves keep their gradients.  With a tuple of argnums a
+        tuple of derivatives.  has_aux: the function returns (value, more); what comes back is ((value, more),
+        derivatives), of the value alone.
+        Errors as in `map`; ValueError if there is no such argument, or if it holds whole numbers; TypeError if the
+        function returns more than one number.
 
         >>> import fastscalar as fs, numpy as np
         >>> f = fs.compile(lambda x, k: x[0] * x[1] * k)
         >>> f.value_and_grad(np.array([[2.0, 3.0]]), 10.0, argnums=(0, 1))
         (array([60.]), (array([[30., 20.]]), 6.0))
+        >>> g = fs.compile(lambda x, w: x[0] * w[0] + x[1] * w[1], shared="w")
+        >>> X, w = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([10.0, 1.0])
+        >>> g.value_and_grad(X, w, argnums="w")
+        (array([12., 34.]), array([4., 6.]))
+        >>> g.value_and_grad(X, w, argnums="w", per_row=True)[1]
+        array([[1., 2.],
+               [3., 4.]])
         """
-        rows = self._rows(arguments, "value_and_grad")
-        try:
-            numbers = tuple(map(operator.index, argnums if isinstance(argnums, (tuple, list)) else [argnums]))
-        except TypeError:
-            raise TypeError(
-                f"{self.__name__}.value_and_grad: argnums: expected a whole number or several, got {argnums!r}"
-            ) from None
-        for k in numbers:
-            if not -len(arguments) <= k < len(arguments):
-                raise ValueError(
-                    f"{self.__name__}.value_and_grad: argnums: no argument {k}, there are {len(arguments)}"
-                )
-            if rows.kinds[k][0] in ("whole", "wholes"):
-                raise ValueError(f"{self.__name__}.value_and_grad: argnums: argument {k} holds whole numbers")
-        gradients = {k % len(arguments): np.zeros(rows.data[k].shape) for k in numbers}
-        try:
-            values = self._gradients(rows, thread_count(threads), gradients)
-        except RowFailure as failure:
-            raise naming_row(failure.row, failure.error) from failure.error
-        found = tuple(g if g.ndim else float(g) for g in (gradients[k % len(arguments)] for k in numbers))
-        return values, found if isinstance(argnums, (tuple, list)) else found[0]
+        given = self._rows(arguments, "value_and_grad", named, rows, per_row)
+        seeds = self._seeds_of_value(given, "value_and_grad", has_aux)
+        values, found = self._derivatives(given, "value_and_grad", argnums, threads, seeds)
+        return of_rows(given.cache.nest, values), found
 
-    def backward(self, *arguments: Any, accumulate: bool = False, threads: int = 1) -> np.ndarray:
-        """The values, (n,); leaves the sum over the rows of their derivatives in `.grad` of the captured leaves.
+    def vjp(
+        self,
+        *arguments: Any,
+        cotangents: Any,
+        argnums: int | str | Sequence[int | str] | None = None,
+        threads: int = 1,
+        per_row: bool = False,
+        rows: int | None = None,
+        **named: Any,
+    ) -> tuple[Any, Any]:
+        """The results, and for each row the derivatives of their sum weighted by `cotangents`: reverse mode.
+
+        cotangents: in the structure of the results, with or without the axis of rows.  argnums: as in `value_and_grad`,
+        whose shapes the derivatives have; None: a tuple for all arguments that hold real numbers, None for the others.
+        Errors as there; ValueError for cotangents of another structure.
+
+        >>> import fastscalar as fs, numpy as np
+        >>> f = fs.compile(lambda x: (x[0] * x[1], x[0] + x[1]))
+        >>> f.vjp(np.array([[2.0, 3.0]]), cotangents=(1.0, 10.0), argnums=0)
+        ((array([6.]), array([5.])), array([[13., 12.]]))
+        """
+        given = self._rows(arguments, "vjp", named, rows, per_row)
+        seeds = self._seeds(given, "vjp", cotangents)
+        count = len(given.nests) if given.nests is not None else len(given.kinds)
+        if argnums is not None:
+            values, found = self._derivatives(given, "vjp", argnums, threads, seeds)
+        else:
+            real = tuple(k for k in range(count) if given.is_real(k))
+            values, some = self._derivatives(given, "vjp", real, threads, seeds)
+            by_number = dict(zip(real, some, strict=True))
+            found = tuple(by_number.get(k) for k in range(count))
+        return of_rows(given.cache.nest, values), found
+
+    def backward(
+        self,
+        *arguments: Any,
+        accumulate: bool = False,
+        threads: int = 1,
+        cotangents: Any = None,
+        rows: int | None = None,
+        **named: Any,
+    ) -> Any:
+        """The results, as in `map`; leaves the sum over the rows of their derivatives in `.grad` of captured leaves.
 
         Their gradients are reset first, unless accumulate=True.  All or nothing: if a row raises, none has changed.
-        Errors as in `map`.
+        cotangents: what each result counts for, in the structure of the results, with or without the axis of rows.
+        Errors as in `map`; TypeError for a function of several results without cotangents.
 
         >>> import fastscalar as fs, numpy as np
         >>> w = fs.Tensor(3.0)
@@ -173,12 +244,20 @@ class Program(ReplayedFunction):
         array([ 3., 12.])
         >>> w.grad
         5.0
+        >>> values = fs.compile(lambda x: (x * w, w * w)).backward(np.array([1.0, 2.0]), cotangents=(1.0, 0.5))
+        >>> w.grad
+        9.0
         """
-        rows = self._rows(arguments, "backward")
+        given = self._rows(arguments, "backward", named, rows)
+        if cotangents is None:
+            seeds = self._seeds_of_value(given, "backward", False)
+        else:
+            seeds = self._seeds(given, "backward", cotangents)
         try:
-            return self._gradients(rows, thread_count(threads), None, accumulate)
+            values = self._gradients(given, thread_count(threads), None, accumulate, seeds=seeds)
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
+        return of_rows(given.cache.nest, values)
 
     def report(self) -> str:
         """What was recovered from the recordings so far, a line for each.
@@ -231,8 +310,93 @@ class Program(ReplayedFunction):
             found.setdefault(storage_of(leaf), leaf)
         return list(found.values())
 
-    def _rows(self, arguments: Sequence[Any], method: str) -> Rows:
+    # --- arguments and derivatives ---
+
+    def _rows(
+        self,
+        arguments: Sequence[Any],
+        method: str,
+        named: dict[str, Any],
+        n: int | None = None,
+        per_row: bool = False,
+    ) -> Rows:
+        name = f"{self.__name__}.{method}"
         if is_recording():
-            name = self.__name__
-            raise RuntimeError(f"{name}.{method} inside a compiled function: call {name} itself there")
-        return Rows(arguments, f"{self.__name__}.{method}")
+            raise RuntimeError(f"{name} inside a compiled function: call {self.__name__} itself there")
+        if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
+            raise ValueError(f"{name}: rows: expected a whole number of at least 1, got {n!r}")
+        arguments, names, shared = self._bound(arguments, named)
+        return Rows(arguments, name, names, shared, n, per_row)
+
+    def _prepare(self, rows: Rows) -> None:
+        """Record the first row, if that is to be done: then the nest of the results is known."""
+        try:
+            self._prepared(rows, None)
+            rows.prepared = True
+        except RowFailure as failure:
+            raise naming_row(failure.row, failure.error) from failure.error
+
+    def _seeds(self, rows: Rows, method: str, cotangents: Any) -> np.ndarray:
+        self._prepare(rows)
+        what = f"{self.__name__}.{method}: cotangents"
+        return weights_of(cotangents, rows.cache.nest, rows.n, rows.cache.width, what)
+
+    def _seeds_of_value(self, rows: Rows, method: str, has_aux: bool) -> np.ndarray | None:
+        """Adjoints that make one number of the results: the first; None: it is the only one."""
+        self._prepare(rows)
+        nest = rows.cache.nest
+        if has_aux:
+            if not isinstance(nest, Nest) or len(nest.items) != 2 or nest.keys is not None or nest.items[0] is not None:
+                raise TypeError(
+                    f"{self.__name__}.{method}: has_aux: expected (value, more) as result, got {described(nest)}"
+                )
+            seeds = np.zeros((rows.n, rows.cache.width))
+            seeds[:, 0] = 1.0
+            return seeds
+        if rows.cache.width == 1:
+            return None
+        how = "cotangents= says what each result counts for" if method == "backward" else (
+            "jacobian has the derivatives of all of them, vjp those of a weighted sum"
+        )
+        raise TypeError(f"{self.__name__}.{method}: expected one number as result, got {described(nest)}; {how}")
+
+    def _derivatives(
+        self, rows: Rows, method: str, argnums: Any, threads: int, seeds: np.ndarray | None
+    ) -> tuple[np.ndarray, Any]:
+        """Results, and derivatives by arguments in their structure."""
+        what = f"{self.__name__}.{method}: argnums"
+        several = isinstance(argnums, (tuple, list))
+        numbers = [self._argument_number(rows, k, what) for k in (argnums if several else [argnums])]
+        gradients: dict[int, np.ndarray] = {}
+        for k, given in zip(numbers, argnums if several else [argnums], strict=True):
+            if not rows.is_real(k):
+                raise ValueError(f"{what}: argument {given!r} holds whole numbers, or none")
+            for leaf in filter(rows.is_real_leaf, rows.leaves_of(k)):
+                gradients[leaf] = np.zeros(rows.data[leaf].shape)
+        try:
+            values = self._gradients(rows, thread_count(threads), gradients, seeds=seeds)
+        except RowFailure as failure:
+            raise naming_row(failure.row, failure.error) from failure.error
+
+        def of(k: int) -> Any:
+            some = (gradients.get(leaf) for leaf in rows.leaves_of(k))
+            return rows.argument(k, [float(g) if g is not None and not g.ndim else g for g in some])
+
+        return values, tuple(map(of, numbers)) if several else of(numbers[0])
+
+    def _argument_number(self, rows: Rows, given: Any, what: str) -> int:
+        count = len(rows.nests) if rows.nests is not None else len(rows.kinds)
+        if isinstance(given, str) and given.isidentifier():
+            place = self._places().get(given)
+            if given in rows.names:
+                return count - len(rows.names) + rows.names.index(given)
+            if place is None or place >= count - len(rows.names):
+                raise ValueError(f"{what}: no argument {given!r}")
+            return place
+        try:
+            k = operator.index(given)
+        except TypeError:
+            raise TypeError(f"{what}: expected a whole number or several, got {given!r}") from None
+        if not -count <= k < count:
+            raise ValueError(f"{what}: no argument {k}, there are {count}")
+        return k % count

@@ -45,11 +45,12 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
     for k in range(p.n_runs):
         if p.runs[k].mask & mode:
             memset(rows_of(r, r.run_adjoint, <int>k, first_row, tag), 0, <size_t>p.runs[k].ld * n_rows * sizeof(real))
-    if p.result_kind == R_SLOTS:
-        begin_gradients(p, p.n_per_row, A, n_rows, tag)
-        g = A + <Py_ssize_t>p.adjoint[p.result] * n_rows
-        for l in range(n_rows):
-            g[l] = 1.0
+    begin_gradients(p, p.n_per_row, A, n_rows, tag)
+    for k in range(p.n_results):
+        if p.results[k].kind == R_SLOTS:
+            g = A + <Py_ssize_t>p.adjoint[p.results[k].place] * n_rows
+            for l in range(n_rows):
+                g[l] += <real>(1.0 if r.seed == NULL else r.seed[rows[first_row + l] * p.n_results + k])
     for k in range(p.n_per_row - 1, -1, -1):
         q = &p.per_row[k]
         begin_gradients(p, k, A, n_rows, tag)

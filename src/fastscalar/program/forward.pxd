@@ -165,6 +165,7 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
     cdef real *U = <real *>r.uniform
     cdef const Input *x
     cdef const real *v
+    cdef double *out
     memset(r.status + first_row, 0, n_rows)
     for l in range(r.n_inputs):
         x = &r.input[l]
@@ -210,13 +211,15 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
             gather_forward(r, q, V, first_row, n_rows, rows, tag)
         else:
             loss_forward(r, q, thread, first_row, n_rows, rows, tag)
-    if p.result_kind == R_SLOTS:
-        v = V + <Py_ssize_t>p.result * n_rows
-        for l in range(n_rows):
-            r.loss[first_row + l] = v[l]
-    else:
-        for l in range(n_rows):
-            r.loss[first_row + l] = U[p.result]
+    for k in range(p.n_results):
+        out = r.result + <Py_ssize_t>first_row * p.n_results + k
+        if p.results[k].kind == R_SLOTS:
+            v = V + <Py_ssize_t>p.results[k].place * n_rows
+            for l in range(n_rows):
+                out[<Py_ssize_t>l * p.n_results] = v[l]
+        else:
+            for l in range(n_rows):
+                out[<Py_ssize_t>l * p.n_results] = U[p.results[k].place]
     if r.watch:
         watch_chunk(r, V, first_row, n_rows, rows, tag)
     check_guards(r, V, U, <real *>r.scratch[thread], first_row, n_rows, tag)

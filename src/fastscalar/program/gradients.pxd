@@ -122,8 +122,9 @@ cdef inline int place_gradients(Plan p) except -1:
             for j in range(q.n):
                 first[q.out + j] = q.out
     try:
-        if p.result_kind == R_SLOTS:
-            begin_gradient(&m, p.result)
+        for k in range(len(p.results)):
+            if p.results[k, 0] == R_SLOTS:
+                begin_gradient(&m, p.results[k, 1])
         birth_of[p.n_per_row] = <int>m.births.n
         for k in range(p.n_per_row - 1, -1, -1):
             q = &p.per_row[k]

@@ -124,6 +124,11 @@ ctypedef struct Guard:
     double value
 
 
+ctypedef struct Result:
+    int kind                # R_SLOTS, R_UNIFORM
+    int place               # slot or address
+
+
 ctypedef struct Birth:
     int at
     int count
@@ -148,8 +153,8 @@ ctypedef struct Body:       # of a finished plan, for code without the GIL
     int n_uniform
     int n_ports
     int n_runs
-    int result
-    int result_kind
+    int n_results
+    const Result *results
     const int *adjoint      # by slot: where its gradient is; -1: it has none
     const int *birth_of     # by instruction for each row, n_per_row for the result: its first birth; and one more
     const Birth *births     # gradients that begin, at zero, when the instruction runs backwards

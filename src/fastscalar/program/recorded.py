@@ -5,7 +5,8 @@ The boundary: calls the function once for a recording; `replayed` computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,23 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._lock import Lock
-from fastscalar.engine._traced import TracedInt
+from fastscalar.engine._step import storage_of
 from fastscalar.program._graph import line_of
 from fastscalar.program._trace import NotReplayable, Recording, extract
+from fastscalar.program.nests import described, results_of
 from fastscalar.program.rows import Rows, handles_of
 from fastscalar.program.selections import Family
-from fastscalar.program.specializations import SignatureCache, Specialization, where_they_part, whole_numbers_read
+from fastscalar.program.specializations import (
+    NO_NEST,
+    SignatureCache,
+    Specialization,
+    where_they_part,
+    whole_numbers_read,
+)
 
 # Of one program for arguments of one shape, and the same whole numbers where those are read.
 SPECIALIZATIONS = 64
+Shared = int | str | Sequence[int | str]  # names or positions of arguments that are one for all rows
 KEYED_OPERATIONS = 10_000_000  # of all recordings that whole numbers choose: some 600 MB
 
 
@@ -43,9 +52,12 @@ def naming_row(row: int, error: BaseException) -> BaseException:
 class RecordedFunction:
     """The part of a Program that records."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, shared: Shared = ()) -> None:
         if not callable(function):
             raise TypeError(f"compile: expected a function, got {type(function).__name__}")
+        self._shared = (shared,) if isinstance(shared, (int, str)) else tuple(shared)
+        self._is_loss = False                    # of one number, whatever else it could be
+        self._known_places: dict[str, int] | None = None
         self.function = function
         self.__wrapped__ = function
         self.__name__ = getattr(function, "__name__", type(function).__name__)
@@ -54,10 +66,63 @@ class RecordedFunction:
         self._lock = Lock()
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_leaves = False               # while fit wants to know
+        self._stand_ins: dict[Any, Any] = {}     # captured leaves that stand for arrays which all rows share
+
+        for one in self._shared:
+            if isinstance(one, bool) or not isinstance(one, (int, str)):
+                raise TypeError(f"compile: shared: expected names or positions of arguments, got {one!r}")
+            if isinstance(one, str) and one not in self._places() and not self._takes_any_name():
+                raise TypeError(f"compile: shared: {self.__name__} has no argument {one!r}")
+
+    def _parameters_of_function(self) -> list[inspect.Parameter]:
+        try:
+            return list(inspect.signature(self.function).parameters.values())
+        except (TypeError, ValueError):          # a function in C that says nothing
+            return []
+
+    def _places(self) -> dict[str, int]:
+        """By name, the position of each argument that has both; -1: it has only a name."""
+        if self._known_places is None:
+            positional = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+            self._known_places = {
+                p.name: k if p.kind in positional else -1
+                for k, p in enumerate(self._parameters_of_function())
+                if p.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+            }
+        return self._known_places
+
+    def _takes_any_name(self) -> bool:
+        known = self._parameters_of_function()
+        return not known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known)
+
+    def _bound(
+        self, arguments: Sequence[Any], named: dict[str, Any]
+    ) -> tuple[Sequence[Any], tuple[str, ...], frozenset[int]]:
+        """All arguments, those by name last and in one order; the names of these; which all rows share.
+
+        An argument that could be given by position counts as given so: that is one signature, not two."""
+        if named:
+            places = self._places()
+            arguments = list(arguments)
+            named = dict(named)
+            by_place = {places[name]: name for name in named if places.get(name, -1) >= 0}
+            while len(arguments) in by_place:
+                arguments.append(named.pop(by_place[len(arguments)]))
+        names = tuple(sorted(named))
+        shared: frozenset[int] = frozenset()
+        if self._shared:
+            last = len(arguments)
+            at = {name: place for name, place in self._places().items() if 0 <= place < last}
+            at |= {name: last + k for k, name in enumerate(names)}
+            shared = frozenset(
+                k for k in (at.get(s, -1) if isinstance(s, str) else s + last * (s < 0) for s in self._shared)
+                if 0 <= k < last + len(names)
+            )
+        return [*arguments, *(named[name] for name in names)] if named else arguments, names, shared
 
     def _specializations(self) -> list[tuple[Any, Specialization]]:
-        """With their signatures; a copy, since other threads may record."""
-        return [(signature, v) for signature, cache in list(self._caches.items()) for v in cache.all()]
+        """With the kinds of their arguments; a copy, since other threads may record."""
+        return [(cache.kinds, v) for cache in list(self._caches.values()) for v in cache.all()]
 
     def forget(self, cache: SignatureCache) -> None:
         """The function does not repeat itself: from now on it is called for every row."""
@@ -69,16 +134,16 @@ class RecordedFunction:
             "reset() where something has changed for good"
         )
 
-    def _record(self, cache: SignatureCache, rows: Rows, i: int) -> tuple[Specialization | None, float]:
-        """A specialization for row i, and its value.  None if this program cannot be replayed, or not any more."""
+    def _record(self, cache: SignatureCache, rows: Rows, i: int) -> Specialization | None:
+        """A specialization for row i.  None if this program cannot be replayed, or not any more."""
         with self._lock:
             try:
-                graph, value, sizes, lost = self._recorded(rows.kinds, rows.row(i))
+                graph, sizes, lost = self._recorded(rows, i)
             except NotReplayable as reason:
                 cache.eager = True
                 cache.lost += reason.lost
                 self._warn(f"{reason} cannot be replayed: this program runs eagerly")
-                return None, float("nan")
+                return None
             except Exception as error:
                 raise RowFailure(i, rows.explained(error)) from error
             specialization = Specialization(graph, sizes)
@@ -88,7 +153,7 @@ class RecordedFunction:
             if relative is not None:
                 if len(cache.families) > families:
                     relative = self._complete(cache, rows, *cache.families[-1])
-                return relative, value
+                return relative
             bucket = cache.bucket(specialization.key)
             keyed = graph.operations if specialization.key else 0
             too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS
@@ -96,13 +161,13 @@ class RecordedFunction:
                 cache.eager = True
                 self._warn(self._why(cache))
                 cache.give_up([known for known in cache.all() if known.served <= 1])     # they only cost time
-                return None, value
+                return None
             bucket.append(specialization)
             cache.recorded += 1
             cache.operations += keyed
             if cache.first is None and len(cache.all()) == 1:
                 cache.first = rows.one(i), specialization
-            return specialization, value
+            return specialization
 
     def _complete(
         self, cache: SignatureCache, rows: Rows, family: Family, specialization: Specialization
@@ -115,7 +180,7 @@ class RecordedFunction:
             if value in family.recorded:
                 continue
             try:
-                graph = self._recorded(rows.kinds, rows.row(i))[0]
+                graph = self._recorded(rows, i)[0]
             except Exception:
                 break                            # its row will say it when its turn comes
             if family.predicts(graph, value):
@@ -129,30 +194,53 @@ class RecordedFunction:
         cache.families.append((family, cache._grown(family, specialization, specialization)))
         return cache.families[-1][1]
 
-    def _recorded(self, kinds: list[Any], row: list[Any]) -> tuple[Any, float, list[int], list[Any]]:
-        """The graph of a call, its value, by input how many numbers it is, and where gradients got lost."""
+    def _recorded(self, rows: Rows, i: int) -> tuple[Any, list[int], list[Any]]:
+        """The graph of a call for row i, by input how many numbers it is, and where gradients got lost."""
         recording = Recording()
         with recording:
-            arguments, recording.inputs = handles_of(kinds, row)
+            leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()
-            result = self._one_number(self.function(*arguments))
+            results = self._results(rows, rows.call(self.function, leaves))
             try:
-                graph = extract(recording, result)
+                graph = extract(recording, results)
             except NotReplayable as reason:
                 reason.lost = recording.lost
                 raise
+        self._share(graph, rows, leaves)
         sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
-        return graph, result.item(), sizes, recording.lost
+        return graph, sizes, recording.lost
 
-    def _one_number(self, result: Any) -> Tensor:
-        if isinstance(result, TracedInt):
-            return result.tensor
-        if isinstance(result, Tensor):
-            return result
-        if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
+    def _share(self, graph: Any, rows: Rows, leaves: list[Any]) -> None:
+        """Arrays that all rows share were recorded as captured leaves: the same ones in all recordings."""
+        for k, kind in enumerate(rows.kinds):
+            if kind[0] == "leaf":
+                stand_in = self._stand_ins.setdefault((k, kind[1]), leaves[k])
+                for at, capture in enumerate(graph.captures):
+                    if storage_of(capture) == storage_of(leaves[k]):
+                        graph.captures[at] = stand_in
+                        graph.shared[k] = at
+
+    def _results(self, rows: Rows, result: Any) -> list[Tensor]:
+        """The numbers that the function returned.  TypeError if their nest is not that of the rows before."""
+        found, nest = results_of(result, self.__name__)
+        if nest is not None and self._is_loss:
             got = type(result).__name__
             raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
-        return Tensor(result)
+        if not found:
+            raise TypeError(f"{self.__name__}: expected numbers as result, got {described(nest)}")
+        cache = rows.cache
+        if cache is not None and cache.nest != nest:
+            if cache.nest is not NO_NEST:
+                known, this = described(cache.nest), described(nest)
+                raise TypeError(f"{self.__name__}: returns {this} here, and {known} for the rows before")
+            cache.nest, cache.width = nest, len(found)
+        return found
+
+    def require_one_number(self, rows: Rows) -> None:
+        """TypeError if the function has returned anything else for these rows."""
+        nest = rows.cache.nest if rows.cache is not None else NO_NEST
+        if nest is not None and nest is not NO_NEST:
+            raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {described(nest)}")
 
     def _why(self, cache: SignatureCache) -> str:
         file, line = where_they_part(cache.all())

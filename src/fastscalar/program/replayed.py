@@ -20,7 +20,7 @@ from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
 from fastscalar.program import _data
 from fastscalar.program._graph import same_graph
-from fastscalar.program._replay import RowStatus
+from fastscalar.program._replay import BY_ARGUMENTS, BY_LEAVES, RowStatus
 from fastscalar.program._trace import NotReplayable, leaves_before
 from fastscalar.program.recorded import RecordedFunction, RowFailure
 from fastscalar.program.rows import Rows, eager_column, first_inputs, rows_by_entries, shared_inputs
@@ -39,9 +39,9 @@ class ReplayedFunction(RecordedFunction):
 
     def _cache_of(self, rows: Rows) -> SignatureCache:
         """Of the rows' signature; the second time, whether the function does what it did."""
-        key = tuple(("number",) if k == ("shared",) else k for k in rows.kinds)
         with self._lock:
-            cache = self._caches.setdefault(key, SignatureCache())
+            key = rows.key()
+            cache = rows.cache = self._caches.get(key) or self._caches.setdefault(key, SignatureCache(rows.kinds))
             if cache.first is not None:
                 first = cache.first
                 try:
@@ -52,6 +52,18 @@ class ReplayedFunction(RecordedFunction):
                     self.forget(cache)
             return cache
 
+    def _prepared(self, rows: Rows, chosen: np.ndarray | None) -> SignatureCache:
+        """The recordings of the rows' signature; at least one, if there are to be any."""
+        if rows.prepared:
+            rows.prepared = False                 # the next time they are looked at again
+            return rows.cache
+        cache = self._cache_of(rows)
+        if not cache:
+            with self._lock:
+                if not cache:                     # else another thread has just recorded
+                    self._record(cache, rows, 0 if chosen is None else int(chosen.min()))
+        return cache
+
     def repeats(self, cache: SignatureCache) -> bool:
         """Whether a second recording of the first row is like the first one; asked once.  The RowFailure of row 0 if it
         raises.
@@ -60,31 +72,35 @@ class ReplayedFunction(RecordedFunction):
         assert cache.first is not None
         (row, specialization), cache.first = cache.first, None
         try:
-            graph = self._recorded(row.kinds, row.row(0))[0]
+            graph = self._recorded(row, 0)[0]
             if same_graph(specialization.graph, graph):
                 return True
             return not self._holds(row, specialization) and same_graph(
-                graph, self._recorded(row.kinds, row.row(0))[0]
+                graph, self._recorded(row, 0)[0]
             )
         except NotReplayable:
             return not self._holds(row, specialization)
+        except MemoryError:
+            cache.first = row, specialization     # it says nothing of the function
+            raise
         except Exception as error:
             raise RowFailure(0, error) from error
 
     def _holds(self, row: Rows, specialization: Specialization) -> bool:
         """Whether the row decides as it did when that was recorded of it."""
-        return bool(self._try(specialization, row, np.zeros(1, np.int64), np.empty(1), 1, True).all())
+        values = np.empty((1, len(specialization.graph.results)))
+        return bool(self._try(specialization, row, np.zeros(1, np.int64), values, 1, True).all())
 
     # --- eagerly ---
 
     @contextmanager
-    def _called(self, rows: Rows, some: np.ndarray) -> Iterator[Iterator[tuple[tuple[Any, ...], Tensor]]]:
+    def _called(self, rows: Rows, some: np.ndarray) -> Iterator[Iterator[tuple[tuple[Any, ...], list[Tensor]]]]:
         """Context of `_calls`, which ends with it: an interrupt between two rows leaves nothing open."""
         with closing(self._calls(rows, some)) as calls:
             yield calls
 
-    def _calls(self, rows: Rows, some: np.ndarray) -> Generator[tuple[tuple[Any, ...], Tensor], None, None]:
-        """The loop that a user would write: what the function was called with for some rows, and its results.
+    def _calls(self, rows: Rows, some: np.ndarray) -> Generator[tuple[tuple[Any, ...], list[Tensor]], None, None]:
+        """The loop that a user would write: the leaves that the function was called with for a row, and its results.
 
         Raises the RowFailure of the first that raises."""
         function, at = self.function, -1
@@ -93,9 +109,8 @@ class ReplayedFunction(RecordedFunction):
         state = vars(_eagerly)
         state["rows"] = state.get("rows", 0) + 1
         try:
-            for at, arguments in zip(some.tolist(), calls, strict=False):  # noqa: B007 - said if it raises
-                result = function(*arguments)
-                yield arguments, result if type(result) is Tensor else self._one_number(result)
+            for at, leaves in zip(some.tolist(), calls, strict=False):  # noqa: B007 - said if it raises
+                yield leaves, self._results(rows, rows.call(function, leaves))
         except Exception as error:
             raise RowFailure(at, rows.explained(error)) from error
         finally:
@@ -103,26 +118,41 @@ class ReplayedFunction(RecordedFunction):
 
     def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
         with self._called(rows, some) as calls:
-            values[some] = [result.data for _, result in calls]
+            values[some] = [[result.data for result in results] for _, results in calls]
 
     @staticmethod
-    def _sum(losses: list[Tensor]) -> Tensor:
+    def _sum(results: list[list[Tensor]], seeds: np.ndarray | None) -> Tensor:
+        """Of all results, each times its adjoint."""
         with record():
-            return total(losses)
+            flat = [t for one in results for t in one]
+            if seeds is None:
+                return total(flat)
+            weighted = zip(flat, seeds.ravel().tolist(), strict=True)
+            return total([Tensor(0.0), *(t if s == 1.0 else t * s for t, s in weighted if s != 0.0)])
 
-    def eager_losses(self, rows: Rows, some: np.ndarray) -> tuple[list[Tensor], list[tuple[Any, ...]], list[Any]]:
-        """Results for some rows, what the function was called with, and the leaves that it read."""
+    def eager_results(
+        self, rows: Rows, some: np.ndarray
+    ) -> tuple[list[list[Tensor]], list[tuple[Any, ...]], list[Any]]:
+        """Results for some rows, the leaves that the function was called with, and the captured ones that it read."""
         marker = Tensor(0.0)
-        losses, arguments = [], []
+        found, given = [], []
         with record(), self._called(rows, some) as calls:       # as replays do, also in a block of no_grad
-            for given, result in calls:
-                losses.append(result)
-                arguments.append(given)
-            leaves = leaves_before(marker, total(losses)) if losses else []
+            for arguments, results in calls:
+                found.append(results)
+                given.append(arguments)
+            leaves = leaves_before(marker, self._sum(found, None)) if found else []
         if self._wants_leaves:
             for leaf in leaves:
                 self._eager_leaves.setdefault(storage_of(leaf), leaf)
-        return losses, arguments, leaves
+        return found, given, leaves
+
+    def eager_losses(self, rows: Rows, some: np.ndarray) -> list[Tensor]:
+        """The same of a program of one result."""
+        found = self.eager_results(rows, some)[0]
+        for one in found:
+            if len(one) != 1:
+                raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {len(one)}")
+        return [one for (one,) in found]
 
     # --- replays ---
 
@@ -142,6 +172,8 @@ class ReplayedFunction(RecordedFunction):
                         replay.sparse(at, *found)
             elif kind[0] == "shared":
                 replay.share(at, float(data))
+            elif kind[0] == "leaf":
+                continue
             elif kind[0] == "number":
                 replay.bind(at, data, wanted)
             else:
@@ -161,9 +193,16 @@ class ReplayedFunction(RecordedFunction):
         gradients: Any = None,
         plain: bool = False,
     ) -> Any:
-        plan = specialization.plan(shared_inputs(rows.signature), None, plain)
+        shared = specialization.graph.shared
+        parameters = None
+        if gradients is not None and shared:
+            parameters = [specialization.graph.captures[at] for k, at in shared.items() if k in gradients]
+        plan = specialization.plan(shared_inputs(rows.signature), parameters, plain)
         replay = specialization.take(plan, BATCH, float64, threads)
-        replay.load()
+        if shared:
+            replay.load({at: rows.data[k].reshape(-1) for k, at in shared.items()})
+        else:
+            replay.load()
         self._bind(replay, rows, gradients)
         return replay
 
@@ -179,8 +218,8 @@ class ReplayedFunction(RecordedFunction):
         """Which specialization fits which rows, of all or of the chosen ones, and their values; rows that none fits.
 
         Raises the RowFailure of the lowest row that raises while it is recorded: all below it fit a specialization."""
-        cache = self._cache_of(rows)
-        values = np.empty(rows.n)
+        cache = self._prepared(rows, chosen)
+        values = np.empty((rows.n, cache.width))
         found: list[tuple[Specialization, np.ndarray]] = []
         pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
         misfits: list[int] = []                  # rows that do not fit their own recording
@@ -210,7 +249,7 @@ class ReplayedFunction(RecordedFunction):
             made = None
             with self._lock:
                 if cache.recorded == known:
-                    made, _ = self._record(cache, rows, i)
+                    made = self._record(cache, rows, i)
                     if made is None:
                         break
                 following = cache.all() if made is None else [made]       # all: another thread has recorded meanwhile
@@ -265,7 +304,7 @@ class ReplayedFunction(RecordedFunction):
     ) -> np.ndarray:
         """What a replay says about some rows; the values of those that it fits are set."""
         replay = self._replay(specialization, rows, threads, float64, None, plain)
-        found = np.empty(len(some))
+        found = np.empty((len(some), len(specialization.graph.results)))
         status = np.empty(len(some), np.uint8)
         for part in _portions(len(some), replay.batch, specialization.graph.operations):
             replay.values(some[part], found[part], status[part])
@@ -283,28 +322,27 @@ class ReplayedFunction(RecordedFunction):
         chosen: np.ndarray | None = None,
         float64: bool = True,
         reset: Callable[[], None] | None = None,
+        seeds: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Values; derivatives by arguments are added to `gradients`, or those by captured leaves left in them.
+        """Results; derivatives by arguments are added to `gradients`, or those by captured leaves left in them.
 
-        chosen: only these rows.  reset: called before gradients are left in the leaves."""
-        cache = self._cache_of(rows)
+        chosen: only these rows.  reset: called before gradients are left in the leaves.
+        seeds: the adjoint of each result for each row; None: 1."""
+        cache = self._prepared(rows, chosen)
         all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
-        with self._lock:
-            if not cache:                         # else another thread has just recorded
-                self._record(cache, rows, int(all_rows.min()))
-        values = np.empty(rows.n)
+        values = np.empty((rows.n, cache.width))
         replays: list[tuple[Specialization, Any]] = []
         eager = np.empty(0, np.int64)
         specialization = cache.only()                    # the common case: one way for all rows
         if specialization is not None and not specialization.may_fit(rows, all_rows).all():
             specialization = None
         if specialization is not None:
-            replays = self._backward(specialization, rows, all_rows, values, threads, gradients, float64)
+            replays = self._backward(specialization, rows, all_rows, values, threads, gradients, float64, seeds)
         if not replays:
             values, found, eager = self._classify(rows, threads, chosen, float64)
             missed = []
             for specialization, fits in found:
-                made = self._backward(specialization, rows, fits, values, threads, gradients, float64)
+                made = self._backward(specialization, rows, fits, values, threads, gradients, float64, seeds)
                 replays += made
                 if not made:                     # at the edge of an error, by another rounding
                     missed.append(fits)
@@ -312,13 +350,15 @@ class ReplayedFunction(RecordedFunction):
         if len(eager):
             self.warn_of_loss(cache)
         if gradients is not None:
-            self._collect(replays, rows, eager, values, gradients)
+            self._collect(replays, rows, eager, values, gradients, seeds)
         else:
-            losses, _, leaves = self.eager_losses(rows, eager)       # before anything changes
-            values[eager] = [loss.data for loss in losses]
+            results, _, leaves = self.eager_results(rows, eager)       # before anything changes
+            if results:
+                values[eager] = [[t.data for t in one] for one in results]
             if reset is not None:
                 reset()
-            self._commit(replays, losses, leaves, accumulate or reset is not None)
+            self._commit(replays, results, leaves, accumulate or reset is not None,
+                         None if seeds is None else seeds[eager])
         for specialization, replay in replays:
             specialization.give(replay, BATCH)
         return values
@@ -332,19 +372,22 @@ class ReplayedFunction(RecordedFunction):
         threads: int,
         gradients: Any,
         float64: bool,
+        seeds: np.ndarray | None,
         plain: bool = False,
     ) -> list[tuple[Specialization, Any]]:
         """Replays of a specialization with the gradients of some rows in them; none if it does not fit all of them.
 
         Rows for which the order of additions matters are replayed in that of the function."""
         replay = self._replay(specialization, rows, threads, float64, gradients, plain)
-        found = np.empty(len(some))
+        found = np.empty((len(some), values.shape[1]))
         status = np.zeros(len(some), np.uint8)
         fits = True
+        mode = BY_LEAVES if gradients is None else BY_ARGUMENTS
+        if gradients is not None and specialization.graph.shared:
+            mode |= BY_LEAVES
         for part in _portions(len(some), replay.batch, specialization.graph.operations):
             last = part.stop == len(some)
-            first, by_arguments = part.start == 0, gradients is not None
-            fits = replay.gradients(some[part], found[part], status[part], by_arguments, first, last)
+            fits = replay.gradients(some[part], found[part], status[part], mode, part.start == 0, last, seeds)
             if not fits and (status & ~np.uint8(RowStatus.ORDER_MATTERS)).any():
                 break
         if fits and not status.any():
@@ -359,7 +402,7 @@ class ReplayedFunction(RecordedFunction):
         for way, chosen in ((False, some[~order_matters]), (True, some[order_matters])):
             if not len(chosen):
                 continue
-            made = self._backward(specialization, rows, chosen, values, threads, gradients, float64, way)
+            made = self._backward(specialization, rows, chosen, values, threads, gradients, float64, seeds, way)
             if not made:
                 for _, replay in replays:
                     specialization.give(replay, BATCH)
@@ -374,30 +417,38 @@ class ReplayedFunction(RecordedFunction):
         eager: np.ndarray,
         values: np.ndarray,
         gradients: dict[int, np.ndarray],
+        seeds: np.ndarray | None,
     ) -> None:
         """Derivatives by arguments: what replays have summed up of shared ones, and all of rows that ran eagerly."""
         inputs = first_inputs(rows.kinds)
-        for _, replay in replays:
+        for specialization, replay in replays:
             for k, gradient in gradients.items():
                 if rows.kinds[k] == ("shared",):
                     gradient += replay.shared_gradient(inputs[k])
+                elif k in specialization.graph.shared:
+                    replay.gradient_of_capture(specialization.graph.shared[k], gradient.reshape(-1))
         with _data.KeptGradients(always=True) as kept:
             for part in np.split(eager, range(BATCH, len(eager), BATCH)) if len(eager) else ():
-                losses, arguments, leaves = self.eager_losses(rows, part)
+                results, arguments, leaves = self.eager_results(rows, part)
                 kept.add(leaves)
-                values[part] = [loss.data for loss in losses]
-                self._sum(losses).backward()
+                values[part] = [[t.data for t in one] for one in results]
+                self._sum(results, None if seeds is None else seeds[part]).backward()
                 for k, gradient in gradients.items():
-                    if rows.kinds[k] != ("shared",):
+                    if rows.kinds[k][0] not in ("shared", "leaf"):
                         gradient[part] = [np.asarray(given[k].grad) for given in arguments]
                     else:
-                        gradient += arguments[0][k].grad
+                        gradient += np.asarray(arguments[0][k].grad)
 
     def _commit(
-        self, replays: list[tuple[Specialization, Any]], losses: list[Tensor], leaves: list[Any], accumulate: bool
+        self,
+        replays: list[tuple[Specialization, Any]],
+        results: list[list[Tensor]],
+        leaves: list[Any],
+        accumulate: bool,
+        seeds: np.ndarray | None,
     ) -> None:
-        """The gradients of replays and of losses that were computed eagerly, to the leaves."""
-        if len(replays) == 1 and not losses:
+        """The gradients of replays and of results that were computed eagerly, to the leaves."""
+        if len(replays) == 1 and not results:
             replays[0][1].commit_gradients(accumulate)
             return
         with _data.KeptGradients(always=False) as kept:
@@ -411,8 +462,8 @@ class ReplayedFunction(RecordedFunction):
                     p.grad = 0.0
             for _, replay in replays:
                 replay.commit_gradients(True)
-            if losses:
-                self._sum(losses).backward(accumulate=True)
+            if results:
+                self._sum(results, seeds).backward(accumulate=True)
 
 
 def _portions(n: int, batch: int, operations: int) -> Iterator[slice]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,28 +17,85 @@ from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise, to_tensor
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program import _data
+from fastscalar.program.nests import STATIC, assembled, flattened, is_nest, placed
 
 SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
 LARGE = 1e150  # sums of products of such numbers may be infinite, or not, as they are ordered
 
 
 class Rows:
-    """The arguments of a program for n rows: for each its kind, and its numbers as the replays want them."""
+    """The arguments of a program for n rows: for each leaf its kind, and its numbers as the replays want them.
+
+    Kinds: ("number",), ("array", shape), ("whole",), ("wholes", shape) of each row; of all rows ("shared",), one number
+    whose place is that of a number of a row in recordings, and ("leaf", shape), which stands there as a captured array.
+    """
 
     _columns: dict[int, np.ndarray] | None = None
+    nests: tuple[Any, ...] | None = None         # by argument; None: each is a leaf
+    names: tuple[str, ...] = ()                  # of the last arguments, which are given by keyword
+    prepared = False                             # somebody has just looked at their recordings
+    cache: Any = None                            # the recordings for their signature, when they have been looked for
 
-    def __init__(self, arguments: Sequence[Any], name: str) -> None:
-        self.kinds: list[Any] = []  # "array" and its shape, "number", "whole", "wholes" and their shape; shared or not
+    def __init__(
+        self,
+        arguments: Sequence[Any],
+        name: str,
+        names: tuple[str, ...] = (),
+        shared: Container[int] = (),
+        n: int | None = None,
+        per_row: bool = False,
+    ) -> None:
+        """names: of the last arguments.  shared: which are one for all rows; per_row: with a derivative for each."""
+        self.kinds: list[Any] = []
         self.data: list[Any] = []
         self.columns: dict[int, str] = {}  # lists that may have been meant as columns, by the rows that they had then
         self._finite: dict[int, bool] = {}
         self.n = -1
-        for k, argument in enumerate(arguments):
-            self._add(argument, f"{name}: argument {k}")
-        if self.n < 0:
+        self._enter(arguments, name, names, shared)
+        if self.n < 0 and n is None:
             raise ValueError(f"{name}: expected at least one array with a row for each sample")
+        if n is not None and self.n not in (-1, n):
+            raise ValueError(f"{name}: rows is {n}, but the arrays have {self.n} rows")
+        self.n = n if n is not None else self.n
         if self.n == 0:
             raise ValueError(f"{name}: the arrays are empty")
+        self._scattered(per_row)
+
+    def _enter(self, arguments: Sequence[Any], name: str, names: tuple[str, ...], shared: Container[int]) -> None:
+        first_name = len(arguments) - len(names)
+        nests: list[Any] = []
+        for k, argument in enumerate(arguments):
+            what = f"{name}: argument {k if k < first_name else names[k - first_name]!r}"
+            if shared and k in shared:
+                nests.append(flattened(argument, what, self._add_shared))
+            elif type(argument) is np.ndarray or not (is_nest(argument) or isinstance(argument, STATIC)):
+                self._add(argument, what)
+                nests.append(None)
+            else:
+                nests.append(flattened(argument, what, self._add))
+        if names or any(nest is not None for nest in nests):
+            self.nests, self.names = tuple(nests), names
+
+    def _add_shared(self, argument: Any, what: str) -> None:
+        """One for all rows; whole numbers are repeated later."""
+        values = _as_array(argument, what)
+        if values.dtype.kind in "iub":
+            self.kinds.append(("whole",) if values.ndim == 0 else ("wholes", values.shape))
+            self.data.append(_whole(values, what)[None] if values.ndim else _whole(values, what))
+        else:
+            if not values.size:
+                raise ValueError(f"{what}: is empty")
+            self.kinds.append(("leaf", values.shape) if values.ndim else ("shared",))
+            self.data.append(np.array(values, dtype=np.float64, order="C"))
+
+    def _scattered(self, per_row: bool) -> None:
+        """What is there once and is wanted for each row is repeated."""
+        for k, (kind, data) in enumerate(zip(self.kinds, self.data, strict=True)):
+            if kind[0] in ("whole", "wholes") and data.ndim and len(data) == 1 != self.n:
+                self.data[k] = np.broadcast_to(data, (self.n, *data.shape[1:]))
+            elif per_row and kind[0] in ("shared", "leaf"):
+                self.kinds[k] = ("array", kind[1]) if kind[0] == "leaf" else ("number",)
+                self.data[k] = np.ascontiguousarray(np.broadcast_to(data, (self.n, *data.shape)))
 
     def _add(self, argument: Any, what: str) -> None:
         values = _as_array(argument, what)
@@ -51,9 +108,7 @@ class Rows:
         if values.ndim:
             self.n = len(values)
         if values.dtype.kind in "iub":
-            if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
-                raise ValueError(f"{what}: expected whole numbers below 2**63, got {values.max()}")
-            values = values.astype(np.int64)
+            values = _whole(values, what)
             self.kinds.append(("whole",) if values.ndim <= 1 else ("wholes", values.shape[1:]))
             self.data.append(values)
         else:
@@ -72,14 +127,50 @@ class Rows:
     def signature(self) -> tuple[Any, ...]:
         return tuple(self.kinds)
 
+    def key(self) -> tuple[Any, ...]:
+        """What recordings are looked up by."""
+        kinds = tuple(("number",) if k == ("shared",) else k for k in self.kinds)
+        return kinds if self.nests is None else (kinds, self.nests, self.names)
+
     def row(self, i: int) -> list[Any]:
-        return [d[i] if d.ndim else d[()] for d in self.data]
+        return [
+            d if kind[0] == "leaf" else d[i] if d.ndim else d[()]
+            for kind, d in zip(self.kinds, self.data, strict=True)
+        ]
+
+    def call(self, function: Callable[..., Any], leaves: Sequence[Any]) -> Any:
+        """The function of these leaves."""
+        if self.nests is None:
+            return function(*leaves)
+        one_by_one = iter(leaves).__next__
+        arguments = [assembled(nest, one_by_one) for nest in self.nests]
+        first_name = len(arguments) - len(self.names)
+        return function(*arguments[:first_name], **dict(zip(self.names, arguments[first_name:], strict=True)))
+
+    def leaves_of(self, k: int) -> range:
+        """Which leaves are of argument k."""
+        return range(k, k + 1) if self.nests is None else placed(self.nests)[k]
+
+    def is_real_leaf(self, leaf: int) -> bool:
+        return self.kinds[leaf][0] not in ("whole", "wholes")
+
+    def is_real(self, k: int) -> bool:
+        """Whether there are real numbers in argument k, to differentiate by."""
+        return any(map(self.is_real_leaf, self.leaves_of(k)))
+
+    def argument(self, k: int, leaves: Sequence[Any]) -> Any:
+        """Argument k, put together of what there is for each of its leaves."""
+        return leaves[0] if self.nests is None else assembled(self.nests[k], iter(leaves).__next__)
 
     def one(self, i: int) -> Rows:
         """Row i alone."""
         rows = Rows.__new__(Rows)
         rows.kinds, rows.columns, rows._finite, rows.n = list(self.kinds), {}, {}, 1
-        rows.data = [d[i : i + 1].copy() if d.ndim else d for d in self.data]
+        rows.nests, rows.names, rows.cache = self.nests, self.names, self.cache
+        rows.data = [
+            d[i : i + 1].copy() if d.ndim and kind[0] != "leaf" else d
+            for kind, d in zip(self.kinds, self.data, strict=True)
+        ]
         return rows
 
     def explained(self, error: Exception) -> Exception:
@@ -100,7 +191,7 @@ class Rows:
                         self._columns[at] = np.ascontiguousarray(column)
                         at += 1
                 else:
-                    at += 1
+                    at += kind[0] != "leaf"
         return self._columns
 
     def finite(self, k: int) -> bool:
@@ -110,6 +201,12 @@ class Rows:
             data = self.data[k]
             self._finite[k] = bool(data.max() <= LARGE and data.min() >= -LARGE)     # of NaN both are NaN
         return self._finite[k]
+
+
+def _whole(values: np.ndarray, what: str) -> np.ndarray:
+    if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{what}: expected whole numbers below 2**63, got {values.max()}")
+    return values.astype(np.int64)
 
 
 def _as_array(argument: Any, what: str) -> np.ndarray:
@@ -135,24 +232,30 @@ _AS_A_LIST = re.compile(r"Tensor'.*(not subscriptable|not iterable|no len\(\))")
 class One(Rows):
     """The arguments of a single call."""
 
-    def __init__(self, arguments: Sequence[Any], name: str) -> None:
+    def __init__(
+        self, arguments: Sequence[Any], name: str, names: tuple[str, ...] = (), shared: Container[int] = ()
+    ) -> None:
         self.kinds, self.data, self.columns, self._finite, self.n = [], [], {}, {}, -1
-        for k, argument in enumerate(arguments):
-            self._add(_as_array(argument, f"{name}: argument {k}")[None], f"{name}: argument {k}")
+        self._enter(arguments, name, names, shared)
         self.n = 1                               # also of a function without arguments
+
+    def _add(self, argument: Any, what: str) -> None:
+        super()._add(_as_array(argument, what)[None], what)
 
     def explained(self, error: Exception) -> Exception:
         return error
 
 
 def handles_of(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """What a recorded function is called with, and the inputs of the recording."""
+    """The leaves that a recorded function is called with, and the inputs of the recording."""
     arguments: list[Any] = []
     inputs: list[Any] = []
     for kind, value in zip(kinds, row, strict=True):
         if kind[0] == "array":
             handle = to_tensor(value)
             inputs.append(("array", handle))
+        elif kind[0] == "leaf":
+            handle = to_tensor(value)
         elif kind[0] in ("number", "shared"):
             handle = Tensor(float(value))
             inputs.append(("number", handle))
@@ -175,6 +278,8 @@ def _nested(values: np.ndarray, inputs: list[Any]) -> Any:
 
 def eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]:
     """An argument of the function for some rows; one that they share is one Tensor for all of them."""
+    if kind[0] == "leaf":
+        return itertools.repeat(to_tensor(data))
     if data.ndim == 0:
         return itertools.repeat(Tensor(float(data)) if kind[0] == "shared" else int(data))
     if kind[0] == "array":
@@ -187,7 +292,7 @@ def first_inputs(kinds: Sequence[Any]) -> list[int]:
     first, at = [], 0
     for kind in kinds:
         first.append(at)
-        at += int(np.prod(kind[1])) if kind[0] == "wholes" else 1
+        at += int(np.prod(kind[1])) if kind[0] == "wholes" else kind[0] != "leaf"
     return first
 
 

@@ -29,7 +29,7 @@ from fastscalar.program._graph import (
 MOST = 4096  # values of the whole number
 PLACES = 64  # operands that it selects
 
-Place = tuple[str, int]  # "a" or "b": the left or the right operand of a node; "result", behind all nodes
+Place = tuple[str, int]  # "a" or "b": the left or the right operand of a node; "result": result k, node n + k
 
 
 def reads(graph: Any, at: int) -> np.ndarray:
@@ -64,8 +64,10 @@ def differences(g: Any, h: Any, at: int) -> dict[Place, int] | None:
             if y[i] < 0 or x[i] < 0:
                 return None
             found[field, i] = int(y[i])
-    if g.result != h.result:
-        found["result", len(g.op)] = h.result
+    if len(g.results) != len(h.results):
+        return None
+    for k in np.flatnonzero(g.results != h.results)[: PLACES + 1].tolist():
+        found["result", len(g.op) + k] = int(h.results[k])
     return found if len(found) <= PLACES else None
 
 
@@ -140,7 +142,9 @@ class Family:
 
     def _own(self, place: Place) -> int:
         field, i = place
-        return int(self.pattern.result if field == "result" else getattr(self.pattern, field)[i])
+        if field == "result":
+            return int(self.pattern.results[i - len(self.pattern.op)])
+        return int(getattr(self.pattern, field)[i])
 
     def graph(self) -> Any:
         """The recording of all of these values: each place reads what a gather gives."""
@@ -181,8 +185,8 @@ class Family:
         guards["left"] = moved[guards["left"]]
         right = guards["right"] >= 0
         guards["right"][right] = moved[guards["right"][right]]
-        result = where.get(("result", n), int(moved[g.result]))
-        return graph_of(g, columns, operands, items, guards, result)
+        results = [where.get(("result", n + k), int(moved[node])) for k, node in enumerate(g.results)]
+        return graph_of(g, columns, operands, items, guards, results)
 
 
 def _scattered(column: np.ndarray, moved: np.ndarray, n: int) -> np.ndarray:

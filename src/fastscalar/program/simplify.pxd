@@ -263,12 +263,13 @@ cdef inline void mark_needed(Lowering low, int i, bint keep) noexcept:
         low.pinned[i] = 1
 
 
-cdef inline int reach(Lowering low, int result, const RecordedGuard[::1] guards) except -1:
+cdef inline int reach(Lowering low, const int[::1] results, const RecordedGuard[::1] guards) except -1:
     cdef Py_ssize_t i
     cdef int k, o
     cdef set done = set(), tables = set()
     cdef LoweredItem item
-    mark_needed(low, low.rep[result], True)
+    for i in range(results.shape[0]):
+        mark_needed(low, low.rep[results[i]], True)
     for i in range(guards.shape[0]):
         mark_needed(low, low.rep[guards[i].left], True)
         if guards[i].right >= 0:

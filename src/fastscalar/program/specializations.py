@@ -5,7 +5,7 @@ The boundary: knows graphs, and asks `_lower` for plans and `_replay` for replay
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastscalar.program._lower import lower
 from fastscalar.program.rows import Rows
 from fastscalar.program.selections import Family
 
+NO_NEST = object()  # nothing has been returned yet
 REPLAYS = 8  # that one specialization keeps for the next call
 
 
@@ -36,7 +37,9 @@ class Specialization:
 
     @property
     def captures(self) -> list[Any]:
-        return self.graph.captures
+        """The leaves of the user's that it reads."""
+        shared = set(self.graph.shared.values())
+        return [c for at, c in enumerate(self.graph.captures) if at not in shared] if shared else self.graph.captures
 
     def may_fit(self, rows: Rows, some: np.ndarray) -> np.ndarray:
         """Which rows have whole numbers that it is for: a mask."""
@@ -46,7 +49,11 @@ class Specialization:
         return np.isin(rows.whole_columns()[at][some], known)
 
     def plan(self, shared: frozenset[int], parameters: list[Any] | None = None, plain: bool = False) -> Any:
-        """How it is computed; plain: in the order of the function, for rows with numbers for which that matters."""
+        """How it is computed; plain: in the order of the function, for rows with numbers for which that matters.
+
+        parameters: the leaves whose gradients are wanted; None: all, but for those that stand for arguments."""
+        if parameters is None and self.graph.shared:
+            parameters = self.captures
         trained = None if parameters is None else _data.trained_elements(self.graph.captures, parameters)
         key = (shared, None if trained is None else tuple(map(_which, trained)), plain)
         with self._lock:
@@ -104,13 +111,16 @@ class SignatureCache:
     Whole numbers of the data that were read (as an index of a list, by `range`) are known beforehand: they choose among
     recordings by a table, `keyed`, by inputs and by their values, and these have no other limit than memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Sequence[Any] = ()) -> None:
+        self.kinds = tuple(("number",) if kind == ("shared",) else kind for kind in kinds)
         self.specializations: list[Specialization] = []        # that hold for any whole numbers
         self.keyed: dict[tuple[int, ...], dict[tuple[int, ...], list[Specialization]]] = {}
         self.families: list[tuple[Family, Specialization]] = []     # whole numbers select an operand
         self.recorded = 0                        # specializations, those included that were given up
         self.operations = 0                      # of the keyed ones
         self.misfits = 0                         # recordings that their own row did not fit
+        self.nest: Any = NO_NEST                 # of the results,
+        self.width = 0                           # and how many they are
         self.captures: list[Any] = []            # of recordings that were given up: their leaves are still trained,
         self.lost: list[Any] = []                # and where gradients get lost is still to be said
         self.eager = False                       # no more specializations: what none fits runs eagerly
