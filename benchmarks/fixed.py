@@ -150,6 +150,46 @@ def fit_minibatch() -> Work:
     return fitting([256, 10], 64, dtype="float32")
 
 
+def simulation(name: str, n: int) -> Work:
+    import simulations
+
+    program, X = fs.compile(simulations.SIMULATIONS[name]), simulations.rows(name, n)
+    program.value_and_grad(X)
+    return lambda: program.value_and_grad(X)
+
+
+@workload("row", 512)
+def heston() -> Work:
+    """Value and gradient of a path of prices and variances, 100 steps."""
+    return simulation("heston", 512)
+
+
+@workload("row", 512)
+def pendulum() -> Work:
+    """Value and gradient of a pendulum, 200 steps of Runge and Kutta."""
+    return simulation("pendulum", 512)
+
+
+@workload("step", 20)
+def gpt_step() -> Work:
+    """A step of a GPT of 4,192 parameters with Adam, a name of six letters at a time."""
+    import simulations
+
+    model, documents = simulations.GPT(), simulations.names(20, letters=6)
+    program = fs.compile(model.loss)
+    optimizer = fs.Adam(model.parameters(), lr=0.01)
+    rows = [document[None] for document in documents]
+    program.backward(rows[0])
+    program.backward(rows[1])
+
+    def run() -> None:
+        for row in rows:
+            program.backward(row)
+            optimizer.step()
+
+    return run
+
+
 def many(name: str, times: int) -> None:
     work = WORKLOADS[name][2]()
     for _ in range(times):

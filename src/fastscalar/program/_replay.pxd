@@ -48,6 +48,17 @@ ctypedef struct Segment:    # captured leaves that lie side by side on the tape 
     int count
 
 
+ctypedef struct Stretch:    # of them, `count` that lie side by side on the tape, then `count` more, `repeats` times
+    int node                # of the first
+    int address             # in the block
+    int count
+    int step                # from one to the next, in the block
+    int repeats
+    int shift               # from the first of a row of them to the first of the next, in the block
+    int array               # slot of the array of leaves that they are of; -1: single leaves
+    bint trained
+    bint whole              # the first stretch of an array of which all is captured and trained
+
 cdef class Replay:
     cdef readonly Plan plan
     cdef readonly int batch, chunk, threads
@@ -74,6 +85,8 @@ cdef class Replay:
     cdef list held                   # arrays that `input` points into
     cdef Segment *segments
     cdef Py_ssize_t n_segments
+    cdef Stretch *stretches          # where `nodes` says that they are now
+    cdef Py_ssize_t n_stretches
     cdef unsigned char *fused        # by matrix: it takes its step where its gradient is computed
     cdef unsigned char *decayed      # by fused matrix: the program sums its squares; then its weights are
     cdef unsigned char *unfit        # by matrix: a program's own loop must not step over zeros, it is not all finite
@@ -106,7 +119,7 @@ cdef class Replay:
     cdef Py_ssize_t n_rows, done, failed_at
     cdef double total_loss, shrink
     cdef const double *rates         # by batch
-    cdef object nodes                # `first_nodes`, as they were after so many collections
+    cdef object nodes                # of the captures their first nodes, as they were after so many collections
     cdef long long nodes_of
     cdef int batch_rows
     cdef double *out_values
@@ -124,11 +137,12 @@ cdef class Replay:
     cdef int find_segments(self) except -1
     cdef int find_inputs(self) except -1
     cdef void look_at_weights(self, const Product *p) noexcept nogil
-    cdef object first_nodes(self)
+    cdef int put_others(self, dict others) except -1
+    cdef int find_leaves(self) except -1
+    cdef int find_stretches(self, const long long[::1] first) except -1
     cdef void put(self, int address, double value) noexcept nogil
     cdef double get(self, const char *block, int address) noexcept nogil
-    cdef bint whole_capture(self, Py_ssize_t k, int count) noexcept
-    cdef int *stretches(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL
+    cdef int *side_by_side(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1
     cdef void settle_all(self) noexcept
     cdef char *room_of_state(self, bint keeps, int which) except? NULL

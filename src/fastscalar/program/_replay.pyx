@@ -28,14 +28,14 @@ from libc.string cimport memcpy, memset
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
-from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
-from fastscalar.engine.array_ops cimport materialise, write_gradient, zero_leaf
+from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory
 from fastscalar.engine.writes cimport wrote
 from fastscalar.engine._rules cimport Rule, at_step, shorten
 from fastscalar.program._kernels cimport *
 from fastscalar.program._plan cimport Plan
 from fastscalar.program.backward cimport *
 from fastscalar.program.forward cimport *
+from fastscalar.program.leaves cimport *
 from fastscalar.program.plan cimport *
 from fastscalar.program.weights cimport *
 
@@ -133,6 +133,7 @@ cdef class Replay:
     def __dealloc__(self):
         for block in self.blocks or ():          # without any if an argument was refused
             PyMem_RawFree(<void *><size_t>block)
+        PyMem_RawFree(self.stretches)
 
     cdef int rows_of_a_chunk(self) except -1:
         """So many that slots stay in the last-level cache; products want some dozen rows.
@@ -235,10 +236,6 @@ cdef class Replay:
     def load(self, dict others=None):
         """Copy the captured leaves in, as they are now; others: by capture, other numbers for it, a flat array."""
         cdef Py_ssize_t k
-        cdef Segment *s
-        cdef const double *source
-        cdef const double[::1] given
-        cdef long long[::1] first = self.first_nodes()
         cdef double[::1] value = self.plan.constant_value
         cdef int[::1] at = self.plan.constant_at
         for k in range(at.shape[0]):
@@ -246,16 +243,14 @@ cdef class Replay:
         for k in range(self.plan.n_matrices):
             self.scale[k], self.square[k] = 1.0, -1.0
         self.since = 0
-        for k in range(self.n_segments):
-            s = &self.segments[k]
-            source = tape.value + first[s.capture] + s.offset
-            if others is not None and s.capture in others:
-                given = others[s.capture]
-                source = &given[0] + s.offset
+        self.find_leaves()
+        for k in range(self.n_stretches):
             if self.float64:
-                memcpy(<double *>self.uniform + s.address, source, s.count * sizeof(double))
+                leaves_in[double](<double *>self.uniform, &self.stretches[k], tape.value, 0.0)
             else:
-                self.kernels.load_rows(<float *>self.uniform + s.address, s.count, &source, s.count, 1)
+                leaves_in[float](<float *>self.uniform, &self.stretches[k], tape.value, 0.0)
+        if others is not None:
+            self.put_others(others)
         for k in range(self.n_inputs):
             self.input[k].forced = False
         self.wild = False
@@ -277,18 +272,71 @@ cdef class Replay:
         if self.unfit[p.matrix]:
             self.input[p.whole_input].forced = True
 
-    cdef object first_nodes(self):
-        """By capture, the node of its first element.  Only a collection moves them."""
+    cdef int put_others(self, dict others) except -1:
+        cdef const double[::1] given
+        cdef Segment *s
+        cdef Py_ssize_t k
+        cdef int i
+        for k in range(self.n_segments):
+            s = &self.segments[k]
+            if s.capture in others:
+                given = others[s.capture]
+                for i in range(s.count):
+                    self.put(s.address + i, given[s.offset + i])
+        return 0
+
+    cdef int find_leaves(self) except -1:
+        """Where the captured leaves are on the tape.  Only a collection moves them."""
         cdef long long[::1] view
         cdef Py_ssize_t k
-        if self.nodes is None or self.nodes_of != tape.collections + tape.full_collections:
-            self.nodes = np.empty(max(1, len(self.plan.captures)), np.int64)
-            self.nodes_of = tape.collections + tape.full_collections
-            view = self.nodes
-            for k, handle in enumerate(self.plan.captures):
-                view[k] = (<Tensor>handle).index if type(handle) is Tensor else tape.array_ops[(
-                        <TensorArray>handle).slot].start
-        return self.nodes
+        if self.nodes is not None and self.nodes_of == tape.collections + tape.full_collections:
+            return 0
+        nodes = np.empty(max(1, len(self.plan.captures)), np.int64)
+        view = nodes
+        for k, handle in enumerate(self.plan.captures):
+            view[k] = (<Tensor>handle).index if type(handle) is Tensor else tape.array_ops[(<TensorArray>handle).slot].start
+        if self.nodes is None or not np.array_equal(nodes, self.nodes):
+            self.find_stretches(view)
+        self.nodes, self.nodes_of = nodes, tape.collections + tape.full_collections
+        return 0
+
+    cdef int find_stretches(self, const long long[::1] first) except -1:
+        cdef unsigned char[::1] trained = self.plan.trained
+        cdef Py_ssize_t k, n = 0, room = 0, begin, end
+        cdef int i, j, node, array, captured
+        cdef bint learns
+        cdef Segment *s
+        cdef Stretch *found
+        for k in range(self.n_segments):
+            room += self.segments[k].count
+        found = <Stretch *>allocate(max(room, 1) * sizeof(Stretch))
+        if found == NULL:
+            out_of_memory("a program", room)
+        k = 0
+        while k < self.n_segments:               # capture by capture
+            begin, captured, learns = n, 0, True
+            node = <int>first[self.segments[k].capture]
+            array = tape.record[node].a if tape.record[node].op == ARRAY_OP else -1
+            end = k
+            while end < self.n_segments and self.segments[end].capture == self.segments[k].capture:
+                s = &self.segments[end]
+                i = 0
+                while i < s.count:
+                    j = i + 1
+                    while j < s.count and trained[s.address + j] == trained[s.address + i]:
+                        j += 1
+                    extend(found, &n, node + s.offset + i, s.address + i, j - i, array, trained[s.address + i] != 0)
+                    learns = learns and trained[s.address + i]
+                    i = j
+                captured += s.count
+                end += 1
+            if array >= 0:
+                found[begin].whole = learns and captured == tape.array_ops[array].count
+            k = end
+        fold(found, &n)
+        PyMem_RawFree(self.stretches)
+        self.stretches, self.n_stretches = found, n
+        return 0
 
     cdef void put(self, int address, double value) noexcept nogil:
         if self.float64:
@@ -303,57 +351,36 @@ cdef class Replay:
         """Copy what was trained back to the leaves, and set their gradients to zero."""
         self.settle_all()
         cdef Py_ssize_t k
+        cdef Stretch *s
         cdef int i
-        cdef Segment *s
-        cdef double *target
-        cdef long long[::1] first = self.first_nodes()
-        cdef unsigned char[::1] trained = self.plan.trained
-        for k in range(self.n_segments):
-            s = &self.segments[k]
-            target = tape.value + first[s.capture] + s.offset
-            wrote(<int>first[s.capture])         # a leaf, or an array of them: runs no Python
-            for i in range(s.count):
-                if trained[s.address + i]:
-                    target[i] = self.get(self.uniform, s.address + i)
-        self.commit_gradients(False, True)
+        self.find_leaves()
+        for k in range(self.n_stretches):
+            s = &self.stretches[k]
+            for i in range(s.node, s.node + (s.repeats * s.count if s.array < 0 else 1)):
+                wrote(i)                         # a leaf, or an array of them: runs no Python
+            if not s.trained:
+                continue
+            if self.float64:
+                leaves_out[double](<double *>self.uniform, s, tape.value, 0.0)
+            else:
+                leaves_out[float](<float *>self.uniform, s, tape.value, 0.0)
+            zero_gradients(s)
 
     def commit_gradients(self, bint accumulate, bint zero=False):
         """Leave the gradients in the leaves: in place of theirs, or added to them."""
-        cdef Py_ssize_t k, i
-        cdef Segment *s
-        cdef int node, last = -1
-        cdef double g
-        cdef ArrayOp *q
-        cdef long long[::1] first = self.first_nodes()
-        cdef unsigned char[::1] trained = self.plan.trained
-        for k in range(self.n_segments):
-            s = &self.segments[k]
-            node = <int>first[s.capture]
-            q = tape.array_ops[tape.record[node].a] if tape.record[node].op == ARRAY_OP else NULL
-            if q != NULL and s.capture != last and trained[s.address]:
-                last = s.capture
-                materialise(q)
-                if not accumulate and self.whole_capture(k, q.count):
-                    zero_leaf(q)
-            for i in range(s.count):
-                if not trained[s.address + i]:
-                    continue
-                node = <int>first[s.capture] + s.offset + <int>i
-                g = 0.0 if zero else self.get(self.uniform_adjoint, s.address + <int>i)
-                if accumulate:
-                    g += tape.grad[node]
-                if g != tape.grad[node] or g != g:
-                    write_gradient(node)
-                    tape.grad[node] = g
-
-    cdef bint whole_capture(self, Py_ssize_t k, int count) noexcept:
-        """Whether all elements of a captured array are read, from segment k on."""
-        cdef int capture = self.segments[k].capture
-        cdef Py_ssize_t n = 0
-        while k < self.n_segments and self.segments[k].capture == capture:
-            n += self.segments[k].count
-            k += 1
-        return n == count
+        cdef Py_ssize_t k
+        cdef Stretch *s
+        self.find_leaves()
+        for k in range(self.n_stretches):
+            s = &self.stretches[k]
+            if not s.trained:
+                continue
+            if zero:
+                zero_gradients(s)
+            elif self.float64:
+                gradients_out[double](<double *>self.uniform_adjoint, s, accumulate, 0.0)
+            else:
+                gradients_out[float](<float *>self.uniform_adjoint, s, accumulate, 0.0)
 
     def bind(self, int i, data, gradient=None, bint finite=False):
         """Data of an input: an array of float64, C-contiguous, (n, width) or (n,), or whole numbers as int64.
@@ -477,14 +504,14 @@ cdef class Replay:
                 part[:] = False
             elif m.home and m.cols < m.ld:       # padding is zero, and so is its gradient: longer stretches
                 part[part[:, :m.cols].all(axis=1)] = True
-        self.loose = self.stretches(loose.view(np.uint8), &self.n_loose)
-        self.steps = self.stretches(trained.view(np.uint8), &self.n_steps)
+        self.loose = self.side_by_side(loose.view(np.uint8), &self.n_loose)
+        self.steps = self.side_by_side(trained.view(np.uint8), &self.n_steps)
         if self.decays:
             self.scaled = <char **>self.block(self.threads, sizeof(void *))
             for k in range(self.threads):
                 self.scaled[k] = <char *>self.block(<size_t>widest * self.chunk, self.size)
 
-    cdef int *stretches(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL:
+    cdef int *side_by_side(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL:
         """(first, how many) of those chosen that lie side by side."""
         cdef Py_ssize_t k, n = 0, size = chosen.shape[0]
         cdef int *out

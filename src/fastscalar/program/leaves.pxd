@@ -1,0 +1,134 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False
+# Captured leaves into the block of a replay, and values and gradients from it.  Inline parts of `_replay`.
+#
+# A plan places weights where its kernels want them, mostly as the transposed of how they lie on the tape: stretch by
+# stretch, a few for a whole net.  Number by number, with the question to whom each belongs, it took 110 instructions
+# for a gradient; now 4.
+
+from libc.string cimport memset
+
+from fastscalar._core cimport *
+from fastscalar.engine.array_ops cimport enter_row, materialise, zero_leaf
+from fastscalar.program._replay cimport *
+
+
+cdef inline void extend(Stretch *s, Py_ssize_t *n, int node, int address, int count, int array, bint trained) noexcept:
+    """More leaves that lie side by side on the tape and in the block: to the last stretch, or one of their own."""
+    cdef Stretch *last = &s[n[0] - 1]
+    if n[0] and last.array == array and last.trained == trained and node == last.node + last.count:
+        if count == 1 and last.count == 1:
+            last.step, last.count = address - last.address, 2
+            return
+        if (count == 1 or last.step == 1) and address == last.address + last.count * last.step:
+            last.count += count
+            return
+    last = &s[n[0]]
+    last.node, last.address, last.count, last.step, last.repeats, last.shift = node, address, count, 1, 1, 0
+    last.array, last.trained, last.whole = array, trained, False
+    n[0] += 1
+
+
+cdef inline void fold(Stretch *s, Py_ssize_t *count) noexcept:
+    """Equal stretches at equal distances become one."""
+    cdef Py_ssize_t k, n = 0
+    cdef Stretch *last
+    for k in range(count[0]):
+        last = &s[n - 1]
+        if n and last.count == s[k].count and last.step == s[k].step and last.array == s[k].array and (
+                last.trained == s[k].trained and s[k].node == last.node + last.repeats * last.count) and (
+                last.repeats == 1 or s[k].address == last.address + last.repeats * last.shift):
+            if last.repeats == 1:
+                last.shift = s[k].address - last.address
+            last.repeats += 1
+        else:
+            s[n] = s[k]
+            n += 1
+    count[0] = n
+
+
+cdef inline void leaves_in(real *block, const Stretch *s, const double *value, real tag) noexcept nogil:
+    cdef int r, i
+    cdef real *to
+    cdef const double *source
+    for r in range(s.repeats):
+        to, source = block + s.address + <Py_ssize_t>r * s.shift, value + s.node + <Py_ssize_t>r * s.count
+        if s.step == 1:
+            for i in range(s.count):
+                to[i] = <real>source[i]
+        else:
+            for i in range(s.count):
+                to[<Py_ssize_t>i * s.step] = <real>source[i]
+
+
+cdef inline void leaves_out(const real *block, const Stretch *s, double *value, real tag) noexcept nogil:
+    cdef int r
+    for r in range(s.repeats):
+        put_part(block + s.address + <Py_ssize_t>r * s.shift, s.step, value + s.node + <Py_ssize_t>r * s.count,
+                 s.count, False, tag)
+
+
+cdef inline void put_part(const real *source, Py_ssize_t step, double *to, int n, bint accumulate,
+                          real tag) noexcept nogil:
+    """0.0 is added, so that no -0.0 remains."""
+    cdef int i
+    if accumulate:
+        for i in range(n):
+            to[i] += source[i * step]
+    elif step == 1:
+        for i in range(n):
+            to[i] = 0.0 + source[i]
+    else:
+        for i in range(n):
+            to[i] = 0.0 + source[i * step]
+
+
+cdef inline bint any_sent(const real *source, Py_ssize_t step, int n, real tag) noexcept nogil:
+    cdef int i
+    for i in range(n):
+        if source[i * step] != 0:                # NaN is
+            return True
+    return False
+
+
+cdef inline void gradients_out(const real *block, const Stretch *s, bint accumulate, real tag) noexcept nogil:
+    """The gradients of a stretch.  Rows of an array that nothing was sent to are not entered, nor written to."""
+    cdef ArrayOp *q = tape.array_ops[s.array] if s.array >= 0 else NULL
+    cdef int r, at, n, row
+    cdef const real *source
+    cdef double *to
+    if q != NULL:
+        materialise(q)
+        if s.whole and not accumulate:
+            zero_leaf(q)
+    for r in range(s.repeats):
+        source, to = block + s.address + <Py_ssize_t>r * s.shift, tape.grad + s.node + <Py_ssize_t>r * s.count
+        if q == NULL:
+            put_part(source, s.step, to, s.count, accumulate, tag)
+            continue
+        at = 0
+        while at < s.count:
+            n = s.node + r * s.count + at - q.start
+            row = n // q.cols
+            n = min(q.cols - n % q.cols, s.count - at)
+            if q.touched[row] or any_sent(source + <Py_ssize_t>at * s.step, s.step, n, tag):
+                enter_row(q, row)
+                put_part(source + <Py_ssize_t>at * s.step, s.step, to + at, n, accumulate, tag)
+            at += n
+
+
+cdef inline void zero_gradients(const Stretch *s) noexcept nogil:
+    cdef ArrayOp *q
+    cdef int k, row
+    if s.array < 0:
+        memset(tape.grad + s.node, 0, <size_t>s.repeats * s.count * sizeof(double))
+        return
+    q = tape.array_ops[s.array]
+    materialise(q)
+    if s.whole:
+        zero_leaf(q)
+        return
+    for k in range(s.node, s.node + s.repeats * s.count):
+        row = (k - q.start) // q.cols
+        if q.touched[row]:
+            tape.grad[k] = 0.0
