@@ -14,7 +14,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
 	check test test-stress fuzz fuzz-engine fuzz-files kill forks interrupts oracle \
-	lint types \
+	lint types stubs \
 	bench bench-check bench-compare bench-tables
 
 help: ## list the targets
@@ -60,6 +60,9 @@ oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 lint: ## ruff, cython-lint
 	$(PYTHON) -m ruff check .
 	PATH="$(BIN):$$PATH" cython-lint src/fastscalar
+
+stubs: ## what is written down of the operation table: stubs, typed functions, docs/functions.md (after a build)
+	$(PYTHON) tools/stubs.py
 
 types: ## mypy, strict for what users write, and the stubs against what the modules really have
 	$(PYTHON) -m mypy

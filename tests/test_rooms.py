@@ -17,7 +17,7 @@ SOURCES = sorted(p for ending in ("*.py", "*.pyx", "*.pxd") for p in PACKAGE.rgl
 NONE: set[str] = set()
 FOUNDATION = {"_paths", "_warnings", "files", "version"}
 ENGINE = {*FOUNDATION, "_core", "engine"}
-SURFACE = {*ENGINE, "_typing", "functions", "math", "custom"}
+SURFACE = {*ENGINE, "_typing", "_table", "functions", "math", "custom"}
 NETS = {*SURFACE, "program", "transforms", "nn"}
 WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim", "plot", "schedules"}
 MAY_IMPORT = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "_core": FOUNDATION,
     "engine": ENGINE,
     "_typing": ENGINE,  # what type checkers are told
-    "functions": {*ENGINE, "_typing"},
+    "_table": {*ENGINE, "_typing"},
+    "functions": {*ENGINE, "_typing", "_table"},
     "math": {*ENGINE, "_typing", "functions"},
     "custom": ENGINE,
     "program": SURFACE,

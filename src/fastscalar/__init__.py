@@ -20,8 +20,9 @@ What may assume what (imports point one way, each room knows those to its right;
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastscalar import article, datasets, debug, math, nn, optim, reference, schedules
+from fastscalar import _table, article, datasets, debug, math, nn, optim, reference, schedules
 from fastscalar._core import Tensor, no_grad, tape_info
+from fastscalar._table import *  # noqa: F403
 from fastscalar._warnings import CompileWarning, GradientLossWarning
 from fastscalar.custom import custom_op
 from fastscalar.engine._array import TensorArray
@@ -32,20 +33,13 @@ from fastscalar.functions import (
     clip,
     dot,
     elu,
-    gelu,
     leaky_relu,
     log_softmax,
     logsumexp,
-    maximum,
     mean,
-    minimum,
     norm,
     prod,
-    sigmoid,
-    sign,
-    silu,
     softmax,
-    softplus,
     where,
 )
 from fastscalar.functions import (
@@ -109,7 +103,6 @@ __all__ = [
     "elu",
     "evaluate",
     "fit",
-    "gelu",
     "grad",
     "gradcheck",
     "hessian",
@@ -122,9 +115,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "math",
-    "maximum",
     "mean",
-    "minimum",
     "mse_loss",
     "nn",
     "no_grad",
@@ -137,11 +128,7 @@ __all__ = [
     "relu",
     "schedules",
     "sgd",
-    "sigmoid",
-    "sign",
-    "silu",
     "softmax",
-    "softplus",
     "squared_loss",
     "tape_info",
     "to_tensor",
@@ -149,3 +136,4 @@ __all__ = [
     "vjp",
     "where",
 ]
+__all__ += _table.__all__

@@ -61,6 +61,7 @@ cdef class Observer:            # in `detect_anomaly`
 
 cdef Tape tape
 cdef const fs_kernels *kernels
+cdef int n_codes            # the operation table ends before it
 cdef int programs           # recordings of programs under way
 cdef int lenient_threads    # threads in _ieee
 cdef int tracing            # functions that are being traced

@@ -284,7 +284,8 @@ cdef class no_grad(_Block):
 
 # --- operations -----------------------------------------------------------------------------------
 
-cdef Row[N_CODES] TABLE
+cdef Row[MOST_CODES] TABLE
+cdef int n_codes = NAMED_CODES
 
 
 cdef tuple ARRAY_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
@@ -1234,11 +1235,22 @@ def tape_info():
 
 def operations():
     """The operation table: (code, name, arity, is a method) of each row."""
-    cdef int code
-    rows = []
-    for code in range(<int>ADD, <int>N_CODES):
-        rows.append((code, op_name(code), TABLE[code].arity, bool(TABLE[code].method)))
-    return rows
+    return [(code, op_name(code), TABLE[code].arity, TABLE[code].kind != OPERATOR) for code in range(<int>ADD, n_codes)]
+
+
+def operation(int code):
+    """A row of the operation table as a dictionary; `engine/operations.pxd` says what is in it."""
+    cdef Row *r = &TABLE[code]
+    return {
+        "code": code,
+        "name": op_name(code),
+        "kind": ("operator", "method", "of math", "function")[r.kind],
+        "arity": r.arity,
+        "domain": r.domain.decode(),
+        "never_raises": bool(r.never_raises),
+        "rules": (r.rule_a.decode(), r.rule_b.decode()) if r.arity == 2 else (r.rule_a.decode(),),
+        "doc": r.doc.decode(),
+    }
 
 
 def _select_kernels(name):

@@ -1,7 +1,17 @@
 """Functions of numbers and Tensors that Python's `math` does not have, and of sequences of them.
 
 Of plain numbers they give a float; with a Tensor among the arguments a Tensor; of a TensorArray, element by element, a
-TensorArray.  What each one does at a kink is in its docstring.
+TensorArray.  What each one does at a kink is in its docstring.  Those of the operation table are in `_table`.
+
+>>> import fastscalar as fs
+>>> fs.sigmoid(fs.Tensor(0.0)), fs.sigmoid(-800.0), fs.softplus(fs.Tensor(800.0))
+(Tensor(data=0.5), 0.0, Tensor(data=800.0))
+>>> round(fs.gelu(fs.Tensor(1.0)).data, 12), fs.silu(fs.Tensor(0.0)), fs.sign(fs.Tensor(-3.0))
+(0.841344746069, Tensor(data=0.0), Tensor(data=-1.0))
+>>> fs.minimum(fs.Tensor(2.0), 5), fs.maximum(0, fs.Tensor(-2.0))
+(Tensor(data=2.0), Tensor(data=0.0))
+>>> round(fs.math.digamma(fs.Tensor(1.0)).data, 12), fs.math.ndtr(fs.Tensor(0.0))
+(-0.577215664902, Tensor(data=0.5))
 """
 
 from __future__ import annotations
@@ -11,14 +21,16 @@ import operator
 from collections.abc import Iterable
 from typing import Any, overload
 
-from fastscalar._core import Tensor, operations
-from fastscalar._typing import Array, Binary, Number, Row, Scalar, Unary
+from fastscalar import _table
+from fastscalar._core import Tensor
+from fastscalar._table import *  # noqa: F403
+from fastscalar._table import maximum, minimum
+from fastscalar._typing import Array, Number, Row, Scalar, Unary
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import best_of, dot, elementwise, logsumexp, select, softmax, total
-from fastscalar.engine._functions import function_of
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool, TracedInt
-from fastscalar.engine.views import ArrayView
+from fastscalar.engine.functions import public_function
 
 __all__ = [
     "argmax",
@@ -27,145 +39,26 @@ __all__ = [
     "digamma",
     "dot",
     "elu",
-    "gelu",
     "leaky_relu",
     "log_softmax",
     "logsumexp",
     "max",
-    "maximum",
     "mean",
     "min",
-    "minimum",
     "ndtr",
     "norm",
     "prod",
-    "sigmoid",
-    "sign",
-    "silu",
     "softmax",
-    "softplus",
     "sum",
     "where",
 ]
+__all__ += _table.__all__
 
-_CODES = {name: code for code, name, _, is_method in operations() if is_method}
-
-
-def of_arrays(name: str, *operands: Any) -> TensorArray:
-    """A function of the table, element by element; TypeError for an operand that is neither array nor number."""
-    value = elementwise(name, *operands) if len(operands) == 2 else getattr(operands[0], name)()
-    if value is NotImplemented:
-        kinds = " and ".join(type(x).__name__ for x in operands)
-        raise TypeError(f"{name}: expected arrays, Tensors or real numbers, got {kinds}")
-    return value
-
-
-def _of_arrays_or_numbers(name: str) -> Any:
-    """What a function does with operands that are not Tensors: arrays have the method, numbers become a float."""
-
-    def otherwise(*operands: Any) -> Any:
-        first = operands[0]
-        if builtins.any(isinstance(x, (TensorArray, ArrayView)) for x in operands):
-            return of_arrays(name, *operands)
-        if builtins.any(isinstance(x, (str, bytes)) for x in operands):
-            wrong = next(type(x).__name__ for x in operands if isinstance(x, (str, bytes)))
-            raise TypeError(f"{name}: expected a Tensor or a real number, got {wrong}")
-        return getattr(Tensor(first), name)(*operands[1:]).data
-
-    return otherwise
-
-
-def _public(name: str, documentation: str) -> Any:
-    function = function_of(_CODES[name], _of_arrays_or_numbers(name))
-    function.__doc__ = documentation
-    function.__module__ = __name__
-    return function
-
-
-sigmoid: Unary = _public(
-    "sigmoid",
-    """1 / (1 + exp(-x)); neither end overflows or loses its tail.
-
-    >>> import fastscalar as fs
-    >>> fs.sigmoid(fs.Tensor(0.0)), fs.sigmoid(-800.0)
-    (Tensor(data=0.5), 0.0)
-    """,
-)
-softplus: Unary = _public(
-    "softplus",
-    """log(1 + exp(x)); does not overflow.
-
-    >>> import fastscalar as fs
-    >>> fs.softplus(fs.Tensor(800.0))
-    Tensor(data=800.0)
-    """,
-)
-silu: Unary = _public(
-    "silu",
-    """x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).
-
-    >>> import fastscalar as fs
-    >>> fs.silu(fs.Tensor(0.0))
-    Tensor(data=0.0)
-    """,
-)
-gelu: Unary = _public(
-    "gelu",
-    """x * ndtr(x), exact, not the tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415).
-
-    >>> import fastscalar as fs
-    >>> round(fs.gelu(fs.Tensor(1.0)).data, 12)
-    0.841344746069
-    """,
-)
-sign: Unary = _public(
-    "sign",
-    """1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0 everywhere.
-
-    >>> import fastscalar as fs
-    >>> fs.sign(fs.Tensor(-3.0))
-    Tensor(data=-1.0)
-    """,
-)
-minimum: Binary = _public(
-    "minimum",
-    """The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.
-
-    >>> import fastscalar as fs
-    >>> fs.minimum(fs.Tensor(2.0), 5)
-    Tensor(data=2.0)
-    """,
-)
-maximum: Binary = _public(
-    "maximum",
-    """The larger of two; NaN if one is.  If they are equal the left one gets the derivative.
-
-    >>> import fastscalar as fs
-    >>> fs.maximum(0, fs.Tensor(-2.0))
-    Tensor(data=0.0)
-    """,
-)
-digamma: Unary = _public(
-    "digamma",
-    """The derivative of lgamma.  ValueError at its poles 0, -1, -2, ...
-
-    >>> import fastscalar as fs
-    >>> round(fs.math.digamma(fs.Tensor(1.0)).data, 12)
-    -0.577215664902
-    """,
-)
-ndtr: Unary = _public(
-    "ndtr",
-    """The distribution function of the standard normal distribution; its lower tail is exact.
-
-    >>> import fastscalar as fs
-    >>> fs.math.ndtr(fs.Tensor(0.0))
-    Tensor(data=0.5)
-    """,
-)
-_leaky_relu = function_of(_CODES["leaky_relu"], _of_arrays_or_numbers("leaky_relu"))
-_hypot = function_of(_CODES["hypot"], _of_arrays_or_numbers("hypot"))
-_elu = function_of(_CODES["elu"], _of_arrays_or_numbers("elu"))
+digamma: Unary = public_function("digamma", -1.963510026021)
+ndtr: Unary = public_function("ndtr", 0.691462461274)
+_leaky_relu = public_function("leaky_relu")
+_hypot = public_function("hypot")
+_elu = public_function("elu")
 
 
 @overload

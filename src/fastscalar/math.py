@@ -35,9 +35,12 @@ from typing import Any
 
 from fastscalar import functions as _functions
 from fastscalar._core import Tensor as _Tensor
+from fastscalar._core import operation as _operation
 from fastscalar._core import operations as _operations
 from fastscalar.engine._array import TensorArray as _TensorArray
 from fastscalar.engine._functions import function_of as _table_function
+from fastscalar.engine.functions import of_arrays as _of_arrays
+from fastscalar.engine.functions import public_function as _public_function
 
 _LARGEST = _sys.float_info.max
 _SMALLEST = 5e-324
@@ -49,7 +52,7 @@ def _drop_in(code: int, name: str) -> Any:
 
     def otherwise(*operands: Any) -> Any:
         if any(isinstance(x, _TensorArray) for x in operands):
-            return _functions.of_arrays(name, *operands)
+            return _of_arrays(name, *operands)
         return plain(*operands)
 
     function = _table_function(code, otherwise)
@@ -61,11 +64,11 @@ def _drop_in(code: int, name: str) -> Any:
 for _code, _name, _arity, _is_method in _operations():
     if _is_method and hasattr(_math, _name):
         globals()[_name] = _drop_in(_code, _name)
+    elif _operation(_code)["kind"] == "of math":
+        globals()[_name] = _public_function(_name)
 
 _log = globals()["log"]
 _hypot = globals()["hypot"]
-digamma = _functions.digamma
-ndtr = _functions.ndtr
 
 
 def _recorded(*operands: Any) -> bool:

@@ -22,6 +22,8 @@ from fastscalar._core import Tensor
 from fastscalar._typing import Array, Binary, Number, Scalar, Unary
 from fastscalar.engine._array import TensorArray
 
+fabs: Unary
+# the operation table: written by `make stubs`
 acos: Unary
 acosh: Unary
 asin: Unary
@@ -39,7 +41,6 @@ erfc: Unary
 exp: Unary
 exp2: Unary
 expm1: Unary
-fabs: Unary
 floor: Unary
 gamma: Unary
 lgamma: Unary
@@ -54,11 +55,11 @@ sqrt: Unary
 tan: Unary
 tanh: Unary
 trunc: Unary
-
 atan2: Binary
 copysign: Binary
 fmod: Binary
 remainder: Binary
+# end of it
 
 @overload
 def pow(x: Tensor, y: Scalar, /) -> Tensor: ...

@@ -32,7 +32,8 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 except ImportError as error:
-    raise ImportError(f"fastscalar.sklearn needs scikit-learn 1.6: pip install 'fastscalar[sklearn]' ({error})") from None
+    wanted = "pip install 'fastscalar[sklearn]'"
+    raise ImportError(f"fastscalar.sklearn needs scikit-learn 1.6: {wanted} ({error})") from None
 
 from fastscalar.nn import schedules
 from fastscalar.nn.callbacks import EarlyStopping

@@ -478,7 +478,7 @@ cdef inline int deepest(Operand *o, const int *depth) noexcept nogil:
 def _summary(Tensor root not None):
     """What the root reaches: instructions by operation, nodes, array operations, leaves, arrays of leaves, constants,
     bytes, and the length of the longest chain of operations."""
-    cdef long long[N_CODES] scalars
+    cdef long long[MOST_CODES] scalars
     cdef long long nodes = 0, wide = 0, leaves = 0, arrays = 0, held = 0
     cdef Py_ssize_t found
     cdef int i = 1, op, last
@@ -523,7 +523,7 @@ def _summary(Tensor root not None):
             PyMem_RawFree(depth)
     finally:
         unlock_nodes()
-    for op in range(<int>ADD, <int>N_CODES):
+    for op in range(<int>ADD, n_codes):
         if scalars[op]:
             operations[op_name(op)] = operations.get(op_name(op), 0) + scalars[op]
     held += nodes * (2 * sizeof(double) + sizeof(void *) + sizeof(Record) + 1)

@@ -2,185 +2,249 @@
 # cython: nonecheck=False
 # The operation table, and the errors of operations.
 #
-# One row registers an operation: its name, what it does, its derivatives.  Methods, arrays, tests and drawing read it.
-# `infinity` says what an infinite result of a finite operand is: as in Python's `math` a pole (ValueError), too large
-# (OverflowError) or no error.  NaN of operands that are not NaN is a ValueError.  The last entries say what the
-# derivatives read of the operands and the result, `(a, v)` or `(a, b, v)` in their formulas.
+# One row registers an operation; methods, functions, arrays, `fastscalar.math`, stubs, rules of higher order, vector
+# kernels (by its name, see batch.h), tests, drawings and documents read it.  `tape.pxd` has its fields.  A row says
+#   its code: a name that other code refers to, or NEW;
+#   its name, formulas, and what it is: OPERATOR, METHOD, OF_MATH (method, and function of `fastscalar.math`) or
+#       FUNCTION (method, and function of `fastscalar`);
+#   of one operand, what an infinite result of a finite one is, as in Python's `math`: a pole (ValueError), too large
+#       (OverflowError) or no error;
+#   its domain: where it has a value, as a condition in x and y; empty: everywhere.  Elsewhere NaN is a ValueError;
+#   what the derivatives read of the operands and the result;
+#   each derivative once more as an expression in Tensors a, b and the result v, for derivatives of higher order
+#       (`transforms/rules.py` has the names that are used);
+#   its docstring.
 
 from libc.math cimport floor, isinf, isnan
 
-from fastscalar._core cimport op_name, row
+from fastscalar._core cimport n_codes, op_name, row
 from fastscalar.engine.formulas cimport *
 from fastscalar.engine.tape cimport *
 
 
-cdef inline void leaf_row(int code, const char *name) noexcept:
-    row(code).name = name
+cdef inline Row *new_row(int code, const char *name, int kind, const char *domain, const char *doc) noexcept:
+    """The row of this code, or with NEW that of the next free one."""
+    global n_codes
+    if code == NEW:
+        code = n_codes
+        n_codes += 1
+    cdef Row *r = row(code)
+    r.name, r.kind, r.domain, r.doc = name, kind, domain, doc
+    return r
 
 
-cdef inline void unary_row(int code, const char *name, Unary f, Slope1 d, int infinity, bint method,
-                           int reads, const char *doc) noexcept:
-    row(code).name = name
-    row(code).doc = doc
-    row(code).reads_a = reads
-    row(code).arity = 1
-    row(code).f = f
-    row(code).d = d
-    row(code).infinity = infinity
-    row(code).method = method
+cdef inline void unary_row(int code, const char *name, Unary f, Derivative1 d, int kind, int infinity,
+                           const char *domain, int reads, const char *rule, const char *doc) noexcept:
+    cdef Row *r = new_row(code, name, kind, domain, doc)
+    r.arity, r.f, r.d, r.infinity, r.reads_a, r.rule_a = 1, f, d, infinity, reads, rule
+    r.never_raises = infinity == NO_ERROR and domain[0] == 0
 
 
-cdef inline void binary_row(int code, const char *name, Binary f, Slope2 da, Slope2 db, bint divides, bint method,
-                            int reads_a, int reads_b, const char *doc) noexcept:
-    row(code).name = name
-    row(code).doc = doc
-    row(code).reads_a = reads_a
-    row(code).reads_b = reads_b
-    row(code).arity = 2
-    row(code).f2 = f
-    row(code).da = da
-    row(code).db = db
-    row(code).divides = divides
-    row(code).method = method
+cdef inline void binary_row(int code, const char *name, Binary f, Derivative2 da, Derivative2 db, int kind,
+                            const char *domain, int reads_a, int reads_b, const char *rule_a, const char *rule_b,
+                            const char *doc) noexcept:
+    cdef Row *r = new_row(code, name, kind, domain, doc)
+    r.arity, r.f2, r.da, r.db, r.reads_a, r.reads_b = 2, f, da, db, reads_a, reads_b
+    r.rule_a, r.rule_b = rule_a, rule_b
+    r.divides = code == DIV or code == MOD or code == FLOORDIV
+    r.never_raises = domain[0] == 0
 
 
 cdef inline void fill_table() noexcept:
-    leaf_row(LEAF, b"")
-    leaf_row(CONST, b"const")
-    leaf_row(ARRAY_OP, b"wide")
-    binary_row(ADD, b"+", f_add, d_add_a, d_add_b, False, False,
-               READS_NOTHING, READS_NOTHING,
+    row(LEAF).name, row(CONST).name, row(ARRAY_OP).name = b"", b"const", b"wide"
+    binary_row(ADD, b"+", f_add, d_add_a, d_add_b, OPERATOR,
+               b"", READS_NOTHING, READS_NOTHING,
+               b"1.0", b"1.0",
                b"The sum.")
-    binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b, False, False,
-               READS_NOTHING, READS_NOTHING,
+    binary_row(SUB, b"-", f_sub, d_sub_a, d_sub_b, OPERATOR,
+               b"", READS_NOTHING, READS_NOTHING,
+               b"1.0", b"-1.0",
                b"The difference.")
-    binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b, False, False,
-               READS_B, READS_A,
+    binary_row(MUL, b"*", f_mul, d_mul_a, d_mul_b, OPERATOR,
+               b"", READS_B, READS_A,
+               b"b", b"a",
                b"The product.")
-    binary_row(DIV, b"/", f_div, d_div_a, d_div_b, True, False,
-               READS_B, READS_B | READS_V,
+    binary_row(DIV, b"/", f_div, d_div_a, d_div_b, OPERATOR,
+               b"y != 0", READS_B, READS_B | READS_V,
+               b"1.0 / b", b"-(v / b)",
                b"The quotient; ZeroDivisionError by zero.")
-    binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b, False, False,
-               READS_A | READS_B, READS_A | READS_B | READS_V,
+    binary_row(POW, b"**", f_pow, d_pow_a, d_pow_b, OPERATOR,
+               b"x > 0 or (y == floor(y) and (x != 0 or y >= 0))", READS_A | READS_B, READS_A | READS_B | READS_V,
+               b"power_by_base(a, b, v)", b"power_by_exponent(a, b, v)",
                b"The power.")
-    unary_row(NEG, b"neg", f_neg, d_neg, NO_ERROR, False, READS_NOTHING,
+    unary_row(NEG, b"neg", f_neg, d_neg, OPERATOR, NO_ERROR, b"",
+              READS_NOTHING, b"-1.0",
               b"The negative.")
-    unary_row(RELU, b"relu", f_relu, d_relu, NO_ERROR, True, READS_A,
+    unary_row(RELU, b"relu", f_relu, d_relu, METHOD, NO_ERROR, b"",
+              READS_A, b"0.0 if a.data <= 0.0 else 1.0",
               b"x where x > 0, else 0; the derivative at 0 is 0.")
-    unary_row(EXP, b"exp", f_exp, d_exp, TOO_LARGE, True, READS_V,
+    unary_row(EXP, b"exp", f_exp, d_exp, METHOD, TOO_LARGE, b"",
+              READS_V, b"v",
               b"e to the power of x; OverflowError above 709.78.")
-    unary_row(LOG, b"log", f_log, d_log, POLE, True, READS_A,
+    unary_row(LOG, b"log", f_log, d_log, METHOD, POLE, b"x > 0",
+              READS_A, b"1.0 / a",
               b"The natural logarithm; ValueError unless x > 0.")
-    unary_row(EXP2, b"exp2", f_exp2, d_exp2, TOO_LARGE, True, READS_V,
+    unary_row(NEW, b"exp2", f_exp2, d_exp2, METHOD, TOO_LARGE, b"",
+              READS_V, b"v * LN2",
               b"2 to the power of x; OverflowError from 1024 on.")
-    unary_row(EXPM1, b"expm1", f_expm1, d_expm1, TOO_LARGE, True, READS_V,
+    unary_row(NEW, b"expm1", f_expm1, d_expm1, METHOD, TOO_LARGE, b"",
+              READS_V, b"v + 1.0",
               b"exp(x) - 1, exact near 0; OverflowError above 709.78.")
-    unary_row(LOG2, b"log2", f_log2, d_log2, POLE, True, READS_A,
+    unary_row(NEW, b"log2", f_log2, d_log2, METHOD, POLE, b"x > 0",
+              READS_A, b"1.0 / (a * LN2)",
               b"The logarithm to base 2; ValueError unless x > 0.")
-    unary_row(LOG10, b"log10", f_log10, d_log10, POLE, True, READS_A,
+    unary_row(NEW, b"log10", f_log10, d_log10, METHOD, POLE, b"x > 0",
+              READS_A, b"1.0 / (a * LN10)",
               b"The logarithm to base 10; ValueError unless x > 0.")
-    unary_row(LOG1P, b"log1p", f_log1p, d_log1p, POLE, True, READS_A,
+    unary_row(NEW, b"log1p", f_log1p, d_log1p, METHOD, POLE, b"x > -1",
+              READS_A, b"1.0 / (1.0 + a)",
               b"log(1 + x), exact near 0; ValueError unless x > -1.")
-    unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, NO_ERROR, True, READS_V,
+    unary_row(SQRT, b"sqrt", f_sqrt, d_sqrt, METHOD, NO_ERROR, b"x >= 0",
+              READS_V, b"0.5 / v",
               b"The square root; ValueError below 0; the derivative at 0 is inf.")
-    unary_row(CBRT, b"cbrt", f_cbrt, d_cbrt, NO_ERROR, True, READS_V,
+    unary_row(NEW, b"cbrt", f_cbrt, d_cbrt, METHOD, NO_ERROR, b"",
+              READS_V, b"1.0 / (3.0 * v * v)",
               b"The cube root; the derivative at 0 is inf.")
-    unary_row(SIN, b"sin", f_sin, d_sin, NO_ERROR, True, READS_A,
+    unary_row(SIN, b"sin", f_sin, d_sin, METHOD, NO_ERROR, b"isfinite(x)",
+              READS_A, b"a.cos()",
               b"The sine of x radians.")
-    unary_row(COS, b"cos", f_cos, d_cos, NO_ERROR, True, READS_A,
+    unary_row(COS, b"cos", f_cos, d_cos, METHOD, NO_ERROR, b"isfinite(x)",
+              READS_A, b"-a.sin()",
               b"The cosine of x radians.")
-    unary_row(TAN, b"tan", f_tan, d_tan, NO_ERROR, True, READS_V,
+    unary_row(NEW, b"tan", f_tan, d_tan, METHOD, NO_ERROR, b"isfinite(x)",
+              READS_V, b"1.0 + v * v",
               b"The tangent of x radians.")
-    unary_row(ASIN, b"asin", f_asin, d_asin, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"asin", f_asin, d_asin, METHOD, NO_ERROR, b"-1 <= x <= 1",
+              READS_A, b"1.0 / ((1.0 - a) * (1.0 + a)).sqrt()",
               b"The arc sine in radians; ValueError outside -1..1.")
-    unary_row(ACOS, b"acos", f_acos, d_acos, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"acos", f_acos, d_acos, METHOD, NO_ERROR, b"-1 <= x <= 1",
+              READS_A, b"-1.0 / ((1.0 - a) * (1.0 + a)).sqrt()",
               b"The arc cosine in radians; ValueError outside -1..1.")
-    unary_row(ATAN, b"atan", f_atan, d_atan, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"atan", f_atan, d_atan, METHOD, NO_ERROR, b"",
+              READS_A, b"1.0 / (1.0 + a * a)",
               b"The arc tangent in radians.")
-    unary_row(SINH, b"sinh", f_sinh, d_sinh, TOO_LARGE, True, READS_A,
+    unary_row(NEW, b"sinh", f_sinh, d_sinh, METHOD, TOO_LARGE, b"",
+              READS_A, b"a.cosh()",
               b"The hyperbolic sine; OverflowError above 710.47.")
-    unary_row(COSH, b"cosh", f_cosh, d_cosh, TOO_LARGE, True, READS_A,
+    unary_row(COSH, b"cosh", f_cosh, d_cosh, METHOD, TOO_LARGE, b"",
+              READS_A, b"a.sinh()",
               b"The hyperbolic cosine; OverflowError above 710.47.")
-    unary_row(TANH, b"tanh", f_tanh, d_tanh, NO_ERROR, True, READS_V,
+    unary_row(TANH, b"tanh", f_tanh, d_tanh, METHOD, NO_ERROR, b"",
+              READS_V, b"(1.0 - v) * (1.0 + v)",
               b"The hyperbolic tangent.")
-    unary_row(ASINH, b"asinh", f_asinh, d_asinh, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"asinh", f_asinh, d_asinh, METHOD, NO_ERROR, b"",
+              READS_A, b"1.0 / (a * a + 1.0).sqrt() if abs(a.data) < 1e150 else 1.0 / abs(a)",
               b"The inverse hyperbolic sine.")
-    unary_row(ACOSH, b"acosh", f_acosh, d_acosh, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"acosh", f_acosh, d_acosh, METHOD, NO_ERROR, b"x >= 1",
+              READS_A, b"1.0 / ((a - 1.0).sqrt() * (a + 1.0).sqrt())",
               b"The inverse hyperbolic cosine; ValueError below 1.")
-    unary_row(ATANH, b"atanh", f_atanh, d_atanh, POLE, True, READS_A,
+    unary_row(NEW, b"atanh", f_atanh, d_atanh, METHOD, POLE, b"-1 < x < 1",
+              READS_A, b"1.0 / ((1.0 - a) * (1.0 + a))",
               b"The inverse hyperbolic tangent; ValueError unless -1 < x < 1.")
-    unary_row(ERF, b"erf", f_erf, d_erf, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"erf", f_erf, d_erf, METHOD, NO_ERROR, b"",
+              READS_A, b"TWO_OVER_SQRT_PI * (-a * a).exp()",
               b"The error function.")
-    unary_row(ERFC, b"erfc", f_erfc, d_erfc, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"erfc", f_erfc, d_erfc, METHOD, NO_ERROR, b"",
+              READS_A, b"-(TWO_OVER_SQRT_PI * (-a * a).exp())",
               b"1 - erf(x), exact for large x.")
-    unary_row(NDTR, b"ndtr", f_ndtr, d_ndtr, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"ndtr", f_ndtr, d_ndtr, OF_MATH, NO_ERROR, b"",
+              READS_A, b"ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp()",
               b"The distribution function of the standard normal distribution; its lower tail is exact.")
-    unary_row(LGAMMA, b"lgamma", f_lgamma, d_lgamma, POLE, True, READS_A,
+    unary_row(NEW, b"lgamma", f_lgamma, d_lgamma, METHOD, POLE, b"x > 0 or x != floor(x) or isinf(x)",
+              READS_A, b"a.digamma()",
               b"The logarithm of the absolute value of the gamma function; ValueError at 0, -1, -2, ...")
-    unary_row(DIGAMMA, b"digamma", f_digamma, d_digamma, POLE, True, READS_A,
+    unary_row(NEW, b"digamma", f_digamma, d_digamma, OF_MATH, POLE, b"x > 0 or x != floor(x)",
+              READS_A, b"a.polygamma(1.0)",
               b"The derivative of lgamma; ValueError at 0, -1, -2, ...")
-    unary_row(ABS, b"abs", f_abs, d_abs, NO_ERROR, True, READS_A,
+    unary_row(ABS, b"abs", f_abs, d_abs, METHOD, NO_ERROR, b"",
+              READS_A, b"a.sign().data if a.data != 0.0 else 0.0",
               b"The absolute value; the derivative at 0 is 0.")
-    unary_row(SIGN, b"sign", f_sign, d_sign, NO_ERROR, True, READS_NOTHING,
+    unary_row(SIGN, b"sign", f_sign, d_sign, FUNCTION, NO_ERROR, b"",
+              READS_NOTHING, b"0.0",
               b"1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0.")
-    unary_row(FLOOR, b"floor", f_floor, d_floor, NO_ERROR, True, READS_NOTHING,
+    unary_row(FLOOR, b"floor", f_floor, d_floor, METHOD, NO_ERROR, b"isfinite(x)",
+              READS_NOTHING, b"0.0",
               b"The largest whole number that is not above x, a Tensor; the derivative is 0.")
-    unary_row(CEIL, b"ceil", f_ceil, d_ceil, NO_ERROR, True, READS_NOTHING,
+    unary_row(CEIL, b"ceil", f_ceil, d_ceil, METHOD, NO_ERROR, b"isfinite(x)",
+              READS_NOTHING, b"0.0",
               b"The smallest whole number that is not below x, a Tensor; the derivative is 0.")
-    unary_row(TRUNC, b"trunc", f_trunc, d_trunc, NO_ERROR, True, READS_NOTHING,
+    unary_row(TRUNC, b"trunc", f_trunc, d_trunc, METHOD, NO_ERROR, b"isfinite(x)",
+              READS_NOTHING, b"0.0",
               b"x without its fraction, a Tensor; the derivative is 0.")
-    unary_row(DEGREES, b"degrees", f_degrees, d_degrees, NO_ERROR, True, READS_NOTHING,
+    unary_row(NEW, b"degrees", f_degrees, d_degrees, METHOD, NO_ERROR, b"",
+              READS_NOTHING, b"180.0 / PI",
               b"x radians in degrees.")
-    unary_row(RADIANS, b"radians", f_radians, d_radians, NO_ERROR, True, READS_NOTHING,
+    unary_row(NEW, b"radians", f_radians, d_radians, METHOD, NO_ERROR, b"",
+              READS_NOTHING, b"PI / 180.0",
               b"x degrees in radians.")
-    unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, NO_ERROR, True, READS_A,
+    unary_row(SIGMOID, b"sigmoid", f_sigmoid, d_sigmoid, FUNCTION, NO_ERROR, b"",
+              READS_A, b"v * (-a).sigmoid()",
               b"1 / (1 + exp(-x)); neither end overflows or loses its tail.")
-    unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, NO_ERROR, True, READS_A,
+    unary_row(SOFTPLUS, b"softplus", f_softplus, d_softplus, FUNCTION, NO_ERROR, b"",
+              READS_A, b"a.sigmoid()",
               b"log(1 + exp(x)); does not overflow.")
-    unary_row(SILU, b"silu", f_silu, d_silu, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"silu", f_silu, d_silu, FUNCTION, NO_ERROR, b"",
+              READS_A, b"a.sigmoid() if abs(a.data) > 1e3 else a.sigmoid() * (1.0 + a * (-a).sigmoid())",
               b"x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).")
-    unary_row(GELU, b"gelu", f_gelu, d_gelu, NO_ERROR, True, READS_A,
+    unary_row(NEW, b"gelu", f_gelu, d_gelu, FUNCTION, NO_ERROR, b"",
+              READS_A, b"a.ndtr() if abs(a.data) > 1e3 else a.ndtr() + a * (ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp())",
               b"x * ndtr(x), exact (Hendrycks and Gimpel 2016, arXiv:1606.08415).")
-    binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, False, True,
-               READS_A | READS_B, READS_A | READS_B,
+    binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, FUNCTION,
+               b"", READS_A | READS_B, READS_A | READS_B,
+               b"1.0 if a.data <= b.data or isnan(a.data) else 0.0",
+               b"0.0 if a.data <= b.data or isnan(a.data) else 1.0",
                b"The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.")
-    binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, False, True,
-               READS_A | READS_B, READS_A | READS_B,
+    binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, FUNCTION,
+               b"", READS_A | READS_B, READS_A | READS_B,
+               b"1.0 if a.data >= b.data or isnan(a.data) else 0.0",
+               b"0.0 if a.data >= b.data or isnan(a.data) else 1.0",
                b"The larger of two; NaN if one is.  If they are equal the left one gets the derivative.")
-    binary_row(ATAN2, b"atan2", f_atan2, d_atan2_a, d_atan2_b, False, True,
-               READS_A | READS_B, READS_A | READS_B,
+    binary_row(NEW, b"atan2", f_atan2, d_atan2_a, d_atan2_b, METHOD,
+               b"", READS_A | READS_B, READS_A | READS_B,
+               b"atan2_partial(a, b)", b"-atan2_partial(b, a)",
                b"The angle of the point (other, self) in radians, -pi..pi.")
-    binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, False, True,
-               READS_A | READS_V, READS_B | READS_V,
+    binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, METHOD,
+               b"", READS_A | READS_V, READS_B | READS_V,
+               b"hypot_by_left(a, b, v)", b"hypot_by_right(a, b, v)",
                b"sqrt(self**2 + other**2) without overflow on the way; all derivatives at the origin are 0.")
-    binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, False, True,
-               READS_A | READS_B, READS_NOTHING,
+    binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, METHOD,
+               b"", READS_A | READS_B, READS_NOTHING,
+               b"copysign(1.0, a.data) * copysign(1.0, b.data)", b"0.0",
                b"The absolute value of self with the sign of other.")
-    binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, False, True,
-               READS_NOTHING, READS_A | READS_B | READS_V,
+    binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, METHOD,
+               b"isfinite(x) and y != 0", READS_NOTHING, READS_A | READS_B | READS_V,
+               b"1.0", b"minus_quotient(a, b, v)",
                b"The remainder with the sign of self; ValueError if other is 0 or self infinite.")
-    binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, True, False,
-               READS_NOTHING, READS_A | READS_B | READS_V,
+    binary_row(MOD, b"%", f_mod, d_mod_a, d_mod_b, OPERATOR,
+               b"y != 0", READS_NOTHING, READS_A | READS_B | READS_V,
+               b"1.0", b"minus_quotient(a, b, v)",
                b"The remainder with the sign of the right operand.")
-    binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, True, False,
-               READS_NOTHING, READS_NOTHING,
+    binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, OPERATOR,
+               b"y != 0", READS_NOTHING, READS_NOTHING,
+               b"0.0", b"0.0",
                b"The quotient, rounded down.")
-    binary_row(LEAKY_RELU, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, False, True,
-               READS_A | READS_B, READS_A,
+    binary_row(NEW, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, METHOD,
+               b"", READS_A | READS_B, READS_A,
+               b"1.0 if a.data > 0.0 or isnan(a.data) else b", b"0.0 if a.data > 0.0 else a",
                b"x where x > 0, else other * x; the derivative at 0 is other.")
-    binary_row(ELU, b"elu", f_elu, d_elu_a, d_elu_b, False, True,
-               READS_A | READS_B, READS_A,
+    binary_row(NEW, b"elu", f_elu, d_elu_a, d_elu_b, METHOD,
+               b"", READS_A | READS_B, READS_A,
+               b"1.0 if a.data > 0.0 or isnan(a.data) else b * a.exp()", b"0.0 if a.data > 0.0 else a.expm1()",
                b"x where x > 0, else other * (exp(x) - 1), the derivative at 0 is other (arXiv:1511.07289).")
-    binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, False, True,
-               READS_A | READS_B, READS_NOTHING,
+    binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, METHOD,
+               b"(x > 0 or x != floor(x)) and 0 <= y <= 100 and y == floor(y)", READS_A | READS_B, READS_NOTHING,
+               b"a.polygamma(b.data + 1.0)", b"0.0",
                b"The derivative of digamma of order other, a whole number; ValueError at the poles.")
-    binary_row(SEND, b"send", f_send, d_send_a, d_send_b, False, True,
-               READS_B, READS_A,
+    binary_row(SEND, b"send", f_send, d_send_a, d_send_b, METHOD,
+               b"", READS_B, READS_A,
+               b"b", b"a",
                b"self * other, and 0.0 where self is zero, whatever other is: a gradient on its way.")
-    binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, False, True,
-               READS_NOTHING, READS_A | READS_B | READS_V,
+    binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, METHOD,
+               b"isfinite(x) and y != 0", READS_NOTHING, READS_A | READS_B | READS_V,
+               b"1.0", b"minus_quotient(a, b, v)",
                b"The IEEE 754 remainder: self minus the multiple of other that is nearest; ValueError if other is 0.")
-    unary_row(GAMMA, b"gamma", f_gamma, d_gamma, POLE, True, READS_A | READS_V,
+    unary_row(NEW, b"gamma", f_gamma, d_gamma, METHOD, POLE, b"x > 0 or x != floor(x)",
+              READS_A | READS_V, b"v * a.digamma()",
               b"The gamma function; ValueError at 0, -1, -2, ..., OverflowError above 171.62.")
 
 

@@ -53,7 +53,7 @@ cdef enum:
 cdef enum Code:
     LEAF                    # made by the user
     CONST                   # a number in an expression: a leaf that the user never named
-    ARRAY_OP                    # one of the run of an array operation
+    ARRAY_OP                # one of the run of an array operation
     ADD                     # from here on: rows of the operation table, ADD is the first
     SUB
     MUL
@@ -63,56 +63,31 @@ cdef enum Code:
     RELU
     EXP
     LOG
-    EXP2
-    EXPM1
-    LOG2
-    LOG10
-    LOG1P
     SQRT
-    CBRT
     SIN
     COS
-    TAN
-    ASIN
-    ACOS
-    ATAN
-    SINH
     COSH
     TANH
-    ASINH
-    ACOSH
-    ATANH
-    ERF
-    ERFC
-    NDTR
-    LGAMMA
-    DIGAMMA
     ABS
     SIGN
     FLOOR
     CEIL
     TRUNC
-    DEGREES
-    RADIANS
     SIGMOID
     SOFTPLUS
-    SILU
-    GELU
     MINIMUM
     MAXIMUM
-    ATAN2
     HYPOT
     COPYSIGN
     FMOD
     MOD
     FLOORDIV
-    LEAKY_RELU
-    ELU
     POLYGAMMA
-    REMAINDER
-    GAMMA
     SEND                    # in a sweep that is recorded: a gradient times a slope, 0.0 if the gradient is zero
-    N_CODES
+    REMAINDER
+    NAMED_CODES             # the operations that no code refers to by name come after it, see `operations.pxd`
+    MOST_CODES = 0x7e       # what is from here on has a meaning of its own in plans
+    NEW = -1                # in a row: the next free code
 
 
 # What an array operation does; 0 is a free slot.
@@ -128,7 +103,7 @@ cdef enum ArrayCode:
     A_SOFTMAX               # exp(x) / sum(exp(x))
     A_SQUARED               # squared_loss(x, y): half the sum of the squared differences
     A_MSE                   # mse_loss(x, y): their mean
-    A_CROSS_ENTROPY                  # cross_entropy(x, labels)
+    A_CROSS_ENTROPY         # cross_entropy(x, labels)
     A_CUSTOM                # the user's own operation: parents x, its step a Python callable (Attributes.step)
     A_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
     A_WHERE                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
@@ -297,14 +272,20 @@ ctypedef struct Tape:
 
 
 ctypedef double (*Unary)(double) noexcept nogil
-ctypedef double (*Slope1)(double, double) noexcept nogil
+ctypedef double (*Derivative1)(double, double) noexcept nogil
 ctypedef double (*Binary)(double, double) noexcept nogil
-ctypedef double (*Slope2)(double, double, double) noexcept nogil
+ctypedef double (*Derivative2)(double, double, double) noexcept nogil
 
 cdef enum InfinityMeans:
     NO_ERROR
     POLE                    # ValueError
     TOO_LARGE               # OverflowError
+
+cdef enum RowKind:
+    OPERATOR                # of Python's syntax
+    METHOD                  # a method of Tensor and TensorArray of this name
+    OF_MATH                 # and a function of `fastscalar.math`, which has all methods that Python's `math` has too
+    FUNCTION                # and a function of `fastscalar`
 
 cdef enum Reads:
     READS_NOTHING = 0
@@ -317,12 +298,16 @@ ctypedef struct Row:        # of the operation table
     const char *doc         # what it gives, where it raises, what its derivative is at a kink
     int arity
     int infinity            # InfinityMeans
-    bint method             # is a method of Tensor and TensorArray of this name
+    int kind                # RowKind
+    const char *domain      # where it has a value, a condition in x and y; empty: everywhere
+    const char *rule_a      # the derivative by the left and by the right operand as an expression in Tensors
+    const char *rule_b
+    bint never_raises       # whatever the operands are
     bint divides            # right operand 0 is a ZeroDivisionError
     int reads_a             # what the derivative by the left and by the right operand reads: Reads
     int reads_b
     Unary f                 # arity 1: value, derivative
-    Slope1 d
+    Derivative1 d
     Binary f2               # arity 2: value, derivatives by the left and the right operand
-    Slope2 da
-    Slope2 db
+    Derivative2 da
+    Derivative2 db

@@ -75,7 +75,7 @@ def check():
             check_array_op(q)
             i += q.count
         else:
-            assert tape.record[i].op < N_CODES
+            assert tape.record[i].op < n_codes
             if tape.record[i].op > ARRAY_OP:
                 assert 0 <= tape.record[i].a < i and 0 <= tape.record[i].b < i
             else:

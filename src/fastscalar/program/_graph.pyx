@@ -182,24 +182,8 @@ def line_of(place):
     return code.co_filename, line
 
 
-cdef bint[256] NEVER_RAISES             # by code: never raises
-
-
-cdef int fill_never_raises() except -1:
-    cdef int k
-    for k in range(256):
-        NEVER_RAISES[k] = False
-    for k in (ADD, SUB, MUL, NEG, RELU, ABS, MINIMUM, MAXIMUM, SIGN, COPYSIGN, LEAKY_RELU, TANH, SIGMOID, ATAN, ASINH,
-              ERF, ERFC, NDTR, CBRT, DEGREES, RADIANS, SOFTPLUS, SILU, GELU, ATAN2, HYPOT):
-        NEVER_RAISES[<int>k] = True
-    return 0
-
-
-fill_never_raises()
-
-
 cdef bint never_raises(int code) noexcept nogil:
-    return NEVER_RAISES[code]
+    return code < MOST_CODES and row(code).never_raises
 
 
 cdef bint compare_numbers(int op, double x, double y) noexcept nogil:

@@ -8,47 +8,9 @@ cdef extern from "batch.h":
         FS_A_IS_ONE
         FS_B_IS_ONE
         FS_MUL
-        FS_ADD
-        FS_SUB
-        FS_DIV
-        FS_MINIMUM
-        FS_MAXIMUM
-        FS_POW
-        FS_ATAN2
-        FS_HYPOT
-        FS_NEG
-        FS_RELU
-        FS_ABS
-        FS_SQRT
-        FS_EXP
-        FS_LOG
-        FS_TANH
-        FS_SIGMOID
         FS_SQUARE
-        FS_EXP2
-        FS_EXPM1
-        FS_LOG2
-        FS_LOG10
-        FS_LOG1P
-        FS_CBRT
-        FS_SIN
-        FS_COS
-        FS_TAN
-        FS_ASIN
-        FS_ACOS
-        FS_ATAN
-        FS_SINH
-        FS_COSH
-        FS_ASINH
-        FS_ACOSH
-        FS_ATANH
-        FS_ERF
-        FS_ERFC
-        FS_NDTR
-        FS_SOFTPLUS
-        FS_SILU
-        FS_GELU
-        FS_OWN_FUNCTIONS
+        FS_N_OPERATIONS         # others of its enumeration go by their names
+    const char *fs_operation_name(int op) noexcept nogil
     ctypedef struct fs_batch:
         const char *name
         int width

@@ -42,37 +42,26 @@ import numpy as np
 from fastscalar._core import operations as _operations
 
 
+BEST = {best_name(code): code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST_ARGMIN)}
+NAMES = {code: name for code, name, _, _ in _operations()}
+NAMES[<int>SQUARE] = "square"
+NAMES[<int>COPY] = "copy"
+
+
 cdef int fill_fast() except -1:
-    cdef int k
-    for k in range(256):
-        FAST[k] = -1
-    FAST[<int>ADD], FAST[<int>SUB], FAST[<int>MUL], FAST[<int>DIV] = FS_ADD, FS_SUB, FS_MUL, FS_DIV
-    FAST[<int>MINIMUM], FAST[<int>MAXIMUM] = FS_MINIMUM, FS_MAXIMUM
-    FAST[<int>NEG], FAST[<int>RELU], FAST[<int>ABS], FAST[<int>SQRT] = FS_NEG, FS_RELU, FS_ABS, FS_SQRT
-    FAST[<int>EXP], FAST[<int>LOG], FAST[<int>TANH], FAST[<int>SIGMOID] = FS_EXP, FS_LOG, FS_TANH, FS_SIGMOID
-    FAST[<int>SQUARE] = FS_SQUARE
-    if not FS_OWN_FUNCTIONS:
-        return 0
-    FAST[<int>POW], FAST[<int>ATAN2], FAST[<int>HYPOT] = FS_POW, FS_ATAN2, FS_HYPOT
-    FAST[<int>EXP2], FAST[<int>EXPM1], FAST[<int>CBRT] = FS_EXP2, FS_EXPM1, FS_CBRT
-    FAST[<int>LOG2], FAST[<int>LOG10], FAST[<int>LOG1P] = FS_LOG2, FS_LOG10, FS_LOG1P
-    FAST[<int>SIN], FAST[<int>COS], FAST[<int>TAN] = FS_SIN, FS_COS, FS_TAN
-    FAST[<int>ASIN], FAST[<int>ACOS], FAST[<int>ATAN] = FS_ASIN, FS_ACOS, FS_ATAN
-    FAST[<int>SINH], FAST[<int>COSH] = FS_SINH, FS_COSH
-    FAST[<int>ASINH], FAST[<int>ACOSH], FAST[<int>ATANH] = FS_ASINH, FS_ACOSH, FS_ATANH
-    FAST[<int>ERF], FAST[<int>ERFC], FAST[<int>NDTR] = FS_ERF, FS_ERFC, FS_NDTR
-    FAST[<int>SOFTPLUS], FAST[<int>SILU], FAST[<int>GELU] = FS_SOFTPLUS, FS_SILU, FS_GELU
+    """The kernels of operations, which go by the same names."""
+    cdef int op, code
+    cdef dict codes = {name: code for code, name in NAMES.items()}
+    for code in range(256):
+        FAST[code] = -1
+    for op in range(FS_N_OPERATIONS):
+        if fs_operation_name(op) != NULL:
+            FAST[<int>codes[fs_operation_name(op).decode()]] = op
     return 0
 
 
 crc32 = zlib.crc32
 fill_fast()
-
-
-BEST = {best_name(code): code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST_ARGMIN)}
-NAMES = {code: name for code, name, _, _ in _operations()}
-NAMES[<int>SQUARE] = "square"
-NAMES[<int>COPY] = "copy"
 
 
 def _kernel(str name):

@@ -17,11 +17,12 @@ beside arithmetic, `operators` and `functions` give it the other operations, `se
 """
 
 from fastscalar.reference import functions  # noqa: F401 - puts its table into Tensor
-from fastscalar.reference.framework import _DERIVATIVES, MLP, Linear, Tensor, relu, sgd, to_tensor  # noqa: F401
+from fastscalar.reference.framework import _DERIVATIVES, MLP, Linear, Tensor, relu, sgd, to_tensor
 from fastscalar.reference.layers import initial_weights
 from fastscalar.reference.losses import cross_entropy, mse_loss, squared_loss
 from fastscalar.reference.operators import no_grad
 from fastscalar.reference.sequences import (
+    _lift,
     argmax,
     argmin,
     clip,
@@ -47,6 +48,14 @@ from fastscalar.reference.sequences import (
     total,
     where,
 )
+
+
+def __getattr__(name):
+    """A function of the table that has no name above."""
+    if name in _DERIVATIVES and hasattr(Tensor, name):
+        return _lift(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "MLP",

@@ -21,57 +21,43 @@
 
 #include <stddef.h>
 
-/* Elementwise operations that have a vector loop.  Value and derivatives as the formulas f_*, d_* of the engine. */
-enum {
-    FS_ADD,
-    FS_SUB,
-    FS_MUL,
-    FS_DIV,
-    FS_MINIMUM,
-    FS_MAXIMUM,
-    FS_POW, /* what has FS_OWN_FUNCTIONS */
-    FS_ATAN2,
-    FS_HYPOT,
-    FS_NEG, /* from here on unary */
-    FS_RELU,
-    FS_ABS,
-    FS_SQRT,
-    FS_EXP,
-    FS_LOG,
-    FS_TANH,
-    FS_SIGMOID,
-    FS_SQUARE,
-    FS_EXP2, /* from here on what has FS_OWN_FUNCTIONS */
-    FS_EXPM1,
-    FS_LOG2,
-    FS_LOG10,
-    FS_LOG1P,
-    FS_CBRT,
-    FS_SIN,
-    FS_COS,
-    FS_TAN,
-    FS_ASIN,
-    FS_ACOS,
-    FS_ATAN,
-    FS_SINH,
-    FS_COSH,
-    FS_ASINH,
-    FS_ACOSH,
-    FS_ATANH,
-    FS_ERF,
-    FS_ERFC,
-    FS_NDTR,
-    FS_SOFTPLUS,
-    FS_SILU,
-    FS_GELU
-};
+/* Elementwise operations that have a vector loop, with their names in the engine's table.  Value and derivatives as the
+ * formulas f_*, d_* there.  OWN: what needs vectors of the compiler's (FS_OWN_FUNCTIONS). */
+#define FS_BINARY(X)                                                                                                   \
+    X(ADD, "+") X(SUB, "-") X(MUL, "*") X(DIV, "/") X(MINIMUM, "minimum") X(MAXIMUM, "maximum")
+#define FS_OWN_BINARY(X)                                                                                               \
+    X(POW, "**") X(ATAN2, "atan2") X(HYPOT, "hypot")
+#define FS_UNARY(X)                                                                                                    \
+    X(NEG, "neg") X(RELU, "relu") X(ABS, "abs") X(SQRT, "sqrt") X(EXP, "exp") X(LOG, "log") X(TANH, "tanh")            \
+    X(SIGMOID, "sigmoid") X(SQUARE, "square")
+#define FS_OWN_UNARY(X)                                                                                                \
+    X(EXP2, "exp2") X(EXPM1, "expm1") X(LOG2, "log2") X(LOG10, "log10") X(LOG1P, "log1p") X(CBRT, "cbrt")              \
+    X(SIN, "sin") X(COS, "cos") X(TAN, "tan") X(ASIN, "asin") X(ACOS, "acos") X(ATAN, "atan") X(SINH, "sinh")          \
+    X(COSH, "cosh") X(ASINH, "asinh") X(ACOSH, "acosh") X(ATANH, "atanh") X(ERF, "erf") X(ERFC, "erfc")                \
+    X(NDTR, "ndtr") X(SOFTPLUS, "softplus") X(SILU, "silu") X(GELU, "gelu")
+#define FS_EACH(X) FS_BINARY(X) FS_OWN_BINARY(X) FS_UNARY(X) FS_OWN_UNARY(X)
 
-/* Whether there are kernels of the functions that need vectors of the compiler's. */
+#define FS_CODE(code, name) FS_##code,
+enum { FS_EACH(FS_CODE) FS_N_OPERATIONS };
+#undef FS_CODE
+
 #if defined(__GNUC__) && !defined(__i386__) /* whose registers may be wider than the type */
 #define FS_OWN_FUNCTIONS 1
 #else
 #define FS_OWN_FUNCTIONS 0
 #endif
+
+/* The name of an operation, NULL: this build has no kernel of it. */
+static inline const char *fs_operation_name(int op)
+{
+#define FS_NAME(code, name) name,
+#define FS_OWN_NAME(code, name) FS_OWN_FUNCTIONS ? name : NULL,
+    static const char *const names[] = {
+        FS_BINARY(FS_NAME) FS_OWN_BINARY(FS_OWN_NAME) FS_UNARY(FS_NAME) FS_OWN_UNARY(FS_OWN_NAME)};
+#undef FS_NAME
+#undef FS_OWN_NAME
+    return names[op];
+}
 
 /* Which operands of a binary operation are one number for all n elements. */
 enum { FS_VECTORS, FS_A_IS_ONE, FS_B_IS_ONE };
