@@ -768,8 +768,8 @@ def test_predict(shell: Shell, model: Path, digits: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "expected a .npy, IDX or PGM file"),
-        (b"\x89PNG\r\n\x1a\n", "expected a .npy, IDX or PGM file"),
+        (b"", "expected a PNG, JPEG, WebP, BMP, GIF, PGM, .npy or IDX file"),
+        (b"\x89PNG\r\n\x1a\n", "a damaged picture"),
         (b"\x93NUMPY rubbish", "damaged .npy"),
         (b"\x00\x00\x08\x01\x00\x00\x00\x09abc", "truncated"),
         (b"P5 28 x\n", "expected P2 or P5, width"),
@@ -778,7 +778,7 @@ def test_predict(shell: Shell, model: Path, digits: Path) -> None:
         (b"P5 28 28 9\n" + bytes([10]) * 784, "or larger ones"),
         (b"P2 28 28 255\n" + b"-1 " * 784, "or larger ones"),
         (b"P2 28 28 255\n" + b"x " * 784, "whole numbers"),
-        (b"P5 27 28 255\n" + bytes(756), "images of 28 x 28 pixels"),
+        (b"P5 27 28 255\n" + bytes(756), "nothing but paper"),
         (b"P5 65535 65535 255\n", "found 0"),
     ],
 )
@@ -813,6 +813,72 @@ def test_predict_errors(shell: Shell, model: Path, digits: Path) -> None:
     assert "found an array of shape (150,)" in shell.wrong("predict", model, digits / FILES[3])
     fs.Linear(784, 1, seed=0).save(shell.work / "one.npz")
     assert "one output" in shell.wrong("predict", "one.npz", digits / FILES[2])
+
+
+def scanned(folder: Path, digit: np.ndarray, name: str) -> Path:
+    """A digit of the data as somebody would scan it: large, dark on light, not in the middle."""
+    image = pytest.importorskip("PIL.Image")
+    page = np.full((500, 400), 235, np.uint8)
+    page[150:374, 20:244] -= np.kron(digit // 2 + digit // 4, np.ones((8, 8), np.uint8))
+    image.fromarray(page).save(folder / name)
+    return folder / name
+
+
+def test_predict_pictures(shell: Shell, model: Path, digits: Path) -> None:
+    X_test, _ = datasets.load_folder(digits)[1]
+    clean = shell.right("predict", model, digits / FILES[2]).splitlines()
+    right = [line.partition(": ")[2].split()[0] for line in clean]
+    kinds = ("png", "jpg", "webp", "bmp", "gif")
+    files = [scanned(shell.work, X_test[0], f"0.{kind}") for kind in kinds]
+    seen = shell.right("predict", model, *files).splitlines()
+    assert [line.partition(": ")[0] for line in seen] == list(map(str, files))
+    assert [line.partition(": ")[2].split()[0] for line in seen] == right[:1] * 5
+    shown = shell.right("predict", model, "--show", files[0]).splitlines()
+    assert shown[0] == seen[0]
+    assert len(shown) == 29
+    assert max(map(len, shown[1:])) <= 56
+    assert any("@" in line for line in shown)
+    shell.right("predict", model, "--save", "kept", files[0], files[0])
+    assert {p.name for p in (shell.work / "kept").iterdir()} == {"0.png", "0-2.png"}
+    assert shell.right("predict", model, shell.work / "kept" / "0.png").partition(": ")[2].split()[0] == right[0]
+
+
+def test_predict_from_the_standard_input(shell: Shell, model: Path, digits: Path) -> None:
+    def piped(content: bytes, *args: Any) -> subprocess.CompletedProcess[bytes]:
+        command = shell.command("predict", model, *args)
+        return subprocess.run(
+            command, input=content, cwd=shell.work, env=shell.env, capture_output=True, timeout=120, check=False
+        )
+
+    image = datasets.load_folder(digits)[1][0][0]
+    content = scanned(shell.work, image, "a.png").read_bytes()
+    answer = shell.right("predict", model, "a.png").partition(": ")[2]
+    assert piped(content, "-").stdout.decode() == f"standard input: {answer}"
+    for bad, said in ((b"", "found something else"), (content[:100], "damaged"), (b"P5 9", "expected P2 or P5")):
+        done = piped(bad, "-")
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"fastscalar: standard input: ")
+        assert said in done.stderr.decode()
+        assert done.stderr.count(b"\n") == 1
+    assert b"can be read once" in piped(content, "-", "-").stderr
+
+
+def test_one_bad_file_does_not_stop_the_others(shell: Shell, model: Path, digits: Path) -> None:
+    good = scanned(shell.work, datasets.load_folder(digits)[1][0][3], "good.png")
+    (shell.work / "bad.png").write_bytes(good.read_bytes()[:50])
+    (shell.work / "folder").mkdir()
+    done = shell("predict", model, "bad.png", good, "none.png", "folder", good)
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 2
+    bad = done.stderr.splitlines()
+    assert [line.split()[1] for line in bad] == ["bad.png:", "none.png:", "folder:"]
+    done = shell("predict", model, "--json", "bad.png", good, "--show")
+    first, second = json.loads(done.stdout)
+    assert (done.returncode, first["file"], "damaged" in first["error"]) == (2, "bad.png", True)
+    assert set(second) == {"file", "index", "label", "name", "probability", "probabilities", "image"}
+    assert second["probabilities"][second["label"]] == second["probability"] == max(second["probabilities"])
+    assert np.shape(second["image"]) == (28, 28)
+    assert json.loads(shell.right("predict", model, "--json", digits / FILES[2]))[149]["index"] == 149
 
 
 # --- data, info, help ---

@@ -30,13 +30,10 @@ import numpy as np
 import fastscalar as fs
 from fastscalar import _core, datasets
 from fastscalar.cli.console import WIDTH, Stop, cpu, describe, matrix, percent, plural, say, short, users_fault
-from fastscalar.cli.images import read_images
-from fastscalar.cli.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, write_json
+from fastscalar.cli.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, widths, write_json
 from fastscalar.cli.sources import SYNTHETIC, first_lines, load_data, rows
 from fastscalar.datasets.catalog import DATASETS, FILES, spellings
-from fastscalar.nn.evaluation import outputs
 from fastscalar.nn.history import Epoch
-from fastscalar.nn.layers import linears_of
 
 # --- train ---
 
@@ -109,12 +106,6 @@ def table_row(row: dict[str, Any]) -> str:
 # --- evaluate, predict ---
 
 
-def widths(net: Any) -> tuple[int, int]:
-    """Inputs and outputs."""
-    linears = linears_of(net)
-    return linears[0].in_features, linears[-1].out_features
-
-
 def trained_on(about: dict[str, Any]) -> str:
     if "title" not in about:
         return "; it does not say what it was trained on"
@@ -157,21 +148,9 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    net = read_model(args.model)
-    inputs, classes = widths(net)
-    if classes < 2:
-        raise Stop(f"{args.model} has one output; predict needs a net that tells classes apart")
-    for path in args.images:
-        with users_fault(ValueError, OSError):
-            X = read_images(path, inputs)
-        X = 1.0 - X if args.invert else X
-        logits = np.concatenate(list(outputs(net, X)))
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        for k, p in enumerate(weights / weights.sum(axis=1, keepdims=True)):
-            best, *others = np.argsort(-p, kind="stable")[:3]
-            rest = ", ".join(f"{i} {percent(p[i])}" for i in others)
-            say(f"{path}{f'[{k}]' if len(X) > 1 else ''}: {best}  {percent(p[best])}   next: {rest}")
-    return 0
+    from fastscalar.cli.predict import predict as look  # no other command needs it
+
+    return look(args)
 
 
 # --- data, bench, info ---
@@ -296,11 +275,11 @@ def parser() -> Parser:
     which = "mnist, fashion, synthetic, or the folder (or zip file) of four IDX files"
     model = "a model file, or the folder that was given to train --out"
 
-    def command(run: Callable[[argparse.Namespace], int], help: str, *examples: str) -> Parser:
+    def command(run: Callable[[argparse.Namespace], int], help: str, *examples: str, about: str = "") -> Parser:
         it: Parser = commands.add_parser(
             run.__name__,
             help=help,
-            description=f"{help[0].upper()}{help[1:]}.",
+            description=f"{help[0].upper()}{help[1:]}.\n{about}".rstrip(),
             epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -340,11 +319,30 @@ def parser() -> Parser:
     it.add_argument("model", type=Path, metavar="MODEL", help=model)
     it.add_argument("--data", metavar="DATA", help=f"{which} (default: what it was trained on)")
 
-    it = command(predict, "say what a model sees in images", "fastscalar predict runs/a seven.pgm some.npy")
+    it = command(
+        predict,
+        "say what a model sees in images",
+        "fastscalar predict runs/a scan.jpg drawing.png",
+        "fastscalar predict runs/a --show photo.webp",
+        "cat seven.png | fastscalar predict runs/a -",
+        "fastscalar predict runs/a --json *.png",
+        about="""
+Pictures (PNG, JPEG, WebP, BMP, GIF: pip install 'fastscalar[images]'; PGM)
+may have any size and colour.  Ink and paper are told apart, and the digit is
+cut out, scaled and centred as those of MNIST are.  .npy and IDX files, and PGM
+files of the model's size, are taken as they are: ink bright, paper dark.  A
+file that cannot be read does not stop the others; the exit status is 2 then.
+""",
+    )
     it.add_argument("model", type=Path, metavar="MODEL", help=model)
-    it.add_argument("images", type=Path, nargs="+", metavar="IMAGE",
-                    help=".npy, IDX (.gz or not) or PGM files; ink is bright and paper dark, as in MNIST")
-    it.add_argument("--invert", action="store_true", help="for dark ink on bright paper")
+    it.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files of images; - is the standard input")
+    it.add_argument("--show", action="store_true", help="print what the model was shown")
+    it.add_argument("--save", type=Path, metavar="DIR", help="write what the model was shown into this folder, as PNG")
+    it.add_argument("--json", action="store_true", help="print all probabilities, as JSON")
+    it.add_argument("--invert", action="store_true",
+                    help="dark and bright change places: for arrays of dark ink, and where ink was taken for paper")
+    it.add_argument("--plain", action="store_true",
+                    help="pictures as they are, grey and small; no digit is cut out (so for models of Fashion-MNIST)")
 
     it = command(
         data,

@@ -1,42 +1,95 @@
-"""Images for `fastscalar predict`: NumPy's .npy, IDX files, and PGM, the plainest of all image formats."""
+"""Images for `fastscalar predict`: pictures of any size, and arrays that are what the model was trained on.
+
+NumPy's .npy and IDX files hold images as the model knows them, and so does PGM, the plainest of all image formats, if
+its size is right.  Everything else is a picture from somebody, in which `datasets.scans` looks for a digit.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from fastscalar.datasets import load_idx
+from fastscalar.datasets.photos import is_picture, read_scan
+from fastscalar.datasets.scans import cut_out, whole
 from fastscalar.files import naming, npy_header, read_into
 
+STDIN = "standard input"
 _HEADER = 1 << 16  # bytes of a PGM header, comments included
 _WORD = 64  # bytes for each number of a plain PGM file, blanks and comments included
 
 
-def read_images(path: str | os.PathLike[str], pixels: int) -> np.ndarray[Any, Any]:
-    """The images in a file as rows of `pixels` numbers from 0 to 1.
+def read_images(
+    path: str | os.PathLike[str], pixels: int, *, flip: bool = False, plain: bool = False
+) -> np.ndarray[Any, Any]:
+    """The images in a file as rows of `pixels` numbers from 0 to 1; "-" is the standard input.
 
-    Reads .npy files (bytes, or floats from 0 to 1; one image or several), IDX files, gzipped or not, and PGM
-    files, binary ("P5") or plain ("P2").  Raises OSError, and ValueError for everything else that is wrong; the message
+    Reads PNG, JPEG, WebP, BMP and GIF pictures, .npy files (bytes, or floats from 0 to 1; one image or several), IDX
+    files, gzipped or not, and PGM files, binary ("P5") or plain ("P2").  flip: dark and bright change places.  plain: a
+    picture is taken as it is, only smaller; no digit is looked for.
+    Raises OSError, ImportError without Pillow, and ValueError for everything else that is wrong; the message
     names the file, what was expected and what was found.  What a file claims to hold is compared with `pixels` and with
     the file's size before anything is read.
     """
-    path = Path(path)
+    with _as_file(path) as (path, name):
+        try:
+            return _read(path, pixels, flip, plain)
+        except (ValueError, OSError) as error:
+            if name is None:
+                raise
+            if isinstance(error, OSError) and error.errno is not None:
+                raise OSError(error.errno, error.strerror, name) from None
+            raise ValueError(str(error).replace(str(path), name)) from None
+
+
+@contextmanager
+def _as_file(path: str | os.PathLike[str]) -> Iterator[tuple[Path, str | None]]:
+    """A path, and what to call it if it is the standard input, which is copied: readers want to know its size."""
+    if str(path) != "-":
+        yield Path(path), None
+        return
+    with tempfile.NamedTemporaryFile(prefix="fastscalar-") as copy:
+        with naming(STDIN):
+            shutil.copyfileobj(sys.stdin.buffer, cast(IO[bytes], copy))
+        copy.flush()
+        yield Path(copy.name), STDIN
+
+
+def _read(path: Path, pixels: int, flip: bool, plain: bool) -> np.ndarray[Any, Any]:
+    side = math.isqrt(pixels)
     with naming(path), open(path, "rb") as file:
         start = file.read(8)
         file.seek(0)
+        if is_picture(start):
+            if side * side != pixels:
+                raise ValueError(f"{path}: the model takes {pixels} numbers, which are no square picture")
+            return read_scan(path, side=side, flip=flip, plain=plain).image.reshape(1, pixels)
         if start.startswith(b"\x93NUMPY"):
             array = _npy(path, file, pixels)
         elif start.startswith((b"P2", b"P5")):
-            array = _pgm(path, file, pixels)
+            array = _pgm(path, file)
+            if array.size != pixels and side * side == pixels and array.size:
+                try:
+                    scan = (whole if plain else cut_out)(array, side=side, flip=flip)
+                except ValueError as error:
+                    raise ValueError(f"{path}: {error}") from None
+                return scan.image.reshape(1, pixels)
         elif start.startswith((b"\x00\x00", b"\x1f\x8b")):
             array = load_idx(path, check=lambda dtype, shape: _check(path, dtype, shape, pixels))
         else:
-            raise ValueError(f"{path}: expected a .npy, IDX or PGM file; found something else; convert it to PGM")
-    return _scaled(path, array).reshape(_count(path, array.shape, pixels), pixels)
+            kinds = "a PNG, JPEG, WebP, BMP, GIF, PGM, .npy or IDX file"
+            raise ValueError(f"{path}: expected {kinds}; found something else")
+    X = _scaled(path, array).reshape(_count(path, array.shape, pixels), pixels)
+    return 1.0 - X if flip else X
 
 
 def _check(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], pixels: int) -> None:
@@ -91,7 +144,7 @@ def _npy(path: Path, file: IO[bytes], pixels: int) -> np.ndarray[Any, Any]:
 # --- PGM (source: the manual page pgm(5) of Netpbm) ---
 
 
-def _pgm(path: Path, file: IO[bytes], pixels: int) -> np.ndarray[Any, Any]:
+def _pgm(path: Path, file: IO[bytes]) -> np.ndarray[Any, Any]:
     head = file.read(_HEADER)
     found, at = [], 2
     for _ in range(3):
@@ -111,7 +164,8 @@ def _pgm(path: Path, file: IO[bytes], pixels: int) -> np.ndarray[Any, Any]:
     there = os.fstat(file.fileno()).st_size - at - 1
     expected = f"{width} x {height} numbers up to {white}"
     if plain:
-        _count(path, (height, width), pixels)
+        if there < 2 * count - 1:
+            raise ValueError(f"{path}: expected {expected}; found {there:,} bytes of text, too little for them")
         if there > _HEADER + _WORD * count:
             raise ValueError(f"{path}: expected {expected}; found {there:,} bytes, which is too much text for them")
         values = _numbers(path, file.read(_HEADER + _WORD * count))
@@ -119,7 +173,6 @@ def _pgm(path: Path, file: IO[bytes], pixels: int) -> np.ndarray[Any, Any]:
         dtype = np.dtype(np.uint8 if white < 256 else ">u2")
         if there != count * dtype.itemsize:
             raise ValueError(f"{path}: expected {expected}; found {there // dtype.itemsize:,}, or a part of one more")
-        _count(path, (height, width), pixels)
         values = np.empty(count, dtype)
         try:
             read_into(file, values)

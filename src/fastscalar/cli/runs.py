@@ -292,6 +292,18 @@ def read_model(path: Path) -> Any:
     return net
 
 
+def widths(net: Any) -> tuple[int, int]:
+    """Inputs and outputs."""
+    linears = linears_of(net)
+    return linears[0].in_features, linears[-1].out_features
+
+
+def class_names(about: dict[str, Any], classes: int) -> list[str]:
+    """What the classes are called: by the data, if they say, or else by their numbers."""
+    names = about.get("classes")
+    return names if names is not None and len(names) == classes else list(map(str, range(classes)))
+
+
 def read_checkpoint(out: Path) -> tuple[Any, dict[str, Any]]:
     for name in (CHECKPOINT, MODEL):  # a complete run has only the model
         if (out / name).exists():

@@ -7,8 +7,8 @@
 `mnist()` and `fashion_mnist()` return the same structure; they look on this machine first and download
 otherwise. Their pixels are integers from 0 to 255: train on `X.reshape(-1, 784) / 255`.
 
-This subpackage uses the standard library and NumPy, and pooch while it downloads; it knows nothing of the
-engine.
+This subpackage uses the standard library and NumPy, pooch while it downloads and Pillow while it reads pictures; it
+knows nothing of the engine.
 """
 
 from .idx import load_idx, save_idx
@@ -24,11 +24,15 @@ from .mnist import (
     search_folders,
     verify,
 )
+from .photos import read_scan
+from .scans import Scan, cut_out
 from .synthetic import synthetic_digits
 
 __all__ = [
     "DatasetUnavailable",
+    "Scan",
     "cache_dir",
+    "cut_out",
     "fashion_mnist",
     "fetch",
     "load_folder",
@@ -36,6 +40,7 @@ __all__ = [
     "locate",
     "mnist",
     "picture",
+    "read_scan",
     "save_idx",
     "search_folders",
     "synthetic_digits",
