@@ -70,7 +70,7 @@ types: ## mypy, strict for what users write, and the stubs against what the modu
 	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar.math fastscalar.engine._traced fastscalar.engine._operands \
 		fastscalar.engine._array_ops fastscalar.engine._array fastscalar.engine._step fastscalar.engine._rules \
 		fastscalar.engine._inspect fastscalar.engine._anomaly fastscalar.engine._functions \
-		fastscalar.engine._lock fastscalar.engine._modes \
+		fastscalar.engine._lock fastscalar.engine._modes fastscalar.engine._random \
 		fastscalar.engine.testing fastscalar.program._graph fastscalar.program._trace fastscalar.program._plan \
 		fastscalar.program._lower fastscalar.program._replay fastscalar.program._data \
 		--ignore-missing-stub --mypy-config-file pyproject.toml \

@@ -56,6 +56,7 @@ setup(
             extension("engine._functions"),
             extension("engine._lock"),
             extension("engine._modes"),
+            extension("engine._random"),
             extension("engine.testing"),
             extension("program._graph"),
             extension("program._trace"),

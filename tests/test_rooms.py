@@ -17,7 +17,7 @@ SOURCES = sorted(p for ending in ("*.py", "*.pyx", "*.pxd") for p in PACKAGE.rgl
 NONE: set[str] = set()
 FOUNDATION = {"_paths", "_warnings", "files", "version"}
 ENGINE = {*FOUNDATION, "_core", "engine"}
-SURFACE = {*ENGINE, "_typing", "_table", "functions", "math", "custom"}
+SURFACE = {*ENGINE, "_typing", "_table", "functions", "math", "custom", "random"}
 NETS = {*SURFACE, "program", "transforms", "nn"}
 WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim", "plot", "schedules"}
 MAY_IMPORT = {
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "functions": {*ENGINE, "_typing", "_table"},
     "math": {*ENGINE, "_typing", "functions"},
     "custom": ENGINE,
+    "random": {*ENGINE, "_typing", "functions"},
     "program": SURFACE,
     "transforms": SURFACE,
     "nn": NETS,

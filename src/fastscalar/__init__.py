@@ -20,7 +20,7 @@ What may assume what (imports point one way, each room knows those to its right;
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastscalar import _table, article, datasets, debug, math, nn, optim, reference, schedules
+from fastscalar import _table, article, datasets, debug, math, nn, optim, random, reference, schedules
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar._table import *  # noqa: F403
 from fastscalar._warnings import CompileWarning, GradientLossWarning
@@ -124,6 +124,7 @@ __all__ = [
     "predict",
     "predict_proba",
     "prod",
+    "random",
     "reference",
     "relu",
     "schedules",

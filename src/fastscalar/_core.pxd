@@ -25,6 +25,7 @@ cdef class Recorder:        # what a recorded function did that the tape does no
     cdef int raised(self, int code, int left, int right, double x, double y) except -1   # node 0: that number
     cdef object message(self, str text, int left, int right)     # of the error: who reads it reads these nodes
     cdef int detached(self, int copy, int node) except -1
+    cdef int drawn(self, int node, object draw) except -1        # at random: a leaf, or the first of an array of leaves
     cdef int stop_gradients(self) except -1
     cdef int resume_gradients(self) except -1
 

@@ -495,6 +495,9 @@ cdef class Recorder:
     cdef int detached(self, int copy, int node) except -1:
         raise NotImplementedError
 
+    cdef int drawn(self, int node, object draw) except -1:
+        raise NotImplementedError
+
     cdef int stop_gradients(self) except -1:
         raise NotImplementedError
 

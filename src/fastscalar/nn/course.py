@@ -14,6 +14,7 @@ from fastscalar.engine._step import distinct_parameters, place_of, storage_of
 from fastscalar.nn.optimizers import Optimizer
 from fastscalar.nn.samples import what_is_not_finite
 from fastscalar.nn.schedules import Rate
+from fastscalar.program.streams import Streams
 
 
 class Course:
@@ -30,6 +31,7 @@ class Course:
         epochs: int,
         first_epoch: int = 1,
         data: dict[str, np.ndarray] | None = None,
+        seed: Any = None,
     ) -> None:
         self.optimizer, self.first_rate, self.schedule = optimizer, optimizer.lr, schedule
         self.samples, self.batch_size, self.total = samples, batch_size, samples * epochs
@@ -40,6 +42,7 @@ class Course:
         self.first = self.done                   # which began after so many samples
         self.data = data or {}
         self.doubt: Doubt | None = None
+        self.streams = Streams(seed_of(seed), epoch=first_epoch)     # what samples draw at random
 
     def spread_over(self, samples: int) -> None:
         """There are so many samples, of which those that it was made for are a part, or the other way round."""
@@ -47,8 +50,9 @@ class Course:
         self.samples, self.total, self.steps = samples, samples * self.epochs, -(-samples // self.batch_size)
         self.done = self.begun = self.first = samples * epochs
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, number: int) -> None:
         """Somebody may have set another rate."""
+        self.streams.epoch = number
         self.first_rate, self.first = self.optimizer.lr, self.done
         within = np.arange(self.steps)
         step = self.done // self.samples * self.steps + within
@@ -89,6 +93,13 @@ class Course:
                 "copy or pickle net and optimiser together"
             )
         optimizer._bind_by_fit(parameters)
+
+
+def seed_of(seed: Any) -> int:
+    """A whole number for what may be the seed of a NumPy generator; None is another one each time."""
+    if isinstance(seed, (int, np.integer)) and 0 <= seed < 1 << 63:
+        return int(seed)
+    return int(np.random.default_rng(seed).integers(1 << 63))
 
 
 class Doubt:

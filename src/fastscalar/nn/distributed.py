@@ -18,6 +18,7 @@ from fastscalar.nn.course import Before, Course
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.ranks import Ranks, Tree, blocks_of, whole_nodes
 from fastscalar.nn.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, rows_named, step_by_mean
+from fastscalar.program._replay import BY_LEAVES
 
 BLOCK = 64  # rows, at least, whose gradients a rank adds up before it adds them to those of others;
 BLOCKS = 8  # and at most so many of these in a batch: each costs writing and adding all gradients once
@@ -163,7 +164,7 @@ class DistributedTrainer:
             if not len(status):
                 out[...] = 0.0
                 return out
-            sound = self.replay.gradients(order[rows], values, status, False) and np.isfinite(values).all()
+            sound = self.replay.gradients(order[rows], values[:, None], status, BY_LEAVES) and np.isfinite(values).all()
             out[:-1], out[-1] = self.block, 0.0 if sound else SLOW
             return out
 
@@ -219,8 +220,8 @@ class DistributedTrainer:
                 found = alone.program._gradients(
                     alone.rows, alone.threads, None, False, rows, alone.float64, self.course.optimizer.zero_grad
                 )
-                return np.asarray(found[rows])
-            losses, _, _ = alone.program.eager_losses(alone.rows, rows)
+                return np.asarray(found[rows, 0])
+            losses = alone.program.eager_losses(alone.rows, rows)
             values = [loss.data for loss in losses]
             for loss in losses:
                 loss.backward(accumulate=True)

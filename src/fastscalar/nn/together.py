@@ -80,6 +80,7 @@ def fit_together(
                 shares = Shares(ranks, course.samples, course.batch_size, deterministic, lengths)
                 course.spread_over(shares.samples)
                 trainer = DistributedTrainer(made.trainer, ranks, shares, course, wishes["dtype"])
+            course.streams.row_offset = 0 if lengths is None else sum(lengths[:ranks.rank])
             _epochs(ranks, made, trainer, lengths, shuffle, seed, progress)
         except StopTraining as enough:
             made.history.stopped = str(enough) or "a callback had enough"
@@ -146,6 +147,7 @@ def _epochs(
     n = trainer.samples
     if seed is None:
         seed = ranks.hear(int(np.random.SeedSequence().generate_state(1)[0]))
+        course.streams.seed = seed
     generator = np.random.default_rng(seed if lengths is None else [seed, ranks.rank])
     on_first(ranks, lambda: looking.begin(course))
     for number in range(1, course.epochs + 1):
@@ -153,7 +155,7 @@ def _epochs(
         if number < course.begun // course.samples + 1:
             continue
         course.optimizer.lr = ranks.hear(course.optimizer.lr)    # a callback may have set it
-        course.begin_epoch()
+        course.begin_epoch(number)
         start = time.perf_counter()
         watch = Watch(number, course.epochs, course.samples, progress and ranks.rank == 0, looking.watching)
         with watch, in_mode(made.net, training=True):

@@ -104,7 +104,10 @@ class EagerTrainer:
         return total
 
     def _of_one(self, i: int) -> Tensor:
-        result = self.sample(*[column[i] for column in self.rows])
+        with self.course.streams.called(i) as stream:
+            result = self.sample(*[column[i] for column in self.rows])
+        if stream.drawn:                         # each row has numbers of its own
+            self.at_once = False
         if type(result) is Tensor:
             return result
         if isinstance(result, bool) or not isinstance(result, (int, float, np.number)):
@@ -115,7 +118,10 @@ class EagerTrainer:
     def _of_batch(self, batch: list[int]) -> Tensor:
         """The mean of the losses of its samples."""
         if self.at_once:
-            return self.sample(*[column[batch] for column in self.data])
+            with self.course.streams.called(batch[0]) as stream:
+                together = self.sample(*[column[batch] for column in self.data])
+            if not stream.drawn:
+                return together
         mean = sum_of(list(map(self._of_one, batch))) / len(batch)
         if self.at_once is None:
             try:
@@ -237,7 +243,7 @@ class CompiledTrainer:
     ) -> None:
         self.program, self.batch_size, self.course = program, batch_size, course
         self.threads, self.float64 = threads, float64
-        self.rows = Rows(data, "fit")
+        self.rows = Rows(data, "fit", streams=course.streams)
         self.site = program._cache_of(self.rows)
         optimizer = course.optimizer
         if not self.site:
@@ -333,6 +339,7 @@ class CompiledTrainer:
             self.places[version] = state_places(plan.captures, optimizer._distinct) if self.way == "rule" else []
         replay = version.take(plan, self.batch_size, self.float64, self.threads, self.way)
         replay.load()
+        self.rows.streams.begin(replay)
         self.program._bind(replay, self.rows)
         replay.prepare_training(optimizer._ready() if self.way == "rule" else None)
         replay.load_state(self.places[version], *optimizer._kept, optimizer._steps)

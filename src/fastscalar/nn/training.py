@@ -80,7 +80,8 @@ def fit(
     schedule: "linear" lets the learning rate fall linearly to zero over the run, "cosine" along half a cosine;
     "constant", or None, keeps it; `fastscalar.schedules` has more; a function of the step, from 0, or of the step and
     the number of steps, gives the factor by which it is multiplied.
-    shuffle: a new order for every epoch, drawn from `seed`.
+    shuffle: a new order for every epoch, drawn from `seed`.  What the net draws by `fastscalar.random` follows
+    from seed, epoch and the sample's row, whatever the batches.
     first_epoch: where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and
     learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
     sample_weight: n numbers from 0 on, by which the samples' losses are multiplied.  class_weight: the same by label, a
@@ -120,7 +121,7 @@ def fit(
         "loss": loss, "optimizer": optimizer, "epochs": epochs, "first_epoch": first_epoch, "batch_size": batch_size,
         "schedule": schedule, "sample_weight": sample_weight, "class_weight": class_weight,
         "validation_data": validation_data, "callbacks": callbacks, "on_epoch": on_epoch, "history": history,
-        "compile": compile, "threads": threads, "dtype": dtype,
+        "compile": compile, "threads": threads, "dtype": dtype, "seed": seed,
     }  # fmt: skip
     if comm is not None:
         from fastscalar.nn.together import fit_together
@@ -166,6 +167,7 @@ def _prepared(
     compile: bool,
     threads: int,
     dtype: str,
+    seed: Any,
 ) -> Run:
     """All that `fit` needs, or what is wrong with what it was given."""
     loss = loss_of(loss, "fit")
@@ -203,7 +205,7 @@ def _prepared(
     looking = Callbacks(callbacks, on_epoch)
     if history is not None and not isinstance(history, History):
         raise TypeError(f"fit: history: expected a History to go on with, got {history!r}")
-    course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y})
+    course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y}, seed)
     _bind(net, course)
     with in_mode(net, training=True):
         trainer = _trainer(net, loss, data, course, compile, threads, dtype)
@@ -221,7 +223,7 @@ def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool) -> None:
         order = generator.permutation(n) if shuffle else np.arange(n)
         if number < first_epoch:
             continue
-        course.begin_epoch()
+        course.begin_epoch(number)
         start = time.perf_counter()
         with Watch(number, course.epochs, n, progress, looking.watching) as watch, in_mode(net, training=True):
             mean = run.epoch(order, watch)
@@ -281,7 +283,7 @@ def _trainer(
         program.__name__ = type(net).__name__
     if not compile or _detects_anomalies():                 # detect_anomaly looks at what the user's own lines do
         if isinstance(net, Program):
-            return EagerProgramTrainer(program, Rows(data, "fit"), batch_size, course)
+            return EagerProgramTrainer(program, Rows(data, "fit", streams=course.streams), batch_size, course)
         return eager
     own = isinstance(net, Program)
     trainer = CompiledTrainer(program, data, batch_size, course, threads, dtype == "float64", own)
@@ -298,7 +300,8 @@ def _trainer(
     if not repeats:
         warn(
             f"{type(net).__name__} does something else when it is called again (it draws random numbers, or counts), "
-            "which a program would freeze: fit runs eagerly (compile=False says that this is meant)"
+            "which a program would freeze: fit runs eagerly (compile=False says that this is meant); "
+            "fastscalar.random.normal(), uniform() and bernoulli(p) are drawn anew by programs"
         )
         return eager
     return trainer
@@ -326,5 +329,5 @@ class Loop:
         self._trainer = _trainer(net, loss, (X, y), self._course, True, 1, "float64")
 
     def run(self, order: np.ndarray) -> float:
-        self._course.begin_epoch()
+        self._course.begin_epoch(self._course.streams.epoch + 1)
         return self._trainer.epoch(order, Watch(1, 1, len(order), False, []))

@@ -8,6 +8,7 @@ cdef enum:
     G_ITEM = -3
     G_COPY = -4
     G_BLOCK = -5
+    G_RANDOM = -6
     IEEE = 0x100            # added to an operation of the table: it does not raise
     GUARD_SAME = 6          # guards beside the six comparisons
     GUARD_TRUNC = 7
@@ -39,6 +40,7 @@ cdef class Graph:
     cdef WhereItem *wheres         # owned
     cdef Py_ssize_t n_wheres, where_room
     cdef public list captures, inputs
+    cdef public list draws       # at random, as they are told to a recording: kind, count, p, site, scope, occurrence
     cdef public object guards    # an array of GUARD, its nodes those of the graph
     cdef public list codes       # that they refer to
     cdef public dict lists       # guard that a whole number was read as -> nodes of the list that it was an index of

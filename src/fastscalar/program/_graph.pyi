@@ -11,6 +11,7 @@ NODE_CONSTANT: int
 NODE_COPY: int
 NODE_INPUT: int
 NODE_ITEM: int
+NODE_RANDOM: int
 READ_SAME: int
 
 @disjoint_base
@@ -26,6 +27,7 @@ class Graph:
     codes: list[CodeType]
     lists: dict[int, np.ndarray]
     inputs: list[str]
+    draws: list[tuple[int, int, float, int, int, int]]
     results: np.ndarray
     shared: dict[int, int]
     operations: int

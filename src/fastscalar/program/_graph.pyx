@@ -18,6 +18,7 @@ import numpy as np
 from fastscalar.engine._step import storage_of
 
 NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for who looks at graphs
+NODE_RANDOM = G_RANDOM
 READ_SAME, ARE_EQUAL = GUARD_SAME, Py_EQ
 
 
@@ -25,13 +26,14 @@ cdef class Graph:
     """Nodes in topological order, as columns, and what they refer to.
 
     op[i]: a row of the operation table (plus IEEE), or CONSTANT (value), PARAMETER (a: capture, b: offset in it), INPUT
-    (a: input, b: offset), ITEM (a: item, b: which of its outputs), COPY (of a), BLOCK (a: capture, b: rows; all of its
-    elements, which only affine items read, as their weights, or gathers, row by row).  stopped[i]: no gradient passes.
+    (a: input, b: offset), RANDOM (a: draw, b: which of its numbers), ITEM (a: item, b: which of its outputs), COPY (of
+    a), BLOCK (a: capture, b: rows; all of its elements, which only affine items read, as their weights, or gathers, row
+    by row).  stopped[i]: no gradient passes.
     An item is (kind, first output, outputs, operands, ...), see `extract`.
     """
 
     def __cinit__(self):
-        self.entries, self.captures, self.inputs, self.codes = [], [], [], []
+        self.entries, self.captures, self.inputs, self.codes, self.draws = [], [], [], [], []
         self.tables, self.blocks, self.lists, self.shared = {}, {}, {}, {}
 
     def __dealloc__(self):
@@ -132,8 +134,8 @@ cdef class Graph:
 
 
 def same_items(Graph g not None, Graph h not None):
-    """Whether the items and the captured leaves of two recordings are the same."""
-    return len(g.items) == len(h.items) and all(
+    """Whether the items, what is drawn and the captured leaves of two recordings are the same."""
+    return g.draws == h.draws and len(g.items) == len(h.items) and all(
         len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y)) for x, y in zip(g.items, h.items)
     ) and [storage_of(c) for c in g.captures] == [storage_of(c) for c in h.captures]
 
@@ -145,7 +147,7 @@ def graph_of(Graph pattern not None, columns, operands, items, guards, results):
     g.a, g.b = operands["a"], operands["b"]
     g.entries, g.guards, g.results = items, guards, np.array(results, np.int32)
     g.captures, g.inputs, g.codes, g.operations = pattern.captures, pattern.inputs, pattern.codes, pattern.operations
-    g.shared = pattern.shared
+    g.shared, g.draws = pattern.shared, pattern.draws
     return g
 
 

@@ -288,6 +288,7 @@ def lower(graph, sizes, shared=frozenset(), trained=None, bint plain=False):
     place_matrices(low)
     emit_section(low, units[0], levels[0], False)
     emit_inputs(low)
+    emit_draws(low, graph.draws)
     if plain:
         copy_leaves(low)
     emit_section(low, units[1], levels[1], True)

@@ -1,5 +1,6 @@
 # A plan while it is written and when it is done: the arrays that `plan.pxd` describes.  Private, not an API.
 
+from fastscalar.engine._random cimport Draw
 from fastscalar.program.plan cimport *
 
 
@@ -14,6 +15,8 @@ cdef class Plan:
     cdef Item *items
     cdef Run *runs
     cdef Guard *guards
+    cdef Draw *draws
+    cdef Py_ssize_t n_draws
     cdef Py_ssize_t n_uniform_instr, n_per_row, n_terms, n_sums, n_matrices, n_products, n_items, n_guards
     cdef Py_ssize_t[10] room
     cdef public list keep            # arrays that pointers refer to
@@ -44,4 +47,5 @@ cdef class Plan:
     cdef Py_ssize_t add_product(self, Product *q) except -1
     cdef Py_ssize_t add_item(self, Item *q) except -1
     cdef Py_ssize_t add_guard(self, Guard *q) except -1
+    cdef Py_ssize_t add_draw(self, Draw *q) except -1
     cdef int add_run(self, int n, int mask, bint padded) except -1

@@ -30,6 +30,7 @@ cdef class Plan:
         PyMem_RawFree(self.items)
         PyMem_RawFree(self.runs)
         PyMem_RawFree(self.guards)
+        PyMem_RawFree(self.draws)
         PyMem_RawFree(self.body.table_of)
 
     cdef int seal(self) except -1:
@@ -101,6 +102,11 @@ cdef class Plan:
         (<Guard *>room_for(<void **>&self.guards, &self.room[7], self.n_guards, sizeof(Guard)))[0] = q[0]
         self.n_guards += 1
         return self.n_guards - 1
+
+    cdef Py_ssize_t add_draw(self, Draw *q) except -1:
+        (<Draw *>room_for(<void **>&self.draws, &self.room[9], self.n_draws, sizeof(Draw)))[0] = q[0]
+        self.n_draws += 1
+        return self.n_draws - 1
 
     cdef int add_run(self, int n, int mask, bint padded) except -1:
         cdef Run r

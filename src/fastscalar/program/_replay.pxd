@@ -80,6 +80,10 @@ cdef class Replay:
     cdef double *result              # of each row of the batch, all of them side by side
     cdef const double *seed          # by row of the data, the adjoint of each result; NULL: 1
     cdef unsigned char *status
+    cdef unsigned long long stream_seed, epoch   # of what is drawn,
+    cdef long long row_offset        # the row of the data set that row 0 is,
+    cdef bint antithetic             # whether rows in pairs have mirrored numbers,
+    cdef long long *occurrence       # by draw: of its first number
     cdef Input *input
     cdef int n_inputs
     cdef list held                   # arrays that `input` points into

@@ -182,6 +182,7 @@ cdef class Replay:
         self.ports = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
         self.result = <double *>self.block(<size_t>self.batch * len(p.results), sizeof(double))
         self.status = <unsigned char *>self.block(self.batch, 1)
+        self.occurrence = <long long *>self.block(p.n_draws, sizeof(long long))
         self.state = <char **>self.block(2, sizeof(void *))
         self.fused = <unsigned char *>self.block(p.n_matrices, 1)
         self.decayed = <unsigned char *>self.block(p.n_matrices, 1)
@@ -421,6 +422,14 @@ cdef class Replay:
             self.input[i].begin = NULL
             self.input[i].gradient = NULL
         self.held = []
+
+    def draw(self, unsigned long long seed, unsigned long long epoch, long long row_offset, bint antithetic,
+             dict counts):
+        """What rows draw: as in a stream of these for each of them.  counts: what was drawn before, by site."""
+        cdef Py_ssize_t k
+        self.stream_seed, self.epoch, self.row_offset, self.antithetic = seed, epoch, row_offset, antithetic
+        for k in range(self.plan.n_draws):
+            self.occurrence[k] = self.plan.draws[k].occurrence + <long long>counts.get(self.plan.draws[k].site, 0)
 
     def share(self, int i, double value):
         """The number that an input is for all rows."""

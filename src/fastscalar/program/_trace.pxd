@@ -17,6 +17,7 @@ cdef class Recording(Recorder):
     cdef dict code_numbers          # address of a code object -> (the object, its number in `codes`, -1: ours)
     cdef PyObject *known[KNOWN]     # some of them, by address: whose loop it is, and the few that it calls
     cdef int known_number[KNOWN]
+    cdef dict draws                 # node of a leaf, or first one of an array of leaves -> what was drawn
     cdef dict copies                # node of a leaf -> node that it has the value of
     cdef readonly list stopped      # [first, stop) of nodes made in blocks of no_grad
     cdef int depth

@@ -82,7 +82,7 @@ cdef class Recording(Recorder):
     def __init__(self):
         self.lost, self.said, self.without = [], set(), set()
         self.inputs, self.stopped, self.codes = [], [], []
-        self.code_numbers, self.copies, self.lists = {}, {}, {}
+        self.code_numbers, self.copies, self.lists, self.draws = {}, {}, {}, {}
 
     def __dealloc__(self):
         PyMem_RawFree(self.table)
@@ -238,6 +238,10 @@ cdef class Recording(Recorder):
 
     cdef int detached(self, int copy, int node) except -1:
         self.copies[copy] = node
+        return 0
+
+    cdef int drawn(self, int node, object draw) except -1:
+        self.draws[node] = draw
         return 0
 
     cdef int stop_gradients(self) except -1:
@@ -585,7 +589,7 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
     cdef ArrayOp *q
     cdef ArrayOp *leaf = NULL                       # the array that the last leaf was of: leaf_op and leaf_of are its
     cdef dict arrays = {}
-    cdef dict copies = recording.copies
+    cdef dict copies = recording.copies, draws = recording.draws
     cdef bint any_copies = len(copies) > 0
     cdef list blocks = sorted(g.blocks)
     cdef int first = recording.first
@@ -616,6 +620,9 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
                 leaf = q
                 if q.slot in arrays:
                     leaf_op, leaf_of = G_INPUT, arrays[q.slot]
+                elif q.start in draws:
+                    leaf_op, leaf_of = G_RANDOM, <int>len(g.draws)
+                    g.draws.append(draws[q.start])
                 elif q.start >= first:
                     leaf_op = G_CONSTANT
                 else:
@@ -624,7 +631,7 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
             if leaf_op == G_CONSTANT:
                 number[i] = 1 + g.constant(tape.value[i])
             else:
-                number[i] = 1 + g.add(leaf_op, leaf_of, i - q.start, tape.value[i], leaf_op == G_INPUT)
+                number[i] = 1 + g.add(leaf_op, leaf_of, i - q.start, tape.value[i], leaf_op != G_PARAMETER)
         elif op == CONST:
             number[i] = 1 + g.constant(tape.value[i])
         elif any_copies and i in copies:
@@ -632,6 +639,9 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
             number[i] = 1 + g.add(G_COPY, b, -1, tape.value[i], g.per_row_[b])
         elif number[i] < 0:
             number[i] = 1 + g.add(G_INPUT, -1 - number[i], 0, tape.value[i], True)
+        elif i in draws:
+            number[i] = 1 + g.add(G_RANDOM, <int>len(g.draws), 0, tape.value[i], True)
+            g.draws.append(draws[i])
         elif i >= first:
             number[i] = 1 + g.constant(tape.value[i])
         else:

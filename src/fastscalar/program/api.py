@@ -20,6 +20,7 @@ from fastscalar.program.recorded import RowFailure, Shared, naming_row
 from fastscalar.program.replayed import ReplayedFunction, _eagerly
 from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors, shared_inputs
 from fastscalar.program.specializations import where_they_part
+from fastscalar.program.streams import DRAWING, Streams
 from fastscalar.program.threads import thread_count
 
 
@@ -136,6 +137,9 @@ class Program(ReplayedFunction):
         where rows return different nests.
         Raises what the function raises for the first row that does, with that row named.  threads: the values do not
         depend on it; more than there are cores are a RuntimeWarning and not used.
+        What the function draws by `fastscalar.random` follows from `seed=`, that of `random.seed` if it is left out,
+        `epoch=` and `row_offset=`, both 0 if left out: row i has the numbers of `random.stream(seed, row_offset + i,
+        epoch=epoch)`.  `antithetic=True`: rows 2k and 2k + 1 have mirrored ones, u and 1 - u.
 
         >>> import fastscalar as fs, numpy as np
         >>> fs.compile(lambda x, k: x[0] * k).map(np.array([[1.0, 5.0], [2.0, 6.0]]), 10.0)
@@ -325,8 +329,10 @@ class Program(ReplayedFunction):
             raise RuntimeError(f"{name} inside a compiled function: call {self.__name__} itself there")
         if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
             raise ValueError(f"{name}: rows: expected a whole number of at least 1, got {n!r}")
+        own = [key for key in DRAWING if key in named and key not in self._places()]
+        streams = Streams(**{key: named.pop(key) for key in own}, what=name)
         arguments, names, shared = self._bound(arguments, named)
-        return Rows(arguments, name, names, shared, n, per_row)
+        return Rows(arguments, name, names, shared, n, per_row, streams)
 
     def _prepare(self, rows: Rows) -> None:
         """Record the first row, if that is to be done: then the nest of the results is known."""

@@ -7,6 +7,7 @@ from libc.stdlib cimport qsort
 from libc.string cimport memset
 
 from fastscalar._core cimport *
+from fastscalar.engine._random cimport Draw
 from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.program._graph cimport *
 from fastscalar.program._kernels cimport *
@@ -416,6 +417,38 @@ cdef inline int emit_inputs(Lowering low) except -1:
             low.where[i], low.at[i] = SLOT, low.next_slot
             low.next_slot += 1
             low.plan.add_instr(&q, True)
+    return 0
+
+
+cdef inline int emit_draws(Lowering low, list draws) except -1:
+    """What is drawn: an array of which all is read into a run, else those numbers side by side that are."""
+    cdef Py_ssize_t i = 0, first
+    cdef Instr q
+    cdef Draw draw
+    cdef int k
+    for some in draws:
+        draw.kind, draw.count, draw.p, draw.site, draw.scope, draw.occurrence = some
+        low.plan.add_draw(&draw)
+    while i < low.n:
+        first = i
+        i += 1
+        if low.op[first] != G_RANDOM or not low.live[first]:
+            continue
+        while i < low.n and low.op[i] == G_RANDOM and low.live[i] and low.a[i] == low.a[first] and (
+                low.b[i] == low.b[i - 1] + 1):
+            i += 1
+        memset(&q, 0, sizeof(Instr))
+        q.kind, q.n, q.run, q.extra, q.code = I_RANDOM, <int>(i - first), -1, low.a[first], low.b[first]
+        if 1 < q.n == low.plan.draws[q.extra].count:
+            q.run = low.plan.add_run(q.n, 0, True)
+        else:
+            q.out = low.next_slot
+            low.next_slot += q.n
+        for k in range(q.n):
+            low.where[first + k], low.run[first + k] = SLOT if q.run < 0 else ROWS, q.run
+            low.at[first + k] = k if q.run >= 0 else q.out + k
+        low.plan.add_instr(&q, True)
+        low.counts.append(("random number", q.n))
     return 0
 
 

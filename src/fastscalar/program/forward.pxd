@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine._array_ops cimport softmax_in_place
+from fastscalar.engine._random cimport Draw, R_UNIFORM_NUMBER, random_key, random_number
 from fastscalar.engine.formulas cimport sent
 from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers, kind_of_error
 from fastscalar.program._kernels cimport *
@@ -199,6 +200,8 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
             for l in range(n_rows):
                 V[<Py_ssize_t>q.out * n_rows + l] = <real>(
                     x.whole[rows[first_row + l]] if x.whole != NULL else x.data[rows[first_row + l]])
+        elif q.kind == I_RANDOM:
+            draw(r, q, V, first_row, n_rows, rows, tag)
         elif q.kind == I_UNPACK:
             unpack(r, q, rows_of(r, r.run_value, q.a.run, first_row, tag), V, n_rows, tag)
         elif q.kind == I_PACK:
@@ -223,6 +226,23 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
     if r.watch:
         watch_chunk(r, V, first_row, n_rows, rows, tag)
     check_guards(r, V, U, <real *>r.scratch[thread], first_row, n_rows, tag)
+
+
+cdef inline void draw(Replay r, const Instr *q, real *V, int first_row, int n_rows, const long long *rows,
+                      real tag) noexcept nogil:
+    """The numbers of some rows: what a row has does not depend on the others."""
+    cdef const Draw *d = &r.plan.draws[q.extra]
+    cdef unsigned long long key = random_key(r.stream_seed, r.epoch, d.site, d.scope)
+    cdef long long first = r.occurrence[q.extra] + q.code
+    cdef int k, l
+    cdef real *out
+    for l in range(n_rows):
+        out = V + <Py_ssize_t>q.out * n_rows + l if q.run < 0 else rows_of(r, r.run_value, q.run, first_row + l, tag)
+        for k in range(q.n):
+            out[0] = <real>random_number(d.kind, d.p, key, r.row_offset + rows[first_row + l], first + k, r.antithetic)
+            if real is float and d.kind == R_UNIFORM_NUMBER and out[0] == 1.0:
+                out[0] = <real>0.99999994
+            out += 1 if q.run >= 0 else n_rows
 
 
 cdef inline void watch_chunk(Replay r, const real *V, int first_row, int n_rows, const long long *rows,

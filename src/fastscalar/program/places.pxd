@@ -45,7 +45,7 @@ cdef inline int schedule(Lowering low, list units, list levels) except -1:
             if not low.live[i] or low.gone[i] or low.rep[i] != i:
                 continue
             o, section, l = low.op[i], low.depends[i], 0
-            if o == G_CONSTANT or o == G_PARAMETER or o == G_INPUT or o == G_BLOCK:
+            if o == G_CONSTANT or o == G_PARAMETER or o == G_INPUT or o == G_BLOCK or o == G_RANDOM:
                 continue
             s = low.sum_of[i]
             if low.plain:                   # in the order of the function

@@ -35,6 +35,7 @@ cdef enum InstrKind:
     I_SUM                   # an n-ary sum of numbers and products
     I_PRODUCT               # rows times a matrix: table `products`
     I_NUMBER                # an input that is a number a row -> slot
+    I_RANDOM                # numbers `code`, ... of a draw -> slots, or a run
     I_UNPACK                # columns of a run -> slots
     I_PACK                  # slots, uniform numbers, columns -> a run
     I_CROSS_ENTROPY                  # losses and the like: table `items`

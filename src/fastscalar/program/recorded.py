@@ -130,8 +130,9 @@ class RecordedFunction:
         cache.eager = True
         self._warn(
             "does something else when it is called again (it draws random numbers, counts, or reads something that has "
-            "changed), which a program would freeze: it runs eagerly. Draw them outside and pass them as arguments; "
-            "reset() where something has changed for good"
+            "changed), which a program would freeze: it runs eagerly. Draw with fastscalar.random.normal(), uniform() "
+            "or bernoulli(p), which programs know, or outside and pass the numbers as arguments; reset() where "
+            "something has changed for good"
         )
 
     def _record(self, cache: SignatureCache, rows: Rows, i: int) -> Specialization | None:
@@ -197,7 +198,7 @@ class RecordedFunction:
     def _recorded(self, rows: Rows, i: int) -> tuple[Any, list[int], list[Any]]:
         """The graph of a call for row i, by input how many numbers it is, and where gradients got lost."""
         recording = Recording()
-        with recording:
+        with recording, rows.streams.recorded(i):
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()
             results = self._results(rows, rows.call(self.function, leaves))

@@ -103,14 +103,16 @@ class ReplayedFunction(RecordedFunction):
         """The loop that a user would write: the leaves that the function was called with for a row, and its results.
 
         Raises the RowFailure of the first that raises."""
-        function, at = self.function, -1
+        function, called, at = self.function, rows.streams.called, -1
         columns = [eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
         calls = zip(*columns, strict=False) if columns else itertools.repeat(())
         state = vars(_eagerly)
         state["rows"] = state.get("rows", 0) + 1
         try:
-            for at, leaves in zip(some.tolist(), calls, strict=False):  # noqa: B007 - said if it raises
-                yield leaves, self._results(rows, rows.call(function, leaves))
+            for at, leaves in zip(some.tolist(), calls, strict=False):
+                with called(at):
+                    result = rows.call(function, leaves)
+                yield leaves, self._results(rows, result)
         except Exception as error:
             raise RowFailure(at, rows.explained(error)) from error
         finally:
@@ -203,13 +205,16 @@ class ReplayedFunction(RecordedFunction):
             replay.load({at: rows.data[k].reshape(-1) for k, at in shared.items()})
         else:
             replay.load()
+        rows.streams.begin(replay)
         self._bind(replay, rows, gradients)
         return replay
 
     def _values(self, rows: Rows, threads: int) -> np.ndarray:
-        values, _, eager = self._classify(rows, threads)
+        values, found, eager = self._classify(rows, threads)
         if len(eager):
             self._eager_values(rows, eager, values)
+        for specialization, _ in found:
+            rows.streams.replayed(specialization.graph)
         return values
 
     def _classify(

@@ -18,6 +18,7 @@ from fastscalar.engine._array_ops import elementwise, to_tensor
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program import _data
 from fastscalar.program.nests import STATIC, assembled, flattened, is_nest, placed
+from fastscalar.program.streams import Here, Streams
 
 SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
 LARGE = 1e150  # sums of products of such numbers may be infinite, or not, as they are ordered
@@ -44,12 +45,14 @@ class Rows:
         shared: Container[int] = (),
         n: int | None = None,
         per_row: bool = False,
+        streams: Streams | None = None,
     ) -> None:
         """names: of the last arguments.  shared: which are one for all rows; per_row: with a derivative for each."""
         self.kinds: list[Any] = []
         self.data: list[Any] = []
         self.columns: dict[int, str] = {}  # lists that may have been meant as columns, by the rows that they had then
         self._finite: dict[int, bool] = {}
+        self.streams = streams or Streams()      # of what they draw
         self.n = -1
         self._enter(arguments, name, names, shared)
         if self.n < 0 and n is None:
@@ -167,6 +170,7 @@ class Rows:
         rows = Rows.__new__(Rows)
         rows.kinds, rows.columns, rows._finite, rows.n = list(self.kinds), {}, {}, 1
         rows.nests, rows.names, rows.cache = self.nests, self.names, self.cache
+        rows.streams = self.streams.shifted(i)
         rows.data = [
             d[i : i + 1].copy() if d.ndim and kind[0] != "leaf" else d
             for kind, d in zip(self.kinds, self.data, strict=True)
@@ -236,6 +240,7 @@ class One(Rows):
         self, arguments: Sequence[Any], name: str, names: tuple[str, ...] = (), shared: Container[int] = ()
     ) -> None:
         self.kinds, self.data, self.columns, self._finite, self.n = [], [], {}, {}, -1
+        self.streams = Here()
         self._enter(arguments, name, names, shared)
         self.n = 1                               # also of a function without arguments
 

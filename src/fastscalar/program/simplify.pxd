@@ -90,6 +90,9 @@ cdef inline int simplify(Lowering low) except -1:
         elif o == G_INPUT:
             low.depends[i] = C_UNIFORM if low.a[i] in low.shared else C_PER_ROW
             low.mask[i] = 0 if low.input_kinds[low.a[i]] == "whole" else ARGUMENTS
+        elif o == G_RANDOM:
+            low.depends[i] = C_PER_ROW
+            low.mask[i] = 0
         elif o == G_COPY:
             low.a[i] = low.rep[low.a[i]]
             low.op[i] = COPY
