@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from contestants.base import limit_blas
 from fastscalar.cli.console import cpu
-from fastscalar.cli.contestants import limit_blas
-from fastscalar.cli.workloads import MLP
+from nets import MLP
 from scaling import amount, caches, digits, markdown, products
 from workloads import rows
 

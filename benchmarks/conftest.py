@@ -14,8 +14,8 @@ import pytest
 import fastscalar as fs
 import workloads
 from contestants import Race, child
+from contestants.base import absent
 from fastscalar.cli.console import cpu
-from fastscalar.cli.contestants import absent
 
 ROWS = pytest.StashKey[list[str]]()
 SKIPPED = pytest.StashKey[dict[str, str]]()

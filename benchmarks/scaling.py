@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
+from contestants.base import compiled_only
 from fastscalar.cli.console import cpu
-from fastscalar.cli.contestants import compiled_only
-from fastscalar.cli.workloads import Workload, expected_losses
+from nets import Workload, expected_losses
 from workloads import rows
 
 NODES = [10**k for k in range(3, 9)]

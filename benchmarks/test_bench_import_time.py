@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastscalar.cli.contestants import absent
+from contestants.base import absent
 from workloads import in_turn
 
 pytestmark = pytest.mark.benchmark(group="import")

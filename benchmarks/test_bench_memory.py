@@ -13,7 +13,7 @@ import pytest
 
 import fastscalar as fs
 from contestants import programs
-from fastscalar.cli.contestants import absent
+from contestants.base import absent
 
 pytestmark = pytest.mark.benchmark(group="memory")
 NODES = 10_000_000

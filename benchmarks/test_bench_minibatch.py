@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from contestants import Race, arrays, graphs
-from fastscalar.cli.contestants import Compiled, Compiled32, Contestant, Loop, NumPy, Torch
-from fastscalar.cli.workloads import LINEAR10, MLP, Workload
+from contestants.base import Compiled, Compiled32, Contestant, Loop, NumPy, Torch
+from nets import LINEAR10, MLP, Workload
 from workloads import rows
 
 pytestmark = pytest.mark.benchmark(group="minibatch")

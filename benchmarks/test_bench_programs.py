@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contestants import Race, programs
-from fastscalar.cli.bench import Entry
+from contestants.entries import Entry
 
 pytestmark = pytest.mark.benchmark(group="programs")
 BATCH = [programs.Compilation, programs.CasADiReplay, programs.TorchColumns, programs.JaxVmap]

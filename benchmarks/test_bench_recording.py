@@ -11,9 +11,9 @@ import pytest
 
 import fastscalar as fs
 from contestants import SMALL
+from contestants.base import Compiled, compiled_only
 from contestants.ours import Loops
-from fastscalar.cli.contestants import Compiled, compiled_only
-from fastscalar.cli.workloads import Workload, expected_losses, initial_layers
+from nets import Workload, expected_losses, initial_layers
 from workloads import in_turn, rows
 
 pytestmark = pytest.mark.benchmark(group="compile")

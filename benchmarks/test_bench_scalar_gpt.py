@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 import fastscalar as fs
+from contestants.base import absent, torch_number
+from contestants.entries import deep
 from fastscalar import reference
-from fastscalar.cli.bench import deep
-from fastscalar.cli.contestants import absent, torch_number
 from fastscalar.engine import testing
 from workloads import SEED, Turns, collector, in_turn
 

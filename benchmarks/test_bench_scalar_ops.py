@@ -18,10 +18,10 @@ import pytest
 import article
 import fastscalar as fs
 from contestants import Race
+from contestants.base import CompiledProducts, Products, absent, micrograd_number, torch_number
+from contestants.entries import deep, products_entry
 from contestants.programs import CasADiProducts
 from fastscalar import reference
-from fastscalar.cli.bench import deep, products_entry
-from fastscalar.cli.contestants import CompiledProducts, Products, absent, micrograd_number, torch_number
 from fastscalar.engine import testing
 from workloads import (
     OPERATIONS,

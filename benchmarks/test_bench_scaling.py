@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import scaling
-from fastscalar.cli.contestants import absent
+from contestants.base import absent
 
 
 @pytest.fixture(scope="module")

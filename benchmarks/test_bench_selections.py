@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar.cli.contestants import compiled_only
+from contestants.base import compiled_only
 from workloads import in_turn
 
 pytestmark = pytest.mark.benchmark(group="compile")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from contestants import Race, arrays, graphs, ours, python
-from fastscalar.cli.contestants import Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Twin
-from fastscalar.cli.workloads import LINEAR1, LINEAR10, MLP, Workload
+from contestants.base import Compiled, Compiled32, Contestant, Loop, NumPy, Torch, Twin
+from nets import LINEAR1, LINEAR10, MLP, Workload
 from workloads import Turns, rows
 
 PURE: list[type[Contestant]] = [Twin, python.Article, python.Micrograd]

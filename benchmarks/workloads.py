@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.cli import workloads as work
+import nets as work
 
 SEED = 0
 

@@ -1,8 +1,8 @@
 """Everybody who trains the same nets on the same rows, and the race between them.
 
-The base and the light ones are those of `fastscalar bench`.  Here are more: `python` (the article's classes,
-micrograd), `arrays` (NumPy and Numba by hand), `graphs` (JAX, CasADi, Paddle) and `ours` (the compiled engine with nets
-written in other ways).  A peer is imported when it is first used; one that is missing is skipped by name.
+`base` has what they share and the light ones (ours, the twin, NumPy by hand, PyTorch), `python` the article's classes
+and micrograd, `arrays` NumPy and Numba by hand, `graphs` JAX, CasADi and Paddle, `ours` the compiled engine with nets
+written in other ways.  A peer is imported when it is first used; one that is missing is skipped by name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import workloads
-from fastscalar.cli.bench import Entry, training_entry
-from fastscalar.cli.contestants import Contestant
-from fastscalar.cli.workloads import Workload
+from contestants.base import Contestant
+from contestants.entries import Entry, training_entry
+from nets import Workload
 from workloads import Turns
 
 SMALL = slice(8, None, 16)  # the pixels that are left at the smallest size: 49

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.cli.contestants import Contestant, NumPy
-from fastscalar.cli.workloads import initial_layers
+from contestants.base import Contestant, NumPy
+from nets import initial_layers
 
 
 class NumPy64(NumPy):

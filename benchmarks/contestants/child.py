@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fastscalar.cli.contestants import Contestant
+from contestants.base import Contestant
 
 # With KEEP, which is not for timing, a process that is done with waits for the next contestant with its settings:
 # to import a framework takes longer than to check it.

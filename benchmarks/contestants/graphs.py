@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from contestants.base import Contestant
 from contestants.child import InChild
-from fastscalar.cli.contestants import Contestant
-from fastscalar.cli.workloads import initial_layers
+from nets import initial_layers
 
 # --- JAX ---
 

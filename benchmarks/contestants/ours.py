@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import fastscalar as fs
-from fastscalar.cli.contestants import Compiled
-from fastscalar.cli.workloads import CHECKED, Workload, initial_layers
+from contestants.base import Compiled
+from nets import CHECKED, Workload, initial_layers
 
 L2 = 1e-4  # times the sum of the squares of all weights
 

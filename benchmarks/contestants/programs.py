@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 import fastscalar as fs
+from contestants.base import Products, absent, compiled_only, installed_version
 from contestants.child import InChild
 from contestants.graphs import jax_settings
 from fastscalar import reference
-from fastscalar.cli.contestants import Products, absent, compiled_only, installed_version
 
 # --- the programs ---
 

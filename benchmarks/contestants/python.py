@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import article
-from fastscalar.cli.contestants import Contestant
-from fastscalar.cli.workloads import initial_layers
+from contestants.base import Contestant
+from nets import initial_layers
 
 
 class Closures(Contestant):

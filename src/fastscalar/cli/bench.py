@@ -1,304 +1,216 @@
-"""`fastscalar bench`: the engine and its compiled programs on this machine, beside the twin and peers that are here.
+"""`fastscalar bench`: the engine and its compiled programs on this machine, beside the twin and NumPy by hand.
 
 Contract
-1. All contestants of a workload start from the same weights and see the same rows.  Each must reproduce the first
-   three losses, which NumPy computes in float64 from the formulas, before it is timed; one that does not is not timed.
-2. The contestants take turns, A B A B.  A figure is a median with its spread; ratios are between medians of one run.
-3. A peer that is not installed is skipped by name.  Nothing is downloaded and nothing is written, `--json` aside.
+1. All sides of a workload start from the same weights and see the same rows.  Each must reproduce the sums, or the
+   first three losses, of NumPy in float64 before it is timed; the exit status tells of one that does not.
+2. The sides take turns, A B A B.  A figure is a median with its spread; ratios are between medians of one run.
+3. Nothing is downloaded and nothing is written, `--json` aside.
 
-`benchmarks/` in the repository is the long version: it has these contestants, more of them, and limits.
+Peers (PyTorch, JAX, Numba, micrograd and others), more workloads and limits are in `benchmarks/` of the repository.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from textwrap import fill
+from functools import partial
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 import numpy as np
 
 import fastscalar as fs
-from fastscalar import reference
-from fastscalar.cli.console import WIDTH, cpu, passing, plural, say
-from fastscalar.cli.contestants import (
-    Compiled,
-    Compiled32,
-    CompiledProducts,
-    Contestant,
-    Loop,
-    NumPy,
-    Products,
-    Torch,
-    Twin,
-    absent,
-    installed_version,
-    micrograd_number,
-    torch_number,
-)
-from fastscalar.cli.workloads import CHECKED, LINEAR10, MLP, PEERS, TOLERANCE, Workload, digits
+from fastscalar import datasets, reference
+from fastscalar.cli.console import cpu, passing, plural, say
+from fastscalar.cli.sources import SYNTHETIC
+from fastscalar.nn.init import initial_weights
 
-# --- measuring ---
+CHECKED = 3  # losses that every side has to reproduce
+EPOCHS = 4  # of a call of fit; the first, in which it records and translates, is not timed
+LENGTH = 100  # numbers in a dot product
+RATE = 0.02
 
 
 @dataclass
-class Entry:
-    """A contestant of a workload as it stands in the table: how to check it and how to run so many units of work."""
+class Side:
+    """One line of the table."""
 
     name: str
-    check: Callable[[], dict[str, Any]]
-    run: Callable[[int], Any]
-    unit: float  # operations or samples in run(1)
-    most: int | None = None  # the largest argument of `run`; more is done by calling again
-    factor: float = 1.0  # from the size that was run to the size of the workload
-    about: dict[str, Any] = field(default_factory=dict)
-    side: Any = None
-    seconds: list[float] = field(default_factory=list)  # for each operation or sample, scaled, by round
-    calls: tuple[int, int] = (1, 1)  # how often in one timer, and with what argument
+    check: Callable[[], bool]
+    run: Callable[[], float]  # seconds
+    units: float  # operations or samples in a run, scaled to the size that the workload has
+    seconds: list[float] = field(default_factory=list)  # of a unit, by round
+    error: str = "other numbers"
 
-    def calibrate(self, target: float) -> None:
-        """Find how often to run so that one timer lasts about `target` seconds."""
-        if self.most is not None and getattr(self.side, "whole", False):
-            self.timed(1, self.most)
-            self.calls = (max(1, round(target / self.timed(1, self.most))), self.most)
-            return
-        count = 1
-        while (spent := self.timed(1, count)) < target / 4 and count != self.most:
-            count = min(count * 4, self.most or count * 4)
-        wanted = count * target / max(spent, 1e-9)
-        if self.most is not None and wanted > self.most:
-            self.calls = (max(1, round(wanted / self.most)), self.most)
-        else:
-            self.calls = (1, max(1, round(wanted)))
 
-    def timed(self, times: int, count: int) -> float:
-        gc.collect()
+def seconds_of(run: Callable[[], Any]) -> Callable[[], float]:
+    def timed() -> float:
         start = time.perf_counter()
-        results = [self.run(count) for _ in range(times)]
-        seconds = time.perf_counter() - start
-        return sum(results) if isinstance(results[0], float) else seconds
+        run()
+        return time.perf_counter() - start
 
-    def measure(self) -> None:
-        times, count = self.calls
-        self.seconds.append(self.timed(times, count) / (times * count * self.unit) * self.factor)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    @property
-    def spread(self) -> float:
-        """Half the distance between the quartiles, as a share of the median."""
-        if len(self.seconds) < 2:
-            return 0.0
-        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return (high - low) / 2 / self.median
+    return timed
 
 
-def training_entry(
-    kind: type[Contestant],
-    work: Workload,
-    X: np.ndarray,
-    y: Sequence[int],
-    batch: int,
-    as_work: Workload | None = None,
-    threads: int = 1,
-) -> Entry:
-    """`as_work`: the workload that the figure stands for, if another size was run."""
-    side = kind(work, X, y, batch, threads)
-    expected = kind.expected(work, X, y, batch)
+def products(outputs: int) -> Iterator[Side]:
+    """s = s + x * w, number by number: forward, backward from the sum of all."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=LENGTH), rng.normal(size=(outputs, LENGTH))
 
-    def check() -> dict[str, Any]:
-        losses = side.first()
-        right = bool(np.allclose(losses, expected, rtol=TOLERANCE[kind.dtype], atol=TOLERANCE[kind.dtype] / 10))
-        return {"correct": right, "losses": losses, "expected_losses": expected}
+    def once(number: Callable[[float], Any]) -> tuple[Any, list[Any]]:
+        inputs, root = [number(v) for v in x.tolist()], 0.0
+        for row in w.tolist():
+            s: Any = 0.0
+            for a, b in zip(inputs, [number(v) for v in row]):  # noqa: B905  (strict would be measured too)
+                s = s + a * b
+            root = root + s
+        root.backward()  # type: ignore[attr-defined]
+        return root, inputs
 
-    about = {"dtype": kind.dtype, "threads": threads, "version": kind.version()}
-    if as_work is not None:
-        about["run_with"] = list(work.widths)
-    factor = 1.0 if as_work is None else as_work.products / work.products
-    return Entry(kind.name, check, side.run, batch, len(X) // batch, factor, about, side)
+    def right(number: Callable[[float], Any]) -> bool:
+        root, inputs = once(number)
+        return bool(np.isclose(root.data, (w @ x).sum()) and np.allclose([v.grad for v in inputs], w.sum(axis=0)))
 
+    for name, number in (("twin", reference.Tensor), ("fastscalar", fs.Tensor)):
+        yield Side(name, partial(right, number), seconds_of(partial(once, number)), 2 * outputs * LENGTH)
 
-def products_entry(side: Products) -> Entry:
-    version = fs.__version__ if side.needs is None else installed_version(side.needs)
-    about = {"dtype": "float64", "threads": 1, "version": version}
-    return Entry(side.name, lambda: {"correct": bool(side.correct())}, side.run, side.operations, None, 1.0, about)
-
-
-@dataclass
-class Comparison:
-    """One block of the table."""
-
-    name: str
-    title: str
-    unit: str  # of the figures: ns/op or us/sample
-    notes: list[str]
-    makers: list[tuple[str, str | None, Callable[[], Entry]]]  # name, why it is skipped, how it is made
-
-
-def comparisons(X: np.ndarray, y: Sequence[int], quick: bool) -> Iterator[Comparison]:
-    outputs = 10 if quick else 50
-
-    def products(name: str, number: Callable[[float], Any], needs: str | None = None) -> Any:
-        return name, absent(needs), lambda: products_entry(Products(name, number, outputs, needs))
-
-    def training(kind: type[Contestant], work: Workload, batch: int, as_work: Workload | None = None) -> Any:
-        name = kind.name if as_work is None else f"{kind.name}, scaled"
-        return name, kind.missing(), lambda: training_entry(kind, work, X, y, batch, as_work)
-
-    yield Comparison(
-        "scalar_ops",
-        "scalar operations: s = s + x * w, backward, freeing",
-        "ns/op",
-        [],
-        [
-            products("twin", reference.Tensor),
-            products("fastscalar", fs.Tensor),
-            (
-                "fastscalar compiled",
-                None if hasattr(fs, "compile") else "this version has no fs.compile",
-                lambda: products_entry(CompiledProducts("fastscalar compiled", 50 * outputs)),
-            ),
-            products("micrograd", micrograd_number, "micrograd"),
-            products("PyTorch, tensors of one number", torch_number, "torch"),
-        ],
-    )
-    ours: list[type[Contestant]] = [Loop, Compiled, Compiled32]
-    peers: list[type[Contestant]] = [Torch, NumPy]
-    yield Comparison(
-        LINEAR10.name,
-        "Linear(784, 10), batch size 1",
-        "us/sample",
-        [],
-        [training(Twin, LINEAR10, 1), *(training(kind, LINEAR10, 1) for kind in (*ours, *peers))],
-    )
-    tiny = Workload("tiny", (784, 4 if quick else 8, 10))
-    factor = MLP.products / tiny.products
-    scaled = f"The twin ran with {tiny.widths[1]} hidden units; its time is multiplied by {factor:.1f}."
-    yield Comparison(
-        MLP.name,
-        "MLP 784-256-10, batch size 1",
-        "us/sample",
-        [scaled],
-        [training(Twin, tiny, 1, MLP), *(training(kind, MLP, 1) for kind in (*ours, *peers))],
-    )
-    yield Comparison(
-        "minibatch",
-        "MLP 784-256-10, batch size 64",
-        "us/sample",
-        [scaled, "It ran sample by sample: in pure Python a batch takes as long."],
-        [training(Twin, tiny, 1, MLP), *(training(kind, MLP, 64) for kind in (*ours, *peers))],
+    program = fs.compile(lambda row: fs.dot(row, x.tolist()))
+    rows = np.tile(w, (50, 1))
+    yield Side(
+        "fastscalar compiled",
+        lambda: np.allclose(program.value_and_grad(rows, argnums=0)[0], rows @ x),
+        seconds_of(lambda: program.value_and_grad(rows, argnums=0)),
+        2 * rows.size,
     )
 
 
-@contextmanager
-def collector() -> Iterator[None]:
-    """Python's cyclic collector on, as in a user's program; the objects of peers' modules are not its business, which
-    would be slower for it and so would everything in pure Python."""
-    before = gc.isenabled()
-    gc.collect()
-    gc.freeze()
-    gc.enable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if not before:
-            gc.disable()
+def by_hand(layers: list[Any], X: np.ndarray, y: np.ndarray, batch: int) -> list[float]:
+    """Cross-entropy and SGD in array expressions; the losses, each before its step."""
+    losses = []
+    for k in range(0, len(X), batch):
+        inputs, labels, each = [X[k : k + batch]], y[k : k + batch], np.arange(len(X[k : k + batch]))
+        for w, b in layers[:-1]:
+            inputs.append(np.maximum(inputs[-1] @ w + b, 0))
+        z = inputs[-1] @ layers[-1][0] + layers[-1][1]
+        g = np.exp(z - z.max(axis=1, keepdims=True))
+        g /= g.sum(axis=1, keepdims=True)
+        losses.append(float(np.mean(-np.log(g[each, labels]))))
+        g[each, labels] -= 1
+        g *= RATE / len(each)
+        for (w, b), h in reversed(list(zip(layers, inputs, strict=True))):
+            below = (g @ w.T) * (h > 0)
+            w -= h.T @ g
+            b -= g.sum(axis=0)
+            g = below
+    return losses
 
 
-@contextmanager
-def deep() -> Iterator[None]:
-    """micrograd's backward pass is recursive."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 20_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
+def training(widths: tuple[int, ...], X: np.ndarray, y: np.ndarray, batch: int, small: int) -> Iterator[Side]:
+    """A step is forward pass, loss, backward pass and SGD.  The twin has `small` hidden units and is scaled."""
+
+    def layers(sizes: tuple[int, ...], dtype: Any = float) -> list[Any]:
+        rng = Random(0)
+        drawn = [initial_weights((m, n), "he", rng) for m, n in pairwise(sizes)]
+        return [(w.astype(dtype), b.astype(dtype)) for w, b in drawn]
+
+    def steps(module: Any, net: Any, rows: int, size: int) -> list[float]:
+        losses = []
+        for k in range(0, rows, size):
+            x = X[k].tolist() if module is reference else X[k] if size == 1 else X[k : k + size]
+            loss = module.cross_entropy(net(x), int(y[k]) if size == 1 else y[k : k + size])
+            loss.backward()
+            module.sgd(net.parameters(), lr=RATE)
+            losses.append(loss.item())
+        return losses
+
+    def fit(net: Any, rows: int, dtype: str, epochs: int = 1) -> fs.History:
+        options: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "shuffle": False, "progress": False}
+        return fs.fit(net, X[:rows], y[:rows], optimizer=fs.SGD(lr=RATE), schedule=None, dtype=dtype, **options)
+
+    def near(losses: list[float], sizes: tuple[int, ...], size: int, tolerance: float = 1e-9) -> bool:
+        expected = by_hand(layers(sizes), X[: CHECKED * size], y, size)
+        return np.allclose(losses, expected if len(losses) > 1 else np.mean(expected), rtol=tolerance)
+
+    def compiled_losses(dtype: str, tolerance: float) -> bool:
+        """fit tells the mean of an epoch."""
+        return near(fit(new(), CHECKED * batch, dtype).loss, widths, batch, tolerance)
+
+    def epoch(net: Any, dtype: str) -> float:
+        return statistics.mean(one.seconds for one in fit(net, len(X), dtype, EPOCHS).epochs[1:])
+
+    def new() -> fs.MLP:
+        return fs.MLP(widths[0], list(widths[1:]), seed=0)
+
+    tiny = (widths[0], small, widths[-1])
+    few, count = (8 // small + 1) * 4, sum(m * n for m, n in pairwise(widths))
+    scale = sum(m * n for m, n in pairwise(tiny)) / count
+    net = reference.MLP(tiny[0], list(tiny[1:]), seed=0)
+    yield Side(
+        f"twin, {small} hidden units, scaled",
+        lambda: near(steps(reference, reference.MLP(tiny[0], list(tiny[1:]), seed=0), CHECKED, 1), tiny, 1),
+        seconds_of(lambda: steps(reference, net, few, 1)),
+        few * scale,
+    )
+    ours, rows = new(), min(len(X), 4 * batch if batch > 1 else 200)
+    yield Side(
+        "fastscalar",
+        lambda: near(steps(fs, new(), CHECKED * batch, batch), widths, batch),
+        seconds_of(lambda: steps(fs, ours, rows, batch)),
+        rows,
+    )
+    for name, dtype, tolerance in (("compiled", "float64", 1e-9), ("compiled, float32", "float32", 1e-3)):
+        check, run = partial(compiled_losses, dtype, tolerance), partial(epoch, new(), dtype)
+        yield Side(f"fastscalar {name}", check, run, len(X))
+    floats, X32 = layers(widths, np.float32), X.astype(np.float32)
+    yield Side(
+        "NumPy by hand, float32",
+        lambda: near(by_hand(layers(widths, np.float32), X32[: CHECKED * batch], y, batch), widths, batch, 1e-3),
+        seconds_of(lambda: by_hand(floats, X32[:rows], y, batch)),
+        rows,
+    )
 
 
-def prepared(comparison: Comparison, target: float, skipped: dict[str, str]) -> list[Entry]:
-    """The contestants that are here, checked; those with right numbers also calibrated."""
-    entries = []
-    for name, why, make in comparison.makers:
-        if why is not None:
-            skipped[name] = why
-            continue
-        with passing(f"{comparison.title}: checking {name} ..."):
-            try:
-                entry = make()
-                entry.name = name
-                entry.about |= entry.check()
-                if entry.about["correct"]:
-                    entry.calibrate(target)
-            except Exception as error:  # of a peer or of ours: the others still run, and the exit status tells
-                what = " ".join(f"{type(error).__name__}: {error}".split())
-                entry = Entry(name, dict, int, 1.0, about={"correct": False, "error": what})
-        entries.append(entry)
-    return entries
-
-
-def measured(comparison: Comparison, quick: bool) -> dict[str, Any]:
+def measured(title: str, unit: str, sides: list[Side], quick: bool) -> dict[str, Any]:
     """Check, time in turn, print; what goes into the JSON."""
-    skipped: dict[str, str] = {}
-    deadline = time.perf_counter() + (2.0 if quick else 11.0)
-    entries = prepared(comparison, 0.01 if quick else 0.1, skipped)
-    timed = [entry for entry in entries if entry.about["correct"]]
-    rounds = 3 if quick else 7
-    for number in range(rounds):
+    right, results = [], {}
+    for side in sides:
+        with passing(f"{title}: checking {side.name} ..."):
+            try:
+                if side.check():
+                    right.append(side)
+            except Exception as error:  # the others still run, and the exit status tells
+                side.error = " ".join(f"{type(error).__name__}: {error}".split())
+    for side in right:
+        side.run()  # until caches are warm and programs recorded
+    deadline = time.perf_counter() + (2.0 if quick else 15.0)
+    for number in range(3 if quick else 9):
         if number >= 3 and time.perf_counter() > deadline:  # a slow machine gets fewer rounds, not a longer wait
             break
-        for entry in timed:
-            with passing(f"{comparison.title}: round {number + 1} of {rounds}, {entry.name} ..."):
-                entry.measure()
-    twin = next((entry for entry in timed if entry.name.startswith("twin")), None)
-    say()
-    say(comparison.title, "bold")
-    say(f"  {'':<32} {comparison.unit:>12} {'spread':>9} {'twin / it':>11}  {'numbers':<7}", "dim")
-    results: dict[str, Any] = {}
-    for entry in entries:
-        result = results[entry.name] = dict(entry.about)
-        if not entry.seconds:
-            say(f"  {entry.name:<32} {'':>12} {'':>9} {'':>11}  WRONG", "bold", "yellow")
-            if "error" in entry.about:
-                say(f"    {entry.about['error'][:74]}")
+        for side in right:
+            with passing(f"{title}: round {number + 1}, {side.name} ..."):
+                side.seconds.append(side.run() / side.units)
+    say(f"\n{title}", "bold")
+    say(f"  {'':<32} {unit:>12} {'spread':>9} {'twin / it':>11}  {'numbers':<7}", "dim")
+    twin = statistics.median(sides[0].seconds) if sides[0].seconds else None
+    for side in sides:
+        if side not in right:
+            results[side.name] = {"correct": False, "error": side.error}
+            say(f"  {side.name:<32} {'':>12} {'':>9} {'':>11}  WRONG", "bold", "yellow")
+            say(f"    {side.error[:74]}")
             continue
-        ratio = twin.median / entry.median if twin is not None else None
-        figure = entry.median * (1e9 if comparison.unit.startswith("ns") else 1e6)
-        said = "" if ratio is None else f"{short_number(ratio)} x"
-        say(f"  {entry.name:<32} {short_number(figure):>12} {100 * entry.spread:>7.1f} % {said:>11}  right")
-        per_second = {"ns_per_operation": figure} if comparison.unit == "ns/op" else {"samples_per_s": 1 / entry.median}
-        result |= {"median": figure, "spread": entry.spread, "twin_ratio": ratio, **per_second}
-        result["rounds"] = [s / entry.median * figure for s in entry.seconds]
-    for entry in timed:
-        if (once := getattr(entry.side, "once", None)) is not None:
-            results[entry.name]["seconds_once"] = once
-            note = f"{entry.name}: {1e3 * once:.0f} ms more for each call of fit"
-            say(f"  {note}", "dim")
-    for note in comparison.notes:
-        say(f"  {note}", "dim")
-    for name, why in skipped.items():
-        say(f"  {name}: skipped, {why}", "dim")
-    return {
-        "name": comparison.name,
-        "title": comparison.title,
-        "unit": comparison.unit,
-        "notes": comparison.notes,
-        "contestants": results,
-        "skipped": skipped,
-    }
+        median = statistics.median(side.seconds)
+        low, _, high = statistics.quantiles(side.seconds, n=4, method="inclusive")
+        spread, scale = (high - low) / 2 / median, 1e9 if unit == "ns/op" else 1e6
+        ratio = twin / median if twin else None
+        said = f"{short_number(ratio)} x" if ratio else ""
+        say(f"  {side.name:<32} {short_number(scale * median):>12} {100 * spread:>7.1f} % {said:>11}  right")
+        results[side.name] = {"correct": True, "median": scale * median, "spread": spread, "twin_ratio": ratio}
+    return {"title": title, "unit": unit, "contestants": results}
 
 
 def short_number(x: float) -> str:
@@ -306,50 +218,39 @@ def short_number(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
 
 
+def digits(n: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """n rows of 784 pixels from 0 to 1, their labels, and what they are: MNIST if it is on this machine."""
+    try:
+        (X, y), _ = datasets.mnist(download=False)
+        name = f"the first {n:,} images of MNIST"
+    except datasets.DatasetUnavailable:
+        (X, y), _ = datasets.synthetic_digits(n_train=n, n_test=1)
+        name = f"{SYNTHETIC}, NOT MNIST"
+    return X[:n].reshape(-1, 784) / 255, y[:n].astype(int), name
+
+
+def workloads(quick: bool) -> Iterator[tuple[str, str, list[Side]]]:
+    X, y, source = digits(640 if quick else 2560)
+    say(f"data: {source}", "bold")
+    outputs, small, widths = (10, 4, (784, 256, 10)) if quick else (50, 8, (784, 256, 10))
+    yield "scalar operations: s = s + x * w, backward, freeing", "ns/op", list(products(outputs))
+    yield "MLP 784-256-10, batch size 1", "us/sample", list(training(widths, X, y, 1, small))
+    yield "MLP 784-256-10, batch size 64", "us/sample", list(training(widths, X, y, 64, small))
+
+
 def compare_all(quick: bool) -> dict[str, Any]:
     """Everything that `fastscalar bench` does; "correct" in the result says whether all checks were passed."""
     began = time.perf_counter()
-    X, y, source = digits(640 if quick else 2560)
-    with passing("importing the peers ..."):
-        for module in PEERS:
-            if not absent(module):
-                importlib.import_module(module)
-        if not Torch.missing():  # it imports the rest of itself when it is first used
-            with suppress(Exception):  # said by the check
-                Torch(LINEAR10, X, y).run(1)
-    versions = {"fastscalar": fs.__version__, "Python": platform.python_version(), "NumPy": np.__version__}
-    kernels = fs.tape_info()["kernels"]
-    say(", ".join(f"{name} {version}" for name, version in versions.items()), "bold")
-    say(f"{cpu()}, {plural(os.cpu_count() or 1, 'core')}, kernels {kernels}; one thread, Python's collector on")
-    if absent("threadpoolctl"):
-        say("NumPy may take more threads: threadpoolctl, which could tell it, is missing")
-    say(f"data: the first {len(X):,} images of {source}" if source == "MNIST" else f"data: {source}", "bold")
-    with deep(), collector():
-        blocks = [measured(comparison, quick) for comparison in comparisons(X, y, quick)]
-    wrong = [
-        f"{name} ({block['name']})"
-        for block in blocks
-        for name, result in block["contestants"].items()
-        if not result["correct"]
-    ]
+    about: dict[str, Any] = {"fastscalar": fs.__version__, "python": platform.python_version(), "numpy": np.__version__}
+    about |= {"cpu": cpu(), "kernels": fs.tape_info()["kernels"]}
+    say(", ".join(f"{n} {about[n.lower()]}" for n in ("fastscalar", "Python", "NumPy")), "bold")
+    say(f"{cpu()}, {plural(os.cpu_count() or 1, 'core')}, kernels {about['kernels']}; one thread, NumPy's as it is set")
+    blocks = [measured(*block, quick) for block in workloads(quick)]
+    wrong = [f"{n} ({b['title']})" for b in blocks for n, side in b["contestants"].items() if not side["correct"]]
     seconds = time.perf_counter() - began
-    say()
-    say("Medians of rounds taken in turn; spread: half the distance of the quartiles.")
+    say("\nMedians of rounds taken in turn; spread: half the distance of the quartiles.")
     say(f"Before it is timed, each must get the same sums, or the same first {CHECKED} losses.")
-    if wrong:
-        say(fill(f"WRONG numbers, not timed: {'; '.join(wrong)}", WIDTH - 1), "bold", "yellow")
-    else:
-        say(f"All numbers right; {seconds:.0f} s", "bold")
-    return {
-        **{name.lower(): version for name, version in versions.items()},
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "kernels": kernels,
-        "collector": "on",
-        "data": source,
-        "quick": quick,
-        "seconds": seconds,
-        "correct": not wrong,
-        "workloads": blocks,
-    }
+    say(f"WRONG numbers, not timed: {len(wrong)}" if wrong else f"All numbers right; {seconds:.0f} s", "bold")
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    about |= {"cores": os.cpu_count(), "system": system, "quick": quick, "seconds": seconds, "wrong": wrong}
+    return {**about, "correct": not wrong, "workloads": blocks}

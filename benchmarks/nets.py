@@ -1,4 +1,4 @@
-"""The workloads of `fastscalar bench`: nets, rows, initial weights, and the losses that every side must reproduce."""
+"""The nets that all sides train: rows, initial weights, and the losses that every side must reproduce."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from fastscalar.nn.init import initial_weights
 
 SEED = 0
 CHECKED = 3  # losses that every contestant has to reproduce
-PEERS = ("torch", "micrograd")
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 
 # --- workloads ---

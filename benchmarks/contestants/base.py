@@ -1,4 +1,4 @@
-"""The sides of `fastscalar bench`: who trains a workload, or computes dot products number by number.
+"""The base of all contestants, and the light ones: training a net, or dot products number by number.
 
 All sides of a workload start from the same weights and see the same rows.
 """
@@ -21,8 +21,8 @@ import numpy as np
 
 import fastscalar as fs
 from fastscalar import reference
-from fastscalar.cli.workloads import CHECKED, SEED, Workload, expected_losses, initial_layers
 from fastscalar.engine import testing
+from nets import CHECKED, SEED, Workload, expected_losses, initial_layers
 
 # --- contestants that train ---
 
