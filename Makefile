@@ -13,7 +13,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	check test test-stress fuzz fuzz-engine fuzz-files kill forks interrupts oracle \
+	check test test-stress fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts oracle \
 	lint types stubs \
 	bench bench-check bench-compare bench-tables
 
@@ -47,6 +47,9 @@ fuzz-files: ## 20,000 mutated models, IDX, PGM and other image files, and runs, 
 
 kill: ## a training run killed at every point between two operations on files, and at 300 random moments
 	$(LONG) kill --each every overwrite interrupt random -- sh -c 'rm -rf build/kill/{} && $(PYTHON) tests/helpers/killing.py {} build/kill/{}'
+
+kill-ranks: ## one of two MPI processes killed at 50 random moments: the other ends too (needs mpi4py and mpich)
+	FASTSCALAR_KILLS=50 $(LONG) kill-ranks --tests tests/nn/test_ranks.py
 
 forks: ## 200 child processes in each state of the other threads (some minutes)
 	FASTSCALAR_FORKS=200 $(LONG) forks --tests tests/stress/test_forks.py

@@ -1,10 +1,13 @@
 """`fit` on several processes: the same bits for any number of them, and errors that all of them learn of."""
 
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -390,14 +393,18 @@ SCRIPT = """
 """
 
 
-def mpiexec(tmp_path, ranks, what):
+def mpi_command(tmp_path, ranks, script):
     pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
     program = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
     if program is None:
         pytest.skip("no MPI: pip install mpi4py mpich")
-    (tmp_path / "work.py").write_text(textwrap.dedent(SCRIPT))
-    return subprocess.run([program, "-n", str(ranks), sys.executable, tmp_path / "work.py", what], text=True,
-                          capture_output=True, timeout=120, cwd=tmp_path)  # fmt: skip
+    (tmp_path / "work.py").write_text(textwrap.dedent(script))
+    return [program, "-n", str(ranks), sys.executable, tmp_path / "work.py"]
+
+
+def mpiexec(tmp_path, ranks, what):
+    command = [*mpi_command(tmp_path, ranks, SCRIPT), what]
+    return subprocess.run(command, text=True, capture_output=True, timeout=120, cwd=tmp_path, check=False)
 
 
 def test_mpi_gives_the_bits_of_one_rank(tmp_path):
@@ -417,6 +424,53 @@ def test_mpi_ends_when_a_rank_does(tmp_path, what):
     if what == "raise":
         assert "ValueError: a bad row" in done.stderr
         assert "rank 1 of 2 on" in done.stderr
+
+
+KILLS = int(os.environ.get("FASTSCALAR_KILLS", "1"))
+RUN = """
+    import os, pathlib, sys
+    import numpy as np
+    from mpi4py import MPI
+    import fastscalar as fs
+    comm = MPI.COMM_WORLD
+    X = np.random.default_rng(0).normal(size=(2000, 6))
+    y = (X[:, 0] > 0).astype(int)
+    place = pathlib.Path(f"pid{comm.rank}.new")
+    place.write_text(str(os.getpid()))
+    place.rename(f"pid{comm.rank}")
+    fs.fit(fs.MLP(6, [50, 2], seed=0), X, y, epochs=10**6, batch_size=200, comm=comm, progress=False,
+           on_epoch=lambda epoch: pathlib.Path("epochs").write_text(str(epoch.epoch)))
+"""
+
+
+@pytest.mark.parametrize("moment", range(KILLS))
+def test_mpi_ends_when_a_rank_is_killed_at_any_moment(tmp_path, moment):
+    """The run itself would go on for hours."""
+    random = np.random.default_rng(moment)
+    command = mpi_command(tmp_path, 2, RUN)
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as run:
+        try:
+            end = time.monotonic() + 120
+            while not (tmp_path / "epochs").exists():
+                assert run.poll() is None, run.communicate()
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            time.sleep(random.uniform(0.0, 0.5))
+            os.kill(int((tmp_path / f"pid{random.integers(2)}").read_text()), signal.SIGKILL)
+            run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode != 0
+    for rank in range(2):
+        with pytest.raises(ProcessLookupError):
+            gone(int((tmp_path / f"pid{rank}").read_text()))
+
+
+def gone(pid):
+    """ProcessLookupError as soon as a process has ended; it may take its time to."""
+    for _ in range(3000):
+        os.kill(pid, 0)
+        time.sleep(0.02)
 
 
 def test_the_adaptor_of_torch_that_the_page_shows(tmp_path):
