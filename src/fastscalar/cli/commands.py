@@ -39,13 +39,17 @@ from fastscalar.nn.history import Epoch
 
 
 def train(args: argparse.Namespace) -> int:
+    if args.mpi:
+        from fastscalar.cli.ranks import train_together
+
+        return train_together(args, do, fit_of)
     with users_fault(OSError), folder(args):
         run = start(args)
         run.begin()
         return do(run, args)
 
 
-def do(run: Run, args: argparse.Namespace) -> int:
+def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
     asked = run.asked
     if not args.quiet:
         say()
@@ -60,23 +64,7 @@ def do(run: Run, args: argparse.Namespace) -> int:
 
     try:
         if len(run.epochs) < asked["epochs"]:
-            X, y = rows(run.data.train)
-            fs.fit(
-                run.net,
-                X,
-                y,
-                optimizer=fs.SGD(lr=asked["lr"]),
-                epochs=asked["epochs"],
-                first_epoch=len(run.epochs) + 1,
-                batch_size=asked["batch_size"],
-                seed=asked["seed"],
-                validation_data=rows(run.data.test),
-                progress=not args.quiet,
-                on_epoch=on_epoch,
-                compile=not asked["eager"],
-                threads=run.threads,
-                dtype=asked["dtype"],
-            )
+            fit_of(run, args, on_epoch, comm)
     except KeyboardInterrupt:
         if run.out is None and args.json is None:
             raise
@@ -93,6 +81,28 @@ def do(run: Run, args: argparse.Namespace) -> int:
     spent = f"{plural(len(run.epochs), 'epoch')}, {report['seconds']:.1f} s"
     say(f"{run.data.used}: {percent(report['test_accuracy'])} test accuracy after {spent}", "bold")
     return 0
+
+
+def fit_of(run: Run, args: argparse.Namespace, on_epoch: Callable[[Epoch], None] | None, comm: Any) -> None:
+    asked = run.asked
+    X, y = rows(run.data.train)
+    fs.fit(
+        run.net,
+        X,
+        y,
+        optimizer=fs.SGD(lr=asked["lr"]),
+        epochs=asked["epochs"],
+        first_epoch=len(run.epochs) + 1,
+        batch_size=asked["batch_size"],
+        seed=asked["seed"],
+        validation_data=rows(run.data.test),
+        progress=not args.quiet,
+        on_epoch=on_epoch,
+        compile=not asked["eager"],
+        threads=run.threads,
+        dtype=asked["dtype"],
+        comm=comm,
+    )
 
 
 def table_row(row: dict[str, Any]) -> str:
@@ -188,10 +198,15 @@ def data(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    from fastscalar.cli.bench import compare_all  # no other command needs it
-
     check_targets(None, args.json)
-    report = compare_all(args.quick)
+    if args.mpi:
+        from fastscalar.cli.ranks import bench_together
+
+        report = bench_together(args.quick)
+    else:
+        from fastscalar.cli.bench import compare_all  # no other command needs it
+
+        report = compare_all(args.quick)
     if args.json is not None:
         with users_fault(OSError):
             write_json(args.json, report)
@@ -199,6 +214,10 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
+    if args.mpi:
+        from fastscalar.cli.ranks import info_together
+
+        return info_together()
     places = {name: datasets.locate(name) for name in DATASETS}
     here = [DATASETS[name].title for name, place in places.items() if place is not None]
     for name, value in (
@@ -314,6 +333,7 @@ def parser() -> Parser:
     add("--overwrite", action="store_true", help="replace the run that is in --out DIR")
     add("--json", type=Path, metavar="FILE", help="write what happened to this file")
     add("--quiet", action="store_true", help="print the last line only")
+    add("--mpi", action="store_true", help="with all processes that mpiexec has started (docs/scale-out.md)")
 
     it = command(evaluate, "test a saved model", "fastscalar evaluate runs/a --data mnist")
     it.add_argument("model", type=Path, metavar="MODEL", help=model)
@@ -364,6 +384,7 @@ file that cannot be read does not stop the others; the exit status is 2 then.
     )
     it.add_argument("--quick", action="store_true", help="a few seconds, and figures to match")
     it.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+    it.add_argument("--mpi", action="store_true", help="what the processes that mpiexec has started gain")
 
     it = command(
         play,
@@ -383,12 +404,13 @@ file that cannot be read does not stop the others; the exit status is 2 then.
                     help="of the address on 127.0.0.1 (default: one that is free)")
     it.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
 
-    command(
+    it = command(
         info,
         "show versions, kernels, CPU and data sets",
         "fastscalar info",
         "FASTSCALAR_KERNELS=baseline fastscalar info",
     )
+    it.add_argument("--mpi", action="store_true", help="the processes that mpiexec has started, a line for each")
     return top
 
 

@@ -27,6 +27,7 @@ from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.module import in_mode
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.ranks import Ranks
+from fastscalar.program.threads import thread_count
 from fastscalar.version import __version__
 
 
@@ -49,6 +50,7 @@ def fit_together(
     ranks = Ranks(comm, "fit", (StopTraining, FloatingPointError))
     with ranks.ending_together():
         ranks.agree(version=__version__)
+        hosts = ranks.tell(ranks.host)
         with ranks.together():
             if shard not in (None, "local"):
                 raise ValueError(f'fit: shard: expected "local", or None where all have all samples, got {shard!r}')
@@ -64,6 +66,8 @@ def fit_together(
         if shard is not None:
             X, y, lengths = _own_rows(ranks, X, y)
         with ranks.together():
+            if wishes["threads"] > 1:
+                wishes = {**wishes, "threads": thread_count(wishes["threads"], "fit: threads", hosts.count(ranks.host))}
             made = prepare(net, X, y, **wishes)
             course, optimizer = made.course, made.course.optimizer
             if course.doubt is not None or optimizer.parameters is None:

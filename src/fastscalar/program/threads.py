@@ -16,11 +16,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def thread_count(value: Any, what: str = "threads") -> int:
-    """A number of threads as it was given, or, with a warning, how many there are cores for: more are only slower."""
+def thread_count(value: Any, what: str = "threads", processes: int = 1) -> int:
+    """A number of threads as it was given, or, with a warning, how many there are cores for: more are only slower.
+
+    processes: so many share this machine's cores."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{what}: expected a whole number of at least 1, got {value!r}")
-    there = cores() if value > 1 else 1
+    there = max(1, cores() // processes) if value > 1 else 1
     if value > there:
         many = "1 core" if there == 1 else f"{there} cores"
         warn(f"{what}: {value} are asked for, and this process may use {many}: it takes {there}", RuntimeWarning)

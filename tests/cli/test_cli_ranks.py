@@ -1,0 +1,88 @@
+"""`mpiexec -n N fastscalar ... --mpi`; skipped where there is no MPI."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+
+pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
+MPIEXEC = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
+pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no MPI: pip install mpi4py mpich")
+
+
+def command(ranks, *words):
+    words = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "fastscalar", *map(str, words)]
+    return subprocess.run(words, text=True, capture_output=True, timeout=200, check=False)
+
+
+def train(ranks, out, *words):
+    return command(ranks, "train", "--mpi", "--data", "synthetic", "--limit", 600, "--hidden", 8, "--batch-size", 200,
+                   "--out", out, *words)  # fmt: skip
+
+
+def test_two_ranks_and_one_train_the_same_net(tmp_path):
+    for ranks in (1, 2):
+        done = train(ranks, tmp_path / str(ranks), "--epochs", 2)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert done.stdout.count("saved in") == 1
+        assert f"{ranks} rank" in done.stdout
+    one, two = (fs.load(tmp_path / str(ranks) / "model.npz") for ranks in (1, 2))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_run_goes_on_with_other_ranks(tmp_path):
+    through = train(2, tmp_path / "through", "--epochs", 2)
+    assert through.returncode == 0, through.stderr
+    stopped = tmp_path / "stopped"
+    script = (
+        "import sys, fastscalar.cli.runs as runs\n"
+        "save = runs.Run.add\n"
+        "def add(self, epoch):\n"
+        "    save(self, epoch)\n"
+        "    raise KeyboardInterrupt\n"
+        "runs.Run.add = add\n"
+        "from fastscalar.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    words = [MPIEXEC, "-n", "2", sys.executable, "-c", script, "train", "--mpi", "--data", "synthetic",
+             "--limit", "600", "--hidden", "8", "--batch-size", "200", "--epochs", "2", "--out", stopped]  # fmt: skip
+    done = subprocess.run(words, text=True, capture_output=True, timeout=200, check=False)
+    assert done.returncode != 0
+    assert "interrupted; the net after 1 whole epoch" in done.stderr
+    done = command(3, "train", "--mpi", "--out", stopped, "--resume")
+    assert done.returncode == 0, done.stderr
+    one, two = (fs.load(folder / "model.npz") for folder in (tmp_path / "through", stopped))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_fault_is_told_once(tmp_path):
+    done = command(2, "train", "--mpi", "--data", tmp_path / "nowhere")
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("fastscalar:")]
+    assert len(lines) == 1
+    assert "nowhere" in lines[0]
+    done = train(2, tmp_path / "out", "--lr", "1e200")
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("fastscalar:")]
+    assert len(lines) == 1
+    assert "--lr" in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_info_and_bench(tmp_path):
+    done = command(2, "info", "--mpi")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["rank", "0", "1"]
+    done = command(2, "bench", "--mpi", "--quick", "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found["ranks"] == 2
+    assert found["correct"]
