@@ -291,7 +291,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"fastscalar {fs.__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    which = "mnist, fashion, synthetic, or the folder (or zip file) of four IDX files"
+    which = "mnist, fashion, synthetic, or where images are (fastscalar data --help)"
     model = "a model file, or the folder that was given to train --out"
 
     def command(run: Callable[[argparse.Namespace], int], help: str, *examples: str, about: str = "") -> Parser:
@@ -370,6 +370,13 @@ file that cannot be read does not stop the others; the exit status is 2 then.
         "fastscalar data",
         "fastscalar data --fetch mnist",
         "fastscalar data --verify",
+        about="""
+Other commands take with --data a name (mnist, fashion, synthetic), or where
+labelled images are: a folder or zip of IDX files (MNIST, EMNIST, KMNIST and
+their like), CSV files (Kaggle's), an .npz file (Keras'), a folder with a folder
+of pictures for each class.  Of several sets in a folder, emnist/emnist-letters
+names one.
+""",
     )
     either = it.add_mutually_exclusive_group()
     either.add_argument("--fetch", choices=list(DATASETS), help="download it into the cache now")

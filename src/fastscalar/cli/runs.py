@@ -387,6 +387,7 @@ ABOUT: dict[str, Callable[[Any], bool]] = {  # in the metadata themselves
     "title": _text,
     "folder": lambda value: value is None or _text(value),
     "fallback": _one_of(False, True),
+    "classes": lambda value: isinstance(value, list) and len(value) < 1 << 16 and all(map(_text, value)),
     "fingerprint": _text,
     "test_fingerprint": _text,
     "kernels": _text,

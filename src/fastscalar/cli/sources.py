@@ -32,6 +32,8 @@ class Data:
     train: Split
     test: Split
     classes: int = 10
+    labels: list[str] | None = None  # what the classes are called, if not by their numbers
+    notes: Sequence[str] = ()  # what was done to the images
     why: Sequence[tuple[str, str]] | None = None  # MNIST was wanted and could not be had: places and reasons
 
     @property
@@ -41,12 +43,21 @@ class Data:
     def about(self) -> dict[str, Any]:
         """For the JSON and the model."""
         fallback = self.why is not None
-        return {"dataset": self.name, "title": self.title, "folder": self.folder, "fallback": fallback}
+        known = {"dataset": self.name, "title": self.title, "folder": self.folder, "fallback": fallback}
+        return known if self.labels is None else known | {"classes": self.labels}
 
 
 def is_place(name: str) -> bool:
-    """Whether data may lie there: a folder, or a zip file."""
-    return os.path.isdir(name) or zipfile.is_zipfile(name)
+    """Whether data may lie there: a folder, a zip, CSV or .npz file, or the beginning of the names in a folder."""
+    if os.path.isdir(name) or zipfile.is_zipfile(name):
+        return True
+    if os.path.isfile(name):
+        return name.lower().endswith((".csv", ".csv.gz", ".npz"))
+    parent, beginning = os.path.split(name)
+    try:
+        return bool(beginning) and any(file.startswith(beginning) for file in os.listdir(parent or "."))
+    except OSError:
+        return False
 
 
 def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Data:
@@ -78,14 +89,18 @@ def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Da
         if not is_place(name):
             files = f"{', '.join(FILES)} (or {spellings(FILES[0])[1]} and so on)"
             raise Stop(f"--data {name}: expected {', '.join(NAMES)}, or a folder or zip file with {files}")
-        (_, y), (_, y_test) = split = datasets.load_folder(name)
+        with passing(f"reading {short(name)} ...", quiet):
+            found = datasets.load_images(name)
+        (_, y), _ = split = found.train, found.test
     folder = os.path.abspath(name)
-    labels = hashlib.sha256(header(0x08, y.shape) + y.tobytes()).hexdigest()
+    digest = hashlib.sha256(header(0x08, y.shape) + y.tobytes()).hexdigest()
     for key, known in DATASETS.items():  # a known data set is called by its name wherever it lies
-        if known.digest(FILES[1]) == labels:
+        if known.digest(FILES[1]) == digest:
             return Data(key, known.title, folder, *split)
-    classes = 1 + int(max(y.max(), y_test.max()))
-    return Data("folder", f"the data in {short(folder)}", folder, *split, classes)
+    numbers = list(map(str, range(len(found.classes))))
+    labels = None if found.classes == numbers else found.classes
+    title = f"the data in {short(folder)}"
+    return Data("folder", title, folder, *split, len(found.classes), labels, found.notes)
 
 
 def first_lines(data: Data, counts: str) -> None:
@@ -94,6 +109,8 @@ def first_lines(data: Data, counts: str) -> None:
         say(f"data: {data.title}, {counts}", "bold")
         if data.name in DATASETS:
             say(f"      from {short(str(data.folder))}")
+        for note in data.notes:
+            say(f"      {note}")
         return
     say(f"data: {data.title} drawn by fastscalar, NOT MNIST, which could not be had:", "bold", "yellow")
     for place, reason in data.why:

@@ -12,6 +12,7 @@ knows nothing of the engine.
 """
 
 from .idx import load_idx, save_idx
+from .image_sets import ImageSet, load_images
 from .mnist import (
     DatasetUnavailable,
     cache_dir,
@@ -30,6 +31,7 @@ from .synthetic import synthetic_digits
 
 __all__ = [
     "DatasetUnavailable",
+    "ImageSet",
     "Scan",
     "cache_dir",
     "cut_out",
@@ -37,6 +39,7 @@ __all__ = [
     "fetch",
     "load_folder",
     "load_idx",
+    "load_images",
     "locate",
     "mnist",
     "picture",

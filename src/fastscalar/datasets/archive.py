@@ -33,6 +33,15 @@ def find_member(archive: Path, names: Sequence[str]) -> Path | None:
     return next((archive / members[name] for name in names if name in members), None)
 
 
+def members_of(archive: Path) -> list[str]:
+    """The names in a zip file; none of what is no zip file."""
+    try:
+        with open(archive, "rb") as content, open_zip(content) as file:
+            return [name for name in file.namelist() if not name.endswith("/")]
+    except (OSError, *_ERRORS):
+        return []
+
+
 def is_zip(path: Path) -> bool:
     """Whether it is one, with a directory that can be read."""
     try:

@@ -239,7 +239,7 @@ def fetch(name: str = "mnist", *, report: Report | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         for file in sorted(FILES, key=data.raw_size):
-            found = _find(folder, file)
+            found = find(folder, file)
             if found is not None and problem(found, file, data) is None:
                 continue
             if report is not None:
@@ -276,7 +276,7 @@ def _unavailable(name: str, why: str, tried: tuple[tuple[str, str], ...] = ()) -
 
 
 def _absence(folder: Path, data: Dataset) -> str:
-    missing = [file for file in FILES if _find(folder, file) is None]
+    missing = [file for file in FILES if find(folder, file) is None]
     if missing:
         return "no such files" if len(missing) == len(FILES) else f"no {missing[0]}"
     return "; ".join(f"{file}: {wrong}" for file, wrong in _verify(folder, data).items() if wrong)
@@ -329,7 +329,7 @@ def locate(name: str = "mnist") -> Path | None:
     ValueError: expected the name of a data set (mnist, fashion); found 'imagenet'
     """
     for folder in search_folders(name):
-        if all(_find(folder, file) for file in FILES):
+        if all(find(folder, file) for file in FILES):
             return folder
     return None
 
@@ -350,12 +350,12 @@ def verify(path: StrPath, name: str = "mnist") -> dict[str, str | None]:
 def _verify(folder: Path, data: Dataset) -> dict[str, str | None]:
     result: dict[str, str | None] = {}
     for file in FILES:
-        found = _find(folder, file)
+        found = find(folder, file)
         result[file] = "missing" if found is None else problem(found, file, data)
     return result
 
 
-def _find(folder: Path, file: str) -> Path | None:
+def find(folder: Path, file: str) -> Path | None:
     """In a folder, or in a zip file that is given or lies in the folder."""
     if folder.is_file():
         return find_member(folder, spellings(file))
@@ -367,7 +367,7 @@ def _find(folder: Path, file: str) -> Path | None:
 
 
 def _require(folder: Path, file: str) -> Path:
-    found = _find(folder, file)
+    found = find(folder, file)
     if found is None:
         if folder.is_file() and not is_zip(folder):
             raise ValueError(f"{folder}: expected a folder or a whole zip file; found something else")

@@ -46,21 +46,31 @@ def read_scan(source: StrPath | bytes, *, side: int = SIDE, flip: bool = False, 
     ...
     ValueError: expected a PNG, JPEG, WebP, BMP or GIF file; found something else
     """
-    name = "" if isinstance(source, bytes) else f"{os.fspath(source)}: "
-    size = len(source) if isinstance(source, bytes) else 0
+    colours, opacity = pixels_of(source)
     try:
-        if isinstance(source, bytes):
-            colours, opacity = _read(io.BytesIO(source), size)
-        else:
-            with naming(source), open(source, "rb") as file:
-                colours, opacity = _read(file, Path(source).stat().st_size)
         return (whole if plain else cut_out)(colours, opacity, side=side, flip=flip)
     except ValueError as error:
-        raise ValueError(f"{name}{error}") from None
+        raise ValueError(f"{_name(source)}{error}") from None
+
+
+def pixels_of(source: StrPath | bytes) -> tuple[Array, Array | None]:
+    """Colours (height, width, 3) and maybe opacity, from 0 to 1, of at most about SIDE_READ pixels a side.
+
+    Raises what `read_scan` does."""
+    try:
+        if isinstance(source, bytes):
+            return _read(io.BytesIO(source), len(source))
+        with naming(source), open(source, "rb") as file:
+            return _read(file, Path(source).stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{_name(source)}{error}") from None
+
+
+def _name(source: StrPath | bytes) -> str:
+    return "" if isinstance(source, bytes) else f"{os.fspath(source)}: "
 
 
 def _read(file: IO[bytes], size: int) -> tuple[Array, Array | None]:
-    """Colours (height, width, 3) and maybe opacity, from 0 to 1, of at most about SIDE_READ pixels a side."""
     start = file.read(8)
     file.seek(0)
     if not is_picture(start):
