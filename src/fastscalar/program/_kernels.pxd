@@ -9,8 +9,47 @@ cdef extern from "batch.h":
         FS_B_IS_ONE
         FS_MUL
         FS_SQUARE
+        FS_MAXIMUM
+        FS_NEG
+        FS_SUB
+        FS_DIV
+        FS_STEP_LEAVE
+        FS_STEP_BINARY
+        FS_STEP_NEG
+        FS_STEP_SQUARE
+        FS_STEP_SUM
+        FS_STEP_UNARY
+        FS_STEP_OTHER
+        FS_STEP_OTHER_RIGHT
+        FS_STEP_TOTAL
+        FS_STEP_DOT
+        FS_STEP_ZERO
+        FS_TERM
+        FS_TERM_LESS
+        FS_TERM_SCALED
+        FS_TERM_PRODUCT
+        FS_TERM_LESS_PRODUCT
+        FS_TERM_NUMBER
+        FS_STEP_SEND
+        FS_SEND_PLUS
+        FS_SEND_MINUS
+        FS_SEND_TIMES
+        FS_SEND_LESS_TIMES
+        FS_SEND_SCALED
+        FS_SEND_LESS_SCALED
+        FS_SEND_OVER
+        FS_SEND_OVER_ONE
+        FS_SEND_OVER_RIGHT
+        FS_SEND_OF_SQUARE
         FS_N_OPERATIONS         # others of its enumeration go by their names
     const char *fs_operation_name(int op) noexcept nogil
+    ctypedef struct fs_step:
+        short code
+        signed char mode
+        unsigned char base[5]
+        int op
+        int count
+        int at[5]
     ctypedef struct fs_batch:
         const char *name
         int width
@@ -45,6 +84,8 @@ cdef extern from "batch.h":
         void (*best)(int, void *, void *, const void *, Py_ssize_t, int, int) noexcept nogil
         int (*not_finite)(const void *, Py_ssize_t) noexcept nogil
         int (*beyond)(const void *, Py_ssize_t) noexcept nogil
+        int (*forward_steps)(const fs_step *, int, void *const *, Py_ssize_t) noexcept nogil
+        int (*backward_steps)(const fs_step *, int, void *const *, Py_ssize_t) noexcept nogil
         void (*add)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*add_scaled)(void *, double, const void *, Py_ssize_t) noexcept nogil
         void (*add_product)(void *, const void *, const void *, Py_ssize_t) noexcept nogil

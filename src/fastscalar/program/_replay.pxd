@@ -1,7 +1,7 @@
 # What a replay holds.  Private, not an API.
 
 from fastscalar._core cimport fs_rule
-from fastscalar.program._kernels cimport fs_batch, fs_pace
+from fastscalar.program._kernels cimport fs_batch, fs_pace, fs_step
 from fastscalar.program._plan cimport Plan
 from fastscalar.program.plan cimport *
 
@@ -59,6 +59,14 @@ ctypedef struct Stretch:    # of them, `count` that lie side by side on the tape
     bint trained
     bint whole              # the first stretch of an array of which all is captured and trained
 
+ctypedef struct StepList:   # the elementwise part of a plan, see `steps.pxd`
+    fs_step *steps          # owned; NULL: not resolved
+    int n
+    int room
+    Birth *new              # while it is written: (first, count) of gradients that nothing was added to yet; owned
+    int n_new
+    int new_room
+
 cdef class Replay:
     cdef readonly Plan plan
     cdef readonly int batch, chunk, threads
@@ -87,6 +95,8 @@ cdef class Replay:
     cdef Input *input
     cdef int n_inputs
     cdef list held                   # arrays that `input` points into
+    cdef StepList[2] forward_list    # for many rows, for one
+    cdef StepList[8] backward_list   # the same; by mode
     cdef Segment *segments
     cdef Py_ssize_t n_segments
     cdef Stretch *stretches          # where `nodes` says that they are now
@@ -138,6 +148,7 @@ cdef class Replay:
     cdef int rows_of_a_chunk(self) except -1
     cdef void *block(self, size_t count, size_t size) except NULL
     cdef int reserve(self) except -1
+    cdef int resolve(self, int which, bint one) except -1
     cdef int find_segments(self) except -1
     cdef int find_inputs(self) except -1
     cdef void look_at_weights(self, const Product *p) noexcept nogil

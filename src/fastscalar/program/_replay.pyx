@@ -37,6 +37,7 @@ from fastscalar.program.backward cimport *
 from fastscalar.program.forward cimport *
 from fastscalar.program.leaves cimport *
 from fastscalar.program.plan cimport *
+from fastscalar.program.steps cimport *
 from fastscalar.program.weights cimport *
 
 import os
@@ -134,6 +135,10 @@ cdef class Replay:
         for block in self.blocks or ():          # without any if an argument was refused
             PyMem_RawFree(<void *><size_t>block)
         PyMem_RawFree(self.stretches)
+        for k in range(2):
+            free_steps(&self.forward_list[k])
+        for k in range(8):
+            free_steps(&self.backward_list[k])
 
     cdef int rows_of_a_chunk(self) except -1:
         """So many that slots stay in the last-level cache; products want some dozen rows.
@@ -192,6 +197,22 @@ cdef class Replay:
         self.square = <double *>self.block(p.n_matrices, sizeof(double))
         for k in range(p.n_matrices):
             self.scale[k] = 1.0
+        return 0
+
+    cdef int resolve(self, int which, bint one) except -1:
+        """Steps of what this run needs, if they are not there yet."""
+        cdef StepList *back = &self.backward_list[4 * one + which]
+        cdef bint whole = False
+        try:
+            if self.forward_list[one].steps == NULL:
+                forward_steps(self, &self.forward_list[one], one)
+            if which and back.steps == NULL:
+                backward_steps(self, back, one, which)
+            whole = True
+        finally:
+            if not whole:
+                free_steps(&self.forward_list[one])
+                free_steps(back)
         return 0
 
     cdef int find_segments(self) except -1:
@@ -326,7 +347,8 @@ cdef class Replay:
                     j = i + 1
                     while j < s.count and trained[s.address + j] == trained[s.address + i]:
                         j += 1
-                    extend(found, &n, node + s.offset + i, s.address + i, j - i, array, trained[s.address + i] != 0)
+                    extend(found, &n, node + s.offset + i, s.address + i, j - i, array,
+                           trained[s.address + i] != 0)
                     learns = learns and trained[s.address + i]
                     i = j
                 captured += s.count
@@ -665,6 +687,8 @@ cdef class Replay:
         self.mode, self.batch_rows, self.done = mode, min(batch_rows, self.batch), 0
         if not mode & TRAIN:
             self.settle_all()
+        if not self.plan.plain:
+            self.resolve(mode & (PARAMETERS | ARGUMENTS), min(self.n_rows, self.batch_rows) == 1)
         if mode != self.paced_mode:
             self.paced_mode = mode
             fs_pace_begin(&self.pace)

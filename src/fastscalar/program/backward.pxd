@@ -38,8 +38,10 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
     cdef real *A = <real *>r.slot_adjoint[thread]
     cdef real *U = <real *>r.uniform
     cdef real *port = <real *>r.ports + <Py_ssize_t>c * p.n_ports
+    cdef void *bases[4]
+    cdef const fs_step *steps = NULL if masked else steps_of(r.backward_list, n_rows, mode, 4)
+    cdef int at
     cdef real *g
-    cdef real one
     cdef Input *x
     memset(port, 0, <size_t>p.n_ports * sizeof(real))
     for k in range(p.n_runs):
@@ -51,40 +53,19 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
             g = A + <Py_ssize_t>p.adjoint[p.results[k].place] * n_rows
             for l in range(n_rows):
                 g[l] += <real>(1.0 if r.seed == NULL else r.seed[rows[first_row + l] * p.n_results + k])
-    for k in range(p.n_per_row - 1, -1, -1):
-        q = &p.per_row[k]
-        begin_gradients(p, k, A, n_rows, tag)
-        if not q.mask & mode or (q.run < 0 and q.kind != I_NUMBER and p.adjoint[q.out] < 0):
-            continue
-        if q.kind == I_ELEMENTS:
-            elements_backward(r, q, V, A, U, port, n_rows, False, masked, tag)
-        elif q.kind == I_SUM:
-            sum_backward(r, q, V, A, U, port, n_rows, masked, tag)
-        elif q.kind == I_ROWS:
-            rows_backward(r, q, first_row, n_rows, port, masked, tag)
-        elif q.kind == I_PRODUCT:
-            if q.a.mask & mode:
-                product_backward(r, q, thread, first_row, n_rows, masked, tag)
-        elif q.kind == I_NUMBER:
-            x = &r.input[q.extra]
-            if x.gradient != NULL:
-                for l in range(n_rows):
-                    one = 0 if p.adjoint[q.out] < 0 else A[<Py_ssize_t>p.adjoint[q.out] * n_rows + l]
-                    x.gradient[rows[first_row + l]] = one
-                    finite = finite and one - one == 0
-        elif q.kind == I_UNPACK:
-            unpack_backward(r, q, rows_of(r, r.run_adjoint, q.a.run, first_row, tag), A, n_rows, tag)
-        elif q.kind == I_PACK:
-            pack_backward(r, q, A, port, first_row, n_rows, tag)
-        elif q.kind == I_WHERE:
-            where_backward(r, q, V, A, U, port, n_rows, tag)
-        elif q.kind == I_BEST:
-            best_backward(r, q, V, A, port, first_row, n_rows, tag)
-        elif q.kind == I_GATHER:
-            if p.items[q.extra].address < 0:
-                gather_rows_backward(r, q, first_row, n_rows, rows, tag)
-        else:
-            loss_backward(r, q, thread, first_row, n_rows, rows, tag)
+    if steps != NULL:
+        bases[0], bases[1], bases[2], bases[3] = V, U, A, port
+        at = r.kernels.backward_steps(steps, 0, bases, n_rows)
+        while steps[at].at[0] >= 0:
+            finite &= instruction_backward(r, &p.per_row[steps[at].at[0]], thread, V, A, U, port, first_row, n_rows,
+                                           rows, False, tag)
+            at = r.kernels.backward_steps(steps, at + 1, bases, n_rows)
+    else:
+        for k in range(p.n_per_row - 1, -1, -1):
+            q = &p.per_row[k]
+            begin_gradients(p, k, A, n_rows, tag)
+            if q.mask & mode and (q.run >= 0 or q.kind == I_NUMBER or p.adjoint[q.out] >= 0):
+                finite &= instruction_backward(r, q, thread, V, A, U, port, first_row, n_rows, rows, masked, tag)
     if mode & ARGUMENTS:
         for l in range(r.n_inputs):
             x = &r.input[l]
@@ -96,6 +77,47 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
         if finite and p.runs[k].mask & mode and r.kernels.not_finite(
                 rows_of(r, r.run_adjoint, <int>k, first_row, tag), <Py_ssize_t>p.runs[k].ld * n_rows):
             finite = False
+    return finite
+
+
+cdef inline bint instruction_backward(Replay r, const Instr *q, int thread, real *V, real *A, real *U, real *port,
+                                      int first_row, int n_rows, const long long *rows, bint masked,
+                                      real tag) noexcept nogil:
+    """Whether what leaves the chunk with it is finite."""
+    cdef const Body *p = &r.plan.body
+    cdef int l, mode = r.mode & (PARAMETERS | ARGUMENTS)
+    cdef bint finite = True
+    cdef const Input *x
+    cdef real one
+    if q.kind == I_ELEMENTS:
+        elements_backward(r, q, V, A, U, port, n_rows, False, masked, tag)
+    elif q.kind == I_SUM:
+        sum_backward(r, q, V, A, U, port, n_rows, masked, tag)
+    elif q.kind == I_ROWS:
+        rows_backward(r, q, first_row, n_rows, port, masked, tag)
+    elif q.kind == I_PRODUCT:
+        if q.a.mask & mode:
+            product_backward(r, q, thread, first_row, n_rows, masked, tag)
+    elif q.kind == I_NUMBER:
+        x = &r.input[q.extra]
+        if x.gradient != NULL:
+            for l in range(n_rows):
+                one = 0 if p.adjoint[q.out] < 0 else A[<Py_ssize_t>p.adjoint[q.out] * n_rows + l]
+                x.gradient[rows[first_row + l]] = one
+                finite = finite and one - one == 0
+    elif q.kind == I_UNPACK:
+        unpack_backward(r, q, rows_of(r, r.run_adjoint, q.a.run, first_row, tag), A, n_rows, tag)
+    elif q.kind == I_PACK:
+        pack_backward(r, q, A, port, first_row, n_rows, tag)
+    elif q.kind == I_WHERE:
+        where_backward(r, q, V, A, U, port, n_rows, tag)
+    elif q.kind == I_BEST:
+        best_backward(r, q, V, A, port, first_row, n_rows, tag)
+    elif q.kind == I_GATHER:
+        if p.items[q.extra].address < 0:
+            gather_rows_backward(r, q, first_row, n_rows, rows, tag)
+    else:
+        loss_backward(r, q, thread, first_row, n_rows, rows, tag)
     return finite
 
 

@@ -161,9 +161,11 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
     cdef int l
-    cdef const Instr *q
     cdef real *V = <real *>r.slot_value[thread]
     cdef real *U = <real *>r.uniform
+    cdef void *bases[4]
+    cdef const fs_step *steps = steps_of(r.forward_list, n_rows)
+    cdef int at
     cdef const Input *x
     cdef const real *v
     cdef double *out
@@ -172,48 +174,15 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
         x = &r.input[l]
         if p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
             load_input(r, l, first_row, n_rows, rows, tag)
-    for k in range(p.n_per_row):
-        q = &p.per_row[k]
-        if q.kind == I_ELEMENTS or q.kind == I_SUM:
-            if q.kind == I_SUM:
-                sum_forward(r, q, V, U, n_rows, tag)
-            else:
-                elements_forward(r, q, V, U, n_rows, False, tag)
-            if q.raises and r.kernels.not_finite(V + <Py_ssize_t>q.out * n_rows, <Py_ssize_t>q.n * n_rows):
-                for l in range(n_rows):
-                    if any_error(r, q, V, U, n_rows, l, False, tag):
-                        r.status[first_row + l] |= MAY_RAISE
-            if q.steep and r.watch:
-                for l in range(n_rows):
-                    if steep_elements(r, q, V, U, n_rows, l, False, tag):
-                        r.status[first_row + l] |= ORDER_MATTERS
-        elif q.kind == I_ROWS:
-            rows_forward(r, q, first_row, n_rows, tag)
-            if q.steep and r.watch:
-                for l in range(first_row, first_row + n_rows):
-                    if steep_row(r, q, l, tag):
-                        r.status[l] |= ORDER_MATTERS
-        elif q.kind == I_PRODUCT:
-            product_forward(r, q, thread, first_row, n_rows, rows, tag)
-        elif q.kind == I_NUMBER:
-            x = &r.input[q.extra]
-            for l in range(n_rows):
-                V[<Py_ssize_t>q.out * n_rows + l] = <real>(
-                    x.whole[rows[first_row + l]] if x.whole != NULL else x.data[rows[first_row + l]])
-        elif q.kind == I_RANDOM:
-            draw(r, q, V, first_row, n_rows, rows, tag)
-        elif q.kind == I_UNPACK:
-            unpack(r, q, rows_of(r, r.run_value, q.a.run, first_row, tag), V, n_rows, tag)
-        elif q.kind == I_PACK:
-            pack(r, q, V, U, first_row, n_rows, tag)
-        elif q.kind == I_WHERE:
-            where_forward(r, q, V, U, n_rows, tag)
-        elif q.kind == I_BEST:
-            best_forward(r, q, V, U, first_row, n_rows, tag)
-        elif q.kind == I_GATHER:
-            gather_forward(r, q, V, first_row, n_rows, rows, tag)
-        else:
-            loss_forward(r, q, thread, first_row, n_rows, rows, tag)
+    if steps != NULL:
+        bases[0], bases[1], bases[2], bases[3] = V, U, V, U      # two of them are of the way back
+        at = r.kernels.forward_steps(steps, 0, bases, n_rows)
+        while steps[at].at[0] >= 0:
+            instruction_forward(r, &p.per_row[steps[at].at[0]], thread, V, U, first_row, n_rows, rows, tag)
+            at = r.kernels.forward_steps(steps, at + 1, bases, n_rows)
+    else:
+        for k in range(p.n_per_row):
+            instruction_forward(r, &p.per_row[k], thread, V, U, first_row, n_rows, rows, tag)
     for k in range(p.n_results):
         out = r.result + <Py_ssize_t>first_row * p.n_results + k
         if p.results[k].kind == R_SLOTS:
@@ -245,6 +214,66 @@ cdef inline void draw(Replay r, const Instr *q, real *V, int first_row, int n_ro
             out += 1 if q.run >= 0 else n_rows
 
 
+cdef inline const fs_step *steps_of(const StepList *lists, int n_rows, int mode=0, int modes=1) noexcept nogil:
+    """Those for one row may be there or not."""
+    if n_rows == 1 and lists[modes + mode].steps != NULL:
+        return lists[modes + mode].steps
+    return lists[mode].steps
+
+
+cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real *V, real *U, int first_row, int n_rows,
+                                     const long long *rows, real tag) noexcept nogil:
+    cdef int l
+    cdef const Input *x
+    if q.kind == I_ELEMENTS or q.kind == I_SUM:
+        if q.kind == I_SUM:
+            sum_forward(r, q, V, U, n_rows, tag)
+        else:
+            elements_forward(r, q, V, U, n_rows, False, tag)
+        if q.raises:
+            look_for_errors(r, q, V, U, first_row, n_rows, tag)
+        if q.steep and r.watch:
+            for l in range(n_rows):
+                if steep_elements(r, q, V, U, n_rows, l, False, tag):
+                    r.status[first_row + l] |= ORDER_MATTERS
+    elif q.kind == I_ROWS:
+        rows_forward(r, q, first_row, n_rows, tag)
+        if q.steep and r.watch:
+            for l in range(first_row, first_row + n_rows):
+                if steep_row(r, q, l, tag):
+                    r.status[l] |= ORDER_MATTERS
+    elif q.kind == I_PRODUCT:
+        product_forward(r, q, thread, first_row, n_rows, rows, tag)
+    elif q.kind == I_NUMBER:
+        x = &r.input[q.extra]
+        for l in range(n_rows):
+            V[<Py_ssize_t>q.out * n_rows + l] = <real>(
+                x.whole[rows[first_row + l]] if x.whole != NULL else x.data[rows[first_row + l]])
+    elif q.kind == I_RANDOM:
+        draw(r, q, V, first_row, n_rows, rows, tag)
+    elif q.kind == I_UNPACK:
+        unpack(r, q, rows_of(r, r.run_value, q.a.run, first_row, tag), V, n_rows, tag)
+    elif q.kind == I_PACK:
+        pack(r, q, V, U, first_row, n_rows, tag)
+    elif q.kind == I_WHERE:
+        where_forward(r, q, V, U, n_rows, tag)
+    elif q.kind == I_BEST:
+        best_forward(r, q, V, U, first_row, n_rows, tag)
+    elif q.kind == I_GATHER:
+        gather_forward(r, q, V, first_row, n_rows, rows, tag)
+    else:
+        loss_forward(r, q, thread, first_row, n_rows, rows, tag)
+
+
+cdef inline void look_for_errors(Replay r, const Instr *q, const real *V, const real *U, int first_row, int n_rows,
+                                 real tag) noexcept nogil:
+    cdef int l
+    if r.kernels.not_finite(V + <Py_ssize_t>q.out * n_rows, <Py_ssize_t>q.n * n_rows):
+        for l in range(n_rows):
+            if any_error(r, q, V, U, n_rows, l, False, tag):
+                r.status[first_row + l] |= MAY_RAISE
+
+
 cdef inline void watch_chunk(Replay r, const real *V, int first_row, int n_rows, const long long *rows,
                              real tag) noexcept nogil:
     """Marks the rows in which something that was computed, or that a product reads, is NaN or so large that in another
@@ -255,6 +284,9 @@ cdef inline void watch_chunk(Replay r, const real *V, int first_row, int n_rows,
     cdef const real *v
     cdef const Input *x
     if r.kernels.beyond(V, <Py_ssize_t>p.n_slots * n_rows):
+        for k in range(p.n_per_row):             # which steps do not look at
+            if p.per_row[k].raises and p.per_row[k].kind in (I_ELEMENTS, I_SUM):
+                look_for_errors(r, &p.per_row[k], V, <real *>r.uniform, first_row, n_rows, tag)
         for k in range(p.n_slots):
             v = V + k * n_rows
             if r.kernels.beyond(v, n_rows):

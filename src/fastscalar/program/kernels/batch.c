@@ -1,6 +1,6 @@
 /* The kernels of compiled programs, see batch.h.  FS_SET names the set that this object file holds; the bodies are in
- * batch_body.c (with batch_dense.c, batch_exp.c and, for double, batch_functions.c), included once for double and once
- * for float.
+ * batch_body.c (with batch_dense.c, batch_exp.c, batch_steps.c and, for double, batch_functions.c), included once for
+ * double and once for float.
  *
  * Tried and lost (784 x 256 float, 149 of the inputs not zero, 64 rows, AVX-512):
  * - dense products from a copy of w or g in panels: 240 us against 219; the rows as they lie are fetched in time;

@@ -59,6 +59,54 @@ static inline const char *fs_operation_name(int op)
     return names[op];
 }
 
+/* Elementwise operations of a program, resolved: `forward_steps` and `backward_steps` run one after the other until one
+ * that is FS_STEP_LEAVE.  Slot s of n rows lies at base + s * n, a uniform number or a port at base + s. */
+typedef struct {
+    short code;            /* FS_STEP_... */
+    signed char mode;      /* FS_VECTORS ...; of FS_STEP_SUM whether 0.0 is added too; of others the sign: 1, -1 */
+    unsigned char base[5]; /* of each place: 0 values of slots, 1 uniform numbers, 2 gradients of slots, 3 ports */
+    int op;                /* FS_ADD ...; of FS_STEP_SUM how many terms follow; of others whether there is a factor */
+    int count;             /* slots side by side */
+    int at[5];             /* forwards: result, operands; a term: what is added and its factor; backwards: what is sent
+                            * to, the gradient, and what the slope reads: of FS_SEND_... the other operand and the
+                            * result, of FS_STEP_UNARY operand and result, of FS_STEP_OTHER both operands and result */
+} fs_step;
+
+enum {
+    FS_STEP_LEAVE,
+    FS_STEP_BINARY, /* + 3 * operation up to FS_MAXIMUM + mode */
+    FS_STEP_NEG = FS_STEP_BINARY + 3 * FS_MAXIMUM + 3,
+    FS_STEP_SQUARE,
+    FS_STEP_SUM,
+    FS_STEP_UNARY, /* by `unary`, `unary_backward` */
+    FS_STEP_OTHER, /* by `binary`, `binary_backward` to the left operand */
+    FS_STEP_OTHER_RIGHT,
+    FS_STEP_TOTAL, /* to one number: the sum of the gradients, times a factor */
+    FS_STEP_DOT,
+    FS_STEP_ZERO,
+    FS_TERM, /* what follows FS_STEP_SUM */
+    FS_TERM_LESS,
+    FS_TERM_SCALED,
+    FS_TERM_PRODUCT,
+    FS_TERM_LESS_PRODUCT,
+    FS_TERM_NUMBER,
+    FS_STEP_SEND /* + 2 * FS_SEND_... + 1 if it stores and does not add */
+};
+
+/* What is sent: the gradient itself, times the other operand, which may be one number, ... */
+enum {
+    FS_SEND_PLUS,
+    FS_SEND_MINUS,
+    FS_SEND_TIMES,
+    FS_SEND_LESS_TIMES,
+    FS_SEND_SCALED,
+    FS_SEND_LESS_SCALED,
+    FS_SEND_OVER,
+    FS_SEND_OVER_ONE,
+    FS_SEND_OVER_RIGHT,
+    FS_SEND_OF_SQUARE
+};
+
 /* Which operands of a binary operation are one number for all n elements. */
 enum { FS_VECTORS, FS_A_IS_ONE, FS_B_IS_ONE };
 
@@ -129,6 +177,11 @@ typedef struct {
     int (*not_finite)(const void *x, ptrdiff_t n);
     /* Whether one is NaN, or so large that sums of products of such numbers may be infinite: double 1.8e150. */
     int (*beyond)(const void *x, ptrdiff_t n);
+
+    /* --- one after the other --- */
+    /* From step `at` on; the number of the step that says FS_STEP_LEAVE. */
+    int (*forward_steps)(const fs_step *steps, int at, void *const *bases, ptrdiff_t n_rows);
+    int (*backward_steps)(const fs_step *steps, int at, void *const *bases, ptrdiff_t n_rows);
 
     /* --- sums --- */
     void (*add)(void *y, const void *x, ptrdiff_t n);                          /* y[i] += x[i] */

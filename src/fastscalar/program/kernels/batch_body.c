@@ -725,6 +725,8 @@ static void OF(unary_backward)(int op, void *da, const void *a_, const void *v_,
 #undef UNARY_SLOPE
 #undef UNARY_SLOPES
 
+#include "batch_steps.c"
+
 #define COMPARISONS(INTO)                                                                                              \
     switch (comparison) { /* Py_LT and so on */                                                                        \
     case 0: INTO(<) break;                                                                                             \
@@ -939,6 +941,8 @@ const fs_batch FS_JOIN(FS_JOIN(fs_batch_, FS_SET), _float) = {
     OF(best),
     OF(not_finite),
     OF(beyond),
+    OF(forward_steps),
+    OF(backward_steps),
     OF(add),
     OF(add_scaled),
     OF(add_product),

@@ -1,0 +1,127 @@
+"""Elementwise operations of programs: with every kind of operand, on one row and on many, one and several at once."""
+
+from __future__ import annotations
+
+import operator
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "minimum": fs.minimum,
+    "maximum": fs.maximum,
+    "pow": lambda a, b: abs(a) ** b,
+    "atan2": fs.math.atan2,
+    "hypot": fs.math.hypot,
+}
+UNARY: dict[str, Callable[[Any], Any]] = {
+    "neg": operator.neg,
+    "square": lambda a: a**2,
+    "abs": abs,
+    "relu": lambda a: a.relu(),
+    "tanh": lambda a: a.tanh(),
+    "sin": lambda a: a.sin(),
+    "sqrt": lambda a: abs(a).sqrt(),
+}
+ROWS = [1, 2, 9, 40, 131]
+KINDS = ["row", "rows", "leaf", "leaves", "number", "computed"]
+WIDTH = 5
+
+
+def operands(kind: str, x: list[Any], leaves: list[Any]) -> list[Any]:
+    """WIDTH operands: one of the row's numbers for all, one each, one leaf, one each, ..."""
+    return {
+        "row": [x[0]] * WIDTH,
+        "rows": x[WIDTH : 2 * WIDTH],
+        "leaf": [leaves[0]] * WIDTH,
+        "leaves": leaves[:WIDTH],
+        "number": [0.7] * WIDTH,
+        "computed": [x[k] * x[WIDTH - k] + 0.3 for k in range(WIDTH)],
+    }[kind]
+
+
+def agree(function: Callable[[Any], Any], leaves: list[Any], n: int, width: int = 2 * WIDTH) -> None:
+    """Values, and gradients by the argument and by the leaves, of a program and of the function row by row."""
+    X = np.random.default_rng(n).uniform(0.2, 1.5, (n, width)) * np.random.default_rng(1).choice([-1, 1], (n, width))
+    program = fs.compile(function)
+    values, gradients = program.value_and_grad(X)
+    assert values.tolist() == pytest.approx(program.map(X).tolist(), rel=1e-12)
+    program.backward(X)
+    ours = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = 0.0
+    for k in range(n):
+        x = fs.to_tensor(X[k].tolist())
+        y = function(x)
+        y.backward(accumulate=True)
+        assert values[k] == pytest.approx(y.data, rel=1e-11, abs=1e-12)
+        assert gradients[k] == pytest.approx(np.asarray(x.grad), rel=1e-10, abs=1e-11)
+    assert ours == pytest.approx([leaf.grad for leaf in leaves], rel=1e-10, abs=1e-10)
+
+
+def some_leaves() -> list[Any]:
+    return [fs.Tensor(0.4 + 0.3 * k) for k in range(WIDTH)]
+
+
+@pytest.mark.parametrize("n", [1, 9, 131])
+@pytest.mark.parametrize("right", KINDS)
+@pytest.mark.parametrize("left", KINDS)
+@pytest.mark.parametrize("name", BINARY)
+def test_operations_of_two(name: str, left: str, right: str, n: int) -> None:
+    if {left, right} <= {"number"}:
+        return
+    leaves = some_leaves()
+
+    def function(x: Any) -> Any:
+        x = list(x)
+        a, b = operands(left, x, leaves), operands(right, x, leaves)
+        results = [BINARY[name](p, q) for p, q in zip(a, b, strict=True)]
+        return fs.sum([r * (k - 1.5) for k, r in enumerate(results)]) + 0.0 * x[0]
+
+    agree(function, leaves, n)
+
+
+@pytest.mark.parametrize("n", ROWS)
+@pytest.mark.parametrize("kind", ["row", "rows", "computed"])
+@pytest.mark.parametrize("name", UNARY)
+def test_operations_of_one(name: str, kind: str, n: int) -> None:
+    leaves = some_leaves()
+
+    def function(x: Any) -> Any:
+        x = list(x)
+        results = [UNARY[name](a) for a in operands(kind, x, leaves)]
+        return fs.sum([r * leaf for r, leaf in zip(results, leaves, strict=True)])
+
+    agree(function, leaves, n)
+
+
+@pytest.mark.parametrize("n", ROWS)
+@pytest.mark.parametrize("seed", range(12))
+def test_sums_and_chains(seed: int, n: int) -> None:
+    """Sums of numbers, products and squares of either sign, and what is used again: gradients that begin and grow."""
+    leaves = some_leaves()
+
+    def function(x: Any) -> Any:
+        draw = random.Random(seed)
+        known = [*x, *leaves]
+        for _ in range(40):
+            terms = []
+            for _ in range(draw.randrange(1, 7)):
+                a, b = draw.choice(known), draw.choice([*known, 1.0, 0.5])
+                terms.append((a * b if draw.random() < 0.7 else a) * 0.2)
+            total = terms[0]
+            for term in terms[1:]:
+                total = total + term if draw.random() < 0.6 else total - term
+            known.append(fs.math.tanh(total) if draw.random() < 0.3 else -total if draw.random() < 0.2 else total)
+        return fs.sum(known[-8:]) + 0.0 * x[0]
+
+    agree(function, leaves, n)
