@@ -67,6 +67,7 @@ setup(
                 *kernels("program", "pool", "batch", "batch_avx2", "batch_avx512"),
                 flags=LANES_FLAGS,
             ),
+            extension("program._one_row"),
             extension("program._data"),
         ],
         include_path=["src"],

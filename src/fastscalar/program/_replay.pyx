@@ -318,47 +318,8 @@ cdef class Replay:
         for k, handle in enumerate(self.plan.captures):
             view[k] = (<Tensor>handle).index if type(handle) is Tensor else tape.array_ops[(<TensorArray>handle).slot].start
         if self.nodes is None or not np.array_equal(nodes, self.nodes):
-            self.find_stretches(view)
+            find_stretches(self, view)
         self.nodes, self.nodes_of = nodes, tape.collections + tape.full_collections
-        return 0
-
-    cdef int find_stretches(self, const long long[::1] first) except -1:
-        cdef unsigned char[::1] trained = self.plan.trained
-        cdef Py_ssize_t k, n = 0, room = 0, begin, end
-        cdef int i, j, node, array, captured
-        cdef bint learns
-        cdef Segment *s
-        cdef Stretch *found
-        for k in range(self.n_segments):
-            room += self.segments[k].count
-        found = <Stretch *>allocate(max(room, 1) * sizeof(Stretch))
-        if found == NULL:
-            out_of_memory("a program", room)
-        k = 0
-        while k < self.n_segments:               # capture by capture
-            begin, captured, learns = n, 0, True
-            node = <int>first[self.segments[k].capture]
-            array = tape.record[node].a if tape.record[node].op == ARRAY_OP else -1
-            end = k
-            while end < self.n_segments and self.segments[end].capture == self.segments[k].capture:
-                s = &self.segments[end]
-                i = 0
-                while i < s.count:
-                    j = i + 1
-                    while j < s.count and trained[s.address + j] == trained[s.address + i]:
-                        j += 1
-                    extend(found, &n, node + s.offset + i, s.address + i, j - i, array,
-                           trained[s.address + i] != 0)
-                    learns = learns and trained[s.address + i]
-                    i = j
-                captured += s.count
-                end += 1
-            if array >= 0:
-                found[begin].whole = learns and captured == tape.array_ops[array].count
-            k = end
-        fold(found, &n)
-        PyMem_RawFree(self.stretches)
-        self.stretches, self.n_stretches = found, n
         return 0
 
     cdef void put(self, int address, double value) noexcept nogil:
@@ -673,6 +634,17 @@ cdef class Replay:
             l[k], s[k] = self.result[k], self.status[k] | uniform_status(self)
         return losses, status
 
+    cdef int go_one(self, int mode, const long long *row, values) except -1:
+        """One row, whose gradients are the sum; what there is to say about it."""
+        cdef double[:, ::1] out = values
+        cdef unsigned char status = 0
+        self.first_call, self.last_call, self.seed = True, True, NULL
+        self.rows, self.n_rows, self.out_values, self.out_status = row, 1, &out[0, 0], &status
+        self.go_through(mode, 1)
+        if mode and not status and self.watch and self.kernels.not_finite(self.uniform_adjoint, self.plan.n_uniform):
+            status = ORDER_MATTERS
+        return status
+
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1:
         cdef long long[::1] order = rows
         cdef double[:, ::1] out
@@ -684,6 +656,9 @@ cdef class Replay:
             out = values
             marks = status
             self.out_values, self.out_status = &out[0, 0], &marks[0]
+        return self.go_through(mode, batch_rows)
+
+    cdef int go_through(self, int mode, int batch_rows) except -1:
         self.mode, self.batch_rows, self.done = mode, min(batch_rows, self.batch), 0
         if not mode & TRAIN:
             self.settle_all()

@@ -110,7 +110,13 @@ class Program(ReplayedFunction):
         >>> fs.compile(lambda x: {"sum": x[0] + x[1], "both": (x[0], x[1])})([1.0, 2.0])
         {'sum': 3.0, 'both': (1.0, 2.0)}
         """
-        if is_recording() or vars(_eagerly).get("rows") or any(map(holds_tensors, arguments)) or (
+        inside = is_recording() or vars(_eagerly).get("rows")
+        if not named and not inside:
+            for nest, one in self._one_rows:
+                values = one.value(arguments)
+                if values is not None:
+                    return of_one(nest, values)
+        if inside or any(map(holds_tensors, arguments)) or (
             named and any(map(holds_tensors, named.values()))
         ):
             named = {name: as_in_a_program(value) for name, value in named.items()}
@@ -124,6 +130,7 @@ class Program(ReplayedFunction):
             values = self._values(rows, 1)
         except RowFailure as failure:
             raise failure.error from None
+        self._keep_short_way(rows)
         return of_one(rows.cache.nest, values[0])
 
     def map(self, *arguments: Any, threads: int = 1, rows: int | None = None, **named: Any) -> Any:
@@ -252,6 +259,10 @@ class Program(ReplayedFunction):
         >>> w.grad
         9.0
         """
+        if not named and threads == 1 and cotangents is None and rows is None and not is_recording():
+            for nest, one in self._one_rows:
+                if nest is None and (values := one.backward(arguments, accumulate)) is not None:
+                    return values.reshape(1)
         given = self._rows(arguments, "backward", named, rows)
         if cotangents is None:
             seeds = self._seeds_of_value(given, "backward", False)
@@ -261,6 +272,8 @@ class Program(ReplayedFunction):
             values = self._gradients(given, thread_count(threads), None, accumulate, seeds=seeds)
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
+        if given.n == 1 and cotangents is None:
+            self._keep_short_way(given)
         return of_rows(given.cache.nest, values)
 
     def report(self) -> str:
@@ -301,6 +314,7 @@ class Program(ReplayedFunction):
         """
         with self._lock:
             self._caches.clear()
+            self._one_rows = ()
 
     @property
     def parameters(self) -> list[Any]:

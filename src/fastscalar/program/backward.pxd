@@ -289,15 +289,16 @@ cdef inline void term_backward(Replay r, int sign, int kind, int p, int p_port, 
 
 cdef inline void unpack_backward(Replay r, const Instr *q, real *target, const real *A, int n_rows,
                                  real tag) noexcept nogil:
-    cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
+    cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at, first
     cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * n_rows
     if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
         r.kernels.transpose(target + q.a.start, ld, g, n_rows, q.n, n_rows, True)
         return
-    for k in range(q.n):
-        at = place(&q.a, k)
-        for l in range(n_rows):
-            target[<Py_ssize_t>l * ld + at] += g[<Py_ssize_t>k * n_rows + l]
+    for first in range(0, n_rows, 16):
+        for k in range(q.n):
+            at = place(&q.a, k)
+            for l in range(first, min(first + 16, n_rows)):
+                target[<Py_ssize_t>l * ld + at] += g[<Py_ssize_t>k * n_rows + l]
 
 
 cdef inline void pack_backward(Replay r, const Instr *q, real *A, real *port, int first_row, int n_rows,

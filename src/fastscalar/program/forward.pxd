@@ -672,15 +672,16 @@ cdef inline void skipping_product(Replay r, const Product *p, real *out, int fir
 
 
 cdef inline void unpack(Replay r, const Instr *q, const real *source, real *V, int n_rows, real tag) noexcept nogil:
-    cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at
+    cdef int ld = r.plan.body.runs[q.a.run].ld, k, l, at, first
     cdef real *out = V + <Py_ssize_t>q.out * n_rows
     if q.a.index == NULL and (q.a.step == 1 or q.n == 1):
         r.kernels.transpose(out, n_rows, source + q.a.start, ld, n_rows, q.n, False)
         return
-    for k in range(q.n):
-        at = place(&q.a, k)
-        for l in range(n_rows):
-            out[<Py_ssize_t>k * n_rows + l] = source[<Py_ssize_t>l * ld + at]
+    for first in range(0, n_rows, 16):           # so many rows stay in the nearest cache
+        for k in range(q.n):
+            at = place(&q.a, k)
+            for l in range(first, min(first + 16, n_rows)):
+                out[<Py_ssize_t>k * n_rows + l] = source[<Py_ssize_t>l * ld + at]
 
 
 cdef inline void pack(Replay r, const Instr *q, const real *V, const real *U, int first_row, int n_rows,

@@ -6,10 +6,12 @@
 # stretch, a few for a whole net.  Number by number, with the question to whom each belongs, it took 110 instructions
 # for a gradient; now 4.
 
+from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.array_ops cimport enter_row, materialise, zero_leaf
+from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.program._replay cimport *
 
 
@@ -45,6 +47,46 @@ cdef inline void fold(Stretch *s, Py_ssize_t *count) noexcept:
             s[n] = s[k]
             n += 1
     count[0] = n
+
+
+cdef inline int find_stretches(Replay r, const long long[::1] first) except -1:
+    cdef unsigned char[::1] trained = r.plan.trained
+    cdef Py_ssize_t k, n = 0, room = 0, begin, end
+    cdef int i, j, node, array, captured
+    cdef bint learns
+    cdef Segment *s
+    cdef Stretch *found
+    for k in range(r.n_segments):
+        room += r.segments[k].count
+    found = <Stretch *>allocate(max(room, 1) * sizeof(Stretch))
+    if found == NULL:
+        out_of_memory("a program", room)
+    k = 0
+    while k < r.n_segments:               # capture by capture
+        begin, captured, learns = n, 0, True
+        node = <int>first[r.segments[k].capture]
+        array = tape.record[node].a if tape.record[node].op == ARRAY_OP else -1
+        end = k
+        while end < r.n_segments and r.segments[end].capture == r.segments[k].capture:
+            s = &r.segments[end]
+            i = 0
+            while i < s.count:
+                j = i + 1
+                while j < s.count and trained[s.address + j] == trained[s.address + i]:
+                    j += 1
+                extend(found, &n, node + s.offset + i, s.address + i, j - i, array,
+                       trained[s.address + i] != 0)
+                learns = learns and trained[s.address + i]
+                i = j
+            captured += s.count
+            end += 1
+        if array >= 0:
+            found[begin].whole = learns and captured == tape.array_ops[array].count
+        k = end
+    fold(found, &n)
+    PyMem_RawFree(r.stretches)
+    r.stretches, r.n_stretches = found, n
+    return 0
 
 
 cdef inline void leaves_in(real *block, const Stretch *s, const double *value, real tag) noexcept nogil:

@@ -16,6 +16,7 @@ from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._lock import Lock
 from fastscalar.engine._step import storage_of
 from fastscalar.program._graph import line_of
+from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import NotReplayable, Recording, extract
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rows import Rows, handles_of
@@ -67,6 +68,7 @@ class RecordedFunction:
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_leaves = False               # while fit wants to know
         self._stand_ins: dict[Any, Any] = {}     # captured leaves that stand for arrays which all rows share
+        self._one_rows: tuple[tuple[Any, OneRow], ...] = ()      # nests of results, and the short way to them
 
         for one in self._shared:
             if isinstance(one, bool) or not isinstance(one, (int, str)):
@@ -126,6 +128,7 @@ class RecordedFunction:
 
     def forget(self, cache: SignatureCache) -> None:
         """The function does not repeat itself: from now on it is called for every row."""
+        self._one_rows = ()
         cache.give_up(cache.all())
         cache.eager = True
         self._warn(

@@ -20,13 +20,15 @@ from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
 from fastscalar.program import _data
 from fastscalar.program._graph import same_graph
-from fastscalar.program._replay import BY_ARGUMENTS, BY_LEAVES, RowStatus
+from fastscalar.program._one_row import OneRow, has_room
+from fastscalar.program._replay import BY_ARGUMENTS, BY_LEAVES, Replay, RowStatus
 from fastscalar.program._trace import NotReplayable, leaves_before
 from fastscalar.program.recorded import RecordedFunction, RowFailure
 from fastscalar.program.rows import Rows, eager_column, first_inputs, rows_by_entries, shared_inputs
 from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows
 
 BATCH = 256  # rows at once
+ONE_ROWS = 32  # signatures of which single rows go the short way
 PORTION = 0.05  # seconds between two looks at signals
 AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
 _eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
@@ -90,6 +92,23 @@ class ReplayedFunction(RecordedFunction):
         """Whether the row decides as it did when that was recorded of it."""
         values = np.empty((1, len(specialization.graph.results)))
         return bool(self._try(specialization, row, np.zeros(1, np.int64), values, 1, True).all())
+
+    # --- one row ---
+
+    def _keep_short_way(self, rows: Rows) -> None:
+        """A call with one row went the long way: if all of these go by one recording, the next ones need not."""
+        cache, one = rows.cache, rows.cache.only()
+        settled = one is not None and one.known is None and not one.lost and not cache.eager and cache.first is None
+        if cache.short_way or not settled or one.graph.draws or self._shared or len(self._one_rows) >= ONE_ROWS:
+            return
+        if rows.nests is not None or not has_room(rows.kinds):
+            return
+        cache.short_way = True
+        try:
+            made = OneRow(Replay(one.plan(frozenset()), 1, True), rows.kinds)
+            self._one_rows = (*self._one_rows, (cache.nest, made))
+        except MemoryError:                      # this call has its result
+            return
 
     # --- eagerly ---
 

@@ -123,6 +123,7 @@ class SignatureCache:
         self.width = 0                           # and how many they are
         self.captures: list[Any] = []            # of recordings that were given up: their leaves are still trained,
         self.lost: list[Any] = []                # and where gradients get lost is still to be said
+        self.short_way = False                   # single rows have been given one
         self.eager = False                       # no more specializations: what none fits runs eagerly
         self.first: tuple[Rows, Specialization] | None = None        # the first recording, until it was looked at
 

@@ -478,6 +478,13 @@ static void OF(transpose)(void *to_, ptrdiff_t ldto, const void *from_, ptrdiff_
     R *to = to_;
     const R *from = from_;
     int i = 0;
+    if ((rows == 1 && ldto == 1) || (columns == 1 && ldfrom == 1)) { /* of one row: the same numbers */
+        if (accumulate)
+            EACH(k, rows * columns) to[k] += from[k];
+        else
+            EACH(k, rows * columns) to[k] = from[k];
+        return;
+    }
     for (; i + VW <= rows; i += VW) {
         int j = 0;
         for (; j + VW <= columns; j += VW) {
