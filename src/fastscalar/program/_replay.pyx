@@ -28,7 +28,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
-from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory
+from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
 from fastscalar.engine.writes cimport wrote
 from fastscalar.engine._rules cimport Rule, at_step, shorten
 from fastscalar.program._kernels cimport *
@@ -316,7 +316,8 @@ cdef class Replay:
         nodes = np.empty(max(1, len(self.plan.captures)), np.int64)
         view = nodes
         for k, handle in enumerate(self.plan.captures):
-            view[k] = (<Tensor>handle).index if type(handle) is Tensor else tape.array_ops[(<TensorArray>handle).slot].start
+            view[k] = (<Tensor>handle).index if type(handle) is Tensor else tape.array_ops[(
+                    <TensorArray>handle).slot].start
         if self.nodes is None or not np.array_equal(nodes, self.nodes):
             find_stretches(self, view)
         self.nodes, self.nodes_of = nodes, tape.collections + tape.full_collections

@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -104,11 +104,9 @@ class ReplayedFunction(RecordedFunction):
         if rows.nests is not None or not has_room(rows.kinds):
             return
         cache.short_way = True
-        try:
+        with suppress(MemoryError):              # this call has its result
             made = OneRow(Replay(one.plan(frozenset()), 1, True), rows.kinds)
             self._one_rows = (*self._one_rows, (cache.nest, made))
-        except MemoryError:                      # this call has its result
-            return
 
     # --- eagerly ---
 
