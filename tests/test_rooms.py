@@ -17,7 +17,7 @@ SOURCES = sorted(p for ending in ("*.py", "*.pyx", "*.pxd") for p in PACKAGE.rgl
 NONE: set[str] = set()
 FOUNDATION = {"_paths", "_warnings", "files", "version"}
 ENGINE = {*FOUNDATION, "_core", "engine"}
-SURFACE = {*ENGINE, "_typing", "_table", "functions", "math", "custom", "random"}
+SURFACE = {*ENGINE, "arrays", "_typing", "_table", "functions", "math", "custom", "random"}
 NETS = {*SURFACE, "program", "transforms", "nn"}
 WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim", "plot", "schedules"}
 MAY_IMPORT = {
@@ -29,10 +29,11 @@ MAY_IMPORT = {
     "datasets": FOUNDATION,
     "_core": FOUNDATION,
     "engine": ENGINE,
+    "arrays": ENGINE,  # what NumPy knows of arrays
     "_typing": ENGINE,  # what type checkers are told
     "_table": {*ENGINE, "_typing"},
-    "functions": {*ENGINE, "_typing", "_table"},
-    "math": {*ENGINE, "_typing", "functions"},
+    "functions": {*ENGINE, "arrays", "_typing", "_table"},
+    "math": {*ENGINE, "arrays", "_typing", "functions"},
     "custom": ENGINE,
     "random": {*ENGINE, "_typing", "functions"},
     "program": SURFACE,

@@ -289,7 +289,7 @@ cdef int n_codes = NAMED_CODES
 
 
 cdef tuple ARRAY_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
-                          "mse_loss", "cross_entropy", "custom", "gather", "where", "best")
+                         "mse_loss", "cross_entropy", "custom", "gather", "where", "best", "pick", "prod", "cumsum")
 cdef tuple BEST_NAMES = ("max", "min", "argmax", "argmin")
 
 
@@ -1143,6 +1143,8 @@ cdef str name_of(int i):
         return (<dict>tape.attributes[q.entry - 1].attributes).get("_op", "") if q.entry else ""
     if q.op == A_BEST:
         return best_name(q.code)
+    if q.op == A_AFFINE and q.dense:
+        return "@"
     return op_name(q.code) if q.op == A_MAP1 or q.op == A_MAP2 else ARRAY_NAMES[q.op]
 
 

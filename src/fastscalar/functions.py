@@ -21,11 +21,14 @@ import operator
 from collections.abc import Iterable
 from typing import Any, overload
 
+import numpy as np
+
 from fastscalar import _table
 from fastscalar._core import Tensor
 from fastscalar._table import *  # noqa: F403
 from fastscalar._table import maximum, minimum
 from fastscalar._typing import Array, Number, Row, Scalar, Unary
+from fastscalar.arrays.moves import where as where_of_arrays
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import best_of, dot, elementwise, logsumexp, select, softmax, total
 from fastscalar.engine._modes import is_recording
@@ -128,12 +131,18 @@ def where(condition: Any, a: Any, b: Any) -> Any: ...
 def where(condition: Any, a: Any, b: Any) -> Any:
     """a if the condition holds, else b, as a Tensor; both are evaluated, only the chosen one gets a gradient.
 
+    Of an array of conditions, element by element and broadcast, a TensorArray.
+
     >>> import fastscalar as fs
     >>> x = fs.Tensor(-3.0)
     >>> fs.where(x < 0, -x, x)
     Tensor(data=3.0)
     """
-    if isinstance(condition, TracedBool) and not isinstance(a, TensorArray) and not isinstance(b, TensorArray):
+    if isinstance(condition, (np.ndarray, TensorArray)) or (
+        isinstance(condition, TracedBool) and (isinstance(a, TensorArray) or isinstance(b, TensorArray))
+    ):
+        return where_of_arrays(condition, a, b)
+    if isinstance(condition, TracedBool):
         return select(condition, a, b)
     return _as_tensor(a if condition else b)
 

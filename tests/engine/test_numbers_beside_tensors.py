@@ -183,9 +183,8 @@ def test_numpys_sum():
     assert type(y) is fs.Tensor
     y.backward()
     assert (y.data, a.grad.tolist()) == (10.0, [[1.0, 1.0], [1.0, 1.0]])
-    for call in (lambda: np.sum(a, axis=0), lambda: a.sum(axis=1), lambda: a.sum(keepdims=True),
-                 lambda: np.sum(a, dtype=np.float32), lambda: np.sum(a, out=np.empty(()))):  # fmt: skip
-        with pytest.raises(TypeError, match=r"fs\.sum"):
+    for call in (lambda: np.sum(a, dtype=np.float32), lambda: np.sum(a, out=np.empty(())), lambda: a.sum(where=a > 1.0)):
+        with pytest.raises(TypeError, match=r"sum: takes no (dtype|out|where)="):
             call()
 
 
@@ -206,7 +205,7 @@ def test_empty_slices():
             with pytest.raises(ValueError, match=r"at least one element|is empty"):
                 call()
     assert a.tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
-    with pytest.raises(ValueError, match="differ"):
+    with pytest.raises(ValueError, match="do not go together"):
         a[0:0] + fs.to_tensor([1.0, 2.0])
     head, tail = a[0][:1], a[0][1:]
     while tail.shape[0]:  # the way functional programs go through a list

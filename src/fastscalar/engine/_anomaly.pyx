@@ -9,7 +9,7 @@ way through the safepoint, and every backward step two calls.
 from libc.math cimport isinf, isnan
 
 from fastscalar._core cimport *
-from fastscalar.engine.array_ops cimport node_of_exact, read_gradient, value_of, value_of_exact
+from fastscalar.engine.array_ops cimport elements_of, node_of_exact, read_gradient, value_of, value_of_exact
 from fastscalar.engine.writes cimport has_nodes
 
 
@@ -65,9 +65,9 @@ cdef inline bint nan_gradient(int p) noexcept nogil:
 
 cdef int first_nan_gradient(Operand *o) noexcept nogil:
     cdef int k
-    if o.kind == RUN or o.kind == INDEX:
+    if has_nodes(o):
         read_gradient(node_of_exact(o, 0))
-        for k in range(o.count):
+        for k in range(elements_of(o)):
             if nan_gradient(node_of_exact(o, k)):
                 return node_of_exact(o, k)
     return 0
@@ -80,12 +80,12 @@ cdef double element_slope(ArrayOp *q, int k) noexcept nogil:
     if q.op == A_MAP1 or q.op == A_MAP2:
         return worst_slope(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == A_MAP2 else 0.0,
                            tape.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
-    for j in range(q.inner if q.op == A_AFFINE else q.x.count if q.op == A_DOT else 0):
+    for j in range(q.inner if q.op == A_AFFINE or q.op == A_DOT else 0):
         if has_nodes(&q.x):
-            x = value_of_exact(&q.y, j * q.cols + k % q.cols) if q.op == A_AFFINE else value_of(&q.y, j)
+            x = value_of_exact(&q.y, j * q.cols + k % q.cols if q.op == A_AFFINE else k * q.inner + j)
             s = x if x - x != 0.0 else s
         if has_nodes(&q.y) and has_nodes(&q.x):
-            x = value_of_exact(&q.x, k // q.cols * q.inner + j) if q.op == A_AFFINE else value_of(&q.x, j)
+            x = value_of_exact(&q.x, (k // q.cols if q.op == A_AFFINE else k) * q.inner + j)
             s = x if x - x != 0.0 else s
     return s
 

@@ -18,13 +18,15 @@ cdef class TensorArray:
     cdef Py_ssize_t offset  # of its first element in the run
     cdef Py_ssize_t[MAX_DIMS] shape_
     cdef Py_ssize_t[MAX_DIMS] strides_    # in nodes
+    cdef bint fixed         # made of numbers by the user: its elements cannot be replaced
+    cdef void *next         # a ring of all handles that came from one by views: what is assigned in one, all see
+    cdef void *before
 
 
 cdef class Operators:        # array operations, put in by `_array_ops`
     cdef object to_tensor
     cdef object map1(self, int code, TensorArray x)
     cdef object map2(self, int code, object left, object right)
-    cdef object sum(self, TensorArray x)
     cdef object at(self, TensorArray candidates, TracedInt index, Py_ssize_t at)
     cdef object leaves(self, object values)
 
@@ -57,6 +59,7 @@ cdef inline TensorArray hold(ArrayOp *q, TensorArray array, int ndim, const Py_s
     cdef int d
     array.slot = q.slot
     array.offset = 0
+    array.next = array.before = <void *>array
     array.ndim = ndim
     for d in range(ndim - 1, -1, -1):
         array.shape_[d] = shape[d]
@@ -76,6 +79,11 @@ cdef inline TensorArray view_of(TensorArray a, Py_ssize_t offset, int ndim,
         view.shape_[d] = shape[d]
         view.strides_[d] = strides[d]
     view.slot = a.slot
+    view.fixed = a.fixed
+    view.next = a.next
+    view.before = <void *>a
+    (<TensorArray>a.next).before = <void *>view
+    a.next = <void *>view
     tape.array_ops[a.slot].arrays += 1
     return view
 

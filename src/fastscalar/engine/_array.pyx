@@ -11,6 +11,7 @@ from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyBuffer_Release, PyObject
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
+from libc.string cimport memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.array_ops cimport materialise
@@ -44,9 +45,6 @@ cdef class Operators:
     cdef object map2(self, int code, object left, object right):
         raise NotImplementedError
 
-    cdef object sum(self, TensorArray x):
-        raise NotImplementedError
-
     cdef object at(self, TensorArray candidates, TracedInt index, Py_ssize_t at):
         raise NotImplementedError
 
@@ -55,6 +53,16 @@ cdef class Operators:
 
 
 cdef Operators operators = None
+python = None                # what arrays do that is written in Python: `fastscalar.arrays.methods`
+cdef tuple NO_INDICES = (bool, np.bool_, np.ndarray)
+
+
+def install(those, dict methods):
+    """From now on arrays have these methods; `those`: what operators and indices call."""
+    global python
+    python = those
+    (<dict>(<PyTypeObject *>TensorArray).tp_dict).update(methods)
+    PyType_Modified(<PyTypeObject *>TensorArray)
 
 
 def register(Operators those not None):
@@ -107,6 +115,8 @@ cdef class TensorArray:
     def __dealloc__(self):
         if self.slot >= 0:
             tape.array_ops[self.slot].arrays -= 1
+            (<TensorArray>self.next).before = self.before
+            (<TensorArray>self.before).next = self.next
 
     def __repr__(self):
         if 0 < self.size <= SHORT:
@@ -138,16 +148,38 @@ cdef class TensorArray:
         cdef TracedInt traced = None
         cdef Py_ssize_t[MAX_DIMS] shape
         cdef Py_ssize_t[MAX_DIMS] strides
-        cdef int d = 0, ndim = 0
+        cdef int d = 0, ndim = 0, wanted = 0
+        cdef bint all_of_them = False
         cdef tuple keys = key if isinstance(key, tuple) else (key,)
-        if len(keys) > self.ndim:
-            raise IndexError(f"TensorArray of shape {self.shape}: too many indices, {len(keys)}")
         for k in keys:
+            wanted += k is not None and k is not Ellipsis
+            all_of_them |= k is Ellipsis
+            if not (isinstance(k, slice) or k is None or k is Ellipsis or type(k) is int or type(k) is TracedInt or (
+                    hasattr(type(k), "__index__") and not isinstance(k, NO_INDICES))):
+                return python.take(self, key)
+        if wanted > self.ndim:
+            raise IndexError(f"TensorArray of shape {self.shape}: too many indices, {wanted}")
+        if len(keys) - wanted + self.ndim > MAX_DIMS:
+            return python.take(self, key)
+        if not all_of_them:
+            keys += (Ellipsis,)
+        for k in keys:
+            if k is None:
+                shape[ndim], strides[ndim] = 1, 0
+                ndim += 1
+                continue
+            if k is Ellipsis:
+                for i in range(self.ndim - wanted):
+                    shape[ndim], strides[ndim] = self.shape_[d], self.strides_[d]
+                    ndim += 1
+                    d += 1
+                wanted = self.ndim               # a second one is none
+                continue
             if isinstance(k, slice):
                 PySlice_Unpack(k, &start, &stop, &step)
                 shape[ndim] = PySlice_AdjustIndices(self.shape_[d], &start, &stop, step)
                 strides[ndim] = self.strides_[d] * step
-                offset += start * self.strides_[d]
+                offset += start * self.strides_[d] if shape[ndim] else 0
                 ndim += 1
             elif type(k) is TracedInt and traced is None and programs and recording_here() is not None:
                 traced = k
@@ -164,18 +196,13 @@ cdef class TensorArray:
                 strides[0] = self.strides_[d]
                 ndim += 1
             else:
-                i = PyNumber_AsSsize_t(k, IndexError) if hasattr(type(k), "__index__") else bad_index(k)
+                i = PyNumber_AsSsize_t(k, IndexError)
                 if i < 0:
                     i += self.shape_[d]
                 if not 0 <= i < self.shape_[d]:
                     raise IndexError(f"TensorArray of shape {self.shape}: index {k} is out of range")
                 offset += i * self.strides_[d]
             d += 1
-        while d < self.ndim:
-            shape[ndim] = self.shape_[d]
-            strides[ndim] = self.strides_[d]
-            d += 1
-            ndim += 1
         if traced is not None:
             return operators.at(view_of(self, offset, ndim, shape, strides), traced, at)
         if ndim == 0:
@@ -186,7 +213,148 @@ cdef class TensorArray:
         return PySeqIter_New(self)
 
     def __setitem__(self, key, value):
-        raise TypeError("elements of a TensorArray cannot be replaced; to change a number write array.data[i] = number")
+        """Replace elements of an array that was computed, in all views of it; what was computed from it before stays."""
+        if self.fixed:
+            raise TypeError("elements of a TensorArray that was made of numbers (a parameter, an argument) cannot be "
+                            "replaced: replace those of a copy, a = a.copy(); to change a number write "
+                            "array.data[i] = number")
+        python.assign(self, key, value)
+
+    def _positions(self, key=Ellipsis):
+        """Where in its run the elements that a key selects lie: an array of whole numbers, or one of them."""
+        cdef int d
+        shape = self.shape
+        out = self.offset + np.zeros((), np.int64)
+        if self.ndim == 0:
+            return out[key]
+        for d in range(self.ndim):
+            steps = (np.arange(shape[d]) * self.strides_[d]).reshape((-1,) + (1,) * (self.ndim - 1 - d))
+            out = out + np.broadcast_to(steps, shape)[key]
+        return out
+
+    def _apart(self):
+        """Another handle of the same elements, which may be replaced in it: here they stay."""
+        cdef TensorArray other = array_of(tape.array_ops[self.slot])
+        cdef TensorArray view = view_of(other, self.offset, self.ndim, self.shape_, self.strides_)
+        view.fixed = False
+        return view
+
+    def _is_fixed(self):
+        """Whether its elements cannot be replaced."""
+        return self.fixed
+
+    def _run(self):
+        """All of what it lies in: a handle of one dimension."""
+        return array_of(tape.array_ops[self.slot])
+
+    def _follow(self, TensorArray other not None):
+        """From now on this and its views have the nodes of another run, of the same length."""
+        cdef TensorArray a = self
+        while True:
+            tape.array_ops[a.slot].arrays -= 1
+            a.slot = other.slot
+            tape.array_ops[a.slot].arrays += 1
+            a = <TensorArray>a.next
+            if a is self:
+                return
+
+    def _become(self, TensorArray other not None):
+        """Have the elements of another array of the same shape; False, and nothing is done, if it has views, or is
+        one."""
+        cdef int d
+        if self.next != <void *>self or self.fixed:
+            return False
+        tape.array_ops[self.slot].arrays -= 1
+        self.slot, self.offset = other.slot, other.offset
+        for d in range(self.ndim):
+            self.strides_[d] = other.strides_[d]
+        tape.array_ops[self.slot].arrays += 1
+        return True
+
+    def _view(self, tuple axes, tuple shape=None):
+        """Its dimensions in another order, -1: a new one of length 1 (of `shape`: broadcast to that length)."""
+        cdef Py_ssize_t[MAX_DIMS] lengths
+        cdef Py_ssize_t[MAX_DIMS] strides
+        cdef int d, k
+        if len(axes) > MAX_DIMS:
+            raise ValueError(f"at most {MAX_DIMS} dimensions, got {len(axes)}")
+        for k, d in enumerate(axes):
+            lengths[k] = self.shape_[d] if d >= 0 else 1
+            strides[k] = self.strides_[d] if d >= 0 else 0
+            if shape is not None and shape[k] != lengths[k]:
+                lengths[k], strides[k] = shape[k], 0
+        return view_of(self, self.offset, <int>len(axes), lengths, strides)
+
+    def _diagonal(self, int first, int second, Py_ssize_t k):
+        """The k-th diagonal of two of its dimensions, as the last one; a view."""
+        cdef Py_ssize_t[MAX_DIMS] lengths
+        cdef Py_ssize_t[MAX_DIMS] strides
+        cdef Py_ssize_t rows = self.shape_[first], cols = self.shape_[second], offset = self.offset
+        cdef int d, n = 0
+        for d in range(self.ndim):
+            if d != first and d != second:
+                lengths[n], strides[n] = self.shape_[d], self.strides_[d]
+                n += 1
+        if k >= 0:
+            cols -= k
+        else:
+            rows += k
+        lengths[n] = max(<Py_ssize_t>0, min(rows, cols))
+        if lengths[n]:
+            offset += k * self.strides_[second] if k >= 0 else -k * self.strides_[first]
+        strides[n] = self.strides_[first] + self.strides_[second]
+        return view_of(self, offset, n + 1, lengths, strides)
+
+    def _reshaped(self, tuple shape):
+        """A view of another shape of the same size, or None if its elements do not lie like that."""
+        cdef Py_ssize_t[MAX_DIMS] lengths
+        cdef Py_ssize_t[MAX_DIMS] strides
+        cdef Py_ssize_t[MAX_DIMS] old
+        cdef Py_ssize_t[MAX_DIMS] old_strides
+        cdef Py_ssize_t a, b
+        cdef int d, k, n = 0, at = 0, end, first, ndim = <int>len(shape)
+        if ndim > MAX_DIMS:
+            raise ValueError(f"at most {MAX_DIMS} dimensions, got {ndim}")
+        for d in range(ndim):
+            lengths[d] = shape[d]
+            strides[d] = 0
+        for d in range(self.ndim):
+            if self.shape_[d] != 1:
+                old[n], old_strides[n] = self.shape_[d], self.strides_[d]
+                n += 1
+        d = 0
+        while at < n:                            # groups of dimensions that have as many elements, before and after
+            while d < ndim and lengths[d] == 1:
+                d += 1
+            first, end = d, at + 1
+            a, b = old[at], lengths[d]
+            while a != b:
+                if a < b:
+                    a *= old[end]
+                    end += 1
+                else:
+                    d += 1
+                    b *= lengths[d]
+            for k in range(at, end - 1):
+                if old_strides[k] != old_strides[k + 1] * old[k + 1]:
+                    return None
+            b = old_strides[end - 1]
+            for k in range(d, first - 1, -1):
+                strides[k] = b
+                b *= lengths[k]
+            d += 1
+            at = end
+        return view_of(self, self.offset, ndim, lengths, strides)
+
+    def _nothing(self, tuple shape):
+        """An array without elements."""
+        cdef Py_ssize_t[MAX_DIMS] lengths
+        cdef Py_ssize_t[MAX_DIMS] strides
+        cdef int d
+        memset(strides, 0, sizeof(strides))
+        for d in range(<int>len(shape)):
+            lengths[d] = shape[d]
+        return view_of(self, self.offset, <int>len(shape), lengths, strides)
 
     # --- operators: left or right is a TensorArray ---
 
@@ -213,6 +381,42 @@ cdef class TensorArray:
     def __floordiv__(left, right):
         return operators.map2(FLOORDIV, left, right)
 
+    def __matmul__(left, right):
+        return python.matmul(left, right)
+
+    def __iadd__(self, other):
+        return python.in_place(self, self + other)
+
+    def __isub__(self, other):
+        return python.in_place(self, self - other)
+
+    def __imul__(self, other):
+        return python.in_place(self, self * other)
+
+    def __itruediv__(self, other):
+        return python.in_place(self, self / other)
+
+    def __ipow__(self, other):
+        return python.in_place(self, self ** other)
+
+    def __divmod__(left, right):
+        quotient = operators.map2(FLOORDIV, left, right)
+        return quotient if quotient is NotImplemented else (quotient, operators.map2(MOD, left, right))
+
+    def __bool__(self):
+        if self.size != 1:
+            raise ValueError(f"the truth value of a TensorArray of shape {self.shape} is ambiguous: any() or all()")
+        return bool(python.only(self))
+
+    def __float__(self):
+        return float(python.only(self))
+
+    def __int__(self):
+        return int(python.only(self))
+
+    def __contains__(self, value):
+        return python.contains(self, value)
+
     def __neg__(self):
         return operators.map1(NEG, self)
 
@@ -222,28 +426,26 @@ cdef class TensorArray:
     def __pos__(self):
         return self
 
-    __array_ufunc__ = None       # so that ndarray + TensorArray comes to us; a TensorArray is not an operand of ufuncs
+    def __array_ufunc__(self, ufunc, str method, *inputs, **options):
+        """NumPy's element-wise functions: `np.exp(x)`, `ndarray + x`."""
+        return python.ufunc(ufunc, method, inputs, options)
 
-    def sum(self, axis=None, dtype=None, out=None, **options):
-        """The sum of all elements, added in order, a Tensor; 0.0 of nothing.
-
-        The arguments are those that `np.sum` gives; anything but their defaults is a TypeError.
-        """
-        if axis is not None or dtype is not None or out is not None or options:
-            raise TypeError("TensorArray.sum adds all elements and takes no axis, dtype, out or keepdims; of each row: "
-                            "[fs.sum(row) for row in array]")
-        return operators.sum(self)
+    def __array_function__(self, function, types, tuple args, dict options):
+        """NumPy's other functions: `np.sum(x)`, `np.stack([x, y])`."""
+        return python.function(function, args, options)
 
     # --- comparisons, as of NumPy's arrays ---
 
     def __richcmp__(self, other, int op):
-        """Element by element, by value: an ndarray of bool."""
+        """Element by element, by value: an ndarray of bool, in the recording of a program one of comparisons."""
+        if programs and recording_here() is not None:
+            return python.compare(COMPARISONS[op], self, other)
         if type(other) is Tensor:
             other = other.data
         elif type(other) is TensorArray:
             other = (<TensorArray>other)._read("data")
-        elif isinstance(other, ArrayView):
-            other = np.asarray(other)
+        elif type(other) is not float and type(other) is not int:
+            other = python.numbers(other)
         return COMPARISONS[op](self._read("data"), other)
 
     def __hash__(self):
@@ -285,6 +487,9 @@ cdef class TensorArray:
 
     def tolist(self):
         """A copy of the values as nested lists of floats."""
+        if tracing:
+            for t in self.flat:
+                float(t)                         # says that the gradient is lost
         return self._read("data", "tolist()").tolist()
 
     def detach(self):
@@ -364,11 +569,9 @@ cdef TensorArray array_of(ArrayOp *q):
     """A handle of all of an instruction's run, of one dimension."""
     cdef TensorArray array = TensorArray.__new__(TensorArray)
     cdef Py_ssize_t count = q.count
-    return hold(q, array, 1, &count)
-
-
-cdef int bad_index(k) except -1:
-    raise TypeError(f"TensorArray indices are integers and slices, not {type(k).__name__}")
+    hold(q, array, 1, &count)
+    array.fixed = q.op == A_LEAF
+    return array
 
 
 # --- at import ------------------------------------------------------------------------------------

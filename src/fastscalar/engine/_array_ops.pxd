@@ -11,6 +11,10 @@ cdef TensorArray map1(int code, TensorArray x)
 cdef object map2(int code, object left, object right)
 cdef object gather(candidates, TracedInt index, Py_ssize_t at)
 cdef TensorArray leaf_array(Source s, str what)
+cdef TensorArray emit_affine(Source sx, Source sw, Source sb, str what)
+cdef ArrayOp *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str what) except NULL
+cdef TensorArray end_array(ArrayOp *q, TensorArray array, int ndim, const Py_ssize_t *shape)
+cdef Tensor end_scalar(ArrayOp *q, Tensor t)
 cdef void compute_array_op(ArrayOp *q, double *out) noexcept nogil
 cpdef Tensor total(x)
 

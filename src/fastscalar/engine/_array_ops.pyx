@@ -12,12 +12,13 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory
-from fastscalar.engine.array_ops cimport (affine_input, free_operand, free_array_op, make_leaf, new_array_op,
-                                          operand_values,
+from fastscalar.engine.array_forward cimport accumulate_forward, best_forward, map_forward, reduction_forward
+from fastscalar.engine.array_ops cimport (affine_input, dense_input, free_operand, free_array_op, make_leaf,
+                                          new_array_op, operand_values,
                                           publish, reserve_work, value_of, whole_leaf)
-from fastscalar.engine._array cimport Operators, TensorArray, element_count, hold
-from fastscalar.engine._operands cimport (Source, array_like, flatten, resolve, same_shape, shape_of, source,
-                                          sparse_source)
+from fastscalar.engine._array cimport Operators, TensorArray, element_count, hold, is_contiguous
+from fastscalar.engine._operands cimport (Source, array_like, broadcast, flatten, lay_out, resolve, same_shape,
+                                          shape_of, source, sparse_source)
 from fastscalar.engine._traced cimport TracedBool, TracedInt, out_of_range
 
 import numbers
@@ -43,20 +44,14 @@ cdef void compute_array_op(ArrayOp *q, double *out) noexcept nogil:
         affine_forward(q, 0, q.rows, out)
     elif q.op == A_MAP1 and q.code == RELU and q.x.kind == RUN:
         kernels.relu(out, tape.value + q.x.start, q.count)
-    elif q.op == A_MAP1:
-        for k in range(q.count):
-            out[k] = row(q.code).f(value_of(&q.x, k))
-    elif q.op == A_MAP2:
-        for k in range(q.count):
-            out[k] = row(q.code).f2(value_of(&q.x, k), value_of(&q.y, k))
-    elif q.op == A_SUM:
-        for k in range(q.x.count):
-            total = total + value_of(&q.x, k)
-        out[0] = total
-    elif q.op == A_DOT:
-        for k in range(q.x.count):
-            total = total + value_of(&q.x, k) * value_of(&q.y, k)
-        out[0] = total
+    elif q.op == A_MAP1 or q.op == A_MAP2:
+        map_forward(q, out)
+    elif q.op == A_SUM or q.op == A_DOT:
+        reduction_forward(q, out)
+    elif q.op == A_PICK or q.op == A_PROD or q.op == A_CUMSUM:
+        accumulate_forward(q, out)
+    elif q.op == A_BEST:
+        best_forward(q, out)
     elif q.op == A_LOGSUMEXP:
         out[0] = softmax_forward(q, 0, q.x.count)
     elif q.op == A_SOFTMAX:
@@ -159,6 +154,8 @@ cdef TensorArray map1(int code, TensorArray x):
     if element_count(x) == 0:
         return x
     s = source(x, op_name(code))
+    if not is_contiguous(x):
+        lay_out(s, None, x.ndim, x.ndim, x.shape_, x.strides_, NULL)
     safepoint(s.count)
     array = TensorArray.__new__(TensorArray)
     q = begin(A_MAP1, s.count, s, None, None, op_name(code))
@@ -167,46 +164,57 @@ cdef TensorArray map1(int code, TensorArray x):
     return end_array(q, array, s.ndim, s.shape)
 
 
+cdef dict BINARY = {name: code for code, name, arity, _ in operations() if arity == 2}
+
+
 def elementwise(str name, left, right):
-    """A binary row of the operation table by its name, for sequences and arrays of one shape and single numbers."""
-    for code, row_name, arity, _ in operations():
-        if row_name == name and arity == 2:
-            return map2(code, left, right)
-    raise ValueError(f"elementwise: no binary operation {name!r}")
+    """A binary row of the operation table by its name, for sequences, arrays and single numbers, broadcast."""
+    return map2(BINARY[name], left, right)
 
 
 cdef object map2(int code, object left, object right):
-    """A binary row of the table, element by element; an operand of no dimensions goes with every element."""
+    """A binary row of the table, element by element; shapes are broadcast as NumPy's."""
     cdef Source x, y
     cdef TensorArray array
     cdef ArrayOp *q
-    cdef Source shape
+    cdef Py_ssize_t[LAYOUT_DIMS] shape
+    cdef Py_ssize_t[LAYOUT_DIMS] xs
+    cdef Py_ssize_t[LAYOUT_DIMS] ys
+    cdef Py_ssize_t count = 1
+    cdef int ndim, d
     for other in (left, right):
         if not isinstance(other, OPERANDS):
             return NotImplemented
     for other in (left, right):
-        if type(other) is TensorArray and element_count(other) == 0:
+        if (type(other) is TensorArray and element_count(other) == 0) or (
+                isinstance(other, np.ndarray) and other.size == 0):
             return of_nothing(code, left, right)
     x = source(left, op_name(code))
     y = source(right, op_name(code))
-    shape = y if x.ndim == 0 else x
-    if x.ndim and y.ndim and not same_shape(x, y):
-        raise ValueError(f"{op_name(code)}: shapes {shape_of(x)} and {shape_of(y)} differ (there is no broadcasting)")
-    safepoint(shape.count)
+    ndim = broadcast(x, y, shape, xs, ys, op_name(code))
+    for d in range(ndim):
+        count *= shape[d]
+    if count > tape.max_nodes:
+        raise MemoryError(f"{op_name(code)}: the result has {count:,} nodes")
+    lay_out(x, y, ndim, ndim, shape, xs, ys)
+    safepoint(count)
     array = TensorArray.__new__(TensorArray)
-    q = begin(A_MAP2, shape.count, x, y, None, op_name(code))
+    q = begin(A_MAP2, count, x, y, None, op_name(code))
     q.code = code
     compute_array_op(q, tape.value + tape.n)
-    return end_array(q, array, shape.ndim, shape.shape)
+    return end_array(q, array, ndim, shape)
 
 
 cdef object of_nothing(int code, left, right):
-    """An operation on an array without elements: that array again."""
-    shapes = [x.shape if type(x) is TensorArray else np.shape(x) for x in (left, right) if type(x) is not Tensor]
-    shapes = [shape for shape in shapes if shape != ()]
-    if len(shapes) == 2 and shapes[0] != shapes[1]:
-        raise ValueError(f"{op_name(code)}: shapes {shapes[0]} and {shapes[1]} differ (there is no broadcasting)")
-    return left if type(left) is TensorArray else right
+    """An operation on an array without elements: another one."""
+    cdef list shapes = [x.shape if type(x) is TensorArray else () if type(x) is Tensor else np.shape(x)
+                        for x in (left, right)]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"{op_name(code)}: shapes {shapes[0]} and {shapes[1]} do not go together: counted from the last "
+                         "dimension, each has to be the same in both, or 1") from None
+    return (left if type(left) is TensorArray else right)._nothing(shape)
 
 
 cpdef Tensor total(x):
@@ -217,9 +225,12 @@ cpdef Tensor total(x):
     if type(x) is TensorArray and element_count(x) == 0:
         return Tensor(0.0)
     s = source(x, "sum")
+    if s.array is not None and not is_contiguous(s.array):
+        lay_out(s, None, s.ndim, 0, s.shape, s.array.strides_, NULL)
     safepoint(1)
     t = Tensor.__new__(Tensor)
     q = begin(A_SUM, 1, s, None, None, "sum")
+    q.inner = <int>s.count
     compute_array_op(q, tape.value + tape.n)
     return end_scalar(q, t)
 
@@ -241,6 +252,7 @@ def dot(x, y):
     safepoint(1)
     t = Tensor.__new__(Tensor)
     q = begin(A_DOT, 1, sx, sy, None, "dot")
+    q.inner = <int>sx.count
     compute_array_op(q, tape.value + tape.n)
     return end_scalar(q, t)
 
@@ -297,23 +309,29 @@ def affine(x, w, b):
     Raises ValueError if lengths do not fit or x is an array of whole numbers (X / 255, or X.astype(float)).
     """
     cdef Source sx = sparse_source(x, "Linear"), sw = source(w, "Linear: weights"), sb = source(b, "Linear: bias")
-    cdef Py_ssize_t rows, inner, cols
-    cdef TensorArray array
-    cdef ArrayOp *q
-    cdef ArrayOp *leaf
+    cdef Py_ssize_t inner, cols
     if sw.ndim != 2 or sb.ndim != 1 or sb.shape[0] != sw.shape[1]:
         raise ValueError(f"Linear: weights of shape {shape_of(sw)} and bias of shape {shape_of(sb)} do not go together")
     inner, cols = sw.shape[0], sw.shape[1]
     if sx.ndim not in (1, 2) or sx.shape[sx.ndim - 1] != inner:
         raise ValueError(f"Linear({inner}, {cols}): expected {inner} inputs, got shape {shape_of(sx)}")
-    rows = sx.shape[0] if sx.ndim == 2 else 1
+    return emit_affine(sx, sw, sb, "Linear")
+
+
+cdef TensorArray emit_affine(Source sx, Source sw, Source sb, str what):
+    """x @ w + b, of which the shapes go together; sb None: x @ w, in which an input that is zero counts."""
+    cdef Py_ssize_t rows = sx.shape[0] if sx.ndim == 2 else 1, inner = sw.shape[0], cols = sw.shape[1]
+    cdef TensorArray array
+    cdef ArrayOp *q
+    cdef ArrayOp *leaf
     if rows * cols > 0x7fffffff:
-        raise MemoryError(f"Linear({inner}, {cols}): {rows} samples at once need {rows * cols:,} nodes")
+        raise MemoryError(f"{what}({inner}, {cols}): {rows} samples at once need {rows * cols:,} nodes")
     safepoint(rows * cols)
     array = TensorArray.__new__(TensorArray)
-    q = begin(A_AFFINE, rows * cols, sx, sw, sb, "Linear")
+    q = begin(A_AFFINE, rows * cols, sx, sw, sb, what)
+    q.dense = sb is None
     try:
-        reserve_work(3 * inner + cols + inner * cols * (q.y.kind != RUN), inner, "Linear")
+        reserve_work(3 * inner + cols + inner * cols * (q.y.kind != RUN), inner, what)
         leaf = whole_leaf(&q.y, cols)
         if leaf != NULL and leaf.f_row == NULL and q.touched == NULL:
             leaf.f_row = <int *>allocate(inner * sizeof(int))
@@ -325,7 +343,7 @@ def affine(x, w, b):
                 PyMem_RawFree(leaf.f_g)
                 leaf.f_row = NULL
                 leaf.f_x = leaf.f_g = NULL
-                out_of_memory("Linear", inner + cols)
+                out_of_memory(what, inner + cols)
     except BaseException:
         free_array_op(q)
         raise
@@ -368,8 +386,10 @@ cdef void affine_forward(ArrayOp *q, int first, int stop, double *out) noexcept 
     cdef int r, nnz
     cdef int *row
     cdef double *x
+    if q.dense:
+        memset(tape.work + 3 * q.inner, 0, q.cols * sizeof(double))
     for r in range(first, stop):
-        nnz = affine_input(q, r, &row, &x)
+        nnz = dense_input(q, r, &row, &x) if q.dense else affine_input(q, r, &row, &x)
         kernels.affine(out + <Py_ssize_t>r * q.cols, b, w, q.cols, row, x, nnz)
 
 
@@ -557,6 +577,18 @@ cdef TensorArray end_leaf(ArrayOp *q, TensorArray array, Source s):
     return a
 
 
+cdef TensorArray fixed_array(Source s, str what):
+    """The same, of which no element can be replaced: it may be a parameter."""
+    cdef TensorArray array = leaf_array(s, what)
+    array.fixed = True
+    return array
+
+
+def own_array(values):
+    """New leaves with the numbers of an array, of which a function may replace elements in its own handle."""
+    return fixed_array(source(values, "an array"), "an array")
+
+
 def to_tensor(data):
     """Numbers become leaves: a number a Tensor, nested lists or an array a TensorArray of the same shape.
 
@@ -585,7 +617,7 @@ def to_tensor(data):
         return Tensor(data.item())
     s = source(data, "to_tensor")
     if s.number != NULL:
-        return leaf_array(s, "to_tensor")
+        return fixed_array(s, "to_tensor")
     if programs and not any_tensor(data):        # whole numbers of a program
         return map2(MUL, data, 1.0)
     return [to_tensor(x) for x in data]
@@ -652,9 +684,7 @@ def best_of(xs, int code):
     The first of equals, or the first NaN.  A Tensor; the places are a whole number that the program computes."""
     cdef Source s = source(xs, best_name(code))
     cdef int *place = <int *>allocate(sizeof(int))
-    cdef bint least = code == BEST_MIN or code == BEST_ARGMIN
-    cdef Py_ssize_t k, best = 0
-    cdef double v, held
+    cdef Py_ssize_t best
     cdef Tensor t
     cdef ArrayOp *q
     if place == NULL:
@@ -666,18 +696,11 @@ def best_of(xs, int code):
     except BaseException:
         PyMem_RawFree(place)
         raise
-    held = value_of(&q.x, 0)
-    for k in range(1, s.count):
-        v = value_of(&q.x, k)
-        if held != held:
-            break
-        if not (held <= v if least else held >= v):
-            held, best = v, k
     q.code = code
     q.labels = place
-    q.rows = 1
-    place[0] = <int>best
-    tape.value[tape.n] = held if code <= BEST_MIN else <double>best
+    q.inner = <int>s.count
+    compute_array_op(q, tape.value + tape.n)
+    best = place[0]
     end_scalar(q, t)
     return t if code <= BEST_MIN else TracedInt(best, t, -1)
 
@@ -722,14 +745,11 @@ cdef class ArrayOperators(Operators):
     cdef object map2(self, int code, object left, object right):
         return map2(code, left, right)
 
-    cdef object sum(self, TensorArray x):
-        return total(x)
-
     cdef object at(self, TensorArray candidates, TracedInt index, Py_ssize_t at):
         return gather(candidates, index, at)
 
     cdef object leaves(self, object values):
-        return leaf_array(source(values, "detach"), "detach")
+        return fixed_array(source(values, "detach"), "detach")
 
 
 register(ArrayOperators(to_tensor))

@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
-from fastscalar.engine.array_ops cimport (enter_row, materialise, node_of_exact, read_gradient, reset_leaf, value_of,
-                                          value_of_exact, write_gradient)
+from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, node_of_exact, read_gradient,
+                                          reset_leaf, value_of, value_of_exact, write_gradient)
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.engine.writes cimport require_unchanged
 
@@ -62,9 +62,17 @@ cdef Py_ssize_t operand_count(int i) noexcept nogil:
         return 0 if tape.record[i].op <= CONST else row(tape.record[i].op).arity
     q = tape.array_ops[tape.record[i].a]
     if q.op == A_AFFINE:
-        return 2 * q.inner + 1
+        return 2 * q.inner + (not q.dense)
     if q.op == A_MAP1 or q.op == A_MAP2:
         return row(q.code).arity
+    if q.op == A_SUM or q.op == A_PROD or q.op == A_BEST:
+        return q.inner
+    if q.op == A_DOT:
+        return 2 * q.inner
+    if q.op == A_PICK:
+        return 1
+    if q.op == A_CUMSUM:
+        return tape.record[i].b % q.inner + 1
     return 0 if q.op == A_LEAF else q.x.count + q.y.count
 
 
@@ -92,7 +100,16 @@ cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
             at = offset % q.cols
     elif q.op == A_MAP1 or q.op == A_MAP2:
         o = &q.y if k else &q.x
-        at = offset if o.count > 1 else 0
+        at = offset if o.count > 1 or o.layout != NULL else 0
+    elif q.op == A_SUM or q.op == A_PROD or q.op == A_BEST or q.op == A_DOT:
+        o = &q.x if k < q.inner else &q.y
+        at = offset * q.inner + k % q.inner
+    elif q.op == A_PICK:
+        o = &q.x
+        at = offset
+    elif q.op == A_CUMSUM:
+        o = &q.x
+        at = offset // q.inner * q.inner + k
     else:
         o = &q.x if k < q.x.count else &q.y
         at = k if k < q.x.count else k - q.x.count
@@ -256,6 +273,8 @@ def _instruction(Tensor t not None):
             q = tape.array_ops[tape.record[i].a]
             if q.op == A_SOFTMAX:
                 whole = (tape.record[i].b,)
+            elif q.op == A_BEST:
+                whole = (q.labels[tape.record[i].b],)
             elif q.op == A_SQUARED or q.op == A_MSE:
                 whole = (q.rows,)
             elif q.op == A_CROSS_ENTROPY:
@@ -288,7 +307,7 @@ cdef int mark_seen(int p) noexcept nogil:
 
 cdef void mark_operand_seen(Operand *o) noexcept nogil:
     cdef int k
-    if o.kind == RUN:
+    if o.kind == RUN or o.kind == STRIDED:
         mark_seen(o.start)
     elif o.kind == INDEX:
         for k in range(o.count):
@@ -425,7 +444,7 @@ cdef inline int first_of(int p) noexcept nogil:
 
 cdef inline void reach_operand(Operand *o, int *reached) noexcept nogil:
     cdef int k
-    if o.kind == RUN:
+    if o.kind == RUN or o.kind == STRIDED:
         reached[first_of(o.start)] = 1
     elif o.kind == INDEX:
         for k in range(o.count):
@@ -467,7 +486,7 @@ cdef int *reachable(int root, Py_ssize_t limit, Py_ssize_t *found) except NULL:
 
 cdef inline int deepest(Operand *o, const int *depth) noexcept nogil:
     cdef int k, most = 0
-    if o.kind == RUN:
+    if o.kind == RUN or o.kind == STRIDED:
         return depth[first_of(o.start)]
     if o.kind == INDEX:
         for k in range(o.count):
@@ -555,9 +574,19 @@ cdef tuple describe_operand(Operand *o, Py_ssize_t size, Py_ssize_t most):
         p = first_of(o.start)
         sources.append((handle_of(p), o.start - p, o.count))
         return o.count, sources, extent(tape.value + o.start, o.count)
+    if o.kind == STRIDED:                        # broadcast elements are counted once
+        length = 1
+        low = high = value_of_exact(o, 0)
+        for k in range(o.layout.ndim):
+            length *= o.layout.shape[k] if o.layout.stride[k] else 1
+        for k in range(elements_of(o)):
+            v = value_of_exact(o, k)
+            low, high = (v, v) if isnan(v) else (low, high) if isnan(low) else (min(low, v), max(high, v))
+        p = first_of(o.start)
+        return length, [(handle_of(p), o.start - p, length)], (low, high)
     if o.kind == INDEX:
         length = 0
-        low = high = value_of_exact(o, 0)
+        low = high = tape.value[o.index[0]]
         for k in range(o.count):
             if length < most:
                 p = first_of(o.index[k])
@@ -567,7 +596,7 @@ cdef tuple describe_operand(Operand *o, Py_ssize_t size, Py_ssize_t most):
                     sources.append((handle_of(p), o.index[k] - p, 1))
                     length += 1
                 previous_slot = tape.record[p].a if tape.record[p].op == ARRAY_OP else -1
-            v = value_of_exact(o, k)
+            v = tape.value[o.index[k]]
             low, high = (v, v) if isnan(v) else (low, high) if isnan(low) else (min(low, v), max(high, v))
         return o.count, sources, (low, high)
     low, high = extent(o.value, o.count)
@@ -599,8 +628,10 @@ cdef tuple describe(int i, Py_ssize_t most):
         materialise(q)
     if q.op == A_LEAF or q.op == A_AFFINE:
         shape = tuple([q.rows, q.cols][q.rows <= 1:])
-    elif q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_SOFTMAX:
+    elif (q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_SOFTMAX) and q.x.layout == NULL and q.y.layout == NULL:
         shape = None                             # that of an operand
+    elif q.count > 1:
+        shape = (q.count,)
     if q.x.kind != NOTHING:
         operands.append(describe_operand(&q.x, <Py_ssize_t>q.rows * q.inner, most))
     if q.y.kind != NOTHING:
@@ -608,7 +639,7 @@ cdef tuple describe(int i, Py_ssize_t most):
     if q.z.kind != NOTHING:
         operands.append(describe_operand(&q.z, 0, most))
     if q.labels != NULL:
-        labels = tuple([q.labels[k] for k in range(min(max(q.rows, 1), 8))])
+        labels = tuple([q.labels[k] for k in range(min(max(q.count if q.op == A_BEST else q.rows, 1), 8))])
     return (first, name_of(i) or ("" if q.op == A_LEAF else "custom"), kind, q.count, shape, operands, labels,
             extent(tape.value + i, q.count), extent(tape.grad + i, q.count), place)
 
@@ -677,6 +708,13 @@ cdef int operand_blemish(int i) noexcept nogil:
             worst = span_blemish(&q.x, <Py_ssize_t>(k // q.cols) * q.inner, 1, q.inner)
         worst = max(worst, span_blemish(&q.y, k % q.cols, q.cols, q.inner))
         return max(worst, span_blemish(&q.z, k % q.cols, 1, 1))
+    if q.op == A_SUM or q.op == A_DOT or q.op == A_PROD or q.op == A_BEST:
+        return max(span_blemish(&q.x, <Py_ssize_t>k * q.inner, 1, q.inner),
+                   span_blemish(&q.y, <Py_ssize_t>k * q.inner, 1, q.inner))
+    if q.op == A_PICK:
+        return blemish(value_of_exact(&q.x, k))
+    if q.op == A_CUMSUM:
+        return span_blemish(&q.x, k // q.inner * q.inner, 1, k % q.inner + 1)
     if q.op == A_MAP1 or q.op == A_MAP2:
         worst = blemish(value_of(&q.x, k))
         return max(worst, blemish(value_of(&q.y, k))) if q.op == A_MAP2 else worst
@@ -708,7 +746,7 @@ def _nonfinite(Tensor root not None):
                 if reached[i]:
                     q = tape.array_ops[tape.record[i].a] if tape.record[i].op == ARRAY_OP else NULL
                     leaf = tape.record[i].op <= CONST if q == NULL else q.op == A_LEAF
-                    one_by_one = q != NULL and (q.op == A_AFFINE or q.op == A_MAP1 or q.op == A_MAP2)
+                    one_by_one = q != NULL and q.op in (A_AFFINE, A_MAP1, A_MAP2, A_SUM, A_DOT, A_PROD, A_BEST, A_PICK)
                     for k in range(i, i + (1 if q == NULL else q.count)):
                         worst = blemish(tape.value[k])
                         if worst:

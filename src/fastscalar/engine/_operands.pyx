@@ -164,6 +164,9 @@ cdef Source source(object x, str what):
         PyBuffer_Release(&view)
         return s
     if isinstance(x, np.ndarray) and x.dtype.kind == "O":
+        x = x.as_numbers() if hasattr(type(x), "as_numbers") else x
+        if type(x) is TensorArray:
+            return source(x, what)
         x = x.tolist()
     elif not isinstance(x, (list, tuple)):
         if isinstance(x, NOT_LISTS) or not hasattr(type(x), "__iter__"):
@@ -180,6 +183,98 @@ cdef Source source(object x, str what):
         s.tensors = []
         flatten(x, s, 0, what)
     return s
+
+
+# --- the order in which an instruction reads its operands -----------------------------------------
+
+cdef void own_strides(Source s, Py_ssize_t *stride) noexcept:
+    """From one element to the next along each of its dimensions, as they are stored."""
+    cdef Py_ssize_t n = 1
+    cdef int d
+    for d in range(s.ndim - 1, -1, -1):
+        stride[d] = s.array.strides_[d] if s.array is not None else n
+        n *= s.shape[d]
+
+
+cdef int broadcast(Source x, Source y, Py_ssize_t *shape, Py_ssize_t *xs, Py_ssize_t *ys, str what) except -1:
+    """How many dimensions both have together, their lengths, and the strides of each along them, 0 where it is broadcast;
+    as NumPy does it.  ValueError if the shapes do not go together."""
+    cdef Py_ssize_t[LAYOUT_DIMS] of_x
+    cdef Py_ssize_t[LAYOUT_DIMS] of_y
+    cdef int ndim = max(x.ndim, y.ndim), d, i, j
+    cdef Py_ssize_t a, b
+    own_strides(x, of_x)
+    own_strides(y, of_y)
+    for d in range(ndim):
+        i, j = d - ndim + x.ndim, d - ndim + y.ndim
+        a = x.shape[i] if i >= 0 else 1
+        b = y.shape[j] if j >= 0 else 1
+        if a != b and a != 1 and b != 1:
+            raise ValueError(f"{what}: shapes {shape_of(x)} and {shape_of(y)} do not go together: counted from the last "
+                             "dimension, each has to be the same in both, or 1")
+        shape[d] = max(a, b)
+        xs[d] = of_x[i] if i >= 0 and a != 1 else 0
+        ys[d] = of_y[j] if j >= 0 and b != 1 else 0
+    return ndim
+
+
+cdef void lay_out(Source x, Source y, int ndim, int kept, const Py_ssize_t *shape, const Py_ssize_t *xs,
+                  const Py_ssize_t *ys) noexcept:
+    """Say in which order an instruction reads its operands (y None: one): loops over these dimensions, of which the
+    first `kept` are those of the output.  Loops that are one are made one; nothing is said if they read what is stored,
+    element by element."""
+    cdef int d, n = 0
+    cdef bint of_output = False                  # whether the last loop is one
+    for d in range(ndim):
+        if shape[d] == 1:
+            continue
+        if n > 0 and of_output == (d < kept) and x.stride[n - 1] == xs[d] * shape[d] and (
+                y is None or y.stride[n - 1] == ys[d] * shape[d]):
+            x.loop[n - 1] *= shape[d]
+        else:
+            x.loop[n] = shape[d]
+            n += 1
+            of_output = d < kept
+        x.stride[n - 1] = xs[d]
+        if y is not None:
+            y.loop[n - 1] = x.loop[n - 1]
+            y.stride[n - 1] = ys[d]
+    x.loops = n
+    x.laid = x.count > 1 and n > 0
+    if y is not None:
+        y.loops = n
+        y.laid = y.count > 1 and n > 0
+    if n <= 1 and (x.count == 1 or is_whole(x)) and (y is None or y.count == 1 or is_whole(y)):
+        x.laid = False
+        if y is not None:
+            y.laid = False
+
+
+cdef bint is_whole(Source s) noexcept:
+    """Whether one loop reads its elements as they are stored."""
+    return s.loops == 0 or (s.stride[0] == 1 and s.loop[0] == s.count)
+
+
+cdef void fill_layout(Layout *l, Source s) noexcept:
+    cdef Py_ssize_t expected = 1
+    cdef int d, e, found = 0
+    l.ndim = s.loops
+    l.first = l.span = 0
+    for d in range(s.loops):
+        l.shape[d] = s.loop[d]
+        l.stride[d] = s.stride[d]
+        if s.stride[d] < 0:
+            l.first += <int>(s.stride[d] * (s.loop[d] - 1))
+        found += s.stride[d] != 0
+    while found:                                 # the loop whose steps are as long as all before it reach
+        for e in range(s.loops):
+            if s.stride[e] == expected or s.stride[e] == -expected:
+                break
+        else:
+            return
+        expected *= s.loop[e]
+        found -= 1
+    l.span = <int>expected
 
 
 cdef object array_like(x):
@@ -306,8 +401,17 @@ cdef int resolve(Source s, Operand *o, str what) except -1:
     cdef Py_ssize_t k
     cdef TensorArray array
     o.count = <int>s.count
+    if s.laid:
+        o.layout = <Layout *>allocate(sizeof(Layout))
+        if o.layout == NULL:
+            out_of_memory(what, 1)
+        fill_layout(o.layout, s)
     if s.array is not None:
         array = s.array
+        if s.laid:
+            o.kind = STRIDED
+            o.start = <int>(tape.array_ops[array.slot].start + array.offset)
+            return 0
         if is_contiguous(array):
             o.kind = RUN
             o.start = <int>(tape.array_ops[array.slot].start + array.offset)

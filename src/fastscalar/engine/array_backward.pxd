@@ -5,12 +5,19 @@
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport kernels, tape, row
-from fastscalar.engine.array_ops cimport (affine_input, enter_row, node_of, node_of_exact, operand_values, reset_leaf,
-                                          value_of, value_of_exact, whole_leaf)
+from fastscalar.engine.array_ops cimport (Rows, affine_input, enter_row, in_rows, next_row, node_of, node_of_exact,
+                                          operand_values, reset_leaf, start_rows, stored_values, value_of,
+                                          value_of_exact, whole_leaf)
 from fastscalar.engine.formulas cimport f_send, sent
 from fastscalar.engine.marks cimport (add_to, contribute, list_array_op, mark_operand_reached, mark_reached,
                                       mark_run_reached)
 from fastscalar.engine.tape cimport *
+from fastscalar.engine.writes cimport has_nodes
+
+cdef extern from "strided.h":
+    void fs_accumulate(double *out, Py_ssize_t so, const double *x, Py_ssize_t sx, Py_ssize_t n) noexcept nogil
+    void fs_pass_product(double *to, Py_ssize_t st, const double *g, Py_ssize_t sg, const double *slope, Py_ssize_t ss,
+                         Py_ssize_t n) noexcept nogil
 
 
 cdef inline long array_op_backward(ArrayOp *q) noexcept nogil:
@@ -30,6 +37,12 @@ cdef inline long array_op_backward(ArrayOp *q) noexcept nogil:
         softmax_backward(q)
     elif q.op == A_MAP1 and q.code == RELU and q.x.kind == RUN:
         kernels.add_relu_gradient(tape.grad + q.x.start, tape.value + q.x.start, tape.grad + q.start, q.count)
+    elif (q.op == A_MAP1 or q.op == A_MAP2) and in_rows(&q.x) and in_rows(&q.y):
+        map_backward(q)
+    elif (q.op == A_SUM or q.op == A_DOT) and in_rows(&q.x) and in_rows(&q.y):
+        reduction_backward(q)
+    elif q.op == A_CUMSUM:
+        cumsum_backward(q)
     else:
         for k in range(q.count - 1, -1, -1):
             element_backward(q, k)
@@ -48,6 +61,14 @@ cdef inline void array_op_step(ArrayOp *q, int k) noexcept nogil:
         j = node_of(&q.y, k)
         if j:
             mark_reached(j)
+        element_backward(q, k)
+    elif q.op == A_SUM or q.op == A_DOT or q.op == A_PROD or q.op == A_BEST:
+        mark_elements_reached(&q.x, <Py_ssize_t>k * q.inner, q.inner)
+        mark_elements_reached(&q.y, <Py_ssize_t>k * q.inner, q.inner)
+        element_backward(q, k)
+    elif q.op == A_PICK or q.op == A_CUMSUM:
+        j = k // q.inner * q.inner
+        mark_elements_reached(&q.x, j, k - j + 1)
         element_backward(q, k)
     elif q.op != A_LEAF and q.op != A_CUSTOM:
         mark_operand_reached(&q.x)
@@ -72,14 +93,26 @@ cdef inline void element_backward(ArrayOp *q, int k) noexcept nogil:
         if node_of(&q.y, k):
             add_to(&q.y, k, sent(g, row(q.code).db(x, y, v)))
     elif q.op == A_SUM:
-        for j in range(q.x.count):
+        for j in range(<Py_ssize_t>k * q.inner, <Py_ssize_t>(k + 1) * q.inner):
             add_to(&q.x, j, g)
     elif q.op == A_DOT:
-        for j in range(q.x.count):
+        for j in range(<Py_ssize_t>k * q.inner, <Py_ssize_t>(k + 1) * q.inner):
             x = value_of(&q.x, j)
             y = value_of(&q.y, j)
             add_to(&q.x, j, sent(g, y))
             add_to(&q.y, j, sent(g, x))
+    elif q.op == A_PICK:
+        add_to(&q.x, k, g)
+    elif q.op == A_CUMSUM:
+        for j in range(k // q.inner * q.inner, k + 1):
+            add_to(&q.x, j, g)
+    elif q.op == A_PROD:
+        for j in range(<Py_ssize_t>k * q.inner, <Py_ssize_t>(k + 1) * q.inner):
+            v = 1.0
+            for r in range(<Py_ssize_t>k * q.inner, <Py_ssize_t>(k + 1) * q.inner):
+                if r != j:
+                    v = v * value_of(&q.x, r)
+            add_to(&q.x, j, sent(g, v))
     elif q.op == A_LOGSUMEXP:
         for j in range(q.x.count):
             add_to(&q.x, j, sent(g, q.saved[j]))
@@ -92,7 +125,7 @@ cdef inline void element_backward(ArrayOp *q, int k) noexcept nogil:
         add_to(&q.x, 2 if q.labels[0] else 3, g)
     elif q.op == A_BEST:
         if q.code <= BEST_MIN:
-            add_to(&q.x, q.labels[0], g)
+            add_to(&q.x, <Py_ssize_t>k * q.inner + q.labels[k], g)
     elif q.op == A_SQUARED or q.op == A_MSE:
         if q.op == A_MSE:
             g = g * 2.0 / q.x.count
@@ -108,6 +141,91 @@ cdef inline void element_backward(ArrayOp *q, int k) noexcept nogil:
         for r in range(max(q.rows, 1)):
             for j in range(r * q.cols, (r + 1) * q.cols):
                 add_to(&q.x, j, sent(g, q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
+
+
+cdef inline void mark_elements_reached(Operand *o, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef int p
+    if not has_nodes(o):
+        return
+    for j in range(first, first + count):
+        p = node_of(o, j)
+        if p:
+            mark_reached(p)
+
+
+cdef inline void map_backward(ArrayOp *q) noexcept nogil:
+    """All outputs of a map: the same, row by row."""
+    cdef Rows r
+    cdef const double *x = stored_values(&q.x)
+    cdef const double *y = stored_values(&q.y)
+    cdef double *gx = tape.grad + q.x.start if has_nodes(&q.x) else NULL
+    cdef double *gy = tape.grad + q.y.start if has_nodes(&q.y) else NULL
+    cdef const double *g = tape.grad + q.start
+    cdef const double *v = tape.value + q.start
+    cdef Row *f = row(q.code)
+    cdef Py_ssize_t k
+    start_rows(&r, q, q.count)
+    while True:
+        if gx == NULL:
+            pass
+        elif q.code == ADD or q.code == SUB:
+            fs_accumulate(gx + r.x, r.sx, g, 1, r.n)
+        elif q.code == MUL:
+            fs_pass_product(gx + r.x, r.sx, g, 1, y + r.y, r.sy, r.n)
+        else:
+            for k in range(r.n):
+                if g[k] != 0.0:
+                    gx[r.x + k * r.sx] += sent(g[k], f.d(x[r.x + k * r.sx], v[k]) if q.op == A_MAP1 else f.da(
+                        x[r.x + k * r.sx], y[r.y + k * r.sy], v[k]))
+        if gy == NULL:
+            pass
+        elif q.code == ADD:
+            fs_accumulate(gy + r.y, r.sy, g, 1, r.n)
+        elif q.code == MUL:
+            fs_pass_product(gy + r.y, r.sy, g, 1, x + r.x, r.sx, r.n)
+        else:
+            for k in range(r.n):
+                if g[k] != 0.0:
+                    gy[r.y + k * r.sy] += sent(g[k], f.db(x[r.x + k * r.sx], y[r.y + k * r.sy], v[k]))
+        g += r.n
+        v += r.n
+        if not next_row(&r, q):
+            return
+
+
+cdef inline void reduction_backward(ArrayOp *q) noexcept nogil:
+    """All outputs of sums, or of dot products.  Rows go along the last dimension that is summed over."""
+    cdef Rows r
+    cdef const double *x = stored_values(&q.x)
+    cdef const double *y = stored_values(&q.y)
+    cdef double *gx = tape.grad + q.x.start if has_nodes(&q.x) else NULL
+    cdef double *gy = tape.grad + q.y.start if has_nodes(&q.y) else NULL
+    cdef const double *g = tape.grad + q.start
+    cdef Py_ssize_t k = 0
+    cdef bint whole                              # a row is part of one output, else of as many as it has elements
+    start_rows(&r, q, q.inner)
+    whole = q.inner > 1
+    while True:
+        if gx != NULL and q.op == A_SUM:
+            fs_accumulate(gx + r.x, r.sx, g + (k // q.inner), not whole, r.n)
+        elif gx != NULL:
+            fs_pass_product(gx + r.x, r.sx, g + (k // q.inner), not whole, y + r.y, r.sy, r.n)
+        if gy != NULL:
+            fs_pass_product(gy + r.y, r.sy, g + (k // q.inner), not whole, x + r.x, r.sx, r.n)
+        k += r.n
+        if not next_row(&r, q):
+            return
+
+
+cdef inline void cumsum_backward(ArrayOp *q) noexcept nogil:
+    cdef double total = 0.0
+    cdef Py_ssize_t k
+    for k in range(q.count - 1, -1, -1):
+        total = total + tape.grad[q.start + k]
+        add_to(&q.x, k, total)
+        if k % q.inner == 0:
+            total = 0.0
 
 
 cdef inline void softmax_backward(ArrayOp *q) noexcept nogil:
@@ -215,4 +333,5 @@ cdef inline void affine_step(ArrayOp *q, int k) noexcept nogil:
                 tape.grad[p] += f_send(g, x)
         if q.x.kind != SPARSE:
             p = node_of_exact(&q.x, r * q.inner + j)
-            contribute(p, f_send(g, value_of_exact(&q.y, j * q.cols + i)))
+            if p:
+                contribute(p, f_send(g, value_of_exact(&q.y, j * q.cols + i)))

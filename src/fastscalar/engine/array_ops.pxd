@@ -9,7 +9,8 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport kernels, tape
 from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
-from fastscalar.engine.tape cimport CONSTANT, INDEX, RUN, SPARSE, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
+from fastscalar.engine.tape cimport (CONSTANT, INDEX, RUN, SPARSE, STRIDED, A_BEST, A_LEAF, ARRAY_OP, Layout, Operand,
+                                     Record, ArrayOp)
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -50,6 +51,7 @@ cdef inline void free_operand(Operand *o) noexcept nogil:
     PyMem_RawFree(o.index)
     PyMem_RawFree(o.value)
     PyMem_RawFree(o.row)
+    PyMem_RawFree(o.layout)
 
 
 cdef inline void free_array_op(ArrayOp *q) noexcept nogil:
@@ -71,13 +73,14 @@ cdef inline void free_array_op(ArrayOp *q) noexcept nogil:
 
 
 cdef inline size_t operand_bytes(Operand *o) noexcept nogil:
+    cdef size_t layout = sizeof(Layout) if o.layout != NULL else 0
     if o.kind == INDEX:
-        return o.count * sizeof(int)
+        return o.count * sizeof(int) + layout
     if o.kind == CONSTANT:
-        return o.count * sizeof(double)
+        return o.count * sizeof(double) + layout
     if o.kind == SPARSE:
         return o.count * (sizeof(int) + sizeof(double))
-    return 0
+    return layout
 
 
 cdef inline void publish(ArrayOp *q) noexcept nogil:
@@ -101,7 +104,7 @@ cdef inline void publish(ArrayOp *q) noexcept nogil:
     if q.saved != NULL:
         q.bytes += q.x.count * sizeof(double)
     if q.labels != NULL:
-        q.bytes += q.rows * sizeof(int)
+        q.bytes += (q.count if q.op == A_BEST else q.rows) * sizeof(int)
     tape.young_bytes += q.bytes
 
 
@@ -119,32 +122,49 @@ cdef inline int make_leaf(ArrayOp *q, int rows) except -1:
 
 # --- operands -------------------------------------------------------------------------------------
 
-cdef inline double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
-    if o.count == 1:
-        k = 0                                    # one element goes with every element of the other operand
-    if o.kind == RUN:
-        return tape.value[o.start + k]
-    if o.kind == INDEX:
-        return tape.value[o.index[k]]
-    return o.value[k]
-
-
-cdef inline int node_of(Operand *o, Py_ssize_t k) noexcept nogil:
-    """The node of an element; 0 for a number."""
-    if o.count == 1:
-        k = 0
-    if o.kind == RUN:
-        return <int>(o.start + k)
-    return o.index[k] if o.kind == INDEX else 0
-
-
-cdef inline int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
-    """As node_of, without the rule that one element goes with every element."""
-    return <int>(o.start + k) if o.kind == RUN else o.index[k] if o.kind == INDEX else 0
+cdef inline Py_ssize_t laid_at(const Layout *layout, Py_ssize_t k) noexcept nogil:
+    """Which stored element the k-th one is."""
+    cdef Py_ssize_t at = 0
+    cdef int d
+    for d in range(layout.ndim - 1, -1, -1):
+        at += (k % layout.shape[d]) * layout.stride[d]
+        k //= layout.shape[d]
+    return at
 
 
 cdef inline double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
-    return tape.value[o.start + k] if o.kind == RUN else tape.value[o.index[k]] if o.kind == INDEX else o.value[k]
+    if o.layout != NULL:
+        k = laid_at(o.layout, k)
+    if o.kind == RUN or o.kind == STRIDED:
+        return tape.value[o.start + k]
+    return tape.value[o.index[k]] if o.kind == INDEX else o.value[k]
+
+
+cdef inline int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
+    """The node of an element; 0 for a number."""
+    if o.layout != NULL:
+        k = laid_at(o.layout, k)
+    return <int>(o.start + k) if o.kind == RUN or o.kind == STRIDED else o.index[k] if o.kind == INDEX else 0
+
+
+cdef inline double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    """The same where one element goes with every element of the other operand."""
+    return value_of_exact(o, k if o.count != 1 or o.layout != NULL else 0)
+
+
+cdef inline int node_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    return node_of_exact(o, k if o.count != 1 or o.layout != NULL else 0)
+
+
+cdef inline Py_ssize_t elements_of(const Operand *o) noexcept nogil:
+    """How many an operand has as the instruction counts them."""
+    cdef Py_ssize_t count = 1
+    cdef int d
+    if o.layout == NULL:
+        return o.count
+    for d in range(o.layout.ndim):
+        count *= o.layout.shape[d]
+    return count
 
 
 cdef inline ArrayOp *whole_leaf(Operand *o, Py_ssize_t cols) noexcept nogil:
@@ -168,6 +188,17 @@ cdef inline const double *operand_values(Operand *o, double *room) noexcept nogi
     return room
 
 
+cdef inline int dense_input(ArrayOp *q, int r, int **row, double **value) noexcept nogil:
+    """As `affine_input`, with the inputs that are zero."""
+    cdef int k
+    row[0] = tape.work_int
+    value[0] = tape.work + q.inner
+    for k in range(q.inner):
+        tape.work_int[k] = k
+        value[0][k] = value_of_exact(&q.x, <Py_ssize_t>r * q.inner + k)
+    return q.inner
+
+
 cdef inline int affine_input(ArrayOp *q, int r, int **row, double **value) noexcept nogil:
     """The non-zero inputs of sample r, with the values that they have now; how many."""
     cdef int k
@@ -178,6 +209,8 @@ cdef inline int affine_input(ArrayOp *q, int r, int **row, double **value) noexc
         return q.x.row[r + 1] - q.x.row[r]
     if q.x.kind == RUN:
         x = tape.value + q.x.start + <Py_ssize_t>r * q.inner
+    elif q.x.kind == CONSTANT:
+        x = q.x.value + <Py_ssize_t>r * q.inner
     else:
         for k in range(q.inner):
             tape.work[k] = tape.value[q.x.index[<Py_ssize_t>r * q.inner + k]]
@@ -185,6 +218,59 @@ cdef inline int affine_input(ArrayOp *q, int r, int **row, double **value) noexc
     row[0] = tape.work_int
     value[0] = tape.work + q.inner
     return kernels.compress(tape.work_int, tape.work + q.inner, x, 1, q.inner)
+
+
+# --- operands row by row --------------------------------------------------------------------------
+#
+# Operands that are laid out have the same dimensions; one element beside them stands still.
+
+ctypedef struct Rows:           # rows of two operands: the last dimension of their layouts, or all elements
+    const Layout *l             # one of their layouts; NULL: neither has one
+    int outer                   # dimensions before the last
+    Py_ssize_t n                # elements of a row
+    Py_ssize_t sx               # from one to the next
+    Py_ssize_t sy
+    Py_ssize_t x                # the first of this row, as `value_of` counts what is stored
+    Py_ssize_t y
+    Py_ssize_t[16] at
+
+
+cdef inline Py_ssize_t stride_of(const Operand *o, int d) noexcept nogil:
+    return o.layout.stride[d] if o.layout != NULL else 1 if o.count > 1 else 0
+
+
+cdef inline void start_rows(Rows *r, ArrayOp *q, Py_ssize_t n) noexcept nogil:
+    memset(r, 0, sizeof(Rows))
+    r.l = q.x.layout if q.x.layout != NULL else q.y.layout
+    r.outer = r.l.ndim - 1 if r.l != NULL else 0
+    r.n = r.l.shape[r.outer] if r.l != NULL else n
+    r.sx = stride_of(&q.x, r.outer)
+    r.sy = stride_of(&q.y, r.outer)
+
+
+cdef inline bint next_row(Rows *r, ArrayOp *q) noexcept nogil:
+    cdef int d = r.outer - 1
+    while d >= 0:
+        r.at[d] += 1
+        r.x += stride_of(&q.x, d)
+        r.y += stride_of(&q.y, d)
+        if r.at[d] < r.l.shape[d]:
+            return True
+        r.x -= stride_of(&q.x, d) * r.l.shape[d]
+        r.y -= stride_of(&q.y, d) * r.l.shape[d]
+        r.at[d] = 0
+        d -= 1
+    return False
+
+
+cdef inline const double *stored_values(const Operand *o) noexcept nogil:
+    """The numbers that a layout counts; not of an INDEX."""
+    return o.value if o.kind == CONSTANT else tape.value + o.start
+
+
+cdef inline bint in_rows(const Operand *o) noexcept nogil:
+    """Whether its numbers have addresses that can be computed."""
+    return o.kind != INDEX and o.kind != SPARSE
 
 
 # --- gradients of array leaves: touched rows, factored gradients ----------------------------------

@@ -18,7 +18,7 @@ from fastscalar.engine.attributes cimport release_pending
 from fastscalar.engine.memory cimport reallocate, resize, set_limit
 from fastscalar.engine.roots cimport (hide_weak_roots, keep, keep_closure, keep_gradients, reserve_weak_roots,
                                       restore_weak_roots)
-from fastscalar.engine.tape cimport INDEX, NURSERY, RUN, A_CUSTOM, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
+from fastscalar.engine.tape cimport INDEX, NURSERY, RUN, STRIDED, A_CUSTOM, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
 from fastscalar.engine.writes cimport merge_writes
 
 cdef enum:
@@ -29,7 +29,7 @@ cdef enum:
 
 cdef inline void keep_operand(Operand *o, Py_ssize_t base) noexcept nogil:
     cdef int k
-    if o.kind == RUN:
+    if o.kind == RUN or o.kind == STRIDED:
         keep(o.start, base)
     elif o.kind == INDEX:
         for k in range(o.count):
@@ -71,7 +71,7 @@ cdef inline int place(int p, Py_ssize_t base) noexcept nogil:
 
 cdef inline void place_operand(Operand *o, Py_ssize_t base) noexcept nogil:
     cdef int k
-    if o.kind == RUN:
+    if o.kind == RUN or o.kind == STRIDED:
         o.start = place(o.start, base)
     elif o.kind == INDEX:
         for k in range(o.count):

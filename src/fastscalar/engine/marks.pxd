@@ -26,7 +26,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport tape
 from fastscalar.engine.array_ops cimport enter_row, materialise, node_of, reset_leaf
-from fastscalar.engine.tape cimport CONST, INDEX, RUN, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
+from fastscalar.engine.tape cimport CONST, INDEX, RUN, STRIDED, A_LEAF, ARRAY_OP, Layout, Operand, Record, ArrayOp
 
 
 cdef inline void mark_summaries(int p) noexcept nogil:
@@ -185,9 +185,36 @@ cdef inline void mark_operand_reached(Operand *o) noexcept nogil:
     cdef int k
     if o.kind == RUN:
         mark_run_reached(o.start, o.count, True)
+    elif o.kind == STRIDED:
+        mark_strided_reached(o.start, o.layout)
     elif o.kind == INDEX:
         for k in range(o.count):
             mark_reached(o.index[k])
+
+
+cdef inline void mark_strided_reached(int start, const Layout *l) noexcept nogil:
+    """Each node once, however often it is broadcast."""
+    cdef Py_ssize_t[16] at
+    cdef Py_ssize_t p = start
+    cdef int d
+    if l.span:
+        mark_run_reached(start + l.first, l.span, True)
+        return
+    memset(at, 0, sizeof(at))
+    while True:
+        mark_reached(<int>p)
+        d = l.ndim - 1
+        while d >= 0:
+            if l.stride[d]:
+                at[d] += 1
+                p += l.stride[d]
+                if at[d] < l.shape[d]:
+                    break
+                p -= l.stride[d] * l.shape[d]
+                at[d] = 0
+            d -= 1
+        if d < 0:
+            return
 
 
 cdef inline void add_to(Operand *o, Py_ssize_t k, double g) noexcept nogil:

@@ -97,8 +97,8 @@ cdef enum ArrayCode:
     A_AFFINE                # out = z + x @ y: x inputs, y weights (in, out), z bias
     A_MAP1                  # one unary row of the operation table for every element
     A_MAP2                  # one binary row; an operand of one element goes with every element of the other
-    A_SUM                   # ((0.0 + x[0]) + x[1]) + ...
-    A_DOT                   # ((0.0 + x[0] * y[0]) + x[1] * y[1]) + ...
+    A_SUM                   # each output of the next `inner` of x: ((0.0 + x[0]) + x[1]) + ...
+    A_DOT                   # each of the next `inner` of x and y: ((0.0 + x[0] * y[0]) + x[1] * y[1]) + ...
     A_LOGSUMEXP             # log(sum(exp(x)))
     A_SOFTMAX               # exp(x) / sum(exp(x))
     A_SQUARED               # squared_loss(x, y): half the sum of the squared differences
@@ -107,7 +107,11 @@ cdef enum ArrayCode:
     A_CUSTOM                # the user's own operation: parents x, its step a Python callable (Attributes.step)
     A_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
     A_WHERE                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
-    A_BEST                  # there: max, min, argmax, argmin of x, by `code` (BestCode); labels[0]: which element it is
+    A_BEST                  # max, min, and in a recording argmax, argmin, of the next `inner` of x, by `code` (BestCode);
+    #                         labels[k]: which element of these output k is
+    A_PICK                  # the elements of x once more: a copy, a mask, some rows, arrays joined
+    A_PROD                  # each of the next `inner` of x: x[0] * x[1] * ...
+    A_CUMSUM                # of each `inner` of x in turn: x[0], x[0] + x[1], ...
 
 
 cdef enum BestCode:
@@ -123,6 +127,7 @@ cdef enum OperandKind:
     INDEX                   # any nodes
     CONSTANT                # numbers
     SPARSE                  # numbers, the non-zero ones of each row
+    STRIDED                 # nodes of one instruction as its `layout` has them; `start`: where that begins
 
 
 ctypedef struct Record:     # 12 bytes a node
@@ -133,10 +138,23 @@ ctypedef struct Record:     # 12 bytes a node
     #                         sweep that reached it last, so that it needs neither a mark nor a visit
 
 
+cdef enum:
+    LAYOUT_DIMS = 16        # the dimensions of an output and those that are summed over
+
+
+ctypedef struct Layout:     # which stored element the k-th of an operand is: loops over it, the last dimension inmost
+    int ndim
+    Py_ssize_t[LAYOUT_DIMS] shape
+    Py_ssize_t[LAYOUT_DIMS] stride       # 0: broadcast
+    int first               # STRIDED: if it reads each of consecutive nodes, the first of them, counted from `start`,
+    int span                # and how many; 0: it does not
+
+
 ctypedef struct Operand:
     int kind                # OperandKind
-    int count               # elements in it
+    int count               # elements in it; with a layout: that are stored
     int start               # RUN: first node
+    Layout *layout          # RUN, SPARSE: none; owned
     int *index              # INDEX: nodes; SPARSE: columns; owned
     double *value           # CONSTANT, SPARSE: numbers; owned
     int *row                # SPARSE: where each row begins in index and value, and the end; owned
@@ -145,18 +163,19 @@ ctypedef struct Operand:
 ctypedef struct ArrayOp:
     int op                  # ArrayCode
     int slot                # its own place in the table
-    int code                # A_MAP1, A_MAP2: Code
+    int code                # A_MAP1, A_MAP2: Code; A_BEST: BestCode; A_WHERE: the comparison
     int start               # first node of its run
     int count               # nodes in its run
     int handles             # live Tensors of its nodes  }  with either it stays
     int arrays              # live TensorArrays of it    }
     int rows                # A_LEAF, A_AFFINE, A_CROSS_ENTROPY, A_SQUARED, A_MSE: rows ...
     int cols                # ... and columns of the run, of the outputs, of the logits
-    int inner               # A_AFFINE: inputs of one sample
+    int inner               # A_AFFINE: inputs of one sample; A_SUM, A_DOT, A_BEST, A_PROD, A_CUMSUM: see there
+    bint dense              # A_AFFINE: `@`, in which 0.0 * inf is NaN and z is nothing
     Operand x
     Operand y
     Operand z
-    int *labels             # A_CROSS_ENTROPY: one a row; A_GATHER, A_BEST: the index; A_WHERE: the outcome; owned
+    int *labels   # A_CROSS_ENTROPY: one a row; A_BEST: one an output; A_GATHER: the index; A_WHERE: the outcome; owned
     int argument  # A_CROSS_ENTROPY, A_GATHER: the whole number of a program that it depends on + 1; 0: none, of a
     #                         gather the number y, which the program computes
     int entry                 # A_CUSTOM: its Attributes + 1; 0: none

@@ -3,6 +3,7 @@
 """Hooks for the tests of the engine: what no user needs, and what may be wrong to call while something is computed."""
 
 from fastscalar._core cimport *
+from fastscalar.engine.array_ops cimport elements_of, node_of_exact
 from fastscalar.engine.memory cimport set_limit
 
 
@@ -141,6 +142,8 @@ cdef bint check_operand(Operand *o, int before) except -1:
     cdef Py_ssize_t k
     if o.kind == RUN:
         return 0 < o.start and o.start + o.count <= before
+    if o.kind == STRIDED:
+        return all([0 < node_of_exact(o, k) < before for k in range(elements_of(o))])
     if o.kind == INDEX:
         for k in range(o.count):
             if not 0 < o.index[k] < before:

@@ -15,8 +15,8 @@
 
 from fastscalar._core cimport tape, Tensor, attributes_of, handle_of, name_of, row
 from fastscalar.engine.memory cimport out_of_memory, reallocate
-from fastscalar.engine.tape cimport (CONST, INDEX, READS_A, READS_B, READS_V, RUN, A_AFFINE, A_DOT, A_MAP1,
-                                     A_MAP2, ARRAY_OP, Operand, Record, ArrayOp, Write)
+from fastscalar.engine.tape cimport (CONST, INDEX, READS_A, READS_B, READS_V, RUN, STRIDED, A_AFFINE, A_DOT,
+                                     A_MAP1, A_MAP2, A_PROD, ARRAY_OP, Operand, Record, ArrayOp, Write)
 
 
 cdef inline int place_of_write(int number) noexcept nogil:
@@ -111,13 +111,13 @@ cdef inline int length_at_write(int p) noexcept nogil:
 
 
 cdef inline bint has_nodes(Operand *o) noexcept nogil:
-    return o.kind == RUN or o.kind == INDEX
+    return o.kind == RUN or o.kind == INDEX or o.kind == STRIDED
 
 
 cdef inline int changed_in(Operand *o, int i) noexcept nogil:
     """An element of an operand that was written after node i was made; 0: none."""
     cdef int k
-    if o.kind == RUN:
+    if o.kind == RUN or o.kind == STRIDED:
         return o.start if length_at_write(o.start) > i else 0
     if o.kind == INDEX:
         for k in range(o.count):
@@ -159,6 +159,8 @@ cdef inline int changed_operand(int i) noexcept nogil:
         if p == 0 and reads & READS_B:
             p = changed_in(&q.y, q.start)
         return p or (i if reads & READS_V and length_at_write(i) > q.start else 0)
+    if q.op == A_PROD:
+        return changed_in(&q.x, q.start)
     return 0                                     # losses keep what they need; a user's own step reads what it reads
 
 

@@ -16,7 +16,7 @@ from fastscalar.engine._array cimport *
 from fastscalar.engine._traced cimport TracedBool, TracedInt
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
-from fastscalar.engine.array_ops cimport node_of, node_of_exact
+from fastscalar.engine.array_ops cimport elements_of, node_of, node_of_exact, value_of_exact
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.program._graph cimport *
 from fastscalar.program.ints cimport *
@@ -199,7 +199,7 @@ cdef class Recording(Recorder):
                 elif q != NULL and q.op == A_WHERE:
                     mark_computed(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
                 elif q != NULL and q.op == A_BEST:
-                    mark_computed(node_of(&q.x, q.labels[0]))
+                    mark_computed(node_of(&q.x, <Py_ssize_t>tape.record[i].b * q.inner + q.labels[tape.record[i].b]))
                 elif q != NULL and q.op != A_LEAF:
                     mark_operand(&q.x)
                     if q.op != A_GATHER:         # y is an index
@@ -345,6 +345,12 @@ cdef void mark_operand(Operand *o) noexcept nogil:
             return
         for k in range(o.count):
             mark_computed(o.start + k)
+    elif o.kind == STRIDED:
+        if tape.array_ops[tape.record[o.start].a].op != A_LEAF:
+            mark_computed(o.start)
+            return
+        for k in range(elements_of(o)):
+            mark_computed(node_of_exact(o, k))
     elif o.kind == INDEX:
         for k in range(o.count):
             mark_computed(o.index[k])
@@ -352,7 +358,7 @@ cdef void mark_operand(Operand *o) noexcept nogil:
 
 cdef Operand *matrix_of(ArrayOp *q) noexcept nogil:
     """The operand of an instruction that is a matrix, of `columns_of` columns, to it; else NULL."""
-    if q.op == A_AFFINE and q.x.kind != SPARSE:
+    if q.op == A_AFFINE and q.x.kind != SPARSE and not q.dense:
         return &q.y
     return &q.x if q.op == A_GATHER else NULL
 
@@ -548,10 +554,12 @@ cdef int count_operations(Py_ssize_t i) except -1:
         q = tape.array_ops[tape.record[i].a]
         if q.op == A_AFFINE:
             total += 2 * <long long>q.count * q.inner
-        elif q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_WHERE:
+        elif q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_WHERE or q.op == A_CUMSUM:
             total += q.count
-        elif q.op != A_LEAF and q.op != A_GATHER:
-            total += 3 * q.x.count if q.op != A_SUM and q.op != A_BEST else q.x.count
+        elif q.op == A_SUM or q.op == A_PROD or q.op == A_BEST or q.op == A_DOT:
+            total += (2 if q.op == A_DOT else 1) * <long long>q.count * q.inner
+        elif q.op != A_LEAF and q.op != A_GATHER and q.op != A_PICK:
+            total += 3 * q.x.count
         i += q.count
     return <int>min(total, <long long>0x7fffffff)
 
@@ -559,7 +567,7 @@ cdef int count_operations(Py_ssize_t i) except -1:
 cdef bint is_chosen(int i) noexcept nogil:
     """A `where`, an index and a maximum are no operations for the function itself: they give it one of their
     operands."""
-    return tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op in (A_WHERE, A_GATHER, A_BEST)
+    return tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op in (A_WHERE, A_GATHER, A_BEST, A_PICK)
 
 
 cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) except -1:
@@ -652,15 +660,15 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
 
 cdef int operand_node(Graph g, Operand *o, Py_ssize_t k, const int *number) except -1:
     cdef int p = node_of_exact(o, k)
-    return number[p] - 1 if p else g.constant(o.value[k])
+    return number[p] - 1 if p else g.constant(value_of_exact(o, k))
 
 
 cdef object operand_nodes(Graph g, Operand *o, const int *number):
     """The nodes of an operand; numbers become constants."""
-    out = np.empty(o.count, dtype=np.int32)
+    cdef Py_ssize_t k, n = elements_of(o)
+    out = np.empty(n, dtype=np.int32)
     cdef int[::1] view = out
-    cdef Py_ssize_t k
-    for k in range(o.count):
+    for k in range(n):
         view[k] = operand_node(g, o, k, number)
     return out
 
@@ -694,18 +702,25 @@ cdef int copy_array_op(Graph g, ArrayOp *q, int *number) except -1:
         copy_affine(g, q, number)
     elif q.op == A_MAP1 or q.op == A_MAP2:
         for k in range(q.count):
-            x = operand_node(g, &q.x, k if q.x.count > 1 else 0, number)
-            y = -1 if q.op == A_MAP1 else operand_node(g, &q.y, k if q.y.count > 1 else 0, number)
+            x = operand_node(g, &q.x, k if q.x.count > 1 or q.x.layout != NULL else 0, number)
+            y = -1 if q.op == A_MAP1 else operand_node(
+                g, &q.y, k if q.y.count > 1 or q.y.layout != NULL else 0, number)
             number[q.start + k] = 1 + g.add(
                 code, x, y, tape.value[q.start + k], g.per_row_[x] or (y >= 0 and g.per_row_[y]))
     elif q.op == A_SUM or q.op == A_DOT:
-        item = g.constant(0.0)
-        for k in range(q.x.count):
-            x = operand_node(g, &q.x, k, number)
-            if q.op == A_DOT:
-                x = g.apply(MUL, x, operand_node(g, &q.y, k, number))
-            item = g.apply(ADD, item, x)
-        number[q.start] = 1 + item
+        copy_sums(g, q, number)
+    elif q.op == A_PICK:
+        for k in range(q.count):
+            number[q.start + k] = 1 + operand_node(g, &q.x, k, number)
+    elif q.op == A_CUMSUM or q.op == A_PROD:
+        copy_accumulated(g, q, number)
+    elif q.op == A_BEST:
+        operands = operand_nodes(g, &q.x, number)
+        for k in range(q.count):
+            item = <int>len(g.entries)
+            y = g.output(item, 0, tape.value[q.start + k])
+            number[q.start + k] = 1 + y
+            g.entries.append((best_name(q.code), y, 1, operands[k * q.inner:(k + 1) * q.inner].copy()))
     elif q.op == A_SQUARED or q.op == A_MSE:
         number[q.start] = 1 + copy_squared(g, q, number)
     elif q.op == A_CROSS_ENTROPY:
@@ -730,10 +745,42 @@ cdef int copy_array_op(Graph g, ArrayOp *q, int *number) except -1:
             g.entries[item] = ("gather", first, q.count, operands, q.argument - 1)
             if not q.argument:
                 g.entries[item] += (operand_nodes(g, &q.y, number),)
-        elif q.op == A_BEST:
-            g.entries[item] = (best_name(q.code), first, 1, operands)
         else:
             raise NotReplayable(f"the operation {name_of(q.start)!r}")
+    return 0
+
+
+cdef int copy_sums(Graph g, ArrayOp *q, int *number) except -1:
+    """Sums and dot products, as loops over scalars have them."""
+    cdef Py_ssize_t k, j
+    cdef int s, x
+    cdef int zero = g.constant(0.0)
+    cdef bint products = q.op == A_DOT
+    for k in range(q.count):
+        s = zero
+        for j in range(k * q.inner, (k + 1) * q.inner):
+            x = operand_node(g, &q.x, j if q.x.count > 1 or q.x.layout != NULL else 0, number)
+            if products:
+                x = g.apply(MUL, x, operand_node(g, &q.y, j if q.y.count > 1 or q.y.layout != NULL else 0, number))
+            s = g.apply(ADD, s, x)
+        number[q.start + k] = 1 + s
+    return 0
+
+
+cdef int copy_accumulated(Graph g, ArrayOp *q, int *number) except -1:
+    cdef Py_ssize_t k, j
+    cdef int s = 0
+    if q.op == A_CUMSUM:
+        for k in range(q.count):
+            j = operand_node(g, &q.x, k, number)
+            s = g.apply(ADD, s, <int>j) if k % q.inner else <int>j
+            number[q.start + k] = 1 + s
+        return 0
+    for k in range(q.count):
+        s = operand_node(g, &q.x, k * q.inner, number)
+        for j in range(k * q.inner + 1, (k + 1) * q.inner):
+            s = g.apply(MUL, s, operand_node(g, &q.x, j, number))
+        number[q.start + k] = 1 + s
     return 0
 
 
@@ -772,8 +819,8 @@ cdef int copy_affine(Graph g, ArrayOp *q, int *number) except -1:
     cdef Operand *o = &q.x
     block = g.blocks.get(q.y.start) if q.y.kind == RUN else None
     w = operand_nodes(g, &q.y, number).reshape(q.inner, q.cols) if block is None else np.array([[block]], np.int32)
-    b = operand_nodes(g, &q.z, number)
-    cdef bint expand = any_per_row(g, w.ravel())
+    b = np.full(q.cols, g.constant(0.0), np.int32) if q.dense else operand_nodes(g, &q.z, number)
+    cdef bint expand = q.dense or any_per_row(g, w.ravel())
     for r in range(q.rows):
         if o.kind == SPARSE:
             count = o.row[r + 1] - o.row[r]
@@ -790,7 +837,7 @@ cdef int copy_affine(Graph g, ArrayOp *q, int *number) except -1:
             weights = w
         if expand or not len(x):
             for i in range(q.cols):
-                s = g.apply(ADD, g.constant(0.0), b[i])
+                s = b[i] if q.dense else g.apply(ADD, g.constant(0.0), b[i])
                 for k in range(len(x)):
                     s = g.apply(ADD, s, g.apply(MUL, x[k], weights[k, i]))
                 number[q.start + r * q.cols + i] = 1 + s

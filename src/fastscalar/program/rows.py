@@ -14,7 +14,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
-from fastscalar.engine._array_ops import elementwise, to_tensor
+from fastscalar.engine._array_ops import elementwise, own_array, to_tensor
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program import _data
 from fastscalar.program.nests import STATIC, assembled, flattened, is_nest, placed
@@ -257,8 +257,9 @@ def handles_of(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], lis
     inputs: list[Any] = []
     for kind, value in zip(kinds, row, strict=True):
         if kind[0] == "array":
-            handle = to_tensor(value)
-            inputs.append(("array", handle))
+            array = own_array(value)
+            inputs.append(("array", array))
+            handle = array._apart()
         elif kind[0] == "leaf":
             handle = to_tensor(value)
         elif kind[0] in ("number", "shared"):
@@ -288,7 +289,7 @@ def eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]
     if data.ndim == 0:
         return itertools.repeat(Tensor(float(data)) if kind[0] == "shared" else int(data))
     if kind[0] == "array":
-        return map(to_tensor, data[some])
+        return (own_array(row)._apart() for row in data[some])
     return map(Tensor, data[some].tolist()) if kind[0] == "number" else data[some].tolist()
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array import TensorArray
-from fastscalar.engine._array_ops import elementwise
+from fastscalar.engine._array_ops import elementwise, own_array
+from fastscalar.engine._axes import assemble
 from fastscalar.engine.views import ArrayView
 from fastscalar.transforms.recorded import plain, pull
 from fastscalar.transforms.watch import Watch, tracing
@@ -50,6 +51,13 @@ def _is_number(x: Any) -> bool:
 def _object_array(tensors: Sequence[Any], shape: tuple[int, ...]) -> Any:
     # fromiter: an assignment asks every Tensor whether it is a sequence
     return np.fromiter(tensors, dtype=object, count=len(tensors)).reshape(shape)
+
+
+def array_like_an_argument(tensors: Sequence[Any], shape: tuple[int, ...]) -> Any:
+    """What a function gets for an array with Tensors in it."""
+    if not shape or not tensors:
+        return _object_array(tensors, shape)
+    return assemble([_object_array(tensors, shape)], np.arange(len(tensors)).reshape(shape))
 
 
 def _elements(a: TensorArray) -> list[Tensor]:
@@ -125,6 +133,10 @@ class Run:
                 self.result = f(*traced, **kwargs)
 
     def _trace(self, leaf: Leaf) -> Any:
+        if leaf.shape and leaf.elements and not leaf.has_tensors():
+            array = own_array(np.array(leaf.elements, dtype=np.float64).reshape(leaf.shape))
+            self.tensors += _elements(array)
+            return array._apart()
         # times 1.0: a node of its own with the same value and derivative 1, connected with what it was computed from
         new = [e * 1.0 if isinstance(e, Tensor) else Tensor(e) for e in leaf.elements]
         if leaf.is_tensor_array:
@@ -134,7 +146,7 @@ class Run:
         self.tensors += new
         if leaf.shape is None:
             return new[0]
-        return _object_array(new, leaf.shape)
+        return array_like_an_argument(new, leaf.shape)
 
     def scalar(self) -> Tensor | float:
         """The result, which has to be a single number."""

@@ -8,7 +8,7 @@ by the partial derivatives of `rules`, and of the array operations, as Tensors. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import isfinite, isinf
+from math import isfinite, isinf, prod
 from typing import Any
 
 from fastscalar._core import Tensor
@@ -48,10 +48,14 @@ class Partials:
                 yield x, w
                 yield w, x
             yield operands[-1], 1.0
-        elif name == "sum":
+        elif name in ("sum", "pick", "cumsum"):
             for x in operands:
                 yield x, 1.0
-        elif name == "dot":
+        elif name in ("max", "min"):
+            yield operands[numbers[0]], 1.0
+        elif name == "prod":
+            yield from zip(operands, _products_of_others(operands), strict=True)
+        elif name in ("dot", "@"):
             for x, y in zip(operands[:half], operands[half:], strict=True):
                 yield x, y
                 yield y, x
@@ -90,6 +94,12 @@ class Partials:
                 shares = [(x - total).exp() for x in below]
             self.softmaxes[key] = xs, shares  # xs: so that no id is used again
         return self.softmaxes[key][1]
+
+
+def _products_of_others(factors: list[Any]) -> Iterator[Any]:
+    """For each factor a callable that gives the product of all others."""
+    for k in range(len(factors)):
+        yield lambda k=k: prod([*factors[:k], *factors[k + 1 :]], start=Tensor(1.0))
 
 
 def _custom_partials(node: Tensor, operands: list[Tensor]) -> list[Any]:

@@ -1,0 +1,229 @@
+"""Norms, systems of linear equations, inverses and determinants of TensorArrays.
+
+Elimination in array operations, so that the derivatives of any order are those of the result: solving costs some
+instructions for each column, their backward pass as much again.  Which row is a pivot is a decision on values; in a
+program it is one for each column, and rows with other pivots are recorded too.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor
+from fastscalar.arrays import moves
+from fastscalar.arrays.convert import array, axes_of, filled, is_recording, unsupported
+from fastscalar.engine._array import TensorArray
+
+__all__ = ["det", "inv", "matrix_norm", "matrix_power", "multi_dot", "norm", "solve", "vector_norm"]
+
+
+def _square(a: Any, what: str) -> Any:
+    a = array(a, what)
+    if not isinstance(a, TensorArray) or a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise np.linalg.LinAlgError(f"{what}: expected a square matrix, got shape {getattr(a, 'shape', ())}")
+    return a
+
+
+def _stacked(function: Any, a: Any, *more: Any) -> Any:
+    """Of each matrix of a stack."""
+    parts = [function(a[k], *(m[k] for m in more)) for k in range(a.shape[0])]
+    return moves.move(np.stack, (parts,), {})
+
+
+def _pivot(column: Any) -> int:
+    """The index of the element with the largest absolute value."""
+    sizes = abs(column)
+    return int(sizes.argmax())
+
+
+def _eliminate(a: Any, b: Any, what: str) -> Any:
+    """x with a @ x = b, b a matrix."""
+    n = a.shape[0]
+    rows = list(range(n))
+    upper, right = [], []
+    for k in range(n):
+        p = _pivot(a[:, 0]) if k < n - 1 else 0
+        if a[p, 0] == 0.0:
+            raise np.linalg.LinAlgError(f"{what}: singular matrix")
+        upper.append(a[p])
+        right.append(b[p])
+        if k == n - 1:
+            break
+        others = [i for i in range(n - k) if i != p]
+        factor = a[others, 0] / a[p, 0]
+        a, b = a[others, 1:] - factor[:, None] * a[p, 1:], b[others] - factor[:, None] * b[p]
+    found: list[Any] = []
+    for k in reversed(rows):
+        value = right[k]
+        if found:
+            known = moves.move(np.stack, (found[::-1],), {})
+            value = value - upper[k][1:] @ known
+        found.append(value / upper[k][0])
+    return moves.move(np.stack, (found[::-1],), {})
+
+
+def solve(a: Any, b: Any) -> Any:
+    """x with a @ x = b.  LinAlgError if a is singular."""
+    a, b = _square(a, "solve"), array(b, "solve")
+    if not isinstance(b, TensorArray) or b.shape[-min(b.ndim, 2) if b.ndim == a.ndim else -1] != a.shape[-1]:
+        raise ValueError(f"solve: shapes {a.shape} and {getattr(b, 'shape', ())} do not go together")
+    if a.ndim > 2:
+        if b.ndim == 1:
+            b = moves.broadcast_to(b, a.shape[:-1])
+            return _stacked(solve, a, b)
+        return _stacked(solve, a, b if b.ndim == a.ndim else moves.broadcast_to(b, a.shape[:-2] + b.shape[-2:]))
+    if b.ndim == 1:
+        return _eliminate(a, b[:, None], "solve")[:, 0]
+    return _eliminate(a, b, "solve")
+
+
+def inv(a: Any) -> Any:
+    """The inverse.  LinAlgError if a is singular."""
+    a = _square(a, "inv")
+    if a.ndim > 2:
+        return _stacked(inv, a)
+    return _eliminate(a, array(np.eye(a.shape[0]), "inv"), "inv")
+
+
+def det(a: Any) -> Any:
+    """The determinant; its derivatives are right for singular matrices too."""
+    a = _square(a, "det")
+    if a.ndim > 2:
+        return _stacked(det, a)
+    n = a.shape[0]
+    if n == 1:
+        return a[0, 0]
+    if n == 2:
+        return a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0]
+    if n == 3:
+        parts = [a[0, i] * (a[1, j] * a[2, k] - a[1, k] * a[2, j]) for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1))]
+        return parts[0] + parts[1] + parts[2]
+    product: Any = 1.0
+    for k in range(n - 1):
+        column = 0
+        p = _pivot(a[:, 0])
+        while a[p, column] == 0.0 and column < n - k - 1:  # columns may change places too
+            column += 1
+            p = _pivot(a[:, column])
+        if a[p, column] == 0.0:
+            return a[p, column] * product * 0.0  # of rank n - 2 at most: no element has a derivative
+        product = product * a[p, column] * (-1.0) ** (p + column)
+        others = [i for i in range(n - k) if i != p]
+        rest = [j for j in range(n - k) if j != column]
+        a = a[others][:, rest] - (a[others, column] / a[p, column])[:, None] * a[p, rest]
+    return product * a[0, 0]
+
+
+def matrix_power(a: Any, n: int) -> Any:
+    """a @ a @ ..., n times; of a negative n the inverse."""
+    a = _square(a, "matrix_power")
+    if n == 0:
+        return array(np.eye(a.shape[-1]), "matrix_power")
+    if n < 0:
+        a, n = inv(a), -n
+    result = None
+    while n:
+        if n & 1:
+            result = a if result is None else result @ a
+        a, n = a @ a if n > 1 else a, n >> 1
+    return result
+
+
+def multi_dot(arrays: Any, *, out: Any = None) -> Any:
+    """The product of several matrices, from left to right."""
+    unsupported("multi_dot", {"out": out})
+    result = arrays[0]
+    for a in arrays[1:]:
+        result = result @ a
+    return result
+
+
+# --- norms ----------------------------------------------------------------------------------------
+
+
+def _euclidean(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """sqrt of the sum of squares, without overflow or underflow on the way; at the origin its derivatives are 0."""
+    largest = abs(x).max(axes, keepdims=True)
+    scale = largest.numpy() if not is_recording() else None
+    if scale is not None and (((scale > 1e-140) & (scale < 1e150)) | (scale == 0.0)).all():
+        square = (x * x).sum(axes, keepdims=keepdims)
+        return _root(square)
+    high, low = largest > 2.0**500, largest < 2.0**-500
+    factor = moves.where(high, 2.0**-600, moves.where(low, 2.0**600, 1.0))
+    scaled = x * factor
+    root = _root((scaled * scaled).sum(axes, keepdims=True)) / factor
+    return root if keepdims else root.reshape([n for d, n in enumerate(root.shape) if d not in axes])
+
+
+def _root(square: Any) -> Any:
+    """The square root, whose slope at 0 counts as 0."""
+    zero = square == 0.0
+    if isinstance(square, Tensor):
+        return moves.where(zero, square * 0.0, moves.where(zero, 1.0, square).sqrt()) if is_recording() else (
+            square.sqrt() if not zero else square * 0.0)  # fmt: skip
+    if not is_recording() and not zero.any():
+        return square.sqrt()
+    return moves.where(zero, square * 0.0, moves.where(zero, 1.0, square).sqrt())
+
+
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    """A norm of vectors (along one axis) or of matrices (along two); without `ord` of all elements."""
+    x = array(x, "norm")
+    if isinstance(x, Tensor):
+        return abs(x)
+    if not x.size:
+        return x.sum(axis, keepdims=keepdims)
+    if axis is None and ord is not None and x.ndim > 2:
+        raise ValueError("norm: of more than two dimensions the axes have to be said")
+    axes = axes_of(axis, x.ndim, "norm")
+    if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
+        return _euclidean(x, axes, keepdims)
+    if len(axes) == 1:
+        return _vector_norm(x, ord, axes[0], keepdims)
+    if len(axes) != 2:
+        raise ValueError(f"norm: expected one or two axes, got {axis!r}")
+    if ord not in (1, -1, inf, -inf):
+        raise TypeError(f"norm: of matrices 1, -1, inf, -inf and 'fro' are there for a TensorArray, got {ord!r}")
+    added, kept = axes if abs(ord) == 1 else axes[::-1]
+    sums = abs(x).sum(added, keepdims=True)
+    found = sums.max(kept, keepdims=True) if ord > 0 else sums.min(kept, keepdims=True)
+    return found if keepdims else _without(found, axes)
+
+
+def _without(x: Any, axes: tuple[int, ...]) -> Any:
+    return x[tuple(0 if d in axes else slice(None) for d in range(x.ndim))]
+
+
+def _vector_norm(x: Any, ord: Any, axis: int, keepdims: bool) -> Any:
+    size = abs(x)
+    if ord == inf:
+        return size.max(axis, keepdims=keepdims)
+    if ord == -inf:
+        return size.min(axis, keepdims=keepdims)
+    if ord == 1:
+        return size.sum(axis, keepdims=keepdims)
+    if ord == 0:
+        held = moves.where(x != 0.0, 1.0, 0.0)
+        return held.sum(axis, keepdims=keepdims)
+    if isinstance(ord, str):
+        raise ValueError(f"norm: {ord!r} is a norm of matrices")
+    return (size ** float(ord)).sum(axis, keepdims=keepdims) ** (1.0 / ord)
+
+
+def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
+    """A norm of vectors: of all elements, or along axes."""
+    x = array(x, "vector_norm")
+    if ord == 2:
+        return _euclidean(x, axes_of(axis, x.ndim, "vector_norm"), keepdims)
+    if axis is None:
+        found = _vector_norm(x.ravel(), ord, 0, False)
+        return filled((1,) * x.ndim, found) if keepdims else found
+    return norm(x, ord, axis, keepdims)
+
+
+def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    """A norm of the matrices of the last two axes."""
+    return norm(x, ord, (-2, -1), keepdims)

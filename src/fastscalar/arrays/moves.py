@@ -1,0 +1,158 @@
+"""Functions of NumPy that only put elements elsewhere.
+
+NumPy itself says where: it is called with arrays of places, whole numbers, in place of the arrays, and what comes back
+says which element goes where.  So shapes, axes and errors are its own, and the result is one instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor
+from fastscalar.arrays.convert import array, is_recording, objects, shape_of
+from fastscalar.arrays.masks import TracedMask, chosen, each
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import select
+from fastscalar.engine._axes import assemble
+from fastscalar.engine._traced import TracedBool
+
+
+class Places:
+    """Arrays of places for arrays of elements; place 0 is the number 0.0, which some functions fill with."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = [0.0]
+        self.n = 1
+
+    def of(self, x: Any, deep: int = 0) -> Any:
+        """The places of what stands for an array; of a list of arrays, `deep` levels down, a list of them."""
+        if deep and isinstance(x, (list, tuple)):
+            return [self.of(e, deep - 1) for e in x]
+        x = array(x, "an array")
+        shape = x.shape if isinstance(x, TensorArray) else ()
+        size = int(np.prod(shape))
+        self.parts.append(x)
+        self.n += size
+        return np.arange(self.n - size, self.n).reshape(shape)
+
+    def elements(self, found: Any) -> Any:
+        """What lies at places that NumPy arranged."""
+        if isinstance(found, (list, tuple)):
+            return type(found)(map(self.elements, found)) if type(found) in (list, tuple) else [*map(self.elements, found)]
+        return assemble(self.parts, found)
+
+
+def _moved(function: Any, args: tuple[Any, ...], options: dict[str, Any], which: dict[Any, int]) -> Any:
+    """which: the arguments that are arrays, by position or name, and how deep in lists they lie."""
+    places = Places()
+    args = tuple(places.of(a, which[k]) if k in which else a for k, a in enumerate(args))
+    options = {name: places.of(a, which[name]) if name in which else a for name, a in options.items()}
+    return places.elements(function(*args, **options))
+
+
+MOVES: dict[Any, dict[Any, int]] = {}
+for _names, _which in (
+    ("concatenate stack vstack hstack dstack column_stack", {0: 1, "arrays": 1, "tup": 1}),
+    ("block", {0: 9}),
+    ("roll flip fliplr flipud rot90 tile repeat take take_along_axis delete diag diagflat diagonal tril triu "
+     "split array_split hsplit vsplit dsplit resize unstack", {0: 0}),
+    ("append", {0: 0, 1: 0, "values": 0}),
+    ("insert", {0: 0, 2: 0, "values": 0}),
+    ("extract compress", {1: 0}),
+    ("choose", {1: 1}),
+):  # fmt: skip
+    for _name in _names.split():
+        if hasattr(np, _name):
+            MOVES[getattr(np, _name)] = _which
+
+
+def move(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    if options.pop("out", None) is not None or options.pop("dtype", None) not in (None, float, np.float64):
+        raise TypeError(f"numpy.{function.__name__}: takes no out= and no other dtype than float64 for a TensorArray")
+    options.pop("casting", None)
+    return _moved(function, args, options, MOVES[function])
+
+
+def meshgrid(*arrays: Any, **options: Any) -> Any:
+    return list(_moved(np.meshgrid, arrays, options, dict.fromkeys(range(len(arrays)), 0)))
+
+
+def broadcast_arrays(*arrays: Any, **options: Any) -> Any:
+    given = [array(x, "broadcast_arrays") for x in arrays]
+    shape = np.broadcast_shapes(*map(shape_of, given))
+    return tuple(broadcast_to(x, shape) for x in given)
+
+
+def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
+    """A view in which axes of length 1 are as long as they have to be."""
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if not isinstance(x, TensorArray) or len(shape) < x.ndim or np.broadcast_shapes(x.shape, shape) != shape:
+        return _moved(np.broadcast_to, (x, shape), {}, {0: 0})
+    if not x.size or 0 in shape:
+        return x._nothing(shape)
+    return x._view((-1,) * (len(shape) - x.ndim) + tuple(range(x.ndim)), shape)
+
+
+def pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
+    if callable(mode) or mode in ("linear_ramp", "maximum", "mean", "median", "minimum", "empty"):
+        raise TypeError(f"pad: mode {mode!r} computes numbers; for a TensorArray: constant, edge, reflect, symmetric, wrap")
+    return _moved(np.pad, (x, pad_width, mode), options, {0: 0, "constant_values": 0})
+
+
+def _place_of(mask: Any) -> bool:
+    """Whether a condition is decided when it is replayed."""
+    return isinstance(mask, TracedMask) or type(mask) is TracedBool or (
+        isinstance(mask, np.ndarray) and mask.dtype == object and is_recording())  # fmt: skip
+
+
+def where(condition: Any, *choices: Any) -> Any:
+    """a where the condition holds, else b, of broadcast arrays; without choices the indices where it holds."""
+    if isinstance(condition, (TensorArray, Tensor)):
+        condition = condition != 0.0
+    if not choices:
+        return np.nonzero(condition.decided() if isinstance(condition, TracedMask) else condition)
+    a, b = choices
+    if type(condition) is TracedBool and not isinstance(a, TensorArray) and not isinstance(b, TensorArray):
+        return select(condition, a, b)
+    if _place_of(condition):
+        found = each(chosen, np.array(condition, dtype=object), objects(a), objects(b)).view(np.ndarray)
+        return array(found, "where") if found.ndim else found.item()
+    shape = np.broadcast_shapes(np.shape(condition), shape_of(a), shape_of(b))
+    return _moved(lambda x, y: np.broadcast_to(np.where(condition, x, y), shape), (a, b), {}, {0: 0, 1: 0})
+
+
+def select_(conditions: Any, choices: Any, default: Any = 0) -> Any:
+    """Of the first condition that holds the choice, else the default."""
+    for condition, choice in reversed(list(zip(conditions, choices, strict=True))):
+        default = where(condition, choice, default)
+    return default
+
+
+# --- in the order of their values -----------------------------------------------------------------
+
+
+def argsort(x: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
+    """The places in ascending order; in a program comparisons of elements are decisions."""
+    if is_recording():
+        return np.argsort(objects(x), axis, kind="stable").astype(np.int64)
+    return np.argsort(x.numpy(), axis, kind="stable")
+
+
+def sort(x: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
+    """The elements in ascending order, NaN last."""
+    if axis is None:
+        x, axis = x.ravel(), -1
+    return _moved(np.take_along_axis, (x, argsort(x, axis), axis), {}, {0: 0})
+
+
+def _kth(function: Callable[..., Any]) -> Callable[..., Any]:
+    def sorted_to(x: Any, kth: Any, axis: Any = -1, kind: Any = None, order: Any = None) -> Any:
+        return function(x, axis)
+
+    return sorted_to
+
+
+partition, argpartition = _kth(sort), _kth(argsort)

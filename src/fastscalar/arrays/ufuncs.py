@@ -1,0 +1,170 @@
+"""NumPy's element-wise functions of a TensorArray, `__array_ufunc__`: `np.exp(x)`, `ndarray + x`, `np.maximum(x, 0)`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor
+from fastscalar.arrays.convert import array, binary, filled, is_recording, numbers, objects
+from fastscalar.arrays.masks import TracedMask, compare, each
+from fastscalar.arrays.moves import where as _where
+from fastscalar.arrays.products import matmul
+from fastscalar.engine._array import TensorArray
+from fastscalar.engine._traced import TracedBool
+
+UNARY: dict[Any, Callable[[Any], Any]] = {
+    np.negative: lambda x: -x,
+    np.positive: lambda x: x,
+    np.absolute: lambda x: x.abs(),
+    np.fabs: lambda x: x.abs(),
+    np.square: lambda x: x * x,
+    np.reciprocal: lambda x: 1.0 / x,
+    np.conjugate: lambda x: x,
+    np.rint: lambda x: x.rint(),
+    np.deg2rad: lambda x: x.radians(),
+    np.rad2deg: lambda x: x.degrees(),
+}
+for _name in ("exp", "log", "exp2", "expm1", "log2", "log10", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "sinh", "cosh",
+              "tanh", "floor", "ceil", "trunc", "sign", "degrees", "radians"):  # fmt: skip
+    UNARY[getattr(np, _name)] = operator.methodcaller(_name)
+for _name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):
+    UNARY[getattr(np, "arc" + _name)] = operator.methodcaller("a" + _name)
+
+
+def logaddexp(x: Any, y: Any) -> Any:
+    """log(exp(x) + exp(y)) without overflow."""
+    x, y = array(x, "logaddexp"), array(y, "logaddexp")
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        if x == y:  # also of infinities
+            return x * 0.5 + y * 0.5 + float(np.log(2.0)) if abs(x) < inf else x
+        return x + (y - x).softplus() if x > y else y + (x - y).softplus()
+    same = each(operator.eq, x, y) if is_recording() else numbers(x) == numbers(y)
+    above = each(operator.gt, x, y) if is_recording() else numbers(x) > numbers(y)
+    apart = _where(same, 0.0, binary("-", x, y))
+    largest = _where(above, x, y)
+    return binary("+", largest, _where(above, -apart, apart).softplus()) if isinstance(apart, TensorArray) else largest
+
+
+def _heaviside(x: Any, middle: Any) -> Any:
+    return _where(x == 0.0, middle, _where(x < 0.0, 0.0, 1.0))
+
+
+BINARY: dict[Any, str] = {
+    np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.power: "**", np.float_power: "**",
+    np.remainder: "%", np.floor_divide: "//", np.fmod: "fmod", np.maximum: "maximum", np.minimum: "minimum",
+    np.arctan2: "atan2", np.hypot: "hypot", np.copysign: "copysign",
+}  # fmt: skip
+COMPARISONS: dict[Any, Any] = {
+    np.less: operator.lt, np.less_equal: operator.le, np.greater: operator.gt, np.greater_equal: operator.ge,
+    np.equal: operator.eq, np.not_equal: operator.ne,
+}  # fmt: skip
+TESTS: dict[Any, Callable[[Any], Any]] = {
+    np.isnan: lambda x: x != x,
+    np.isfinite: lambda x: abs(x) < inf,
+    np.isinf: lambda x: abs(x) == inf,
+    np.signbit: lambda x: np.signbit(numbers(x)) if not is_recording() else x < 0.0,
+}
+OTHERS: dict[Any, Callable[..., Any]] = {
+    np.matmul: lambda x, y: matmul(x, y, "matmul"),
+    np.logaddexp: logaddexp,
+    np.logaddexp2: lambda x, y: logaddexp(x * float(np.log(2.0)), y * float(np.log(2.0))) / float(np.log(2.0)),
+    np.heaviside: _heaviside,
+    np.fmax: lambda x, y: _where(_test(np.isnan, x), y, _where(_test(np.isnan, y), x, binary("maximum", x, y))),
+    np.fmin: lambda x, y: _where(_test(np.isnan, x), y, _where(_test(np.isnan, y), x, binary("minimum", x, y))),
+    np.divmod: lambda x, y: (binary("//", x, y), binary("%", x, y)),
+    np.modf: lambda x: (binary("fmod", x, 1.0), x.trunc()),
+}
+LOGICAL = {np.logical_and, np.logical_or, np.logical_xor, np.logical_not}
+INSTEAD = {np.frexp: "fastscalar.math.frexp of each element", np.ldexp: "x * 2.0**n", np.spacing: "fastscalar.math.ulp"}
+
+
+def _test(test: Any, x: Any) -> Any:
+    return TESTS[test](x) if isinstance(x, (TensorArray, Tensor)) else test(x)
+
+
+def _truth(x: Any) -> Any:
+    if isinstance(x, TensorArray):
+        return x != 0.0
+    return bool(x) if isinstance(x, (Tensor, TracedBool)) else x
+
+
+def _compared(comparison: Any, x: Any, y: Any) -> Any:
+    if isinstance(x, TensorArray):
+        return comparison(x, y)
+    if is_recording():
+        return compare(comparison, x, y)
+    return comparison(numbers(x), numbers(y))
+
+
+def call(ufunc: Any, inputs: tuple[Any, ...]) -> Any:
+    """A ufunc of arrays and numbers; NotImplemented: it has no meaning here."""
+    inputs = tuple(x.as_numbers() if isinstance(x, TracedMask) and ufunc not in LOGICAL else x for x in inputs)
+    if ufunc in BINARY:
+        return binary(BINARY[ufunc], *inputs)
+    if ufunc in UNARY:
+        return UNARY[ufunc](*inputs)
+    if ufunc in COMPARISONS:
+        return _compared(COMPARISONS[ufunc], *inputs)
+    if ufunc in TESTS:
+        return TESTS[ufunc](*inputs)
+    if ufunc in OTHERS:
+        return OTHERS[ufunc](*inputs)
+    if ufunc in LOGICAL:
+        return ufunc(*map(_truth, inputs))
+    return NotImplemented
+
+
+def _refuse(ufunc: Any, what: str) -> TypeError:
+    instead = INSTEAD.get(ufunc, "of the values, without gradients: a.numpy()")
+    return TypeError(f"numpy.{what} is not there for a TensorArray; {instead}")
+
+
+REDUCE = {np.add: "sum", np.multiply: "prod", np.maximum: "max", np.minimum: "min", np.logical_and: "all",
+          np.logical_or: "any"}  # fmt: skip
+
+
+def ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """What `TensorArray.__array_ufunc__` does."""
+    out = options.pop("out", None)
+    for name in ("where", "dtype", "casting", "order", "subok"):
+        if name in options and name != "dtype":
+            raise _refuse(ufunc, f"{ufunc.__name__}({name}=)")
+    options.pop("dtype", None)
+    if method == "reduce" and ufunc in REDUCE:
+        axis = options.pop("axis", inputs[1] if len(inputs) > 1 else 0)
+        result = getattr(inputs[0], REDUCE[ufunc])(axis=axis, keepdims=options.pop("keepdims", False))
+    elif method == "accumulate" and ufunc in (np.add, np.multiply):
+        axis = options.pop("axis", inputs[1] if len(inputs) > 1 else 0)
+        result = inputs[0].cumsum(axis) if ufunc is np.add else inputs[0].cumprod(axis)
+    elif method == "outer":
+        x, y = (array(x, ufunc.__name__) for x in inputs)
+        x, y = (t if isinstance(t, TensorArray) else filled((), t) for t in (x, y))
+        result = call(ufunc, (x.reshape(x.shape + (1,) * y.ndim), y))
+    elif method == "__call__":
+        result = call(ufunc, inputs)
+    else:
+        raise _refuse(ufunc, f"{ufunc.__name__}.{method}")
+    if result is NotImplemented:
+        raise _refuse(ufunc, ufunc.__name__)
+    if options:
+        raise _refuse(ufunc, f"{ufunc.__name__}({next(iter(options))}=)")
+    return _put(ufunc, result, out) if out is not None else result
+
+
+def _put(ufunc: Any, result: Any, out: tuple[Any, ...]) -> Any:
+    """Into `out`: an array that was computed, or one of objects."""
+    to = out[0]
+    if len(out) != 1 or not (isinstance(to, TensorArray) or (isinstance(to, np.ndarray) and to.dtype == object)):
+        kind = f"an array of {to.dtype}" if isinstance(to, np.ndarray) else type(to).__name__
+        raise TypeError(f"numpy.{ufunc.__name__}: {kind} cannot hold Tensors (out=, or an operation in place); "
+                        "write y = y + x")  # fmt: skip
+    if isinstance(to, TensorArray):
+        to[...] = result
+    else:
+        to[...] = objects(result)
+    return to
