@@ -21,11 +21,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastscalar import _table, article, datasets, debug, math, nn, optim, random, reference, schedules
+from fastscalar import arrays as _arrays  # noqa: F401 - what NumPy knows of arrays, for TensorArrays
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar._table import *  # noqa: F403
 from fastscalar._warnings import CompileWarning, GradientLossWarning
 from fastscalar.custom import custom_op
-from fastscalar import arrays as _arrays  # noqa: F401 - what NumPy knows of arrays, for TensorArrays
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import mse_loss, squared_loss, to_tensor
 from fastscalar.functions import (

@@ -289,7 +289,7 @@ cdef int n_codes = NAMED_CODES
 
 
 cdef tuple ARRAY_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
-                         "mse_loss", "cross_entropy", "custom", "gather", "where", "best", "pick", "prod", "cumsum")
+                          "mse_loss", "cross_entropy", "custom", "gather", "where", "best", "pick", "prod", "cumsum")
 cdef tuple BEST_NAMES = ("max", "min", "argmax", "argmin")
 
 

@@ -99,8 +99,8 @@ def test_in_fit(name):
         net = Model(IDIOMS[name])
         with warnings.catch_warnings():
             warnings.simplefilter("error", fs.CompileWarning)
-            fs.fit(net, X, y, loss=lambda out, y: (out - y) ** 2 * 0.5, optimizer=fs.SGD(lr=1e-4), epochs=1, batch_size=1,
-                   shuffle=False, schedule=None, compile=compiled, progress=False)  # fmt: skip
+            fs.fit(net, X, y, loss=lambda out, y: (out - y) ** 2 * 0.5, optimizer=fs.SGD(lr=1e-4), epochs=1,
+                   batch_size=1, shuffle=False, schedule=None, compile=compiled, progress=False)  # fmt: skip
         made.append((net.A.numpy(), net.S.numpy()))
     A, S, _ = points(6)
     f = number(IDIOMS[name])

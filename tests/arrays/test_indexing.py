@@ -139,7 +139,9 @@ def test_views_make_no_nodes_and_share_elements():
     views = [x.T, x.reshape(2, 6), x[::2], x[..., None], x.ravel(), x.squeeze(), x.swapaxes(0, 1), x[:, ::-1],
              np.expand_dims(x, 0), np.moveaxis(x, 0, 1), x.diagonal(), np.broadcast_to(x, (5, 3, 4)), x[1:1]]
     assert fs.tape_info()["nodes"] == before
-    assert x.T[1, 2] is x[2, 1] and views[1][1, 0] is x[1, 2] and x.diagonal()[1] is x[1, 1]
+    assert x.T[1, 2] is x[2, 1]
+    assert views[1][1, 0] is x[1, 2]
+    assert x.diagonal()[1] is x[1, 1]
     assert len(views) == 13
 
 
@@ -164,7 +166,8 @@ def test_elements_of_parameters_and_arguments_are_not_replaced():
             x[0] = 3.0
     q = p.copy()
     q[0] = fs.Tensor(5.0)
-    assert p.tolist() == [1.0, 2.0] and q.tolist() == [5.0, 2.0]
+    assert p.tolist() == [1.0, 2.0]
+    assert q.tolist() == [5.0, 2.0]
     with pytest.raises(ValueError, match="does not fit"):
         q[:] = [1.0, 2.0, 3.0]
     with pytest.raises(IndexError):
@@ -180,7 +183,8 @@ def test_what_was_computed_before_an_assignment_stays_what_it_was():
     before.backward()
     assert x.grad.tolist() == [2.0, 2.0, 2.0]
     after.backward()
-    assert before.data == 12.0 and after.data == 4.0 + 100.0 + 36.0
+    assert before.data == 12.0
+    assert after.data == 4.0 + 100.0 + 36.0
     assert x.grad.tolist() == [8.0 + 200.0, 2.0, 24.0]           # x[1] is not reached any more
 
 
@@ -191,7 +195,8 @@ def test_in_place_operations_go_to_all_who_hold_the_array():
         held, row = y, y[:1] if view else None
         y += 1.0
         y *= x
-        assert held is y and y.tolist() == [2.0, 6.0]
+        assert held is y
+        assert y.tolist() == [2.0, 6.0]
         if view:
             row -= 2.0
             assert y.tolist() == [0.0, 6.0]
@@ -200,7 +205,8 @@ def test_in_place_operations_go_to_all_who_hold_the_array():
     p = fs.to_tensor([1.0, 2.0])
     q = p
     q += 1.0                                     # of a parameter: another array
-    assert p.tolist() == [1.0, 2.0] and q.tolist() == [2.0, 3.0]
+    assert p.tolist() == [1.0, 2.0]
+    assert q.tolist() == [2.0, 3.0]
     with pytest.raises(ValueError, match="does not fit"):
         y += np.ones((3, 2))
 

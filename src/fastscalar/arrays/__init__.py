@@ -1,7 +1,7 @@
 """What NumPy knows of arrays, for TensorArrays: methods, functions that are called as `np.sum(x)`, linear algebra.
 
-The boundary: `engine` has the instructions (maps, sums along axes, products of two, elements put together anew) and views;
-here is what they are called in NumPy, with its axes, shapes and errors.  Nothing here touches the tape.
+The boundary: `engine` has the instructions (maps, sums along axes, products of two, elements put together anew) and
+views; here is what they are called in NumPy, with its axes, shapes and errors.  Nothing here touches the tape.
 
     convert     what stands for an array, as one
     methods     methods of a TensorArray, its indices and assignments

@@ -11,10 +11,8 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise
 from fastscalar.engine._axes import assemble
-from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedInt
 from fastscalar.engine.views import ArrayView
-
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # by function of NumPy, what it does of TensorArrays
 

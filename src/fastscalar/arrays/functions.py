@@ -11,10 +11,20 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays import linalg, moves, products
-from fastscalar.arrays.convert import FUNCTIONS, array, axes_of, axis_of, binary, filled, is_recording, numbers, shape_of
+from fastscalar.arrays.convert import (
+    FUNCTIONS,
+    array,
+    axes_of,
+    axis_of,
+    binary,
+    filled,
+    numbers,
+    shape_of,
+)
 from fastscalar.arrays.masks import TracedMask
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._axes import assemble
+from fastscalar.engine._modes import is_recording
 
 
 def of_numpy(*names: str) -> Callable[..., Any]:
@@ -308,7 +318,7 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
 
 @of_numpy("convolve", "correlate")
 def convolve(a: Any, v: Any, mode: str = "full") -> Any:
-    raise TypeError("numpy.convolve and correlate are not there for a TensorArray; np.stack the shifted slices and use @")
+    raise TypeError("numpy.convolve and correlate are not there for a TensorArray; np.stack shifted slices and use @")
 
 
 @of_numpy("polyval")

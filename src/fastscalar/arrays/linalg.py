@@ -14,8 +14,9 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays import moves
-from fastscalar.arrays.convert import array, axes_of, filled, is_recording, unsupported
+from fastscalar.arrays.convert import array, axes_of, filled, unsupported
 from fastscalar.engine._array import TensorArray
+from fastscalar.engine._modes import is_recording
 
 __all__ = ["det", "inv", "matrix_norm", "matrix_power", "multi_dot", "norm", "solve", "vector_norm"]
 

@@ -1,7 +1,7 @@
 """Comparisons of arrays while a program is recorded: each element is decided for each row of a replay.
 
-`np.where(x > 0, a, b)` and `(x > 0) * y` take them as they are, without a decision.  As an index, in an `if`, in `&` and
-`~` they are decisions: from then on the program holds only for rows where they come out the same.
+`np.where(x > 0, a, b)` and `(x > 0) * y` take them as they are, without a decision.  As an index, in an `if`, in `&`
+and `~` they are decisions: from then on the program holds only for rows where they come out the same.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ class TracedMask(np.ndarray[Any, Any]):
         args = tuple(x.decided() if isinstance(x, TracedMask) else x for x in args)
         return function(*args, **options)
 
-    def any(self, axis: Any = None, **options: Any) -> Any:
+    def any(self, axis: Any = None, **options: Any) -> Any:  # type: ignore[override]
         return self.decided().any(axis, **options)
 
-    def all(self, axis: Any = None, **options: Any) -> Any:
+    def all(self, axis: Any = None, **options: Any) -> Any:  # type: ignore[override]
         return self.decided().all(axis, **options)
 
-    def sum(self, axis: Any = None, **options: Any) -> Any:
+    def sum(self, axis: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """How many hold, without a decision."""
         if axis is not None or options or not self.size:
             return self.as_numbers().sum(axis, **options)
         return places(total(self.as_numbers()))
 
-    def mean(self, axis: Any = None, **options: Any) -> Any:
+    def mean(self, axis: Any = None, **options: Any) -> Any:  # type: ignore[override]
         return self.as_numbers().mean(axis, **options)
 
     def astype(self, dtype: Any, *args: Any, **options: Any) -> Any:

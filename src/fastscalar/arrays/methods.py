@@ -1,7 +1,7 @@
 """Methods of a TensorArray, its indices and assignments.
 
-`_array` calls what stands here by name (`take`, `assign`, `in_place`, `matmul`, `compare`, `only`, `contains`, `numbers`,
-`ufunc`, `function`); METHODS become methods of the class.
+`_array` calls what stands here by name (`take`, `assign`, `in_place`, `matmul`, `compare`, `only`, `contains`,
+`numbers`, `ufunc`, `function`); METHODS become methods of the class.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays import products
-from fastscalar.arrays.convert import (array, axes_of, axis_of, binary, filled, is_recording, numbers, objects,
-                                       shape_of, unsupported)  # fmt: skip
+from fastscalar.arrays.convert import (
+    array,
+    axes_of,
+    axis_of,
+    binary,
+    filled,
+    numbers,
+    objects,
+    shape_of,  # fmt: skip
+    unsupported,
+)
 from fastscalar.arrays.convert import flat as elements
 from fastscalar.arrays.functions import function
 from fastscalar.arrays.masks import TracedMask, compare, plain
@@ -24,6 +33,7 @@ from fastscalar.arrays.products import matmul
 from fastscalar.arrays.ufuncs import ufunc
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._axes import along, assemble, cumulative_sum, places
+from fastscalar.engine._modes import is_recording
 
 __all__ = ["METHODS", "assign", "compare", "contains", "function", "in_place", "matmul", "numbers", "only", "take",
            "ufunc"]  # fmt: skip
@@ -138,7 +148,7 @@ def flat(self: Any) -> Any:
 def transpose(self: Any, *axes: Any) -> Any:
     """The array with its axes in another order, by default the reverse; a view."""
     if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
-        axes = axes[0] or ()
+        axes = tuple(axes[0] or ())
     if not axes:
         return self.T
     order = axes_of(tuple(axes), self.ndim, "transpose")
@@ -176,9 +186,9 @@ def reshape(self: Any, *shape: Any, order: str = "C", copy: bool | None = None) 
     return assemble([self], np.arange(self.size).reshape(wanted))
 
 
-def _new_shape(given: Any, x: Any) -> tuple[int, ...]:
+def _new_shape(given: tuple[Any, ...], x: Any) -> tuple[int, ...]:
     if len(given) == 1 and isinstance(given[0], (tuple, list)):
-        given = given[0]
+        given = tuple(given[0])
     shape = [operator.index(n) for n in given]
     if shape.count(-1) == 1:
         rest = int(np.prod([n for n in shape if n != -1]))
@@ -246,7 +256,8 @@ def item(self: Any, *index: Any) -> float:
     """The value of the one element, or of that at an index, a float."""
     if not index:
         return float(only(self).item())
-    return float((self.ravel()[index[0]] if len(index) == 1 and not isinstance(index[0], tuple) else self[index]).item())
+    flat = len(index) == 1 and not isinstance(index[0], tuple)
+    return float((self.ravel()[index[0]] if flat else self[index]).item())
 
 
 @method
@@ -422,7 +433,9 @@ def __round__(self: Any, digits: int | None = None) -> Any:
 @method
 def rint(self: Any) -> Any:
     """The nearest whole number, of two the even one; its derivative is 0."""
-    return function(np.where, (abs(self) < 2.0**52, self - self.remainder(1.0), self.trunc()), {}) if self.size else self
+    if not self.size:
+        return self
+    return function(np.where, (abs(self) < 2.0**52, self - self.remainder(1.0), self.trunc()), {})
 
 
 @method

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.arrays.convert import array, is_recording, objects, shape_of
+from fastscalar.arrays.convert import array, objects, shape_of
 from fastscalar.arrays.masks import TracedMask, chosen, each
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import select
 from fastscalar.engine._axes import assemble
+from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool
 
 
@@ -41,7 +42,8 @@ class Places:
     def elements(self, found: Any) -> Any:
         """What lies at places that NumPy arranged."""
         if isinstance(found, (list, tuple)):
-            return type(found)(map(self.elements, found)) if type(found) in (list, tuple) else [*map(self.elements, found)]
+            made = [*map(self.elements, found)]
+            return tuple(made) if isinstance(found, tuple) else made
         return assemble(self.parts, found)
 
 
@@ -98,7 +100,7 @@ def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
 
 def pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
     if callable(mode) or mode in ("linear_ramp", "maximum", "mean", "median", "minimum", "empty"):
-        raise TypeError(f"pad: mode {mode!r} computes numbers; for a TensorArray: constant, edge, reflect, symmetric, wrap")
+        raise TypeError(f"pad: mode {mode!r} computes numbers; here: constant, edge, reflect, symmetric, wrap")
     return _moved(np.pad, (x, pad_width, mode), options, {0: 0, "constant_values": 0})
 
 

@@ -44,7 +44,7 @@ def matmul(x: Any, y: Any, what: str = "@") -> Any:
     x, y = _operand(x, what), _operand(y, what)
     shape_x, shape_y = shape_of(x), shape_of(y)
     if not shape_x or not shape_y:
-        raise ValueError(f"{what}: expected arrays, got shapes {shape_x} and {shape_y}; to multiply with a number use *")
+        raise ValueError(f"{what}: expected arrays, got shapes {shape_x} and {shape_y}; with a number it is *")
     batch = max(len(shape_x), len(shape_y), 2) - 2
     key_x, in_x = _batch(shape_x, shape_y, batch)
     key_y, in_y = _batch(shape_y, shape_x, batch)

@@ -1,4 +1,4 @@
-"""NumPy's element-wise functions of a TensorArray, `__array_ufunc__`: `np.exp(x)`, `ndarray + x`, `np.maximum(x, 0)`."""
+"""NumPy's element-wise functions of a TensorArray, `__array_ufunc__`: `np.exp(x)`, `ndarray + x`, `np.fmax(x, 0)`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.arrays.convert import array, binary, filled, is_recording, numbers, objects
+from fastscalar.arrays.convert import array, binary, filled, numbers, objects
 from fastscalar.arrays.masks import TracedMask, compare, each
 from fastscalar.arrays.moves import where as _where
 from fastscalar.arrays.products import matmul
 from fastscalar.engine._array import TensorArray
+from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool
 
 UNARY: dict[Any, Callable[[Any], Any]] = {
@@ -29,8 +30,8 @@ UNARY: dict[Any, Callable[[Any], Any]] = {
     np.deg2rad: lambda x: x.radians(),
     np.rad2deg: lambda x: x.degrees(),
 }
-for _name in ("exp", "log", "exp2", "expm1", "log2", "log10", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "sinh", "cosh",
-              "tanh", "floor", "ceil", "trunc", "sign", "degrees", "radians"):  # fmt: skip
+for _name in ("exp", "log", "exp2", "expm1", "log2", "log10", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "sinh",
+              "cosh", "tanh", "floor", "ceil", "trunc", "sign", "degrees", "radians"):  # fmt: skip
     UNARY[getattr(np, _name)] = operator.methodcaller(_name)
 for _name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):
     UNARY[getattr(np, "arc" + _name)] = operator.methodcaller("a" + _name)

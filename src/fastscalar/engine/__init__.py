@@ -23,7 +23,7 @@ Modules, from the bottom up:
     _traced         whole numbers and comparisons in the recording of a program
     _functions      rows of the table as functions and methods of Tensor
     _modes, _lock   modes of a thread that other rooms use; a lock that survives a fork
-    _array          TensorArray; `_operands` makes operands of objects, `_array_ops` instructions of operands
+    _array          TensorArray; `_operands` makes operands of objects, `_array_ops`, `_axes` instructions of operands
     _random         streams of random numbers by counter
     _step, _rules   parameters and plain SGD; the rules of the other optimisers
     _inspect        looks at the graph, for transforms and debug

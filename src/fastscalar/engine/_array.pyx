@@ -169,7 +169,7 @@ cdef class TensorArray:
                 ndim += 1
                 continue
             if k is Ellipsis:
-                for i in range(self.ndim - wanted):
+                for _i in range(self.ndim - wanted):
                     shape[ndim], strides[ndim] = self.shape_[d], self.strides_[d]
                     ndim += 1
                     d += 1
@@ -213,7 +213,7 @@ cdef class TensorArray:
         return PySeqIter_New(self)
 
     def __setitem__(self, key, value):
-        """Replace elements of an array that was computed, in all views of it; what was computed from it before stays."""
+        """Replace elements of an array that was computed, in all its views; what was computed from it before stays."""
         if self.fixed:
             raise TypeError("elements of a TensorArray that was made of numbers (a parameter, an argument) cannot be "
                             "replaced: replace those of a copy, a = a.copy(); to change a number write "

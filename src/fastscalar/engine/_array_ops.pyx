@@ -14,8 +14,7 @@ from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.engine.array_forward cimport accumulate_forward, best_forward, map_forward, reduction_forward
 from fastscalar.engine.array_ops cimport (affine_input, dense_input, free_operand, free_array_op, make_leaf,
-                                          new_array_op, operand_values,
-                                          publish, reserve_work, value_of, whole_leaf)
+                                          new_array_op, operand_values, publish, reserve_work, value_of, whole_leaf)
 from fastscalar.engine._array cimport Operators, TensorArray, element_count, hold, is_contiguous
 from fastscalar.engine._operands cimport (Source, array_like, broadcast, flatten, lay_out, resolve, same_shape,
                                           shape_of, source, sparse_source)
@@ -212,8 +211,8 @@ cdef object of_nothing(int code, left, right):
     try:
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
-        raise ValueError(f"{op_name(code)}: shapes {shapes[0]} and {shapes[1]} do not go together: counted from the last "
-                         "dimension, each has to be the same in both, or 1") from None
+        raise ValueError(f"{op_name(code)}: shapes {shapes[0]} and {shapes[1]} do not go together: counted from the "
+                         "last dimension, each has to be the same in both, or 1") from None
     return (left if type(left) is TensorArray else right)._nothing(shape)
 
 

@@ -12,10 +12,10 @@ from cpython.mem cimport PyMem_RawFree
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.engine.array_ops cimport free_array_op, node_of_exact
-from fastscalar.engine._array cimport MAX_DIMS, TensorArray, array_of, element_count, is_contiguous, list_nodes, view_of
+from fastscalar.engine._array cimport MAX_DIMS, TensorArray, element_count, is_contiguous, list_nodes, view_of
 from fastscalar.engine._array_ops cimport begin, compute_array_op, emit_affine, end_array, end_scalar, leaf_array
 from fastscalar.engine._traced cimport TracedInt
-from fastscalar.engine._operands cimport Source, broadcast, lay_out, own_strides, source
+from fastscalar.engine._operands cimport Source, lay_out, own_strides, source
 
 import numpy as np
 
@@ -192,19 +192,15 @@ cdef bint is_affine(Source x, Source y, tuple in_x, tuple in_y, tuple out) excep
 def assemble(list parts not None, order, bint through=False):
     """An array of elements of some arrays: `order` has for each one its place among the elements of all parts.
 
-    parts: what stands for numbers or Tensors, one after the other in row-major order.  order: whole numbers, in the shape
-    of the result; of a single one the element itself is the result.  What is no node yet becomes one.
+    parts: what stands for numbers or Tensors, one after the other in row-major order; numbers become nodes.
+    order: whole numbers, in the shape of the result; of a single one the element itself is the result.
     through: the first part is a copy that is about to be forgotten, its elements stand for those it was made of."""
     cdef Source s
     cdef list sources = []
-    cdef Py_ssize_t total = 0, k, n
+    cdef Py_ssize_t total = 0, n
     cdef Py_ssize_t[MAX_DIMS] shape
     cdef int d, ndim
-    cdef int *table
-    cdef int *index
     cdef Py_buffer view
-    cdef TensorArray array
-    cdef ArrayOp *q
     cdef TensorArray some = None
     order = np.asarray(order, dtype=np.int64, order="C")
     if order.ndim > MAX_DIMS:

@@ -197,8 +197,9 @@ cdef void own_strides(Source s, Py_ssize_t *stride) noexcept:
 
 
 cdef int broadcast(Source x, Source y, Py_ssize_t *shape, Py_ssize_t *xs, Py_ssize_t *ys, str what) except -1:
-    """How many dimensions both have together, their lengths, and the strides of each along them, 0 where it is broadcast;
-    as NumPy does it.  ValueError if the shapes do not go together."""
+    """How many dimensions both have together, their lengths, and the strides of each along them, 0: it is broadcast.
+
+    As NumPy does it; ValueError if the shapes do not go together."""
     cdef Py_ssize_t[LAYOUT_DIMS] of_x
     cdef Py_ssize_t[LAYOUT_DIMS] of_y
     cdef int ndim = max(x.ndim, y.ndim), d, i, j
@@ -210,8 +211,8 @@ cdef int broadcast(Source x, Source y, Py_ssize_t *shape, Py_ssize_t *xs, Py_ssi
         a = x.shape[i] if i >= 0 else 1
         b = y.shape[j] if j >= 0 else 1
         if a != b and a != 1 and b != 1:
-            raise ValueError(f"{what}: shapes {shape_of(x)} and {shape_of(y)} do not go together: counted from the last "
-                             "dimension, each has to be the same in both, or 1")
+            raise ValueError(f"{what}: shapes {shape_of(x)} and {shape_of(y)} do not go together: counted from the "
+                             "last dimension, each has to be the same in both, or 1")
         shape[d] = max(a, b)
         xs[d] = of_x[i] if i >= 0 and a != 1 else 0
         ys[d] = of_y[j] if j >= 0 and b != 1 else 0

@@ -96,7 +96,7 @@ cdef inline void reduce_rows(ArrayOp *q, double *out) noexcept nogil:
     consecutively, or eight sums are taken at a time."""
     cdef const Layout *l = q.x.layout if q.x.layout != NULL else q.y.layout
     cdef int summed = dimensions_summed(l, q.inner), kept = l.ndim - summed, d
-    cdef Py_ssize_t n = l.shape[kept - 1] if kept else 1, last, rest = 1, k, c, block
+    cdef Py_ssize_t n = l.shape[kept - 1] if kept else 1, last, rest = 1, c, block
     cdef Py_ssize_t xl, yl, xi, yi, x0 = 0, y0 = 0, x, y
     cdef Py_ssize_t[16] at
     cdef const double *xs = stored_values(&q.x)
@@ -113,7 +113,7 @@ cdef inline void reduce_rows(ArrayOp *q, double *out) noexcept nogil:
     memset(out, 0, q.count * sizeof(double))
     while True:                                  # over the outputs but for their last dimension
         x, y = x0, y0
-        for k in range(rest):                    # over what is summed but for its last dimension
+        for _k in range(rest):                   # over what is summed but for its last dimension
             if (yl == 1 and products) or (xl == 1 and not products) or (xl == 1 and yl == 0):
                 for c in range(last):
                     if products:

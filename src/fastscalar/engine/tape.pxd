@@ -107,7 +107,7 @@ cdef enum ArrayCode:
     A_CUSTOM                # the user's own operation: parents x, its step a Python callable (Attributes.step)
     A_GATHER                # in the recording of a program: block labels[0], of `count` elements, of x
     A_WHERE                # there: x[2] if x[0] `code` x[1] (a comparison of CPython's), else x[3]
-    A_BEST                  # max, min, and in a recording argmax, argmin, of the next `inner` of x, by `code` (BestCode);
+    A_BEST                  # max, min, in a recording argmax, argmin, of the next `inner` of x, by `code` (BestCode);
     #                         labels[k]: which element of these output k is
     A_PICK                  # the elements of x once more: a copy, a mask, some rows, arrays joined
     A_PROD                  # each of the next `inner` of x: x[0] * x[1] * ...

@@ -255,6 +255,7 @@ def handles_of(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], lis
     """The leaves that a recorded function is called with, and the inputs of the recording."""
     arguments: list[Any] = []
     inputs: list[Any] = []
+    handle: Any
     for kind, value in zip(kinds, row, strict=True):
         if kind[0] == "array":
             array = own_array(value)
