@@ -139,7 +139,7 @@ cdef Tensor result(int op, int a, int b, double v):
 
 
 cdef Tensor handle_of(int i):
-    """The Tensor of a node: the same object as long as somebody holds it."""
+    """The Tensor of a node: the same object as long as it is held."""
     cdef Tensor t
     cdef void *h = tape.handle[i]
     if h != NULL:
@@ -159,7 +159,7 @@ cdef Tensor handle_of(int i):
 cdef list states = []            # every ThreadState
 cdef int lenient_threads = 0     # threads in _ieee
 cdef int tracing = 0             # functions that are being traced: a Tensor that becomes a plain number is reported
-cdef int programs = 0            # recordings under way; the one look that everybody else has to pay for
+cdef int programs = 0            # recordings under way; the one look that all other code has to pay for
 
 
 cdef class ThreadState:
@@ -230,7 +230,7 @@ cdef class _Block:
                 return
         other, what = self.entered.pop()
         if other.over:
-            if kind is GeneratorExit:            # somebody tidies up what nobody goes on with
+            if kind is GeneratorExit:            # an abandoned generator is closed
                 return
         else:
             self.leave(other, what)

@@ -2,7 +2,7 @@
 
 Contract
 1. `replacing` writes beside the final name and moves the whole content there: whatever stops it, even a signal that
-   nobody can catch, the file has its old content or the new one.
+   cannot be caught, the file has its old content or the new one.
 2. `locked` gives a folder to one process.  The system takes the lock back when the process ends, however it ends.
 3. An OSError that leaves here says which file it is about.
 4. Nothing is allocated because a file promises it: sizes are compared with what is there first.
@@ -35,7 +35,7 @@ else:
 StrPath = str | os.PathLike[str]
 
 CHUNK = 1 << 20
-LOCK = ".lock"  # in the folder, while somebody writes there
+LOCK = ".lock"  # in the folder, while it is written to
 
 
 # --- writing ---
@@ -107,7 +107,7 @@ def locked(folder: Path) -> Iterator[bool]:
     try:
         yield works
     finally:
-        # First the name, then the lock: who opened the file meanwhile sees that it is not the one of that name.
+        # First the name, then the lock: a process that opened it meanwhile sees that it is not the one of that name.
         with contextlib.suppress(OSError):  # on Windows an open file keeps its name
             path.unlink()
         file.close()
@@ -141,10 +141,10 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def _lock(file: IO[bytes]) -> bool | None:
-    """True: it is ours; None: somebody else's; False: there are no locks here."""
+    """True: it is ours; None: another process's; False: there are no locks here."""
     try:
         if sys.platform == "win32":
-            file.seek(1 << 30)  # a byte that nobody wants to read
+            file.seek(1 << 30)  # a byte that is never read
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

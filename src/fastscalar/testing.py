@@ -224,7 +224,7 @@ def _width(cls: Any) -> None:
 
 
 def _cycles(cls: Any) -> None:
-    """Whether a graph that nobody holds goes at once, or waits for the collector."""
+    """Whether a graph that is not held goes at once, or waits for the collector."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

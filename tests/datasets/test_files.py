@@ -152,7 +152,7 @@ def test_members_that_share_their_bytes(tmp_path: Path) -> None:
         (about(2, 3, metadata=None), "metadata null"),
         (about(2, 3, metadata=[1]), r"metadata \[1\]"),
         (about(2, 3, metadata="x"), 'metadata "x"'),
-        (about(2, 3, format=2), "format 2 of fastscalar .a newer version of it., this version reads formats up to 1"),
+        (about(2, 3, format=3), "format 3 of fastscalar .a newer version of it., this version reads formats up to 2"),
         (about(2, 3, format=7, fastscalar="3.1"), 'format 7 of fastscalar "3.1", this version'),
         (about(2, 3, format="1"), 'format "1"'),
         (about(2, 3, format=True), "format true"),

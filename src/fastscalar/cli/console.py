@@ -33,7 +33,7 @@ def users_fault(*kinds: type[Exception]) -> Iterator[None]:
     """Inside, exceptions of these kinds come from what the user gave: their message says all."""
     try:
         yield
-    except BrokenPipeError:  # the reader of our output has gone: nobody's fault
+    except BrokenPipeError:  # the reader of our output has gone: no fault
         raise
     except kinds as error:
         raise Stop(describe(error)) from error
@@ -61,7 +61,7 @@ def style(text: str, *names: str) -> str:
 
 
 def say(text: str = "", *styles: str) -> None:
-    """One line of the result, at once: somebody may be watching the other end of the pipe."""
+    """One line of the result, at once: the other end of the pipe may be watched."""
     with naming("standard output"):
         print(style(text, *styles), flush=True)
 

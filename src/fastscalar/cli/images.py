@@ -1,7 +1,7 @@
 """Images for `fastscalar predict`: pictures of any size, and arrays that are what the model was trained on.
 
 NumPy's .npy and IDX files hold images as the model knows them, and so does PGM, the plainest of all image formats, if
-its size is right.  Everything else is a picture from somebody, in which `datasets.scans` looks for a digit.
+its size is right.  Everything else is a picture in which `datasets.scans` looks for a digit.
 """
 
 from __future__ import annotations

@@ -326,7 +326,7 @@ def check_nothing_is_lost(out: Path) -> None:
         try:
             about = read_model(out / name).metadata if name != REPORT else {}
             done = len(about["epochs"]) if {"run", "epochs"} <= about.keys() else None
-        except Stop:  # whatever it is, it is somebody's
+        except Stop:  # whatever it is, it is not ours to overwrite
             pass
         if done == 0:
             return

@@ -64,7 +64,7 @@ def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Da
     """The data set that --data names.
 
     Only "auto" may take another one than MNIST, and only if that cannot be had; damage is an error.
-    `limit` saves drawing synthetic digits for training that nobody wants; nothing else is cut off here.
+    `limit` saves drawing synthetic digits that are not needed; nothing else is cut off here.
     """
     with users_fault(ValueError, OSError):
         if name in ("auto", "mnist"):

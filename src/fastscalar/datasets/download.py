@@ -8,7 +8,7 @@
    for each mirror.
 3. Content counts, not names or headers; the caller judges it. Bytes go into a temporary file beside the final
    one, and only an approved file is renamed to its final name, which is atomic. So a broken file never has a
-   final name, and two processes at once do the same work twice and get in nobody's way.
+   final name, and two processes at once do the same work twice without getting in each other's way.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Sink:
 
     def write(self, chunk: bytes) -> int:
         if self.abandoned:
-            raise ConnectionAbortedError("nobody waits for this download any more")
+            raise ConnectionAbortedError("this download is not waited for any more")
         self.count += len(chunk)
         if self.count > self.limit:
             raise ValueError(f"wrong content: longer than {self.limit:,} bytes")

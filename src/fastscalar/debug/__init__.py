@@ -1,7 +1,7 @@
 """Looking inside: a drawing of a graph, what it is made of, where an inf or a NaN came from.
 
 Everything here looks at the graph behind one Tensor (or TensorArray) and leaves it as it is.  A layer, a loss, a sum or
-any other operation of arrays counts as one operation, and is looked at whole: who uses one of its outputs uses it all.
+any other operation of arrays counts as one operation, and is looked at whole: what uses one of its outputs uses it all.
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2.0), fs.Tensor(3.0)

@@ -207,7 +207,7 @@ def _bar(width: int, colour: str) -> str:
 
 
 def _summary_box(s: Summary, max_nodes: int) -> str:
-    """A table with bars instead of a picture that nobody could read."""
+    """A table with bars instead of a picture too large to be read."""
     rows = [(name, count, _COLOURS["leaf"]) for name, count in ends(s) if count and name != "arrays"]
     rows += [(name, count, _COLOURS["scalar"]) for name, count in list(s.operations.items())[:20]]
     rest = len(s.operations) - 20

@@ -1,12 +1,12 @@
 """The engine: the tape below `fastscalar._core`, and the arrays beside it.  It knows no programs, transforms and nets.
 
 The boundary.  `_core` is Tensor, its operators, making nodes, `no_grad` and the backward sweep.  It keeps the one tape,
-which the GIL protects; only it and what it cimports write to it.  Who holds an index or a pointer into it obeys the
-safepoint rule at the head of `_core.pyx`.
+which the GIL protects; only it and what it cimports write to it.  Code that holds an index or a pointer into it obeys
+the safepoint rule at the head of `_core.pyx`.
 
-Inline parts, `cdef inline` functions that are compiled into whoever cimports them:
+Inline parts, `cdef inline` functions that are compiled into the module that cimports them:
 
-    tape            the data sheet: structs, enums, who owns what
+    tape            the data sheet: structs, enums, ownership
     memory          requests, columns
     array_ops       the table of array instructions, their operands, gradients of array leaves, scratch memory
     collect, roots  the collector; handles that keep nothing alive

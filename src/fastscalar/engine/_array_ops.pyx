@@ -95,7 +95,7 @@ cdef ArrayOp *begin(int op, Py_ssize_t count, Source x, Source y, Source z, str 
             resolve(z, &q.z, what)
         if tape.no_grad_threads and not recording():
             make_leaf(q, 1)
-            q.op = op
+            q.op, q.unrecorded = op, True
     except BaseException:
         free_array_op(q)
         raise
@@ -109,7 +109,7 @@ cdef void end(ArrayOp *q) noexcept:
 
 cdef void forget(ArrayOp *q) noexcept:
     """Under no_grad, when its values are there, an instruction becomes an array of leaves."""
-    if q.touched != NULL:                        # `begin` saw to that
+    if q.unrecorded:
         free_operand(&q.x)
         free_operand(&q.y)
         free_operand(&q.z)
@@ -118,7 +118,7 @@ cdef void forget(ArrayOp *q) noexcept:
         PyMem_RawFree(q.saved)
         q.labels = NULL
         q.saved = NULL
-        q.op = A_LEAF
+        q.op, q.unrecorded = A_LEAF, False
         q.rows = 1
         q.cols = q.count
 
@@ -332,7 +332,7 @@ cdef TensorArray emit_affine(Source sx, Source sw, Source sb, str what):
     try:
         reserve_work(3 * inner + cols + inner * cols * (q.y.kind != RUN), inner, what)
         leaf = whole_leaf(&q.y, cols)
-        if leaf != NULL and leaf.f_row == NULL and q.touched == NULL:
+        if leaf != NULL and leaf.f_row == NULL and not q.unrecorded:
             leaf.f_row = <int *>allocate(inner * sizeof(int))
             leaf.f_x = <double *>allocate(inner * sizeof(double))
             leaf.f_g = <double *>allocate(cols * sizeof(double))
@@ -371,7 +371,7 @@ cdef int large_affine_forward(ArrayOp *q) except -1:
             r += portion
     finally:
         unlock_nodes()
-    if q.touched != NULL:
+    if q.unrecorded:
         forget(q)
         tape.young_bytes -= q.bytes
         q.bytes = 0

@@ -429,7 +429,7 @@ def _gradients(Tensor root not None, list nodes):
 
 # --- looking inside -------------------------------------------------------------------------------
 #
-# What `fastscalar.debug` reads.  An instruction is taken whole: who reaches one of its outputs reaches its operands.
+# What `fastscalar.debug` reads.  An instruction is taken whole: what reaches one of its outputs reaches its operands.
 # To Python an instruction is named by the Tensor of its first node, never by an index, so a collection does no harm.
 # Collection is locked out while indices are held, because making objects and signal handlers may run Python.
 

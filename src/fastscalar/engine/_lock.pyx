@@ -20,7 +20,7 @@ cdef class Lock:
     def __enter__(self):
         if self.forks != forks:
             self.forks = forks
-            if self.lock.acquire(False):         # nobody had it, or the thread that forked
+            if self.lock.acquire(False):         # it was free, or held by the thread that forked
                 self.lock.release()
             else:
                 self.lock = threading.RLock()

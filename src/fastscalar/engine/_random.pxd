@@ -1,4 +1,4 @@
-# Streams of random numbers, for who records or replays them.  Private, not an API.
+# Streams of random numbers, for recordings and replays.  Private, not an API.
 
 cdef enum:
     R_UNIFORM_NUMBER = 0         # kinds, as in `kernels/random.h`

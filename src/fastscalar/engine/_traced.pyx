@@ -160,7 +160,7 @@ cdef object of_whole(operation, left, right):
 @cython.freelist(64)
 @cython.c_api_binop_methods(True)
 cdef class TracedBool:
-    """The outcome of a comparison in a program.  `where` takes it as it is; anybody else asks for its truth, and from
+    """The outcome of a comparison in a program.  `where` takes it as it is; anything else asks for its truth, and from
     then on the program holds only for rows where it is the same."""
 
     def __init__(self):

@@ -277,7 +277,7 @@ cdef inline bint in_rows(const Operand *o) noexcept nogil:
 #
 # A row that is not in `touched` has gradient exactly 0.0 in memory, so that reset and SGD pass over it.  Every writer
 # enters its row first.  `factored >= 0`: nothing is touched, and the gradient is f_x (at rows f_row) times f_g; this is
-# what one Linear leaves in its weights, so that an SGD step reads and writes each weight once.  Whoever wants to see
+# what one Linear leaves in its weights, so that an SGD step reads and writes each weight once.  Code that wants to see
 # such a gradient, or add to it, calls `materialise` first.
 
 cdef inline void enter_row(ArrayOp *q, int row) noexcept nogil:
@@ -324,7 +324,7 @@ cdef inline void read_gradient(int i) noexcept nogil:
 
 
 cdef inline void write_gradient(int i) noexcept nogil:
-    """Before somebody outside a backward pass writes grad[i]."""
+    """Before grad[i] is written outside a backward pass."""
     cdef ArrayOp *q
     if tape.record[i].op == ARRAY_OP:
         q = tape.array_ops[tape.record[i].a]
@@ -335,7 +335,7 @@ cdef inline void write_gradient(int i) noexcept nogil:
 
 # --- scratch memory of the kernels ----------------------------------------------------------------
 #
-# Whoever emits an instruction reserves what its backward step needs: it never shrinks,
+# What its backward step needs is reserved when an instruction is emitted: it never shrinks,
 # so that nothing can fail in the middle of a backward pass.
 
 cdef inline int reserve_work(size_t doubles, size_t ints, str what) except -1:

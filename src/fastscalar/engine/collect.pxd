@@ -268,5 +268,5 @@ cdef inline int collect_old() except -1:
             resize(2 * tape.n + 4 * NURSERY)
         except MemoryError:
             pass                                 # the larger columns serve as well
-    set_limit()                                  # now: what comes next may fail before anybody else does it
+    set_limit()                                  # now: what comes next may fail before it is done elsewhere
     return 0

@@ -183,6 +183,7 @@ ctypedef struct ArrayOp:
     #                         A_SQUARED, A_MSE: the differences; A_CROSS_ENTROPY, A_LOGSUMEXP, A_SOFTMAX: the softmax
     size_t bytes            # owned by it outside the columns
     int written             # when a value of its run was last written, a number of tape.writes, 0: never
+    bint unrecorded         # in the making, under no_grad: becomes an array of leaves when its values are there
     # collection
     bint alive              # reached by the mark phase; false outside a collection
     int new_start           # where it will lie

@@ -3,7 +3,7 @@
 # What belongs to a thread.
 #
 # The blocks that a thread is in (no_grad, detect_anomaly, ...), the program that it records, its locks on collection.
-# They end with the thread, also if it dies inside a block (a generator that nobody goes on with), and in a child
+# They end with the thread, also if it dies inside a block (an abandoned generator), and in a child
 # process after fork, which has only the thread that forked.  The counts, on the tape and here, say whether to look.
 #
 # Only `_core` may cimport this: each module that did would have a variable `fs_here` of its own.

@@ -135,7 +135,7 @@ cdef inline int changed_operand(int i) noexcept nogil:
         if r.op < ARRAY_OP:
             return 0
         a, b = r.a, r.b
-        if tape.record[a].op != CONST:              # nobody wants the derivative by a number
+        if tape.record[a].op != CONST:              # a number gets no derivative
             reads = row(r.op).reads_a
         if row(r.op).arity == 2 and tape.record[b].op != CONST:
             reads |= row(r.op).reads_b

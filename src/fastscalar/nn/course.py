@@ -51,7 +51,7 @@ class Course:
         self.done = self.begun = self.first = samples * epochs
 
     def begin_epoch(self, number: int) -> None:
-        """Somebody may have set another rate."""
+        """Another rate may have been set."""
         self.streams.epoch = number
         self.first_rate, self.first = self.optimizer.lr, self.done
         within = np.arange(self.steps)

@@ -40,7 +40,7 @@ def relu(x: Any) -> Any:
 
 
 def _number_of(seed: int | random.Random | None) -> int | None:
-    """The seed as a saved net names it: of a generator or of chance nobody knows one."""
+    """The seed as a saved net names it: of a generator or of chance none is known."""
     return seed if isinstance(seed, int) else None
 
 
@@ -194,7 +194,7 @@ def load(
     What wrote the file is in its `origin`: the `format`, the version of `fastscalar`, the set of `kernels`.
     classes: Modules of your own that may be in it: they are made by their constructors.
     It takes no more memory than the file holds, and executes nothing in it.  Raises OSError such as FileNotFoundError,
-    and ValueError for a file that is not a saved net, is damaged or from a newer version, holds a class of somebody's
+    and ValueError for a file that is not a saved net, is damaged or from a newer version, holds a class of a user's
     own that `classes` does not name, or infinite or NaN weights (unless `allow_nonfinite`); the message names the file
     and what is wrong.
 

@@ -208,7 +208,7 @@ class RuleOptimizer(Optimizer):
         return sum(map(_size, self._distinct))
 
     def _ready(self) -> Rule:
-        """The formulas, and room for all that they keep: somebody may have given it a momentum since."""
+        """The formulas, and room for all that they keep: it may have been given a momentum since."""
         rule = self._rule()
         for k, keeps in enumerate((rule.keeps_first, rule.keeps_second)):
             if keeps != (self._kept[k] is not None):

@@ -33,7 +33,7 @@ def in_notebook() -> bool:
 
 
 def bar_of(title: str, n: int) -> Any:
-    """A bar of tqdm, which is imported here; None where nobody would see it."""
+    """A bar of tqdm, which is imported here; None where it would not be seen."""
     page = in_notebook()
     if not page and (sys.stderr is None or not sys.stderr.isatty()):
         return None
@@ -56,7 +56,7 @@ def bar_of(title: str, n: int) -> Any:
 
 
 class Watch:
-    """Of one epoch: told how many samples are done and what they lost, it moves the bar and calls who waits for it."""
+    """Of one epoch: told how many samples are done and what they lost, it moves the bar and calls what waits for it."""
 
     def __init__(self, number: int, epochs: int, n: int, progress: bool, watching: list[Any]) -> None:
         self.number, self.n, self.watching, self.done = number, n, watching, 0
@@ -70,7 +70,7 @@ class Watch:
             self.bar.close()
 
     def room(self, size: int, batch_size: int) -> int:
-        """How many of the next `size` samples may be done until somebody wants to be told; whole batches."""
+        """How many of the next `size` samples may be done until the next look; whole batches."""
         for callback in self.watching:
             left = callback.every - self.done % callback.every
             size = min(size, -(-left // batch_size) * batch_size)

@@ -155,7 +155,7 @@ NAMES: dict[str, Callable[[], Rate]] = {"constant": constant, "linear": linear, 
 
 
 def schedule_of(schedule: Any) -> Rate:
-    """What somebody gave as one: a name, None for "constant", one of ours, or a function."""
+    """What was given as one: a name, None for "constant", one of ours, or a function."""
     if schedule is None:
         return constant()
     if isinstance(schedule, str) and schedule in NAMES:

@@ -117,7 +117,7 @@ def _own_rows(ranks: Ranks, X: Any, y: Any) -> tuple[Any, Any, list[int]]:
 
 
 def _agree(ranks: Ranks, X: Any, y: Any, wishes: dict[str, Any], lengths: list[int] | None, **more: Any) -> None:
-    """Whoever has other data, or another net, is told before anything is trained."""
+    """A rank with other data, or another net, is told before anything is trained."""
     names = ("epochs", "first_epoch", "batch_size", "dtype", "compile")
     facts: dict[str, Any] = {name: str(wishes[name]) for name in names} | more
     if lengths is None:

@@ -1,6 +1,6 @@
 """The loops inside `fit`: sample by sample in Python, or by replays of a compiled program.
 
-Both have `epoch(order, watch)`: train on the samples in this order, tell who watches, return the mean of their losses.
+Both have `epoch(order, watch)`: train on the samples in this order, tell `watch`, return the mean of their losses.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ class CompiledTrainer:
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0
-        others = self.trained is not self.course.optimizer._distinct     # somebody has bound them since,
+        others = self.trained is not self.course.optimizer._distinct     # they have been bound since,
         if others:
             self.trained, self.plans = self.course.optimizer._distinct, {}
             self.own = self.own and _is_ours(self.course.optimizer)

@@ -308,7 +308,7 @@ def _trainer(
 
 
 class Loop:
-    """The loop of `fit` for who decides after each piece how it goes on: a page on which one watches.
+    """The loop of `fit` for a caller that decides after each piece how it goes on: a page on which it is watched.
 
     `run(order)` trains on these samples, in this order and in batches, with the rate that the optimiser has by then,
     and returns the mean of their losses.  What it raises is what `fit` raises; the net is then as before, if the

@@ -139,7 +139,7 @@ def play(
     open_browser: by default wherever the page is not shown by a notebook.
     block: wait for Ctrl-C; by default in scripts, which would end, and not where one can type on.
 
-    The page is served on the loopback interface of this machine, to whoever knows the token in its address.
+    The page is served on the loopback interface of this machine, to requests with the token in its address.
     Gradients that the graph had are there again afterwards.  TypeError and ValueError for what cannot be shown.
 
     >>> import fastscalar as fs

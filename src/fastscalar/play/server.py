@@ -1,11 +1,11 @@
-"""The server of the pages: HTTP on the loopback interface, for whoever knows the token in the address.
+"""The server of the pages: HTTP on the loopback interface, for requests with the token in the address.
 
 Contract
 1. It listens on 127.0.0.1 only.  Every address begins with a token of 128 random bits; without it there is nothing to
    see.  A request with another Host (DNS rebinding) or from another Origin is refused before its path is looked at.
 2. What changes anything is a POST of JSON of at most `LIMIT` bytes.  Nothing that a page sends is executed, opened as a
    file, or used as a path: static files come from a table.
-3. A page asks for news and gets the newest (see `Room.news`), so that a slow page misses some and nobody waits for it.
+3. A page asks for news and gets the newest (see `Room.news`), so that a slow page misses some and is not waited for.
 4. `close()` ends every thread; a page that is closed, or silent, costs at most a thread until its request times out.
 """
 
@@ -74,7 +74,7 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, hang up on everybody, and wait for the threads."""
+        """Stop listening, hang up, and wait for the threads."""
         self._http.shutdown()
         self._http.server_close()
         self._thread.join(5)

@@ -3,7 +3,7 @@
 Contract
 1. Everything that writes to the net runs in the trainer's thread, between pieces of about a tenth of a second: settings
    change, steps by hand and pauses take effect there.  Others read copies.
-2. After each piece the newest figures are there for whoever asks, and who asks never makes the thread wait.
+2. After each piece the newest figures are there to be read, and reading never makes the thread wait.
 3. Looking costs little: accuracy is measured only while that has taken less than about `SHARE` of the time of
    training.
 4. A piece that diverges leaves the net as it was before it; the run stops and says why.
@@ -151,7 +151,7 @@ class Trainer:
             for command, done in commands:
                 try:
                     done.set_result(command())
-                except BaseException as error:  # it belongs to who gave the command
+                except BaseException as error:  # it belongs to the thread that gave the command
                     done.set_exception(error)
             if commands:
                 self._publish()

@@ -21,7 +21,7 @@ ctypedef struct RecordedGuard:   # a guard: what Python decided, or read, and wh
     int op                  # of CPython's comparisons, or GUARD_SAME to GUARD_RAISES
     int left                # node
     int right               # node; -1: none
-    int code                # the place: a number in `codes`, -1: nobody's code,
+    int code                # the place: a number in `codes`, -1: no code's,
     int instruction         # and the instruction there
 
 ctypedef struct WhereItem:          # a `where`: left `comparison` right decides between a and b, all of them nodes

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastscalar.engine._step import storage_of
 
-NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for who looks at graphs
+NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for readers of graphs
 NODE_RANDOM = G_RANDOM
 READ_SAME, ARE_EQUAL = GUARD_SAME, Py_EQ
 
@@ -105,7 +105,7 @@ cdef class Graph:
         return self.add(G_CONSTANT, 0, 0, value, False)
 
     cdef int apply(self, int op, int a, int b) except -1:
-        """An operation whose value on the tape nobody noted."""
+        """An operation whose value on the tape was not noted."""
         cdef Row *r = row(op & 0xff)
         cdef double x = self.value_[a], y = self.value_[b] if b >= 0 else 0.0
         return self.add(op, a, b, r.f(x) if r.arity == 1 else r.f2(x, y),

@@ -1,6 +1,6 @@
 # What the C of `kernels/` offers: arithmetic on many rows, and the pool of threads.  Private, not an API.
 #
-# It is linked into `_replay` alone; who else needs a kernel asks there (`batch_kernels`).
+# It is linked into `_replay` alone; another module that needs a kernel asks there (`batch_kernels`).
 
 cdef extern from "batch.h":
     enum:

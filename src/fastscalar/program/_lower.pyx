@@ -7,7 +7,7 @@ The boundary: reads a Graph, writes a Plan (`_replay`); knows no tape and comput
 1. simplify: constants are folded, common subexpressions shared, every node is a constant, uniform (of captured leaves
    only) or one number for each row (of the inputs).
 2. reach: what neither the result nor a decision needs is dropped.
-3. sums: trees of + and - whose inner nodes nobody else reads become n-ary sums of numbers and products.
+3. sums: trees of + and - whose inner nodes are read nowhere else become n-ary sums of numbers and products.
 4. products: per-row * uniform products of several sums that share their per-row operands become a matrix product,
    whatever the order in which the program wrote them.  Its weights get a place of their own, input by input.
 5. levels: instructions in the order of their depth; equal operations of one depth on neighbours become one.

@@ -120,7 +120,7 @@ cdef class Recording(Recorder):
 
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1:
         cdef int q
-        if self.closed or left.index == 0:       # somebody kept it and the graph has been made; nobody's node is NaN
+        if self.closed or left.index == 0:       # kept until the graph had been made; node 0 is NaN
             return 0
         q = node_of_number(number) if right is None else right.index
         return self.add_guard(op, left.index, q, outcome) if q else 0
@@ -154,7 +154,7 @@ cdef class Recording(Recorder):
         return 0
 
     cdef bint may_select(self, list some, set arrays) except -1:
-        """Whether elements of a list may stand in the graph although nobody has read them: not leaves of the user's,
+        """Whether elements of a list may stand in the graph although none was read: not leaves of the user's,
         which the program would have for its parameters then."""
         cdef Tensor t
         cdef set numbers = {(<Tensor>handle).index for kind, handle in self.inputs if kind == "number"}
@@ -215,7 +215,7 @@ cdef class Recording(Recorder):
         return found
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
-        """Whoever called may catch it: from now on the program holds only for rows that raise here too."""
+        """The caller may catch it: from now on the program holds only for rows that raise here too."""
         cdef double v
         if self.closed:
             return 0
@@ -312,7 +312,7 @@ cdef class Recording(Recorder):
         return taken(<void **>&self.table, n, GUARD)
 
 
-cdef tuple LOSING = ("float()", "tolist()")      # readings after which somebody may go on computing
+cdef tuple LOSING = ("float()", "tolist()")      # readings after which computing may go on
 cdef dict READINGS = {"int()": GUARD_TRUNC, "floor()": GUARD_FLOOR, "ceil()": GUARD_CEIL}
 
 
@@ -406,7 +406,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks) 
     for k in range(recording.n):
         mark_computed(recording.table[k].left)
         mark_computed(recording.table[k].right)
-    for k in range(first, tape.n):                  # an error that nobody asked for is an error too
+    for k in range(first, tape.n):                  # an error whose number is not used is an error too
         if tape.record[k].op > ARRAY_OP:
             if not never_raises(tape.record[k].op):
                 mark_computed(<int>k)
@@ -418,7 +418,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks) 
         tape.at = i
         if tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a] != last:
             last = tape.array_ops[tape.record[i].a]
-            if last.op == A_LEAF and blocks.pop(last.start, None):       # somebody reads single elements of it
+            if last.op == A_LEAF and blocks.pop(last.start, None):       # single elements of it are read
                 for k in range(last.start + last.count - 1, i, -1):
                     push(m, <int>k)
                 for k in range(last.start, i):

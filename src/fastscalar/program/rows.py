@@ -34,7 +34,7 @@ class Rows:
     _columns: dict[int, np.ndarray] | None = None
     nests: tuple[Any, ...] | None = None         # by argument; None: each is a leaf
     names: tuple[str, ...] = ()                  # of the last arguments, which are given by keyword
-    prepared = False                             # somebody has just looked at their recordings
+    prepared = False                             # their recordings have just been looked at
     cache: Any = None                            # the recordings for their signature, when they have been looked for
 
     def __init__(

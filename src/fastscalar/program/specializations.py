@@ -22,7 +22,7 @@ REPLAYS = 8  # that one specialization keeps for the next call
 
 
 class Specialization:
-    """One recording: its graph, its plans, and replays that nobody uses at the moment."""
+    """One recording: its graph, its plans, and replays that are not in use."""
 
     def __init__(self, graph: Any, sizes: list[int]) -> None:
         self.graph = graph

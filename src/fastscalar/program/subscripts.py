@@ -46,7 +46,7 @@ def _variables(code: CodeType, at: int) -> list[Variable] | None:
     reached = called = False
     for i in _instructions(code):
         reached = reached or i.offset == at
-        if i.is_jump_target:                     # somebody may come here from elsewhere
+        if i.is_jump_target:                     # it may be reached from elsewhere
             if reached:
                 return None
             loads = []

@@ -8,7 +8,7 @@ from itertools import count
 
 clock = count(1)  # each node takes a time, and so does each change of a value
 
-# Who counts as a number beside int and float, by name, because nothing of NumPy is imported.
+# What counts as a number beside int and float, by name, because nothing of NumPy is imported.
 _NUMBERS = {("numbers", "Real"), ("numpy", "integer"), ("numpy", "floating"), ("numpy", "bool"), ("numpy", "bool_")}
 
 

@@ -2,11 +2,11 @@
  *
  * Contract
  * 1. A helper that has nothing to do looks for work for some microseconds, then sleeps until it is woken.  So does
- *    whoever waits for helpers to finish.
+ *    the thread that waits for helpers to finish.
  * 2. A piece of work (`job`) stands on the stack of the thread that asked for it, and in the list as long as helpers may
  *    join.  It is taken off the list when no item is left, and its owner goes when all that joined have left: the last
  *    thing that a helper does with a job is to count itself out.
- * 3. Nobody waits for a helper that has not come: its items are done by others.
+ * 3. A helper that has not come is not waited for: its items are done by others.
  * 4. Helpers are threads of the system, not of Python: they never hold the GIL, get no signals, and end with the process.
  *    Only `lock` protects what is here; no task is called with it held.
  */
@@ -20,7 +20,7 @@
 
 #define MOST_HELPERS 1023
 #define STACK (1 << 20) /* of a helper, bytes: what tasks need is a few pages, and some systems give 128 K only */
-#define PATIENCE 30e-6  /* seconds until who waits goes to sleep */
+#define PATIENCE 30e-6  /* seconds until a waiting thread goes to sleep */
 
 #if defined(_WIN32)
 
@@ -139,7 +139,7 @@ struct job {
     fs_task task;
     void *context;
     int items;
-    volatile long next;   /* item that nobody has */
+    volatile long next;   /* item that is not taken */
     int room;             /* helpers that may still join */
     int joined;           /* that have, ever */
     volatile long inside; /* that have not left */
@@ -150,7 +150,7 @@ struct job {
 static struct {
     lock_type lock;
     wait_type work, done;
-    volatile long published; /* jobs so far: who looks for work looks at this */
+    volatile long published; /* jobs so far: a thread in search of work looks at this */
     struct job *jobs;        /* that helpers may join, the youngest first */
     int helpers, looking, sleeping, refuse;
 } pool = {LOCK_INIT, WAIT_INIT, WAIT_INIT, 0, NULL, 0, 0, 0, 0};
@@ -265,11 +265,11 @@ void fs_pool_run(fs_task task, void *context, int items, int threads)
 void fs_pool_forget(void)
 {
     static const lock_type free_lock = LOCK_INIT;
-    static const wait_type nobody = WAIT_INIT;
+    static const wait_type fresh = WAIT_INIT;
     memset(&pool, 0, sizeof pool);
     memcpy(&pool.lock, &free_lock, sizeof free_lock);
-    memcpy(&pool.work, &nobody, sizeof nobody);
-    memcpy(&pool.done, &nobody, sizeof nobody);
+    memcpy(&pool.work, &fresh, sizeof fresh);
+    memcpy(&pool.done, &fresh, sizeof fresh);
 }
 
 int fs_pool_size(void) { return pool.helpers; }

@@ -10,7 +10,7 @@ typedef void (*fs_task)(void *context, int thread, int item);
 int fs_pool_reserve(int helpers);
 
 /* All items, by this thread and by at most `threads` - 1 helpers that have nothing else to do: each takes the next item
- * that nobody has.  When this returns, no helper is at it any more. */
+ * that is not taken.  When this returns, no helper is at it any more. */
 void fs_pool_run(fs_task task, void *context, int items, int threads);
 
 /* In a child process after fork, which has none of the threads: begin anew. */
