@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 FLAGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"]
 
 # Compiled programs may reassociate, and contract too; still no fast-math.
-LANES_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
+BATCH_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
     [] if sys.platform == "win32" else ["-ffp-contract=fast"]
 )
 
@@ -66,7 +66,7 @@ setup(
             extension(
                 "program._replay",
                 *kernels("program", "pool", "batch", "batch_avx2", "batch_avx512"),
-                flags=LANES_FLAGS,
+                flags=BATCH_FLAGS,
             ),
             extension("program._one_row"),
             extension("program._data"),

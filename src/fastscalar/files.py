@@ -217,7 +217,13 @@ def npy_header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool,
 
 
 def read_into(stream: IO[bytes], array: np.ndarray[Any, Any]) -> None:
-    """Fill the array, which is contiguous.  Raises EOFError if the stream ends before."""
+    """Fill the array, which is contiguous.
+
+    Raises
+    ------
+    EOFError
+        The stream ends before.
+    """
     if not array.size:
         return
     view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]

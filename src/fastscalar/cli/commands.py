@@ -39,6 +39,7 @@ from fastscalar.nn.history import Epoch
 
 
 def train(args: argparse.Namespace) -> int:
+    """`fastscalar train`: the exit status."""
     if args.mpi:
         from fastscalar.cli.ranks import train_together
 
@@ -50,6 +51,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
+    """Train what `start` has put together, and say how it went: the exit status."""
     asked = run.asked
     if not args.quiet:
         say()
@@ -84,6 +86,7 @@ def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
 
 
 def fit_of(run: Run, args: argparse.Namespace, on_epoch: Callable[[Epoch], None] | None, comm: Any) -> None:
+    """The call of `fit` that a run is."""
     asked = run.asked
     X, y = rows(run.data.train)
     fs.fit(
@@ -106,6 +109,7 @@ def fit_of(run: Run, args: argparse.Namespace, on_epoch: Callable[[Epoch], None]
 
 
 def table_row(row: dict[str, Any]) -> str:
+    """One line of the table of epochs."""
     loss = f"{row['loss']:.4f}" if row["loss"] < 1000 else f"{row['loss']:.3g}"
     return (
         f"{row['epoch']:>5} {loss:>9} {percent(row['test_accuracy']):>14}"
@@ -117,6 +121,7 @@ def table_row(row: dict[str, Any]) -> str:
 
 
 def trained_on(about: dict[str, Any]) -> str:
+    """What a saved run says that it was trained on."""
     if "title" not in about:
         return "; it does not say what it was trained on"
     stopped = [how for how in ("interrupted", "diverged") if about.get(how)]
@@ -125,6 +130,7 @@ def trained_on(about: dict[str, Any]) -> str:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    """`fastscalar evaluate`: the exit status."""
     net = read_model(args.model)
     name = args.data
     if name is None:
@@ -158,6 +164,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
+    """`fastscalar predict`: the exit status."""
     from fastscalar.cli.predict import predict as look  # no other command needs it
 
     return look(args)
@@ -167,6 +174,7 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def data(args: argparse.Namespace) -> int:
+    """`fastscalar data`: the exit status."""
     if args.fetch is not None:
         with users_fault(OSError):
             folder = datasets.fetch(args.fetch, report=say)
@@ -198,6 +206,7 @@ def data(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
+    """`fastscalar bench`: the exit status, 1 if numbers were wrong."""
     check_targets(None, args.json)
     if args.mpi:
         from fastscalar.cli.ranks import bench_together
@@ -214,6 +223,7 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
+    """`fastscalar info`: the exit status."""
     if args.mpi:
         from fastscalar.cli.ranks import info_together
 
@@ -237,6 +247,7 @@ def info(args: argparse.Namespace) -> int:
 
 
 def play(args: argparse.Namespace) -> int:
+    """`fastscalar play`: the exit status."""
     from fastscalar.cli.play import serve  # no other command needs it
 
     return serve(args)
@@ -279,10 +290,12 @@ count = number(int, 1, "a whole number of at least 1", 2**31 - 1)  # the engine 
 
 
 def sizes(text: str) -> list[int]:
+    """The numbers of hidden units, as --hidden gives them."""
     return [count(part.strip()) for part in text.split(",")]
 
 
 def parser() -> Parser:
+    """All commands with their options."""
     top = Parser(
         prog="fastscalar",
         description="Train nets on graphs of single numbers, and look at what came out.",

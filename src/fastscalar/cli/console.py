@@ -85,10 +85,12 @@ def _terminal(stream: IO[str] | None) -> bool:
 
 
 def plural(n: int, what: str) -> str:
+    """The number and the noun, which gets an s unless there is one."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def percent(part: float) -> str:
+    """A part of 1 in per cent."""
     return f"{100 * part:.2f} %"
 
 

@@ -34,11 +34,24 @@ def read_images(
     """The images in a file as rows of `pixels` numbers from 0 to 1; "-" is the standard input.
 
     Reads PNG, JPEG, WebP, BMP and GIF pictures, .npy files (bytes, or floats from 0 to 1; one image or several), IDX
-    files, gzipped or not, and PGM files, binary ("P5") or plain ("P2").  flip: dark and bright change places.  plain: a
-    picture is taken as it is, only smaller; no digit is looked for.
-    Raises OSError, ImportError without Pillow, and ValueError for everything else that is wrong; the message
-    names the file, what was expected and what was found.  What a file claims to hold is compared with `pixels` and with
-    the file's size before anything is read.
+    files, gzipped or not, and PGM files, binary ("P5") or plain ("P2").  What a file claims to hold is compared with
+    `pixels` and with the file's size before anything is read.
+
+    Parameters
+    ----------
+    path : the file, or "-".
+    pixels : numbers in a row.
+    flip : dark and bright change places.
+    plain : a picture is taken as it is, only smaller; no digit is looked for.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ImportError
+        Pillow is not installed.
+    ValueError
+        For everything else that is wrong; the message names the file, what was expected and what was found.
     """
     with _as_file(path) as (path, name):
         try:

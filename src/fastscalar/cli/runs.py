@@ -305,6 +305,7 @@ def class_names(about: dict[str, Any], classes: int) -> list[str]:
 
 
 def read_checkpoint(out: Path) -> tuple[Any, dict[str, Any]]:
+    """The net of a run's folder, and what is known of the run."""
     for name in (CHECKPOINT, MODEL):  # a complete run has only the model
         if (out / name).exists():
             net = read_model(out / name)

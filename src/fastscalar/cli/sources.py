@@ -63,8 +63,11 @@ def is_place(name: str) -> bool:
 def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Data:
     """The data set that --data names.
 
-    Only "auto" may take another one than MNIST, and only if that cannot be had; damage is an error.
-    `limit` saves drawing synthetic digits that are not needed; nothing else is cut off here.
+    Parameters
+    ----------
+    name : of a data set, a folder, or "auto": MNIST, and another one only if that cannot be had; damage is an error.
+    limit : saves drawing synthetic digits that are not needed; nothing else is cut off here.
+    quiet : say nothing of a search.
     """
     with users_fault(ValueError, OSError):
         if name in ("auto", "mnist"):

@@ -47,11 +47,26 @@ def download(
 ) -> str:
     """Get `file` + ".gz" from one of `mirrors` (URL prefixes) into `folder`, which exists.
 
-    `problem` says what is wrong with a file, or None; `limit` bounds its size in bytes; `deadline` is a
-    `time.monotonic()`. A server may decompress what it sends ("Content-Encoding: gzip"), in which case the
+    Parameters
+    ----------
+    file : the name, without ".gz".
+    problem : says what is wrong with a file, or None.
+    limit : bytes that it may have.
+    deadline : a `time.monotonic()`, in seconds.
+
+    A server may decompress what it sends ("Content-Encoding: gzip"), in which case the
     file is stored without ".gz"; the other of the two names is removed.
 
-    Returns the mirror that gave it. Raises `Failed` if none did, and OSError if `folder` cannot be written.
+    Returns
+    -------
+    The mirror that gave it.
+
+    Raises
+    ------
+    Failed
+        None did.
+    OSError
+        `folder` cannot be written.
     """
     tried = []
     for mirror in mirrors:

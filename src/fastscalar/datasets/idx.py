@@ -141,6 +141,11 @@ def save_idx(path: StrPath, array: np.ndarray[Any, Any]) -> None:
 
     All of the file is written or nothing.
 
+    Parameters
+    ----------
+    path : path of the file.
+    array : of any shape; its bytes are written in the order that the format has, big-endian.
+
     Raises
     ------
     OSError

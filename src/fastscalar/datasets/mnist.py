@@ -108,6 +108,9 @@ def fashion_mnist(
 def load_folder(path: StrPath, *, report: Report | None = None) -> tuple[Split, Split]:
     """Any data set that comes as four IDX files with MNIST's names, gzipped or not, from the folder or zip `path`.
 
+    Parameters
+    ----------
+    path : the folder, or a zip file with the four.
     report : called with a line of text for each file that is loaded, for instance `print`.
 
     Returns
@@ -226,7 +229,14 @@ def fetch(name: str = "mnist", *, report: Report | None = None) -> Path:
     name : "mnist" or "fashion".
     report : called with a line of text for each file that is downloaded, for instance `print`.
 
-    Returns the folder in the cache that has the four files, all verified. Raises `DatasetUnavailable`.
+    Returns
+    -------
+    The folder in the cache that has the four files, all verified.
+
+    Raises
+    ------
+    DatasetUnavailable
+        An OSError: no mirror gave them.
 
     The mirrors are the URL prefixes in `$FASTSCALAR_MIRRORS` (separated by blanks or commas, `{name}` in them
     stands for `mnist` or `fashion-mnist`), or else the built-in ones.
@@ -323,6 +333,11 @@ def search_folders(name: str = "mnist") -> list[Path]:
 def locate(name: str = "mnist") -> Path | None:
     """The first folder of `search_folders(name)` that has the four files, whatever is in them, or None.
 
+    Raises
+    ------
+    ValueError
+        There is no data set of this name.
+
     >>> locate("imagenet")
     Traceback (most recent call last):
     ...
@@ -336,6 +351,11 @@ def locate(name: str = "mnist") -> Path | None:
 
 def verify(path: StrPath, name: str = "mnist") -> dict[str, str | None]:
     """Compare the four files in the folder `path` with the published content, by SHA-256.
+
+    Parameters
+    ----------
+    path : the folder, or a zip file with the four.
+    name : "mnist" or "fashion".
 
     Returns
     -------

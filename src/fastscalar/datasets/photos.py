@@ -34,12 +34,26 @@ def is_picture(start: bytes) -> bool:
 def read_scan(source: StrPath | bytes, *, side: int = SIDE, flip: bool = False, plain: bool = False) -> Scan:
     """A digit as a net reads it, from a picture of any size and colour.
 
-    source: a PNG, JPEG, WebP, BMP or GIF file (the first picture of several), or its bytes.
-    side: pixels of the result.  flip: take for ink what would be paper.
-    plain: the picture as it is, in grey and small; nothing is cut out.
-    Returns a Scan: `image` (side, side) from 0.0, paper, to 1.0, ink; `box`, where it was; `dark`, whether it was
+    Parameters
+    ----------
+    source : a PNG, JPEG, WebP, BMP or GIF file (the first picture of several), or its bytes.
+    side : pixels of a side of the result.
+    flip : take for ink what would be paper.
+    plain : the picture as it is, in grey and small; nothing is cut out.
+
+    Returns
+    -------
+    A Scan: `image` (side, side) from 0.0, paper, to 1.0, ink; `box`, where it was, in pixels; `dark`, whether it was
     darker than the paper.
-    Raises OSError; ValueError for what is no such picture, or has nothing on it; ImportError without Pillow.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is no such picture, or has nothing on it.
+    ImportError
+        Pillow is not installed.
 
     >>> read_scan(b"no picture")
     Traceback (most recent call last):

@@ -47,9 +47,17 @@ class Scan:
 def cut_out(colours: Array, opacity: Array | None = None, *, side: int = SIDE, flip: bool = False) -> Scan:
     """The digit in a picture.
 
-    colours: (height, width) or (height, width, 3), numbers from 0 to 1.  opacity: (height, width), the same; what is
-    transparent is paper.  side: pixels of the result, 28 for MNIST.  flip: take for ink what would be paper.
-    ValueError if there is nothing but paper.
+    Parameters
+    ----------
+    colours : (height, width) or (height, width, 3), numbers from 0 to 1.
+    opacity : (height, width), numbers from 0 to 1; what is transparent is paper.
+    side : pixels of a side of the result, 28 for MNIST.
+    flip : take for ink what would be paper.
+
+    Raises
+    ------
+    ValueError
+        There is nothing but paper.
 
     >>> picture = np.full((300, 200), 0.9)
     >>> picture[40:160, 50:70] = 0.2              # a one, not in the middle, dark on light
@@ -86,6 +94,8 @@ def cut_out(colours: Array, opacity: Array | None = None, *, side: int = SIDE, f
 
 def whole(colours: Array, opacity: Array | None = None, *, side: int = SIDE, flip: bool = False) -> Scan:
     """The picture as it is, in grey, its longer side as long as the image's, and paper dark: as Fashion-MNIST was made.
+
+    Parameters: those of `cut_out`.
 
     >>> scan = whole(np.ones((10, 20)))
     >>> scan.image.shape, float(scan.image.max())

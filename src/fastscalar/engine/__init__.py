@@ -8,14 +8,14 @@ Inline parts, `cdef inline` functions that are compiled into the module that cim
 
     tape            the data sheet: structs, enums, ownership
     memory          requests, columns
-    array_ops       the table of array instructions, their operands, gradients of array leaves, scratch memory
+    array_ops       the table of array operations, their operands, gradients of array leaves, scratch memory
     collect, roots  the collector; handles that keep nothing alive
     attributes      what users set on Tensors; recorded gradients
     writes          values that were written after something read them
     operations      the operation table: one row an operation, and its errors
     formulas        value and derivative of each
     marks           what a backward pass reaches
-    array_backward  backward steps of array instructions
+    array_backward  backward steps of array operations
     parents, numbers, threads    what a node was made of; numbers beside Tensors; what a thread is in
 
 Modules, from the bottom up:
