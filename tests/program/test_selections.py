@@ -105,6 +105,24 @@ def test_fit_with_a_selection_is_fit_with_cross_entropy(batch_size: int, optimiz
 # --- lists that are known: two recordings, and a third to see whether it is so ----------------------------------------
 
 CLASSES = 24
+
+
+class Kept:
+    """What a net keeps in an attribute; `other` gives another list at each second look."""
+
+    def __init__(self, probs: Any) -> None:
+        self.probs, self.looks = probs, 0
+
+    @property
+    def other(self) -> Any:
+        self.looks += 1
+        return self.probs if self.looks % 2 else self.probs[::-1]
+
+
+def kept(probs: Any) -> Any:
+    return Kept(probs)
+
+
 PLACES = list(range(CLASSES))
 PLACES[12], PLACES[20] = 20, 12
 
@@ -119,13 +137,26 @@ TAKEN: dict[str, tuple[Any, int]] = {
     "nobody else reads them": (lambda p, k, x: (lambda q: q[k] * 2.0)([x[0] * j for j in range(CLASSES)]), 4),
     "two lists": (lambda p, k, x: (lambda q: q[k] - p[k])([v * x[1] for v in p] + [x[2]]), 4),
     "some of them twice": (lambda p, k, x: (lambda q: q[k] * 2.0)([p[0], p[0], p[1], p[1], *p[4:]]), 5),
+    "counted from one": (lambda p, k, x: p[k - 1] * 2.0, 4),
+    "from the end": (lambda p, k, x: p[-1 - k] * 2.0, 4),
+    "the class opposite": (lambda p, k, x: p[CLASSES - 1 - int(k)] * 2.0, 4),
+    "two classes are one": (lambda p, k, x: p[k // 2] * x[1], 5),
+    "around": (lambda p, k, x: p[(k + 7) % CLASSES] * x[1], 4),
+    "an attribute": (lambda p, k, x: (lambda o: o.probs[k] * 2.0)(kept(p)), 4),
+    "of an object": (lambda p, k, x: (lambda o: o.probs[int(k) - 1] * 2.0)(kept(p)), 4),
+    "in a dictionary": (lambda p, k, x: (lambda d: d["probs"][k] * 2.0)({"probs": p}), 4),
+    "the last of several": (lambda p, k, x: (lambda o: o[-1][k] * 2.0)([x, p]), 4),
+    "a list of it": (lambda p, k, x: list(p)[k] * 2.0, 4),
+    "an array": (lambda p, k, x: (lambda q: q[int(k)] * 2.0)(fs.softmax(p)), 4),
+    "an array, counted": (lambda p, k, x: (lambda q: q[k - 1] * 2.0)(fs.softmax(p)), 4),
     "one class apart": (lambda p, k, x: p[k] * x[0] if k != 7 else p[3] * 2.0, 6),
     # nothing is known of these lists: a call for each class, and never a guess
     "another order": (lambda p, k, x: p[PLACES[k]] * 2.0, CLASSES + 2),
     "one of two lists": (lambda p, k, x: (p if x is None else p[::-1])[k] * 2.0, CLASSES + 2),
     "an index of two": (lambda p, k, x: p[k if x is not None else 0] * 2.0, CLASSES + 2),
-    "counted": (lambda p, k, x: p[k - 1] * 2.0, CLASSES + 2),
-    "nameless": (lambda p, k, x: list(p)[k] * 2.0, CLASSES + 2),
+    "nameless": (lambda p, k, x: [e * 2.0 for e in p][k], CLASSES + 2),
+    "an attribute that is computed": (lambda p, k, x: (lambda o: o.other[k] * 2.0)(kept(p)), CLASSES + 2),
+    "another number": (lambda p, k, x: (lambda i: p[i] * 2.0)(int(k)), CLASSES + 2),
     "a dictionary": (lambda p, k, x: dict(enumerate(p))[k] * 2.0, CLASSES + 2),
     "numbers beside": (lambda p, k, x: (lambda q: q[k] * x[0])([1.0, *p[1:]]), CLASSES + 2),
     "the length too": (lambda p, k, x: p[k] * float(len(p[k:])), CLASSES + 2),

@@ -200,6 +200,25 @@ def test_a_child_that_is_forked_while_another_thread_is_at_work(state, monkeypat
 
 
 @needs_fork
+def test_a_child_that_dies_while_it_draws_a_bar_stops_nobody():
+    tqdm = pytest.importorskip("tqdm").tqdm
+
+    def draw():
+        tqdm(total=1, file=Terminal()).close()
+
+    def die():
+        tqdm.get_lock().acquire()
+        os._exit(0)
+
+    draw()
+    assert not in_child(die)
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert not thread.is_alive()
+
+
+@needs_fork
 @pytest.mark.parametrize("context", [fs.no_grad, fs.debug.detect_anomaly])
 def test_a_child_keeps_the_blocks_of_the_thread_that_forks(context):
     def child():

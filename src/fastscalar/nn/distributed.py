@@ -15,9 +15,10 @@ import numpy as np
 from fastscalar._core import Tensor, _select_kernels, kernel_sets, tape_info
 from fastscalar.engine._rules import values_of
 from fastscalar.nn.course import Before, Course
+from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named, step_by_mean
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.ranks import Ranks, Tree, blocks_of, whole_nodes
-from fastscalar.nn.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, rows_named, step_by_mean
+from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program._replay import BY_LEAVES
 
 BLOCK = 64  # rows, at least, whose gradients a rank adds up before it adds them to those of others;

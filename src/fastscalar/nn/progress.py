@@ -12,13 +12,10 @@ from fastscalar.nn.callbacks import Samples
 
 
 def _begin_in_child() -> None:
-    """After fork: a bar's lock may be held by a thread that is not here."""
+    """After fork: the lock of bars may be held by a thread that is not here.  And half of it is a semaphore that both
+    processes share, unless the user has chosen another: a child that is killed while it draws would stop the parent."""
     bars = sys.modules.get("tqdm.std")
-    if bars is None:
-        return
-    if bars.TqdmDefaultWriteLock.th_lock.acquire(blocking=False):
-        bars.TqdmDefaultWriteLock.th_lock.release()
-    else:
+    if bars is not None and isinstance(getattr(bars.tqdm, "_lock", None), bars.TqdmDefaultWriteLock):
         bars.tqdm.set_lock(threading.RLock())
 
 

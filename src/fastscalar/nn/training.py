@@ -13,6 +13,7 @@ from fastscalar._warnings import warn
 from fastscalar.engine._step import distinct_parameters
 from fastscalar.nn.callbacks import Callbacks, StopTraining
 from fastscalar.nn.course import Course, Doubt
+from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named
 from fastscalar.nn.evaluation import Measure, takes_blocks
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.losses import LOSSES, cross_entropy, loss_of
@@ -21,7 +22,7 @@ from fastscalar.nn.optimizers import SGD, Optimizer
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.samples import rows_of, samples_of, weights_of
 from fastscalar.nn.schedules import Rate, schedule_of
-from fastscalar.nn.trainers import CompiledTrainer, EagerProgramTrainer, EagerTrainer, rows_named
+from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program.api import Program
 from fastscalar.program.rows import Rows
 from fastscalar.program.threads import thread_count

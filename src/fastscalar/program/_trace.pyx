@@ -356,6 +356,16 @@ cdef void mark_operand(Operand *o) noexcept nogil:
             mark_computed(o.index[k])
 
 
+cdef void mark_array(Operand *o) noexcept nogil:
+    """The same, and of a run in one array of leaves a single node: it stands for the array."""
+    if o.kind == RUN and o.count and tape.record[o.start].op == ARRAY_OP and (
+            tape.record[o.start + o.count - 1].op == ARRAY_OP) and (
+            tape.record[o.start].a == tape.record[o.start + o.count - 1].a):
+        mark_computed(o.start)
+    else:
+        mark_operand(o)
+
+
 cdef Operand *matrix_of(ArrayOp *q) noexcept nogil:
     """The operand of an instruction that is a matrix, of `columns_of` columns, to it; else NULL."""
     if q.op == A_AFFINE and q.x.kind != SPARSE and not q.dense:
@@ -473,9 +483,9 @@ def leaves_before(Tensor marker not None, Tensor result not None):
                     mark_computed(tape.record[i].b)
                 elif tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op != A_LEAF:
                     q = tape.array_ops[tape.record[i].a]
-                    mark_operand(&q.x)
-                    mark_operand(&q.y)
-                    mark_operand(&q.z)
+                    mark_array(&q.x)
+                    mark_array(&q.y)
+                    mark_array(&q.z)
                 elif i < first and tape.record[i].op != CONST and (tape.record[i].op != ARRAY_OP or tape.record[
                         i].a != slot):
                     slot = tape.record[i].a if tape.record[i].op == ARRAY_OP else -1

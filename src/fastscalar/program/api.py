@@ -14,10 +14,11 @@ import numpy as np
 
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._step import storage_of
+from fastscalar.program.called import eagerly
 from fastscalar.program.nests import Container as Nest
 from fastscalar.program.nests import described, of_one, of_rows, weights_of
 from fastscalar.program.recorded import RowFailure, Shared, naming_row
-from fastscalar.program.replayed import ReplayedFunction, _eagerly
+from fastscalar.program.replayed import ReplayedFunction
 from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors, shared_inputs
 from fastscalar.program.specializations import where_they_part
 from fastscalar.program.streams import DRAWING, Streams
@@ -110,7 +111,7 @@ class Program(ReplayedFunction):
         >>> fs.compile(lambda x: {"sum": x[0] + x[1], "both": (x[0], x[1])})([1.0, 2.0])
         {'sum': 3.0, 'both': (1.0, 2.0)}
         """
-        inside = is_recording() or vars(_eagerly).get("rows")
+        inside = is_recording() or vars(eagerly).get("rows")
         if not named and not inside:
             for nest, one in self._one_rows:
                 values = one.value(arguments)

@@ -5,36 +5,31 @@ The boundary: knows rows and recordings; what a user calls stands in `api`.
 
 from __future__ import annotations
 
-import itertools
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array_ops import total
-from fastscalar.engine._modes import record
-from fastscalar.engine._step import storage_of
 from fastscalar.program import _data
 from fastscalar.program._graph import same_graph
 from fastscalar.program._one_row import OneRow, has_room
 from fastscalar.program._replay import BY_ARGUMENTS, BY_LEAVES, Replay, RowStatus
-from fastscalar.program._trace import NotReplayable, leaves_before
-from fastscalar.program.recorded import RecordedFunction, RowFailure
-from fastscalar.program.rows import Rows, eager_column, first_inputs, rows_by_entries, shared_inputs
+from fastscalar.program._trace import NotReplayable
+from fastscalar.program.called import CalledFunction
+from fastscalar.program.recorded import RowFailure
+from fastscalar.program.rows import Rows, first_inputs, rows_by_entries, shared_inputs
 from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows
 
 BATCH = 256  # rows at once
 ONE_ROWS = 32  # signatures of which single rows go the short way
 PORTION = 0.05  # seconds between two looks at signals
 AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
-_eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
 
 
-class ReplayedFunction(RecordedFunction):
+class ReplayedFunction(CalledFunction):
     """The part of a Program that computes."""
 
     # --- does the function repeat itself? ---
@@ -107,71 +102,6 @@ class ReplayedFunction(RecordedFunction):
         with suppress(MemoryError):              # this call has its result
             made = OneRow(Replay(one.plan(frozenset()), 1, True), rows.kinds)
             self._one_rows = (*self._one_rows, (cache.nest, made))
-
-    # --- eagerly ---
-
-    @contextmanager
-    def _called(self, rows: Rows, some: np.ndarray) -> Iterator[Iterator[tuple[tuple[Any, ...], list[Tensor]]]]:
-        """Context of `_calls`, which ends with it: an interrupt between two rows leaves nothing open."""
-        with closing(self._calls(rows, some)) as calls:
-            yield calls
-
-    def _calls(self, rows: Rows, some: np.ndarray) -> Generator[tuple[tuple[Any, ...], list[Tensor]], None, None]:
-        """The loop that a user would write: the leaves that the function was called with for a row, and its results.
-
-        Raises the RowFailure of the first that raises."""
-        function, called, at = self.function, rows.streams.called, -1
-        columns = [eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
-        calls = zip(*columns, strict=False) if columns else itertools.repeat(())
-        state = vars(_eagerly)
-        state["rows"] = state.get("rows", 0) + 1
-        try:
-            for at, leaves in zip(some.tolist(), calls, strict=False):
-                with called(at):
-                    result = rows.call(function, leaves)
-                yield leaves, self._results(rows, result)
-        except Exception as error:
-            raise RowFailure(at, rows.explained(error)) from error
-        finally:
-            state["rows"] -= 1
-
-    def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
-        with self._called(rows, some) as calls:
-            values[some] = [[result.data for result in results] for _, results in calls]
-
-    @staticmethod
-    def _sum(results: list[list[Tensor]], seeds: np.ndarray | None) -> Tensor:
-        """Of all results, each times its adjoint."""
-        with record():
-            flat = [t for one in results for t in one]
-            if seeds is None:
-                return total(flat)
-            weighted = zip(flat, seeds.ravel().tolist(), strict=True)
-            return total([Tensor(0.0), *(t if s == 1.0 else t * s for t, s in weighted if s != 0.0)])
-
-    def eager_results(
-        self, rows: Rows, some: np.ndarray
-    ) -> tuple[list[list[Tensor]], list[tuple[Any, ...]], list[Any]]:
-        """Results for some rows, the leaves that the function was called with, and the captured ones that it read."""
-        marker = Tensor(0.0)
-        found, given = [], []
-        with record(), self._called(rows, some) as calls:       # as replays do, also in a block of no_grad
-            for arguments, results in calls:
-                found.append(results)
-                given.append(arguments)
-            leaves = leaves_before(marker, self._sum(found, None)) if found else []
-        if self._wants_leaves:
-            for leaf in leaves:
-                self._eager_leaves.setdefault(storage_of(leaf), leaf)
-        return found, given, leaves
-
-    def eager_losses(self, rows: Rows, some: np.ndarray) -> list[Tensor]:
-        """The same of a program of one result."""
-        found = self.eager_results(rows, some)[0]
-        for one in found:
-            if len(one) != 1:
-                raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {len(one)}")
-        return [one for (one,) in found]
 
     # --- replays ---
 
@@ -255,7 +185,7 @@ class ReplayedFunction(RecordedFunction):
             return some[~fits]
 
         known = cache.recorded
-        for specialization in list(cache.specializations):
+        for specialization in cache.worth_trying(len(pending)):
             if len(pending):
                 pending = attempt(specialization, pending)
         for inputs, table in list(cache.keyed.items()):
@@ -287,6 +217,21 @@ class ReplayedFunction(RecordedFunction):
                 pending = pending[pending != i]
                 self._count_misfit(cache, made)
         return values, found, np.sort(np.concatenate([pending, np.array(misfits, np.int64)]))
+
+    def fitted_by_one(
+        self, cache: SignatureCache, rows: Rows, threads: int, some: np.ndarray, float64: bool
+    ) -> np.ndarray:
+        """Which of some rows the recording fits that fits most of them: a mask.  Nothing is recorded or called."""
+        best = np.zeros(len(some), bool)
+        values = np.empty((rows.n, cache.width))
+        for specialization in cache.all():
+            fits = specialization.may_fit(rows, some)
+            for k, value in specialization.key:
+                fits &= rows.whole_columns()[k][some] == value
+            if np.count_nonzero(fits) > np.count_nonzero(best):
+                fits[fits] = self._try(specialization, rows, some[fits], values, threads, float64)
+                best = max(fits, best, key=np.count_nonzero)
+        return best
 
     def _count_misfit(self, cache: SignatureCache, specialization: Specialization) -> None:
         """A recording that its own row does not fit: something overflows in it where the function's order does not, or
@@ -356,7 +301,9 @@ class ReplayedFunction(RecordedFunction):
         replays: list[tuple[Specialization, Any]] = []
         eager = np.empty(0, np.int64)
         specialization = cache.only()                    # the common case: one way for all rows
-        if specialization is not None and not specialization.may_fit(rows, all_rows).all():
+        if specialization is not None and (
+            not specialization.may_fit(rows, all_rows).all() or not cache.worth_trying(len(all_rows))
+        ):
             specialization = None
         if specialization is not None:
             replays = self._backward(specialization, rows, all_rows, values, threads, gradients, float64, seeds)

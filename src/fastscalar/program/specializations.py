@@ -12,13 +12,16 @@ import numpy as np
 
 from fastscalar.engine._lock import Lock
 from fastscalar.program import _data, _replay
-from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, READ_SAME, line_of, places_of
+from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, NODE_ITEM, READ_SAME, line_of, places_of
 from fastscalar.program._lower import lower
 from fastscalar.program.rows import Rows
 from fastscalar.program.selections import Family
 
 NO_NEST = object()  # nothing has been returned yet
 REPLAYS = 8  # that one specialization keeps for the next call
+# Microseconds: of a recording that is tried, whatever the number of rows; of an operation, replayed and in Python.
+# Counted, not measured: what comes out must not depend on the clock.
+ONE_TRY, ONE_REPLAYED, ONE_CALLED = 20.0, 0.003, 0.1
 
 
 class Specialization:
@@ -27,6 +30,7 @@ class Specialization:
     def __init__(self, graph: Any, sizes: list[int]) -> None:
         self.graph = graph
         self.sizes = sizes
+        self.called = called(graph)
         self.key = whole_numbers_read(graph)
         self.served = 0                          # rows that it fitted
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
@@ -84,6 +88,13 @@ class Specialization:
 def _which(elements: np.ndarray) -> Any:
     """Which elements of a capture are trained, to compare; short for millions of which all are."""
     return True if len(elements) > 1 and elements.all() else elements.tobytes()
+
+
+def called(graph: Any) -> float:
+    """Microseconds that a call of the function takes, or so."""
+    scalars = np.count_nonzero((graph.op > NODE_CONSTANT) & (graph.op != NODE_ITEM))
+    arrays = sum(20 + 0.003 * len(item[3]) * (item[2] if item[0] == "affine" else 1) for item in graph.items)
+    return float(ONE_CALLED * (scalars + arrays))
 
 
 Key = tuple[tuple[int, int], ...]  # of a recording: (input, its value) of each whole number that it holds for
@@ -153,6 +164,16 @@ class SignatureCache:
         """The one recording, if there is no other."""
         found = self.all()
         return found[0] if len(found) == 1 and not found[0].key else None
+
+    def worth_trying(self, rows: int) -> list[Specialization]:
+        """The recordings that hold for any whole numbers; none of them where the rows run eagerly if none fits, and to
+        find that out would cost half of what they do then."""
+        some = list(self.specializations)
+        if not self.eager or not some:
+            return some
+        operations = sum(specialization.graph.operations for specialization in some)
+        tried = len(some) * ONE_TRY + operations * ONE_REPLAYED * rows
+        return some if tried < 0.5 * sum(one.called for one in some) / len(some) * rows else []
 
     def relative(self, specialization: Specialization) -> Specialization | None:
         """A specialization that a recording fits in, since it only selects another operand; that one may be new."""
