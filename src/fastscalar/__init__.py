@@ -57,6 +57,7 @@ from fastscalar.nn.module import Module
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
 from fastscalar.nn.training import fit
 from fastscalar.program.api import Program, compile
+from fastscalar.program.loops import loop, while_loop
 from fastscalar.transforms import GradCheck, grad, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from fastscalar.version import __version__
 
@@ -113,6 +114,7 @@ __all__ = [
     "jvp",
     "leaky_relu",
     "load",
+    "loop",
     "log_softmax",
     "logsumexp",
     "math",
@@ -137,5 +139,6 @@ __all__ = [
     "value_and_grad",
     "vjp",
     "where",
+    "while_loop",
 ]
 __all__ += _table.__all__

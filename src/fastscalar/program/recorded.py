@@ -19,6 +19,7 @@ from fastscalar.program._graph import line_of
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import NotReplayable, Recording, extract
 from fastscalar.program.nests import described, results_of
+from fastscalar.program.loops import naming_iterations
 from fastscalar.program.rows import Rows, handles_of
 from fastscalar.program.selections import Family
 from fastscalar.program.specializations import (
@@ -149,7 +150,7 @@ class RecordedFunction:
                 self._warn(f"{reason} cannot be replayed: this program runs eagerly")
                 return None
             except Exception as error:
-                raise RowFailure(i, rows.explained(error)) from error
+                raise RowFailure(i, naming_iterations(rows.explained(error))) from error
             specialization = Specialization(graph, sizes)
             specialization.lost = lost
             families = len(cache.families)
