@@ -19,7 +19,7 @@ FOUNDATION = {"_paths", "_warnings", "files", "version"}
 ENGINE = {*FOUNDATION, "_core", "engine"}
 SURFACE = {*ENGINE, "arrays", "_typing", "_table", "functions", "math", "custom", "random"}
 NETS = {*SURFACE, "program", "transforms", "nn"}
-WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim", "plot", "schedules"}
+WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim", "plot", "roots", "schedules"}
 MAY_IMPORT = {
     "_paths": NONE,
     "_warnings": {"_paths"},
@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "article": NETS,
     "debug": NETS,
     "optim": NETS,
+    "roots": {*SURFACE, "transforms"},
     "plot": NETS,
     "schedules": NETS,
     "sklearn": NETS,

@@ -58,6 +58,7 @@ from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
 from fastscalar.nn.training import fit
 from fastscalar.program.api import Program, compile
 from fastscalar.program.loops import loop, while_loop
+from fastscalar.roots import implicit
 from fastscalar.transforms import GradCheck, grad, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from fastscalar.version import __version__
 
@@ -110,13 +111,14 @@ __all__ = [
     "hessian",
     "huber_loss",
     "hvp",
+    "implicit",
     "jacobian",
     "jvp",
     "leaky_relu",
     "load",
-    "loop",
     "log_softmax",
     "logsumexp",
+    "loop",
     "math",
     "mean",
     "mse_loss",

@@ -26,6 +26,7 @@ cdef class Recorder:        # what a recorded function did that the tape does no
     cdef object message(self, str text, int left, int right)     # of the error: who reads it reads these nodes
     cdef int detached(self, int copy, int node) except -1
     cdef int drawn(self, int node, object draw) except -1        # at random: a leaf, or the first of an array of leaves
+    cdef int called(self, int node, object callee) except -1     # an operation of the user's that can be called again
     cdef int stop_gradients(self) except -1
     cdef int resume_gradients(self) except -1
 

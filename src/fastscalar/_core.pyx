@@ -498,6 +498,9 @@ cdef class Recorder:
     cdef int drawn(self, int node, object draw) except -1:
         raise NotImplementedError
 
+    cdef int called(self, int node, object callee) except -1:
+        raise NotImplementedError
+
     cdef int stop_gradients(self) except -1:
         raise NotImplementedError
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import Any, overload
+
+import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._modes import require_operands_unchanged
+from fastscalar.engine._modes import is_recording, require_operands_unchanged, tell_call
+from fastscalar.engine._rules import values_of
 
 Derivatives = Callable[..., Sequence[float] | float]
 
@@ -32,8 +35,11 @@ def custom_op(
     operand).  It is called in the backward pass; not if the result's gradient is zero, which contributes nothing.
     name: what `_op` says; the name of `value` if left out.
 
-    The result records one node.  TypeError for operands that are neither Tensors nor numbers, ValueError if
-    `derivatives` gives a wrong number of them.
+    The result records one node.  In a program both functions are called with arrays, for many rows at once, if they
+    take arrays and give the same then (this is looked at once), else number by number.  What else than their operands
+    they depend on is not noticed there.
+    TypeError for operands that are neither Tensors nor numbers, ValueError if `derivatives` gives a wrong number of
+    them.
 
     >>> import fastscalar as fs
     >>> area = fs.custom_op(lambda r: 3.0 * r * r, lambda r: 6.0 * r, name="area")
@@ -55,12 +61,93 @@ def custom_op(
     return _operation(value, derivatives, name)
 
 
+class _ForRows:
+    """An operation for many rows at once, as programs call it: with arrays if the functions take them and then give
+    what they give number by number, which is looked at once; else number by number.
+
+    exact: a decision reads it, so that it has to have the bits of the plain call."""
+
+    outputs = 1
+
+    def __init__(self, value: Callable[..., float], derivatives: Derivatives, name: str) -> None:
+        self.value, self.derivatives, self.name = value, derivatives, name
+        self.value_takes_arrays: bool | None = None          # None: not known yet
+        self.derivatives_take_arrays: bool | None = None
+
+    def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        def alone(row: Any) -> list[float]:
+            return [float(self.value(*row))]
+
+        if exact or self.value_takes_arrays is False or len(x) == 1:
+            return np.array(list(map(alone, x.tolist())))
+        found = _of_columns(lambda *columns: [self.value(*columns)], x, 1)
+        if self.value_takes_arrays is None:
+            self.value_takes_arrays = _agree(found, alone, x)
+        return found if found is not None and self.value_takes_arrays else self.forward(x, True)
+
+    def backward(self, x: np.ndarray, y: np.ndarray, adjoint: np.ndarray, exact: bool) -> np.ndarray:
+        """What the adjoints of the results are for the operands; zero sends zero, either way."""
+        out = np.zeros_like(x)
+        some = np.flatnonzero(adjoint[:, 0])
+        if len(some):
+            slopes = self._slopes(x[some], exact)
+            with np.errstate(all="ignore"):
+                out[some] = np.where(slopes == 0.0, 0.0, slopes * adjoint[some])
+        return out
+
+    def _slopes(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        count = x.shape[1]
+
+        def alone(row: Any) -> list[float]:
+            return _checked_slopes(self.derivatives(*row), count, self.name)
+
+        if exact or self.derivatives_take_arrays is False or len(x) == 1:
+            return np.array(list(map(alone, x.tolist())), dtype=float)
+        found = _of_columns(lambda *columns: _checked_slopes(self.derivatives(*columns), count, self.name), x, count)
+        if self.derivatives_take_arrays is None:
+            self.derivatives_take_arrays = _agree(found, alone, x)
+        return found if found is not None and self.derivatives_take_arrays else self._slopes(x, True)
+
+
+def _checked_slopes(found: Any, count: int, name: str) -> list[Any]:
+    slopes = list(found) if isinstance(found, Sequence) else [found]
+    if len(slopes) != count:
+        raise ValueError(f"{name}: {count} operands but {len(slopes)} derivatives")
+    return slopes
+
+
+def _of_columns(function: Callable[..., list[Any]], x: np.ndarray, count: int) -> np.ndarray | None:
+    """What a function gives of the columns of x, as columns; None if it does not take arrays, or rows may raise."""
+    try:
+        with np.errstate(all="ignore"):
+            columns = function(*(column.copy() for column in x.T))
+            found = np.empty((len(x), count))
+            for k, column in enumerate(columns):
+                if np.shape(column) not in ((), (len(x),)):
+                    return None
+                found[:, k] = column
+    except Exception:  # number by number it says what is wrong, or nothing is
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _agree(found: np.ndarray | None, alone: Callable[[Any], list[float]], x: np.ndarray) -> bool:
+    """Whether arrays gave what single numbers give, of up to 16 rows."""
+    if found is None:
+        return False
+    some = np.unique(np.linspace(0, len(x) - 1, 16).astype(int))
+    return bool(np.allclose(found[some], [alone(row) for row in x[some].tolist()], rtol=1e-12, atol=0.0))
+
+
 def _operation(value: Callable[..., float], derivatives: Derivatives, name: str | None) -> Callable[..., Tensor]:
     op = name if name is not None else getattr(value, "__name__", "custom")
+    for_rows = _ForRows(value, derivatives, op)
 
     def operation(*operands: Tensor | float) -> Tensor:
         made_of = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in operands)
-        out = Tensor(value(*[x.data for x in made_of]), made_of, op)
+        # a recording is told below how other rows compute it: it holds not only for these values
+        given = values_of(list(made_of)).tolist() if is_recording() else [x.data for x in made_of]
+        out = Tensor(value(*given), made_of, op)
 
         def step() -> None:
             require_operands_unchanged(out)
@@ -68,16 +155,17 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
                 return
             nodes = out._parents  # not captured: a closure that holds only `out` keeps no other node
             found = derivatives(*[x.data for x in nodes])
-            slopes = found if isinstance(found, Sequence) else [found]
-            if len(slopes) != len(nodes):
-                raise ValueError(f"{op}: {len(nodes)} operands but {len(slopes)} derivatives")
-            for x, slope in zip(nodes, slopes, strict=True):
+            for x, slope in zip(nodes, _checked_slopes(found, len(nodes), op), strict=True):
                 if slope != 0.0:  # nothing passes it, also where the gradient is infinite
                     x.grad += out.grad * slope
 
         if out._parents:  # under no_grad it is a leaf
             step.derivatives = derivatives  # type: ignore[attr-defined]  # for a backward pass that is recorded
             out._backward = step
+            tell_call(out, for_rows)
+        else:
+            for x in made_of:
+                x.data
         return out
 
     operation.__name__ = operation.__qualname__ = op

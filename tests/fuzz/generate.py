@@ -33,7 +33,8 @@ class Writer(Expressions):
             (4, self.assign), (1.5, self.new_vector), (1, self.dense), (0.7, self.wholes),
         ]  # fmt: skip
         if depth:
-            ways += [(2, self.branch), (1.2, self.loop), (1, self.repeat), (0.3, self.without_gradient)]
+            ways += [(2, self.branch), (1.2, self.loop), (1, self.repeat), (0.8, self.said_loop),
+                     (0.3, self.without_gradient)]  # fmt: skip
             if self.raising:
                 ways += [(1.5, self.catch), (0.4, self.throw)]
         if self.kind != "exact":
@@ -133,6 +134,25 @@ class Writer(Expressions):
                 [f"{target} * 0.5 + {self.expression(inner, 1)}", f"math.tanh({target} + {self.expression(inner, 1)})"]
             )
         return [*lines, f"    {target} = {step}"]
+
+    def said_loop(self, s: Scope, depth: int) -> list[str]:
+        """fs.loop and fs.while_loop."""
+        lines: list[str] = []
+        target, z = self.some_number(s, lines), self.new("z")
+        inner = s.inner()
+        inner.numbers.append(z if self.chance(0.6) else f"{z}[0]")
+        several = inner.numbers[-1] != z
+        if self.kind == "exact":
+            step = f"{inner.numbers[-1]} + {self.expression(inner, 1)}"
+        else:
+            step = self.draw.choice([f"{inner.numbers[-1]} * 0.5 + {self.expression(inner, 1)}",
+                                     f"math.tanh({self.expression(inner, 2)})"])  # fmt: skip
+        count = f"{self.draw.choice(s.wholes)} % 4" if s.wholes and self.chance(0.3) else self.draw.choice("0123")
+        if not several:
+            return [*lines, f"{target} = fs.loop({count}, lambda {z}: {step}, {target})"]
+        goes_on = f"{z}[1] < {count} and {self.condition(inner)}"
+        once = f"lambda {z}: ({step}, {z}[1] + 1)"
+        return [*lines, f"{target} = fs.while_loop(lambda {z}: {goes_on}, {once}, ({target}, 0))[0]"]
 
     def without_gradient(self, s: Scope, depth: int) -> list[str]:
         lines: list[str] = []

@@ -785,9 +785,7 @@ def test_an_operation_of_the_users_trains_as_the_eager_loop_does():
 
     nets = Net(), Net()
     fit(nets[0], X, y, epochs=2, compile=False)
-    said = compile_warnings(lambda: fit(nets[1], X, y, epochs=2))
-    assert len(said) == 1
-    assert "squash" in said[0]
+    assert not compile_warnings(lambda: fit(nets[1], X, y, epochs=2))
     for layer, other in ((nets[1].first, nets[0].first), (nets[1].last, nets[0].last)):
         close(layer.w.numpy(), other.w.numpy(), RUN)
 

@@ -605,7 +605,8 @@ def test_what_had_no_gradient_loses_none() -> None:
         program = fs.compile(f)
         assert not said(lambda program=program: program.value_and_grad(ROWS), fs.GradientLossWarning)
     program = fs.compile(lambda x: x * float(h(x)))
-    assert len(said(lambda: program.value_and_grad(ROWS), fs.GradientLossWarning)) == 1
+    losses = said(lambda: program.value_and_grad(ROWS), fs.GradientLossWarning)
+    assert len({str(w.message) for w in losses}) == 1
 
 
 # --- a leaf that decides, and changes before the second call ----------------------------------------------------------

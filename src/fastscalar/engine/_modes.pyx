@@ -93,6 +93,14 @@ def is_recording():
     return recording_here() is not None
 
 
+def tell_call(Tensor t not None, callee):
+    """Tell a program that is being recorded how it can compute an operation of the user's for many rows: by
+    `callee.forward(x, exact)` and `callee.backward(x, y, adjoint, exact)`, x with a column for each operand."""
+    cdef Recorder recording = recording_here()
+    if recording is not None:
+        recording.called(t.index, callee)
+
+
 def set_recorded(Tensor t not None, Tensor gradient not None):
     """From now on t.grad reads as this Tensor."""
     attributes_of(t)

@@ -26,5 +26,5 @@ cdef class Stream:
 cdef Stream current()
 cdef unsigned long long random_key(unsigned long long seed, unsigned long long epoch, unsigned long long site,
                                    unsigned long long scope) noexcept nogil
-cdef double random_number(int kind, double p, unsigned long long key, long long row, unsigned long long occurrence,
-                          bint antithetic) noexcept nogil
+cdef void random_numbers(double *out, int n, int kind, double p, unsigned long long key, long long row,
+                         unsigned long long first, bint antithetic) noexcept nogil

@@ -2,7 +2,7 @@
 # cython: nonecheck=False, auto_pickle=False
 """Random numbers by counter: what each is depends on what it is for, not on what was drawn before it.
 
-The boundary: makes leaves and says to a recording that they were drawn; a replay draws with `random_number` itself.
+The boundary: makes leaves and says to a recording that they were drawn; a replay draws with `random_numbers` itself.
 """
 
 from fastscalar.engine._array cimport TensorArray
@@ -20,8 +20,8 @@ from fastscalar.engine._array_ops import to_tensor
 cdef extern from "random.h":
     unsigned long long fs_random_key(unsigned long long seed, unsigned long long epoch, unsigned long long site,
                                      unsigned long long scope) noexcept nogil
-    double fs_random_number(int kind, double p, unsigned long long key, long long row, unsigned long long occurrence,
-                            int antithetic) noexcept nogil
+    void fs_random_numbers(double *out, int n, int kind, double p, unsigned long long key, long long row,
+                           unsigned long long first, int antithetic) noexcept nogil
 
 
 cdef unsigned long long random_key(unsigned long long seed, unsigned long long epoch, unsigned long long site,
@@ -29,9 +29,9 @@ cdef unsigned long long random_key(unsigned long long seed, unsigned long long e
     return fs_random_key(seed, epoch, site, scope)
 
 
-cdef double random_number(int kind, double p, unsigned long long key, long long row, unsigned long long occurrence,
-                          bint antithetic) noexcept nogil:
-    return fs_random_number(kind, p, key, row, occurrence, antithetic)
+cdef void random_numbers(double *out, int n, int kind, double p, unsigned long long key, long long row,
+                         unsigned long long first, bint antithetic) noexcept nogil:
+    fs_random_numbers(out, n, kind, p, key, row, first, antithetic)
 
 
 # --- streams ----------------------------------------------------------------------------------------
@@ -171,7 +171,8 @@ def draw(int kind, double p, shape, frame):
     """Leaves with the next numbers of the site where a frame is: a Tensor, or a TensorArray of a shape."""
     cdef Stream s = current()
     cdef unsigned long long site = site_of(frame.f_code, frame.f_lasti), key
-    cdef long long first, k, n = 1
+    cdef long long first, n = 1
+    cdef double one
     cdef double[::1] view
     cdef Recorder recording = recording_here()
     if shape is not None:
@@ -179,14 +180,16 @@ def draw(int kind, double p, shape, frame):
         if values.size == 0:
             raise ValueError(f"fastscalar.random: shape: expected at least one number, got {shape!r}")
         n = values.size
+        if n >= 1 << 31:
+            raise ValueError(f"fastscalar.random: shape: expected fewer than 2**31 numbers, got {shape!r}")
     first = s.take(site, n)
     key = fs_random_key(s.seed, s.epoch, site, s.scope)
     if shape is None:
-        leaf = Tensor(fs_random_number(kind, p, key, s.row, first, s.antithetic))
+        fs_random_numbers(&one, 1, kind, p, key, s.row, first, s.antithetic)
+        leaf = Tensor(one)
     else:
         view = values.reshape(-1)
-        for k in range(n):
-            view[k] = fs_random_number(kind, p, key, s.row, first + k, s.antithetic)
+        fs_random_numbers(&view[0], <int>n, kind, p, key, s.row, first, s.antithetic)
         leaf = to_tensor(values)
     if recording is not None:
         node = (<Tensor>leaf).index if type(leaf) is Tensor else tape.array_ops[(<TensorArray>leaf).slot].start

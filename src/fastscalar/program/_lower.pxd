@@ -34,6 +34,7 @@ cdef class LoweredItem:              # an item of the graph, and what has become
     cdef int argument                # the input that chooses, a label or an index; -1
     cdef int label                   # of a cross_entropy without one
     cdef int comparison              # of a where
+    cdef object callee               # of a call
     cdef unsigned char mask          # gradients that flow through it
     cdef int matrix                  # where the weights lie, or all that a gather chooses from; -1
     cdef int bias_matrix             # -1: there is none

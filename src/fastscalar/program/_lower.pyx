@@ -92,6 +92,8 @@ cdef LoweredItem lowered_item(tuple item):
         new.argument, new.label = item[4:]
     elif new.kind == "where":
         new.comparison = item[4]
+    elif new.kind == "call":
+        new.callee = item[4]
     return new
 
 

@@ -32,6 +32,7 @@ cdef class Plan:
     cdef public list inputs          # kinds
     cdef public object input_run     # by input: the run of an array, -1
     cdef public object input_address  # by input: the address of a shared number, -1
+    cdef public list callees         # what instructions call
     cdef public bint plain           # in the order of the function: see `_lower`
     cdef public str summary
     cdef public int operations

@@ -18,7 +18,7 @@ cdef class Plan:
     """What `lower` made of a Graph."""
 
     def __cinit__(self):
-        self.keep, self.tables, self.port_address = [], [], []
+        self.keep, self.tables, self.port_address, self.callees = [], [], [], []
 
     def __dealloc__(self):
         PyMem_RawFree(self.uniform)

@@ -676,6 +676,9 @@ cdef class Replay:
                 run[double](self, 0.0)
             else:
                 run[float](self, 0.0)
+        if self.interrupt is not None:
+            error, self.interrupt = self.interrupt, None
+            raise error
         return 0
 
     cdef void settle_all(self) noexcept:

@@ -18,6 +18,7 @@ cdef class Recording(Recorder):
     cdef PyObject *known[KNOWN]     # some of them, by address: whose loop it is, and the few that it calls
     cdef int known_number[KNOWN]
     cdef dict draws                 # node of a leaf, or first one of an array of leaves -> what was drawn
+    cdef dict callees               # node of an operation of the user's -> what computes it for many rows
     cdef dict copies                # node of a leaf -> node that it has the value of
     cdef readonly list stopped      # [first, stop) of nodes made in blocks of no_grad
     cdef int depth

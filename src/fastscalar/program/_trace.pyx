@@ -82,7 +82,7 @@ cdef class Recording(Recorder):
     def __init__(self):
         self.lost, self.said, self.without = [], set(), set()
         self.inputs, self.stopped, self.codes = [], [], []
-        self.code_numbers, self.copies, self.lists, self.draws = {}, {}, {}, {}
+        self.code_numbers, self.copies, self.lists, self.draws, self.callees = {}, {}, {}, {}, {}
 
     def __dealloc__(self):
         PyMem_RawFree(self.table)
@@ -242,6 +242,10 @@ cdef class Recording(Recorder):
 
     cdef int drawn(self, int node, object draw) except -1:
         self.draws[node] = draw
+        return 0
+
+    cdef int called(self, int node, object callee) except -1:
+        self.callees[node] = callee
         return 0
 
     cdef int stop_gradients(self) except -1:
@@ -421,6 +425,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks) 
             if not never_raises(tape.record[k].op):
                 mark_computed(<int>k)
         elif tape.record[k].op == ARRAY_OP and (               # an index or a label: out of range?
+                tape.array_ops[tape.record[k].a].op == A_CUSTOM or
                 tape.array_ops[tape.record[k].a].argument or tape.array_ops[tape.record[k].a].op == A_GATHER):
             mark_computed(<int>k)
     i = previous(<int>tape.n)
@@ -441,7 +446,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks) 
                 mark_computed(tape.record[i].b)
         elif tape.record[i].op == ARRAY_OP:
             q = tape.array_ops[tape.record[i].a]
-            if q.op == A_CUSTOM:
+            if q.op == A_CUSTOM and q.start not in recording.callees:
                 raise NotReplayable(f"the user's own operation {name_of(i) or 'Tensor(value, parents)'!r}")
             matrix = matrix_of(q) if reads_block(q, first, inputs, blocks) else NULL
             if matrix == &q.x:
@@ -513,6 +518,7 @@ def extract(Recording recording not None, list results not None):
         ("gather", first, outputs, candidates (or a block), -1, [index])
         ("where", first, 1, [left, right, a, b], comparison)
         ("max" or "min" or "argmax" or "argmin", first, 1, x)
+        ("call", first, outputs, x, callee)
     """
     cdef Graph g = Graph()
     cdef Ints m
@@ -632,7 +638,7 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
         elif op == ARRAY_OP:
             q = tape.array_ops[tape.record[i].a]
             if q.op != A_LEAF:
-                copy_array_op(g, q, number)
+                copy_array_op(g, q, number, recording.callees)
                 continue
             if q != leaf:                        # its nodes lie, and come, one after the other
                 leaf = q
@@ -704,7 +710,22 @@ cdef bint any_per_row(Graph g, nodes) except -1:
     return False
 
 
-cdef int copy_array_op(Graph g, ArrayOp *q, int *number) except -1:
+cdef int copy_call(Graph g, ArrayOp *q, int *number, callee) except -1:
+    """An operation that Python computes for many rows at once; of one with several outputs the others follow, each
+    with the number of its output instead of a callee."""
+    cdef int item = <int>len(g.entries), k
+    if type(callee) is int:
+        number[q.start] = number[node_of_exact(&q.x, 0)] + <int>callee
+        return 0
+    operands = operand_nodes(g, &q.x, number)
+    g.entries.append(("call", <int>g.n, <int>callee.outputs, operands, callee))
+    number[q.start] = 1 + <int>g.n
+    for k in range(callee.outputs):
+        g.output(item, k, tape.value[q.start])
+    return 0
+
+
+cdef int copy_array_op(Graph g, ArrayOp *q, int *number, dict callees) except -1:
     """An instruction: one or more items, or the scalar operations that it stands for."""
     cdef Py_ssize_t k
     cdef int item, x, y, code = q.code | IEEE
@@ -735,6 +756,8 @@ cdef int copy_array_op(Graph g, ArrayOp *q, int *number) except -1:
         number[q.start] = 1 + copy_squared(g, q, number)
     elif q.op == A_CROSS_ENTROPY:
         number[q.start] = 1 + copy_cross_entropy(g, q, number)
+    elif q.op == A_CUSTOM:
+        copy_call(g, q, number, callees[q.start])
     elif q.op == A_WHERE:
         number[q.start] = 1 + g.add_where(
             q.code, operand_node(g, &q.x, 0, number), operand_node(g, &q.x, 1, number),

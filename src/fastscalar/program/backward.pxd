@@ -111,6 +111,9 @@ cdef inline bint instruction_backward(Replay r, const Instr *q, int thread, real
         pack_backward(r, q, A, port, first_row, n_rows, tag)
     elif q.kind == I_WHERE:
         where_backward(r, q, V, A, U, port, n_rows, tag)
+    elif q.kind == I_CALL:
+        if q.a.mask & mode:
+            call(r, q, first_row, n_rows, True, tag)
     elif q.kind == I_BEST:
         best_backward(r, q, V, A, port, first_row, n_rows, tag)
     elif q.kind == I_GATHER:

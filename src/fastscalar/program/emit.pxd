@@ -371,6 +371,9 @@ cdef inline int emit_item(Lowering low, int i) except -1:
         q.b.start = <int>len(item.x)        # how many columns
         if kind == "gather":
             q.kind, p.count, p.argument = I_GATHER, outputs, item.argument
+        elif kind == "call":
+            q.kind, p.label = I_CALL, <int>len(low.plan.callees)
+            low.plan.callees.append(item.callee)
         elif kind == "softmax":
             q.kind = I_SOFTMAX
         else:
@@ -379,7 +382,7 @@ cdef inline int emit_item(Lowering low, int i) except -1:
             if kind == "cross_entropy":
                 p.argument, p.label = item.argument, item.label
     q.extra = <int>low.plan.add_item(&p)
-    if q.kind == I_GATHER or q.kind == I_SOFTMAX:
+    if q.kind == I_GATHER or q.kind == I_SOFTMAX or q.kind == I_CALL:
         q.run = low.plan.add_run(outputs, q.mask, False)
         for k in range(outputs):
             low.where[first_output + k], low.at[first_output + k] = ROWS, k

@@ -8,11 +8,12 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine._array_ops cimport softmax_in_place
-from fastscalar.engine._random cimport Draw, R_UNIFORM_NUMBER, random_key, random_number
+from fastscalar.engine._random cimport Draw, R_UNIFORM_NUMBER, random_key, random_numbers
 from fastscalar.engine.formulas cimport sent
 from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers, kind_of_error
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
+from fastscalar.program.calls cimport call
 from fastscalar.program.plan cimport *
 
 
@@ -203,15 +204,19 @@ cdef inline void draw(Replay r, const Instr *q, real *V, int first_row, int n_ro
     cdef const Draw *d = &r.plan.draws[q.extra]
     cdef unsigned long long key = random_key(r.stream_seed, r.epoch, d.site, d.scope)
     cdef long long first = r.occurrence[q.extra] + q.code
-    cdef int k, l
+    cdef double[32] some
+    cdef int k, l, step = 1 if q.run >= 0 else n_rows
     cdef real *out
     for l in range(n_rows):
         out = V + <Py_ssize_t>q.out * n_rows + l if q.run < 0 else rows_of(r, r.run_value, q.run, first_row + l, tag)
         for k in range(q.n):
-            out[0] = <real>random_number(d.kind, d.p, key, r.row_offset + rows[first_row + l], first + k, r.antithetic)
+            if k % 32 == 0:
+                random_numbers(some, min(32, q.n - k), d.kind, d.p, key, r.row_offset + rows[first_row + l], first + k,
+                               r.antithetic)
+            out[0] = <real>some[k % 32]
             if real is float and d.kind == R_UNIFORM_NUMBER and out[0] == 1.0:
                 out[0] = <real>0.99999994
-            out += 1 if q.run >= 0 else n_rows
+            out += step
 
 
 cdef inline const fs_step *steps_of(const StepList *lists, int n_rows, int mode=0, int modes=1) noexcept nogil:
@@ -257,6 +262,8 @@ cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real 
         pack(r, q, V, U, first_row, n_rows, tag)
     elif q.kind == I_WHERE:
         where_forward(r, q, V, U, n_rows, tag)
+    elif q.kind == I_CALL:
+        call(r, q, first_row, n_rows, False, tag)
     elif q.kind == I_BEST:
         best_forward(r, q, V, U, first_row, n_rows, tag)
     elif q.kind == I_GATHER:

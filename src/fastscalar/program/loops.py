@@ -23,7 +23,7 @@ PLAIN = (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPoint
 
 
 def loop(n: int, step: Callable[..., State], state: State) -> State:
-    """The state after n steps: `for k in range(n): state = step(state)`, or `step(k, state)` for a step of two arguments.
+    """The state after n steps: `for k in range(n): state = step(state)`; `step(k, state)` for a step of two arguments.
 
     state: a number, a Tensor, an array, or tuples, lists and dictionaries of these.  Its structure and the shapes in it
     stay what they are.  n: a whole number from 0; in a program it may be one of the row.
@@ -60,9 +60,9 @@ def loop(n: int, step: Callable[..., State], state: State) -> State:
 def while_loop(condition: Callable[[State], Any], step: Callable[[State], State], state: State) -> State:
     """The state when the condition does not hold any more: `while condition(state): state = step(state)`.
 
-    State, errors: as in `loop`.  How often a step is done is a decision on values: no gradient passes through the number
-    of steps.  What depends on it smoothly (the time when a limit is crossed) is to be computed from the states before
-    and after, or with `fastscalar.implicit`.
+    State, errors: as in `loop`.  How often a step is done is a decision on values: no gradient passes through the
+    number of steps.  What depends on it smoothly (the time when a limit is crossed) is to be computed from the states
+    before and after, or with `fastscalar.implicit`.
 
     >>> import fastscalar as fs
     >>> x = fs.Tensor(3.0)

@@ -43,6 +43,7 @@ cdef enum InstrKind:
     I_SOFTMAX
     I_GATHER
     I_WHERE
+    I_CALL                  # Python: a run -> a run; table `items`, whose label is the number of the callee
     I_BEST                  # max, min, argmax, argmin, by `code`: of a run, or of slots and the like as in I_PACK
 
 ctypedef struct Instr:

@@ -18,8 +18,8 @@ from fastscalar.engine._step import storage_of
 from fastscalar.program._graph import line_of
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import NotReplayable, Recording, extract
-from fastscalar.program.nests import described, results_of
 from fastscalar.program.loops import naming_iterations
+from fastscalar.program.nests import described, results_of
 from fastscalar.program.rows import Rows, handles_of
 from fastscalar.program.selections import Family
 from fastscalar.program.specializations import (

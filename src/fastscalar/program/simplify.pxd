@@ -303,8 +303,8 @@ cdef inline int reach(Lowering low, const int[::1] results, const RecordedGuard[
 
 
 cdef inline bint may_be_out_of_range(LoweredItem item) except -1:
-    """Whether a whole number of the row, or a computed one, chooses."""
-    return item.kind == "gather" or (item.kind == "cross_entropy" and item.argument >= 0)
+    """Whether a whole number of the row, or a computed one, chooses; or what the user wrote may raise."""
+    return item.kind == "gather" or item.kind == "call" or (item.kind == "cross_entropy" and item.argument >= 0)
 
 
 cdef inline int mark_all_needed(Lowering low, nodes) except -1:

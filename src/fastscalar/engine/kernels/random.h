@@ -92,17 +92,20 @@ static inline double fs_normal_quantile(double u)
     return q < 0.0 ? -z : z;
 }
 
-/* One number.  antithetic: rows 2k and 2k + 1 have the same one, mirrored: u and 1 - u, z and -z. */
-static inline double fs_random_number(int kind, double p, uint64_t key, int64_t row, uint64_t occurrence,
-                                      int antithetic)
+/* n numbers, from `first` on.  antithetic: rows 2k and 2k + 1 have the same one, mirrored: u and 1 - u, z and -z. */
+static inline void fs_random_numbers(double *out, int n, int kind, double p, uint64_t key, int64_t row, uint64_t first,
+                                     int antithetic)
 {
-    uint64_t block[2];
-    double u;
-    fs_philox_block(block, key, (uint64_t)(antithetic ? row & ~(int64_t)1 : row), occurrence >> 1);
-    u = fs_unit(block[occurrence & 1]);
-    if (antithetic && row & 1)
-        u = 1.0 - u;
-    return kind == FS_UNIFORM ? u : kind == FS_NORMAL ? fs_normal_quantile(u) : u < p ? 1.0 : 0.0;
+    uint64_t block[2], low = (uint64_t)(antithetic ? row & ~(int64_t)1 : row);
+    for (int k = 0; k < n; k++) {
+        uint64_t occurrence = first + (uint64_t)k;
+        if (k == 0 || !(occurrence & 1))
+            fs_philox_block(block, key, low, occurrence >> 1);
+        double u = fs_unit(block[occurrence & 1]);
+        if (antithetic && row & 1)
+            u = 1.0 - u;
+        out[k] = kind == FS_UNIFORM ? u : kind == FS_NORMAL ? fs_normal_quantile(u) : u < p ? 1.0 : 0.0;
+    }
 }
 
 #endif
