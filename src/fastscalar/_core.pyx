@@ -558,9 +558,9 @@ cdef class Tensor:
     (6.0, 4.0, 2.0, 1.0)
     """
 
-    def __init__(self, data, _parents=(), _op="", *, label=""):
+    def __init__(self, data, _parents=(), _op="", *, label="", _children=(), _prev=()):
         cdef double v = 0.0
-        cdef list given = list(_parents)
+        cdef list given = list(_parents or _children or _prev)      # names of micrograd and of its copies
         if self.index:
             raise TypeError("Tensor.__init__ called a second time")
         if programs and type(data) is Tensor and recording_here() is not None:

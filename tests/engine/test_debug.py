@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -163,12 +164,22 @@ def test_graphviz_reads_it(scalars: bool) -> None:
         assert "</svg>" in svg
 
 
-def test_without_graphviz(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_graphviz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "graphviz", None)
-    a = fs.Tensor(2.0)
-    with pytest.raises(ImportError, match=re.escape("pip install 'fastscalar[graph]'")):
-        debug.draw(a)
+    a = fs.Tensor(2.0, label="<a>")
+    y = (a * 3.0 + fs.to_tensor([1.0, 2.0]).sum()).tanh()
+    y.backward()
+    picture = debug.draw(y, labels={"y": y})
+    drawn = ElementTree.fromstring(picture._repr_svg_())
+    assert len(drawn.findall("{*}rect")) == len(boxes(debug.to_dot(y))) == 7
+    assert len(drawn.findall("{*}path")) == 6
+    assert {"<a>", "number", "y  tanh"} <= {text.text for text in drawn.findall("{*}text")}
+    assert "<svg" in y._repr_html_()
+    assert "<svg" not in a._repr_html_() + long_chain(100)._repr_html_()
     assert "digraph" in debug.to_dot(a)
+    picture.save(tmp_path / "graph.svg")
+    assert (tmp_path / "graph.svg").read_text(encoding="utf-8") == picture.svg
+    assert "nodes, " in debug.draw(long_chain(300)).svg
 
 
 def test_limits() -> None:

@@ -10,12 +10,14 @@ views; here is what they are called in NumPy, with its axes, shapes and errors. 
     functions   all other functions of NumPy (`__array_function__`): reductions, products, statistics
     moves       those that only put elements elsewhere: joined, repeated, rolled, padded, sorted
     linalg      norms, systems of linear equations, inverses, determinants
+    scalars     what is asked of a single Tensor
 """
 
 from __future__ import annotations
 
-from fastscalar.arrays import functions, masks, methods, ufuncs  # noqa: F401 - they register themselves
+from fastscalar.arrays import functions, masks, methods, scalars, ufuncs  # noqa: F401 - they register themselves
 from fastscalar.arrays.methods import METHODS
-from fastscalar.engine import _array
+from fastscalar.engine import _array, _functions
 
 _array.install(methods, METHODS)
+_functions.add_methods(scalars.METHODS)

@@ -32,6 +32,11 @@ def flat(x: TensorArray) -> Iterator[Tensor]:
             yield from flat(row)
 
 
+def is_array_like(x: Any) -> bool:
+    """Whether it says of itself that it is an array, as those of other libraries do."""
+    return hasattr(type(x), "__array__") or hasattr(type(x), "__dlpack__")
+
+
 def objects(x: Any) -> np.ndarray[Any, Any]:
     """An array of objects: Tensors and numbers."""
     if isinstance(x, TensorArray):

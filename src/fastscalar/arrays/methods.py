@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import builtins
+import html
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -471,3 +472,10 @@ _of_numpy("nonzero", "The indices of the elements that are not zero, an array fo
 def sort(self: Any, axis: int = -1, kind: Any = None) -> None:
     """Sort an array that was computed, in place; `np.sort` gives a sorted copy."""
     self[...] = function(np.sort, (self, axis), {})
+
+
+@method
+def _repr_html_(self: Any) -> str:
+    """What notebooks show: shape and numbers, rounded, of large arrays the ends."""
+    text = np.array2string(self.numpy(), precision=4, threshold=60, suppress_small=True)
+    return f"<code>TensorArray, shape {self.shape}</code><pre>{html.escape(text)}</pre>"

@@ -44,6 +44,8 @@ class Places:
         if isinstance(found, (list, tuple)):
             made = [*map(self.elements, found)]
             return tuple(made) if isinstance(found, tuple) else made
+        if np.all(found):
+            return assemble(self.parts[1:], found - 1)
         return assemble(self.parts, found)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.arrays.convert import array, axes_of, binary, filled, shape_of
+from fastscalar.arrays.convert import array, axes_of, binary, filled, is_array_like, shape_of
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._axes import contract
 
@@ -17,8 +17,8 @@ def _operand(x: Any, what: str) -> Any:
     """An array or a number as `contract` takes it: arrays of numbers stay constants."""
     if isinstance(x, (TensorArray, Tensor)):
         return x
-    if isinstance(x, (list, tuple)) or hasattr(type(x), "__array__"):
-        x = np.asarray(x)
+    if isinstance(x, (list, tuple)) or is_array_like(x):
+        x = np.asarray(x) if hasattr(type(x), "__array__") or isinstance(x, (list, tuple)) else np.from_dlpack(x)
         if x.dtype.kind not in "fiubO":
             raise TypeError(f"{what}: expected real numbers or Tensors, got an array of {x.dtype}")
     return x
@@ -39,7 +39,7 @@ def _product(x: Any, y: Any, in_x: tuple[int, ...], in_y: tuple[int, ...], out: 
 def matmul(x: Any, y: Any, what: str = "@") -> Any:
     """x @ y: over the last axis of x and the last but one of y; axes before these are broadcast."""
     for operand in (x, y):
-        if not isinstance(operand, (TensorArray, Tensor, list, tuple)) and not hasattr(type(operand), "__array__"):
+        if not isinstance(operand, (TensorArray, Tensor, list, tuple)) and not is_array_like(operand):
             return NotImplemented
     x, y = _operand(x, what), _operand(y, what)
     shape_x, shape_y = shape_of(x), shape_of(y)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastscalar._core import Tensor
 from fastscalar.debug.instructions import ROLES, Instruction, Operand, made, number, plural, root_of, span
 from fastscalar.debug.lines import place_name, places
+from fastscalar.debug.pictures import Picture, to_svg
 from fastscalar.debug.summary import Summary, bytes_of, ends, summary
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._inspect import _describe, _describe_all
@@ -49,16 +50,17 @@ def to_dot(
 
 def draw(
     node: Tensor | TensorArray, *, max_nodes: int = 300, labels: Mapping[str, Any] | None = None
-) -> Digraph:
+) -> Digraph | Picture:
     """A picture of the graph behind `node`, a `graphviz.Digraph`: notebooks show it, `.render("graph")` writes a file.
+
+    Without the package graphviz a `Picture`, drawn by our own code: notebooks show it, `.save("graph.svg")` writes it.
 
     Values, gradients and operations; a layer, a loss, an array of parameters is one box with its shape and the range of
     its numbers.  Names come from `labels`, a mapping of names to Tensors, TensorArrays, modules and lists of these
     (`labels=globals()` will do: whatever else is in it is passed over), else from the attribute `label` of a Tensor.
     More than `max_nodes` boxes are not drawn: the picture is then a table of what the graph is made of.
 
-    Raises ImportError without the package graphviz (`pip install 'fastscalar[graph]'`; `to_dot` needs nothing),
-    TypeError for anything but a Tensor or a TensorArray, ValueError for a `max_nodes` below 1.
+    Raises TypeError for anything but a Tensor or a TensorArray, ValueError for a `max_nodes` below 1.
 
     >>> import fastscalar as fs
     >>> w, b = fs.Tensor(2.0), fs.Tensor(1.0)
@@ -69,10 +71,8 @@ def draw(
     body = _body(node, max_nodes, labels, "draw")
     try:
         from graphviz import Digraph
-    except ImportError as e:
-        raise ImportError(
-            "draw needs the package graphviz: pip install 'fastscalar[graph]' (to_dot gives the text without it)"
-        ) from e
+    except ImportError:
+        return Picture(to_svg(node, max_nodes, names_of(labels), "draw"))
     return Digraph("fastscalar", body=body)
 
 

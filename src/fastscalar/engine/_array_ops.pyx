@@ -181,6 +181,10 @@ cdef object map2(int code, object left, object right):
     cdef Py_ssize_t[LAYOUT_DIMS] ys
     cdef Py_ssize_t count = 1
     cdef int ndim, d
+    if not isinstance(left, OPERANDS):
+        left = array_like(left)
+    if not isinstance(right, OPERANDS):
+        right = array_like(right)
     for other in (left, right):
         if not isinstance(other, OPERANDS):
             return NotImplemented

@@ -53,6 +53,12 @@ def method_of(int code):
     return method
 
 
+def add_methods(dict methods):
+    """From now on Tensors have these methods too."""
+    (<dict>(<PyTypeObject *>Tensor).tp_dict).update(methods)
+    PyType_Modified(<PyTypeObject *>Tensor)
+
+
 cdef int install_methods() except -1:
     """The functions of the operation table become methods."""
     for code, name, _arity, is_method in operations():

@@ -280,9 +280,11 @@ cdef void fill_layout(Layout *l, Source s) noexcept:
 
 cdef object array_like(x):
     """What says of itself that it is an array (of pandas, xarray, torch) as one of NumPy; everything else as it is."""
-    if type(x) is list or isinstance(x, NOT_ARRAY_LIKE) or not hasattr(type(x), "__array__"):
+    if type(x) is list or isinstance(x, NOT_ARRAY_LIKE):
         return x
-    return np.asarray(x)
+    if hasattr(type(x), "__array__"):
+        return np.asarray(x)
+    return np.from_dlpack(x) if hasattr(type(x), "__dlpack__") else x
 
 
 cdef bint same_shape(Source s, Source t) noexcept:

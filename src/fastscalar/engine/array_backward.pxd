@@ -204,7 +204,7 @@ cdef inline void reduction_backward(ArrayOp *q) noexcept nogil:
     cdef const double *g = tape.grad + q.start
     cdef Py_ssize_t k = 0
     cdef bint whole                              # a row is part of one output, else of as many as it has elements
-    start_rows(&r, q, q.inner)
+    start_rows(&r, q, <Py_ssize_t>q.count * q.inner)
     whole = q.inner > 1
     while True:
         if gx != NULL and q.op == A_SUM:

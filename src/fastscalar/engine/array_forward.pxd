@@ -77,7 +77,7 @@ cdef inline void reduction_forward(ArrayOp *q, double *out) noexcept nogil:
     if in_rows(&q.x) and in_rows(&q.y) and (q.x.layout != NULL or q.y.layout != NULL):
         reduce_rows(q, out)
         return
-    if in_rows(&q.x) and in_rows(&q.y):          # one sum of what lies consecutively, or of one element
+    if q.count == 1 and in_rows(&q.x) and in_rows(&q.y):     # of what lies consecutively, or of one element
         out[0] = 0.0
         fs_dot_rows(out, 1, stored_values(&q.x), 0, q.x.count > 1, stored_values(&q.y) if products else NULL, 0,
                     q.y.count > 1, q.inner)

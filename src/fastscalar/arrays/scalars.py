@@ -1,0 +1,113 @@
+"""What NumPy and users ask of a number, for Tensors: `np.rint(t)`, `np.isnan(t)`, `t.hex()`, `np.interp(t, ...)`.
+
+NumPy's operators with a Tensor beside an array go on as they do for any object: they give arrays of Tensors.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor
+from fastscalar.arrays.convert import FUNCTIONS, objects
+from fastscalar.arrays.ufuncs import OTHERS, TESTS, call
+from fastscalar.engine._array import TensorArray
+
+METHODS: dict[str, Any] = {}
+OF_NUMBERS = {np.logaddexp, np.logaddexp2, np.heaviside, np.fmax, np.fmin}  # those that NumPy has for no objects
+
+
+def method(f: Any) -> Any:
+    f.__qualname__ = f"Tensor.{f.__name__}"
+    METHODS[f.__name__] = f
+    return f
+
+
+@method
+def rint(self: Tensor) -> Tensor:
+    """The nearest whole number, of two the even one, a Tensor; its derivative is 0."""
+    return self - self.remainder(1.0)
+
+
+@method
+def round(self: Tensor, decimals: int = 0, out: None = None) -> Tensor:
+    """The nearest number of so many decimals, a Tensor; its derivative is 0.  (`round(t)` gives a plain number.)"""
+    if out is not None:
+        raise TypeError("round: takes no out= for a Tensor")
+    scale = 10.0 ** abs(decimals)
+    return rint(self) if not decimals else rint(self * scale) / scale if decimals > 0 else rint(self / scale) * scale
+
+
+@method
+def fabs(self: Tensor) -> Tensor:
+    """The absolute value; its derivative at 0 is 0."""
+    return abs(self)
+
+
+@method
+def deg2rad(self: Tensor) -> Tensor:
+    """Degrees in radians, as NumPy calls it."""
+    return self.radians()
+
+
+@method
+def rad2deg(self: Tensor) -> Tensor:
+    """Radians in degrees, as NumPy calls it."""
+    return self.degrees()
+
+
+@method
+def is_integer(self: Tensor) -> bool:
+    """Whether it is a whole number, as of a float."""
+    return bool(abs(self) < inf) and bool(self.fmod(1.0) == 0.0)
+
+
+@method
+def as_integer_ratio(self: Tensor) -> tuple[int, int]:
+    """Two ints whose quotient it is, as of a float; they have no gradient."""
+    return float(self).as_integer_ratio()
+
+
+@method
+def hex(self: Tensor) -> str:
+    """The value in hexadecimal digits, as of a float."""
+    return float(self).hex()
+
+
+def _real(self: Tensor) -> Tensor:
+    """The Tensor itself: it has no imaginary part."""
+    return self
+
+
+def _imag(self: Tensor) -> float:
+    """0.0: a Tensor has no imaginary part."""
+    return 0.0
+
+
+METHODS["real"], METHODS["imag"] = property(_real), property(_imag)
+
+
+@method
+def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    """NumPy's element-wise functions; with arrays of numbers they give arrays of Tensors."""
+    if method == "__call__" and not options and (ufunc in TESTS or ufunc in OF_NUMBERS):
+        if any(isinstance(x, (np.ndarray, TensorArray)) and x.ndim for x in inputs):
+            found = call(ufunc, tuple(x if isinstance(x, TensorArray) else objects(x) for x in inputs))
+            return objects(found) if isinstance(found, TensorArray) else found
+        return (TESTS.get(ufunc) or OTHERS[ufunc])(*inputs)
+    if any(isinstance(x, TensorArray) for x in (*inputs, *options.get("out", ()))):
+        return NotImplemented
+    plain = tuple(objects(x) if isinstance(x, Tensor) else x for x in inputs)
+    return getattr(ufunc, method)(*plain, **options)
+
+
+@method
+def __array_function__(self: Tensor, function: Any, types: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """`np.interp` of a Tensor; all other functions as of any object."""
+    if function is np.interp:
+        return FUNCTIONS[function](*args, **options)
+    if any(issubclass(kind, TensorArray) for kind in types):
+        return NotImplemented
+    return function._implementation(*args, **options)
