@@ -15,6 +15,8 @@ from fastscalar.engine import testing
 from fastscalar.program import _replay
 from fastscalar.program import threads as program_threads
 
+os.environ.setdefault("FASTSCALAR_PICTURES", "0")  # a second for each run of the command line that keeps its files
+
 pytest_plugins = ["watchdog"]
 
 if "FASTSCALAR_EXAMPLES" not in os.environ:      # long runs look for new ones

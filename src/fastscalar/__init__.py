@@ -63,13 +63,14 @@ from fastscalar.transforms import GradCheck, grad, gradcheck, hessian, hvp, jaco
 from fastscalar.version import __version__
 
 if TYPE_CHECKING:
+    from fastscalar import plot as plot
     from fastscalar import testing as testing
     from fastscalar.play.page import play as play
 
 
 def __getattr__(name: str) -> Any:
     """What most programs never use is imported when it is."""
-    if name in ("play", "testing"):
+    if name in ("play", "plot", "testing"):
         return import_module(f"fastscalar.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

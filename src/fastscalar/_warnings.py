@@ -5,6 +5,7 @@ The boundary: knows nothing of the package but its folder; programs, transforms 
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from typing import Any
@@ -34,11 +35,16 @@ class GradientLossWarning(UserWarning):
     """
 
 
+LOG = logging.getLogger("fastscalar")  # epochs, downloads, what falls back; silent until it is given a handler
+LOG.addHandler(logging.NullHandler())
+
+
 def warn(message: str, category: type[Warning] = CompileWarning) -> None:
     """A warning at the line of the user's that led to it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
+    LOG.warning(message)
     warnings.warn(message, category, stacklevel=level)
 
 

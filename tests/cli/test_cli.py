@@ -35,7 +35,8 @@ from fastscalar.datasets.catalog import FILES
 
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: nobody listens, and nobody is waited for
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-COMMANDS = ["train", "evaluate", "predict", "data", "bench", "info"]
+KEPT = {"model.npz", "training.json", "config.toml"}
+COMMANDS = ["show", "completion", "train", "evaluate", "predict", "data", "bench", "info"]
 
 
 def write_digits(folder: Path, n: int = 1500, n_test: int = 150, seed: int = 0) -> Path:
@@ -66,6 +67,7 @@ class Shell:
             "HOME": str(folder / "home"),
             "FASTSCALAR_MIRRORS": NOWHERE,
             "XDG_DATA_DIRS": str(folder / "system"),
+            "FASTSCALAR_PICTURES": "0",  # a second for each run; some tests want them
             "TERM": "xterm",
             "OMP_NUM_THREADS": "1",
         }
@@ -307,12 +309,12 @@ def test_a_run_of_a_version_with_fewer_options_goes_on(shell: Shell, digits: Pat
     net.save(shell.work / "o" / "checkpoint.npz", **about)
     shell.right("train", "--out", "o", "--resume")
     assert [row["epoch"] for row in fs.load(shell.work / "o" / "model.npz").metadata["epochs"]] == [1, 2]
-    assert shell.files() == {"work/o/model.npz", "work/o/training.json"}
+    assert shell.files() == {"work/o/model.npz", "work/o/training.json", "work/o/config.toml"}
 
 
 def test_out(shell: Shell, digits: Path) -> None:
     seen = shell.right("train", "--data", digits, "--epochs", 1, "--out", "runs/a", "--json", "a.json")
-    assert shell.files() == {"work/runs/a/model.npz", "work/runs/a/training.json", "work/a.json"}
+    assert shell.files() == {f"work/runs/a/{name}" for name in KEPT} | {"work/a.json"}
     assert "saved in runs/a: model.npz, training.json" in seen
     assert (shell.work / "a.json").read_text() == (shell.work / "runs/a/training.json").read_text()
     net = fs.load(shell.work / "runs/a/model.npz")
@@ -488,7 +490,7 @@ def test_resume_gives_the_same_numbers(
     assert weights.keys() == expected_weights.keys()
     for name, array in weights.items():
         assert array.tobytes() == expected_weights[name].tobytes()
-    assert {p.name for p in out.iterdir()} == {"model.npz", "training.json"}
+    assert {p.name for p in out.iterdir()} == KEPT
     assert "interrupted" not in json.loads((shell.work / "a.json").read_text())
 
 
@@ -918,7 +920,7 @@ def test_info(shell: Shell) -> None:
 
 def test_help(shell: Shell) -> None:
     top = shell.right("--help")
-    assert all(f"    {command} " in top for command in COMMANDS)
+    assert all(re.search(rf"^    {command}\s", top, re.M) for command in COMMANDS)
     assert shell.right() == top
     for command in COMMANDS:
         seen = shell.right(command, "--help")

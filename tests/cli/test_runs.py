@@ -171,7 +171,7 @@ def test_a_folder_in_which_another_run_is_at_work(train: Any, tmp_path: Path, op
     # The process was killed: its lock went with it, whatever it has left.
     assert (out / files.LOCK).exists()
     assert train("--out", out, *(options if options == ["--resume"] else ["--overwrite", "--epochs", 1]))[0] == 0
-    assert {path.name for path in out.iterdir()} == {"model.npz", "training.json"}
+    assert {path.name for path in out.iterdir()} == {"model.npz", "training.json", "config.toml"}
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ class Full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("at", range(1, 10))
 def test_a_full_disk(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """One line that names the file; what was kept before is still there, and the run goes on when there is room."""
     out = tmp_path / "out"
@@ -332,7 +332,8 @@ def test_a_full_disk(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         context.setattr(os, "fsync", Full(at))
         status, said = train("--epochs", 2, "--out", out)
     assert status == 2
-    name = ["checkpoint.npz", "training.json", *2 * ["checkpoint.npz", "model.npz", "training.json"]][at - 1]
+    begun = ["checkpoint.npz", "training.json", "config.toml"]
+    name = [*begun, *2 * ["checkpoint.npz", "model.npz", "training.json"]][at - 1]
     assert one_line(said) == f"fastscalar: {out / name}: no space left on device\n"
     assert not list(out.glob(".*.tmp"))
     if at > 1:

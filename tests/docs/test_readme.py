@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/from-the-article.md", "docs/from-the-article.zh-CN.md"]
 INDEX = ["docs/README.md", "docs/architecture.md"]  # no code in these
 PAGES_OF_CODE = [*PAGES, "docs/compile.md", "docs/porting.md", "docs/training.md",
-                 "docs/play.md", "docs/estimators.md", "docs/scale-out.md"]
+                 "docs/play.md", "docs/estimators.md", "docs/data.md", "docs/runs.md", "docs/scale-out.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 

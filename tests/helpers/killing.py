@@ -147,7 +147,7 @@ class Trial:
         self.seconds = time.perf_counter() - start
         self.points = int((folder / "seen").read_text())
         self.expected = left(self.out)
-        assert set(self.expected) == {"model.npz", "training.json"}, set(self.expected)
+        assert set(self.expected) == {"model.npz", "training.json", "config.toml"}, set(self.expected)
         assert self.expected != self.old
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""The command line: fastscalar train, evaluate, predict, data, bench, play, info.
+"""The command line: fastscalar train, evaluate, predict, show, data, bench, play, info, completion.
 
 Contract
 1. `train` writes nothing unless --out or --json is given.
@@ -16,20 +16,21 @@ from __future__ import annotations
 
 import argparse
 import io
-import math
 import os
 import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 import fastscalar as fs
 from fastscalar import _core, datasets
+from fastscalar.cli import recipe
 from fastscalar.cli.console import WIDTH, Stop, cpu, describe, matrix, percent, plural, say, short, users_fault
+from fastscalar.cli.options import Parser, number, train_options, with_config
 from fastscalar.cli.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, widths, write_json
 from fastscalar.cli.sources import SYNTHETIC, first_lines, load_data, rows
 from fastscalar.datasets.catalog import DATASETS, FILES, spellings
@@ -55,7 +56,8 @@ def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
     asked = run.asked
     if not args.quiet:
         say()
-        say(f"{'epoch':>5} {'loss':>9} {'test accuracy':>14} {'seconds':>9} {'samples/s':>10}", "bold")
+        held = f" {'validation':>10}" if asked["validation"] else ""
+        say(f"{'epoch':>5} {'loss':>9}{held} {'test accuracy':>14} {'seconds':>9} {'samples/s':>10}", "bold")
         for row in run.epochs:
             say(table_row(row), "dim")
 
@@ -63,9 +65,11 @@ def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
         row = run.add(epoch)
         if not args.quiet:
             say(table_row(row))
+        if recipe.had_enough(asked, run.epochs):
+            raise fs.StopTraining("the validation loss has not fallen")
 
     try:
-        if len(run.epochs) < asked["epochs"]:
+        if not run.done:
             fit_of(run, args, on_epoch, comm)
     except KeyboardInterrupt:
         if run.out is None and args.json is None:
@@ -74,13 +78,20 @@ def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
         raise Stop(f"interrupted{run.stop('interrupted', args.json)}{again}", 130) from None
     except FloatingPointError as error:
         raise Stop(f"{error}{run.stop('diverged', args.json)}; try a smaller --lr") from error
+    run.take_best()
     run.complete()
     if args.json is not None:
         write_json(args.json, run.report())
     if not args.quiet:
         say(f"\nsaved in {run.out}: {MODEL}, {REPORT}" if run.out is not None else "")
+    if run.out is not None:
+        from fastscalar.cli.pictures import leave_pictures
+
+        leave_pictures(run, args)
     report = run.report()
     spent = f"{plural(len(run.epochs), 'epoch')}, {report['seconds']:.1f} s"
+    if run.row is not None and run.row["epoch"] < len(run.epochs):
+        spent += f"; the net of epoch {run.row['epoch']}"
     say(f"{run.data.used}: {percent(report['test_accuracy'])} test accuracy after {spent}", "bold")
     return 0
 
@@ -89,11 +100,15 @@ def fit_of(run: Run, args: argparse.Namespace, on_epoch: Callable[[Epoch], None]
     """The call of `fit` that a run is."""
     asked = run.asked
     X, y = rows(run.data.train)
+    if comm is not None and run.epochs and any(np.ndim(value) for value in run.optimizer.state_dict().values()):
+        raise Stop(f"--mpi --resume: only with --optimizer sgd without momentum; this run has {asked['optimizer']}")
     fs.fit(
         run.net,
         X,
         y,
-        optimizer=fs.SGD(lr=asked["lr"]),
+        loss=recipe.loss_of(asked),
+        optimizer=run.optimizer,
+        schedule=recipe.schedule_of(asked),
         epochs=asked["epochs"],
         first_epoch=len(run.epochs) + 1,
         batch_size=asked["batch_size"],
@@ -111,8 +126,9 @@ def fit_of(run: Run, args: argparse.Namespace, on_epoch: Callable[[Epoch], None]
 def table_row(row: dict[str, Any]) -> str:
     """One line of the table of epochs."""
     loss = f"{row['loss']:.4f}" if row["loss"] < 1000 else f"{row['loss']:.3g}"
+    held = f" {row['validation_loss']:>10.4f}" if "validation_loss" in row else ""
     return (
-        f"{row['epoch']:>5} {loss:>9} {percent(row['test_accuracy']):>14}"
+        f"{row['epoch']:>5} {loss:>9}{held} {percent(row['test_accuracy']):>14}"
         f" {row['seconds']:>9.2f} {row['samples_per_s']:>10,.0f}"
     )
 
@@ -253,45 +269,20 @@ def play(args: argparse.Namespace) -> int:
     return serve(args)
 
 
+def show(args: argparse.Namespace) -> int:
+    from fastscalar.cli.pictures import show_again  # no other command needs it
+
+    return show_again(args)
+
+
+def completion(args: argparse.Namespace) -> int:
+    from fastscalar.cli.completion import script
+
+    say(script(args.shell, parser()))
+    return 0
+
+
 # --- arguments ---
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        """As the base class does it, which says nothing when the help cannot be written."""
-        if message and file is sys.stdout:
-            say(message.removesuffix("\n"))
-        elif message:
-            super()._print_message(message, file)
-
-
-def number(kind: Callable[[str], Any], least: float, what: str, most: float = math.inf) -> Callable[[str], Any]:
-    """A type for argparse: an int of at least `least`, or a float above it; at most `most`."""
-
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        short = text if len(text) < 60 else f"{text[:57]}..."
-        if not (least <= value < math.inf) or (kind is float and value == least):
-            raise argparse.ArgumentTypeError(f"expected {what}, got {short!r}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"expected at most {most:,}, got {short!r}")
-        return value
-
-    return convert
-
-
-count = number(int, 1, "a whole number of at least 1", 2**31 - 1)  # the engine counts with 32 bits
-
-
-def sizes(text: str) -> list[int]:
-    """The numbers of hidden units, as --hidden gives them."""
-    return [count(part.strip()) for part in text.split(",")]
 
 
 def parser() -> Parser:
@@ -325,28 +316,10 @@ def parser() -> Parser:
         "fastscalar train --data mnist --epochs 1",
         "fastscalar train --hidden 256,64 --out runs/a",
         "fastscalar train --out runs/a --resume",
+        "fastscalar train --optimizer adam --schedule cosine --patience 3 --epochs 30",
+        "fastscalar train --config runs/a/config.toml --seed 1 --out runs/b",
     )
-    add = it.add_argument
-    add("--data", metavar="DATA", help=f"auto (MNIST, or else synthetic digits), {which} (default: auto)")
-    add("--model", choices=["mlp", "linear"], help="(default: mlp)")
-    add("--hidden", type=sizes, metavar="N,...", help="sizes of the hidden layers (default: 256)")
-    add("--epochs", type=count, metavar="N", help="passes over the training data (default: 5)")
-    add("--lr", type=number(float, 0, "a number above 0"), metavar="X",
-        help="learning rate; falls linearly to 0 (default: 0.02 x the square root of the batch size)")
-    add("--batch-size", type=count, metavar="N", help="samples for each step (default: 1)")
-    add("--seed", type=number(int, 0, "a whole number of at least 0"), metavar="N",
-        help="of the first weights and of the order (default: 0)")
-    add("--limit", type=count, metavar="N", help="use only the first N training images")
-    add("--dtype", choices=["float64", "float32"], help="of the numbers that are computed with (default: float64)")
-    add("--threads", type=count, metavar="N", help="samples of a batch at the same time (default: 1)")
-    add("--eager", action="store_true", default=None,
-        help="make the graph of every sample anew, as the article does; slower")
-    add("--out", type=Path, metavar="DIR", help="keep the model, its history and a checkpoint here")
-    add("--resume", action="store_true", help="go on, exactly, with the interrupted run in --out DIR")
-    add("--overwrite", action="store_true", help="replace the run that is in --out DIR")
-    add("--json", type=Path, metavar="FILE", help="write what happened to this file")
-    add("--quiet", action="store_true", help="print the last line only")
-    add("--mpi", action="store_true", help="with all processes that mpiexec has started (docs/scale-out.md)")
+    train_options(it, which)
 
     it = command(evaluate, "test a saved model", "fastscalar evaluate runs/a --data mnist")
     it.add_argument("model", type=Path, metavar="MODEL", help=model)
@@ -386,9 +359,9 @@ file that cannot be read does not stop the others; the exit status is 2 then.
         about="""
 Other commands take with --data a name (mnist, fashion, synthetic), or where
 labelled images are: a folder or zip of IDX files (MNIST, EMNIST, KMNIST and
-their like), CSV files (Kaggle's), an .npz file (Keras'), a folder with a folder
-of pictures for each class.  Of several sets in a folder, emnist/emnist-letters
-names one.
+their like), CSV files (Kaggle's), an .npz file (Keras'), or a folder that has
+a folder of pictures for each class.  Of several sets in one folder,
+emnist/emnist-letters names one.
 """,
     )
     either = it.add_mutually_exclusive_group()
@@ -405,6 +378,33 @@ names one.
     it.add_argument("--quick", action="store_true", help="a few seconds, and figures to match")
     it.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     it.add_argument("--mpi", action="store_true", help="what the processes that mpiexec has started gain")
+
+    it = command(
+        show,
+        "make the pictures and the report of a run again",
+        "fastscalar show runs/a",
+        "fastscalar show runs/a --data mnist --into pictures",
+        about="""
+A report (one HTML file with the configuration, the curves, what was taken for
+what, and the most confident mistakes), and the same as PNG files if matplotlib
+is there (pip install 'fastscalar[plot]').  train --out leaves both.
+""",
+    )
+    it.add_argument("model", type=Path, metavar="MODEL", help=model)
+    it.add_argument("--data", metavar="DATA", help=f"{which} (default: what it was trained on)")
+    it.add_argument("--into", type=Path, metavar="DIR", help="write them here (default: beside the model)")
+
+    it = command(
+        completion,
+        "print what makes a shell complete commands and options",
+        "fastscalar completion bash",
+        about="""
+bash:  eval "$(fastscalar completion bash)"   in ~/.bashrc
+zsh:   eval "$(fastscalar completion zsh)"    in ~/.zshrc, after compinit
+fish:  fastscalar completion fish | source    in ~/.config/fish/config.fish
+""",
+    )
+    it.add_argument("shell", choices=["bash", "zsh", "fish"])
 
     it = command(
         play,
@@ -442,7 +442,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a path is no reason to stop, whatever characters it has
     try:
         top = parser()
-        args = top.parse_args(argv)
+        args = top.parse_args(with_config(list(sys.argv[1:] if argv is None else argv)))
         if not hasattr(args, "run"):
             top.print_help()
             return 0

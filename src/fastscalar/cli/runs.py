@@ -2,7 +2,8 @@
 
 Contract
 1. `--out DIR` holds `model.npz` (the net after the last whole epoch), `training.json` (what --json writes) and, until
-   the run is complete, `checkpoint.npz`: the same net with everything that --resume needs to go on exactly.
+   the run is complete, `checkpoint.npz`: the same net with everything that --resume needs to go on exactly, the
+   optimiser's state among it; `best.npz` while early stopping looks for the best; `config.toml`, what was asked for.
 2. A file is written whole or not at all, in the order checkpoint, model, report; the checkpoint goes when the other two
    are complete.  So a run that is killed at any moment goes on from the checkpoint, or is complete without one.
 3. One run at a time: the folder is locked while a run is at work there (`.lock`, of which a dead process leaves nothing
@@ -24,12 +25,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 import fastscalar as fs
-from fastscalar.cli.console import Stop, cpu, plural, say, users_fault
+from fastscalar.cli import recipe
+from fastscalar.cli.console import WIDTH, Stop, cpu, plural, say, users_fault
 from fastscalar.cli.sources import NAMES, Data, first_lines, is_place, load_data, rows
 from fastscalar.files import Busy, locked, remove_halves, replacing
 from fastscalar.nn.evaluation import EVALUATE_ROWS, outputs
@@ -50,7 +53,9 @@ DEFAULTS: dict[str, Any] = {  # of the options that make up a run
     "limit": None,
     "dtype": "float64",
     "eager": False,
+    **recipe.RECIPE,
 }
+BEST, CONFIG = "best.npz", "config.toml"
 MODEL, CHECKPOINT, REPORT = "model.npz", "checkpoint.npz", "training.json"
 
 
@@ -67,6 +72,21 @@ class Run:
     fingerprints: dict[str, str]  # SHA-256 of the training and of the test data; --resume compares them
     epochs: list[dict[str, Any]]
     fresh: bool  # the files of the run are still to be made, or to be made equal
+    optimizer: Any = None
+    held: Any = None  # images and labels that were taken from the training data for validation
+    kept: Any = None  # without a folder: the number of the best epoch, and its net's numbers
+
+    @property
+    def done(self) -> bool:
+        return len(self.epochs) >= self.asked["epochs"] or recipe.had_enough(self.asked, self.epochs)
+
+    @property
+    def row(self) -> dict[str, Any] | None:
+        """Of the epoch whose net is the result, once the run is done: the best one with --patience, else the last."""
+        if not self.epochs:
+            return None
+        best = recipe.best_of(self.epochs) if self.asked["patience"] is not None and self.done else None
+        return self.epochs[-1 if best is None else best - 1]
 
     def report(self, **more: Any) -> dict[str, Any]:
         """What goes into the JSON and, as its metadata, into the model."""
@@ -75,7 +95,7 @@ class Run:
             "format": FORMAT,
             **self.data.about(),
             "epochs": self.epochs,
-            "test_accuracy": self.epochs[-1]["test_accuracy"] if self.epochs else None,
+            "test_accuracy": self.row["test_accuracy"] if self.row is not None else None,
             "seconds": sum(row["seconds"] for row in self.epochs),
             "parameters": self.parameters,
             "version": fs.__version__,
@@ -92,11 +112,16 @@ class Run:
             **more,
         }
 
+    def about(self, **more: Any) -> dict[str, Any]:
+        """The metadata of a model."""
+        return {"run": self.asked, **self.report(**more)}
+
     def save(self, *names: str, **more: Any) -> None:
         """The net under these names, and the report."""
         if self.out is not None:
             for name in names:
-                self.net.save(self.out / name, run=self.asked, **self.report(**more))
+                optimizer = self.optimizer if name == CHECKPOINT else None
+                recipe.save_with_state(self.net, self.out / name, optimizer, self.about(**more))
             write_json(self.out / REPORT, self.report(**more))
 
     def begin(self) -> None:
@@ -106,9 +131,11 @@ class Run:
         if self.epochs:
             self.save(CHECKPOINT, MODEL)
         else:
-            self.net.save(self.out / CHECKPOINT, run=self.asked, **self.report())
+            recipe.save_with_state(self.net, self.out / CHECKPOINT, self.optimizer, self.about())
             (self.out / MODEL).unlink(missing_ok=True)  # of an older run
             self.save()
+        with replacing(self.out / CONFIG) as file:  # after the checkpoint: till then the folder is the older run's
+            file.write(recipe.as_toml(self.asked).encode() + b"\n")
 
     def add(self, epoch: Epoch) -> dict[str, Any]:
         X, _ = rows((self.data.test[0][:EVALUATE_ROWS], self.data.test[1]))
@@ -125,9 +152,28 @@ class Run:
                 )
         row = {"test_accuracy" if key == "accuracy" else key: value for key, value in asdict(epoch).items()}
         row = {key: row[key] for key in EPOCH}
+        if self.held is not None:
+            found = fs.evaluate(self.net, *rows(self.held))
+            row |= {"validation_loss": found.loss, "validation_accuracy": float(found)}
         self.epochs.append(row)
+        if self.asked["patience"] is not None and recipe.best_of(self.epochs) == row["epoch"]:
+            if self.out is not None:  # before the checkpoint: it is there for every epoch that is
+                self.net.save(self.out / BEST, **self.about())
+            else:
+                self.kept = [p.numpy() for p in self.net.parameters()]
         self.save(CHECKPOINT, MODEL)
         return row
+
+    def take_best(self) -> None:
+        """With --patience the net of the best epoch is the result."""
+        if self.asked["patience"] is None:
+            return
+        if self.out is None:
+            for p, value in zip(self.net.parameters(), self.kept, strict=True):
+                p.data = value
+        elif (self.out / BEST).exists():
+            self.net = read_model(self.out / BEST)
+            self.save(MODEL)
 
     def stop(self, how: str, file: Path | None) -> str:
         """Something stops the run: leave what it has learned, and say where.
@@ -147,6 +193,7 @@ class Run:
     def complete(self) -> None:
         if self.out is not None:
             (self.out / CHECKPOINT).unlink(missing_ok=True)
+            (self.out / BEST).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -167,7 +214,7 @@ def folder(args: argparse.Namespace) -> Iterator[None]:
         with locked(out) as works:
             if not works:
                 print(f"fastscalar: {out}: no locks there; start no second run in it", file=sys.stderr)
-            remove_halves(out, CHECKPOINT, MODEL, REPORT)
+            remove_halves(out, CHECKPOINT, MODEL, REPORT, BEST, CONFIG)
             yield
     except Busy as busy:
         raise Stop(f"--out {out}: another run is at work there ({busy}); wait for it, or take another folder") from None
@@ -193,6 +240,14 @@ def start(args: argparse.Namespace) -> Run:
         data.why = [("the run that is continued", "began without MNIST")]
     total = len(data.train[1])
     data.train = data.train[0][: asked["limit"]], data.train[1][: asked["limit"]]
+    held = None
+    if asked["validation"]:  # the last ones: published sets are in no order
+        count = round(len(data.train[1]) * asked["validation"])
+        if not 0 < count < len(data.train[1]):
+            of = plural(len(data.train[1]), "image")
+            raise Stop(f"--validation {asked['validation']:g}: would keep {count:,} of {of} aside")
+        held = data.train[0][-count:], data.train[1][-count:]
+        data.train = data.train[0][:-count], data.train[1][:-count]
     fingerprints = {}
     if args.out is not None or args.json is not None:
         fingerprints = {"fingerprint": digest(data.train), "test_fingerprint": digest(data.test)}
@@ -214,7 +269,10 @@ def start(args: argparse.Namespace) -> Run:
         few = f"{used:,} of {total:,}" if used < total else f"{used:,}"
         first_lines(data, f"{few} training and {plural(len(data.test[1]), 'test image')}")
         say(f"net:  {net}, {parameters:,} parameters, seed {asked['seed']}")
-        say(f"      SGD, learning rate {asked['lr']:g} falling to 0, batch size {asked['batch_size']}")
+        say(fill(f"      {recipe.said(asked)}", WIDTH - 1, subsequent_indent=" " * 6))
+        if held is not None:
+            until = f", until its loss has not fallen for {asked['patience']} epochs" if asked["patience"] else ""
+            say(f"      {len(held[1]):,} more images for validation{until}")
         say(f"      {'eager' if asked['eager'] else 'compiled'}, {asked['dtype']}, {plural(threads, 'thread')}")
         if threads < wanted:
             say(f"      --threads {wanted}: this process may use {plural(threads, 'core')}, so more would be slower")
@@ -225,7 +283,11 @@ def start(args: argparse.Namespace) -> Run:
             say(f"      begun by fastscalar {saved['version']}, goes on with {fs.__version__}: digits may differ")
     epochs = saved.get("epochs", [])
     fresh = not saved or len(epochs) < asked["epochs"] or (args.out / CHECKPOINT).exists()
-    return Run(asked, threads, data, net, parameters, args.out, fingerprints, epochs, fresh)
+    run = Run(asked, threads, data, net, parameters, args.out, fingerprints, epochs, fresh, held=held)
+    run.optimizer = recipe.optimizer_of(asked, net.parameters())
+    if saved and (args.out / CHECKPOINT).exists():
+        recipe.load_state(run.optimizer, args.out / CHECKPOINT)
+    return run
 
 
 def check_room(parameters: int) -> None:
@@ -273,8 +335,7 @@ def what_was_asked(args: argparse.Namespace, saved: dict[str, Any] | None) -> di
         asked["hidden"] = []
     if asked["eager"] and asked["dtype"] != "float64":
         raise Stop(f"--dtype {asked['dtype']}: the eager loop computes in float64")
-    if asked["lr"] is None:
-        asked["lr"] = 0.02 * math.sqrt(asked["batch_size"])  # fewer steps, each a mean over the batch
+    recipe.check(asked)
     return asked
 
 
@@ -363,6 +424,15 @@ ASKED: dict[str, Callable[[Any], bool]] = {  # what is right in the metadata's "
     "limit": lambda value: value is None or _whole(1)(value),
     "dtype": _one_of("float64", "float32"),
     "eager": _one_of(False, True),
+    "optimizer": _one_of(*recipe.OPTIMIZERS),
+    "momentum": lambda value: _number(value) and 0 <= value < 1,
+    "weight_decay": lambda value: _number(value) and 0 <= value < math.inf,
+    "clip_norm": lambda value: value is None or (_number(value) and 0 < value < math.inf),
+    "schedule": _one_of(*recipe.SCHEDULES),
+    "warmup": lambda value: _number(value) and 0 <= value < 1,
+    "label_smoothing": lambda value: _number(value) and 0 <= value < 1,
+    "validation": lambda value: _number(value) and 0 <= value < 1,
+    "patience": lambda value: value is None or _whole(1)(value),
 }
 EPOCH: dict[str, Callable[[Any], bool]] = {  # in a row of its "epochs"
     "epoch": _whole(1),
@@ -379,6 +449,7 @@ def _rows(value: Any) -> bool:
         isinstance(row, dict)
         and row.get("epoch") == k
         and all(key in row and right(row[key]) for key, right in EPOCH.items())
+        and all(key not in row or _number(row[key]) for key in ("validation_loss", "validation_accuracy"))
         for k, row in enumerate(value, start=1)
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import zipfile
 from collections.abc import Sequence
@@ -55,7 +56,8 @@ def is_place(name: str) -> bool:
         return name.lower().endswith((".csv", ".csv.gz", ".npz"))
     parent, beginning = os.path.split(name)
     try:
-        return bool(beginning) and any(file.startswith(beginning) for file in os.listdir(parent or "."))
+        there = os.listdir(parent or ".")
+        return bool(beginning) and any(file.startswith(beginning) and file != beginning for file in there)
     except OSError:
         return False
 
@@ -79,6 +81,7 @@ def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Da
                     raise
                 data = load_data("synthetic", limit, quiet=quiet)
                 data.why = error.tried
+                logging.getLogger("fastscalar").warning("MNIST could not be had; digits drawn by fastscalar instead")
                 return data
             return Data("mnist", DATASETS["mnist"].title, str(datasets.locate("mnist")), *split)
         if name == "fashion":

@@ -9,6 +9,7 @@ other is tried.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 import time
@@ -254,6 +255,7 @@ def fetch(name: str = "mnist", *, report: Report | None = None) -> Path:
                 continue
             if report is not None:
                 report(f"downloading {data.title}: {file}.gz")
+            logging.getLogger("fastscalar").info("downloading %s: %s.gz", data.title, file)
             # A file that does not compress is a little larger than its content.
             limit = data.raw_size(file) + (1 << 16)
             judge = partial(problem, file=file, data=data)

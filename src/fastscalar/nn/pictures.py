@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 
-def _picture(**layout: Any) -> Any:
+def new_figure(**layout: Any) -> Any:
     """A Figure that a notebook shows without pyplot: nothing is kept open, no backend is chosen."""
     try:
         from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def _picture(**layout: Any) -> Any:
 
 def curves(history: Any) -> Any:
     """Of a History: losses by epoch on the left, the metric of the validation data, if there is any, on the right."""
-    figure = _picture(figsize=(7.0, 3.2), layout="constrained")
+    figure = new_figure(figsize=(7.0, 3.2), layout="constrained")
     epochs = [e.epoch for e in history.epochs]
     measured = [e for e in history.epochs if e.validation_loss is not None]
     axes: Any = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastscalar._core import _detects_anomalies
-from fastscalar._warnings import warn
+from fastscalar._warnings import LOG, warn
 from fastscalar.engine._step import distinct_parameters
 from fastscalar.nn.callbacks import Callbacks, StopTraining
 from fastscalar.nn.course import Course, Doubt
@@ -234,6 +234,8 @@ def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool) -> None:
             number, mean, float(found) if found is not None and found.metric == "accuracy" else None, seconds,
             n / seconds, *((None, None, None) if found is None else (found.loss, float(found), found.metric)),
         ))  # fmt: skip
+        LOG.info("epoch %d: loss %.6g, %.3f s%s", number, mean, seconds,
+                 "" if found is None else f", {found.metric} {float(found):.6g}")
         looking.epoch(history.epochs[-1])
 
 
