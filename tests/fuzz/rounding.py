@@ -74,6 +74,17 @@ SATURATED = {"tanh": lambda v: 2.0 * (1.0 - abs(v)), "expm1": lambda v: 1.0 + v}
 LAST_PLACE = (1.0 - 2.0**-52, 1.0, 1.0 + 2.0**-52)
 
 
+def written_out(y_hat: Any, y: Any) -> Any:
+    """squared_loss as programs compute it: half of a gradient of 5e-324 is nothing, before it meets a difference."""
+    try:
+        pairs = list(zip(y_hat, y, strict=True))
+    except (TypeError, ValueError):
+        return fs.squared_loss(y_hat, y)
+    if not all(isinstance(a, fs.Tensor) or isinstance(b, fs.Tensor) for a, b in pairs):
+        return fs.squared_loss(y_hat, y)         # rows
+    return fs.sum([(a - b) * (a - b) for a, b in pairs]) * 0.5
+
+
 class _Noisy:
     """A module whose functions of Tensors err in the last place."""
 
@@ -82,6 +93,8 @@ class _Noisy:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.module, name)
+        if name == "squared_loss":
+            return written_out
         if name not in ROUNDED:
             return function
 

@@ -56,6 +56,18 @@ def test_new_programs(first):
             assert verdict["status"] != "differs", (seed, verdict["kind"], verdict["detail"])
 
 
+def test_half_of_the_smallest_gradient_is_rounding():
+    """Of squared_loss a program computes half of the gradient first, which is nothing; the loss itself does not."""
+    text = """KIND = 'wild'
+
+def f(x, y):
+    return fs.squared_loss(y, x) * y[2]
+ARGUMENTS = [np.array([[-1.0, 1.0, 1.0]]), np.array([[1.0, -inf, 5e-324]])]
+PLAN = [('grad', [1], None, 1)]
+"""
+    assert judge(text).status in ("agrees", "unstable")
+
+
 # --- the fuzzer itself ------------------------------------------------------------------------------------------------
 
 
