@@ -423,10 +423,21 @@ cdef inline void check_guards(Replay r, const real *V, const real *U, real *room
             r.kernels.where(g.op, ones, room, x, y, &yes, &no, n_rows)
             if r.kernels.sum(room, n_rows) == (n_rows if g.value != 0.0 else 0):
                 continue
+            for l in range(n_rows):
+                if room[l] != (1.0 if g.value != 0.0 else 0.0):
+                    fails(r, first_row + l, k)
+            continue
         for l in range(n_rows):
             if not holds(g, x[l if g.kind == R_SLOTS else 0],
                          0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0], <real>g.value):
-                r.status[first_row + l] |= GUARD_FAILED
+                fails(r, first_row + l, k)
+
+
+cdef inline void fails(Replay r, int row, Py_ssize_t guard) noexcept nogil:
+    """The first guard that a row fails stands in place of its results."""
+    if not r.status[row] & GUARD_FAILED and not r.mode & TRAIN and r.plan.body.n_results:
+        r.result[<Py_ssize_t>row * r.plan.body.n_results] = <double>guard
+    r.status[row] |= GUARD_FAILED
 
 
 cdef inline void apply(Replay r, const Instr *q, int mode, real *out, const real *a, const real *b, Py_ssize_t n,

@@ -21,7 +21,7 @@ from fastscalar.program._trace import NotReplayable
 from fastscalar.program.called import CalledFunction
 from fastscalar.program.recorded import RowFailure
 from fastscalar.program.rows import Rows, first_inputs, rows_by_entries, shared_inputs
-from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows
+from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows, share_out
 
 BATCH = 256  # rows at once
 ONE_ROWS = 32  # signatures of which single rows go the short way
@@ -86,7 +86,7 @@ class ReplayedFunction(CalledFunction):
     def _holds(self, row: Rows, specialization: Specialization) -> bool:
         """Whether the row decides as it did when that was recorded of it."""
         values = np.empty((1, len(specialization.graph.results)))
-        return bool(self._try(specialization, row, np.zeros(1, np.int64), values, 1, True).all())
+        return bool(self._try(specialization, row, np.zeros(1, np.int64), values, 1, True)[0].all())
 
     # --- one row ---
 
@@ -172,28 +172,27 @@ class ReplayedFunction(CalledFunction):
         Raises the RowFailure of the lowest row that raises while it is recorded: all below it fit a specialization."""
         cache = self._prepared(rows, chosen)
         values = np.empty((rows.n, cache.width))
-        found: list[tuple[Specialization, np.ndarray]] = []
+        found: dict[Specialization, list[np.ndarray]] = {}
         pending = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
         misfits: list[int] = []                  # rows that do not fit their own recording
 
-        def attempt(specialization: Specialization, some: np.ndarray) -> np.ndarray:
-            fits = specialization.may_fit(rows, some)
-            fits[fits] = self._try(specialization, rows, some[fits], values, threads, float64) if fits.any() else True
+        def attempt(specialization: Specialization, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            fits, guards = specialization.may_fit(rows, some), np.full(len(some), -1)
+            if (chosen := fits.copy()).any():
+                fits[chosen], guards[chosen] = self._try(specialization, rows, some[chosen], values, threads, float64)
             if fits.any():
-                found.append((specialization, some[fits]))
+                found.setdefault(specialization, []).append(some[fits])
                 specialization.served += int(np.count_nonzero(fits))
-            return some[~fits]
+            return some[~fits], guards[~fits]
 
         known = cache.recorded
-        for specialization in cache.worth_trying(len(pending)):
-            if len(pending):
-                pending = attempt(specialization, pending)
+        pending = share_out(cache.worth_trying(len(pending)), pending, attempt)
         for inputs, table in list(cache.keyed.items()):
             left = []
             for key, some in groups_of_rows(rows, inputs, pending) if len(pending) else ():
                 for specialization in list(table.get(key, ())):
                     if len(some):
-                        some = attempt(specialization, some)
+                        some = attempt(specialization, some)[0]
                 left.append(some)
             pending = np.concatenate(left) if left else pending
         while len(pending) and not cache.eager:
@@ -211,12 +210,14 @@ class ReplayedFunction(CalledFunction):
                 for k, value in specialization.key:
                     same &= rows.whole_columns()[k][pending] == value
                 others, pending = pending[~same], pending[same]
-                pending = np.concatenate([attempt(specialization, pending) if len(pending) else pending, others])
+                pending = np.concatenate([attempt(specialization, pending)[0] if len(pending) else pending, others])
             if made is not None and (pending == i).any():
                 misfits.append(i)
                 pending = pending[pending != i]
                 self._count_misfit(cache, made)
-        return values, found, np.sort(np.concatenate([pending, np.array(misfits, np.int64)]))
+        ways = [(one, np.sort(np.concatenate(parts))) for one, parts in found.items()]
+        ways.sort(key=lambda way: int(way[1][0]))        # sums over rows are the same whoever was asked first
+        return values, ways, np.sort(np.concatenate([pending, np.array(misfits, np.int64)]))
 
     def fitted_by_one(
         self, cache: SignatureCache, rows: Rows, threads: int, some: np.ndarray, float64: bool
@@ -229,7 +230,7 @@ class ReplayedFunction(CalledFunction):
             for k, value in specialization.key:
                 fits &= rows.whole_columns()[k][some] == value
             if np.count_nonzero(fits) > np.count_nonzero(best):
-                fits[fits] = self._try(specialization, rows, some[fits], values, threads, float64)
+                fits[fits] = self._try(specialization, rows, some[fits], values, threads, float64)[0]
                 best = max(fits, best, key=np.count_nonzero)
         return best
 
@@ -243,21 +244,16 @@ class ReplayedFunction(CalledFunction):
                 cache.give_up([specialization])
 
     def _try(
-        self,
-        specialization: Specialization,
-        rows: Rows,
-        some: np.ndarray,
-        values: np.ndarray,
-        threads: int,
+        self, specialization: Specialization, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int,
         float64: bool,
-    ) -> np.ndarray:
-        """Which of some rows a specialization fits; their values are set."""
-        status = self._replay_values(specialization, rows, some, values, threads, float64)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some rows a specialization fits, whose values are set; the first guard that others fail, or -1."""
+        status, guards = self._replay_values(specialization, rows, some, values, threads, float64)
         order_matters = status == RowStatus.ORDER_MATTERS
         if order_matters.any():
             chosen = some[order_matters]
-            status[order_matters] = self._replay_values(specialization, rows, chosen, values, threads, float64, True)
-        return status == 0
+            status[order_matters] = self._replay_values(specialization, rows, chosen, values, threads, float64, True)[0]
+        return status == 0, guards
 
     def _replay_values(
         self,
@@ -268,8 +264,8 @@ class ReplayedFunction(CalledFunction):
         threads: int,
         float64: bool,
         plain: bool = False,
-    ) -> np.ndarray:
-        """What a replay says about some rows; the values of those that it fits are set."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a replay says about some rows, and by which guard; the values of those that it fits are set."""
         replay = self._replay(specialization, rows, threads, float64, None, plain)
         found = np.empty((len(some), len(specialization.graph.results)))
         status = np.empty(len(some), np.uint8)
@@ -278,7 +274,8 @@ class ReplayedFunction(CalledFunction):
         specialization.give(replay, BATCH)
         fits = status == 0
         values[some[fits]] = found[fits]
-        return status
+        failed = status & np.uint8(RowStatus.GUARD_FAILED) != 0
+        return status, np.where(failed & (found.size > 0), found[:, :1].sum(axis=1), -1).astype(np.int64)
 
     def _gradients(
         self,

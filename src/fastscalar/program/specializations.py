@@ -5,7 +5,7 @@ The boundary: knows graphs, and asks `_lower` for plans and `_replay` for replay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Specialization:
         self.called = called(graph)
         self.key = whole_numbers_read(graph)
         self.served = 0                          # rows that it fitted
+        self.after: dict[int, Specialization] = {}       # by guard: what fitted the first row that failed it here
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
         self.known: tuple[int, np.ndarray] | None = None     # an input, and its values, if it holds for no others
         self.plans: dict[Any, Any] = {}
@@ -95,6 +96,40 @@ def called(graph: Any) -> float:
     scalars = np.count_nonzero((graph.op > NODE_CONSTANT) & (graph.op != NODE_ITEM))
     arrays = sum(20 + 0.003 * len(item[3]) * (item[2] if item[0] == "affine" else 1) for item in graph.items)
     return float(ONE_CALLED * (scalars + arrays))
+
+
+Attempt = Callable[[Specialization, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def share_out(specializations: list[Specialization], some: np.ndarray, attempt: Attempt) -> np.ndarray:
+    """Some rows to the specializations that they fit; those that none fits.
+
+    attempt: which of some rows do not fit a specialization, and the number of the first guard that says so, -1 if it
+    is something else.  Recordings of a function have their decisions in common up to where they part: so the one with
+    the most guards looks at all rows, and the guard at which a row leaves it says which one comes next.  That is
+    remembered."""
+    order = sorted(specializations, key=lambda one: -len(one.graph.guards))
+    unknown: list[tuple[np.ndarray, list[Specialization], Specialization | None, int]] = []
+    work = [(order[0], some, [order[0]])] if order and len(some) else []
+    while work:
+        one, some, tried = work.pop()
+        left, guards = attempt(one, some)
+        for guard in np.unique(guards).tolist() if len(left) else ():
+            part, following = left[guards == guard], one.after.get(guard)
+            if following in order and following not in tried:
+                work.append((following, part, [*tried, following]))
+            else:
+                unknown.append((part, tried, one if guard >= 0 else None, guard))
+    pending = [np.empty(0, np.int64)] if order else [some]
+    for part, tried, parted, guard in unknown:
+        for one in order:
+            if one not in tried and len(part):
+                left = attempt(one, part)[0]
+                if len(left) < len(part) and parted is not None:
+                    parted.after.setdefault(guard, one)
+                part = left
+        pending.append(part)
+    return np.sort(np.concatenate(pending))
 
 
 Key = tuple[tuple[int, int], ...]  # of a recording: (input, its value) of each whole number that it holds for
