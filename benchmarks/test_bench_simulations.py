@@ -1,0 +1,106 @@
+"""Scalar programs over many rows, a GPT one row at a time, and what Python costs around a call of a program."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+import simulations
+
+pytestmark = pytest.mark.benchmark(group="simulations")
+BARS = {"asian": 0.32, "heston": 0.80, "pendulum": 9.0, "barrier": 0.34, "newton": 0.20}  # us a row
+ROUNDS = 15
+
+
+def shortest(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The best of several times of each, the works in turn; of the processor, since others use the machine too."""
+    best = dict.fromkeys(works, math.inf)
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            best[name] = min(best[name], time.process_time() - start)
+    return best
+
+
+def test_rows(benchmark: Any, bar: Any, small: bool) -> None:
+    """Value and gradient by the row, of each program; checked against the plain function."""
+    n = 40 if small else 8192
+    works: dict[str, Callable[[], Any]] = {}
+    for name, function in simulations.SIMULATIONS.items():
+        program, X = fs.compile(function), simulations.rows(name, n)
+        values, gradients = program.value_and_grad(X)
+        for k in range(0, n, max(1, n // 3)):
+            x = fs.to_tensor(X[k].tolist())
+            y = function(x)
+            y.backward()
+            assert math.isclose(values[k], y.data, rel_tol=1e-9, abs_tol=1e-12), name
+            assert np.allclose(gradients[k], np.asarray(x.grad), rtol=1e-8, atol=1e-10), name
+        works[name] = lambda program=program, X=X: program.value_and_grad(X)
+    best = benchmark.pedantic(shortest, (works, 1 if small else ROUNDS), rounds=1)
+    for name, limit in BARS.items():
+        bar(f"simulations: {name}, a row", best[name] * 1e6 / n, "us", at_most=limit)
+
+
+def test_gpt(benchmark: Any, bar: Any, small: bool) -> None:
+    """A step of a GPT of 4,192 parameters with Adam, a name of six letters at a time."""
+    model, names = simulations.GPT(), simulations.names(20, letters=2 if small else 6)
+    program = fs.compile(model.loss)
+    parameters = model.parameters()
+    assert sum(p.size for p in parameters) == 4192
+    for tokens in names[:3]:
+        value = program.backward(tokens[None])[0]
+        ours = [np.asarray(p.grad) for p in parameters]
+        for p in parameters:
+            p.grad = np.zeros(p.shape)
+        loss = model.loss(tokens.tolist())
+        loss.backward()
+        assert math.isclose(value, loss.data, rel_tol=1e-10)
+        for g, p in zip(ours, parameters, strict=True):
+            assert np.allclose(g, np.asarray(p.grad), rtol=1e-9, atol=1e-12)
+    optimizer = fs.Adam(parameters, lr=0.01)
+
+    def steps() -> None:
+        for tokens in names:
+            program.backward(tokens[None])
+            optimizer.step()
+
+    best = benchmark.pedantic(shortest, ({"step": steps}, 1 if small else ROUNDS), rounds=1)
+    bar("simulations: a GPT of 4,192 parameters, a step with Adam", best["step"] * 1e6 / len(names), "us", at_most=60)
+
+
+def test_around_a_call(benchmark: Any, bar: Any, small: bool) -> None:
+    """A program of one product, called with one row."""
+    w, times = fs.Tensor(2.0), 10 if small else 5_000
+    one, three = fs.compile(lambda x: x * w), fs.compile(lambda x, y, z: x * w + y + z)
+    row = np.array([1.5])
+    for _ in range(3):
+        assert one(1.5) == 3.0
+        assert three(1.5, 2.0, 3.0) == 8.0
+        assert one.backward(row).tolist() == [3.0]
+        assert w.grad == 1.5
+
+    def repeated(call: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(times):
+                call()
+
+        return run
+
+    works = {
+        "call": repeated(lambda: one(1.5)),
+        "call of three": repeated(lambda: three(1.5, 2.0, 3.0)),
+        "backward": repeated(lambda: one.backward(row)),
+    }
+    best = benchmark.pedantic(shortest, (works, 1 if small else ROUNDS), rounds=1)
+    unit = 1e6 / times
+    bar("simulations: a trivial program, call", best["call"] * unit, "us", at_most=3)
+    bar("simulations: a trivial program, backward", best["backward"] * unit, "us", at_most=4)
+    further = (best["call of three"] - best["call"]) / 2 * unit
+    bar("simulations: a trivial program, a further argument", further, "us", at_most=0.3)
