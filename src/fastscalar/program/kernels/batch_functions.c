@@ -269,7 +269,7 @@ INLINE vec asinh_double(vec a)
 
 INLINE vec acosh_double(vec x)
 {
-    const vec t = x - 1, y = log1p_double(t + sqrt_double(2 * t + t * t));
+    const vec t = SELECT(x < 1, ZERO + NAN, x - 1), y = log1p_double(t + sqrt_double(2 * t + t * t));
     const ivec special = x > 1e150;
     return any_double(special) ? one_by_one_double(y, x, special, acosh) : y;
 }
