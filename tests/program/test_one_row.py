@@ -87,7 +87,7 @@ ARGUMENTS: dict[Any, list[tuple[Any, ...]]] = {
         (np.array([1.0, 2.0, 3.0, 4.0]),),
     ],
     matrix: [(np.eye(2),), (np.arange(4.0).reshape(2, 2).T,), ([[1.0, 2.0], [3.0, 4.0]],), (np.ones((2, 3)),)],
-    whole: [(0,), (2,), (np.int32(1),), (True,)],
+    whole: [(0,), (2,), (np.int32(1),), (-1,)],
     wholes: [(np.array([0, 2]),), ([1, 1],), (np.array([2, 0], np.int32),)],
     several: [(1.0, [2.0, 3.0], 1), (2.0, np.array([0.0, 1.0]), 2), (3, [2.0, 3.0], 0), (1.5, [2, 3], 0)],
     nothing: [()],
