@@ -268,8 +268,8 @@ def test_batches_of_one_that_run_in_python_are_the_loop_by_hand(
     loop_by_hand(function, theirs, X, y, other)
     close(ours.numpy(), theirs.numpy())
     assert any(cache.eager for cache in program._caches.values()) or function is _decides
-    if not STRESS:                                # measured on an idle machine: 1.1 to 1.5
-        assert clock.ratio(fit, lambda: loop_by_hand(function, theirs, X, y, other), limit=2.2) < 2.2
+    if not STRESS:                                # 1.2 to 1.9 where nothing else runs; it was 5 to 90
+        assert clock.ratio(fit, lambda: loop_by_hand(function, theirs, X, y, other), limit=4.0) < 4.0
 
 
 @pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning", "ignore::fastscalar.GradientLossWarning")
