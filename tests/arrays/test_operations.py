@@ -103,6 +103,22 @@ def test_some_outputs_of_an_operation_reach_what_they_were_computed_from_alone(k
         testing.check()
 
 
+@pytest.mark.parametrize(
+    "spec", ["ij,ij->", "ji,j->i", "ji,ji->", "ij,ji->", "ji,jk->ik", "ij,ij->j", "j,ji->i", "ijk,j->ik"]
+)
+def test_products_in_every_order_of_their_axes(spec):
+    lengths = {"i": 3, "j": 4, "k": 2}
+    left, right = ([lengths[c] for c in part] for part in spec.partition("->")[0].split(","))
+    a, b = drawn(left, 1), drawn(right, 2)
+    value, gradients = of_objects(lambda a, b: np.einsum(spec, a, b), a, b)
+    x, y = fs.to_tensor(a), fs.to_tensor(b)
+    out = np.einsum(spec, x, y)
+    (out * np.cos(np.arange(value.size)).reshape(value.shape)).sum().backward() if value.ndim else out.backward()
+    assert (out.numpy() if value.ndim else out.data) == pytest.approx(value, rel=1e-14)
+    for leaf, wanted in zip((x, y), gradients, strict=True):
+        assert np.asarray(leaf.grad) == pytest.approx(wanted, rel=1e-12)
+
+
 def test_an_array_operation_is_one_instruction_and_its_elements_are_scalars():
     X, W = fs.to_tensor(drawn((5, 4), 1)), fs.to_tensor(drawn((4, 3), 2))
     for make in (lambda: X @ W, lambda: W.T @ X.T, lambda: X.sum(axis=0), lambda: X + X[0], lambda: X.max(axis=1),
