@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def _pictures(
     net: Any, about: dict[str, Any], names: list[str], data: Data, y: np.ndarray, p: np.ndarray, folder: Path
 ) -> int:
     """How many were made; none without matplotlib."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # the first time it says that it looks for fonts
     try:
         import matplotlib  # noqa: F401
     except ImportError:
