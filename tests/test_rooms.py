@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "math": {*ENGINE, "arrays", "_typing", "functions"},
     "custom": ENGINE,
     "random": {*ENGINE, "_typing", "functions"},
-    "program": SURFACE,
+    "program": {*SURFACE, "transforms"},
     "transforms": SURFACE,
     "nn": NETS,
     "article": NETS,

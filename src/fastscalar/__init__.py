@@ -6,7 +6,7 @@ Python.  `fastscalar.reference` has the same names in pure Python, a few pages, 
 
 What may assume what (imports point one way, each room knows those to its right; a test holds it):
 
-    cli -> play -> nn -> program, transforms -> engine -> _core
+    cli -> play -> nn -> program -> transforms -> engine -> _core
 
 >>> import fastscalar as fs
 >>> a, b = fs.Tensor(2), fs.Tensor(3)
@@ -56,8 +56,9 @@ from fastscalar.nn.losses import binary_cross_entropy, cross_entropy, huber_loss
 from fastscalar.nn.module import Module
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, sgd
 from fastscalar.nn.training import fit
-from fastscalar.program.api import Program, compile
+from fastscalar.program.api import Program, compile, load_program
 from fastscalar.program.loops import loop, while_loop
+from fastscalar.program.recorded import UnrecordedPath
 from fastscalar.roots import implicit
 from fastscalar.transforms import GradCheck, grad, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from fastscalar.version import __version__
@@ -92,6 +93,7 @@ __all__ = [
     "StopTraining",
     "Tensor",
     "TensorArray",
+    "UnrecordedPath",
     "__version__",
     "argmax",
     "argmin",
@@ -117,6 +119,7 @@ __all__ = [
     "jvp",
     "leaky_relu",
     "load",
+    "load_program",
     "log_softmax",
     "logsumexp",
     "loop",

@@ -29,6 +29,8 @@ cdef class Recorder:        # what a recorded function did that the tape does no
     cdef int called(self, int node, object callee) except -1     # an operation of the user's that can be called again
     cdef int stop_gradients(self) except -1
     cdef int resume_gradients(self) except -1
+    cdef int begin_ieee(self) except -1
+    cdef int end_ieee(self) except -1
 
 
 cdef class ThreadState:

@@ -507,6 +507,12 @@ cdef class Recorder:
     cdef int resume_gradients(self) except -1:
         raise NotImplementedError
 
+    cdef int begin_ieee(self) except -1:
+        raise NotImplementedError
+
+    cdef int end_ieee(self) except -1:
+        raise NotImplementedError
+
 
 cdef Recorder recording_here():
     if not programs or fs_here == NULL:

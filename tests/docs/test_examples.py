@@ -131,3 +131,27 @@ def test_every_example_is_tested():
     text = pathlib.Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):
         assert f'main("{path.stem}")' in text, path.name
+
+
+def test_calibrate_heston(capsys):
+    """The model's own prices give its own parameters back."""
+    found, error = main("calibrate_heston")()
+    assert error < 1e-6
+    for name, value in {"v0": 0.05, "kappa": 1.8, "theta": 0.06, "sigma": 0.5, "rho": -0.6}.items():
+        assert abs(found[name] - value) < 1e-4
+    assert "kappa" in capsys.readouterr().out
+
+
+def test_heat_pinn(capsys):
+    """Its loss falls from some 0.4, and so does the error of u, which is 0.6 where the net says nothing."""
+    loss, error = main("heat_pinn")()
+    assert loss < 0.01
+    assert error < 0.05
+    assert "recorded:" in capsys.readouterr().out
+
+
+def test_embedded_controller(capsys, tmp_path):
+    report, path = main("embedded_controller")(str(tmp_path))
+    assert len(report.splitlines()) == 3
+    assert "int controller_derivatives(const double *x, double *y, double *d)" in path.read_text()
+    assert "bytes of C" in capsys.readouterr().out

@@ -141,6 +141,15 @@ def test_the_tax_of_the_porting_page() -> None:
     assert numbers("docs/porting.md", "def tax")[-1] == pytest.approx(slopes(tax, [40.0])[0], abs=1e-6)
 
 
+def test_derivatives_of_each_row() -> None:
+    force, slope = numbers("docs/compile.md", "def spring")[-2:], numbers("docs/compile.md", "def swing")
+    assert force == pytest.approx([3.0, -0.5])
+    spring = lambda k, c: 1.0 * k + 0.5 * c + 2.0 * k - 1.0 * c
+    assert force == pytest.approx(slopes(spring, [1.0, 1.0]))
+    by_exponent = [slopes(lambda x: math.exp(2.0 * x), [x])[0] for x in (0.0, 1.0)]
+    assert slope[-1] == pytest.approx(by_exponent[1], rel=1e-6)
+
+
 def test_steps_and_jumps() -> None:
     (fall,) = defined("docs/derivatives.md", "def fall(", "fall")
     ground, root = defined("docs/derivatives.md", "def fall_to_the_ground", "fall_to_the_ground", "root")
@@ -159,6 +168,10 @@ OTHERS = {
     ("README.md", "values = loss.backward(rows, labels)"),
     ("docs/compile.md", "values = program.backward(X, y)"),
     ("docs/compile.md", "row 2: log(-3.0)"),
+    ("docs/compile.md", "def spring"),
+    ("docs/compile.md", "def payoff("),
+    ("docs/compile.md", "def swing"),
+    ("docs/compile.md", "swing.save("),
     ("docs/porting.md", "def tax"),
     ("docs/porting.md", "score.data:.6f"),
     ("docs/porting.md", "parameters[0].data"),

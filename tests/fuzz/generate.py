@@ -485,7 +485,14 @@ class Writer(Expressions):
 
         for _ in range(draw.choice([3, 4, 5, 6])):
             kind = draw.random()
-            if kind < 0.2:
+            if self.chance(0.25):
+                steps.append(
+                    draw.choice([
+                        ("nest", some(), threads()), ("shared", draw.randrange(rows), self.chance(0.5), threads()),
+                        ("derive", some(), self.chance(0.5), threads()),
+                    ])
+                )  # fmt: skip
+            elif kind < 0.2:
                 steps.append(("map", some(), threads()))
             elif kind < 0.3:
                 steps.append(("call", draw.randrange(rows)))

@@ -21,6 +21,7 @@ import numpy as np
 import fastscalar as fs
 from fastscalar.engine import testing
 
+from . import shapes
 from .cases import SAMPLES, Case, Outcome, Unstable, WrongResult, gradient_of, set_gradient
 from .rounding import AVAILABLE, noisy, scattered
 
@@ -108,7 +109,10 @@ class Run:
         self.losing: set[int] = set()  # and where one did when gradients were asked for
 
     def step(self, name: str, *how: Any) -> None:
-        getattr(self, "_" + name)(*how)
+        if name in shapes.STEPS:
+            shapes.STEPS[name](self, *how)
+        else:
+            getattr(self, "_" + name)(*how)
 
     def attempt(self, what: str, rows: Sequence[int], call: Callable[[], Any], named: bool = True) -> Any:
         """The result of a call; None if it raised what the lowest row raises, and nothing has changed."""

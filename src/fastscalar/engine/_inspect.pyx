@@ -126,11 +126,34 @@ cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
     return node_of_exact(o, at)
 
 
-cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
+cdef int list_stopped(Memo *m, int since) except -1:
+    """(first, end) of the nodes that the recording of a program made in blocks of no_grad opened since a node."""
+    cdef Recorder recording = recording_here()
+    if recording is None:
+        return 0
+    for first, stop in (<object>recording).stopped:
+        if first >= since:
+            reserve_memo(m, 2, 0)
+            m.index[m.n_index], m.index[m.n_index + 1] = first, stop if stop > first else tape.n
+            m.n_index += 2
+    return 0
+
+
+cdef bint passes_nothing(int i, const Memo *stopped) noexcept nogil:
+    """Whether node i was made in such a block; what only gives one of its operands passes that one's gradient."""
+    cdef Py_ssize_t k
+    for k in range(0, stopped.n_index, 2):
+        if stopped.index[k] <= i < stopped.index[k + 1]:
+            return tape.record[i].op != ARRAY_OP or tape.array_ops[tape.record[i].a].op not in (
+                A_WHERE, A_GATHER, A_BEST, A_PICK)
+    return False
+
+
+cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped) except -1:
     """The nodes that the root was computed from, itself included, in reverse creation order.
 
     With inputs, in the same order: only those that depend on one of them, and those themselves.  What they were
-    computed from is not looked at.  The caller is in start_sweep ... end_sweep.
+    computed from is not looked at, nor what those were in `stopped`.  The caller is in start_sweep ... end_sweep.
     """
     cdef int i = root, p, oldest = 0
     cdef Py_ssize_t k, at = 0, kept = 0
@@ -149,7 +172,7 @@ cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
         if inputs != NULL:
             while at < inputs.n_index and inputs.index[at] > i:
                 at += 1
-        if inputs == NULL or at == inputs.n_index or inputs.index[at] != i:
+        if (inputs == NULL or at == inputs.n_index or inputs.index[at] != i) and not passes_nothing(i, stopped):
             for k in range(operand_count(i)):
                 p = operand(i, k, NULL)
                 if p >= oldest and p and not tape.mark[p]:
@@ -167,7 +190,7 @@ cdef int list_reached(Memo *m, int root, Memo *inputs) except -1:
         while at >= 0 and inputs.index[at] < i:
             at -= 1
         depends = at >= 0 and inputs.index[at] == i
-        if not depends:
+        if not depends and not passes_nothing(i, stopped):
             for p in range(<int>operand_count(i)):
                 if tape.mark[operand(i, p, NULL)]:
                     depends = True
@@ -204,21 +227,23 @@ def _reached(Tensor root not None, list inputs=None):
 
     With `inputs`, a list of Tensors: only of those that depend on one of them, the inputs included.
     """
-    cdef Memo m, stops
+    cdef Memo m, stops, stopped
     cdef Py_ssize_t k
     cdef list out = []
     memset(&m, 0, sizeof(Memo))
     memset(&stops, 0, sizeof(Memo))
+    memset(&stopped, 0, sizeof(Memo))
     bound(root)
     if inputs is not None and not inputs:
         return out
-    start_sweep()
+    start_look()
     lock_nodes()                               # the indices stay right while the list is made
     try:
         try:
             if inputs is not None:
                 indices_of(&stops, inputs)
-            list_reached(&m, root.index, &stops if inputs is not None else NULL)
+                list_stopped(&stopped, stops.index[stops.n_index - 1])
+            list_reached(&m, root.index, &stops if inputs is not None else NULL, &stopped)
         finally:
             end_sweep()
         for k in range(m.n_index):
@@ -227,25 +252,30 @@ def _reached(Tensor root not None, list inputs=None):
         unlock_nodes()
         free_memo(&m)
         free_memo(&stops)
+        free_memo(&stopped)
     return out
 
 
 def _depends(Tensor root not None, list inputs):
     """Whether root was computed from one of these Tensors, or is one.  False inside a backward pass of this thread."""
-    cdef Memo m, stops
+    cdef Memo m, stops, stopped
     memset(&m, 0, sizeof(Memo))
     memset(&stops, 0, sizeof(Memo))
+    memset(&stopped, 0, sizeof(Memo))
     if not inputs or root.index == 0 or (tape.sweeping and tape.owner == PyThread_get_thread_ident()):
         return False
-    start_sweep()
+    start_look()
     try:
         indices_of(&stops, inputs)
-        list_reached(&m, root.index, &stops)
+        if stops.n_index:
+            list_stopped(&stopped, stops.index[stops.n_index - 1])
+        list_reached(&m, root.index, &stops, &stopped)
         return m.n_index > 0
     finally:
         end_sweep()
         free_memo(&m)
         free_memo(&stops)
+        free_memo(&stopped)
 
 
 def _instruction(Tensor t not None):
@@ -255,7 +285,8 @@ def _instruction(Tensor t not None):
 
     Linear: the inputs of the row, the weights of the column, the bias.  Losses: the predictions, then the targets.
     Whole numbers: of a map the number of operands, of a softmax which output it is, of a loss the rows (0: of one
-    dimension), of cross_entropy also the columns and the labels.
+    dimension), of cross_entropy also the columns and the labels; in the recording of a program, of a where the
+    comparison, of a gather the numbers that it takes and which of them it is.
     """
     cdef Py_ssize_t k, count
     cdef int i, p
@@ -279,6 +310,10 @@ def _instruction(Tensor t not None):
                 whole = (q.rows,)
             elif q.op == A_CROSS_ENTROPY:
                 whole = (q.rows, q.cols, *[q.labels[k] for k in range(max(q.rows, 1))])
+            elif q.op == A_WHERE:
+                whole = (q.code,)
+            elif q.op == A_GATHER:
+                whole = (q.count, tape.record[i].b)
         for k in range(count):
             p = operand(i, k, &v)
             if p:
@@ -291,6 +326,25 @@ def _instruction(Tensor t not None):
         return "custom" if q != NULL and q.op == A_CUSTOM else t._op, operands, whole
     finally:
         unlock_nodes()
+
+
+def _constant(Tensor t not None):
+    """The number that a program wrote as an operand."""
+    bound(t)
+    return tape.value[t.index]
+
+
+def _whole_argument(Tensor t not None):
+    """The TracedInt that an instruction of a recording depends on, or None."""
+    cdef Recorder recording = recording_here()
+    cdef ArrayOp *q
+    bound(t)
+    if recording is None or tape.record[t.index].op != ARRAY_OP:
+        return None
+    q = tape.array_ops[tape.record[t.index].a]
+    if (q.op != A_CROSS_ENTROPY and q.op != A_GATHER) or q.argument == 0:
+        return None
+    return (<object>recording).inputs[q.argument - 1][1]
 
 
 # A sweep that leaves no trace.  Before it, the gradients of what the root reaches are written down, an array operation

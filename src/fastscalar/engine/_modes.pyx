@@ -45,10 +45,14 @@ class ieee:
         cdef ThreadState state = own_state()
         lenient_threads += state.lenient == 0
         state.lenient += 1
+        if state.recorder is not None:
+            state.recorder.begin_ieee()
 
     def __exit__(self, *exc):
         global lenient_threads
         cdef ThreadState state = own_state()
+        if state.recorder is not None:
+            state.recorder.end_ieee()
         state.lenient -= 1
         lenient_threads -= state.lenient == 0
 

@@ -76,7 +76,7 @@ cdef inline void fill_table() noexcept:
               READS_NOTHING, b"-1.0",
               b"The negative.")
     unary_row(RELU, b"relu", f_relu, d_relu, METHOD, NO_ERROR, b"",
-              READS_A, b"0.0 if a.data <= 0.0 else 1.0",
+              READS_A, b"choose(a <= 0.0, 0.0, 1.0)",
               b"x where x > 0, else 0; the derivative at 0 is 0.")
     unary_row(EXP, b"exp", f_exp, d_exp, METHOD, TOO_LARGE, b"",
               READS_V, b"v",
@@ -133,7 +133,7 @@ cdef inline void fill_table() noexcept:
               READS_V, b"(1.0 - v) * (1.0 + v)",
               b"The hyperbolic tangent.")
     unary_row(NEW, b"asinh", f_asinh, d_asinh, METHOD, NO_ERROR, b"",
-              READS_A, b"1.0 / (a * a + 1.0).sqrt() if abs(a.data) < 1e150 else 1.0 / abs(a)",
+              READS_A, b"choose(abs(a) < 1e150, lambda: 1.0 / (a * a + 1.0).sqrt(), lambda: 1.0 / abs(a))",
               b"The inverse hyperbolic sine.")
     unary_row(NEW, b"acosh", f_acosh, d_acosh, METHOD, NO_ERROR, b"x >= 1",
               READS_A, b"1.0 / ((a - 1.0).sqrt() * (a + 1.0).sqrt())",
@@ -157,7 +157,7 @@ cdef inline void fill_table() noexcept:
               READS_A, b"a.polygamma(1.0)",
               b"The derivative of lgamma; ValueError at 0, -1, -2, ...")
     unary_row(ABS, b"abs", f_abs, d_abs, METHOD, NO_ERROR, b"",
-              READS_A, b"a.sign().data if a.data != 0.0 else 0.0",
+              READS_A, b"choose(a != 0.0, lambda: sign(a), 0.0)",
               b"The absolute value; the derivative at 0 is 0.")
     unary_row(SIGN, b"sign", f_sign, d_sign, FUNCTION, NO_ERROR, b"",
               READS_NOTHING, b"0.0",
@@ -184,24 +184,24 @@ cdef inline void fill_table() noexcept:
               READS_A, b"a.sigmoid()",
               b"log(1 + exp(x)); does not overflow.")
     unary_row(NEW, b"silu", f_silu, d_silu, FUNCTION, NO_ERROR, b"",
-              READS_A, b"a.sigmoid() if abs(a.data) > 1e3 else a.sigmoid() * (1.0 + a * (-a).sigmoid())",
+              READS_A, b"choose(abs(a) > 1e3, a.sigmoid, lambda: a.sigmoid() * (1.0 + a * (-a).sigmoid()))",
               b"x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).")
     unary_row(NEW, b"gelu", f_gelu, d_gelu, FUNCTION, NO_ERROR, b"",
-              READS_A, b"a.ndtr() if abs(a.data) > 1e3 else a.ndtr() + a * (ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp())",
+              READS_A, b"choose(abs(a) > 1e3, a.ndtr, lambda: a.ndtr() + a * (ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp()))",
               b"x * ndtr(x), exact (Hendrycks and Gimpel 2016, arXiv:1606.08415).")
     binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, FUNCTION,
                b"", READS_A | READS_B, READS_A | READS_B,
-               b"1.0 if a.data <= b.data or isnan(a.data) else 0.0",
-               b"0.0 if a.data <= b.data or isnan(a.data) else 1.0",
+               b"unless_nan(a, a <= b, 1.0)",
+               b"unless_nan(a, a <= b, 0.0)",
                b"The smaller of two; NaN if one is.  If they are equal the left one gets the derivative.")
     binary_row(MAXIMUM, b"maximum", f_maximum, d_maximum_a, d_maximum_b, FUNCTION,
                b"", READS_A | READS_B, READS_A | READS_B,
-               b"1.0 if a.data >= b.data or isnan(a.data) else 0.0",
-               b"0.0 if a.data >= b.data or isnan(a.data) else 1.0",
+               b"unless_nan(a, a >= b, 1.0)",
+               b"unless_nan(a, a >= b, 0.0)",
                b"The larger of two; NaN if one is.  If they are equal the left one gets the derivative.")
     binary_row(NEW, b"atan2", f_atan2, d_atan2_a, d_atan2_b, METHOD,
                b"", READS_A | READS_B, READS_A | READS_B,
-               b"atan2_partial(a, b)", b"-atan2_partial(b, a)",
+               b"atan2_partial(a, b, 1.0)", b"atan2_partial(b, a, -1.0)",
                b"The angle of the point (other, self) in radians, -pi..pi.")
     binary_row(HYPOT, b"hypot", f_hypot, d_hypot_a, d_hypot_b, METHOD,
                b"", READS_A | READS_V, READS_B | READS_V,
@@ -209,7 +209,7 @@ cdef inline void fill_table() noexcept:
                b"sqrt(self**2 + other**2) without overflow on the way; all derivatives at the origin are 0.")
     binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, METHOD,
                b"", READS_A | READS_B, READS_NOTHING,
-               b"copysign(1.0, a.data) * copysign(1.0, b.data)", b"0.0",
+               b"sign_bit(a) * sign_bit(b)", b"0.0",
                b"The absolute value of self with the sign of other.")
     binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, METHOD,
                b"isfinite(x) and y != 0", READS_NOTHING, READS_A | READS_B | READS_V,
@@ -225,15 +225,15 @@ cdef inline void fill_table() noexcept:
                b"The quotient, rounded down.")
     binary_row(NEW, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, METHOD,
                b"", READS_A | READS_B, READS_A,
-               b"1.0 if a.data > 0.0 or isnan(a.data) else b", b"0.0 if a.data > 0.0 else a",
+               b"unless_nan(a, a > 0.0, 1.0, b)", b"choose(a > 0.0, 0.0, a)",
                b"x where x > 0, else other * x; the derivative at 0 is other.")
     binary_row(NEW, b"elu", f_elu, d_elu_a, d_elu_b, METHOD,
                b"", READS_A | READS_B, READS_A,
-               b"1.0 if a.data > 0.0 or isnan(a.data) else b * a.exp()", b"0.0 if a.data > 0.0 else a.expm1()",
+               b"unless_nan(a, a > 0.0, 1.0, lambda: b * a.exp())", b"choose(a > 0.0, 0.0, a.expm1)",
                b"x where x > 0, else other * (exp(x) - 1), the derivative at 0 is other (arXiv:1511.07289).")
     binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, METHOD,
                b"(x > 0 or x != floor(x)) and 0 <= y <= 100 and y == floor(y)", READS_A | READS_B, READS_NOTHING,
-               b"a.polygamma(b.data + 1.0)", b"0.0",
+               b"a.polygamma(number(b) + 1.0)", b"0.0",
                b"The derivative of digamma of order other, a whole number; ValueError at the poles.")
     binary_row(SEND, b"send", f_send, d_send_a, d_send_b, METHOD,
                b"", READS_B, READS_A,

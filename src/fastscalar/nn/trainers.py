@@ -25,7 +25,7 @@ from fastscalar.nn.optimizers import SGD, Adam, AdamW, RMSprop, RuleOptimizer
 from fastscalar.nn.progress import Watch
 from fastscalar.program._data import state_places
 from fastscalar.program.api import Program
-from fastscalar.program.replayed import AT_ONCE
+from fastscalar.program.portions import AT_ONCE
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import ONE_TRY, Specialization
 

@@ -12,7 +12,10 @@ NODE_COPY: int
 NODE_INPUT: int
 NODE_ITEM: int
 NODE_RANDOM: int
+NODE_PARAMETER: int
+NODE_BLOCK: int
 READ_SAME: int
+READ_RAISES: int
 
 @disjoint_base
 class Graph:
@@ -31,9 +34,11 @@ class Graph:
     results: np.ndarray
     shared: dict[int, int]
     operations: int
+    def set_items(self, items: list[tuple[Any, ...]]) -> None: ...
 
 def places_of(graph: Any) -> Iterator[tuple[tuple[CodeType, int] | None, int]]: ...
 def line_of(place: Any) -> tuple[str, int]: ...
+def empty_graph() -> Graph: ...
 def same_items(g: Graph, h: Graph) -> bool: ...
 def graph_of(
     pattern: Graph,

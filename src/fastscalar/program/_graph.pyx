@@ -19,7 +19,8 @@ from fastscalar.engine._step import storage_of
 
 NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for readers of graphs
 NODE_RANDOM = G_RANDOM
-READ_SAME, ARE_EQUAL = GUARD_SAME, Py_EQ
+NODE_PARAMETER, NODE_BLOCK = G_PARAMETER, G_BLOCK
+READ_SAME, READ_RAISES, ARE_EQUAL = GUARD_SAME, GUARD_RAISES, Py_EQ
 
 
 cdef class Graph:
@@ -57,6 +58,10 @@ cdef class Graph:
             PyMem_RawFree(self.wheres)
             self.wheres, self.n_wheres, self.where_room = NULL, 0, 0
         return self.entries
+
+    def set_items(self, list items not None):
+        """What `items` is from now on."""
+        self.entries = items
 
     cdef void release(self) noexcept:
         PyMem_RawFree(self.op_)
@@ -149,6 +154,11 @@ def graph_of(Graph pattern not None, columns, operands, items, guards, results):
     g.captures, g.inputs, g.codes, g.operations = pattern.captures, pattern.inputs, pattern.codes, pattern.operations
     g.shared, g.draws = pattern.shared, pattern.draws
     return g
+
+
+def empty_graph():
+    """A Graph to be filled."""
+    return Graph()
 
 
 def same_graph(Graph g not None, Graph h not None):

@@ -22,6 +22,8 @@ cdef class Recording(Recorder):
     cdef dict copies                # node of a leaf -> node that it has the value of
     cdef readonly list stopped      # [first, stop) of nodes made in blocks of no_grad
     cdef int depth
+    cdef readonly list ieee         # [first, stop) of nodes that were computed as IEEE 754 does it
+    cdef int ieee_depth
     cdef int first                  # nodes that are older were there before
     cdef bint closed
     cdef object context

@@ -14,6 +14,7 @@ class NotReplayable(Exception):
 class Recording(Recorder):
     inputs: list[tuple[str, Any]]
     stopped: list[list[int]]
+    ieee: list[list[int]]
     codes: list[CodeType]
     lost: list[tuple[CodeType, int]]
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -81,7 +81,7 @@ cdef class Recording(Recorder):
 
     def __init__(self):
         self.lost, self.said, self.without = [], set(), set()
-        self.inputs, self.stopped, self.codes = [], [], []
+        self.inputs, self.stopped, self.ieee, self.codes = [], [], [], []
         self.code_numbers, self.copies, self.lists, self.draws, self.callees = {}, {}, {}, {}, {}
 
     def __dealloc__(self):
@@ -254,10 +254,24 @@ cdef class Recording(Recorder):
         self.depth += 1
         return 0
 
+    cdef int begin_ieee(self) except -1:
+        if self.ieee_depth == 0:
+            self.ieee.append([tape.n, tape.n])
+        self.ieee_depth += 1
+        return 0
+
+    cdef int end_ieee(self) except -1:
+        self.ieee_depth -= 1
+        if self.ieee_depth == 0:
+            self.ieee[len(self.ieee) - 1][1] = tape.n
+        return 0
+
     cdef int resume_gradients(self) except -1:
         self.depth -= 1
         if self.depth == 0:
             self.stopped[len(self.stopped) - 1][1] = tape.n
+            if self.stopped[len(self.stopped) - 1][0] == tape.n:
+                self.stopped.pop()               # what is left is open where it is empty
         return 0
 
     # --- decisions ---
@@ -393,7 +407,16 @@ cdef bint reads_block(ArrayOp *q, Py_ssize_t first, set inputs, dict blocks) exc
     return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
 
-cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks) except -1:
+cdef object quiet_nodes(Recording recording):
+    """By node of the recording, whether it was computed as IEEE 754 does it, which never raises."""
+    out = np.zeros(max(1, tape.n - recording.first), np.uint8)
+    for first, stop in recording.ieee:
+        out[max(0, first - recording.first):max(0, stop - recording.first)] = 1
+    return out
+
+
+cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
+                       const unsigned char[::1] quiet) except -1:
     """What the results, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
     last nodes of instructions.
 
@@ -422,7 +445,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks) 
         mark_computed(recording.table[k].right)
     for k in range(first, tape.n):                  # an error whose number is not used is an error too
         if tape.record[k].op > ARRAY_OP:
-            if not never_raises(tape.record[k].op):
+            if not never_raises(tape.record[k].op) and not quiet[k - first]:
                 mark_computed(<int>k)
         elif tape.record[k].op == ARRAY_OP and (               # an index or a label: out of range?
                 tape.array_ops[tape.record[k].a].op == A_CUSTOM or
@@ -524,6 +547,7 @@ def extract(Recording recording not None, list results not None):
     cdef Ints m
     cdef int *number = NULL
     cdef RecordedGuard[::1] guards
+    cdef const unsigned char[::1] quiet
     cdef Py_ssize_t k
     memset(&m, 0, sizeof(Ints))
     for t in results:
@@ -531,15 +555,16 @@ def extract(Recording recording not None, list results not None):
     lock_nodes()                               # the indices that the recording noted stay right
     try:
         recording.__exit__()
+        quiet = quiet_nodes(recording)
         start_sweep()
         try:
-            list_nodes_of(&m, results, recording, g.blocks)
+            list_nodes_of(&m, results, recording, g.blocks, quiet)
         finally:
             end_sweep()
         number = <int *>allocate_zeroed(tape.n, sizeof(int))      # by node of the tape: node of the graph + 1
         if number == NULL:
             out_of_memory("a program", tape.n)
-        copy_nodes(g, &m, number, recording)
+        copy_nodes(g, &m, number, recording, quiet)
         g.results = np.array([number[(<Tensor>t).index] - 1 for t in results], np.int32)
         g.guards, g.codes = recording.guards(), recording.codes
         guards = g.guards
@@ -606,7 +631,7 @@ cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) ex
     return 0
 
 
-cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -1:
+cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording, const unsigned char[::1] quiet) except -1:
     cdef Py_ssize_t k
     cdef int i, op, b, leaf_op = 0, leaf_of = 0
     cdef Py_ssize_t at = 0
@@ -633,6 +658,8 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording) except -
             at += 1
         if op > ARRAY_OP:
             b = number[tape.record[i].b] - 1 if row(op).arity == 2 else -1
+            if i >= first and quiet[i - first]:
+                op |= IEEE
             number[i] = 1 + g.add(op, number[tape.record[i].a] - 1, b, tape.value[i],
                                   g.per_row_[number[tape.record[i].a] - 1] or (b >= 0 and g.per_row_[b]))
         elif op == ARRAY_OP:

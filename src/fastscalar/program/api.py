@@ -14,13 +14,16 @@ import numpy as np
 
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._step import storage_of
+from fastscalar.files import StrPath
 from fastscalar.program.called import eagerly
+from fastscalar.program.derivatives import DifferentiatedFunction
+from fastscalar.program.exported import write_c
+from fastscalar.program.kept import read_program, recordings_of, take_up, write_program
 from fastscalar.program.nests import Container as Nest
-from fastscalar.program.nests import described, of_one, of_rows, weights_of
+from fastscalar.program.nests import described, is_float64, of_one, of_rows, weights_of
 from fastscalar.program.recorded import RowFailure, Shared, naming_row
-from fastscalar.program.replayed import ReplayedFunction
-from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors, shared_inputs
-from fastscalar.program.specializations import where_they_part
+from fastscalar.program.reports import report
+from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors
 from fastscalar.program.streams import DRAWING, Streams
 from fastscalar.program.threads import thread_count
 
@@ -61,7 +64,27 @@ def compile(function: Callable[..., Any] | None = None, *, shared: Shared = ()) 
     return Program(function, shared=shared)
 
 
-class Program(ReplayedFunction):
+def load_program(path: StrPath) -> Program:
+    """The program in a file that `Program.save` wrote.
+
+    It has no function: a row that takes a way which was not recorded raises UnrecordedPath, which names it.  The leaves
+    that it reads are new ones with the saved values, its `parameters`.  OSError; ValueError for a file that is no
+    program, or that is damaged, or of a newer version.
+
+    >>> import fastscalar as fs, os, tempfile
+    >>> w, path = fs.Tensor(3.0), os.path.join(tempfile.mkdtemp(), "f.npz")
+    >>> f = fs.compile(lambda x: x * w)
+    >>> f(2.0)
+    6.0
+    >>> f.save(path)
+    >>> g = fs.load_program(path)
+    >>> g(5.0), g.parameters
+    (15.0, [Tensor(data=3.0)])
+    """
+    return read_program(path, Program)
+
+
+class Program(DifferentiatedFunction):
     """What `fastscalar.compile` makes of a function.
 
     The first call records; others replay what was recorded, over many rows at once and without Python.  Leaves that
@@ -78,11 +101,13 @@ class Program(ReplayedFunction):
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has the function, and records anew."""
-        return {"function": self.function, "shared": self._shared}
+        """A copy has the function and the recordings; of these, leaves become those that the function reads."""
+        return {"function": self.function, "shared": self._shared, "recordings": recordings_of(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["function"], shared=state["shared"])  # type: ignore[misc]
+        if state["recordings"] is not None:
+            take_up(self, state["recordings"])
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: each object has a program of its own, kept in its attributes."""
@@ -134,13 +159,15 @@ class Program(ReplayedFunction):
         self._keep_short_way(rows)
         return of_one(rows.cache.nest, values[0])
 
-    def map(self, *arguments: Any, threads: int = 1, rows: int | None = None, **named: Any) -> Any:
+    def map(
+        self, *arguments: Any, threads: int = 1, rows: int | None = None, dtype: str = "float64", **named: Any
+    ) -> Any:
         """The results of each row: float64 of shape (n,), or the nest that the function returns with an axis of rows
         before all others.
 
         Arrays have a row for each sample, along their first axis; a single number is the same for all rows, and so are
         strings, None, bools, and what is `shared`.  Tuples, lists and dictionaries of arrays are arguments too.
-        rows: how many, where no array says it.
+        rows: how many, where no array says it.  dtype: "float32" computes in single precision, and gives such arrays.
         ValueError if the arrays do not have the same number of rows, at least one; TypeError for what is no number, and
         where rows return different nests.
         Raises what the function raises for the first row that does, with that row named.  threads: the values do not
@@ -159,10 +186,10 @@ class Program(ReplayedFunction):
         """
         given = self._rows(arguments, "map", named, rows)
         try:
-            values = self._values(given, thread_count(threads))
+            values = self._values(given, thread_count(threads), is_float64(dtype, f"{self.__name__}.map"))
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
-        return of_rows(given.cache.nest, values)
+        return of_rows(given.cache.nest, values, dtype)
 
     def value_and_grad(
         self,
@@ -172,6 +199,7 @@ class Program(ReplayedFunction):
         has_aux: bool = False,
         per_row: bool = False,
         rows: int | None = None,
+        dtype: str = "float64",
         **named: Any,
     ) -> tuple[Any, Any]:
         """Values, (n,), and for each row the derivatives by the arguments `argnums`, positions or names.
@@ -198,8 +226,8 @@ class Program(ReplayedFunction):
         """
         given = self._rows(arguments, "value_and_grad", named, rows, per_row)
         seeds = self._seeds_of_value(given, "value_and_grad", has_aux)
-        values, found = self._derivatives(given, "value_and_grad", argnums, threads, seeds)
-        return of_rows(given.cache.nest, values), found
+        values, found = self._by_arguments(given, "value_and_grad", argnums, threads, seeds, dtype)
+        return of_rows(given.cache.nest, values, dtype), found
 
     def vjp(
         self,
@@ -209,6 +237,7 @@ class Program(ReplayedFunction):
         threads: int = 1,
         per_row: bool = False,
         rows: int | None = None,
+        dtype: str = "float64",
         **named: Any,
     ) -> tuple[Any, Any]:
         """The results, and for each row the derivatives of their sum weighted by `cotangents`: reverse mode.
@@ -226,13 +255,13 @@ class Program(ReplayedFunction):
         seeds = self._seeds(given, "vjp", cotangents)
         count = len(given.nests) if given.nests is not None else len(given.kinds)
         if argnums is not None:
-            values, found = self._derivatives(given, "vjp", argnums, threads, seeds)
+            values, found = self._by_arguments(given, "vjp", argnums, threads, seeds, dtype)
         else:
             real = tuple(k for k in range(count) if given.is_real(k))
-            values, some = self._derivatives(given, "vjp", real, threads, seeds)
+            values, some = self._by_arguments(given, "vjp", real, threads, seeds, dtype)
             by_number = dict(zip(real, some, strict=True))
             found = tuple(by_number.get(k) for k in range(count))
-        return of_rows(given.cache.nest, values), found
+        return of_rows(given.cache.nest, values, dtype), found
 
     def backward(
         self,
@@ -241,6 +270,7 @@ class Program(ReplayedFunction):
         threads: int = 1,
         cotangents: Any = None,
         rows: int | None = None,
+        dtype: str = "float64",
         **named: Any,
     ) -> Any:
         """The results, as in `map`; leaves the sum over the rows of their derivatives in `.grad` of captured leaves.
@@ -260,7 +290,8 @@ class Program(ReplayedFunction):
         >>> w.grad
         9.0
         """
-        if not named and threads == 1 and cotangents is None and rows is None and not is_recording():
+        plain = threads == 1 and cotangents is None and rows is None and dtype == "float64"
+        if plain and not named and not is_recording():
             for nest, one in self._one_rows:
                 if nest is None and (values := one.backward(arguments, accumulate)) is not None:
                     return values.reshape(1)
@@ -270,15 +301,59 @@ class Program(ReplayedFunction):
         else:
             seeds = self._seeds(given, "backward", cotangents)
         try:
-            values = self._gradients(given, thread_count(threads), None, accumulate, seeds=seeds)
+            float64 = is_float64(dtype, f"{self.__name__}.backward")
+            values = self._gradients(given, thread_count(threads), None, accumulate, float64=float64, seeds=seeds)
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
-        if given.n == 1 and cotangents is None:
+        if given.n == 1 and cotangents is None and float64:
             self._keep_short_way(given)
-        return of_rows(given.cache.nest, values)
+        return of_rows(given.cache.nest, values, dtype)
 
-    def report(self) -> str:
-        """What was recovered from the recordings so far, a line for each.
+    def save(self, path: StrPath) -> None:
+        """Write the recordings so far, with the values of the leaves that they read, to an .npz file.
+
+        `fastscalar.load_program` reads it, in other processes too and without the function.  The derivatives that were
+        asked for are in it.  Nothing is pickled.  OSError; ValueError if nothing was recorded, or if the function runs
+        in Python for every row; TypeError for what a file cannot hold.
+
+        >>> import fastscalar as fs, numpy as np, os, tempfile
+        >>> f = fs.compile(lambda x: x[0] * x[1] if x[0] > 0 else x[1])
+        >>> rows = np.array([[2.0, 3.0], [-1.0, 3.0]])
+        >>> f.map(rows)
+        array([6., 3.])
+        >>> path = os.path.join(tempfile.mkdtemp(), "f.npz")
+        >>> f.save(path)
+        >>> g = fs.load_program(path)
+        >>> g.value_and_grad(rows * 2)
+        (array([24.,  6.]), array([[6., 4.],
+               [0., 1.]]))
+        """
+        write_program(self, path)
+
+    def export_c(self, path: StrPath, *, name: str | None = None) -> None:
+        """Write the recordings so far as one C file that needs nothing but the C library (C99).
+
+        Its functions compute the results of a row or of a batch, with or without their derivatives by all numbers of
+        the row, and return a status where no recording fits, or where the Python function would raise; the comment at
+        its head says how a row is laid out.  name: of the functions; that of the file is taken if it is left out.
+        Errors as of `save`; ValueError also if it was called with several kinds of arguments.
+
+        >>> import fastscalar as fs, os, tempfile
+        >>> f = fs.compile(lambda x: x[0] * x[1])
+        >>> f([2.0, 3.0])
+        6.0
+        >>> path = os.path.join(tempfile.mkdtemp(), "f.c")
+        >>> f.export_c(path)
+        >>> "int f_derivatives(const double *x, double *y, double *d)" in open(path).read()
+        True
+        """
+        write_c(self, path, name)
+
+    def report(self, details: bool = False) -> str:
+        """What was recovered from the recordings so far, a line for each; those that are alike share one.
+
+        details: of each, those that served most rows first, how many these were, the lines where it decides, and the
+        memory that it takes; the others are added up.
 
         >>> import fastscalar as fs
         >>> f = fs.compile(lambda x: fs.sum(x * x))
@@ -287,16 +362,7 @@ class Program(ReplayedFunction):
         >>> print(f.report())
         8 operations -> 1 dot(4)
         """
-        lines: dict[str, int] = {}
-        specializations = self._specializations()
-        for signature, specialization in specializations:
-            line = specialization.plan(shared_inputs(signature)).summary
-            lines[line] = lines.get(line, 0) + 1
-        some = [line if n == 1 else f"{n} times: {line}" for line, n in lines.items()]
-        if len(specializations) > 1:
-            file, number = where_they_part([specialization for _, specialization in specializations])
-            some.append(f"they part at {file}:{number}")
-        return "\n".join(some) or f"{self.__name__}: nothing was recorded yet"
+        return report(self, details)
 
     def reset(self) -> None:
         """Forget all recordings: the next call records again.
@@ -316,6 +382,7 @@ class Program(ReplayedFunction):
         with self._lock:
             self._caches.clear()
             self._one_rows = ()
+            self._derivatives.clear()
 
     @property
     def parameters(self) -> list[Any]:
@@ -381,8 +448,8 @@ class Program(ReplayedFunction):
         )
         raise TypeError(f"{self.__name__}.{method}: expected one number as result, got {described(nest)}; {how}")
 
-    def _derivatives(
-        self, rows: Rows, method: str, argnums: Any, threads: int, seeds: np.ndarray | None
+    def _by_arguments(
+        self, rows: Rows, method: str, argnums: Any, threads: int, seeds: np.ndarray | None, dtype: str
     ) -> tuple[np.ndarray, Any]:
         """Results, and derivatives by arguments in their structure."""
         what = f"{self.__name__}.{method}: argnums"
@@ -395,13 +462,14 @@ class Program(ReplayedFunction):
             for leaf in filter(rows.is_real_leaf, rows.leaves_of(k)):
                 gradients[leaf] = np.zeros(rows.data[leaf].shape)
         try:
-            values = self._gradients(rows, thread_count(threads), gradients, seeds=seeds)
+            float64 = is_float64(dtype, f"{self.__name__}.{method}")
+            values = self._gradients(rows, thread_count(threads), gradients, float64=float64, seeds=seeds)
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
 
         def of(k: int) -> Any:
             some = (gradients.get(leaf) for leaf in rows.leaves_of(k))
-            return rows.argument(k, [float(g) if g is not None and not g.ndim else g for g in some])
+            return rows.argument(k, [g if g is None else g.astype(dtype) if g.ndim else float(g) for g in some])
 
         return values, tuple(map(of, numbers)) if several else of(numbers[0])
 

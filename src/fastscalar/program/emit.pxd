@@ -30,7 +30,7 @@ cdef inline int kernel_of(int code, bint exact) noexcept nogil:
 cdef inline bint is_steep(int code) noexcept nogil:
     """Whether the slope may be infinite where operands and result are not: sqrt at 0."""
     return code not in (ADD, SUB, MUL, DIV, NEG, EXP, TANH, SIGMOID, RELU, ABS, MINIMUM, MAXIMUM, LOG, SIN, COS, SQUARE,
-                        COPY)
+                        COPY, SEND)
 
 
 cdef inline int kernel_for(Lowering low, int i) noexcept:

@@ -9,7 +9,7 @@ The boundary: knows containers, Tensors and arrays; no rows and no recordings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,14 @@ class Static:
 class Container:
     """A tuple, list, named tuple or dictionary of nests."""
 
-    kind: Any                                    # its type
+    kind: Any = field(compare=False)             # its type
     keys: tuple[Any, ...] | None                 # of a dictionary
     items: tuple[Any, ...]
+    sort: tuple[Any, ...] = ()                   # of named tuples: those of the same fields are the same
+
+    def __post_init__(self) -> None:
+        fields = getattr(self.kind, "_fields", ())
+        object.__setattr__(self, "sort", (self.kind.__name__, *fields))
 
 
 @dataclass(frozen=True)
@@ -160,16 +165,23 @@ def results_of(x: Any, name: str, where: str = "", inside: tuple[int, ...] = ())
     raise TypeError(f"{name}: expected {what} as result{where}{hint}, got {got}")
 
 
-def of_rows(nest: Any, values: np.ndarray) -> Any:
+def is_float64(dtype: Any, what: str) -> bool:
+    """Whether numbers are computed in double precision.  ValueError unless in that or in single precision."""
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"{what}: dtype: expected 'float64' or 'float32', got {dtype!r}")
+    return bool(dtype == "float64")
+
+
+def of_rows(nest: Any, values: np.ndarray, dtype: str = "float64") -> Any:
     """The nest of results with an axis of rows before all others; values: (n, results)."""
     if nest is None:
-        return values.reshape(len(values))
+        return values.reshape(len(values)).astype(dtype, copy=False)
     at = 0
 
     def take(count: int, shape: tuple[int, ...]) -> np.ndarray:
         nonlocal at
         at += count
-        return values[:, at - count : at].reshape(len(values), *shape).copy()
+        return values[:, at - count : at].reshape(len(values), *shape).astype(dtype)
 
     return assembled(nest, lambda: take(1, ()), lambda array: take(array.size, array.shape))
 

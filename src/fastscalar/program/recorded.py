@@ -15,7 +15,7 @@ from fastscalar._core import Tensor
 from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._lock import Lock
 from fastscalar.engine._step import storage_of
-from fastscalar.program._graph import line_of
+from fastscalar.program._graph import NODE_CONSTANT, line_of
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import NotReplayable, Recording, extract
 from fastscalar.program.loops import naming_iterations
@@ -45,10 +45,44 @@ class RowFailure(Exception):
 
 def naming_row(row: int, error: BaseException) -> BaseException:
     """The same error, saying which row it was."""
+    if isinstance(error, UnrecordedPath):
+        return type(error)(f"row {row}: {error}").with_traceback(error.__traceback__)
     if type(error) in (ValueError, ZeroDivisionError, OverflowError, IndexError, FloatingPointError, ArithmeticError):
         return type(error)(f"row {row}: {error}").with_traceback(error.__traceback__)
     error.add_note(f"row {row}")
     return error
+
+
+class UnrecordedPath(LookupError):
+    """A row, or a kind of arguments, that no recording of a program without its function fits."""
+
+
+class Gone:
+    """What stands for the function of a program that was loaded without it."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise UnrecordedPath(
+            f"{self.__name__} was loaded without its function, and no saved recording fits: this decides or raises as "
+            "nothing did that was called before it was saved"
+        )
+
+
+def same_operations(g: Any, h: Any) -> bool:
+    """Whether two recordings did the same, whichever leaves they read."""
+    if any(not np.array_equal(getattr(g, name), getattr(h, name)) for name in ("op", "a", "b", "stopped", "results")):
+        return False
+    constants = g.op == NODE_CONSTANT
+    return (
+        g.value[constants].tobytes() == h.value[constants].tobytes()
+        and len(g.items) == len(h.items)
+        and all(
+            len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
+            for x, y in zip(g.items, h.items, strict=True)
+        )
+    )
 
 
 class RecordedFunction:
@@ -65,6 +99,8 @@ class RecordedFunction:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self._caches: dict[Any, SignatureCache] = {}
+        self._exact_where_not_finite = False     # such rows are the function's own
+        self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
         self._lock = Lock()
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_leaves = False               # while fit wants to know
@@ -152,7 +188,8 @@ class RecordedFunction:
             except Exception as error:
                 raise RowFailure(i, naming_iterations(rows.explained(error))) from error
             specialization = Specialization(graph, sizes)
-            specialization.lost = lost
+            specialization.lost, specialization.example = lost, rows.one(i)
+            cache.example = cache.example or specialization.example
             families = len(cache.families)
             relative = cache.relative(specialization)
             if relative is not None:
@@ -240,6 +277,31 @@ class RecordedFunction:
                 raise TypeError(f"{self.__name__}: returns {this} here, and {known} for the rows before")
             cache.nest, cache.width = nest, len(found)
         return found
+
+    def _attach(self, cache: SignatureCache) -> None:
+        """Of recordings that were pickled with the function: the leaves that it reads here become theirs.
+
+        Its first row is recorded once more.  Where that does not do what was recorded, or where a recording reads
+        leaves that the first row does not, it is forgotten."""
+        cache.loose = False
+        found: dict[Any, Any] = {}
+        assert cache.example is not None
+        try:
+            graph = self._recorded(cache.example, 0)[0]
+        except Exception:                        # its row will say it when its turn comes
+            graph = None
+        for one in cache.all() if graph is not None else ():
+            if len(one.graph.captures) == len(graph.captures) and same_operations(one.graph, graph):
+                pairs = zip(one.graph.captures, graph.captures, strict=True)
+                found = {storage_of(old): new for old, new in pairs}
+                break
+        stand_ins = {storage_of(one.graph.captures[at]) for one in cache.all() for at in one.graph.shared.values()}
+        known = {*found, *stand_ins}
+        for one in cache.all():
+            if graph is None or not all(storage_of(c) in known for c in one.graph.captures):
+                cache.bucket(one.key).remove(one)
+            else:
+                one.graph.captures = [found.get(storage_of(c), c) for c in one.graph.captures]
 
     def require_one_number(self, rows: Rows) -> None:
         """TypeError if the function has returned anything else for these rows."""

@@ -5,8 +5,7 @@ The boundary: knows rows and recordings; what a user calls stands in `api`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,14 +18,12 @@ from fastscalar.program._one_row import OneRow, has_room
 from fastscalar.program._replay import BY_ARGUMENTS, BY_LEAVES, Replay, RowStatus
 from fastscalar.program._trace import NotReplayable
 from fastscalar.program.called import CalledFunction
+from fastscalar.program.portions import BATCH, portions
 from fastscalar.program.recorded import RowFailure
 from fastscalar.program.rows import Rows, first_inputs, rows_by_entries, shared_inputs
 from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows, share_out
 
-BATCH = 256  # rows at once
 ONE_ROWS = 32  # signatures of which single rows go the short way
-PORTION = 0.05  # seconds between two looks at signals
-AT_ONCE = 5_000_000  # operations, at first: a look is soon enough also for programs of a million operations
 
 
 class ReplayedFunction(CalledFunction):
@@ -38,7 +35,11 @@ class ReplayedFunction(CalledFunction):
         """Of the rows' signature; the second time, whether the function does what it did."""
         with self._lock:
             key = rows.key()
-            cache = rows.cache = self._caches.get(key) or self._caches.setdefault(key, SignatureCache(rows.kinds))
+            cache = rows.cache = self._caches.get(key) or self._caches.setdefault(
+                key, SignatureCache(rows.kinds, rows.nests, rows.names)
+            )
+            if cache.loose:
+                self._attach(cache)
             if cache.first is not None:
                 first = cache.first
                 try:
@@ -156,8 +157,10 @@ class ReplayedFunction(CalledFunction):
         self._bind(replay, rows, gradients)
         return replay
 
-    def _values(self, rows: Rows, threads: int) -> np.ndarray:
-        values, found, eager = self._classify(rows, threads)
+    def _values(self, rows: Rows, threads: int, float64: bool = True) -> np.ndarray:
+        values, found, eager = self._classify(rows, threads, None, float64)
+        if self._exact_where_not_finite:
+            eager = np.union1d(eager, np.flatnonzero(~np.isfinite(values).all(axis=1)))
         if len(eager):
             self._eager_values(rows, eager, values)
         for specialization, _ in found:
@@ -269,7 +272,7 @@ class ReplayedFunction(CalledFunction):
         replay = self._replay(specialization, rows, threads, float64, None, plain)
         found = np.empty((len(some), len(specialization.graph.results)))
         status = np.empty(len(some), np.uint8)
-        for part in _portions(len(some), replay.batch, specialization.graph.operations):
+        for part in portions(len(some), replay.batch, specialization.graph.operations):
             replay.values(some[part], found[part], status[part])
         specialization.give(replay, BATCH)
         fits = status == 0
@@ -351,7 +354,7 @@ class ReplayedFunction(CalledFunction):
         mode = BY_LEAVES if gradients is None else BY_ARGUMENTS
         if gradients is not None and specialization.graph.shared:
             mode |= BY_LEAVES
-        for part in _portions(len(some), replay.batch, specialization.graph.operations):
+        for part in portions(len(some), replay.batch, specialization.graph.operations):
             last = part.stop == len(some)
             fits = replay.gradients(some[part], found[part], status[part], mode, part.start == 0, last, seeds)
             if not fits and (status & ~np.uint8(RowStatus.ORDER_MATTERS)).any():
@@ -430,15 +433,3 @@ class ReplayedFunction(CalledFunction):
                 replay.commit_gradients(True)
             if results:
                 self._sum(results, seeds).backward(accumulate=True)
-
-
-def _portions(n: int, batch: int, operations: int) -> Iterator[slice]:
-    """Stretches of rows, so that a signal need not wait much longer than PORTION.  Each has whole batches: where they
-    end must not depend on the clock."""
-    size, first = batch * max(1, min(4 * BATCH, AT_ONCE // (operations + 1)) // batch), 0
-    while first < n:
-        start = time.perf_counter()
-        yield slice(first, min(n, first + size))
-        first += size
-        if time.perf_counter() - start < PORTION / 2:
-            size *= 2

@@ -17,10 +17,11 @@ from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise, own_array, to_tensor
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program import _data
-from fastscalar.program.nests import STATIC, assembled, flattened, is_nest, placed
+from fastscalar.program.nests import assembled, flattened, placed
 from fastscalar.program.streams import Here, Streams
 
 SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
+_PLAIN = frozenset((np.ndarray, float, int, Tensor, TensorArray))  # leaves, as nearly all arguments are
 LARGE = 1e150  # sums of products of such numbers may be infinite, or not, as they are ordered
 
 
@@ -65,17 +66,15 @@ class Rows:
         self._scattered(per_row)
 
     def _enter(self, arguments: Sequence[Any], name: str, names: tuple[str, ...], shared: Container[int]) -> None:
+        if not names and not shared and all(type(argument) in _PLAIN for argument in arguments):
+            for k, argument in enumerate(arguments):
+                self._add(argument, f"{name}: argument {k}")
+            return
         first_name = len(arguments) - len(names)
         nests: list[Any] = []
         for k, argument in enumerate(arguments):
             what = f"{name}: argument {k if k < first_name else names[k - first_name]!r}"
-            if shared and k in shared:
-                nests.append(flattened(argument, what, self._add_shared))
-            elif type(argument) is np.ndarray or not (is_nest(argument) or isinstance(argument, STATIC)):
-                self._add(argument, what)
-                nests.append(None)
-            else:
-                nests.append(flattened(argument, what, self._add))
+            nests.append(flattened(argument, what, self._add_shared if k in shared else self._add))
         if names or any(nest is not None for nest in nests):
             self.nests, self.names = tuple(nests), names
 
@@ -101,7 +100,9 @@ class Rows:
                 self.data[k] = np.ascontiguousarray(np.broadcast_to(data, (self.n, *data.shape)))
 
     def _add(self, argument: Any, what: str) -> None:
-        values = _as_array(argument, what)
+        self._take(argument, _as_array(argument, what), what)
+
+    def _take(self, argument: Any, values: np.ndarray, what: str) -> None:
         if isinstance(argument, (list, tuple)) and values.ndim == 2:
             made = f"{values.shape[0]} columns of {values.shape[1]} numbers"
             self.columns[values.shape[1]] = f"; {what} is a list of {made}, np.column_stack makes rows of them"
@@ -245,7 +246,7 @@ class One(Rows):
         self.n = 1                               # also of a function without arguments
 
     def _add(self, argument: Any, what: str) -> None:
-        super()._add(_as_array(argument, what)[None], what)
+        self._take(None, _as_array(argument, what)[None], what)
 
     def explained(self, error: Exception) -> Exception:
         return error

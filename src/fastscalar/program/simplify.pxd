@@ -189,6 +189,8 @@ cdef inline int simplify_one(Lowering low, int i, int[::1] bucket, size_t wrap) 
     cdef double v
     if never_raises(code):
         o = code
+    if code == SEND and not low.plain and not low.exact[i]:
+        o = code = MUL                       # where they differ something is not finite, and a plain plan is asked
     if low.b[i] >= 0:
         y = low.rep[low.b[i]]
     if low.depends[x] == C_CONSTANT and (y < 0 or low.depends[y] == C_CONSTANT):

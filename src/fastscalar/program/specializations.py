@@ -35,6 +35,7 @@ class Specialization:
         self.served = 0                          # rows that it fitted
         self.after: dict[int, Specialization] = {}       # by guard: what fitted the first row that failed it here
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
+        self.example: Rows | None = None         # a row that it was recorded of
         self.known: tuple[int, np.ndarray] | None = None     # an input, and its values, if it holds for no others
         self.plans: dict[Any, Any] = {}
         self.free: dict[Any, list[Any]] = {}
@@ -157,8 +158,13 @@ class SignatureCache:
     Whole numbers of the data that were read (as an index of a list, by `range`) are known beforehand: they choose among
     recordings by a table, `keyed`, by inputs and by their values, and these have no other limit than memory."""
 
-    def __init__(self, kinds: Sequence[Any] = ()) -> None:
-        self.kinds = tuple(("number",) if kind == ("shared",) else kind for kind in kinds)
+    def __init__(
+        self, kinds: Sequence[Any] = (), nests: tuple[Any, ...] | None = None, names: tuple[str, ...] = ()
+    ) -> None:
+        self.nests, self.names = nests, names    # of the arguments, as of Rows
+        self.example: Rows | None = None         # the row that was recorded first
+        self.loose = False                       # the leaves of its recordings are not yet those of the function
+        self.kinds: tuple[Any, ...] = tuple(("number",) if kind == ("shared",) else kind for kind in kinds)
         self.specializations: list[Specialization] = []        # that hold for any whole numbers
         self.keyed: dict[tuple[int, ...], dict[tuple[int, ...], list[Specialization]]] = {}
         self.families: list[tuple[Family, Specialization]] = []     # whole numbers select an operand
@@ -234,6 +240,7 @@ class SignatureCache:
     def _grown(self, family: Family, specialization: Specialization, old: Specialization) -> Specialization:
         made = Specialization(family.graph(), specialization.sizes)
         made.known = family.at, np.array(sorted(family.selected))
+        made.example = specialization.example
         made.lost, made.served = specialization.lost + old.lost, old.served
         self.specializations.append(made)
         self.recorded += 1

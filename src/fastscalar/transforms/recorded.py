@@ -7,14 +7,15 @@ by the partial derivatives of `rules`, and of the array operations, as Tensors. 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
-from math import isfinite, isinf, prod
+from math import inf, isfinite, isinf, prod
 from typing import Any
 
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
-from fastscalar.engine._array_ops import logsumexp
-from fastscalar.transforms.rules import RULES
+from fastscalar.engine._array_ops import best_of, logsumexp, select, softmax
+from fastscalar.transforms.rules import RULES, Choice, choose
 from fastscalar.transforms.watch import Watch
 
 
@@ -40,7 +41,9 @@ class Partials:
     def _by_operand(self, name: str, node: Tensor, operands: list[Any], numbers: tuple[int, ...]) -> Iterator[Any]:
         # A partial derivative that has to be computed is a callable, so that only what is wanted is recorded.
         half = len(operands) // 2
-        if name in RULES:
+        if name in _CHOOSING and _modes.is_recording():
+            yield from _chosen_operands(name, node, operands, numbers)
+        elif name in RULES:
             for operand, rule in zip(operands, RULES[name], strict=True):
                 yield operand, lambda rule=rule: rule(*operands, node)
         elif name == "linear":
@@ -62,8 +65,9 @@ class Partials:
         elif name == "logsumexp":
             yield from zip(operands, self._softmax(operands), strict=True)
         elif name == "softmax":
+            largest = best_of(operands, _BEST.index("max")) if _modes.is_recording() and len(operands) > 1 else None
             for j, (x, p) in enumerate(zip(operands, self._softmax(operands), strict=True)):
-                yield x, lambda j=j, p=p: node * ((1.0 if j == numbers[0] else 0.0) - p)
+                yield x, lambda j=j, p=p: _share_partial(node, (1.0 if j == numbers[0] else 0.0), p, largest)
         elif name in ("squared_loss", "mse_loss"):
             scale = 1.0 / (numbers[0] or 1) if name == "squared_loss" else 2.0 / half
             for x, y in zip(operands[:half], operands[half:], strict=True):
@@ -71,10 +75,11 @@ class Partials:
                 yield y, lambda x=x, y=y: y - x if scale == 1.0 else scale * (y - x)
         elif name == "cross_entropy":
             rows, cols, *labels = numbers
+            given = _inspect._whole_argument(node)
             for row, label in enumerate(labels):
                 logits = operands[row * cols : (row + 1) * cols]
                 for j, (x, p) in enumerate(zip(logits, self._softmax(logits), strict=True)):
-                    yield x, lambda j=j, p=p, label=label: (p - (1.0 if j == label else 0.0)) / (rows or 1)
+                    yield x, lambda j=j, p=p, label=label: (p - _is_label(given, label, j)) / (rows or 1)
         elif name == "custom":
             yield from zip(operands, _custom_partials(node, operands), strict=True)
         elif operands:
@@ -82,6 +87,8 @@ class Partials:
 
     def _softmax(self, xs: list[Any]) -> list[Any]:
         key = tuple(map(id, xs))
+        if key not in self.softmaxes and _modes.is_recording():
+            self.softmaxes[key] = xs, list(softmax(xs))      # one instruction, which says all that is below
         if key not in self.softmaxes:
             # from the largest: beside it logsumexp of large numbers has lost the digits that shares are made of
             largest = max(map(plain, xs))
@@ -100,6 +107,48 @@ def _products_of_others(factors: list[Any]) -> Iterator[Any]:
     """For each factor a callable that gives the product of all others."""
     for k in range(len(factors)):
         yield lambda k=k: prod([*factors[:k], *factors[k + 1 :]], start=Tensor(1.0))
+
+
+def _share_partial(share: Tensor, own: float, p: Any, largest: Any) -> Any:
+    """The derivative of a share by an operand whose share is p.  Shares of infinite numbers do not change; `largest`:
+    of the operands, in the recording of a program, which has one way for all of them."""
+    partial = share * (own - p)
+    return partial if largest is None else choose(abs(largest) == inf, 0.0, partial)
+
+
+_BEST = ("max", "min", "argmax", "argmin")  # codes of `best_of`
+_CHOOSING = ("where", "gather", *_BEST)      # in the recording of a program
+_COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
+
+
+def _is_label(given: Any, label: int, j: int) -> Any:
+    """1 if j is the label: a number of the row, if one is given."""
+    if given is None:
+        return 1.0 if j == label else 0.0
+    return select(given == j, 1.0, 0.0)
+
+
+def _chosen_operands(name: str, node: Tensor, operands: list[Any], numbers: tuple[int, ...]) -> Iterator[Any]:
+    """The partial derivatives of instructions that give one of their operands: of the one that the row chooses."""
+    if name == "where":
+        left, right, a, b = operands
+        condition = _COMPARISONS[numbers[0]](left, right)
+        yield a, choose(condition, 1.0, 0.0)
+        yield b, choose(condition, 0.0, 1.0)
+    elif name == "gather":
+        count, output = numbers
+        given = _inspect._whole_argument(node)
+        if given is None:
+            *operands, given = operands
+        rows = len(operands) // count
+        for j in range(rows):
+            yield operands[j * count + output], lambda j=j: choose(
+                given == j, 1.0, lambda: choose(given == j - rows, 1.0, 0.0)
+            )
+    elif name in ("max", "min"):
+        place = best_of(operands, _BEST.index("arg" + name))
+        for j, x in enumerate(operands):
+            yield x, lambda j=j: choose(place == j, 1.0, 0.0)
 
 
 def _custom_partials(node: Tensor, operands: list[Tensor]) -> list[Any]:
@@ -126,10 +175,15 @@ def send(g: Tensor, partial: Any) -> Tensor:
     """A gradient times a partial derivative, where zero sends zero.
 
     A numerical zero keeps its edge: the next derivative by `g` is `partial`, that by `partial` is `g`.  Where both are
-    finite the product says all that, and is what a reader of the graph expects to see.
+    finite the product says all that, and is what a reader of the graph expects to see.  A program, which does not know
+    its rows, has the operation that says it.
     """
+    if isinstance(partial, Choice):
+        return select(partial.condition, _sent(g, partial.yes), _sent(g, partial.no))
+    if isinstance(partial, Tensor) and _modes.is_recording():
+        return g.send(partial)
     number = partial if isinstance(partial, float) else partial.data
-    if not (isfinite(number) and isfinite(g.data)):
+    if not isfinite(number) or not ((isinstance(partial, float) and _modes.is_recording()) or isfinite(g.data)):
         return g.send(partial)
     if isinstance(partial, float):
         if partial == 1.0:
@@ -137,6 +191,11 @@ def send(g: Tensor, partial: Any) -> Tensor:
         if partial == -1.0:
             return -g
     return g * partial
+
+
+def _sent(g: Tensor, partial: Any) -> Any:
+    """What goes through one side of a choice."""
+    return 0.0 if isinstance(partial, float) and partial == 0.0 else send(g, partial)
 
 
 def pull(nodes: Sequence[Tensor], seeds: dict[Tensor, Tensor], wanted: set[Tensor] | None) -> dict[Tensor, Tensor]:
@@ -184,6 +243,8 @@ def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
             if node in tangents:
                 continue
             for operand, partial in partials.of(node):
+                if operand not in tangents:      # a place among numbers, which no direction changes
+                    continue
                 tangent = tangents[operand]
                 nothing = isinstance(partial, float) and partial == 0.0
                 part = Tensor(0.0) if nothing else send(tangent, partial)

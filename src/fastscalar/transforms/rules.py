@@ -4,54 +4,105 @@ One function for each operand of each row of the operation table: the derivative
 the result `v`, as a Tensor or, where it is constant around the point, a float.  Its value is that of the table's
 derivative; a test compares them.  Rules are evaluated under `_modes.ieee`: 1 / 0 is inf here, as it is in the table.
 The expressions stand in the rows of the table (`engine/operations.pxd`); here are the names that they use.
+
+A rule reads no value: where it depends on one, it `choose`s.  While a program is recorded the choice is part of the
+recording, which holds for all rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import copysign, isinf, isnan
-from typing import Any
+from math import copysign, inf
+from typing import Any, NamedTuple
 
 from fastscalar._core import Tensor, operation, operations
+from fastscalar.engine import _inspect
+from fastscalar.engine._modes import is_recording
+from fastscalar.engine._traced import TracedBool
 
 Rule = Callable[..., Any]
 
 
+class Choice(NamedTuple):
+    """A partial derivative in the recording of a program: `yes` for rows in which a comparison holds, else `no`; each
+    of them a partial derivative, and one that is 0.0 passes nothing."""
+
+    condition: TracedBool
+    yes: Any
+    no: Any
+
+
+def choose(condition: Any, yes: Any, no: Any) -> Any:
+    """`yes` where a comparison holds, else `no`: partial derivatives, or what gives them."""
+    if type(condition) is TracedBool:
+        return Choice(condition, yes() if callable(yes) else yes, no() if callable(no) else no)
+    chosen = yes if condition else no
+    return chosen() if callable(chosen) else chosen
+
+
+def unless_nan(a: Tensor, holds: Any, yes: float, no: Any = None) -> Any:
+    """`yes` where a comparison holds or a is NaN, else `no`, or 1 - yes."""
+    return choose(holds, yes, lambda: choose(a != a, yes, 1.0 - yes if no is None else no))
+
+
+def number(t: Tensor) -> Any:
+    """A number that the program wrote, the same for all rows; anything else stays a Tensor."""
+    return _inspect._constant(t) if t._op == "const" else t
+
+
+def sign(a: Tensor) -> Any:
+    """The sign, as a number if that is known."""
+    return a.sign() if is_recording() else a.sign().data
+
+
+def sign_bit(a: Tensor) -> Any:
+    """1 or -1, also of zeros."""
+    return Tensor(1.0).copysign(a) if is_recording() else copysign(1.0, a.data)
+
+
 def power_by_base(a: Tensor, b: Tensor, v: Tensor) -> Any:
-    if b._op == "const":  # a number stays a number: x**3 -> 3 * x**2, and not an exponent 3 - 1 with its own gradient
-        n = b.data
+    n = number(b)
+    if n is not b:  # a number stays a number: x**3 -> 3 * x**2, and not an exponent 3 - 1 with its own gradient
         return n * a ** (n - 1.0) if n != 0.0 else 0.0
     partial = b * a ** (b - 1.0)
-    return partial if b.data != 0.0 or partial.data == 0.0 else 0.0
+    return choose(b != 0.0, partial, lambda: choose(partial == 0.0, partial, 0.0))
 
 
 def power_by_exponent(a: Tensor, b: Tensor, v: Tensor) -> Any:
-    if a.data > 0.0:
-        return v * a.log()
-    return 0.0 if a.data == 0.0 and b.data >= 0.0 else float("nan")
+    nan = float("nan")
+    return choose(a > 0.0, lambda: v * a.log(), lambda: choose(a == 0.0, lambda: choose(b >= 0.0, 0.0, nan), nan))
 
 
-def atan2_partial(a: Tensor, b: Tensor) -> Any:
-    """b / (a * a + b * b) without its overflow."""
-    if a.data == 0.0 and b.data == 0.0:
-        return 0.0
-    if abs(a.data) > abs(b.data):
+def atan2_partial(a: Tensor, b: Tensor, sign: float) -> Any:
+    """sign * b / (a * a + b * b) without its overflow."""
+
+    def steep() -> Any:
         r = b / a
-        return r / (1.0 + r * r) / a
-    r = a / b
-    return 1.0 / (1.0 + r * r) / b
+        return r / (1.0 + r * r) / (a * sign)
+
+    def flat() -> Any:
+        r = a / b
+        return 1.0 / (1.0 + r * r) / (b * sign)
+
+    def elsewhere() -> Any:
+        return choose(abs(a) > abs(b), steep, flat)
+
+    return choose(a == 0.0, lambda: choose(b == 0.0, 0.0, elsewhere), elsewhere)
+
+
+def _hypot_by(a: Tensor, v: Tensor, infinite: Any) -> Any:
+    def slope() -> Any:
+        return choose(v != 0.0, lambda: a / v, 0.0)
+
+    return choose(v == inf, lambda: choose(abs(a) == inf, infinite, 0.0), slope)
 
 
 def hypot_by_left(a: Tensor, b: Tensor, v: Tensor) -> Any:
-    if isinf(v.data):
-        return copysign(1.0, a.data) if isinf(a.data) else 0.0
-    return a / v if v.data else 0.0
+    return _hypot_by(a, v, lambda: sign_bit(a))
 
 
 def hypot_by_right(a: Tensor, b: Tensor, v: Tensor) -> Any:
-    if isinf(v.data):
-        return copysign(1.0, b.data) if isinf(b.data) and not isinf(a.data) else 0.0
-    return b / v if v.data else 0.0
+    return _hypot_by(b, v, lambda: choose(abs(a) == inf, 0.0, lambda: sign_bit(b)))
 
 
 def minus_quotient(a: Tensor, b: Tensor, v: Tensor) -> Any:
@@ -60,8 +111,8 @@ def minus_quotient(a: Tensor, b: Tensor, v: Tensor) -> Any:
 
 
 _NAMES = {
-    **{f.__name__: f for f in (abs, copysign, isnan, power_by_base, power_by_exponent, atan2_partial)},
-    **{f.__name__: f for f in (hypot_by_left, hypot_by_right, minus_quotient)},
+    **{f.__name__: f for f in (abs, choose, unless_nan, number, sign, sign_bit, power_by_base, power_by_exponent)},
+    **{f.__name__: f for f in (atan2_partial, hypot_by_left, hypot_by_right, minus_quotient)},
     "PI": 3.141592653589793,
     "LN2": 0.69314718055994530942,
     "LN10": 2.30258509299404568402,

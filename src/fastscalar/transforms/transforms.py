@@ -25,6 +25,7 @@ from typing import Any
 from fastscalar import _core
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
+from fastscalar.engine._modes import is_recording
 from fastscalar.transforms.inputs import Leaf, Run, as_arguments, elements_like, leaves_of, map_structure
 from fastscalar.transforms.recorded import dot, plain, push
 
@@ -154,12 +155,22 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
            [0., 4.]])
     """
 
+    return jacobian_by(f, argnums, lambda run, elements: [run.gradients(e, run.recorded) for e in elements])
+
+
+def jacobian_by(
+    f: Callable[..., Any], argnums: Any, rows_of: Callable[[Run, list[Any]], list[list[Any]]]
+) -> Callable[..., Any]:
+    """`jacobian`, where `rows_of` says the derivatives of each number in the result by each of the run's inputs."""
+
     def all_derivatives(*args: Any, **kwargs: Any) -> Any:
         run = Run(f, args, kwargs, argnums, "jacobian")
+        elements = [e for leaf in leaves_of(run.result, "the result", "jacobian") for e in leaf.elements]
+        derivatives = iter(rows_of(run, elements))
 
         def of_result(x: Any, where: str) -> Any:
             out = Leaf(x, where, "jacobian")
-            rows = [run.give(run.gradients(e, run.recorded)) for e in out.elements]
+            rows = [run.give(next(derivatives)) for _ in out.elements]
             columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(run.tensors)
 
             def of_input(leaf: Leaf, part: Sequence[Any]) -> Any:
@@ -248,7 +259,7 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
         for root in (e for leaf in leaves_of(run.result, "the result", "jvp") for e in leaf.elements):
             if isinstance(root, Tensor) and root not in found:
                 push(_inspect._reached(root, run.tensors), found)
-                if root in found and not isfinite(plain(found[root])):
+                if root in found and not is_recording() and not isfinite(plain(found[root])):
                     ends[root] = dot(run.gradients(root, run.recorded), along)
         found |= ends
 

@@ -1,0 +1,375 @@
+"""Recordings as C: the text of a file without dependencies, with results and derivatives of a row and of a batch.
+
+Each recording is a function that computes operation by operation, in the order of the Python function, and returns as
+soon as one of its decisions comes out another way; the functions are tried one after the other.
+
+The boundary: reads Graphs; knows neither rows nor the tape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastscalar._core import Tensor, operations
+from fastscalar.program._graph import (
+    NODE_BLOCK,
+    NODE_CONSTANT,
+    NODE_COPY,
+    NODE_INPUT,
+    NODE_ITEM,
+    NODE_PARAMETER,
+    NODE_RANDOM,
+    READ_RAISES,
+)
+from fastscalar.program.c_prelude import BINARY, INFIX, PRELUDE, QUIET, UNARY
+
+IEEE = 0x100
+_NAMES = {code: name for code, name, _, _ in operations()}
+_ARITIES = {code: arity for code, _, arity, _ in operations()}
+_COMPARISONS = ("<", "<=", "==", "!=", ">", ">=")
+_READS = {6: "fs_same", 7: "fs_truncates"}
+
+
+def number(v: float) -> str:
+    """A literal that has exactly this value."""
+    if v != v:
+        return "NAN"
+    if v in (float("inf"), float("-inf")):
+        return "INFINITY" if v > 0 else "(-INFINITY)"
+    text = repr(float(v))
+    return f"({text})" if text.startswith("-") else text
+
+
+class Leaves:
+    """The captured leaves of all recordings, one after the other in an array of the file."""
+
+    def __init__(self) -> None:
+        self.first: dict[Any, int] = {}
+        self.values: list[np.ndarray] = []
+        self.count = 0
+
+    def place(self, capture: Any, key: Any) -> int:
+        if key not in self.first:
+            values = np.array([capture.item()]) if isinstance(capture, Tensor) else capture.numpy().ravel()
+            self.first[key] = self.count
+            self.values.append(values)
+            self.count += len(values)
+        return self.first[key]
+
+    def text(self, name: str) -> list[str]:
+        values = np.concatenate(self.values) if self.values else np.zeros(1)
+        listed = ", ".join(number(v) for v in values.tolist())
+        return [f"double {name}_parameters[{len(values)}] = {{", *_wrapped(listed), "};"]
+
+
+def _wrapped(text: str, width: int = 110) -> list[str]:
+    lines, line = [], ""
+    for word in text.split(" "):
+        if len(line) + len(word) >= width:
+            lines.append("    " + line.rstrip())
+            line = ""
+        line += word + " "
+    return [*lines, "    " + line.rstrip()]
+
+
+class Way:
+    """One recording as the statements of a C function.
+
+    offsets: where each input of the graph begins in the numbers of a row; shared: likewise by capture, of arguments
+    that all rows share; leaves: where all other captures are."""
+
+    def __init__(self, graph: Any, offsets: Sequence[int], shared: dict[int, int], leaves: dict[int, int]) -> None:
+        self.graph, self.offsets, self.shared, self.leaves = graph, offsets, shared, leaves
+        self.op, self.a, self.b = graph.op.tolist(), graph.a.tolist(), graph.b.tolist()
+        self.value = graph.value.tolist()
+        self.lines: list[str] = []
+        self.arrays = 0
+        self.guards: dict[int, list[Any]] = {}
+        for guard in graph.guards.tolist():
+            g = dict(zip(graph.guards.dtype.names, guard, strict=True))
+            self.guards.setdefault(max(g["left"], g["right"]), []).append(g)
+
+    def statements(self) -> list[str]:
+        live = self._live()
+        done: set[int] = set()
+        for i, op in enumerate(self.op):
+            if live[i]:
+                if op == NODE_RANDOM:
+                    raise TypeError("random numbers cannot be exported: draw them outside, and pass them as arguments")
+                if op == NODE_ITEM:
+                    if self.a[i] not in done:
+                        done.add(self.a[i])
+                        self._item(self.graph.items[self.a[i]])
+                elif op > NODE_CONSTANT:
+                    self._operation(i)
+                elif op == NODE_COPY:
+                    self.lines.append(f"const double v{i} = {self.name(self.a[i])};")
+            for guard in self.guards.get(i, ()):
+                self._guard(guard)
+        self.lines += [f"y[{k}] = {self.name(int(node))};" for k, node in enumerate(self.graph.results)]
+        return self.lines
+
+    def name(self, i: int) -> str:
+        """What has the value of a node."""
+        op = self.op[i]
+        if op == NODE_CONSTANT:
+            return number(self.value[i])
+        if op == NODE_INPUT:
+            return f"x[{self.offsets[self.a[i]] + self.b[i]}]"
+        if op == NODE_PARAMETER:
+            return self._leaf(self.a[i], self.b[i])
+        return f"v{i}"
+
+    def _leaf(self, capture: int, offset: int) -> str:
+        if capture in self.shared:
+            return f"x[{self.shared[capture] + offset}]"
+        return f"p[{self.leaves[capture] + offset}]"
+
+    def _live(self) -> list[bool]:
+        """What the results, the decisions and the errors need."""
+        graph = self.graph
+        live = [False] * len(self.op)
+        for node in (*graph.results.tolist(), *graph.guards["left"].tolist(), *graph.guards["right"].tolist()):
+            if node >= 0:
+                live[node] = True
+        for item in graph.items:
+            if item[0] == "gather" or (item[0] == "cross_entropy" and item[4] >= 0):
+                live[item[1]] = True
+        for i in range(len(self.op) - 1, -1, -1):
+            op = self.op[i]
+            if op > NODE_CONSTANT and not op & IEEE and _NAMES[op & 0xFF] not in QUIET:
+                live[i] = True
+            if not live[i]:
+                continue
+            if op == NODE_ITEM:
+                item = graph.items[self.a[i]]
+                live[item[1]] = True
+                for part in item[3:]:
+                    if isinstance(part, np.ndarray):
+                        for node in part.ravel().tolist():
+                            live[node] = True
+            elif op > NODE_CONSTANT or op == NODE_COPY:
+                live[self.a[i]] = True
+                if op != NODE_COPY and _ARITIES[op & 0xFF] == 2:
+                    live[self.b[i]] = True
+        return live
+
+    def _expression(self, name: str, x: str, y: str) -> str:
+        if name in INFIX:
+            return f"{x} {name} {y}"
+        if name == "neg":
+            return f"-({x})"
+        if name in UNARY:
+            return f"{UNARY[name]}({x})"
+        if name in BINARY:
+            return f"{BINARY[name]}({x}, {y})"
+        raise TypeError(f"the operation {name!r} cannot be exported")
+
+    def _operation(self, i: int) -> None:
+        code = self.op[i] & 0xFF
+        name, two = _NAMES[code], _ARITIES[code] == 2
+        x, y = self.name(self.a[i]), self.name(self.b[i]) if two else ""
+        self.lines.append(f"const double v{i} = {self._expression(name, x, y)};")
+        if not self.op[i] & IEEE and name not in QUIET:
+            self.lines.append(f"if (fs_raises({x}, {y or '0.0'}, v{i})) return FS_ERROR;")
+
+    def _guard(self, g: dict[str, Any]) -> None:
+        op, x = g["op"], self.name(g["left"])
+        y = self.name(g["right"]) if g["right"] >= 0 else "0.0"
+        if op <= 5:
+            holds = f"({x} {_COMPARISONS[op]} {y}) == {int(g['value'] != 0.0)}"
+        elif op in _READS:
+            holds = f"{_READS[op]}({x}, {number(g['value'])})"
+        elif op == READ_RAISES:
+            code, kind = int(g["value"]) & 0xFF, int(g["value"]) >> 8
+            v = self._expression(_NAMES[code], x, y)
+            other = y if _ARITIES[code] == 2 else "0.0"
+            holds = f"fs_raises({x}, {other}, {v}) && fs_kind({x}, {v}) == {kind}"
+        else:
+            v = number(g["value"])
+            holds = f"{v} <= {x} && {x} < {v} + 1.0" if op == 8 else f"{v} - 1.0 < {x} && {x} <= {v}"
+        self.lines.append(f"if (!({holds})) return FS_UNRECORDED;")
+
+    # --- items ---
+
+    def _array(self, nodes: np.ndarray) -> str:
+        """The name of an array with the values of some nodes."""
+        self.arrays += 1
+        name = f"a{self.arrays}"
+        listed = ", ".join(self.name(int(i)) for i in nodes.ravel())
+        self.lines += [f"const double {name}[{nodes.size}] = {{", *_wrapped(listed), "};"]
+        return name
+
+    def _run(self, nodes: np.ndarray) -> str | None:
+        """The address of some leaves that lie side by side, in the order of the array; None if they do not."""
+        flat = nodes.ravel()
+        if len(flat) == 1 and self.op[int(flat[0])] == NODE_BLOCK:
+            return "&" + self._leaf(self.a[int(flat[0])], 0)
+        first = int(flat[0])
+        if not all(self.op[i] == NODE_PARAMETER and self.a[i] == self.a[first] for i in flat.tolist()):
+            return None
+        offsets = graph_offsets(self.b, flat)
+        if not np.array_equal(offsets, np.arange(offsets[0], offsets[0] + len(offsets))):
+            return None
+        return "&" + self._leaf(self.a[first], self.b[first])
+
+    def _outputs(self, item: tuple[Any, ...], of: str) -> None:
+        for k in range(item[2]):
+            self.lines.append(f"const double v{item[1] + k} = {of}[{k}];")
+
+    def _whole(self, at: int) -> str:
+        return f"x[{self.offsets[at]}]"
+
+    def _item(self, item: tuple[Any, ...]) -> None:
+        kind, first, count, x = item[:4]
+        if kind == "where":
+            left, right, a, b = (self.name(int(i)) for i in x)
+            self.lines.append(f"const double v{first} = {left} {_COMPARISONS[item[4]]} {right} ? {a} : {b};")
+        elif kind == "affine":
+            self._affine(item)
+        elif kind == "gather":
+            self._gather(item)
+        elif kind == "softmax":
+            z = self._array(x)
+            self.lines += [f"double s{first}[{count}];", f"fs_shares({z}, {count}, s{first});"]
+            self._outputs(item, f"s{first}")
+        elif kind == "logsumexp":
+            self.lines.append(f"const double v{first} = fs_shares({self._array(x)}, {len(x)}, 0);")
+        elif kind == "cross_entropy":
+            z = self._array(x)
+            label = str(int(item[5]))
+            if item[4] >= 0:
+                label = f"(int){self._whole(item[4])}"
+                given = self._whole(item[4])
+                self.lines.append(f"if (!({given} >= 0.0 && {given} < {len(x)}.0)) return FS_ERROR;")
+            self.lines.append(f"const double v{first} = fs_shares({z}, {len(x)}, 0) - {z}[{label}];")
+        else:
+            z, least = self._array(x), int(kind.endswith("min"))
+            place = f"fs_best({z}, {len(x)}, {least})"
+            self.lines.append(f"const double v{first} = {place if kind.startswith('arg') else f'{z}[{place}]'};")
+
+    def _affine(self, item: tuple[Any, ...]) -> None:
+        """As the engine does it: from the bias, input by input, and over zeros."""
+        _, first, count, x, weights, bias = item
+        z = self._array(x)
+        w = self._run(weights) or self._array(weights)
+        b = self._run(bias) or self._array(bias)
+        self.lines += [
+            f"double s{first}[{count}];",
+            f"for (int i = 0; i < {count}; i++) s{first}[i] = 0.0 + ({b})[i];",
+            f"for (int j = 0; j < {len(x)}; j++)",
+            f"    if ({z}[j] != 0.0)",
+            f"        for (int i = 0; i < {count}; i++) s{first}[i] += {z}[j] * ({w})[j * {count} + i];",
+        ]
+        self._outputs(item, f"s{first}")
+
+    def _gather(self, item: tuple[Any, ...]) -> None:
+        _, first, count, x, argument = item[:5]
+        given = self._whole(argument) if argument >= 0 else self.name(int(item[5][0]))
+        block = x.size == 1 and self.op[int(x.ravel()[0])] == NODE_BLOCK
+        rows = self.b[int(x.ravel()[0])] if block else x.size // count
+        z = self._run(x) or self._array(x)
+        self.lines += [
+            f"const double g{first} = {given} < 0.0 ? {given} + {rows}.0 : {given};",
+            f"if (!(g{first} >= 0.0 && g{first} < {rows}.0)) return FS_ERROR;",
+        ]
+        for k in range(count):
+            self.lines.append(f"const double v{first + k} = ({z})[(int)g{first} * {count} + {k}];")
+
+
+def graph_offsets(b: list[int], nodes: np.ndarray) -> np.ndarray:
+    return np.array([b[i] for i in nodes.tolist()], np.int64)
+
+
+_TAKEN = frozenset(re.findall(
+    r"\w+",
+    "main p x y d gamma j0 j1 y0 y1 auto break case char const continue default do double else enum extern float for "
+    "goto if inline int long register restrict return short signed sizeof static struct switch typedef union unsigned "
+    "void volatile while " + " ".join([*UNARY, *BINARY.values()]),
+))  # fmt: skip
+
+
+def identifier(name: str) -> str:
+    """A name that C takes."""
+    found = re.sub(r"\W", "_", name, flags=re.ASCII) or "program"
+    return f"p_{found}" if found[0].isdigit() or found in _TAKEN or found.startswith("fs_") else found
+
+
+def c_file(
+    name: str,
+    layout: list[str],
+    size: int,
+    ways: dict[str, tuple[int, list[list[str]]]],
+    leaves: Leaves,
+    about: str,
+) -> str:
+    """The text of the file.  ways: by suffix of a function's name, how many numbers it gives, and its recordings."""
+    results, derivatives = ways[""][0], ways["_derivatives"][0] - ways[""][0]
+    out = [
+        f"/* {about}",
+        "",
+        f"   A row is {size} numbers:",
+        *(f"     {line}" for line in layout),
+        f"   Results: {results} numbers; derivatives: {derivatives}, for each result one by each number of a row, 0 by",
+        "   whole numbers.  All functions return FS_OK, FS_UNRECORDED or FS_ERROR; those of a batch the number of rows",
+        "   that were not computed, with what each row returned in status, if that is not NULL.  What is not computed",
+        "   is left as it was.  No function allocates, and none has a state; the parameters may be written.",
+        "",
+        f"     int {name}(const double *x, double *y);",
+        f"     int {name}_derivatives(const double *x, double *y, double *d);",
+        f"     long {name}_batch(long rows, const double *x, double *y, int *status);",
+        f"     long {name}_derivatives_batch(long rows, const double *x, double *y, double *d, int *status);",
+        f"     double {name}_parameters[];",
+        "*/",
+        PRELUDE,
+        *leaves.text(name),
+    ]
+    for suffix, (count, recordings) in ways.items():
+        for k, lines in enumerate(recordings):
+            out += [
+                "",
+                f"static int {name}{suffix}_{k}(const double *x, double *y) {{",
+                f"    const double *p = {name}_parameters;",
+                "    (void)p, (void)x;",
+                *(f"    {line}" for line in lines),
+                "    return FS_OK;",
+                "}",
+            ]
+        tried = [
+            f"    if ((s = {name}{suffix}_{k}(x, all)) == FS_OK) goto end; else if (s > worst) worst = s;"
+            for k in range(len(recordings))
+        ]
+        copied = f"    for (k = 0; k < {derivatives}; k++) d[k] = all[{results} + k];"
+        split = [
+            f"    for (k = 0; k < {results}; k++) y[k] = all[k];",
+            *([copied] if suffix else []),
+        ]
+        out += [
+            "",
+            f"int {name}{suffix}(const double *x, double *y{', double *d' if suffix else ''}) {{",
+            f"    double all[{count}];",
+            "    int s, k, worst = FS_UNRECORDED;",
+            *tried,
+            "    return worst;",
+            "end:",
+            *split,
+            "    return s;",
+            "}",
+            "",
+            f"long {name}{suffix}_batch(long rows, const double *x, double *y{', double *d' if suffix else ''}, "
+            "int *status) {",
+            "    long missed = 0, i;",
+            "    for (i = 0; i < rows; i++) {",
+            f"        int s = {name}{suffix}(x + i * {size}, y + i * {results}"
+            f"{f', d + i * {derivatives}' if suffix else ''});",
+            "        if (status) status[i] = s;",
+            "        missed += s != FS_OK;",
+            "    }",
+            "    return missed;",
+            "}",
+        ]
+    return "\n".join(out) + "\n"

@@ -1,0 +1,155 @@
+"""Programs as a file of C: which recordings are in it, how a row is laid out, and where its derivatives come from.
+
+The boundary: knows programs; `c_code` has the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastscalar.engine._step import storage_of
+from fastscalar.files import StrPath, replacing
+from fastscalar.program.c_code import Leaves, Way, c_file, identifier
+from fastscalar.program.derivatives import DifferentiatedFunction
+from fastscalar.program.nests import Container, Static
+from fastscalar.program.recorded import UnrecordedPath
+from fastscalar.program.specializations import SignatureCache
+from fastscalar.transforms.inputs import Run, leaves_of
+from fastscalar.transforms.sparsity import rows_by_shape
+
+
+def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = None) -> None:
+    """The file of a program; see `Program.export_c`."""
+    what = f"{program.__name__}.export_c"
+    caches = [cache for cache in program._caches.values() if cache.all()]
+    if not caches:
+        raise ValueError(f"{what}: nothing was recorded yet, or the function runs in Python for every row")
+    if len(caches) > 1:
+        raise ValueError(f"{what}: it was called with {len(caches)} kinds of arguments; reset(), and call it with one")
+    cache = caches[0]
+    sizes = [int(np.prod(kind[1])) if len(kind) > 1 else 1 for kind in cache.kinds]
+    first = np.cumsum([0, *sizes]).tolist()
+    leaves = Leaves()
+    ways: dict[str, tuple[int, list[list[str]]]] = {}
+    for suffix, some in (("", cache), ("_derivatives", _with_derivatives(program, cache, first))):
+        texts = []
+        for one in some.all():
+            graph = one.graph
+            strange = [item[0] for item in graph.items if item[0] not in KNOWN_ITEMS]
+            if strange:
+                raise TypeError(f"{what}: {strange[0]!r} cannot be exported")
+            shared = {at: first[k] for k, at in graph.shared.items()}
+            places = {
+                at: leaves.place(capture, storage_of(capture))
+                for at, capture in enumerate(graph.captures) if at not in shared
+            }
+            texts.append(Way(graph, _offsets(cache.kinds, first), shared, places).statements())
+        ways[suffix] = some.width, texts
+    text = c_file(
+        identifier(name or Path(path).stem),
+        _layout(program, cache, first),
+        first[-1],
+        ways,
+        leaves,
+        f"{program.__name__}, written by fastscalar: {len(cache.all())} recordings",
+    )
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+KNOWN_ITEMS = (
+    "affine", "cross_entropy", "logsumexp", "softmax", "gather", "where", "max", "min", "argmax", "argmin",
+)  # fmt: skip
+
+
+def _offsets(kinds: Sequence[Any], first: list[int]) -> list[int]:
+    """By input of a recording, where its numbers begin in a row."""
+    out: list[int] = []
+    for kind, at in zip(kinds, first, strict=False):
+        if kind[0] == "wholes":
+            out += range(at, at + int(np.prod(kind[1])))
+        elif kind[0] != "leaf":
+            out.append(at)
+    return out
+
+
+def _layout(program: DifferentiatedFunction, cache: SignatureCache, first: list[int]) -> list[str]:
+    """What a row is made of, a line for each leaf."""
+    names = {place: name for name, place in program._places().items() if place >= 0}
+    out: list[str] = []
+
+    def add(nest: Any, where: str) -> None:
+        if isinstance(nest, Static):
+            out.append(f"(always)  {where} = {nest.value!r}".replace("*/", "* /"))
+        elif isinstance(nest, Container):
+            for k, item in zip(nest.keys or range(len(nest.items)), nest.items, strict=True):
+                add(item, f"{where}[{k!r}]")
+        else:
+            k = sum(not line.startswith("(") for line in out)
+            kind = cache.kinds[k]
+            shape = f" of shape {kind[1]}" if len(kind) > 1 else ""
+            whole = ", whole numbers" if kind[0].startswith("whole") else ""
+            last = f" to x[{first[k + 1] - 1}]" if first[k + 1] - first[k] > 1 else ""
+            out.append(f"x[{first[k]}]{last}  {where}{shape}{whole}".replace("*/", "* /"))
+
+    nests = cache.nests if cache.nests is not None else (None,) * len(cache.kinds)
+    count = len(nests) - len(cache.names)
+    for k, nest in enumerate(nests):
+        add(nest, cache.names[k - count] if k >= count else names.get(k, f"argument {k}"))
+    return out
+
+
+def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, first: list[int]) -> SignatureCache:
+    """The recordings of the function that gives the results, and then for each of them the derivatives by all numbers
+    of a row: made of the rows that the program was recorded of."""
+    nests = cache.nests if cache.nests is not None else (None,) * len(cache.kinds)
+    positional, names = len(nests) - len(cache.names), cache.names
+    kinds = iter(range(len(cache.kinds)))
+    leaves = [_leaves_of_nest(nest, kinds) for nest in nests]
+    by = [k for k, some in enumerate(leaves) if some and all(not cache.kinds[at][0].startswith("whole") for at in some)
+          and not _has_static(nests[k])]  # fmt: skip
+    columns = [x for k in by for at in leaves[k] for x in range(first[at], first[at + 1])]
+
+    def make(f: Callable[..., Any]) -> Callable[..., Any]:
+        def of_positions(*arguments: Any) -> Any:
+            return f(*arguments[:positional], **dict(zip(names, arguments[positional:], strict=True)))
+
+        def both(*arguments: Any) -> list[Any]:
+            run = Run(of_positions, arguments, {}, tuple(by), "export_c")
+            elements = [e for leaf in leaves_of(run.result, "the result", "export_c") for e in leaf.elements]
+            out = list(elements)
+            for row in rows_by_shape(run, elements) if by else [[] for _ in elements]:
+                whole: list[Any] = [0.0] * first[-1]
+                for x, derivative in zip(columns, run.give(row), strict=True):
+                    whole[x] = derivative
+                out += whole
+            return out
+
+        both.__name__ = f"derivatives({program.__name__})"
+        return both
+
+    derived = program._derived(("value and derivatives", tuple(cache.kinds), cache.nests, names), make)
+    found = SignatureCache()
+    for one in cache.all():
+        if one.example is None:
+            raise UnrecordedPath(f"{program.__name__}.export_c: a program without its function has no derivatives")
+        row = one.example.one(0)
+        row.names, row.cache = (), None
+        derived._values(row, 1)
+        assert row.cache is not None
+        found = row.cache
+    return found
+
+
+def _leaves_of_nest(nest: Any, kinds: Any) -> list[int]:
+    if isinstance(nest, Container):
+        return [at for item in nest.items for at in _leaves_of_nest(item, kinds)]
+    return [] if isinstance(nest, Static) else [next(kinds)]
+
+
+def _has_static(nest: Any) -> bool:
+    return isinstance(nest, Static) or (isinstance(nest, Container) and any(map(_has_static, nest.items)))

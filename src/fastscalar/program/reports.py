@@ -1,0 +1,80 @@
+"""What there is to say of the recordings of a program.
+
+The boundary: reads recordings; `api` has what a user calls.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from fastscalar.program._graph import line_of, places_of
+from fastscalar.program.rows import shared_inputs
+from fastscalar.program.specializations import Specialization, where_they_part
+
+MOST = 8  # recordings, and decisions of one, that are listed one by one
+
+
+def report(program: Any, details: bool) -> str:
+    """A line for each kind of recording; with details, what each decides on, served and takes."""
+    specializations = program._specializations()
+    if not specializations:
+        return f"{program.__name__}: nothing was recorded yet"
+    some = _details(specializations) if details else _lines(specializations)
+    if len(specializations) > 1:
+        file, number = where_they_part([specialization for _, specialization in specializations])
+        some.append(f"they part at {file}:{number}")
+    return "\n".join(some)
+
+
+def summary(signature: Any, specialization: Specialization) -> str:
+    return str(specialization.plan(shared_inputs(signature)).summary)
+
+
+def _lines(specializations: list[tuple[Any, Specialization]]) -> list[str]:
+    lines: dict[str, int] = {}
+    for signature, specialization in specializations:
+        line = summary(signature, specialization)
+        lines[line] = lines.get(line, 0) + 1
+    return [line if n == 1 else f"{n} times: {line}" for line, n in lines.items()]
+
+
+def _details(specializations: list[tuple[Any, Specialization]]) -> list[str]:
+    order = sorted(specializations, key=lambda pair: -pair[1].served)
+    out = []
+    for signature, one in order[:MOST]:
+        out += [
+            f"{one.served:,} rows: {summary(signature, one)}",
+            f"    decides on {_decisions(one)}; {_bytes(memory(one))}",
+        ]
+    rest = [one for _, one in order[MOST:]]
+    if rest:
+        rows, size = sum(one.served for one in rest), sum(map(memory, rest))
+        out.append(f"{len(rest)} more recordings: {rows:,} rows, {_bytes(size)}")
+    return out
+
+
+def memory(one: Specialization) -> int:
+    """Bytes that the graph of a recording takes."""
+    graph = one.graph
+    columns = (graph.op, graph.a, graph.b, graph.value, graph.stopped, graph.results, graph.guards)
+    arrays = {id(part): part.nbytes for item in graph.items for part in item if isinstance(part, np.ndarray)}
+    return sum(column.nbytes for column in columns) + sum(arrays.values())
+
+
+def _decisions(one: Specialization) -> str:
+    places: dict[tuple[str, int], int] = {}
+    for place, count in places_of(one.graph):
+        file, line = line_of(place)
+        places[os.path.basename(file), line] = places.get((os.path.basename(file), line), 0) + count
+    if not places:
+        return "nothing"
+    shown = [f"{file}:{line}" + (f" ({n} times)" if n > 1 else "") for (file, line), n in list(places.items())[:MOST]]
+    more = len(places) - len(shown)
+    return ", ".join(shown) + (f" and {more} more lines" if more else "")
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 1e6:,.1f} MB" if n >= 1e5 else f"{n / 1e3:,.1f} kB"
