@@ -130,7 +130,7 @@ class Writer:
     def graph(self, graph: Any) -> dict[str, Any]:
         strange = [item[0] for item in graph.items if item[0] not in ITEMS]
         if strange:
-            raise TypeError(f"{strange[0]!r} calls Python, which cannot be saved")
+            raise TypeError(f"the operation {strange[0]!r} cannot be saved, as loops and callbacks to Python cannot")
         used = sorted({int(o) & 0xFF for o in np.unique(graph.op[graph.op > NODE_CONSTANT])})
         guards = graph.guards
         places: list[Any] = []
