@@ -156,6 +156,14 @@ def graph_of(Graph pattern not None, columns, operands, items, guards, results):
     return g
 
 
+def marked(ranges, Py_ssize_t first, Py_ssize_t stop):
+    """By node from first on, whether one of these [first, stop) has it."""
+    out = np.zeros(max(1, stop - first), np.uint8)
+    for begin, end in ranges:
+        out[max(0, begin - first):max(0, end - first)] = 1
+    return out
+
+
 def empty_graph():
     """A Graph to be filled."""
     return Graph()

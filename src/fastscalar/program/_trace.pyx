@@ -29,7 +29,7 @@ import numpy as np
 from fastscalar.engine._modes import record, set_recording
 from fastscalar._paths import PACKAGE
 from fastscalar.program.subscripts import list_and_index
-from fastscalar.program._graph import GUARD
+from fastscalar.program._graph import GUARD, marked
 
 cdef extern from "Python.h":     # with references as they are counted, which the frames of a hot loop should not cost
     ctypedef struct PyFrameObject
@@ -407,14 +407,6 @@ cdef bint reads_block(ArrayOp *q, Py_ssize_t first, set inputs, dict blocks) exc
     return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
 
-cdef object quiet_nodes(Recording recording):
-    """By node of the recording, whether it was computed as IEEE 754 does it, which never raises."""
-    out = np.zeros(max(1, tape.n - recording.first), np.uint8)
-    for first, stop in recording.ieee:
-        out[max(0, first - recording.first):max(0, stop - recording.first)] = 1
-    return out
-
-
 cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
                        const unsigned char[::1] quiet) except -1:
     """What the results, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
@@ -555,7 +547,7 @@ def extract(Recording recording not None, list results not None):
     lock_nodes()                               # the indices that the recording noted stay right
     try:
         recording.__exit__()
-        quiet = quiet_nodes(recording)
+        quiet = marked(recording.ieee, recording.first, tape.n)
         start_sweep()
         try:
             list_nodes_of(&m, results, recording, g.blocks, quiet)
