@@ -255,8 +255,7 @@ cdef class Recording(Recorder):
         return 0
 
     cdef int begin_ieee(self) except -1:
-        if self.ieee_depth == 0:
-            self.ieee.append([tape.n, tape.n])
+        self.ieee += [[tape.n, tape.n]] if self.ieee_depth == 0 else []
         self.ieee_depth += 1
         return 0
 
@@ -269,9 +268,9 @@ cdef class Recording(Recorder):
     cdef int resume_gradients(self) except -1:
         self.depth -= 1
         if self.depth == 0:
-            self.stopped[len(self.stopped) - 1][1] = tape.n
-            if self.stopped[len(self.stopped) - 1][0] == tape.n:
-                self.stopped.pop()               # what is left is open where it is empty
+            first = self.stopped.pop()[0]
+            if first < tape.n:                   # an empty range is one that is still open
+                self.stopped.append([first, tape.n])
         return 0
 
     # --- decisions ---
