@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar.nn.ranks import RankError, Ranks, Tree, blocks_of, whole_nodes
+from fastscalar.program.ranks import RankError, Ranks, Tree, blocks_of, whole_nodes
 from helpers.ranks import Threads
 
 ROOT = pathlib.Path(__file__).parents[2]

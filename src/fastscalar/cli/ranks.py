@@ -15,7 +15,7 @@ import numpy as np
 import fastscalar as fs
 from fastscalar.cli.console import Stop, cpu, plural, say, users_fault
 from fastscalar.cli.runs import Run, folder, source, start
-from fastscalar.nn.ranks import RankError, Ranks
+from fastscalar.program.ranks import RankError, Ranks
 from fastscalar.program.threads import cores
 
 

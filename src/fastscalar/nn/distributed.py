@@ -17,9 +17,9 @@ from fastscalar.engine._rules import values_of
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named, step_by_mean
 from fastscalar.nn.progress import Watch
-from fastscalar.nn.ranks import Ranks, Tree, blocks_of, whole_nodes
 from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program._replay import BY_LEAVES
+from fastscalar.program.ranks import Ranks, Tree, blocks_of, whole_nodes
 
 BLOCK = 64  # rows, at least, whose gradients a rank adds up before it adds them to those of others;
 BLOCKS = 8  # and at most so many of these in a batch: each costs writing and adding all gradients once

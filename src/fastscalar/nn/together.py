@@ -26,7 +26,7 @@ from fastscalar.nn.distributed import (
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.module import in_mode
 from fastscalar.nn.progress import Watch
-from fastscalar.nn.ranks import Ranks
+from fastscalar.program.ranks import Ranks
 from fastscalar.program.threads import thread_count
 from fastscalar.version import __version__
 

@@ -1,4 +1,4 @@
-"""What several processes have to say to each other while they train one net: the six methods of a communicator.
+"""What several processes have to say to each other while they work on the same rows: the six methods of a communicator.
 
 The boundary: knows arrays and texts, nothing of nets.  A communicator is mpi4py's, or anything with `Get_rank`,
 `Get_size`, `Allreduce(send, receive)`, which adds up, `Bcast(array, root)` and `Allgatherv(send, (receive, counts))`;
