@@ -71,7 +71,8 @@ types: ## mypy, strict for what users write, and the stubs against what the modu
 	$(PYTHON) -m mypy
 	$(PYTHON) tests/typing/programs.py
 	$(PYTHON) -m mypy.stubtest fastscalar._core fastscalar.math fastscalar.engine._traced fastscalar.engine._operands \
-		fastscalar.engine._array_ops fastscalar.engine._array fastscalar.engine._axes fastscalar.engine._step \
+		fastscalar.engine._array_ops fastscalar.engine._array fastscalar.engine._axes fastscalar.engine._images \
+		fastscalar.engine._step \
 		fastscalar.engine._rules fastscalar.engine._inspect fastscalar.engine._anomaly fastscalar.engine._functions \
 		fastscalar.engine._lock fastscalar.engine._modes fastscalar.engine._random \
 		fastscalar.engine.testing fastscalar.program._graph fastscalar.program._trace fastscalar.program._plan \

@@ -50,6 +50,7 @@ setup(
             extension("engine._array_ops"),
             extension("engine._array"),
             extension("engine._axes"),
+            extension("engine._images"),
             extension("engine._step"),
             extension("engine._rules"),
             extension("engine._inspect"),

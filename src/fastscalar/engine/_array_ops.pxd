@@ -17,6 +17,7 @@ cdef TensorArray end_array(ArrayOp *q, TensorArray array, int ndim, const Py_ssi
 cdef Tensor end_scalar(ArrayOp *q, Tensor t)
 cdef void compute_array_op(ArrayOp *q, double *out) noexcept nogil
 cpdef Tensor total(x)
+cdef TensorArray affine_rows(ArrayOp *q, TensorArray array, int ndim, const Py_ssize_t *shape, str what)
 
 
 cdef inline double softmax_in_place(double *p, Py_ssize_t n) noexcept nogil:

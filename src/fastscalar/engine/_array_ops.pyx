@@ -115,8 +115,10 @@ cdef void forget(ArrayOp *q) noexcept:
         free_operand(&q.z)
         memset(&q.x, 0, 3 * sizeof(Operand))
         PyMem_RawFree(q.labels)
+        PyMem_RawFree(q.geometry)
         PyMem_RawFree(q.saved)
         q.labels = NULL
+        q.geometry = NULL
         q.saved = NULL
         q.op, q.unrecorded = A_LEAF, False
         q.rows = 1
@@ -326,13 +328,22 @@ cdef TensorArray emit_affine(Source sx, Source sw, Source sb, str what):
     cdef Py_ssize_t rows = sx.shape[0] if sx.ndim == 2 else 1, inner = sw.shape[0], cols = sw.shape[1]
     cdef TensorArray array
     cdef ArrayOp *q
-    cdef ArrayOp *leaf
     if rows * cols > 0x7fffffff:
         raise MemoryError(f"{what}({inner}, {cols}): {rows} samples at once need {rows * cols:,} nodes")
     safepoint(rows * cols)
     array = TensorArray.__new__(TensorArray)
     q = begin(A_AFFINE, rows * cols, sx, sw, sb, what)
     q.dense = sb is None
+    q.rows, q.cols, q.inner = <int>rows, <int>cols, <int>inner
+    if sx.ndim == 2:
+        sx.shape[1] = cols
+    return affine_rows(q, array, sx.ndim, &sx.shape[0] if sx.ndim == 2 else &sw.shape[1], what)
+
+
+cdef TensorArray affine_rows(ArrayOp *q, TensorArray array, int ndim, const Py_ssize_t *shape, str what):
+    """Compute and publish a Linear that has its operands; frees it if there is no memory."""
+    cdef Py_ssize_t inner = q.inner, cols = q.cols
+    cdef ArrayOp *leaf
     try:
         reserve_work(3 * inner + cols + inner * cols * (q.y.kind != RUN), inner, what)
         leaf = whole_leaf(&q.y, cols)
@@ -350,16 +361,11 @@ cdef TensorArray emit_affine(Source sx, Source sw, Source sb, str what):
     except BaseException:
         free_array_op(q)
         raise
-    q.rows, q.cols, q.inner = <int>rows, <int>cols, <int>inner
-    if sx.ndim == 1:
-        affine_forward(q, 0, 1, tape.value + tape.n)
-        return end_array(q, array, 1, &sw.shape[1])
-    sx.shape[1] = cols
-    if rows <= PORTION // (inner * cols):
-        affine_forward(q, 0, <int>rows, tape.value + tape.n)
-        return end_array(q, array, 2, sx.shape)
+    if q.rows == 1 or q.rows <= PORTION // (inner * cols):
+        affine_forward(q, 0, q.rows, tape.value + tape.n)
+        return end_array(q, array, ndim, shape)
     publish(q)
-    hold(q, array, 2, sx.shape)
+    hold(q, array, ndim, shape)
     large_affine_forward(q)
     return array
 

@@ -60,6 +60,7 @@ cdef inline void free_array_op(ArrayOp *q) noexcept nogil:
     free_operand(&q.y)
     free_operand(&q.z)
     PyMem_RawFree(q.labels)
+    PyMem_RawFree(q.geometry)
     PyMem_RawFree(q.saved)
     PyMem_RawFree(q.touched)
     PyMem_RawFree(q.touched_rows)

@@ -171,6 +171,7 @@ ctypedef struct ArrayOp:
     int rows                # A_LEAF, A_AFFINE, A_CROSS_ENTROPY, A_SQUARED, A_MSE: rows ...
     int cols                # ... and columns of the run, of the outputs, of the logits
     int inner               # A_AFFINE: inputs of one sample; A_SUM, A_DOT, A_BEST, A_PROD, A_CUMSUM: see there
+    int *geometry           # A_AFFINE, A_BEST: of the images whose patches x are (`patches.Geometry`), or NULL; owned
     bint dense              # A_AFFINE: `@`, in which 0.0 * inf is NaN and z is nothing
     Operand x
     Operand y

@@ -3,6 +3,7 @@
 from fastscalar.nn.callbacks import EarlyStopping, Samples, StopTraining
 from fastscalar.nn.evaluation import Evaluation, evaluate, predict, predict_proba
 from fastscalar.nn.history import Epoch, History
+from fastscalar.nn.images import Conv2d, Flatten, MaxPool2d, Reshape
 from fastscalar.nn.layers import MLP, Linear, load, relu
 from fastscalar.nn.module import Module
 from fastscalar.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, sgd
@@ -14,16 +15,20 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Conv2d",
     "EarlyStopping",
     "Embedding",
     "Epoch",
     "Evaluation",
+    "Flatten",
     "History",
     "LayerNorm",
     "Linear",
+    "MaxPool2d",
     "Module",
     "Optimizer",
     "RMSprop",
+    "Reshape",
     "Samples",
     "Sequential",
     "StopTraining",

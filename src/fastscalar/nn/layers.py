@@ -39,7 +39,7 @@ def relu(x: Any) -> Any:
     return [relu(e) for e in x] if isinstance(x, (list, tuple)) else x.relu()
 
 
-def _number_of(seed: int | random.Random | None) -> int | None:
+def number_of(seed: int | random.Random | None) -> int | None:
     """The seed as a saved net names it: of a generator or of chance none is known."""
     return seed if isinstance(seed, int) else None
 
@@ -93,7 +93,7 @@ class Linear(Module):
         w, b = initial_weights((in_features, out_features), init, generator(seed))
         self.w = to_tensor(w)
         self.b = to_tensor(b)
-        self.seed = _number_of(seed)
+        self.seed = number_of(seed)
 
     def forward(self, x: Any) -> TensorArray:
         return affine(x, self.w, self.b)
@@ -150,7 +150,7 @@ class MLP(Module):
             raise ValueError(f"MLP: expected a list of layer sizes such as [256, 10], got {sizes!r}")
         draw = generator(seed)
         self.linears = [Linear(m, n, init=init, seed=draw) for m, n in pairwise([in_features, *sizes])]
-        self.seed = _number_of(seed)
+        self.seed = number_of(seed)
 
     def forward(self, x: Any) -> TensorArray:
         for linear in self.linears[:-1]:

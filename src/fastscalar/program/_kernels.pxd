@@ -95,6 +95,11 @@ cdef extern from "batch.h":
         void (*add_rows)(void *, const void *, Py_ssize_t, int, int) noexcept nogil
         void (*transpose)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int) noexcept nogil
         void (*softmax)(void *, Py_ssize_t, void *, const void *, Py_ssize_t, int, int) noexcept nogil
+        void (*patches)(void *, const void *, Py_ssize_t, int, int, int, Py_ssize_t, int, Py_ssize_t) noexcept nogil
+        void (*add_patches)(void *, const void *, Py_ssize_t, int, int, int, Py_ssize_t, int,
+                            Py_ssize_t) noexcept nogil
+        void (*max_pool)(void *, void *, const void *, Py_ssize_t, int, int, int, int, int, int) noexcept nogil
+        void (*add_pool)(void *, const void *, const void *, Py_ssize_t, int, int, int, int, int) noexcept nogil
     const fs_batch *fs_batch_select(const char *name, int float64) noexcept nogil
 
 cdef extern from "pool.h":

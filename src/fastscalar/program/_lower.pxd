@@ -35,6 +35,7 @@ cdef class LoweredItem:              # an item of the graph, and what has become
     cdef int label                   # of a cross_entropy without one
     cdef int comparison              # of a where
     cdef object callee               # of a call
+    cdef tuple geometry              # of a conv2d and a max_pool2d: `patches.Geometry`, height and width of what comes
     cdef unsigned char mask          # gradients that flow through it
     cdef int matrix                  # where the weights lie, or all that a gather chooses from; -1
     cdef int bias_matrix             # -1: there is none

@@ -90,6 +90,10 @@ cdef LoweredItem lowered_item(tuple item):
             new.place = item[5]
     elif new.kind == "cross_entropy":
         new.argument, new.label = item[4:]
+    elif new.kind == "conv2d":
+        new.weights, new.bias, new.geometry = item[4:]
+    elif new.kind == "max_pool2d":
+        new.geometry = item[4]
     elif new.kind == "where":
         new.comparison = item[4]
     elif new.kind == "call":

@@ -13,12 +13,13 @@ cdef class Plan:
     cdef Matrix *matrices
     cdef Product *products
     cdef Item *items
+    cdef Image *images
     cdef Run *runs
     cdef Guard *guards
     cdef Draw *draws
     cdef Py_ssize_t n_draws
-    cdef Py_ssize_t n_uniform_instr, n_per_row, n_terms, n_sums, n_matrices, n_products, n_items, n_guards
-    cdef Py_ssize_t[10] room
+    cdef Py_ssize_t n_uniform_instr, n_per_row, n_terms, n_sums, n_matrices, n_products, n_items, n_images, n_guards
+    cdef Py_ssize_t[12] room
     cdef public list keep            # arrays that pointers refer to
     cdef public list tables          # addresses of copied matrices
     cdef public object constant_at, constant_value     # addresses and values of numbers
@@ -47,6 +48,7 @@ cdef class Plan:
     cdef Py_ssize_t add_matrix(self, Matrix *q) except -1
     cdef Py_ssize_t add_product(self, Product *q) except -1
     cdef Py_ssize_t add_item(self, Item *q) except -1
+    cdef Py_ssize_t add_image(self, Image *q) except -1
     cdef Py_ssize_t add_guard(self, Guard *q) except -1
     cdef Py_ssize_t add_draw(self, Draw *q) except -1
     cdef int add_run(self, int n, int mask, bint padded) except -1

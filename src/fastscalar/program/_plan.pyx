@@ -28,6 +28,7 @@ cdef class Plan:
         PyMem_RawFree(self.matrices)
         PyMem_RawFree(self.products)
         PyMem_RawFree(self.items)
+        PyMem_RawFree(self.images)
         PyMem_RawFree(self.runs)
         PyMem_RawFree(self.guards)
         PyMem_RawFree(self.draws)
@@ -52,6 +53,7 @@ cdef class Plan:
             p.table_of[k] = &view[0]
         p.uniform, p.per_row, p.terms, p.sums = self.uniform, self.per_row, self.terms, self.sums
         p.matrices, p.products, p.items, p.runs = self.matrices, self.products, self.items, self.runs
+        p.images = self.images
         p.guards, p.n_guards, p.n_matrices = self.guards, self.n_guards, self.n_matrices
         p.n_uniform_instr, p.n_per_row, p.n_slots, p.n_uniform = (
             self.n_uniform_instr, self.n_per_row, self.n_slots, self.n_uniform)
@@ -97,6 +99,11 @@ cdef class Plan:
         (<Item *>room_for(<void **>&self.items, &self.room[6], self.n_items, sizeof(Item)))[0] = q[0]
         self.n_items += 1
         return self.n_items - 1
+
+    cdef Py_ssize_t add_image(self, Image *q) except -1:
+        (<Image *>room_for(<void **>&self.images, &self.room[11], self.n_images, sizeof(Image)))[0] = q[0]
+        self.n_images += 1
+        return self.n_images - 1
 
     cdef Py_ssize_t add_guard(self, Guard *q) except -1:
         (<Guard *>room_for(<void **>&self.guards, &self.room[7], self.n_guards, sizeof(Guard)))[0] = q[0]

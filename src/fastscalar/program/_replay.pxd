@@ -83,6 +83,7 @@ cdef class Replay:
     cdef char **slot_adjoint
     cdef char **scratch              # by thread, for one kernel at a time: a number for each row of a chunk, or a row
     #                                  of inputs and their places
+    cdef char **patches              # by thread: a padded image, patches of some lines, their outputs
     cdef double *zeros               # as many as the widest matrix has columns: a bias
     cdef char *ports                 # by chunk
     cdef double *result              # of each row of the batch, all of them side by side
@@ -153,6 +154,7 @@ cdef class Replay:
     cdef int find_segments(self) except -1
     cdef int find_inputs(self) except -1
     cdef void look_at_weights(self, const Product *p) noexcept nogil
+    cdef void look_at_filters(self, const Image *p) noexcept nogil
     cdef int put_others(self, dict others) except -1
     cdef int find_leaves(self) except -1
     cdef void put(self, int address, double value) noexcept nogil

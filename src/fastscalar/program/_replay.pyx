@@ -35,6 +35,7 @@ from fastscalar.program._kernels cimport *
 from fastscalar.program._plan cimport Plan
 from fastscalar.program.backward cimport *
 from fastscalar.program.forward cimport *
+from fastscalar.program.images cimport *
 from fastscalar.program.leaves cimport *
 from fastscalar.program.plan cimport *
 from fastscalar.program.steps cimport *
@@ -147,7 +148,7 @@ cdef class Replay:
         benchmarks, nanoseconds an operation and row, 16 rows (second level) 3.3, 32 rows 2.1, 64 1.4, 128 1.0."""
         cdef long long n_rows = (1 << 23) // max(1, (self.plan.n_slots + self.plan.n_adjoints) * <long long>self.size)
         n_rows = min(max(n_rows // 16 * 16, 16), 128)
-        if self.plan.n_products:
+        if self.plan.n_products or self.plan.n_images:
             n_rows = min(n_rows, 32)
         return <int>min(n_rows, self.batch)
 
@@ -163,7 +164,8 @@ cdef class Replay:
         cdef Plan p = self.plan
         cdef size_t columns = 0, room = 0
         cdef Py_ssize_t k
-        cdef int t, widest = 1
+        cdef Py_ssize_t patches = 0
+        cdef int t, ld, widest = 1
         cdef Matrix *m
         if p.n_runs:
             columns = p.runs[p.n_runs - 1].base + p.runs[p.n_runs - 1].ld + PAD
@@ -172,6 +174,11 @@ cdef class Replay:
             if p.products[k].exact:
                 room = max(room, <size_t>m.rows)
             widest = max(widest, m.ld)
+        for k in range(p.n_images):
+            ld = p.matrices[p.images[k].matrix].ld if p.images[k].matrix >= 0 else 1
+            widest = max(widest, ld)
+            patches = max(patches, patches_room(&p.images[k], ld))
+        self.patches = <char **>self.block(self.threads, sizeof(void *))
         self.uniform = <char *>self.block(p.n_uniform + PAD, self.size)
         self.uniform_adjoint = <char *>self.block(p.n_uniform + PAD, self.size)
         self.run_value = <char *>self.block(columns * self.batch, self.size)
@@ -183,6 +190,7 @@ cdef class Replay:
             self.slot_value[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
             self.slot_adjoint[t] = <char *>self.block(<size_t>p.n_adjoints * self.chunk, self.size)
             self.scratch[t] = <char *>self.block(max(2 * room, <size_t>self.chunk), sizeof(double))
+            self.patches[t] = <char *>self.block(patches, self.size)
         self.zeros = <double *>self.block(widest, sizeof(double))
         self.ports = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
         self.result = <double *>self.block(<size_t>self.batch * len(p.results), sizeof(double))
@@ -248,6 +256,8 @@ cdef class Replay:
                         self.input[i].transposed = True
                     if p.products[q.extra].x == p.input_run[i] and p.products[q.extra].whole_input != i:
                         self.input[i].dense = True
+                elif (q.kind == I_CONV or q.kind == I_POOL) and q.a.run == p.input_run[i]:
+                    self.input[i].dense = True
                 elif (q.a.kind == R_ROWS and q.a.run == p.input_run[i]) or (
                         q.b.kind == R_ROWS and q.b.run == p.input_run[i]):
                     self.input[i].dense = True
@@ -278,6 +288,8 @@ cdef class Replay:
         self.wild = False
         for k in range(self.plan.n_products):
             self.look_at_weights(&self.plan.products[k])
+        for k in range(self.plan.n_images):
+            self.look_at_filters(&self.plan.images[k])
 
     cdef void look_at_weights(self, const Product *p) noexcept nogil:
         """Sparse rows step over zeros: 0 * inf would be lost.  A layer says that it is."""
@@ -293,6 +305,17 @@ cdef class Replay:
         self.unfit[p.matrix] = self.kernels.not_finite(self.uniform + m.base * self.size, <Py_ssize_t>m.rows * m.ld)
         if self.unfit[p.matrix]:
             self.input[p.whole_input].forced = True
+
+    cdef void look_at_filters(self, const Image *p) noexcept nogil:
+        """The same for a convolution."""
+        cdef const Matrix *m
+        cdef int which, k
+        for which in range(2):
+            k = p.bias if which else p.matrix
+            if k >= 0 and self.watch:
+                m = &self.plan.matrices[k]
+                if m.table < 0 and self.kernels.beyond(self.uniform + m.base * self.size, <Py_ssize_t>m.rows * m.ld):
+                    self.wild = True
 
     cdef int put_others(self, dict others) except -1:
         cdef const double[::1] given

@@ -20,6 +20,7 @@ from fastscalar.engine.array_ops cimport elements_of, node_of, node_of_exact, va
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.program._graph cimport *
 from fastscalar.program.ints cimport *
+from fastscalar.program.pictures cimport *
 
 import math
 import sys
@@ -27,6 +28,7 @@ import sys
 import numpy as np
 
 from fastscalar.engine._modes import record, set_recording
+from fastscalar.engine.patches import Geometry, patches_of, windows_of
 from fastscalar._paths import PACKAGE
 from fastscalar.program.subscripts import list_and_index
 from fastscalar.program._graph import GUARD, marked
@@ -527,6 +529,8 @@ def extract(Recording recording not None, list results not None):
     Items, each with its operands as arrays of nodes:
         ("affine", first, outputs, x, w (inputs x outputs, or 1 x 1: a block), b)
         ("cross_entropy", first, 1, x, input of the label or -1, label)
+        ("conv2d", first, outputs, image, w (as of affine), b, geometry)
+        ("max_pool2d", first, outputs, image, geometry)
         ("logsumexp", first, 1, x), ("softmax", first, outputs, x)
         ("gather", first, outputs, candidates (or a block), input of the index)
         ("gather", first, outputs, candidates (or a block), -1, [index])
@@ -747,7 +751,9 @@ cdef int copy_array_op(Graph g, ArrayOp *q, int *number, dict callees) except -1
     """An instruction: one or more items, or the scalar operations that it stands for."""
     cdef Py_ssize_t k
     cdef int item, x, y, code = q.code | IEEE
-    if q.op == A_AFFINE:
+    if q.geometry != NULL:
+        copy_images(g, q, number)
+    elif q.op == A_AFFINE:
         copy_affine(g, q, number)
     elif q.op == A_MAP1 or q.op == A_MAP2:
         for k in range(q.count):
@@ -861,6 +867,31 @@ cdef int copy_cross_entropy(Graph g, ArrayOp *q, const int *number) except -1:
         g.entries.append(("cross_entropy", out, 1, x[r * q.cols:(r + 1) * q.cols].copy(), q.argument - 1, q.labels[r]))
         total = out if total < 0 else g.apply(ADD, total, out)
     return g.apply(DIV | IEEE, total, g.constant(q.rows)) if q.rows else total
+
+
+cdef int copy_images(Graph g, ArrayOp *q, int *number) except -1:
+    """Each image is an item; weights that depend on the inputs make scalar operations of it."""
+    cdef Py_ssize_t r, k, outputs
+    cdef int item
+    cdef bint pool = q.op == A_BEST
+    geometry = Geometry(*[q.geometry[k] for k in range(7)])
+    places, more = (windows_of if pool else patches_of)(geometry), ()
+    if not pool:
+        block = g.blocks.get(q.y.start) if q.y.kind == RUN else None
+        w = operand_nodes(g, &q.y, number).reshape(q.inner, q.cols) if block is None else np.array([[block]], np.int32)
+        if q.x.kind != INDEX or any_per_row(g, w.ravel()):
+            return copy_affine(g, q, number)
+        more = w, operand_nodes(g, &q.z, number)
+    outputs = places.shape[0] * (1 if pool else q.cols)
+    for r in range(q.count // outputs):
+        x = np.empty(geometry.pixels, np.int32)
+        find_image(g, q, r * places.size, places.ravel(), x, number)
+        item = <int>len(g.entries)
+        g.entries.append(("max_pool2d" if pool else "conv2d", <int>g.n, <int>outputs, x, *more,
+                          (*geometry, *geometry.out_shape)))
+        for k in range(outputs):
+            number[q.start + r * outputs + k] = 1 + g.output(item, <int>k, tape.value[q.start + r * outputs + k])
+    return 0
 
 
 cdef int copy_affine(Graph g, ArrayOp *q, int *number) except -1:

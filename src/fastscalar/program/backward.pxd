@@ -10,7 +10,9 @@ from fastscalar.engine.formulas cimport sent
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.forward cimport *
+from fastscalar.program.images cimport *
 from fastscalar.program.plan cimport *
+from fastscalar.program.runs cimport *
 
 
 cdef inline bint backward(Replay r, int thread, int c, int first_row, int n_rows, const long long *rows,
@@ -116,6 +118,11 @@ cdef inline bint instruction_backward(Replay r, const Instr *q, int thread, real
             call(r, q, first_row, n_rows, True, tag)
     elif q.kind == I_BEST:
         best_backward(r, q, V, A, port, first_row, n_rows, tag)
+    elif q.kind == I_CONV:
+        if q.a.mask & mode:
+            conv_backward(r, q, thread, first_row, n_rows, masked, tag)
+    elif q.kind == I_POOL:
+        pool_backward(r, q, first_row, n_rows, tag)
     elif q.kind == I_GATHER:
         if p.items[q.extra].address < 0:
             gather_rows_backward(r, q, first_row, n_rows, rows, tag)

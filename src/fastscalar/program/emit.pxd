@@ -350,6 +350,8 @@ cdef inline int emit_item(Lowering low, int i) except -1:
     p.exact = any_exact(low, range(first_output, first_output + outputs))
     if item.place is not None:               # before the instructions that it waits for
         p.label, p.saved = slot_of(low, item.place[0]), low.plan.add_run(1, 0, False)
+    if item.geometry is not None:
+        return emit_image(low, item, p.exact)
     if kind in BEST:
         refer_to_best(low, &q, &p, item.x)
         q.kind, q.code, q.n = I_BEST, BEST[kind], 1
@@ -394,6 +396,36 @@ cdef inline int emit_item(Lowering low, int i) except -1:
         low.next_slot += 1
     low.plan.add_instr(&q, True)
     low.counts.append((kind, 1 if kind == "where" else outputs if q.run >= 0 else len(item.x)))
+    return 0
+
+
+cdef inline int emit_image(Lowering low, LoweredItem item, bint exact) except -1:
+    """A convolution or a pool."""
+    cdef Instr q
+    cdef Image p
+    cdef int k, first_output = item.first
+    memset(&q, 0, sizeof(Instr))
+    memset(&p, 0, sizeof(Image))
+    p.height, p.width, p.channels, p.kernel_h, p.kernel_w, p.stride, p.padding, p.out_h, p.out_w = item.geometry
+    p.x = run_of(low, item.x, &p.first)
+    p.matrix, p.bias, p.saved, p.exact = item.matrix, item.bias_matrix, -1, exact
+    q.kind, q.n = I_POOL if item.kind == "max_pool2d" else I_CONV, item.outputs
+    q.a.port = q.b.port = -1
+    q.a.kind, q.a.run, q.a.mask = R_ROWS, p.x, low.plan.runs[p.x].mask
+    q.mask = q.a.mask
+    if q.kind == I_CONV:
+        q.mask |= low.plan.matrices[p.matrix].mask | (low.plan.matrices[p.bias].mask if p.bias >= 0 else 0)
+    else:
+        p.saved = low.plan.add_run(item.outputs, 0, False)
+    if low.stopped[first_output]:
+        q.mask = 0
+    q.run = low.plan.add_run(item.outputs, q.mask, False)
+    q.extra = <int>low.plan.add_image(&p)
+    for k in range(item.outputs):
+        low.where[first_output + k], low.at[first_output + k] = ROWS, k
+        low.run[first_output + k], low.mask[first_output + k] = q.run, q.mask
+    low.plan.add_instr(&q, True)
+    low.counts.append(("convolution" if q.kind == I_CONV else "max pool", item.outputs))
     return 0
 
 

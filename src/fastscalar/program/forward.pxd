@@ -14,17 +14,15 @@ from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUAR
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.calls cimport call
+from fastscalar.program.images cimport *
 from fastscalar.program.plan cimport *
+from fastscalar.program.runs cimport *
 
 
 # --- operands -------------------------------------------------------------------------------------
 
 cdef inline int place(const Ref *a, int k) noexcept nogil:
     return a.index[k] if a.index != NULL else a.start + k * a.step
-
-
-cdef inline real *rows_of(Replay r, char *block, int run, int row, real tag) noexcept nogil:
-    return <real *>block + r.plan.body.runs[run].base * r.batch + <Py_ssize_t>row * r.plan.body.runs[run].ld
 
 
 cdef inline real input_of(Replay r, const Product *p, int l, int j, const long long *rows, real tag) noexcept nogil:
@@ -266,6 +264,10 @@ cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real 
         call(r, q, first_row, n_rows, False, tag)
     elif q.kind == I_BEST:
         best_forward(r, q, V, U, first_row, n_rows, tag)
+    elif q.kind == I_CONV:
+        conv_forward(r, q, thread, first_row, n_rows, tag)
+    elif q.kind == I_POOL:
+        pool_forward(r, q, first_row, n_rows, tag)
     elif q.kind == I_GATHER:
         gather_forward(r, q, V, first_row, n_rows, rows, tag)
     else:

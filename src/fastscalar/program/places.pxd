@@ -184,8 +184,10 @@ cdef inline int place_matrices(Lowering low) except -1:
         if low.live[i] and low.op[i] == G_ITEM and low.a[i] not in done:
             done.add(low.a[i])
             item = item_of(low, i)
-            if item.kind == "affine":
-                item.matrix = matrix_for(low, item.weights, True, item.outputs)
+            if item.kind == "affine" or item.kind == "conv2d":
+                item.matrix = matrix_for(
+                    low, item.weights, item.kind == "affine",
+                    item.outputs if item.geometry is None else item.outputs // (item.geometry[7] * item.geometry[8]))
                 item.bias_matrix = bias_for(low, item.bias)
             elif item.kind == "gather":
                 key = (id(item.x), item.outputs)

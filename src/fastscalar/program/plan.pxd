@@ -44,6 +44,8 @@ cdef enum InstrKind:
     I_GATHER
     I_WHERE
     I_CALL                  # Python: a run -> a run; table `items`, whose label is the number of the callee
+    I_CONV                  # a convolution of an image: table `images`
+    I_POOL                  # the greatest numbers in its windows: the same table
     I_BEST                  # max, min, argmax, argmin, by `code`: of a run, or of slots and the like as in I_PACK
 
 ctypedef struct Instr:
@@ -111,6 +113,23 @@ ctypedef struct Item:
     Ref c                   # I_WHERE: a, b are what is compared, c and d what is chosen from
     Ref d
 
+ctypedef struct Image:      # what a convolution or a pool reads; its patches are never all there at once
+    int x                   # run of the image
+    int first               # its first column
+    int matrix              # I_CONV: weights, a row for each number of a patch
+    int bias                # -1: none
+    int saved               # I_POOL: run of the places of the greatest numbers in their windows
+    int height
+    int width
+    int channels
+    int kernel_h
+    int kernel_w
+    int stride
+    int padding
+    int out_h
+    int out_w
+    bint exact              # as of a Product
+
 ctypedef struct Run:
     int n
     int ld
@@ -144,6 +163,7 @@ ctypedef struct Body:       # of a finished plan, for code without the GIL
     Matrix *matrices
     Product *products
     Item *items
+    Image *images
     Run *runs
     Guard *guards
     Py_ssize_t n_uniform_instr

@@ -56,7 +56,7 @@ cdef inline int take_plainly(Lowering low) except -1:
     low.exact[:] = 1
     kept = np.asarray(low.kept)
     for item in low.items:
-        if item.kind == "affine":
+        if item.kind in ("affine", "conv2d"):
             kept[item.weights] = 1
             kept[item.bias] = 1
     for i in range(low.n - 1, -1, -1):

@@ -10,7 +10,9 @@ from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.backward cimport *
 from fastscalar.program.forward cimport *
+from fastscalar.program.images cimport *
 from fastscalar.program.plan cimport *
+from fastscalar.program.runs cimport *
 
 
 # --- weights, and the uniform part backwards ------------------------------------------------------
@@ -30,6 +32,8 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
     cdef double scale
     for k in range(p.n_per_row - 1, -1, -1):
         q = &p.per_row[k]
+        if q.kind == I_CONV and q.mask & which:
+            conv_weights(r, thread, share, q, n, tag)
         if q.kind != I_PRODUCT or not q.mask & which:
             continue
         product = &p.products[q.extra]

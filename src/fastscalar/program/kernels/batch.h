@@ -200,6 +200,16 @@ typedef struct {
     /* p[l][0..n) = softmax(z[l][0..n)), lse[l] = log(sum(exp(z[l]))); does not overflow.  Those at
      * +inf share 1; if all are -inf, p is 0 and lse -inf.  Any n; p may be z. */
     void (*softmax)(void *p, ptrdiff_t ldp, void *lse, const void *z, ptrdiff_t ldz, int n, int n_rows);
+
+    /* --- images: see batch_images.c --- */
+    void (*patches)(void *out, const void *image, ptrdiff_t line, int kernel_h, int span, int n_y, ptrdiff_t down,
+                    int n_x, ptrdiff_t across);
+    void (*add_patches)(void *image, const void *patches, ptrdiff_t line, int kernel_h, int span, int n_y,
+                        ptrdiff_t down, int n_x, ptrdiff_t across);
+    void (*max_pool)(void *out, void *place, const void *image, ptrdiff_t line, int channels, int kernel_h,
+                     int kernel_w, int stride, int n_y, int n_x);
+    void (*add_pool)(void *image, const void *place, const void *g, ptrdiff_t line, int channels, int kernel_w,
+                     int stride, int n_y, int n_x);
 } fs_batch;
 
 /* The table of this set ("baseline", "avx2", "avx512") for doubles (is_double) or floats (0), if this CPU can run it,

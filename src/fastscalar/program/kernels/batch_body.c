@@ -96,6 +96,7 @@ INLINE R OF(total)(vec v)
 
 #include "batch_dense.c"
 #include "batch_exp.c"
+#include "batch_images.c"
 #if WIDE && FS_OWN_FUNCTIONS
 #include "batch_functions.c"
 #endif
@@ -959,6 +960,10 @@ const fs_batch FS_JOIN(FS_JOIN(fs_batch_, FS_SET), _float) = {
     OF(add_rows),
     OF(transpose),
     OF(softmax),
+    OF(patches),
+    OF(add_patches),
+    OF(max_pool),
+    OF(add_pool),
 };
 
 #undef vec
