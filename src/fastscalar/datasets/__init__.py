@@ -11,6 +11,7 @@ This subpackage uses the standard library and NumPy, pooch while it downloads an
 knows nothing of the engine.
 """
 
+from .augment import augment
 from .idx import load_idx, save_idx
 from .image_sets import ImageSet, load_images
 from .mnist import (
@@ -33,6 +34,7 @@ __all__ = [
     "DatasetUnavailable",
     "ImageSet",
     "Scan",
+    "augment",
     "cache_dir",
     "cut_out",
     "fashion_mnist",

@@ -1,6 +1,7 @@
 """Nets and what trains them: layers, losses, optimisers, `fit` and `evaluate`."""
 
 from fastscalar.nn.callbacks import EarlyStopping, Samples, StopTraining
+from fastscalar.nn.dropout import Dropout
 from fastscalar.nn.evaluation import Evaluation, evaluate, predict, predict_proba
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.images import Conv2d, Flatten, MaxPool2d, Reshape
@@ -16,6 +17,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Conv2d",
+    "Dropout",
     "EarlyStopping",
     "Embedding",
     "Epoch",
