@@ -2,6 +2,8 @@
 # cython: nonecheck=False, auto_pickle=False
 """Running a plan over the rows of a data set: many rows at once, forwards and backwards, without the GIL.
 
+Over 900 lines: the class and the sweeps that it runs are one module for the C compiler.
+
 The boundary: reads Plans (`_replay.pxd` says what is in one); of the tape it knows how to copy captured leaves in and
 out.  The arithmetic is in `kernels/batch.c`.
 

@@ -2,6 +2,8 @@
 # cython: nonecheck=False, auto_pickle=False
 """Recording a program: what a function did to its inputs, as a graph of its own.
 
+Over 900 lines: recording and copying off the tape read the same private tables.
+
 The boundary: a Recording listens while a function runs once (`_core` and `_array` tell it what the tape does not show),
 and `extract` copies what its result was computed from off the tape into a Graph.  Nothing else of the room reads nodes
 of the tape, but for the leaves that replays copy in and out.
