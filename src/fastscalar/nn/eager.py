@@ -56,6 +56,10 @@ class EagerTrainer:
         self.rows: list[Any] = [data[0], *(c.tolist() if c.ndim == 1 else c for c in data[1:])]
         self.at_once = at_once
 
+    def replace(self, X: np.ndarray) -> None:
+        """Other samples for the same targets."""
+        self.data, self.rows = (X, *self.data[1:]), [X, *self.rows[1:]]
+
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         total = 0.0
         before = Before(self.course.optimizer)
@@ -161,6 +165,9 @@ class EagerProgramTrainer:
             self.course.bind(self.program.parameters)
         if self.alone:
             self.before.add(self.course.optimizer._distinct)
+
+    def replace(self, X: np.ndarray) -> None:
+        self.rows.replace(0, X)
 
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         return self.run(order, watch, 0.0) / len(order)

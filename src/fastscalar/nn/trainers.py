@@ -90,6 +90,10 @@ class CompiledTrainer:
         if self.before is not None:              # nothing has trained the new ones yet
             self.before.add(self.course.optimizer._distinct)
 
+    def replace(self, X: np.ndarray) -> None:
+        """Other samples for the same targets."""
+        self.rows.replace(0, X)
+
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)
         self.before, self.losses = None, 0.0

@@ -59,6 +59,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     callbacks: Iterable[Any] | None = None,
     history: History | None = None,
+    augment: Callable[[np.ndarray, int], Any] | None = None,
     compile: bool = True,
     threads: int = 1,
     dtype: str = "float64",
@@ -93,6 +94,8 @@ def fit(
     callbacks: more of these, and objects that look on; see `EarlyStopping` and docs/training.md.
     history: one to add the epochs to, which then has them whatever happens.  An exception that ends the run has the
     History of the epochs before it as its attribute `history`.
+    augment: a function of X and the number of an epoch that gives the X of that epoch, of the same shape, such as
+    `fastscalar.datasets.augment`.
     compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
     the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch if
     that is seen, with the first one, to give the mean of what the samples give.
@@ -124,6 +127,9 @@ def fit(
         "validation_data": validation_data, "callbacks": callbacks, "on_epoch": on_epoch, "history": history,
         "compile": compile, "threads": threads, "dtype": dtype, "seed": seed,
     }  # fmt: skip
+    if augment is not None and (not callable(augment) or comm is not None):
+        alone = "; it is for one process" if comm is not None else ""
+        raise TypeError(f"fit: augment: expected a function of X and the number of an epoch, got {augment!r}{alone}")
     if comm is not None:
         from fastscalar.nn.together import fit_together
 
@@ -136,7 +142,7 @@ def fit(
     made = _prepared(net, X, y, **wishes)
     history = made.history
     try:
-        _epochs(made, shuffle, seed, progress)
+        _epochs(made, shuffle, seed, progress, augment)
     except StopTraining as enough:
         history.stopped = str(enough) or "a callback had enough"
     except BaseException as error:
@@ -215,8 +221,9 @@ def _prepared(
     return Run(net, trainer, course, validation, looking, History() if history is None else history)
 
 
-def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool) -> None:
+def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool, augment: Any) -> None:
     net, run, course, validation, looking, history = made
+    X = course.data["X"]
     n, first_epoch = course.samples, course.begun // course.samples + 1
     looking.begin(course)
     generator = np.random.default_rng(seed)
@@ -225,6 +232,9 @@ def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool) -> None:
         if number < first_epoch:
             continue
         course.begin_epoch(number)
+        if augment is not None:
+            course.data["X"] = _of_epoch(augment, X, number)
+            run.replace(course.data["X"])
         start = time.perf_counter()
         with Watch(number, course.epochs, n, progress, looking.watching) as watch, in_mode(net, training=True):
             mean = run.epoch(order, watch)
@@ -237,6 +247,15 @@ def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool) -> None:
         LOG.info("epoch %d: loss %.6g, %.3f s%s", number, mean, seconds,
                  "" if found is None else f", {found.metric} {float(found):.6g}")
         looking.epoch(history.epochs[-1])
+
+
+def _of_epoch(augment: Callable[[np.ndarray, int], Any], X: np.ndarray, number: int) -> np.ndarray:
+    found = np.asarray(augment(X, number))
+    if found.shape != X.shape or found.dtype.kind != X.dtype.kind:
+        raise ValueError(
+            f"fit: augment: expected an array of {X.dtype} of shape {X.shape}, got {found.dtype} of {found.shape}"
+        )
+    return found
 
 
 def _bind(net: Any, course: Course) -> None:

@@ -186,6 +186,14 @@ class Rows:
         argument = f"argument {single[0]} of shape ({self.n},) is {self.n} rows of one number each"
         return TypeError(f"{error}; {argument}, a single row x is x[None]").with_traceback(error.__traceback__)
 
+    def replace(self, k: int, values: np.ndarray) -> None:
+        """Other numbers for argument k, of the same shape and kind."""
+        values = np.asarray(values, dtype=self.data[k].dtype, order="C")
+        assert values.shape == self.data[k].shape, values.shape
+        self.data[k] = values
+        self._columns, self._finite = None, {}
+        self.__dict__.pop("entries", None)
+
     def whole_columns(self) -> dict[int, np.ndarray]:
         """By input of a recording, the whole numbers of all rows."""
         if self._columns is None:
