@@ -4,6 +4,8 @@ Run it with `python examples/calibrate_heston.py`.  The characteristic function 
 et al. 2007 that has no branch cuts) is written in real numbers, and integrated by a fixed rule of Gauss and Laguerre.
 """
 
+from typing import Any
+
 import numpy as np
 
 import fastscalar as fs
@@ -13,34 +15,34 @@ NODES, WEIGHTS = np.polynomial.laguerre.laggauss(32)
 TRUTH = {"v0": 0.05, "kappa": 1.8, "theta": 0.06, "sigma": 0.5, "rho": -0.6}
 SPOT, RATE = 100.0, 0.02
 
-Complex = tuple  # (real part, imaginary part)
+Complex = tuple[Any, Any]  # (real part, imaginary part), numbers or Tensors
 
 
-def times(a, b):
+def times(a: Complex, b: Complex) -> Complex:
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
-def over(a, b):
+def over(a: Complex, b: Complex) -> Complex:
     d = b[0] * b[0] + b[1] * b[1]
     return (a[0] * b[0] + a[1] * b[1]) / d, (a[1] * b[0] - a[0] * b[1]) / d
 
 
-def exponential(a):
+def exponential(a: Complex) -> Complex:
     e = math.exp(a[0])
     return e * math.cos(a[1]), e * math.sin(a[1])
 
 
-def logarithm(a):
+def logarithm(a: Complex) -> Complex:
     return 0.5 * math.log(a[0] * a[0] + a[1] * a[1]), math.atan2(a[1], a[0])
 
 
-def root(a):
+def root(a: Complex) -> Complex:
     r = math.sqrt(a[0] * a[0] + a[1] * a[1])
     re = math.sqrt(0.5 * (r + a[0]))
     return re, 0.5 * a[1] / re
 
 
-def characteristic(u, shift, t, p):
+def characteristic(u: float, shift: float, t: Any, p: dict[str, Any]) -> Complex:
     """E exp(i w log(S_t / forward)) at w = u - i * shift."""
     kappa, theta, sigma, rho, v0 = p["kappa"], p["theta"], p["sigma"], p["rho"], p["v0"]
     iw = (shift, u)
@@ -62,7 +64,7 @@ def characteristic(u, shift, t, p):
 
 
 @fs.compile(shared="p")
-def call_price(strike, t, p):
+def call_price(strike: Any, t: Any, p: dict[str, Any]) -> Any:
     """The price of a European call, by one integral (Lewis 2001)."""
     forward = SPOT * math.exp(RATE * t)
     k = math.log(forward / strike)
@@ -74,13 +76,15 @@ def call_price(strike, t, p):
     return math.exp(-RATE * t) * (forward - math.sqrt(forward * strike) * integral / math.pi)
 
 
-def market():
+def market() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Strikes, maturities and prices of 60 options."""
     strikes, maturities = (a.ravel() for a in np.meshgrid(np.linspace(80, 120, 12), [0.25, 0.5, 1.0, 1.5, 2.0]))
     return strikes, maturities, call_price.map(strikes, maturities, TRUTH)
 
 
-def calibrate(strikes, maturities, prices, start, steps=30):
+def calibrate(
+    strikes: np.ndarray, maturities: np.ndarray, prices: np.ndarray, start: dict[str, float], steps: int = 30
+) -> tuple[dict[str, float], float]:
     """Gauss and Newton with a damped step: the Jacobian has a row for each option."""
     names, damping = list(start), 1e-3
     p = dict(start)

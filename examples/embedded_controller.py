@@ -7,6 +7,7 @@ temperature in a table; what comes out is one file that needs the C library alon
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ GAINS = fs.to_tensor([4.0, 0.5, 1.2])
 
 
 @fs.compile
-def controller(state, gear):
+def controller(state: Any, gear: Any) -> dict[str, Any]:
     """Torque, and the state of the integrator: state is error, its sum, its rate, and the temperature."""
     error, total, rate, temperature = state
     if temperature > 90.0:

@@ -5,6 +5,9 @@ solution is exp(-D pi^2 t) sin(pi x).  Lagaris et al. 1998: what the net gives i
 hold.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 import fastscalar as fs
@@ -13,14 +16,14 @@ from fastscalar import math
 DIFFUSIVITY, WIDTH = 0.1, 12
 
 
-def make(seed):
+def make(seed: int) -> tuple[Callable[[Any, Any], Any], list[fs.TensorArray]]:
     """The net's weights, and its value at a point."""
     random = np.random.default_rng(seed)
     w = fs.to_tensor(random.normal(size=(2, WIDTH)))
     b = fs.to_tensor(random.normal(size=WIDTH))
     v = fs.to_tensor(random.normal(size=WIDTH) / WIDTH)
 
-    def u(x, t):
+    def u(x: Any, t: Any) -> Any:
         hidden = [math.tanh(x * w[0][j] + t * w[1][j] + b[j]) * v[j] for j in range(WIDTH)]
         return math.sin(math.pi * x) + t * x * (1.0 - x) * fs.sum(hidden)
 
@@ -33,7 +36,7 @@ def main(epochs: int = 400, seed: int = 0) -> tuple[float, float]:
     u_t, u_xx = fs.grad(u, 1), fs.grad(fs.grad(u))
 
     @fs.compile
-    def residual(x, t):
+    def residual(x: Any, t: Any) -> Any:
         return (u_t(x, t) - DIFFUSIVITY * u_xx(x, t)) ** 2
 
     random = np.random.default_rng(seed)

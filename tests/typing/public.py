@@ -1,6 +1,6 @@
 """What a user's type checker sees; checked by `make types`, never run."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 
@@ -70,7 +70,7 @@ assert_type(fs.relu([a, a]), list[fs.Tensor])
 assert_type(fs.math.exp(net(np.zeros(784))), fs.TensorArray)
 assert_type(fs.sigmoid(net(np.zeros(784))), fs.TensorArray)
 assert_type(fs.maximum(net(np.zeros(784)), 0.0), fs.TensorArray)
-assert_type(fs.load("net.npz"), fs.Linear | fs.MLP)
+assert_type(fs.load("net.npz"), Any)      # of whatever class was saved
 y = net.forward(np.zeros(784))
 assert_type(y, fs.TensorArray)
 assert_type(y.shape, tuple[int, ...])
@@ -86,9 +86,9 @@ assert_type(fs.fit(net, np.zeros((1, 784)), [1]), fs.History)
 
 program = fs.compile(lambda x, label: fs.cross_entropy(net(x), label))
 assert_type(program, fs.Program)
-assert_type(program(np.zeros(784), 3), float)
-assert_type(program.map(np.zeros((1, 784)), [3], threads=2), "np.ndarray")
-assert_type(program.backward(np.zeros((1, 784)), [3], accumulate=True), "np.ndarray")
+assert_type(program(np.zeros(784), 3), Any)    # what the function returns: numbers, or a nest of them
+assert_type(program.map(np.zeros((1, 784)), [3], threads=2), Any)
+assert_type(program.backward(np.zeros((1, 784)), [3], accumulate=True), Any)
 pair: tuple[np.ndarray, np.ndarray] = program.value_and_grad(np.zeros((1, 784)), [3], argnums=0)
 assert_type(program.report(), str)
 program.reset()

@@ -187,7 +187,8 @@ cdef inline void fill_table() noexcept:
               READS_A, b"choose(abs(a) > 1e3, a.sigmoid, lambda: a.sigmoid() * (1.0 + a * (-a).sigmoid()))",
               b"x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).")
     unary_row(NEW, b"gelu", f_gelu, d_gelu, FUNCTION, NO_ERROR, b"",
-              READS_A, b"choose(abs(a) > 1e3, a.ndtr, lambda: a.ndtr() + a * (ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp()))",
+              READS_A, b"choose(abs(a) > 1e3, a.ndtr, "
+              b"lambda: a.ndtr() + a * (ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp()))",
               b"x * ndtr(x), exact (Hendrycks and Gimpel 2016, arXiv:1606.08415).")
     binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, FUNCTION,
                b"", READS_A | READS_B, READS_A | READS_B,
