@@ -169,6 +169,7 @@ OTHERS = {
     ("docs/compile.md", "values = program.backward(X, y)"),
     ("docs/compile.md", "row 2: log(-3.0)"),
     ("docs/compile.md", "def spring"),
+    ("docs/compile.md", "def crossing("),
     ("docs/compile.md", "def payoff("),
     ("docs/compile.md", "def swing"),
     ("docs/compile.md", "swing.save("),

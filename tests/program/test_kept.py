@@ -76,7 +76,7 @@ def test_a_saved_program_does_what_it_did(tmp_path):
     program.save(tmp_path / "p.npz")
     loaded = fs.load_program(tmp_path / "p.npz")
     same(loaded.map(X, K, P), expected[0])
-    same(loaded.jacobian(X, K, P, argnums=(0, 2)), expected[1])
+    same(loaded.jacobian(X, K, P, argnums=(0, 2)), expected[1], 1e-13)       # sums may be added in another order
     same(loaded.map(X, K, P, threads=2), expected[0])
     same(loaded(X[0], int(K[0]), P), program(X[0], int(K[0]), P))
     same(loaded.vjp(X, K, P, cotangents=weights), program.vjp(X, K, P, cotangents=weights))
