@@ -173,6 +173,7 @@ OTHERS = {
     ("docs/compile.md", "def payoff("),
     ("docs/compile.md", "def swing"),
     ("docs/compile.md", "swing.save("),
+    ("docs/porting.md", "X.mean(axis=0)"),  # below
     ("docs/porting.md", "def tax"),
     ("docs/porting.md", "score.data:.6f"),
     ("docs/porting.md", "parameters[0].data"),
@@ -190,6 +191,17 @@ def test_no_block_is_left_out() -> None:
         for number, (code, output) in enumerate(python_blocks(page), start=1):
             if output and DERIVATIVES.search(code):
                 assert (page, number) in known, f"{page}, Python block {number} prints derivatives: check them here"
+
+
+def test_the_gradient_of_arrays() -> None:
+    output = python_blocks("docs/porting.md")[block("docs/porting.md", "X.mean(axis=0)") - 1][1]
+    printed = [float(x) for x in re.findall(r"-?\d+\.\d*", output)]
+
+    def f(*x: float) -> float:
+        X = np.reshape(x, (2, 2))
+        return float((np.tanh(X @ [0.5, -1.0]) + X.mean(axis=0)).sum())
+
+    assert printed == pytest.approx(slopes(f, [1.0, 2.0, 3.0, 4.0], 0.001), abs=6e-5)
 
 
 def test_the_walk_through_the_article() -> None:

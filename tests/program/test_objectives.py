@@ -6,6 +6,7 @@ GMM, BA, hand and LSTM after ADBench (Srajer, Kukelova, Fitzgibbon 2018), partic
 
 from __future__ import annotations
 
+import os
 import runpy
 from pathlib import Path
 
@@ -179,6 +180,7 @@ def fall(w):
         x, v = new, [v[i] + dt * a[i] for i in range(2)]
 
 
+@pytest.mark.skipif(bool(os.environ.get("FASTSCALAR_STRESS")), reason="thousands of steps, in stress mode")
 def test_particle():
     """Rows leave the loop at different times, so at several recordings; first and second derivatives of each."""
     w = np.linspace(0.0, 8.0, 9)
