@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,9 @@ def test_the_twin_is_read_in_ten_minutes() -> None:
     first = PACKAGE / "reference" / "framework.py"
     assert first.read_text().count("\n") <= 150
     assert "src/fastscalar/reference/framework.py" in (PACKAGE.parents[1] / "README.md").read_text()
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    setup = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(setup["tool"]["setuptools"]["packages"]) == found
