@@ -17,7 +17,12 @@ class CompileWarning(UserWarning):
     """A program, or a part of its rows, runs eagerly; the message says why and what to write instead.
 
     >>> import fastscalar as fs, warnings
-    >>> triple = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple")
+    >>> def triple(x):                               # an operation by hand, as in the article
+    ...     out = fs.Tensor(3.0 * x.data, (x,))
+    ...     def step():
+    ...         x.grad += 3.0 * out.grad
+    ...     out._backward = step
+    ...     return out
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
     ...     fs.compile(triple)(2.0)

@@ -35,11 +35,7 @@ __all__ = ["MLP", "Linear", "Tensor", "sgd", "squared_loss", "to_tensor"]
 
 
 def to_tensor(x: Any) -> Any:
-    """Nested lists or an array of numbers as nested lists of Tensors.
-
-    >>> to_tensor([[1.0], [2]])
-    [[Tensor(data=1.0)], [Tensor(data=2.0)]]
-    """
+    """Nested lists or an array of numbers as nested lists of Tensors."""
     x = x.tolist() if isinstance(x, (np.ndarray, np.generic)) else x
     if isinstance(x, (list, tuple, TensorArray)):
         return [to_tensor(e) for e in x]
@@ -51,14 +47,7 @@ def _generator(seed: Any) -> Any:
 
 
 class Linear:
-    """out[i] = b[i] + x[0] w[0][i] + x[1] w[1][i] + ...; `w` is a list of in_features lists, `b` a list.
-
-    Parameters
-    ----------
-    in_features, out_features : numbers of inputs and outputs.
-    init : how the first weights are drawn; "article": as in its code.
-    seed : of the generator, or a `random.Random`; None: Python's own.
-    """
+    """out[i] = b[i] + x[0] w[0][i] + x[1] w[1][i] + ...; `w` is a list of in_features lists, `b` a list."""
 
     def __init__(self, in_features: int, out_features: int, *, init: str = "article", seed: Any = None) -> None:
         self.in_features, self.out_features = in_features, out_features
@@ -66,18 +55,16 @@ class Linear:
         self.w, self.b = to_tensor(w), to_tensor(b)
 
     def forward(self, x: Any) -> list[Tensor]:
-        """The out_features outputs for in_features inputs, numbers or Tensors; ValueError for others."""
         return list(affine(x, self.w, self.b))
 
     __call__ = forward
 
     def parameters(self) -> list[Any]:
-        """The nested lists that `sgd` takes."""
         return [self.w, self.b]
 
 
 class MLP:
-    """Linear layers with `outs` outputs each, and relu between them; `init` and `seed` as in `Linear`."""
+    """Linear layers with `outs` outputs each, and relu between them."""
 
     def __init__(self, in_features: int, outs: list[int], *, init: str = "article", seed: Any = None) -> None:
         generator = _generator(seed)
@@ -85,7 +72,6 @@ class MLP:
         self.num_linears = len(outs)
 
     def forward(self, x: Any) -> list[Tensor]:
-        """The outputs of the last layer for in_features inputs."""
         for linear in self.linears[:-1]:
             x = [y.relu() for y in linear(x)]
         return self.linears[-1](x)
@@ -93,23 +79,11 @@ class MLP:
     __call__ = forward
 
     def parameters(self) -> list[Any]:
-        """Those of all layers, in their order."""
         return [p for linear in self.linears for p in linear.parameters()]
 
 
 def squared_loss(y_hat: Any, y: Any) -> Tensor:
-    """Half the sum of (y_hat[i] - y[i])**2 over the targets, as in the article.
-
-    Parameters
-    ----------
-    y_hat : predictions, Tensors.
-    y : targets, numbers or Tensors; if they are fewer, only so many are compared, with a warning.
-
-    Raises
-    ------
-    ValueError
-        There are more targets than predictions.
-    """
+    """Half the sum of (y_hat[i] - y[i])**2 over the targets, as in the article; if they are fewer, with a warning."""
     if len(y) > len(y_hat):
         raise ValueError(f"squared_loss: {len(y_hat)} predictions but {len(y)} targets")
     if len(y) < len(y_hat):
