@@ -394,6 +394,8 @@ SCRIPT = """
 
 
 def mpi_command(tmp_path, ranks, script):
+    if os.environ.get("FASTSCALAR_STRESS"):
+        pytest.skip("processes of their own, in stress mode")
     pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
     program = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
     if program is None:
@@ -473,6 +475,7 @@ def gone(pid):
         time.sleep(0.02)
 
 
+@pytest.mark.skipif(bool(os.environ.get("FASTSCALAR_STRESS")), reason="processes of their own, in stress mode")
 def test_the_adaptor_of_torch_that_the_page_shows(tmp_path):
     pytest.importorskip("torch")
     page = (ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
