@@ -13,7 +13,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	check test test-stress fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts oracle \
+	check test test-stress again fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts oracle \
 	lint types stubs \
 	bench bench-check bench-compare bench-tables
 
@@ -32,6 +32,9 @@ test: ## the whole suite, doctests included
 
 test-stress: ## the engine's tests with every safepoint collecting and moving everything
 	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
+
+again: ## what has failed in the last run of the tests, one at a time
+	$(PYTEST) --last-failed --last-failed-no-failures none
 
 # Long runs, apart from `check`. Each writes what came of it to results/, with date and version; one that was stopped goes on
 # after what had passed.

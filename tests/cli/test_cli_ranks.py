@@ -15,14 +15,25 @@ MPIEXEC = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpi
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no MPI: pip install mpi4py mpich")
 
 
+SMALL = ("--data", "synthetic", "--limit", 600, "--hidden", 8, "--batch-size", 200)
+
+
+def run(*words):
+    return subprocess.run([*map(str, words)], text=True, capture_output=True, timeout=200, check=False)
+
+
 def command(ranks, *words):
-    words = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "fastscalar", *map(str, words)]
-    return subprocess.run(words, text=True, capture_output=True, timeout=200, check=False)
+    return run(MPIEXEC, "-n", ranks, sys.executable, "-m", "fastscalar", *words)
+
+
+def changed(script, ranks, *words):
+    """The command after a script has changed something in every process."""
+    script += "from fastscalar.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    return run(MPIEXEC, "-n", ranks, sys.executable, "-c", script, *words)
 
 
 def train(ranks, out, *words):
-    return command(ranks, "train", "--mpi", "--data", "synthetic", "--limit", 600, "--hidden", 8, "--batch-size", 200,
-                   "--out", out, *words)  # fmt: skip
+    return command(ranks, "train", "--mpi", *SMALL, "--out", out, *words)
 
 
 def test_two_ranks_and_one_train_the_same_net(tmp_path):
@@ -48,12 +59,8 @@ def test_a_run_goes_on_with_other_ranks(tmp_path):
         "    save(self, epoch)\n"
         "    raise KeyboardInterrupt\n"
         "runs.Run.add = add\n"
-        "from fastscalar.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
     )
-    words = [MPIEXEC, "-n", "2", sys.executable, "-c", script, "train", "--mpi", "--data", "synthetic",
-             "--limit", "600", "--hidden", "8", "--batch-size", "200", "--epochs", "2", "--out", stopped]  # fmt: skip
-    done = subprocess.run(words, text=True, capture_output=True, timeout=200, check=False)
+    done = changed(script, 2, "train", "--mpi", *SMALL, "--epochs", 2, "--out", stopped)
     assert done.returncode != 0
     assert "interrupted; the net after 1 whole epoch" in done.stderr
     done = command(3, "train", "--mpi", "--out", stopped, "--resume")
@@ -75,6 +82,58 @@ def test_a_fault_is_told_once(tmp_path):
     assert len(lines) == 1
     assert "--lr" in lines[0]
     assert "Traceback" not in done.stderr
+
+
+LATE = (
+    "import sys, time, fastscalar.cli.runs as runs\n"
+    "from mpi4py import MPI\n"
+    "stop = runs.Run.stop\n"
+    "def late(*arguments):\n"
+    "    time.sleep(2)\n"
+    "    return stop(*arguments)\n"
+    "runs.Run.stop = late\n"
+)
+INTERRUPTED = LATE + (
+    "save = runs.Run.add\n"
+    "def add(self, epoch):\n"
+    "    save(self, epoch)\n"
+    "    raise KeyboardInterrupt\n"
+    "runs.Run.add = add\n"
+)
+FAILED = LATE + (
+    "import fastscalar.cli.ranks as ranks\n"
+    "begin, tell = ranks.start, ranks.Stop.__init__\n"
+    "def late(self, message, status=2):\n"
+    "    time.sleep(2 * message.startswith('rank'))\n"
+    "    tell(self, message, status)\n"
+    "ranks.Stop.__init__ = late\n"
+    "def start(args):\n"
+    "    if MPI.COMM_WORLD.Get_rank() == 1:\n"
+    "        raise ranks.Stop('no such file')\n"
+    "    return begin(args)\n"
+    "ranks.start = start\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        (LATE, ("--lr", "1e200"), "--lr"),
+        (INTERRUPTED, (), "interrupted; the net after 1 whole epoch"),
+        (FAILED, (), "rank 1 of 2 on"),
+    ],
+    ids=["diverged", "interrupted", "a rank has failed"],
+)
+def test_who_tells_may_take_its_time(tmp_path, script, words, said):
+    """The others have gone by then, and mpiexec must not take that for a reason to kill it."""
+    done = changed(script, 2, "train", "--mpi", *SMALL, "--out", tmp_path / "out", *words)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("fastscalar:")]
+    assert len(lines) == 1, done.stderr
+    assert said in lines[0]
+    if script is not FAILED:
+        found = json.loads((tmp_path / "out" / "training.json").read_text())
+        assert found.get("diverged") or found.get("interrupted")
 
 
 def test_info_and_bench(tmp_path):

@@ -31,16 +31,18 @@ def all_ranks(what: str) -> Ranks:
 
 @contextmanager
 def one_voice(ranks: Ranks) -> Iterator[None]:
-    """Inside, an error is told by the rank whose it is, and ends all.  Errors that all have are rank 0's to tell."""
+    """Inside, an error is told by the rank whose it is, and ends all.  Errors that all have are rank 0's to tell.
+
+    Who has nothing to tell leaves with status 0: with any other mpiexec would at once kill the one that is still saving
+    what there is and telling why, whose status is that of them all.
+    """
     try:
         with ranks.ending_together():
             yield
     except RankError as error:
-        if ranks.rank and "differs from rank 0" in str(error):
-            raise SystemExit(2) from None
-        if "differs from rank 0" in str(error):
+        if ranks.rank == 0 and "differs from rank 0" in str(error):
             raise Stop(str(error)) from None
-        raise SystemExit(1) from None            # it has told why
+        raise SystemExit(0) from None
     except Stop as error:
         if not ranks.rank:
             raise
@@ -48,7 +50,7 @@ def one_voice(ranks: Ranks) -> Iterator[None]:
     except (FloatingPointError, KeyboardInterrupt):
         if not ranks.rank:
             raise
-        raise SystemExit(1) from None
+        raise SystemExit(0) from None
 
 
 def train_together(

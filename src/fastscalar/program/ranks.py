@@ -136,11 +136,20 @@ class Ranks:
         try:
             yield
         except BaseException as error:
-            if self.size > 1 and not getattr(error, "told", False) and hasattr(self.comm, "Abort"):
+            if self.size > 1 and not _told(error) and hasattr(self.comm, "Abort"):
                 where = f"{self.what}: rank {self.rank} of {self.size} on {self.host}"
                 print(f"{where}: {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr, flush=True)
                 self.comm.Abort(1)
             raise
+
+
+def _told(error: BaseException | None) -> bool:
+    """Whether all ranks know of it, or of the error whose handling led to it."""
+    while error is not None:
+        if getattr(error, "told", False):
+            return True
+        error = error.__context__
+    return False
 
 
 # --- sums whose order depends on nobody -----------------------------------------------------------
