@@ -50,14 +50,24 @@ def same(found):
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
 def test_a_tree_has_the_same_bits_whoever_sums_what(count, size):
     blocks = np.random.default_rng(count).normal(size=(count, 4)) * 10.0 ** np.arange(count)[:, None]
-    tree = Tree(4, float)
-    known = {}
-    for rank in range(size):
-        for node in whole_nodes(*blocks_of(count, rank, size)):
-            known[node] = tree.node(*node, count, lambda b: blocks[b].copy())
-    alone = {node: tree.node(*node, count, lambda b: blocks[b].copy()) for node in whole_nodes(0, count)}
-    np.testing.assert_array_equal(tree.total(count, known), tree.total(count, alone))
-    np.testing.assert_allclose(tree.total(count, known), blocks.sum(axis=0))
+
+    def summed(comm):
+        tree, ranks = Tree(4, float), Ranks(comm)
+        return tree.over_ranks(ranks, count, tree.own_nodes(ranks, count, lambda b: blocks[b].copy())).copy()
+
+    alone = Threads.of(1, summed)[0]
+    for found in Threads.of(size, summed):
+        np.testing.assert_array_equal(found, alone)
+    np.testing.assert_allclose(alone, blocks.sum(axis=0))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_nodes_of_a_rank_are_its_blocks(size):
+    for count in range(20):
+        for rank in range(size):
+            first, stop = blocks_of(count, rank, size)
+            covered = [b for first, width in whole_nodes(first, stop) for b in range(first, first + width)]
+            assert [b for b in covered if b < stop] == list(range(first, stop))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])

@@ -6,25 +6,23 @@ number of processes takes the same steps, to the last bit.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor, _select_kernels, kernel_sets, tape_info
+from fastscalar._core import Tensor
 from fastscalar.engine._rules import values_of
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named, step_by_mean
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program._replay import BY_LEAVES
-from fastscalar.program.ranks import Ranks, Tree, blocks_of, whole_nodes
+from fastscalar.program.ranks import Ranks, Tree, blocks_of, digest
 
 BLOCK = 64  # rows, at least, whose gradients a rank adds up before it adds them to those of others;
 BLOCKS = 8  # and at most so many of these in a batch: each costs writing and adding all gradients once
 SLOW, FAILED = 1.0, float(1 << 20)  # what a rank says beside its gradients: a batch is to be looked at; it has an error
-KERNELS = ("baseline", "avx2", "avx512")
 
 Trainer = EagerTrainer | EagerProgramTrainer | CompiledTrainer
 
@@ -233,40 +231,27 @@ class DistributedTrainer:
     def _sum(self, blocks: int, leaf: Callable[[int], np.ndarray]) -> np.ndarray:
         """The sum over all blocks, the same on all ranks; if a rank failed in its own, all raise."""
         ranks, tree = self.ranks, self.tree
-        first, stop = blocks_of(blocks, ranks.rank, ranks.size)
-        nodes = whole_nodes(first, stop)
-        found: list[np.ndarray] = []
-        for node in nodes:
+
+        def block(b: int) -> np.ndarray:
             try:
                 if self.error is not None:
                     raise self.error
-                found.append(tree.node(*node, blocks, leaf))
+                return leaf(b)
             except BaseException as error:       # said where the others are told
                 self.error = error
                 out = tree.take()
                 out[...] = FAILED
-                found.append(out)
-        summed = self._of_all(blocks, nodes, found)
-        for array in found:
-            tree.give(array)
+                return out
+
+        found = tree.own_nodes(ranks, blocks, block)
+        if self.shares.deterministic or ranks.size == 1:
+            summed = tree.over_ranks(ranks, blocks, found)
+        else:
+            summed = ranks.sum(found[0], tree.take())
+            tree.give(found[0])
         if not summed[-1] < FAILED:
             ranks.settle(self.error)
         return summed
-
-    def _of_all(self, blocks: int, nodes: list[tuple[int, int]], found: list[np.ndarray]) -> np.ndarray:
-        ranks, tree = self.ranks, self.tree
-        if not self.shares.deterministic and ranks.size > 1:
-            return ranks.sum(found[0], tree.take())
-        by_rank = [whole_nodes(*blocks_of(blocks, r, ranks.size)) for r in range(ranks.size)]
-        if ranks.size == 1:
-            every = found
-        else:
-            mine = found[0] if len(found) == 1 else np.concatenate(found) if found else np.empty(0, tree.dtype)
-            parts = ranks.gather_known(mine, [tree.size * len(some) for some in by_rank])
-            every = [array for part in parts for array in part.reshape(-1, tree.size)]
-        known = dict(zip((node for some in by_rank for node in some), every, strict=True))
-        return tree.total(blocks, known)
-
 
 class LocalTrainer:
     """Every rank trains by itself for some batches; then all go on from the mean of their weights.
@@ -321,26 +306,7 @@ def put(parameters: list[Any], numbers: np.ndarray, name: str) -> None:
         at += size
 
 
-# --- one net, one set of kernels ------------------------------------------------------------------
-
-
-def lowest_kernels(ranks: Ranks) -> str:
-    """Use the best kernels that all ranks have, and return the name of those that were in use here."""
-    before = str(tape_info()["kernels"])
-    everybody = ranks.tell([before, *kernel_sets()])
-    lowest = min((used[0] for used in everybody), key=KERNELS.index)
-    if all(lowest in sets for sets in everybody):
-        _select_kernels(lowest)
-    return before
-
-
-def digest(*arrays: Any) -> str:
-    found = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        array = np.ascontiguousarray(array)
-        found.update(f"{array.dtype.str}{array.shape}".encode())
-        found.update(array.data.cast("B") if array.size else b"")
-    return found.hexdigest()
+# --- one net ------------------------------------------------------------------
 
 
 def share_net(ranks: Ranks, course: Course) -> None:

@@ -18,15 +18,13 @@ from fastscalar.nn.distributed import (
     DistributedTrainer,
     LocalTrainer,
     Shares,
-    digest,
-    lowest_kernels,
     same_net,
     share_net,
 )  # fmt: skip
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.module import in_mode
 from fastscalar.nn.progress import Watch
-from fastscalar.program.ranks import Ranks
+from fastscalar.program.ranks import Ranks, digest, lowest_kernels
 from fastscalar.program.threads import thread_count
 from fastscalar.version import __version__
 

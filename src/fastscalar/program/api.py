@@ -6,7 +6,6 @@ The boundary: here is what a user holds, and what becomes of errors.  `recorded`
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -24,6 +23,7 @@ from fastscalar.program.nests import described, is_float64, of_one, of_rows, wei
 from fastscalar.program.recorded import RowFailure, Shared, naming_row
 from fastscalar.program.reports import report
 from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors
+from fastscalar.program.sharing import Sharing, asks_for_ranks, on_all_ranks, shared_by_ranks
 from fastscalar.program.streams import DRAWING, Streams
 from fastscalar.program.threads import thread_count
 
@@ -159,6 +159,7 @@ class Program(DifferentiatedFunction):
         self._keep_short_way(rows)
         return of_one(rows.cache.nest, values[0])
 
+    @shared_by_ranks
     def map(
         self, *arguments: Any, threads: int = 1, rows: int | None = None, dtype: str = "float64", **named: Any
     ) -> Any:
@@ -175,6 +176,8 @@ class Program(DifferentiatedFunction):
         What the function draws by `fastscalar.random` follows from `seed=`, that of `random.seed` if it is left out,
         `epoch=` and `row_offset=`, both 0 if left out: row i has the numbers of `random.stream(seed, row_offset + i,
         epoch=epoch)`.  `antithetic=True`: rows 2k and 2k + 1 have mirrored ones, u and 1 - u.
+        `comm=`, here and in all methods of rows, is a communicator whose ranks share the rows; each has all results, or
+        with `gather=False` those of its own rows; sums over rows are of all (docs/scale-out.md).
 
         >>> import fastscalar as fs, numpy as np
         >>> fs.compile(lambda x, k: x[0] * k).map(np.array([[1.0, 5.0], [2.0, 6.0]]), 10.0)
@@ -191,6 +194,7 @@ class Program(DifferentiatedFunction):
             raise naming_row(failure.row, failure.error) from failure.error
         return of_rows(given.cache.nest, values, dtype)
 
+    @shared_by_ranks
     def value_and_grad(
         self,
         *arguments: Any,
@@ -229,6 +233,7 @@ class Program(DifferentiatedFunction):
         values, found = self._by_arguments(given, "value_and_grad", argnums, threads, seeds, dtype)
         return of_rows(given.cache.nest, values, dtype), found
 
+    @shared_by_ranks
     def vjp(
         self,
         *arguments: Any,
@@ -295,6 +300,9 @@ class Program(DifferentiatedFunction):
             for nest, one in self._one_rows:
                 if nest is None and (values := one.backward(arguments, accumulate)) is not None:
                     return values.reshape(1)
+        if asks_for_ranks(self, named):
+            return on_all_ranks(Program.backward, self, *arguments, accumulate=accumulate, threads=threads,
+                                cotangents=cotangents, rows=rows, dtype=dtype, **named)  # fmt: skip
         given = self._rows(arguments, "backward", named, rows)
         if cotangents is None:
             seeds = self._seeds_of_value(given, "backward", False)
@@ -411,10 +419,13 @@ class Program(DifferentiatedFunction):
             raise RuntimeError(f"{name} inside a compiled function: call {self.__name__} itself there")
         if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
             raise ValueError(f"{name}: rows: expected a whole number of at least 1, got {n!r}")
+        sharing = named.pop("comm") if isinstance(named.get("comm"), Sharing) else None
         own = [key for key in DRAWING if key in named and key not in self._places()]
         streams = Streams(**{key: named.pop(key) for key in own}, what=name)
         arguments, names, shared = self._bound(arguments, named)
-        return Rows(arguments, name, names, shared, n, per_row, streams)
+        given = Rows(arguments, name, names, shared, n, per_row, streams)
+        given.sharing = sharing
+        return given
 
     def _prepare(self, rows: Rows) -> None:
         """Record the first row, if that is to be done: then the nest of the results is known."""
@@ -472,20 +483,3 @@ class Program(DifferentiatedFunction):
             return rows.argument(k, [g if g is None else g.astype(dtype) if g.ndim else float(g) for g in some])
 
         return values, tuple(map(of, numbers)) if several else of(numbers[0])
-
-    def _argument_number(self, rows: Rows, given: Any, what: str) -> int:
-        count = len(rows.nests) if rows.nests is not None else len(rows.kinds)
-        if isinstance(given, str) and given.isidentifier():
-            place = self._places().get(given)
-            if given in rows.names:
-                return count - len(rows.names) + rows.names.index(given)
-            if place is None or place >= count - len(rows.names):
-                raise ValueError(f"{what}: no argument {given!r}")
-            return place
-        try:
-            k = operator.index(given)
-        except TypeError:
-            raise TypeError(f"{what}: expected a whole number or several, got {given!r}") from None
-        if not -count <= k < count:
-            raise ValueError(f"{what}: no argument {k}, there are {count}")
-        return k % count

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastscalar.program.recorded import Gone, UnrecordedPath
 from fastscalar.program.replayed import ReplayedFunction
+from fastscalar.program.sharing import Sharing, shared_by_ranks
 from fastscalar.program.streams import DRAWING
 from fastscalar.transforms import transforms
 from fastscalar.transforms.sparsity import PatternGrew, SparseJacobian, rows_by_shape
@@ -42,6 +43,7 @@ class DifferentiatedFunction(ReplayedFunction):
     ) -> Any:
         raise NotImplementedError
 
+    @shared_by_ranks
     def jacobian(
         self,
         *arguments: Any,
@@ -72,7 +74,10 @@ class DifferentiatedFunction(ReplayedFunction):
             program = self._derived(("jacobian", places), lambda f: transforms.jacobian_by(f, places, rows_by_shape))
             return program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named)
         program = self._derived(("sparse jacobian", places), lambda f: SparseJacobian(f, places))
+        sharing = named.get("comm")
         while True:
+            if isinstance(sharing, Sharing):
+                sharing.same_pattern(program)
             try:
                 values = np.stack(program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named), axis=1)
                 break
@@ -82,6 +87,7 @@ class DifferentiatedFunction(ReplayedFunction):
         at = np.array(function.pattern, np.int64).reshape(-1, 2)
         return SparseRows(values[:, : len(at)], at[:, 0].copy(), at[:, 1].copy(), function.shape)
 
+    @shared_by_ranks
     def hessian(
         self,
         *arguments: Any,
@@ -106,6 +112,7 @@ class DifferentiatedFunction(ReplayedFunction):
         program = self._derived(("hessian", places), lambda f: transforms.hessian(f, places))
         return program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named)
 
+    @shared_by_ranks
     def jvp(
         self,
         *arguments: Any,
@@ -127,6 +134,7 @@ class DifferentiatedFunction(ReplayedFunction):
         """
         return self._along("jvp", arguments, tangents, None, threads, rows, dtype, named)
 
+    @shared_by_ranks
     def hvp(
         self,
         *arguments: Any,
@@ -197,7 +205,8 @@ class DifferentiatedFunction(ReplayedFunction):
         named: dict[str, Any],
     ) -> Any:
         """jvp or hvp by the arguments that have a tangent."""
-        streams = {key: named.pop(key) for key in DRAWING if key in named and key not in self._places()}
+        keywords = (*DRAWING, "comm") if isinstance(named.get("comm"), Sharing) else DRAWING
+        streams = {key: named.pop(key) for key in keywords if key in named and key not in self._places()}
         arguments, names, shared = self._bound(arguments, named)
         count = len(arguments) - len(names)
         what = f"{self.__name__}.{method}: tangents"

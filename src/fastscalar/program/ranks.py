@@ -10,6 +10,7 @@ a rank that has one says so in what is exchanged next, and all raise.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import sys
@@ -19,6 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar._core import _select_kernels, kernel_sets, tape_info
+
+KERNELS = ("baseline", "avx2", "avx512")
 NEEDED = ("Get_rank", "Get_size", "Allreduce", "Bcast", "Allgatherv")
 
 
@@ -93,13 +97,16 @@ class Ranks:
             error = found
         self.settle(error)
 
-    def settle(self, error: BaseException | None) -> None:
-        """Every rank says whether it has failed; if one has, all raise: it its own error, the others a RankError."""
+    def settle(self, error: BaseException | None, reason: BaseException | None = None) -> None:
+        """Every rank says whether it has failed; if one has, all raise: it its own error, the others a RankError.
+
+        reason: what the others are told, if that is not the error itself."""
         if self.size == 1:
             if error is not None:
                 raise error
             return
-        said = self.tell(None if error is None else [self.host, type(error).__name__, str(error)])
+        reason = reason or error
+        said = self.tell(None if reason is None else [self.host, type(reason).__name__, str(reason)])
         if error is not None:
             error.told = True                    # type: ignore[attr-defined]
             raise error
@@ -136,14 +143,14 @@ class Ranks:
         try:
             yield
         except BaseException as error:
-            if self.size > 1 and not _told(error) and hasattr(self.comm, "Abort"):
+            if self.size > 1 and not known_to_all(error) and hasattr(self.comm, "Abort"):
                 where = f"{self.what}: rank {self.rank} of {self.size} on {self.host}"
                 print(f"{where}: {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr, flush=True)
                 self.comm.Abort(1)
             raise
 
 
-def _told(error: BaseException | None) -> bool:
+def known_to_all(error: BaseException | None) -> bool:
     """Whether all ranks know of it, or of the error whose handling led to it."""
     while error is not None:
         if getattr(error, "told", False):
@@ -183,34 +190,60 @@ class Tree:
         return self._spare.pop() if self._spare else np.empty(self.size, self.dtype)
 
     def give(self, array: np.ndarray) -> None:
-        self._spare.append(array)
+        if array.base is None:                   # a part of another goes with it
+            self._spare.append(array)
 
-    def node(self, first: int, width: int, count: int, leaf: Callable[[int], np.ndarray]) -> np.ndarray:
-        """The sum over blocks [first, first + width), of `count` in all; leaf: a block's numbers, from `take`."""
-        if width == 1:
-            return leaf(first)
+    def node(
+        self, first: int, width: int, count: int, known: Callable[[int, int], np.ndarray | None]
+    ) -> np.ndarray:
+        """The sum over blocks [first, first + width), of `count` in all.
+
+        known: the numbers of a node in an array that this may add to; None: they are those of its halves, added."""
+        if (found := known(first, width)) is not None:
+            return found
         half = width // 2
-        left = self.node(first, half, count, leaf)
+        left = self.node(first, half, count, known)
         if first + half < count:
-            right = self.node(first + half, half, count, leaf)
+            right = self.node(first + half, half, count, known)
             left += right
             self.give(right)
         return left
 
-    def total(self, count: int, found: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
-        """The sum over all blocks, from nodes that cover them; it is in an array of its own."""
-        width = 1 << max(0, count - 1).bit_length()
-        return self._total(0, width, count, found)
+    def own_nodes(self, ranks: Ranks, count: int, block: Callable[[int], np.ndarray]) -> list[np.ndarray]:
+        """The sums over the nodes that a rank has of so many blocks; block: the numbers of one, from `take`."""
+        nodes = whole_nodes(*blocks_of(count, ranks.rank, ranks.size))
+        return [self.node(*node, count, lambda first, width: block(first) if width == 1 else None) for node in nodes]
 
-    def _total(self, first: int, width: int, count: int, found: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
-        if (known := found.get((first, width))) is not None:
-            out = self.take()
-            out[...] = known
-            return out
-        half = width // 2
-        left = self._total(first, half, count, found)
-        if first + half < count:
-            right = self._total(first + half, half, count, found)
-            left += right
-            self.give(right)
-        return left
+    def over_ranks(self, ranks: Ranks, count: int, found: list[np.ndarray]) -> np.ndarray:
+        """The sum over all blocks, from what each rank has found of its nodes, whose arrays go back to this tree."""
+        by_rank = [whole_nodes(*blocks_of(count, r, ranks.size)) for r in range(ranks.size)]
+        if ranks.size > 1:
+            mine = found[0] if len(found) == 1 else np.concatenate(found) if found else np.empty(0, self.dtype)
+            parts = ranks.gather_known(mine, [self.size * len(some) for some in by_rank])
+            for array in found:
+                self.give(array)
+            found = [array for part in parts for array in part.reshape(-1, self.size)]
+        every = dict(zip((node for some in by_rank for node in some), found, strict=True))
+        return self.node(0, 1 << max(0, count - 1).bit_length(), count, lambda *node: every.get(node))
+
+
+# --- one set of kernels, the same data ---------------------------------------------------------------
+
+
+def lowest_kernels(ranks: Ranks) -> str:
+    """Use the best kernels that all ranks have, and return the name of those that were in use here."""
+    before = str(tape_info()["kernels"])
+    everybody = ranks.tell([before, *kernel_sets()])
+    lowest = min((used[0] for used in everybody), key=KERNELS.index)
+    if all(lowest in sets for sets in everybody):
+        _select_kernels(lowest)
+    return before
+
+
+def digest(*arrays: Any) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(array.data.cast("B") if array.size else b"")
+    return found.hexdigest()

@@ -6,6 +6,7 @@ The boundary: calls the function once for a recording; `replayed` computes.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -158,6 +159,23 @@ class RecordedFunction:
                 if 0 <= k < last + len(names)
             )
         return [*arguments, *(named[name] for name in names)] if named else arguments, names, shared
+
+    def _argument_number(self, rows: Rows, given: Any, what: str) -> int:
+        count = len(rows.nests) if rows.nests is not None else len(rows.kinds)
+        if isinstance(given, str) and given.isidentifier():
+            place = self._places().get(given)
+            if given in rows.names:
+                return count - len(rows.names) + rows.names.index(given)
+            if place is None or place >= count - len(rows.names):
+                raise ValueError(f"{what}: no argument {given!r}")
+            return place
+        try:
+            k = operator.index(given)
+        except TypeError:
+            raise TypeError(f"{what}: expected a whole number or several, got {given!r}") from None
+        if not -count <= k < count:
+            raise ValueError(f"{what}: no argument {k}, there are {count}")
+        return k % count
 
     def _specializations(self) -> list[tuple[Any, Specialization]]:
         """With the kinds of their arguments; a copy, since other threads may record."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,15 @@ from fastscalar.program.rows import Rows, first_inputs, rows_by_entries, shared_
 from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows, share_out
 
 ONE_ROWS = 32  # signatures of which single rows go the short way
+
+
+class Swept(NamedTuple):
+    """Gradients of rows that are still in replays: with the recordings that have which rows, and those that none has."""
+
+    values: np.ndarray
+    replays: list[tuple[Specialization, Any]]
+    ways: list[tuple[Specialization, np.ndarray]]
+    eager: np.ndarray
 
 
 class ReplayedFunction(CalledFunction):
@@ -158,6 +167,8 @@ class ReplayedFunction(CalledFunction):
         return replay
 
     def _values(self, rows: Rows, threads: int, float64: bool = True) -> np.ndarray:
+        if rows.sharing is not None:
+            return rows.sharing.values(self, rows, threads, float64)
         values, found, eager = self._classify(rows, threads, None, float64)
         if self._exact_where_not_finite:
             eager = np.union1d(eager, np.flatnonzero(~np.isfinite(values).all(axis=1)))
@@ -295,29 +306,9 @@ class ReplayedFunction(CalledFunction):
 
         chosen: only these rows.  reset: called before gradients are left in the leaves.
         seeds: the adjoint of each result for each row; None: 1."""
-        cache = self._prepared(rows, chosen)
-        all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
-        values = np.empty((rows.n, cache.width))
-        replays: list[tuple[Specialization, Any]] = []
-        eager = np.empty(0, np.int64)
-        specialization = cache.only()                    # the common case: one way for all rows
-        if specialization is not None and (
-            not specialization.may_fit(rows, all_rows).all() or not cache.worth_trying(len(all_rows))
-        ):
-            specialization = None
-        if specialization is not None:
-            replays = self._backward(specialization, rows, all_rows, values, threads, gradients, float64, seeds)
-        if not replays:
-            values, found, eager = self._classify(rows, threads, chosen, float64)
-            missed = []
-            for specialization, fits in found:
-                made = self._backward(specialization, rows, fits, values, threads, gradients, float64, seeds)
-                replays += made
-                if not made:                     # at the edge of an error, by another rounding
-                    missed.append(fits)
-            eager = np.sort(np.concatenate([eager, *missed]))
-        if len(eager):
-            self.warn_of_loss(cache)
+        if rows.sharing is not None:
+            return rows.sharing.gradients(self, rows, threads, gradients, accumulate, float64, seeds)
+        values, replays, _, eager = self._swept(rows, threads, gradients, chosen, float64, seeds)
         if gradients is not None:
             self._collect(replays, rows, eager, values, gradients, seeds)
         else:
@@ -331,6 +322,43 @@ class ReplayedFunction(CalledFunction):
         for specialization, replay in replays:
             specialization.give(replay, BATCH)
         return values
+
+    def _swept(
+        self,
+        rows: Rows,
+        threads: int,
+        gradients: dict[int, np.ndarray] | None,
+        chosen: np.ndarray | None,
+        float64: bool,
+        seeds: np.ndarray | None,
+    ) -> Swept:
+        """Replays that have the gradients of the rows in them, and which rows are left to the function."""
+        cache = self._prepared(rows, chosen)
+        all_rows = np.arange(rows.n, dtype=np.int64) if chosen is None else chosen
+        values = np.empty((rows.n, cache.width))
+        replays: list[tuple[Specialization, Any]] = []
+        specialization = cache.only()                    # the common case: one way for all rows
+        if specialization is not None and (
+            not specialization.may_fit(rows, all_rows).all() or not cache.worth_trying(len(all_rows))
+        ):
+            specialization = None
+        if specialization is not None:
+            replays = self._backward(specialization, rows, all_rows, values, threads, gradients, float64, seeds)
+            if replays:
+                return Swept(values, replays, [(specialization, all_rows)], np.empty(0, np.int64))
+        values, found, eager = self._classify(rows, threads, chosen, float64)
+        ways, missed = [], []
+        for specialization, fits in found:
+            made = self._backward(specialization, rows, fits, values, threads, gradients, float64, seeds)
+            replays += made
+            if made:
+                ways.append((specialization, fits))
+            else:                                # at the edge of an error, by another rounding
+                missed.append(fits)
+        eager = np.sort(np.concatenate([eager, *missed]))
+        if len(eager):
+            self.warn_of_loss(cache)
+        return Swept(values, replays, ways, eager)
 
     def _backward(
         self,

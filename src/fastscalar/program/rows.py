@@ -37,6 +37,7 @@ class Rows:
     names: tuple[str, ...] = ()                  # of the last arguments, which are given by keyword
     prepared = False                             # their recordings have just been looked at
     cache: Any = None                            # the recordings for their signature, when they have been looked for
+    sharing: Any = None                          # among processes: what computes a part of them here
 
     def __init__(
         self,
@@ -167,14 +168,21 @@ class Rows:
         return leaves[0] if self.nests is None else assembled(self.nests[k], iter(leaves).__next__)
 
     def one(self, i: int) -> Rows:
-        """Row i alone."""
-        rows = Rows.__new__(Rows)
-        rows.kinds, rows.columns, rows._finite, rows.n = list(self.kinds), {}, {}, 1
-        rows.nests, rows.names, rows.cache = self.nests, self.names, self.cache
-        rows.streams = self.streams.shifted(i)
+        """Row i alone, in memory of its own."""
+        rows = self.part(i, i + 1)
         rows.data = [
-            d[i : i + 1].copy() if d.ndim and kind[0] != "leaf" else d
-            for kind, d in zip(self.kinds, self.data, strict=True)
+            d.copy() if d.ndim and kind[0] != "leaf" else d for kind, d in zip(rows.kinds, rows.data, strict=True)
+        ]
+        return rows
+
+    def part(self, first: int, stop: int) -> Rows:
+        """The rows from first to stop, as if they had been given alone; their streams stay theirs."""
+        rows = Rows.__new__(Rows)
+        rows.kinds, rows.columns, rows._finite, rows.n = list(self.kinds), {}, {}, stop - first
+        rows.nests, rows.names, rows.cache = self.nests, self.names, self.cache
+        rows.streams = self.streams.shifted(first)
+        rows.data = [
+            d[first:stop] if d.ndim and kind[0] != "leaf" else d for kind, d in zip(self.kinds, self.data, strict=True)
         ]
         return rows
 
