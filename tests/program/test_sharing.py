@@ -120,8 +120,9 @@ def test_any_number_of_ranks_finds_what_one_process_does(name, call):
 
 @pytest.mark.parametrize("call", ["map", "per_row", "jacobian", "jvp"])
 def test_what_has_rows_has_the_bits_of_one_process(call):
-    alone = flat(CALLS[call](fs.compile(branching, shared="w")))
-    for a, b in zip(same_bits(lambda comm: CALLS[call](fs.compile(branching, shared="w"), comm=comm)), alone, strict=True):
+    do = CALLS[call]
+    found = same_bits(lambda comm: do(fs.compile(branching, shared="w"), comm=comm))
+    for a, b in zip(found, flat(do(fs.compile(branching, shared="w"))), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -149,9 +150,11 @@ def test_results_stay_where_they_are():
 
 
 def test_more_ranks_than_rows():
-    f = fs.compile(plain, shared="w")
-    for part in of_all(5, lambda comm: fs.compile(plain, shared="w").value_and_grad(X[:2], W, K[:2], argnums=(0, 1), comm=comm)):
-        near(part, f.value_and_grad(X[:2], W, K[:2], argnums=(0, 1)))
+    def work(**more):
+        return fs.compile(plain, shared="w").value_and_grad(X[:2], W, K[:2], argnums=(0, 1), **more)
+
+    for part in of_all(5, lambda comm: work(comm=comm)):
+        near(part, work())
 
 
 def monte_carlo():

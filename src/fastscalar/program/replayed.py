@@ -27,7 +27,7 @@ ONE_ROWS = 32  # signatures of which single rows go the short way
 
 
 class Swept(NamedTuple):
-    """Gradients of rows that are still in replays: with the recordings that have which rows, and those that none has."""
+    """Gradients of rows, still in replays; which recordings have which rows, and those that none has."""
 
     values: np.ndarray
     replays: list[tuple[Specialization, Any]]

@@ -167,9 +167,10 @@ class Sharing:
             for part, some in self._blocks(rows):
                 here = {k: np.zeros(gradients[k].shape) for k in shared}
                 given = None if seeds is None else seeds[some]
+                wanted = {**here, **{k: gradients[k][some] for k in of_rows}}
                 with of_rows_from(some.start):
                     values[some.start - self.first : some.stop - self.first] = program._gradients(
-                        part, threads, {**here, **{k: gradients[k][some] for k in of_rows}}, float64=float64, seeds=given
+                        part, threads, wanted, float64=float64, seeds=given
                     )
                 summed.append(np.concatenate([here[k].ravel() for k in shared]) if shared else np.empty(0))
 
@@ -228,7 +229,8 @@ class Sharing:
         if leaves:
             none = {key: np.zeros(np.size(p.grad)) for key, p in leaves.items()}
             total = self._summed([np.concatenate(list({**none, **block}.values())) for block in found])
-            masks = self.ranks.gather(np.concatenate([written.get(key, none[key] > 0) for key in leaves]).view(np.uint8))
+            mine = np.concatenate([written.get(key, none[key] > 0) for key in leaves])
+            masks = self.ranks.gather(mine.view(np.uint8))
             with _data.KeptGradients(always=False) as kept:
                 kept.add(leaves.values())
                 for p, gradient, mask in zip(
