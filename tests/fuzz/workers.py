@@ -24,6 +24,7 @@ class Worker:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self.seconds = seconds
+        self.case: Any = None
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Worker:
@@ -42,7 +43,8 @@ class Worker:
             self.process.stdout.close()
             self.process = None
 
-    def send(self, case: str | int) -> None:
+    def send(self, case: Any) -> None:
+        self.case = case
         if self.process is None:
             self.process = subprocess.Popen(
                 [sys.executable, "-X", "faulthandler", "-m", "fuzz.workers"], cwd=TESTS, text=True, bufsize=1,
@@ -71,12 +73,15 @@ class Worker:
             return verdict
         if not ready:
             self.stop()
-            return {"status": "differs", "kind": "hang", "detail": f"no answer in {self.seconds:g} s"}
+            hang = {"status": "differs", "kind": "hang", "detail": f"no answer in {self.seconds:g} s"}
+            if isinstance(self.case, dict) or self.judge({"plainly": self.case})["kind"] != "hang":
+                return hang
+            return {"status": "useless", "kind": "case", "detail": "the plain calls end as little"}
         code = self.process.wait(timeout=30)
         self.stop()
         return {"status": "differs", "kind": "crash", "detail": f"the interpreter died: {code}"}
 
-    def judge(self, case: str | int) -> dict[str, str]:
+    def judge(self, case: Any) -> dict[str, str]:
         self.send(case)
         return self.receive()
 
@@ -91,8 +96,10 @@ def main() -> None:
     _replay._always_share(True)  # batches are short here, and are to use the threads that they are given
     print("ready", flush=True)
     for line in sys.stdin:
-        case = json.loads(line)
-        verdict = judge(write(case) if isinstance(case, int) else case)
+        case, plainly = json.loads(line), False
+        if isinstance(case, dict):
+            case, plainly = case["plainly"], True
+        verdict = judge(write(case) if isinstance(case, int) else case, plainly)
         print(json.dumps(asdict(verdict)), flush=True)
         if verdict.kind == "tape":
             return  # what is judged on it says nothing

@@ -276,7 +276,6 @@ def test_derivatives_of_programs_take_what_the_function_takes():
 
 def test_what_cannot_be_done_is_said():
     program = fs.compile(lambda x, k: (x[0] * k, x[1]))
-    k = np.arange(40)
     with pytest.raises(ValueError, match="jacobian: argnums: no argument 2, there are 2"):
         program.jacobian(X, 2.0, argnums=2)
     with pytest.raises(ValueError, match="argnums: no argument 'z'"):
@@ -289,7 +288,90 @@ def test_what_cannot_be_done_is_said():
         program.jvp(X, 2.0, tangents=X)
     with pytest.raises(ValueError, match="tangents: expected one at least"):
         program.jvp(X, 2.0, tangents=(None, None))
-    with pytest.raises((TypeError, ValueError), match="argument 1"):
-        program.jacobian(X, k, argnums=1)
     with pytest.raises(ValueError, match="shapes"):
         program.jvp(X, 2.0, tangents=(X[:, :2], None))
+
+
+# --- whole numbers of the row, among arguments and results -----------------------------------------
+
+WITH_WHOLE = {
+    "itself": lambda x, k: k,
+    "beside others": lambda x, k: (x[0] * k, k, [k, x[1]]),
+    "in an array": lambda x, k: np.array([x[0], k, 2.0], dtype=object),
+    "in a dictionary": lambda x, k: {"k": k, "x": x[1] ** 2},
+    "chosen": lambda x, k: k if x[0] > 0.0 else x[1] * 3.0,
+}
+
+
+def leaves_of(x):
+    if isinstance(x, (dict, list, tuple)):
+        return [leaf for v in (x.values() if isinstance(x, dict) else x) for leaf in leaves_of(v)]
+    return [np.asarray(x, dtype=float)]
+
+
+def agree_in_row(found, i, expected):
+    ours, theirs = leaves_of(found), leaves_of(expected)
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a[i], b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", WITH_WHOLE)
+def test_whole_numbers_of_a_row_are_results_without_a_derivative(name):
+    f, k = WITH_WHOLE[name], np.arange(len(X)) % 3
+    program, step = fs.compile(f), np.ones_like(X)
+    found, (values, slopes) = program.jacobian(X, k), program.jvp(X, k, tangents=(step, None))
+    sparse, inside = program.jacobian(X, k, sparse=True), fs.compile(lambda x, k: fs.jacobian(f)(x, k)).map(X, k)
+    dense = np.zeros((len(X), *sparse.shape))
+    dense[:, sparse.rows, sparse.columns] = sparse.values
+    for i in range(len(X)):
+        expected = fs.jacobian(f)(X[i], int(k[i]))
+        agree_in_row(found, i, expected)
+        agree_in_row(inside, i, expected)
+        whole = np.concatenate([np.reshape(e, (-1, 3)) for e in leaves_of(expected)])
+        np.testing.assert_allclose(dense[i], whole, rtol=1e-12, atol=1e-12)
+        value, slope = fs.jvp(lambda x, i=i: f(x, int(k[i])), X[i], step[i])
+        agree_in_row(values, i, value)
+        agree_in_row(slopes, i, slope)
+
+
+def test_derivatives_by_a_whole_number_of_the_row():
+    k = np.arange(len(X)) % 3
+    by_k = fs.compile(lambda x, k: fs.grad(lambda y: y * y * x[0])(k)).map(X, k)
+    np.testing.assert_allclose(by_k, 2.0 * k * X[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(fs.compile(lambda x, k: x[0] * k).jacobian(X, k, argnums=1), X[:, 0], rtol=1e-12)
+
+
+# --- shares of infinite numbers ---------------------------------------------------------------------
+
+INF, NAN = float("inf"), float("nan")
+LOGITS = [
+    [INF, INF], [INF, 1.0], [-INF, -INF], [-INF, 1.0], [1e308, 1e308], [1e200, -1e200], [2.0, 3.0], [NAN, 1.0], [-INF],
+    [INF], [1e200], [0.0, INF, -INF, INF],
+]  # fmt: skip
+OF_SHARES = {
+    "one": lambda x: fs.softmax(x)[0],
+    "two": lambda x: fs.softmax(x)[0] * 2.0 + fs.softmax(x)[-1] * x[0],
+    "weighted": lambda x: x.sum() * sum(fs.softmax(x)),
+    "loss": lambda x: fs.cross_entropy(x, 0),
+    "loss times a logit": lambda x: (fs.cross_entropy(x, 0) + 1.0) * x[0],
+    "logsumexp": lambda x: fs.logsumexp(x) * 3.0,
+}
+
+
+@pytest.mark.parametrize("name", OF_SHARES)
+@pytest.mark.parametrize("logits", LOGITS, ids=str)
+def test_shares_have_one_derivative_in_all_modes(name, logits):
+    f, x = OF_SHARES[name], fs.to_tensor(logits)
+    f(x).backward()
+    expected = x.grad.tolist()
+    again = fs.to_tensor(logits)
+    f(again).backward(create_graph=True)
+    rows = np.array([logits, logits])
+    found = [
+        [t.data for t in again.grad], fs.compile(f).value_and_grad(rows)[1][0], fs.compile(f).jacobian(rows)[0],
+        fs.compile(fs.grad(f)).map(rows)[1],
+    ]  # fmt: skip
+    for gradient in found:
+        np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+    np.testing.assert_allclose(fs.compile(f).hessian(rows)[1], fs.hessian(f)(rows[0]), rtol=1e-12, atol=1e-15)

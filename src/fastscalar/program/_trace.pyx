@@ -11,7 +11,7 @@ of the tape, but for the leaves that replays copy in and out.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree
-from cpython.object cimport PyObject
+from cpython.object cimport Py_GT, Py_LT, PyObject
 from libc.string cimport memset
 
 from fastscalar.engine._array cimport *
@@ -178,11 +178,14 @@ cdef class Recording(Recorder):
     cdef bint has_gradient(self, int node) except -1:
         """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers.
 
-        No node is looked at twice: `without` are those that were found to have none."""
+        No node is looked at twice: `without` are those that were found to have none.  Where that is so because of what
+        a row chose, the program holds only for rows that choose the same."""
         cdef int i
-        cdef list seen = []
+        cdef list seen = [], choices = []
         cdef bint found = False
         cdef ArrayOp *q
+        cdef Py_ssize_t j, chosen
+        cdef int best
         cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
         start_look()
         try:
@@ -202,8 +205,15 @@ cdef class Recording(Recorder):
                     pass                         # a place
                 elif q != NULL and q.op == A_WHERE:
                     mark_computed(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
+                    if may_have_gradient(node_of(&q.x, 3 if q.labels[0] else 2)):
+                        choices.append((q.code, node_of(&q.x, 0), node_of(&q.x, 1)))
                 elif q != NULL and q.op == A_BEST:
-                    mark_computed(node_of(&q.x, <Py_ssize_t>tape.record[i].b * q.inner + q.labels[tape.record[i].b]))
+                    chosen = <Py_ssize_t>tape.record[i].b * q.inner
+                    best = node_of(&q.x, chosen + q.labels[tape.record[i].b])
+                    mark_computed(best)
+                    for j in range(chosen, chosen + q.inner):
+                        if node_of(&q.x, j) != best and may_have_gradient(node_of(&q.x, j)):
+                            choices.append((Py_GT if q.code == BEST_MIN else Py_LT, node_of(&q.x, j), best))
                 elif q != NULL and q.op != A_LEAF:
                     mark_operand(&q.x)
                     if q.op != A_GATHER:         # y is an index
@@ -216,6 +226,8 @@ cdef class Recording(Recorder):
             end_sweep()
         if not found:
             self.without.update(seen)
+            for op, left, right in choices:
+                self.add_guard(op, left, right, compare_numbers(op, tape.value[<int>left], tape.value[<int>right]))
         return found
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
@@ -344,6 +356,10 @@ cdef double truncated(int op, double v):
 
 
 # --- from the tape --------------------------------------------------------------------------------
+
+cdef bint may_have_gradient(int p) noexcept nogil:
+    return p > 0 and tape.record[p].op != CONST
+
 
 cdef void mark_computed(int p) noexcept nogil:
     """Mark a node; of an instruction that computes, its last one."""

@@ -402,7 +402,7 @@ cdef inline void loss_backward(Replay r, const Instr *q, int thread, int first_r
     cdef const real *p
     cdef const real *g
     cdef real *dz
-    cdef real total
+    cdef real total, before
     cdef bint any_sent
     cdef long long i
     if not q.a.mask & r.mode:
@@ -431,15 +431,14 @@ cdef inline void loss_backward(Replay r, const Instr *q, int thread, int first_r
         g = <real *>r.slot_adjoint[thread] + <Py_ssize_t>r.plan.body.adjoint[q.out] * n_rows + l
         if g[0] == 0:
             continue
+        i = -1 if q.kind != I_CROSS_ENTROPY else choice(
+            r, it.argument, it.label if it.argument < 0 else -2, rows[first_row + l], n)
         if not isfinite(g[0]):                   # one after the other, as the engine does it
-            i = -1 if q.kind != I_CROSS_ENTROPY else choice(
-                r, it.argument, it.label if it.argument < 0 else -2, rows[first_row + l], n)
             for k in range(n):
                 dz[k] += <real>sent(g[0], p[k] - (1.0 if k == i else 0.0))
             continue
+        before = dz[i] if i >= 0 else 0.0        # -1: the row is marked, and its gradient is not used
         for k in range(n):
             dz[k] += g[0] * p[k]
-        if q.kind == I_CROSS_ENTROPY:
-            i = choice(r, it.argument, it.label if it.argument < 0 else -2, rows[first_row + l], n)
-            if i >= 0:                           # else the row is marked, and its gradient is not used
-                dz[i] -= g[0]
+        if i >= 0:                               # not dz - g: what was there is lost beside a large g
+            dz[i] = before + g[0] * (p[i] - <real>1.0)

@@ -13,6 +13,7 @@ from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise, own_array
 from fastscalar.engine._axes import assemble
+from fastscalar.engine._traced import TracedBool, TracedInt
 from fastscalar.engine.views import ArrayView
 from fastscalar.transforms.recorded import plain, pull
 from fastscalar.transforms.watch import Watch, tracing
@@ -48,6 +49,11 @@ def _is_number(x: Any) -> bool:
     return type(x) is float or isinstance(x, (Real, np.bool_))
 
 
+def _of_recording(x: Any) -> Any:
+    """What stands for a whole number or a truth while a program is recorded, as the number that it is."""
+    return x.tensor if isinstance(x, TracedInt) else bool(x) if isinstance(x, TracedBool) else x
+
+
 def _object_array(tensors: Sequence[Any], shape: tuple[int, ...]) -> Any:
     # fromiter: an assignment asks every Tensor whether it is a sequence
     return np.fromiter(tensors, dtype=object, count=len(tensors)).reshape(shape)
@@ -71,14 +77,13 @@ class Leaf:
         self.where = where
         self.shape: tuple[int, ...] | None = None  # None: a single number
         self.is_tensor_array = isinstance(x, TensorArray)
-        if isinstance(x, ArrayView):
-            x = np.asarray(x)
+        x = np.asarray(x) if isinstance(x, ArrayView) else _of_recording(x)
         if isinstance(x, Tensor) or _is_number(x):
             self.elements = [x]
         elif isinstance(x, TensorArray):
             self.shape, self.elements = x.shape, _elements(x)
         elif isinstance(x, np.ndarray) and x.dtype.kind in "fiubO":
-            self.shape, self.elements = x.shape, x.ravel().tolist()
+            self.shape, self.elements = x.shape, list(map(_of_recording, x.ravel().tolist()))
             for e in self.elements if x.dtype.kind == "O" else ():
                 if not isinstance(e, Tensor) and not _is_number(e):
                     raise TypeError(f"{what}: {where} holds {type(e).__name__}, expected real numbers or Tensors")
@@ -153,6 +158,7 @@ class Run:
         r = self.result
         if isinstance(r, np.ndarray) and r.shape == ():
             r = r.item()
+        r = _of_recording(r)
         if isinstance(r, Tensor) or _is_number(r):
             return r if isinstance(r, Tensor) else float(r)
         shape = f" of shape {r.shape}" if isinstance(r, (np.ndarray, TensorArray)) else ""

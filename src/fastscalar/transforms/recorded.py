@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from math import inf, isfinite, isinf, prod
+from math import isfinite, prod
 from typing import Any
 
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
-from fastscalar.engine._array_ops import best_of, logsumexp, select, softmax
+from fastscalar.engine._array_ops import best_of, select, softmax
 from fastscalar.transforms.rules import RULES, Choice, choose
 from fastscalar.transforms.watch import Watch
 
@@ -65,9 +65,8 @@ class Partials:
         elif name == "logsumexp":
             yield from zip(operands, self._softmax(operands), strict=True)
         elif name == "softmax":
-            largest = best_of(operands, _BEST.index("max")) if _modes.is_recording() and len(operands) > 1 else None
             for j, (x, p) in enumerate(zip(operands, self._softmax(operands), strict=True)):
-                yield x, lambda j=j, p=p: _share_partial(node, (1.0 if j == numbers[0] else 0.0), p, largest)
+                yield x, lambda j=j, p=p: node * ((1.0 if j == numbers[0] else 0.0) - p)
         elif name in ("squared_loss", "mse_loss"):
             scale = 1.0 / (numbers[0] or 1) if name == "squared_loss" else 2.0 / half
             for x, y in zip(operands[:half], operands[half:], strict=True):
@@ -87,19 +86,8 @@ class Partials:
 
     def _softmax(self, xs: list[Any]) -> list[Any]:
         key = tuple(map(id, xs))
-        if key not in self.softmaxes and _modes.is_recording():
-            self.softmaxes[key] = xs, list(softmax(xs))      # one instruction, which says all that is below
         if key not in self.softmaxes:
-            # from the largest: beside it logsumexp of large numbers has lost the digits that shares are made of
-            largest = max(map(plain, xs))
-            below = [x - largest for x in xs] if isfinite(largest) and largest else xs
-            total = logsumexp(below)
-            if isinf(total.data):  # shares that do not change: those at +inf have equal ones
-                top = [float(plain(x) == total.data > 0.0) for x in xs]
-                shares: list[Any] = [t / (sum(top) or 1.0) for t in top]
-            else:
-                shares = [(x - total).exp() for x in below]
-            self.softmaxes[key] = xs, shares  # xs: so that no id is used again
+            self.softmaxes[key] = xs, list(softmax(xs))  # xs: so that no id is used again
         return self.softmaxes[key][1]
 
 
@@ -107,13 +95,6 @@ def _products_of_others(factors: list[Any]) -> Iterator[Any]:
     """For each factor a callable that gives the product of all others."""
     for k in range(len(factors)):
         yield lambda k=k: prod([*factors[:k], *factors[k + 1 :]], start=Tensor(1.0))
-
-
-def _share_partial(share: Tensor, own: float, p: Any, largest: Any) -> Any:
-    """The derivative of a share by an operand whose share is p.  Shares of infinite numbers do not change; `largest`:
-    of the operands, in the recording of a program, which has one way for all of them."""
-    partial = share * (own - p)
-    return partial if largest is None else choose(abs(largest) == inf, 0.0, partial)
 
 
 _BEST = ("max", "min", "argmax", "argmin")  # codes of `best_of`
