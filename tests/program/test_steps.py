@@ -125,3 +125,46 @@ def test_sums_and_chains(seed: int, n: int) -> None:
         return fs.sum(known[-8:]) + 0.0 * x[0]
 
     agree(function, leaves, n)
+
+
+# Where the left and the right operand of term t of sum i lies, of SUMS sums that are computed together, or might be.
+MOVES: dict[str, Callable[[int, int], tuple[int, int]]] = {
+    "both": lambda i, t: (40 * t + i, 40 * t + 200 + i),
+    "right": lambda i, t: (t, 40 * t + 20 + i),
+    "left": lambda i, t: (40 * t + 20 + i, t),
+    "square": lambda i, t: (40 * t + i, 40 * t + i),
+    "over each other": lambda i, t: (i + t, i + t + 1),
+    "over each other, back": lambda i, t: (i + t + 1, i + t),
+    "from both sides": lambda i, t: (i, 60 - i),
+    "side by side": lambda i, t: (4 * i + t, 200 + 4 * i + t),
+    "side by side, one stays": lambda i, t: (t, 200 + 4 * i + t),
+    "in mixed order": lambda i, t: (7 * i % 40 + t, 3 * t + 11 * i % 50),
+}
+
+
+@pytest.mark.parametrize("n_terms", [2, 4, 5])
+@pytest.mark.parametrize("sums", [1, 2, 4, 5, 16, 37])
+@pytest.mark.parametrize("move", MOVES)
+def test_sums_side_by_side(move: str, sums: int, n_terms: int) -> None:
+    """The same numbers as the function; and a row has the same bits alone and among others."""
+    signs = [1, -1, 1, 1, -1] if n_terms == 5 else [1] * n_terms
+
+    def function(x: Any) -> Any:
+        x, found = [0.5 * v for v in x], []
+        for i in range(sums):
+            total = x[0] if n_terms == 2 else 0.0
+            for t, sign in zip(range(n_terms), signs, strict=False):
+                left, right = MOVES[move](i, t)
+                product = x[left] * x[right] if (t + i // 20) % 3 < 2 or sums < 5 else 2.0 * x[right]
+                total = total + product if sign > 0 else total - product
+            found.append(total + x[i] * 0.25)
+        return fs.sum([0.1 * (k - 3.5) * total for k, total in enumerate(found)])
+
+    agree(function, [], 3, 420)
+    X = np.random.default_rng(sums).uniform(-1.5, 1.5, (7, 420))
+    program = fs.compile(function)
+    values, gradients = program.value_and_grad(X)
+    for k in range(len(X)):
+        value, gradient = program.value_and_grad(X[k : k + 1])
+        assert value.tobytes() == values[k : k + 1].tobytes()
+        assert gradient.tobytes() == gradients[k : k + 1].tobytes()

@@ -41,6 +41,7 @@ cdef extern from "batch.h":
         FS_SEND_OVER_ONE
         FS_SEND_OVER_RIGHT
         FS_SEND_OF_SQUARE
+        FS_SEND_ALL_TO_ONE
         FS_N_OPERATIONS         # others of its enumeration go by their names
     const char *fs_operation_name(int op) noexcept nogil
     ctypedef struct fs_step:

@@ -252,16 +252,19 @@ cdef inline void rows_backward(Replay r, const Instr *q, int first_row, int n_ro
 
 cdef inline void sum_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int n_rows, bint masked,
                               real tag) noexcept nogil:
-    cdef const Sum *s = &r.plan.body.sums[q.extra]
+    cdef const Sum *s
     cdef const Term *t
-    cdef const real *g = A + <Py_ssize_t>r.plan.body.adjoint[q.out] * n_rows
-    cdef int k, which = r.mode & (PARAMETERS | ARGUMENTS)
-    for k in range(s.stop - 1, s.first - 1, -1):
-        t = &r.plan.body.terms[k]
-        if t.p_mask & which:
-            term_backward(r, t.sign, t.p_kind, t.p, t.p_port, t.q_kind, t.q, V, A, U, port, g, n_rows, masked, tag)
-        if t.q_kind != R_NONE and t.q_mask & which:
-            term_backward(r, t.sign, t.q_kind, t.q, t.q_port, t.p_kind, t.p, V, A, U, port, g, n_rows, masked, tag)
+    cdef const real *g
+    cdef int i, k, which = r.mode & (PARAMETERS | ARGUMENTS)
+    for i in range(q.n - 1, -1, -1):
+        s = &r.plan.body.sums[q.extra + i]
+        g = A + <Py_ssize_t>r.plan.body.adjoint[q.out + i] * n_rows
+        for k in range(s.stop - 1, s.first - 1, -1):
+            t = &r.plan.body.terms[k]
+            if t.p_mask & which:
+                term_backward(r, t.sign, t.p_kind, t.p, t.p_port, t.q_kind, t.q, V, A, U, port, g, n_rows, masked, tag)
+            if t.q_kind != R_NONE and t.q_mask & which:
+                term_backward(r, t.sign, t.q_kind, t.q, t.q_port, t.p_kind, t.p, V, A, U, port, g, n_rows, masked, tag)
 
 
 cdef inline void term_backward(Replay r, int sign, int kind, int p, int p_port, int other, int q, real *V, real *A,

@@ -125,17 +125,22 @@ cdef inline int emit_level(Lowering low, int[::1] units, bint per_row) except -1
     cdef Py_ssize_t k, n = 0, first
     cdef int i
     cdef ProductGroup group
+    cdef dict sums = {}                      # by their shape
     cdef Key *keys = <Key *>allocate(max(1, units.shape[0]) * sizeof(Key))
     if keys == NULL:
         out_of_memory("a program", units.shape[0])
     try:
+        if per_row:
+            unpack_for_sums(low, units)
         for k in range(units.shape[0]):
             i = units[k]
             if i < 0:
                 group = low.groups[-1 - i]
                 emit_product(low, group.x, group.matrix, group.bias_matrix, group.outputs, False)
+            elif low.sum_of[i] >= 0 and per_row:
+                sums.setdefault(shape_of_sum(low, i), []).append(i)
             elif low.sum_of[i] >= 0:
-                emit_sum(low, i, per_row)
+                emit_sums(low, [i], False)
             elif low.op[i] == G_ITEM:
                 emit_item(low, i)
             else:
@@ -144,6 +149,8 @@ cdef inline int emit_level(Lowering low, int[::1] units, bint per_row) except -1
                 locate(low, &keys[n], i, False)
                 locate(low, &keys[n], i, True)
                 n += 1
+        for some in sums.values():
+            emit_sums(low, some, True)
         if n > 1:
             qsort(keys, n, sizeof(Key), &compare_keys)
         first = 0
@@ -196,40 +203,94 @@ cdef inline bint any_exact(Lowering low, nodes) except -1:
     return False
 
 
-cdef inline int emit_sum(Lowering low, int i, bint per_row) except -1:
+cdef inline int want_column(Lowering low, dict wanted, int i) except -1:
+    if i >= 0 and low.depends[i] == C_PER_ROW and low.where[i] == ROWS and low.copy[i] < 0:
+        wanted.setdefault(low.run[i], set()).add((low.at[i], i))
+    return 0
+
+
+cdef inline int unpack_for_sums(Lowering low, int[::1] units) except -1:
+    """Columns of runs that the sums of a level read, all of a run together: one by one each would be an instruction."""
+    cdef Py_ssize_t k, t
+    cdef int i, s, g
+    cdef dict wanted = {}
+    for k in range(units.shape[0]):
+        i = units[k]
+        s = low.sum_of[i] if i >= 0 else -1
+        if s < 0:
+            continue
+        g = low.group.at[s]
+        if g >= 0:
+            want_column(low, wanted, low.direct.at[s])
+        for t in range(low.first.at[s], low.first.at[s + 1]):
+            if g < 0 or not is_weighted(low, t):
+                want_column(low, wanted, low.p.at[t])
+                want_column(low, wanted, low.q.at[t])
+    for some in wanted.values():
+        side_by_side = []
+        for at, i in sorted(some):
+            if side_by_side and at != low.at[side_by_side[len(side_by_side) - 1]] + 1:
+                unpack(low, side_by_side)
+                side_by_side = []
+            side_by_side.append(i)
+        unpack(low, side_by_side)
+    return 0
+
+
+cdef inline bytes shape_of_sum(Lowering low, int i):
+    """What sums have in common that are one instruction: the kinds of their terms, one after the other."""
+    cdef int s = low.sum_of[i], g = low.group.at[s], p, q
+    cdef Py_ssize_t t
+    shape = bytearray((low.mask[i], i in low.raising, low.zeros.at[s], g >= 0))
+    for t in range(low.first.at[s], low.first.at[s + 1]):
+        if g < 0 or not is_weighted(low, t):
+            p, q = low.p.at[t], low.q.at[t]
+            shape.append((low.sign.at[t] > 0) | low.depends[p] << 1 | (0 if q < 0 else low.depends[q]) << 3 | (
+                p == q) << 5)
+    return bytes(shape)
+
+
+cdef inline int emit_sums(Lowering low, list nodes, bint per_row) except -1:
+    """Sums of one shape, none of which reads another one."""
     cdef Instr q
     cdef Sum s
     cdef Term term
     cdef Py_ssize_t t
-    cdef int k = low.sum_of[i], g = low.group.at[k], count = 0
+    cdef int i, k, g, count
     memset(&q, 0, sizeof(Instr))
-    s.first = <int>low.plan.n_terms
-    if not per_row:
-        add_segments(low, k)
-        count = low.first.at[k + 1] - low.first.at[k]
-    else:
-        if g >= 0:
-            fill_term(low, &term, 1, low.direct.at[k], -1)
-            low.plan.add_term(&term)
-        for t in range(low.first.at[k], low.first.at[k + 1]):
-            if g < 0 or not is_weighted(low, t):
-                fill_term(low, &term, low.sign.at[t], low.p.at[t], low.q.at[t])
+    q.kind, q.n, q.run, q.extra = I_SUM, <int>len(nodes), -1, <int>low.plan.n_sums
+    for i in nodes:
+        k, count = low.sum_of[i], 0
+        g = low.group.at[k]
+        s.first = <int>low.plan.n_terms
+        if not per_row:
+            add_segments(low, k)
+            count = low.first.at[k + 1] - low.first.at[k]
+        else:
+            if g >= 0:
+                fill_term(low, &term, 1, low.direct.at[k], -1)
                 low.plan.add_term(&term)
-                count += 1
-    s.stop = <int>low.plan.n_terms
-    s.zero = low.zeros.at[k]
-    q.kind, q.n, q.run, q.mask = I_SUM, 1, -1, low.mask[i]
-    q.extra = <int>low.plan.add_sum(&s)
-    q.raises = i in low.raising
+            for t in range(low.first.at[k], low.first.at[k + 1]):
+                if g < 0 or not is_weighted(low, t):
+                    fill_term(low, &term, low.sign.at[t], low.p.at[t], low.q.at[t])
+                    low.plan.add_term(&term)
+                    count += 1
+        s.stop = <int>low.plan.n_terms
+        s.zero = low.zeros.at[k]
+        low.plan.add_sum(&s)
+        q.mask |= low.mask[i]
+        q.raises = q.raises or i in low.raising
+        if count:                            # else an element of a product, and nothing to add
+            low.counts.append(("dot" if only_products(low, k) else "sum", count))
     q.out = low.next_slot if per_row else low.next_address
-    low.where[i], low.at[i] = SLOT if per_row else UNIFORM, q.out
+    for k in range(q.n):
+        i = nodes[k]
+        low.where[i], low.at[i] = SLOT if per_row else UNIFORM, q.out + k
     if per_row:
-        low.next_slot += 1
+        low.next_slot += q.n
     else:
-        low.next_address += 1
+        low.next_address += q.n
     low.plan.add_instr(&q, per_row)
-    if count:                                # else an element of a product, and nothing to add
-        low.counts.append(("dot" if only_products(low, k) else "sum", count))
     return 0
 
 

@@ -230,7 +230,8 @@ cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real 
     cdef const Input *x
     if q.kind == I_ELEMENTS or q.kind == I_SUM:
         if q.kind == I_SUM:
-            sum_forward(r, q, V, U, n_rows, tag)
+            for l in range(q.n):
+                sum_forward(r, q, l, V, U, n_rows, tag)
         else:
             elements_forward(r, q, V, U, n_rows, False, tag)
         if q.raises:
@@ -380,13 +381,11 @@ cdef inline bint any_error(Replay r, const Instr *q, const real *V, const real *
                            real tag) noexcept nogil:
     """Whether one of the operations of an instruction raises, or of a sum's squares might, in row l."""
     cdef bint va = is_vector(&q.a, uniform), vb = is_vector(&q.b, uniform)
-    cdef const Sum *s
     cdef const Term *t
     cdef int k
     cdef double x, y = 0.0
     if q.kind == I_SUM:
-        s = &r.plan.body.sums[q.extra]
-        for k in range(s.first, s.stop):
+        for k in range(r.plan.body.sums[q.extra].first, r.plan.body.sums[q.extra + q.n - 1].stop):
             t = &r.plan.body.terms[k]
             if t.q_kind != R_NONE and t.p == t.q and t.p_kind == t.q_kind:
                 if t.count > 1:
@@ -576,10 +575,10 @@ cdef inline void rows_forward(Replay r, const Instr *q, int first_row, int n_row
                     r.status[l] |= MAY_RAISE
 
 
-cdef inline void sum_forward(Replay r, const Instr *q, real *V, real *U, int n_rows, real tag) noexcept nogil:
-    cdef const Sum *s = &r.plan.body.sums[q.extra]
+cdef inline void sum_forward(Replay r, const Instr *q, int i, real *V, real *U, int n_rows, real tag) noexcept nogil:
+    cdef const Sum *s = &r.plan.body.sums[q.extra + i]
     cdef const Term *t
-    cdef real *out = V + <Py_ssize_t>q.out * n_rows
+    cdef real *out = V + <Py_ssize_t>(q.out + i) * n_rows
     cdef double number = 0.0 if s.zero else -0.0     # what leaves every x + number as it is
     cdef int k, l
     for k in range(s.first, s.stop):

@@ -65,7 +65,7 @@ cdef inline int begin_operands(Places *m, Plan p, const Instr *q) except -1:
         begin_operand(m, &q.a, q.n)
         begin_operand(m, &q.b, q.n)
     elif q.kind == I_SUM:
-        for k in range(p.sums[q.extra].first, p.sums[q.extra].stop):
+        for k in range(p.sums[q.extra].first, p.sums[q.extra + q.n - 1].stop):
             t = &p.terms[k]
             if t.p_kind == R_SLOTS and t.p_mask:
                 begin_gradient(m, t.p)

@@ -32,7 +32,7 @@ ctypedef struct Ref:        # n numbers that an instruction reads
 cdef enum InstrKind:
     I_ELEMENTS              # n elementwise operations on slots, or on uniform numbers
     I_ROWS                  # one elementwise operation on all columns of a run
-    I_SUM                   # an n-ary sum of numbers and products
+    I_SUM                   # n-ary sums of numbers and products: table `sums`, n of one shape from `extra` on
     I_PRODUCT               # rows times a matrix: table `products`
     I_NUMBER                # an input that is a number a row -> slot
     I_RANDOM                # numbers `code`, ... of a draw -> slots, or a run

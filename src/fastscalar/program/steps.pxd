@@ -12,7 +12,7 @@ from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memset
 
 from fastscalar._core cimport *
-from fastscalar.engine.memory cimport out_of_memory, reallocate
+from fastscalar.engine.memory cimport allocate, out_of_memory, reallocate
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.forward cimport is_flat, mode_of_one_row, place
@@ -23,6 +23,7 @@ cdef enum:
     UNIFORM_NUMBERS = 1
     ADJOINTS = 2
     PORTS = 3
+    MOST_PARALLEL = 32      # sums at once
 
 
 cdef inline void free_steps(StepList *list) noexcept:
@@ -77,7 +78,7 @@ cdef inline int forward_steps(Replay r, StepList *list, bint one) except -1:
         if (q.steep or q.raises) and not (r.watch and not q.steep):
             leave(list, k)
         elif q.kind == I_SUM:
-            sum_steps(r, list, q)
+            sums_steps(r, list, q, one)
         elif q.kind == I_ELEMENTS and q.op >= 0:
             together = mode_of_one_row(q) if one else -1
             mode = together if together >= 0 else mode_of(q)
@@ -106,32 +107,105 @@ cdef inline int element_steps(StepList *list, const Instr *q, int mode, int i, i
     return 0
 
 
-cdef inline int sum_steps(Replay r, StepList *list, const Instr *q) except -1:
-    cdef const Sum *sum = &r.plan.body.sums[q.extra]
+cdef inline int sums_steps(Replay r, StepList *list, const Instr *q, bint one) except -1:
+    cdef const Body *p = &r.plan.body
+    cdef int i = 0, j, m
+    while i < q.n:
+        m = parallel_sums(p, q.extra + i, q.n - i)
+        if m > 1 and (one or moves_alike(p, q.extra + i)):
+            sum_steps(p, list, q.extra + i, q.out + i, m, one)
+        else:
+            for j in range(i, i + m):
+                sum_steps(p, list, q.extra + j, q.out + j, 1, one)
+        i += m
+    return 0
+
+
+cdef inline int parallel_sums(const Body *p, int first, int most) noexcept:
+    """How many sums from this one on, `most` at most, are the same with operands that stay where they are or move on by
+    one slot a sum.  They are computed together, and their gradients are sent term by term: for one row and for many in
+    the same order, so that a row has the same bits either way."""
+    cdef const Sum *s = &p.sums[first]
     cdef const Term *t
-    cdef fs_step *s = add_step(list, FS_STEP_SUM, sum.stop - sum.first, sum.zero, 1)
-    cdef int k, code
-    cdef bint p_slot, q_slot
-    set_place(s, 0, VALUES, q.out)
-    for k in range(sum.first, sum.stop):
-        t = &r.plan.body.terms[k]
+    cdef const Term *next_
+    cdef int m = 1, k, n = s.stop - s.first
+    while m < min(most, MOST_PARALLEL) and s[m].stop - s[m].first == n and s[m].zero == s.zero:
+        for k in range(n):
+            t, next_ = &p.terms[s.first + k], &p.terms[s[m].first + k]
+            if t.sign != next_.sign or t.p_kind != next_.p_kind or t.q_kind != next_.q_kind or (
+                    t.p_mask != next_.p_mask or t.q_mask != next_.q_mask):
+                return m
+            if not moves_on(t.p_kind, t.p_mask, t.p, p.terms[s[1].first + k].p, next_.p, m) or (
+                    t.q_kind != R_NONE and not moves_on(t.q_kind, t.q_mask, t.q, p.terms[s[1].first + k].q, next_.q, m)):
+                return m
+            if t.p_kind == R_SLOTS and next_.p == t.p and (t.q_kind != R_SLOTS or next_.q == t.q):
+                return m                         # nothing moves
+        m += 1
+    return m
+
+
+cdef inline bint moves_on(int kind, int mask, int first, int second, int place, int m) noexcept:
+    """Whether operand m is where the first two, and their kind, have it."""
+    if kind == R_UNIFORM:
+        return not mask and place == first
+    return 0 <= second - first <= 1 and place == first + m * (second - first)
+
+
+cdef inline bint moves_alike(const Body *p, int first) noexcept:
+    """Whether all slots that parallel sums read move on, so that they are one stretch for any number of rows."""
+    cdef int k, other = p.sums[first + 1].first - p.sums[first].first
+    cdef const Term *t
+    for k in range(p.sums[first].first, p.sums[first].stop):
+        t = &p.terms[k]
+        if (t.p_kind == R_SLOTS and t[other].p == t.p) or (t.q_kind == R_SLOTS and t[other].q == t.q):
+            return False
+    return True
+
+
+cdef inline int products_from(const Body *p, int k, int stop) noexcept:
+    """How many terms from this one on are products of slots that move on by one a term."""
+    cdef const Term *t = &p.terms[k]
+    cdef int c = 1
+    if t.p_kind != R_SLOTS or t.q_kind != R_SLOTS:
+        return 1
+    while k + c < stop and t[c].p_kind == R_SLOTS and t[c].q_kind == R_SLOTS and t[c].sign == t.sign and (
+            t[c].p == t.p + c and t[c].q == t.q + c and t[c].p_mask == t.p_mask and t[c].q_mask == t.q_mask):
+        c += 1
+    return c
+
+
+cdef inline int sum_steps(const Body *p, StepList *list, int first, int out, int m, bint one) except -1:
+    """A sum, or m parallel ones."""
+    cdef const Sum *sum = &p.sums[first]
+    cdef const Term *t
+    cdef fs_step *s = add_step(list, FS_STEP_SUM, 0, sum.zero, m)
+    cdef int k = sum.first, c, code, at = list.n - 1, other = p.sums[first + 1].first - sum.first if m > 1 else 0
+    cdef bint p_slot, q_slot, p_stays, q_stays
+    set_place(s, 0, VALUES, out)
+    while k < sum.stop:
+        t = &p.terms[k]
+        c = products_from(p, k, sum.stop) if one and m == 1 else 1
         p_slot, q_slot = t.p_kind == R_SLOTS, t.q_kind == R_SLOTS
+        p_stays, q_stays = not p_slot or (m > 1 and t[other].p == t.p), not q_slot or (m > 1 and t[other].q == t.q)
         if not p_slot and not q_slot:
             code = FS_TERM_NUMBER
+            list.steps[at].mode |= 2
         elif t.q_kind == R_NONE:
             code = FS_TERM if t.sign > 0 else FS_TERM_LESS
-        elif p_slot and q_slot:
+        elif not p_stays and not q_stays:
             code = FS_TERM_PRODUCT if t.sign > 0 else FS_TERM_LESS_PRODUCT
         else:
             code = FS_TERM_SCALED
-        s = add_step(list, code, t.q_kind != R_NONE, t.sign, 1)
-        if q_slot and not p_slot:                # the number last
+        s = add_step(list, code, t.q_kind != R_NONE, t.sign, c)
+        if code == FS_TERM_SCALED and p_stays:   # the number last
             set_place(s, 0, VALUES, t.q)
-            set_place(s, 1, UNIFORM_NUMBERS, t.p)
+            set_place(s, 1, VALUES if p_slot else UNIFORM_NUMBERS, t.p)
         else:
             set_place(s, 0, VALUES if p_slot else UNIFORM_NUMBERS, t.p)
             set_place(s, 1, VALUES if q_slot or t.q_kind == R_NONE else UNIFORM_NUMBERS,
                       0 if t.q_kind == R_NONE else t.q)
+        k += c
+    list.steps[at].op = list.n - 1 - at
     return 0
 
 
@@ -150,7 +224,7 @@ cdef inline int backward_steps(Replay r, StepList *list, bint one, int which) ex
                 q.kind == I_ELEMENTS and q.code == X_COPY):
             zero_new(list)
         elif q.kind == I_SUM:
-            sum_slopes(r, list, q, which)
+            sums_slopes(r, list, q, one, which)
             zero_new(list)
         elif q.kind == I_ELEMENTS and q.op >= 0:
             elements_slopes(r, list, q, one, which)
@@ -295,24 +369,111 @@ cdef inline int slope_of(Replay r, StepList *list, const Instr *q, const Ref *to
                           &s)
 
 
-cdef inline int sum_slopes(Replay r, StepList *list, const Instr *q, int which) except -1:
-    cdef const Sum *sum = &r.plan.body.sums[q.extra]
-    cdef const Term *t
-    cdef int k, g = r.plan.body.adjoint[q.out]
-    for k in range(sum.stop - 1, sum.first - 1, -1):
-        t = &r.plan.body.terms[k]
-        if t.p_mask & which:
-            term_slope(r, list, t.sign, t.p_kind, t.p, t.p_port, t.q_kind, t.q, g)
-        if t.q_kind != R_NONE and t.q_mask & which:
-            term_slope(r, list, t.sign, t.q_kind, t.q, t.q_port, t.p_kind, t.p, g)
+cdef inline int sums_slopes(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
+    """From the last sum to the first, as they were put together."""
+    cdef const Body *p = &r.plan.body
+    cdef int i = 0, n_groups = 0
+    cdef int *first = <int *>allocate((q.n + 1) * sizeof(int))
+    if first == NULL:
+        out_of_memory("a program", q.n)
+    try:
+        while i < q.n:
+            first[n_groups] = i
+            n_groups += 1
+            i += parallel_sums(p, q.extra + i, q.n - i)
+        first[n_groups] = q.n
+        for i in range(n_groups - 1, -1, -1):
+            sum_slopes(p, list, q.extra + first[i], p.adjoint[q.out + first[i]], first[i + 1] - first[i], one, which)
+    finally:
+        PyMem_RawFree(first)
     return 0
 
 
-cdef inline int term_slope(Replay r, StepList *list, int sign, int kind, int p, int port, int other, int factor,
-                           int g) except -1:
-    """What is sent to p, whose factor is another number."""
+cdef inline int sum_slopes(const Body *p, StepList *list, int first, int g, int m, bint one, int which) except -1:
+    """What a sum, or m parallel ones whose gradients lie from g on, sends to its operands."""
+    cdef const Sum *sum = &p.sums[first]
+    cdef const Term *t
+    cdef int k = sum.stop, c, dp = 0, dq = 0, other = p.sums[first + 1].first - sum.first if m > 1 else 0
+    while k > sum.first:
+        k -= 1
+        t = &p.terms[k]
+        if one and m == 1:
+            c = products_back_from(p, k, sum.first)
+            if c > 1:
+                k -= c - 1
+                t = &p.terms[k]
+                if t.p_mask & which:
+                    scaled_slopes(list, t.sign, p.adjoint[t.p], t.q, g, c)
+                if t.q_mask & which:
+                    scaled_slopes(list, t.sign, p.adjoint[t.q], t.p, g, c)
+                continue
+        if m > 1:
+            dp, dq = t[other].p - t.p, t[other].q - t.q
+        if t.p_mask & which:
+            term_slopes(p, list, t.sign, t.p_kind, t.p, dp, t.p_port, t.q_kind, t.q, dq, g, m, one)
+        if t.q_kind != R_NONE and t.q_mask & which:
+            term_slopes(p, list, t.sign, t.q_kind, t.q, dq, t.q_port, t.p_kind, t.p, dp, g, m, one)
+    return 0
+
+
+cdef inline int products_back_from(const Body *p, int k, int first) noexcept:
+    """How many terms down to some before this one `products_from` has together, with gradients side by side that are
+    sent in any order: not where a slot is the right operand of a term and then, in the one before it, the left."""
+    cdef const Term *t = &p.terms[k]
+    cdef int c = 1
+    if t.p_kind != R_SLOTS or t.q_kind != R_SLOTS:
+        return 1
+    while k - c >= first and products_from(p, k - c, k - c + 2) == 2 and (
+            not t.p_mask or p.adjoint[t.p - c] == p.adjoint[t.p] - c) and (
+            not t.q_mask or p.adjoint[t.q - c] == p.adjoint[t.q] - c):
+        c += 1
+    return 1 if t.q < t.p < t.q + c else c
+
+
+cdef inline int scaled_slopes(StepList *list, int sign, int at, int factor, int g, int c) except -1:
+    """c operands of products get one gradient times their factors."""
     cdef fs_step s
-    cdef int at = port if kind == R_UNIFORM else r.plan.body.adjoint[p], plus = FS_SEND_PLUS, minus = FS_SEND_MINUS
+    memset(&s, 0, sizeof(fs_step))
+    set_place(&s, 1, VALUES, factor)
+    set_place(&s, 2, ADJOINTS, g)
+    return send(list, FS_SEND_SCALED if sign > 0 else FS_SEND_LESS_SCALED, ADJOINTS, at, c, &s)
+
+
+cdef inline int term_slopes(const Body *p, StepList *list, int sign, int kind, int to, int step, int port, int other,
+                            int factor, int factor_step, int g, int m, bint one) except -1:
+    """What m parallel sums send to one of their operands, whose factor is another number."""
+    cdef fs_step s
+    cdef fs_step *new
+    cdef int i
+    cdef bint flat = kind == R_SLOTS and step == 1 and p.adjoint[to + m - 1] == p.adjoint[to] + m - 1
+    if m == 1:
+        return term_slope(p, list, sign, kind, to, port, other, factor, False, g, 1)
+    if flat and (one or other != R_SLOTS or factor_step == 1):
+        return term_slope(p, list, sign, kind, to, port, other, factor, other == R_SLOTS and factor_step == 0, g, m)
+    if one and step == 0 and other == R_SLOTS:
+        memset(&s, 0, sizeof(fs_step))
+        set_place(&s, 1, ADJOINTS, g)
+        set_place(&s, 2, VALUES, factor)
+        new = add_step_to_one(list, p.adjoint[to], sign, m)
+        copy_places(new, &s)
+        return 0
+    for i in range(m - 1, -1, -1):
+        term_slope(p, list, sign, kind, to + i * step, port, other, factor + i * factor_step, False, g + i, 1)
+    return 0
+
+
+cdef inline fs_step *add_step_to_one(StepList *list, int at, int sign, int m) except NULL:
+    cdef bint new = stores(list, at, 1)
+    cdef fs_step *s = add_step(list, FS_STEP_SEND + 2 * FS_SEND_ALL_TO_ONE + new, 0, sign, m)
+    set_place(s, 0, ADJOINTS, at)
+    return s
+
+
+cdef inline int term_slope(const Body *p, StepList *list, int sign, int kind, int to, int port, int other, int factor,
+                           bint one_factor, int g, int count) except -1:
+    """What is sent to `count` slots side by side, or to one uniform number, by as many gradients."""
+    cdef fs_step s
+    cdef int at = port if kind == R_UNIFORM else p.adjoint[to], plus = FS_SEND_PLUS, minus = FS_SEND_MINUS
     memset(&s, 0, sizeof(fs_step))
     set_place(&s, 1, ADJOINTS, g)
     if other != R_NONE:
@@ -320,8 +481,8 @@ cdef inline int term_slope(Replay r, StepList *list, int sign, int kind, int p, 
     if kind == R_UNIFORM:
         return send_otherwise(list, FS_STEP_DOT if other == R_SLOTS else FS_STEP_TOTAL, other == R_UNIFORM, sign, PORTS,
                               at, 1, 1, &s)
-    if other == R_SLOTS:
-        plus, minus = FS_SEND_TIMES, FS_SEND_LESS_TIMES
-    elif other == R_UNIFORM:
+    if other == R_UNIFORM or one_factor:
         plus, minus = FS_SEND_SCALED, FS_SEND_LESS_SCALED
-    return send(list, plus if sign > 0 else minus, ADJOINTS, at, 1, &s)
+    elif other == R_SLOTS:
+        plus, minus = FS_SEND_TIMES, FS_SEND_LESS_TIMES
+    return send(list, plus if sign > 0 else minus, ADJOINTS, at, count, &s)

@@ -63,10 +63,11 @@ static inline const char *fs_operation_name(int op)
  * that is FS_STEP_LEAVE.  Slot s of n rows lies at base + s * n, a uniform number or a port at base + s. */
 typedef struct {
     short code;            /* FS_STEP_... */
-    signed char mode;      /* FS_VECTORS ...; of FS_STEP_SUM whether 0.0 is added too; of others the sign: 1, -1 */
+    signed char mode;      /* FS_VECTORS ...; of FS_STEP_SUM 1: 0.0 is added too, 2: some terms are numbers; of others
+                            * the sign: 1, -1 */
     unsigned char base[5]; /* of each place: 0 values of slots, 1 uniform numbers, 2 gradients of slots, 3 ports */
     int op;                /* FS_ADD ...; of FS_STEP_SUM how many terms follow; of others whether there is a factor */
-    int count;             /* slots side by side */
+    int count;             /* slots side by side; of a term, if there is one row, products one after the other */
     int at[5];             /* forwards: result, operands; a term: what is added and its factor; backwards: what is sent
                             * to, the gradient, and what the slope reads: of FS_SEND_... the other operand and the
                             * result, of FS_STEP_UNARY operand and result, of FS_STEP_OTHER both operands and result */
@@ -104,7 +105,8 @@ enum {
     FS_SEND_OVER,
     FS_SEND_OVER_ONE,
     FS_SEND_OVER_RIGHT,
-    FS_SEND_OF_SQUARE
+    FS_SEND_OF_SQUARE,
+    FS_SEND_ALL_TO_ONE /* one row: the gradients times as many numbers, from the last to the first */
 };
 
 /* Which operands of a binary operation are one number for all n elements. */
