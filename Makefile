@@ -14,7 +14,8 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	check test test-stress fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts oracle \
+	check test test-stress sanitize checked checked-stress memcheck oracle \
+	fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
 	lint types stubs \
 	bench bench-check bench-compare bench-tables
 
@@ -57,6 +58,23 @@ forks: ## 200 child processes in each state of the other threads (some minutes)
 
 interrupts: ## 10,000 interrupts at random moments of every long call (a quarter of an hour)
 	FASTSCALAR_INTERRUPTS=10000 $(LONG) interrupts --tests tests/stress/test_interrupts.py
+
+# Builds that watch themselves, each in build/KIND, the one in place stays as it is: see tools/instrumented.py.
+
+ROOMS = engine arrays program transforms nn property
+
+sanitize: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (needs GCC; an hour)
+	$(LONG) sanitize --each $(ROOMS) datasets -- $(PYTHON) tools/instrumented.py address -m pytest -q -p no:cacheprovider tests/{}
+
+checked: ## the tests in a build that checks bounds, None, every invariant, and that nothing stays behind
+	$(LONG) checked --each $(ROOMS) -- $(PYTHON) tools/instrumented.py checked -m pytest -q -p no:cacheprovider tests/{}
+
+checked-stress: ## the same in stress mode
+	FASTSCALAR_STRESS=1 $(LONG) checked-stress --each $(ROOMS) -- \
+		$(PYTHON) tools/instrumented.py checked -m pytest -q -p no:cacheprovider tests/{}
+
+memcheck: ## a fixed tour of the package under valgrind's memcheck (some minutes)
+	$(LONG) memcheck --each tour -- $(PYTHON) tests/helpers/memcheck.py --valgrind
 
 oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 	$(PYTEST) tests/oracle

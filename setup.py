@@ -16,6 +16,20 @@ BATCH_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
     [] if sys.platform == "win32" else ["-ffp-contract=fast"]
 )
 
+# What finds faults, for builds in folders of their own (tools/instrumented.py): FASTSCALAR_CHECKED=1 checks bounds, None and
+# the engine's invariants; FASTSCALAR_SANITIZE=address,undefined (or thread) lets GCC or Clang watch every access;
+# FASTSCALAR_LINETRACE=1 tells coverage.py which lines of the .pyx files run.
+def asked(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+CHECKED, LINETRACE = asked("FASTSCALAR_CHECKED"), asked("FASTSCALAR_LINETRACE")
+SANITIZE = os.environ.get("FASTSCALAR_SANITIZE", "")
+MACROS = [("FASTSCALAR_CHECKED", "1")] if CHECKED else []
+if LINETRACE:
+    MACROS += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+WATCHED = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"] if SANITIZE else []
+
 # The extensions are translated and compiled at the same time, one on each core.  Translating takes processes, which
 # must not run this file once more.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -33,7 +47,9 @@ def extension(name: str, *sources: str, flags: list[str] = FLAGS) -> Extension:
         [str(pyx), *(str(SOURCE / source) for source in sources)],
         include_dirs=[str(SOURCE / room / "kernels") for room in ("engine", "program")],
         depends=HEADERS,
-        extra_compile_args=flags,
+        define_macros=MACROS,
+        extra_compile_args=flags + WATCHED,
+        extra_link_args=WATCHED[:1],
     )
 
 
@@ -73,6 +89,13 @@ setup(
             extension("program._data"),
         ],
         include_path=["src"],
+        build_dir="build/checked-c" if CHECKED else None,
+        compiler_directives={
+            "boundscheck": CHECKED,
+            "nonecheck": CHECKED,
+            "initializedcheck": CHECKED,
+            "linetrace": LINETRACE,
+        },
         nthreads=CORES if FORKS else 0,
         annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
     ),

@@ -16,12 +16,13 @@ SOURCES = sorted(p for ending in ("*.py", "*.pyx", "*.pxd") for p in PACKAGE.rgl
 
 # What each room may import beside itself.  A module at the top level is a room of its own.
 NONE: set[str] = set()
-FOUNDATION = {"_paths", "_warnings", "files", "version"}
+FOUNDATION = {"_interpreter", "_paths", "_warnings", "files", "version"}
 ENGINE = {*FOUNDATION, "_core", "engine"}
 SURFACE = {*ENGINE, "arrays", "_typing", "_table", "functions", "math", "custom", "random"}
 NETS = {*SURFACE, "program", "transforms", "nn"}
 WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim", "plot", "roots", "schedules"}
 MAY_IMPORT = {
+    "_interpreter": NONE,
     "_paths": NONE,
     "_warnings": {"_paths"},
     "files": NONE,

@@ -20,7 +20,19 @@ What may assume what (imports point one way, each room knows those to its right;
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastscalar import _table, article, datasets, debug, math, nn, optim, random, reference, schedules
+from fastscalar import (
+    _interpreter,  # noqa: F401 - first: it refuses a subinterpreter
+    _table,
+    article,
+    datasets,
+    debug,
+    math,
+    nn,
+    optim,
+    random,
+    reference,
+    schedules,
+)
 from fastscalar import arrays as _arrays  # noqa: F401 - what NumPy knows of arrays, for TensorArrays
 from fastscalar._core import Tensor, no_grad, tape_info
 from fastscalar._table import *  # noqa: F403

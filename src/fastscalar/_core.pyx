@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False, embedsignature=True, embedsignature.format=clinic
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False, embedsignature=True, embedsignature.format=clinic
 """The engine: a tape of scalar nodes, its collection, Tensor and its operators, and the backward pass.
 
 The boundary: this module knows numbers, nodes and runs of nodes.  Its parts are the .pxd files of `engine/`, inline in
@@ -37,6 +37,7 @@ from fastscalar.engine.writes cimport changed_operand, raise_changed, require_un
 from fastscalar.engine.array_backward cimport array_op_backward, array_op_step
 from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_recorded, add_attributes,
                                            recorded_gradient, release_pending)
+from fastscalar.engine.checked cimport require
 from fastscalar.engine.collect cimport YOUNG_BYTES, collect, collect_old, promote
 from fastscalar.engine.formulas cimport *
 from fastscalar.engine.numbers cimport NO_NUMBER, nearest_double, not_a_number
@@ -121,6 +122,7 @@ cdef int stress() except -1:
 cdef inline int emit(int op, int a, int b, double v, void *handle) noexcept nogil:
     """The next node.  The caller has room for it and cannot fail any more."""
     cdef int i = <int>tape.n
+    require(i < tape.capacity and (op <= ARRAY_OP or (0 <= a < i and 0 <= b < i)))
     tape.value[i] = v
     tape.grad[i] = 0.0
     tape.handle[i] = handle

@@ -82,7 +82,8 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> C:
     def read(module: str) -> dict[str, str]:
         if module not in known:
             source, target = SOURCES / "fastscalar" / f"{module.replace('.', '/')}.pyx", folder / f"{module}.c"
-            command = [sys.executable, "-m", "cython", "-I", str(SOURCES), "-o", str(target), str(source)]
+            options = ["-X", "boundscheck=False,nonecheck=False,initializedcheck=False"]  # as setup.py has it
+            command = [sys.executable, "-m", "cython", *options, "-I", str(SOURCES), "-o", str(target), str(source)]
             done = subprocess.run(command, cwd=SOURCES.parent, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stderr
             text = re.sub(r"/\*.*?\*/", "", target.read_text(encoding="utf-8"), flags=re.S)

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """What `debug.detect_anomaly` looks at: backward steps that make a gradient NaN, or meet a slope that is none.
 
 The engine tells an Observer where it records and which steps it does; a block that is open costs every operation the

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False, embedsignature=True, embedsignature.format=clinic
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False, embedsignature=True, embedsignature.format=clinic
 """TensorArray: a handle of a run of nodes with a shape.
 
 Its operators are array operations, whose results are TensorArrays: `_array_ops` knows this module, and puts in what an

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Array operations: maps, sums, dot products, Linear, softmax and losses, each one instruction on the tape.
 
 Here their values are computed; their backward steps are in `array_backward.pxd`.  The safepoint rule of `_core` holds:

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Array operations along axes, products of arrays, and elements put together anew; each one instruction on the tape.
 
 The boundary: axes and labels come checked from `fastscalar.arrays`, which says what NumPy calls them.  An operand is

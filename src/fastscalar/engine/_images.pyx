@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Convolutions and pools of images, one instruction each; and arrays of another shape.
 
 A convolution is a Linear whose rows are the patches of an image: an input may be in many of them.  It is the same

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Reading the graph: what `derivatives` and `debug` ask of the tape.
 
 The boundary: `_core` records and differentiates and does not know this module; nothing here makes a node that lasts or

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Modes that other rooms put a thread in, besides `no_grad`, and what a recorded backward pass asks of the tape."""
 
 from cpython.ref cimport Py_INCREF

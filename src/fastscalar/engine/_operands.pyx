@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Objects become operands: numbers, Tensors, nested lists of them and arrays, converted before the safepoint.
 
 The safepoint rule of `_core` holds: nothing here keeps an index.

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Random numbers by counter: what each is depends on what it is for, not on what was drawn before it.
 
 The boundary: makes leaves and says to a recording that they were drawn; a replay draws with `random_numbers` itself.

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Optimiser steps over the tape: the rules of `kernels/rules.h`, on leaves and arrays where they lie.
 
 A step runs over stretches of nodes: an array is one, and so are Tensors that were made one after the other.  What an

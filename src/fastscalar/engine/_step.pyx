@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Parameters in nested lists, which of them are the same numbers, and the step of plain SGD."""
 
 from cpython.mem cimport PyMem_RawFree

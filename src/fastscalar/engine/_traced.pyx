@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """What stands for a whole number and for the outcome of a comparison while a program is recorded.
 
 They live with the engine, which knows nothing of programs, because its array operations take them as operands: a

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # The backward steps of array operations.  `marks.pxd` says what reaching an operand is.
 
 from libc.string cimport memcpy, memset

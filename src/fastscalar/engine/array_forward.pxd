@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # What maps, reductions and products compute.  `array_backward.pxd` has their backward steps.
 
 from libc.string cimport memset

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Array operations: the table of instructions that own a run of nodes, their operands, the gradients of array leaves.
 #
 # What they compute is in `_array_ops`, their backward steps in `array_backward.pxd`.

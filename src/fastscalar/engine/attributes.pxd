@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Attributes that users set on Tensors: the table of them, the steps of the user's own operations, recorded gradients.
 #
 # The table holds a Tensor that has attributes, so that it comes back as the same object while its node lives; what it

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Collection.
 #
 # Mark: from young to old, a node is alive if it has a handle or something alive refers to it.  Place: from old to
@@ -15,6 +14,7 @@ from libc.string cimport memmove, memset
 from fastscalar._core cimport tape, Tensor
 from fastscalar.engine.array_ops cimport free_array_op
 from fastscalar.engine.attributes cimport release_pending
+from fastscalar.engine.checked cimport CHECKED, broken_tape, require
 from fastscalar.engine.memory cimport reallocate, resize, set_limit
 from fastscalar.engine.roots cimport (hide_weak_roots, keep, keep_closure, keep_gradients, reserve_weak_roots,
                                       restore_weak_roots)
@@ -248,6 +248,8 @@ cdef inline int collect() except -1:
         if (tape.promoted > max(tape.old_alive, <Py_ssize_t>(4 * NURSERY))
                 or tape.old_bytes > max(tape.old_bytes_alive, <size_t>OLD_BYTES)):
             collect_old()
+    if CHECKED:
+        require(broken_tape() == NULL)
     release_pending()
     return 0
 
@@ -260,6 +262,8 @@ cdef inline int collect_old() except -1:
     tape.young = tape.n
     tape.promoted = 0
     tape.old_bytes = 0
+    if CHECKED:
+        require(broken_tape() == NULL)
     if tape.capacity > 4 * tape.n + 8 * NURSERY:
         PyMem_RawFree(tape.scratch)
         tape.scratch = NULL

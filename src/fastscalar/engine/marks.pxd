@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # The marks of a backward pass: what it reaches, and the way from one reached node to the next.
 #
 # One sweep from the root down, in reverse creation order.  A node that is reached for the first time gets its mark and
@@ -26,6 +25,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport tape
 from fastscalar.engine.array_ops cimport enter_row, materialise, node_of, reset_leaf
+from fastscalar.engine.checked cimport require
 from fastscalar.engine.tape cimport CONST, INDEX, RUN, STRIDED, A_LEAF, ARRAY_OP, Layout, Operand, Record, ArrayOp
 
 
@@ -36,6 +36,7 @@ cdef inline void mark_summaries(int p) noexcept nogil:
 
 
 cdef inline void mark_node(int p) noexcept nogil:
+    require(0 < p < tape.n)
     tape.mark[p] = 1
     if not tape.mark64[p >> 6]:
         mark_summaries(p)
@@ -225,6 +226,7 @@ cdef inline void add_to(Operand *o, Py_ssize_t k, double g) noexcept nogil:
 
 
 cdef inline void contribute(int p, double g) noexcept nogil:
+    require(0 < p < tape.n)
     mark_reached(p)
     tape.grad[p] += g
 
@@ -232,6 +234,7 @@ cdef inline void contribute(int p, double g) noexcept nogil:
 cdef inline void reach(int p, double g, unsigned char *mark, unsigned char *mark64, double *grad,
                        Record *record, int number, bint plain) noexcept nogil:
     """`contribute` for the common case: a scalar node, gradients not accumulated."""
+    require(0 < p < tape.n)
     if mark[p]:
         grad[p] += g
     elif plain and record[p].op > ARRAY_OP:

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Memory: every request of the engine, and the columns of the tape.
 #
 # `tape.requests_left` lets a request be refused: tests show with it that a refused allocation is a MemoryError which

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Numbers beside Tensors: what a comparison takes for one, and what is none.
 
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check

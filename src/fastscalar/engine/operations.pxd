@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # The operation table, and the errors of operations.
 #
 # One row registers an operation; methods, functions, arrays, `fastscalar.math`, stubs, rules of higher order, vector

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # What a node was computed from: as Tensors, and given as Tensors.
 
 from fastscalar._core cimport tape, Tensor, handle_of, lock_nodes, row, unlock_nodes

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Weak roots: handles that only the tape's own tables hold, and which therefore keep nothing alive.
 #
 # The table of attributes holds a reference to each Tensor that has some, and the step of a user's own operation is a

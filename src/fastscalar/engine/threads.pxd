@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # What belongs to a thread.
 #
 # The blocks that a thread is in (no_grad, detect_anomaly, ...), the program that it records, its locks on collection.

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # A value changed in between.
 #
 # `.data` may be written at any time; a derivative that would read a value which was written after the operation is the

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """What goes into a replay and comes out, prepared: sparse rows, which leaves are trained, gradients that are kept.
 
 The boundary: knows the leaves on the tape and the data of rows, no plans.

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """The graph of a program: nodes in columns, what they refer to, and the decisions that a call took.
 
 The boundary: a Graph is data and knows no tape.  `_trace` makes it of what a function did, `selections` of several of

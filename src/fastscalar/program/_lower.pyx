@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """From the graph of a program to its plan: dense kernels recovered from scalar code.
 
 The boundary: reads a Graph, writes a Plan (`_replay`); knows no tape and computes nothing but constants.

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Calls of a program with one row, the short way: a replay that stays bound to room of its own for the arguments.
 
 The boundary: knows replays; which recording it is for, and whether this is a moment for it, `replayed` and `api` know.

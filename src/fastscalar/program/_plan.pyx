@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Plans: instructions with places, which `_lower` writes one by one and `_replay` runs.
 
 The boundary: knows neither graphs nor rows; `plan.pxd` says what is in one.
@@ -7,8 +7,10 @@ The boundary: knows neither graphs nor rows; `plan.pxd` says what is in one.
 
 from cpython.mem cimport PyMem_RawFree
 
+from fastscalar.engine.checked cimport CHECKED, require
 from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.program._graph cimport room_for
+from fastscalar.program.checked cimport broken_plan
 from fastscalar.program.plan cimport *
 
 import numpy as np
@@ -64,6 +66,8 @@ cdef class Plan:
         cdef const int[:, ::1] results = self.results
         p.n_ports, p.n_runs, p.n_results = self.n_ports, self.n_runs, <int>results.shape[0]
         p.results = <const Result *>&results[0, 0]
+        if CHECKED:
+            require(broken_plan(self) == NULL)
         return 0
 
     cdef Py_ssize_t add_instr(self, Instr *q, bint per_row) except -1:

@@ -75,6 +75,7 @@ cdef class Replay:
     cdef const fs_batch *kernels
     cdef size_t size                 # of a number
     cdef list blocks                 # what is to be freed: addresses as whole numbers
+    cdef list margins                # checked build: the ends of blocks, where nothing may be written
     cdef char *uniform               # uniform numbers,
     cdef char *uniform_adjoint       # and their gradients
     cdef char *run_value             # rows of runs

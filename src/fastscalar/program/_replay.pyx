@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # cython: nonecheck=False, auto_pickle=False
 """Running a plan over the rows of a data set: many rows at once, forwards and backwards, without the GIL.
 
@@ -30,6 +30,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
+from fastscalar.engine.checked cimport CHECKED, MARGIN, margin_is_whole, require, seal_margin
 from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
 from fastscalar.engine.writes cimport wrote
 from fastscalar.engine._rules cimport Rule, at_step, shorten
@@ -115,7 +116,7 @@ cdef class Replay:
     """A plan with memory to run it in: for `batch` rows at once, `float64`: of doubles, not floats."""
 
     def __cinit__(self, Plan plan not None, int batch, bint float64, int threads=1):
-        self.blocks, self.held = [], []
+        self.blocks, self.held, self.margins = [], [], []
         if threads < 1:
             raise ValueError(f"threads: expected a whole number of at least 1, got {threads}")
         self.plan, self.float64, self.threads = plan, float64, threads
@@ -156,11 +157,16 @@ cdef class Replay:
 
     cdef void *block(self, size_t count, size_t size) except NULL:
         """Zeroed memory that begins at a multiple of 64 bytes."""
-        cdef void *p = allocate_zeroed(count * size + 128, 1)
+        cdef void *p = allocate_zeroed(count * size + 128 + MARGIN, 1)
+        cdef char *begin
         if p == NULL:
             out_of_memory("a program", count)
         self.blocks.append(<size_t>p)
-        return <void *>((<size_t>p + 63) // 64 * 64)
+        begin = <char *>((<size_t>p + 63) // 64 * 64)
+        if CHECKED:
+            self.margins.append(<size_t>(begin + count * size))
+            seal_margin(begin + count * size)
+        return begin
 
     cdef int reserve(self) except -1:
         cdef Plan p = self.plan
@@ -701,6 +707,9 @@ cdef class Replay:
                 run[double](self, 0.0)
             else:
                 run[float](self, 0.0)
+        if CHECKED:
+            for end in self.margins:
+                require(margin_is_whole(<const void *><size_t>end))
         if self.interrupt is not None:
             error, self.interrupt = self.interrupt, None
             raise error

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False, auto_pickle=False
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Recording a program: what a function did to its inputs, as a graph of its own.
 
 Over 900 lines: recording and copying off the tape read the same private tables.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # cython: nonecheck=False
 # The backward sweep of a replay through a chunk of rows.  Inline parts of `_replay`.
 

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Instructions, level by level.  Inline parts of `_lower`.
 
 from cpython.mem cimport PyMem_RawFree

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # cython: nonecheck=False
 # The forward sweep of a replay: the uniform part, and a chunk of rows instruction by instruction.
 # Inline parts of `_replay`.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Growing lists of whole numbers, for passes over graphs.  Inline.
 
 from fastscalar.engine.memory cimport out_of_memory, reallocate

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # cython: nonecheck=False
 # Captured leaves into the block of a replay, and values and gradients from it.  Inline parts of `_replay`.
 #

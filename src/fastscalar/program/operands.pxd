@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Operands as instructions say them: slots, addresses, columns of runs, and what is packed or unpacked for it.
 # Inline parts of `_lower`.
 

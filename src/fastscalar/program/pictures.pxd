@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Which nodes an image has whose patches an array operation reads.  An inline part of `_trace`.
 
 from fastscalar._core cimport *

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Pass 5, levels; and where uniform numbers lie: weights as their products read them, then everything else.
 # Inline parts of `_lower`.
 

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Passes 3 and 4: trees of + and - become sums, sums that share their operands become products of matrices.
 # Inline parts of `_lower`.
 

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: nonecheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # Passes 1 and 2: constants, common subexpressions, what depends on what, what is needed.  Inline parts of `_lower`.
 
 from libc.math cimport signbit

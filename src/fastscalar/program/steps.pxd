@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # cython: nonecheck=False
 # The elementwise part of a plan as steps for `kernels/batch_steps.c`: resolved once, run for every chunk.
 # Inline parts of `_replay`.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, wraparound=False, cdivision=True
 # cython: nonecheck=False
 # Gradients and steps of weights, for all rows of a batch, and the uniform part backwards.  Inline parts of `_replay`.
 

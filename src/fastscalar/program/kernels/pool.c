@@ -296,9 +296,9 @@ int fs_pace_together(fs_pace *pace)
     const double *seconds = pace->seconds, *rows = pace->rows;
     if (pace->batches < STRETCH || pace->stretch < STRETCH_TIME)
         return pace->together;
-    pace->together = !rows[0] || (rows[1] > 0.0 && seconds[1] * rows[0] < seconds[0] * rows[1]);
+    pace->together = rows[0] == 0.0 || (rows[1] > 0.0 && seconds[1] * rows[0] < seconds[0] * rows[1]);
     pace->trying = pace->tried + pace->stretch < TRIALS * pace->spent ||
-                   (!rows[0] && (pace->spent < AT_ONCE || pace->stretch < FIRST_TRIAL * pace->spent));
+                   (rows[0] == 0.0 && (pace->spent < AT_ONCE || pace->stretch < FIRST_TRIAL * pace->spent));
     pace->together ^= pace->trying;
     pace->batches = 0;
     pace->stretch = 0.0;
