@@ -16,8 +16,8 @@ BATCH_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
     [] if sys.platform == "win32" else ["-ffp-contract=fast"]
 )
 
-# What finds faults, for builds in folders of their own (tools/instrumented.py): FASTSCALAR_CHECKED=1 checks bounds, None and
-# the engine's invariants; FASTSCALAR_SANITIZE=address,undefined (or thread) lets GCC or Clang watch every access;
+# What finds faults, for builds in folders of their own (tools/instrumented.py): FASTSCALAR_CHECKED=1 checks bounds,
+# None and the invariants; FASTSCALAR_SANITIZE=address,undefined (or thread) lets GCC or Clang watch every access;
 # FASTSCALAR_LINETRACE=1 tells coverage.py which lines of the .pyx files run.
 def asked(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
