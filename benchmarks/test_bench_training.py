@@ -86,9 +86,9 @@ def bars_of(bar: Any, work: Workload, turns: Turns) -> None:
         bar(f"{work.name}: {what} / layers", turns.ratio(kind.name, layers.name), "x", at_most=1.3)
 
 
-@pytest.mark.parametrize("kind", [ours.CompiledModule, ours.CompiledL2], ids=["module", "l2"])
+@pytest.mark.parametrize("kind", [ours.CompiledModule, ours.CompiledDecay], ids=["module", "decay"])
 def test_nets_of_users(benchmark: Any, bar: Any, small: bool, race: Race, kind: type[Contestant]) -> None:
-    """L2: of all weights, those of zero pixels too, which a step without the term does not touch."""
+    """decay: of all weights, those of zero pixels too, which a step without it does not touch."""
     benchmark.group = "compile"
     X, y, source = rows("sparse", 3 if small else 10_000)
     benchmark.extra_info.update(data=source, widths=MLP.widths)

@@ -359,9 +359,14 @@ class SGD(RuleOptimizer):
         return {"momentum": self.momentum, "nesterov": self.nesterov}
 
     @property
+    def _memoryless(self) -> bool:
+        """A step of a parameter reads its own number and gradient only."""
+        return not (self.momentum or self.clip_norm or self.clip_value)
+
+    @property
     def _plain(self) -> bool:
         """Only what has a gradient moves."""
-        return not (self.momentum or self.weight_decay or self.clip_norm or self.clip_value)
+        return self._memoryless and not self.weight_decay
 
     def step(self) -> None:
         """One step with the gradients as they stand; they stay."""

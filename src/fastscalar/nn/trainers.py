@@ -159,11 +159,14 @@ class CompiledTrainer:
     # --- steps inside the replay ---
 
     def _way(self) -> str:
-        """How a replay is prepared for the optimiser; "" for one with a step of its own, which it takes itself."""
+        """How a replay is prepared for the optimiser: "plain", "decay" (and nothing else), or "rule"; "" for one with a
+        step of its own, which it takes itself."""
         optimizer = self.course.optimizer
         if type(optimizer) not in (SGD, Adam, AdamW, RMSprop):
             return ""
-        return "plain" if type(optimizer) is SGD and optimizer._plain else "rule"
+        if type(optimizer) is not SGD or not optimizer._memoryless:
+            return "rule"
+        return "decay" if optimizer.weight_decay else "plain"
 
     def _open(self, version: Specialization) -> Any:
         optimizer = self.course.optimizer
@@ -173,12 +176,12 @@ class CompiledTrainer:
             self.plans[version] = version.plan(frozenset(), None if self.own else optimizer._distinct)
         plan = self.plans[version]
         if version not in self.places:
-            self.places[version] = state_places(plan.captures, optimizer._distinct) if self.way == "rule" else []
+            self.places[version] = state_places(plan.captures, optimizer._distinct) if self.way != "plain" else []
         replay = version.take(plan, self.batch_size, self.float64, self.threads, self.way)
         replay.load()
         self.rows.streams.begin(replay)
         self.program._bind(replay, self.rows)
-        replay.prepare_training(optimizer._ready() if self.way == "rule" else None)
+        replay.prepare_training(None if self.way == "plain" else optimizer._ready(), self.way == "decay")
         replay.load_state(self.places[version], *optimizer._kept, optimizer._steps)
         return replay
 

@@ -20,7 +20,6 @@ cpdef enum RowStatus:       # bits; none: its number is to be used
 cdef enum:
     TRAIN = 4               # a mode beside PARAMETERS and ARGUMENTS: weights take their step at once
     GROUP = 64              # rows whose sparse entries are transposed together: their gradients stay in the L1 cache
-    FRESH = 1024            # after so many batches of one row the sum of a matrix's squares is added up anew
     FEW_ROWS = 4            # up to so many rows, or columns of a matrix, weights are updated row by row:
     FEW_COLUMNS = 32        # MNIST, Linear(784, 10), batches of 64, float32: 0.8 instead of 1.1 us a sample
 
@@ -104,15 +103,15 @@ cdef class Replay:
     cdef Stretch *stretches          # where `nodes` says that they are now
     cdef Py_ssize_t n_stretches
     cdef unsigned char *fused        # by matrix: it takes its step where its gradient is computed
-    cdef unsigned char *decayed      # by fused matrix: the program sums its squares; then its weights are
     cdef unsigned char *unfit        # by matrix: a program's own loop must not step over zeros, it is not all finite
-    cdef double *scale               # scale * what is in `uniform`,
-    cdef double *keep                # the next ones keep * these ones + a step,
-    cdef double *square              # and the sum of their squares is this; negative: not known
-    cdef bint prepared               # for training: what is above, and `loose` and `steps`, is set
-    cdef bint decays                 # there are such matrices
-    cdef int since                   # batches since their squares were added up
-    cdef char **scaled               # by thread: room for scale * gradients of a chunk
+    cdef bint prepared               # for training: `fused`, `loose` and `steps` are set
+    cdef double decay                # of fused matrices, each step takes rate * decay of them; see `weights.pxd`
+    cdef int *lazy_from              # by matrix, where in `paid` its rows begin; -1: none of them owes a factor
+    cdef double *paid                # by row of these matrices
+    cdef char *factor                # of the row under way: what the rows that it reads owe,
+    cdef char *scaled                # and its numbers times that
+    cdef int n_paid
+    cdef double shrunk
     cdef int *loose                  # (address, count) of uniform numbers that are in no fused matrix
     cdef Py_ssize_t n_loose
     cdef int *steps                  # (address, count) of those among them that are trained
@@ -134,7 +133,7 @@ cdef class Replay:
     cdef int mode
     cdef const long long *rows       # rows of the data, in their order
     cdef Py_ssize_t n_rows, done, failed_at
-    cdef double total_loss, shrink
+    cdef double total_loss
     cdef const double *rates         # by batch
     cdef object nodes                # of the captures their first nodes, as they were after so many collections
     cdef long long nodes_of

@@ -17,8 +17,7 @@ Contract
    does not depend on how many threads there are, nor on which did what.
 
 A batch:  uniform part | chunks: forward, backward | weights, in shares | uniform part backward, step
-One thread goes through it; chunks and shares are what helpers of the pool (`kernels/pool.h`) may take.  If squares of
-whole matrices are summed (an L2 term), the uniform part goes backward before the weights: see `decay`.  Weights of
+One thread goes through it; chunks and shares are what helpers of the pool (`kernels/pool.h`) may take.  Weights of
 sparse rows are shared out by columns of the input, so many that each share has as many entries; who has a share
 transposes these (one thread for all: 0.35 us a sample in which others wait).
 """
@@ -206,13 +205,8 @@ cdef class Replay:
         self.occurrence = <long long *>self.block(p.n_draws, sizeof(long long))
         self.state = <char **>self.block(2, sizeof(void *))
         self.fused = <unsigned char *>self.block(p.n_matrices, 1)
-        self.decayed = <unsigned char *>self.block(p.n_matrices, 1)
         self.unfit = <unsigned char *>self.block(p.n_matrices, 1)
-        self.scale = <double *>self.block(p.n_matrices, sizeof(double))
-        self.keep = <double *>self.block(p.n_matrices, sizeof(double))
-        self.square = <double *>self.block(p.n_matrices, sizeof(double))
-        for k in range(p.n_matrices):
-            self.scale[k] = 1.0
+        self.shrunk = 1.0
         return 0
 
     cdef int resolve(self, int which, bint one) except -1:
@@ -280,9 +274,7 @@ cdef class Replay:
         cdef int[::1] at = self.plan.constant_at
         for k in range(at.shape[0]):
             self.put(at[k], value[k])
-        for k in range(self.plan.n_matrices):
-            self.scale[k], self.square[k] = 1.0, -1.0
-        self.since = 0
+        self.shrunk = 1.0
         self.find_leaves()
         for k in range(self.n_stretches):
             if self.float64:
@@ -490,50 +482,44 @@ cdef class Replay:
 
     # --- what takes its step at once ---
 
-    def prepare_training(self, Rule rule=None):
+    def prepare_training(self, Rule rule=None, bint at_once=False):
         """Which matrices take their step with their gradient, and what else a step writes.
 
-        A matrix of trained leaves that one product reads, and nothing else but a sum of its squares, is fused, where
-        the step is plain SGD's.  A rule steps over all that is trained; a replay is prepared for either, once."""
+        A matrix of trained leaves that one product reads, and nothing else, is fused, where the step is plain SGD's:
+        without a rule, or with one that has no more than weight decay (at_once).  Any other rule steps over all that is
+        trained.  A replay is prepared for one of these ways, once."""
         cdef Plan p = self.plan
-        cdef Py_ssize_t k, widest = 0
+        cdef Py_ssize_t k, n_rows = 0
         cdef Matrix *m
-        cdef bint copies = False                 # a matrix that is copied together has its gradient only after a batch
         self.ruled = rule is not None
         if rule is not None:
             self.rule, self.clip_norm = rule.rule, rule.clip_norm
             self.first_kept = self.room_of_state(rule.keeps_first, 0)
             self.second_kept = self.room_of_state(rule.keeps_second, 1)
+        self.decay = rule.rule.decay if rule is not None and at_once else 0.0
         if self.prepared:
             return
         self.prepared = True
-        for k in range(p.n_matrices):
-            copies = copies or (p.matrices[k].table >= 0 and p.matrices[k].mask & PARAMETERS)
-        for k in range(p.n_terms):
-            if p.terms[k].matrix >= 0:
-                self.decayed[p.terms[k].matrix] = 1
         trained = np.asarray(p.trained) != 0
         loose = np.ones(p.n_uniform, bool)
         for k in range(p.n_matrices):
             m = &p.matrices[k]
             part = trained[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)
-            self.fused[k] = rule is None and m.home and m.only and m.uses == 1 and m.rows > 1 and not (
-                self.decayed[k] and copies) and bool(part[:, :m.cols].all())
-            self.decayed[k] = self.decayed[k] and self.fused[k]
-            if self.decayed[k]:
-                self.decays = True
-                widest = max(widest, m.ld)
+            self.fused[k] = (rule is None or at_once) and m.home and m.only and m.uses == 1 and m.rows > 1 and bool(
+                part[:, :m.cols].all())
             if self.fused[k]:
+                n_rows += m.rows
                 loose[m.base:m.base + m.rows * m.ld] = False
                 part[:] = False
             elif m.home and m.cols < m.ld:       # padding is zero, and so is its gradient: longer stretches
                 part[part[:, :m.cols].all(axis=1)] = True
         self.loose = self.side_by_side(loose.view(np.uint8), &self.n_loose)
         self.steps = self.side_by_side(trained.view(np.uint8), &self.n_steps)
-        if self.decays:
-            self.scaled = <char **>self.block(self.threads, sizeof(void *))
-            for k in range(self.threads):
-                self.scaled[k] = <char *>self.block(<size_t>widest * self.chunk, self.size)
+        if at_once and rule is not None:
+            self.lazy_from = <int *>self.block(p.n_matrices, sizeof(int))
+            self.paid = <double *>self.block(n_rows, sizeof(double))
+            self.factor = <char *>self.block(n_rows, self.size)
+            self.scaled = <char *>self.block(n_rows, self.size)
 
     cdef int *side_by_side(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL:
         """(first, how many) of those chosen that lie side by side."""
@@ -692,7 +678,9 @@ cdef class Replay:
 
     cdef int go_through(self, int mode, int batch_rows) except -1:
         self.mode, self.batch_rows, self.done = mode, min(batch_rows, self.batch), 0
-        if not mode & TRAIN:
+        if mode & TRAIN:
+            begin_decay(self)
+        else:
             self.settle_all()
         if not self.plan.plain:
             self.resolve(mode & (PARAMETERS | ARGUMENTS), min(self.n_rows, self.batch_rows) == 1)
@@ -737,7 +725,8 @@ cdef const fs_batch *batch_kernels(bint float64) noexcept:
 cdef void run(Replay r, real tag) noexcept nogil:
     cdef int l, n, chunks, team
     cdef Py_ssize_t results = r.plan.body.n_results
-    cdef bint back = (r.mode & (PARAMETERS | ARGUMENTS)) != 0, early = r.decays and (r.mode & TRAIN) != 0
+    cdef bint back = (r.mode & (PARAMETERS | ARGUMENTS)) != 0
+    cdef bint lazy = (r.mode & TRAIN) != 0 and r.lazy_from != NULL and r.batch_rows == 1
     cdef double start = 0.0, now
     if not r.mode & TRAIN:
         begin_sums(r, tag)
@@ -755,17 +744,16 @@ cdef void run(Replay r, real tag) noexcept nogil:
         fs_pool_run(one_chunk, <void *>r, chunks, team)
         if (r.mode & TRAIN) != 0 and not sound(r, n):
             break
-        if early:
-            end_sums(r, n, r.rows + r.first, tag)
-            decay(r, n, r.rows + r.first, rate_at(r, r.first), tag)
         if back:
             fs_pool_run(one_share, <void *>r, r.shares, team)
-        if back and not early:
+        if back:
             end_sums(r, n, r.rows + r.first, tag)
             if r.mode & TRAIN:
                 uniform_backward(r, tag)
         if r.mode & TRAIN:
             end_batch(r, n, rate_at(r, r.first), tag)
+            if lazy:
+                end_decay(r, rate_at(r, r.first), tag)
         elif r.out_values != NULL:
             memcpy(r.out_values + r.first * results, r.result, n * results * sizeof(double))
             for l in range(n):

@@ -144,7 +144,6 @@ cdef inline void product_backward(Replay r, const Instr *q, int thread, int firs
     cdef const Product *p = &r.plan.body.products[q.extra]
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
     cdef const real *g = rows_of(r, r.run_adjoint, q.run, first_row, tag)
-    cdef real scale = <real>r.scale[p.matrix]
     cdef const real *w = <real *>r.uniform + m.base
     cdef real *dx
     cdef int l, i, j
@@ -154,11 +153,8 @@ cdef inline void product_backward(Replay r, const Instr *q, int thread, int firs
             for i in range(m.cols):
                 if g[<Py_ssize_t>l * m.ld + i] != 0:
                     for j in range(m.rows):
-                        dx[j] += <real>sent(scale * g[<Py_ssize_t>l * m.ld + i], w[<Py_ssize_t>j * m.ld + i])
+                        dx[j] += <real>sent(g[<Py_ssize_t>l * m.ld + i], w[<Py_ssize_t>j * m.ld + i])
         return
-    if scale != 1.0:
-        r.kernels.binary(FS_MUL, FS_B_IS_ONE, r.scaled[thread], g, &scale, <Py_ssize_t>n_rows * m.ld)
-        g = <real *>r.scaled[thread]
     if m.ld == 1:
         for l in range(n_rows):
             r.kernels.add_scaled(rows_of(r, r.run_adjoint, p.x, first_row + l, tag) + p.first, g[l],

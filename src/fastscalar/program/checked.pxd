@@ -95,7 +95,7 @@ cdef inline const char *broken_plan(Plan p) noexcept:
             return b"what a term reads"
         if t.count > 1 and not is_place(p, R_UNIFORM, t.p + t.count - 1):
             return b"the numbers of a term"
-        if t.p_port >= p.n_ports or t.q_port >= p.n_ports or t.matrix >= p.n_matrices:
+        if t.p_port >= p.n_ports or t.q_port >= p.n_ports:
             return b"the port of a term"
     for k in range(p.n_matrices):
         m = &p.matrices[k]

@@ -303,7 +303,7 @@ cdef inline bint only_products(Lowering low, int s):
 
 cdef inline int fill_term(Lowering low, Term *term, int sign, int p, int q) except -1:
     memset(term, 0, sizeof(Term))
-    term.sign, term.count, term.p_port, term.q_port, term.matrix = <signed char>sign, 1, -1, -1, -1
+    term.sign, term.count, term.p_port, term.q_port = <signed char>sign, 1, -1, -1
     term.p_mask = low.mask[p]
     if low.depends[p] == C_PER_ROW:
         term.p_kind, term.p = R_SLOTS, slot_of(low, p)
@@ -331,14 +331,13 @@ cdef inline int add_segments(Lowering low, int s) except -1:
     cdef Term term
     cdef Py_ssize_t k, count = low.first.at[s + 1] - low.first.at[s], first = low.first.at[s], t, gap
     cdef int p, q
-    cdef long long[:, ::1] rows = np.empty((count, 6), np.int64)
+    cdef long long[:, ::1] rows = np.empty((count, 5), np.int64)
     cdef long long[:, ::1] sorted_rows
     for k in range(count):
         t = first + k
         p, q = low.p.at[t], low.q.at[t]
         rows[k, 0] = low.sign.at[t]
-        rows[k, 5] = low.node_matrix[p] if p == q else -1
-        rows[k, 1] = low.at[p] if rows[k, 5] >= 0 else address_of(low, p)
+        rows[k, 1] = address_of(low, p)
         rows[k, 2] = -1 if q < 0 else rows[k, 1] if p == q else address_of(low, q)
         rows[k, 3] = low.mask[p]
         rows[k, 4] = 0 if q < 0 else low.mask[q]
@@ -348,7 +347,7 @@ cdef inline int add_segments(Lowering low, int s) except -1:
     sorted_rows = array
     memset(&term, 0, sizeof(Term))
     for k in range(count):
-        if k and sorted_rows[k, 0] == term.sign and sorted_rows[k, 5] == term.matrix and (
+        if k and sorted_rows[k, 0] == term.sign and (
                 sorted_rows[k, 3] == term.p_mask and sorted_rows[k, 4] == term.q_mask):
             gap = sorted_rows[k, 1] - term.p - term.count
             if gap == 0 and (
@@ -360,25 +359,12 @@ cdef inline int add_segments(Lowering low, int s) except -1:
                 term.count += <int>gap + 1   # padding is zero, and so is what is added to its gradient
                 continue
         if k:
-            add_segment(low, &term)
+            low.plan.add_term(&term)
         term.sign, term.count = <signed char>sorted_rows[k, 0], 1
         term.p_kind, term.p, term.p_mask = R_UNIFORM, <int>sorted_rows[k, 1], <unsigned char>sorted_rows[k, 3]
         term.q_kind = R_NONE if sorted_rows[k, 2] < 0 else R_UNIFORM
         term.q, term.q_mask = <int>sorted_rows[k, 2], <unsigned char>sorted_rows[k, 4]
-        term.matrix = <int>sorted_rows[k, 5]
-    add_segment(low, &term)
-    return 0
-
-
-cdef inline int add_segment(Lowering low, Term *term) except -1:
-    """Squares are known as those of a matrix if they are all of them."""
-    cdef Matrix *m
-    if term.matrix >= 0:
-        m = &low.plan.matrices[term.matrix]
-        if term.p != m.base or term.count != (m.rows - 1) * m.ld + m.cols:
-            m.only = False
-            term.matrix = -1
-    low.plan.add_term(term)
+    low.plan.add_term(&term)
     return 0
 
 

@@ -130,14 +130,6 @@ cdef inline bint holds(const Guard *g, double x, double y, double value) noexcep
     return v - v != 0.0 and is_error(code, x, y, v) and kind_of_error(x, v) == <int>value >> 8
 
 
-cdef inline double sum_of_squares(Replay r, int k, real tag) noexcept nogil:
-    cdef const Matrix *m = &r.plan.body.matrices[k]
-    cdef const real *w = <real *>r.uniform + m.base
-    if not r.square[k] >= 0.0:
-        r.square[k] = r.scale[k] * r.scale[k] * r.kernels.dot(w, w, <Py_ssize_t>m.rows * m.ld)
-    return r.square[k]
-
-
 cdef inline double uniform_sum(Replay r, const Instr *q, real tag) noexcept nogil:
     cdef const Sum *s = &r.plan.body.sums[q.extra]
     cdef const Term *t
@@ -146,9 +138,7 @@ cdef inline double uniform_sum(Replay r, const Instr *q, real tag) noexcept nogi
     cdef int k
     for k in range(s.first, s.stop):
         t = &r.plan.body.terms[k]
-        if t.matrix >= 0 and r.mode & TRAIN and r.decayed[t.matrix]:
-            total += t.sign * sum_of_squares(r, t.matrix, tag)
-        elif t.q_kind == R_NONE:
+        if t.q_kind == R_NONE:
             total += t.sign * (r.kernels.sum(U + t.p, t.count) if t.count > 1 else <double>U[t.p])
         else:
             total += t.sign * (r.kernels.dot(U + t.p, U + t.q, t.count) if t.count > 1 else <double>U[t.p] * U[t.q])
@@ -614,6 +604,24 @@ cdef inline void subtract_product(real *y, const real *a, const real *b, int n) 
         y[k] -= a[k] * b[k]
 
 
+cdef inline bint is_lazy(Replay r, const Product *p) noexcept nogil:
+    """Whether rows of its matrix may owe factors of weight decay in this run, see `weights.pxd`."""
+    return r.lazy_from != NULL and r.lazy_from[p.matrix] >= 0
+
+
+cdef inline const void *with_factors(Replay r, const Product *p, const int *column, const real *x,
+                                     int count) noexcept nogil:
+    """Of the one row under way: what the rows of weights that it reads owe, and its numbers times that."""
+    cdef const double *paid = r.paid + r.lazy_from[p.matrix]
+    cdef real *factor = <real *>r.factor + r.lazy_from[p.matrix]
+    cdef real *scaled = <real *>r.scaled + r.lazy_from[p.matrix]
+    cdef int k
+    for k in range(count):
+        factor[k] = <real>(r.shrunk * paid[column[k]])
+        scaled[k] = x[k] * factor[k]
+    return scaled
+
+
 cdef inline void product_forward(Replay r, const Instr *q, int thread, int first_row, int n_rows, const long long *rows,
                                  real tag) noexcept nogil:
     cdef const Product *p = &r.plan.body.products[q.extra]
@@ -626,27 +634,22 @@ cdef inline void product_forward(Replay r, const Instr *q, int thread, int first
     cdef const void *value[128]
     cdef int count[128]
     cdef int l, ld = r.plan.body.runs[p.x].ld
-    cdef real scale = <real>r.scale[p.matrix]
-    cdef const real *b = bias if scale == 1.0 else NULL
     if p.exact and r.float64:
         exact_product(r, thread, p, <double *>out, first_row, n_rows, rows)
         return
     if has_sparse(r, p):
         find_rows(r, &r.input[p.whole_input], rows + first_row, n_rows, 0, r.parts, column, value, count)
+        if is_lazy(r, p):
+            value[0] = with_factors(r, p, column[0], <const real *>value[0], count[0])
     if m.ld == 1:
         for l in range(n_rows):
-            out[l] = (b[0] if b != NULL else 0) + <real>(
+            out[l] = (bias[0] if bias != NULL else 0) + <real>(
                 r.kernels.sparse_dot(column[l], value[l], count[l], w) if has_sparse(r, p)
                 else r.kernels.dot(x + <Py_ssize_t>l * ld, w, m.rows))
     elif has_sparse(r, p):
-        r.kernels.sparse_affine(out, m.ld, b, w, m.ld, m.ld, n_rows, column, value, count)
+        r.kernels.sparse_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, column, value, count)
     else:
-        r.kernels.dense_affine(out, m.ld, b, w, m.ld, m.ld, n_rows, x, ld, m.rows)
-    if scale != 1.0:
-        r.kernels.binary(FS_MUL, FS_B_IS_ONE, out, out, &scale, <Py_ssize_t>n_rows * m.ld)
-        for l in range(n_rows):
-            if bias != NULL:
-                r.kernels.add(out + <Py_ssize_t>l * m.ld, bias, m.ld)
+        r.kernels.dense_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, x, ld, m.rows)
     if p.skips and not has_sparse(r, p) and r.kernels.not_finite(out, <Py_ssize_t>n_rows * m.ld):
         skipping_product(r, p, out, first_row, n_rows, rows, tag)
 
@@ -677,7 +680,7 @@ cdef inline void skipping_product(Replay r, const Product *p, real *out, int fir
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
     cdef const real *w = <real *>r.uniform + m.base
     cdef real *y
-    cdef real x, scale = <real>r.scale[p.matrix]
+    cdef real x
     cdef int l, i, j
     for l in range(n_rows):
         y = out + <Py_ssize_t>l * m.ld
@@ -687,7 +690,7 @@ cdef inline void skipping_product(Replay r, const Product *p, real *out, int fir
             x = input_of(r, p, first_row + l, j, rows, tag)
             if x != 0:
                 for i in range(m.cols):
-                    y[i] += scale * x * w[<Py_ssize_t>j * m.ld + i]
+                    y[i] += x * w[<Py_ssize_t>j * m.ld + i]
 
 
 cdef inline void unpack(Replay r, const Instr *q, const real *source, real *V, int n_rows, real tag) noexcept nogil:

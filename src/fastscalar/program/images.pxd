@@ -256,8 +256,8 @@ cdef inline void conv_weights(Replay r, int thread, int share, const Instr *q, i
                 for k in range(pixels):
                     r.kernels.add_scaled(target + row0, whole[k], patches + k * size + row0, row1 - row0)
             else:
-                r.kernels.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, 1.0, stop - first, <int>pixels,
-                                       patches + row0, size, row1 - row0, whole + first, m.ld)
+                r.kernels.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, 1.0, 1.0, stop - first,
+                                       <int>pixels, patches + row0, size, row1 - row0, whole + first, m.ld)
 
 
 cdef inline void masked_update(const Matrix *m, real *target, const real *patches, const real *g, Py_ssize_t pixels,

@@ -74,7 +74,6 @@ ctypedef struct Term:       # of an n-ary sum: sign * p * q, or sign * p; in the
     int p_port
     int q_port
     int count
-    int matrix              # whose elements' squares these are, all of them; else -1
 
 ctypedef struct Sum:
     int first               # terms
@@ -89,7 +88,7 @@ ctypedef struct Matrix:     # inputs x PAD-ded outputs, at an address
     int uses                # products that read it
     int home                # its elements are captured leaves that lie only here; else it is copied together ...
     int table               # ... from the addresses at tables[table], rows * cols of them
-    int only                # nothing but products, and sums of all of their squares, reads its elements
+    int only                # nothing but products reads its elements
     int mask
 
 ctypedef struct Product:

@@ -29,14 +29,19 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
     cdef real *target
     cdef real *g
     cdef int parts, first, stop, row0, row1, l, which = r.mode & (PARAMETERS | ARGUMENTS)
-    cdef double scale
+    cdef double scale, keep
     for k in range(p.n_per_row - 1, -1, -1):
         q = &p.per_row[k]
         if q.kind == I_CONV and q.mask & which:
             conv_weights(r, thread, share, q, n, tag)
-        if q.kind != I_PRODUCT or not q.mask & which:
+        if q.kind != I_PRODUCT:
             continue
         product = &p.products[q.extra]
+        if not q.mask & which:                   # nothing is sent there; the weights still decay
+            if share == 0 and keep_of(r, product.matrix, rate) != 1.0 and not is_lazy(r, product):
+                m = &p.matrices[product.matrix]
+                multiply(r, <real *>r.uniform + m.base, m.rows, m.ld, keep_of(r, product.matrix, rate))
+            continue
         m = &p.matrices[product.matrix]
         g = rows_of(r, r.run_adjoint, q.run, 0, tag)
         if product.bias >= 0 and share == r.shares - 1 and p.matrices[product.bias].mask & which:
@@ -44,12 +49,19 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
         if not m.mask & which:
             continue
         target = <real *>(r.uniform if r.fused[product.matrix] and r.mode & TRAIN else r.uniform_adjoint) + m.base
-        scale = -rate / n / r.scale[product.matrix] if r.fused[product.matrix] and r.mode & TRAIN else 1.0
+        scale = -rate / n if r.fused[product.matrix] and r.mode & TRAIN else 1.0
+        keep = keep_of(r, product.matrix, rate)
         if r.kernels.not_finite(g, <Py_ssize_t>n * m.ld) or not finite_inputs(r, product, n, tag):
+            if keep != 1.0:
+                if is_lazy(r, product):
+                    settle(r, product.matrix, tag)
+                    mark_paid(r, product.matrix, keep)
+                row0, row1 = first_masked(r, m, share), first_masked(r, m, share + 1)
+                multiply(r, target + <Py_ssize_t>row0 * m.ld, row1 - row0, m.ld, keep)
             masked_weights(r, share, product, m, target, scale, g, n, rows, tag)
             continue
         if has_sparse(r, product):
-            sparse_weights(r, thread, share, &r.input[product.whole_input], m, target, scale, g, n, rows, tag)
+            sparse_weights(r, thread, share, product, m, target, keep, scale, g, n, rows, tag)
             continue
         first, stop, row0, row1 = 0, m.ld, 0, m.rows
         parts = m.ld // PAD
@@ -58,11 +70,13 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
         else:
             row0, row1 = m.rows * share // r.shares, m.rows * (share + 1) // r.shares
         if m.ld == 1:
+            if keep != 1.0:
+                multiply(r, target + row0, row1 - row0, 1, keep)
             for l in range(n):
                 r.kernels.add_scaled(target + row0, scale * g[l],
                                      rows_of(r, r.run_value, product.x, l, tag) + product.first + row0, row1 - row0)
             continue
-        r.kernels.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, scale, stop - first, n,
+        r.kernels.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, keep, scale, stop - first, n,
                                rows_of(r, r.run_value, product.x, 0, tag) + product.first + row0,
                                r.plan.body.runs[product.x].ld, row1 - row0, g + first, m.ld)
 
@@ -80,12 +94,16 @@ cdef inline bint finite_inputs(Replay r, const Product *p, int n, real tag) noex
     return True
 
 
+cdef inline int first_masked(Replay r, const Matrix *m, int share) noexcept nogil:
+    return <int>(<long long>m.rows * share // r.shares)
+
+
 cdef inline void masked_weights(Replay r, int share, const Product *p, const Matrix *m, real *target, double scale,
                                 const real *g, int n, const long long *rows, real tag) noexcept nogil:
     """A share of the rows of a matrix where not all is finite: what is exactly zero sends zero, whatever it meets."""
     cdef int j, i, l
     cdef real x
-    for j in range(<int>(<long long>m.rows * share // r.shares), <int>(<long long>m.rows * (share + 1) // r.shares)):
+    for j in range(first_masked(r, m, share), first_masked(r, m, share + 1)):
         for l in range(n):
             x = input_of(r, p, l, j, rows, tag)
             if x == 0:
@@ -95,25 +113,25 @@ cdef inline void masked_weights(Replay r, int share, const Product *p, const Mat
                     target[<Py_ssize_t>j * m.ld + i] += <real>(scale * x * g[<Py_ssize_t>l * m.ld + i])
 
 
-cdef inline void sparse_weights(Replay r, int thread, int share, const Input *x, const Matrix *m, real *target,
-                                double scale, const real *g, int n, const long long *rows, real tag) noexcept nogil:
+cdef inline void sparse_weights(Replay r, int thread, int share, const Product *p, const Matrix *m, real *target,
+                                double keep, double scale, const real *g, int n, const long long *rows,
+                                real tag) noexcept nogil:
     """A share of the rows of a matrix, by the non-zero entries of these columns of the input."""
     cdef const int *column[GROUP]
     cdef const void *value[GROUP]
     cdef int count[GROUP]
+    cdef const Input *x = &r.input[p.whole_input]
     cdef int first = r.parts * share // r.shares, stop = r.parts * (share + 1) // r.shares, l, n_rows, k
     cdef int *start = x.start + thread * (x.width + 2)
     cdef size_t at = <size_t>thread * min(GROUP, r.batch) * x.width
+    if keep != 1.0 and not is_lazy(r, p):
+        multiply(r, target + <Py_ssize_t>x.border[first] * m.ld, x.border[stop] - x.border[first], m.ld, keep)
     for l in range(0, n, 64):                    # GROUP; a step has to be a literal here
         n_rows = min(GROUP, n - l)
         find_rows(r, x, rows + l, n_rows, first, stop - first, column, value, count)
-        if m.ld == 1:
+        if n <= FEW_ROWS or not x.transposed or m.ld <= FEW_COLUMNS:
             for k in range(n_rows):
-                r.kernels.sparse_add(target, scale * g[l + k], column[k], value[k], count[k])
-        elif n <= FEW_ROWS or not x.transposed or m.ld <= FEW_COLUMNS:
-            for k in range(n_rows):
-                r.kernels.sparse_update_one(target, m.ld, scale, m.ld, column[k], value[k], count[k],
-                                            g + <Py_ssize_t>(l + k) * m.ld)
+                step_one(r, p, m, target, keep, scale, column[k], value[k], count[k], g + <Py_ssize_t>(l + k) * m.ld)
         else:
             r.kernels.sparse_transpose(start, x.row_of + at, <char *>x.entry + at * r.size, x.border[first],
                                        x.border[stop], n_rows, column, value, count)
@@ -166,10 +184,8 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
             if t.q_kind == R_NONE:
                 if t.p_mask & which:
                     r.kernels.add_number(UA + t.p, t.sign * g, t.count)
-            elif t.p == t.q:                     # a square: weights of an L2 term are gone through once
-                if t.p_mask & which and r.mode & TRAIN and t.matrix >= 0 and r.decayed[t.matrix]:
-                    r.keep[t.matrix] -= 2.0 * t.sign * g * r.shrink
-                elif t.p_mask & which:
+            elif t.p == t.q:                     # a square: its numbers are gone through once
+                if t.p_mask & which:
                     r.kernels.add_scaled(UA + t.p, 2.0 * t.sign * g, U + t.p, t.count)
             else:
                 if t.p_mask & which:
@@ -178,78 +194,97 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
                     r.kernels.add_scaled(UA + t.q, t.sign * g, U + t.p, t.count)
 
 
-# --- an L2 term -----------------------------------------------------------------------------------
+# --- weight decay of matrices that take their step at once ---------------------------------------------
 
-cdef inline void decay(Replay r, int n, const long long *rows, double rate, real tag) noexcept nogil:
-    """The uniform part backwards, before the weights take their steps.
+# A step of plain SGD with weight decay multiplies each weight by keep = 1 - rate * decay.  Dense and for batches, that
+# is done with the step.  With one sparse row at a time the step would write all rows of a matrix where an image has a
+# fifth of them to write; there a row of weights that is not read owes its factors.  It pays with the step after it was
+# read (forwards the row of the data is multiplied by what it owes), or when all do.  `shrunk` is the product of the
+# factors of all steps since then, `paid` one over what it was when a row of weights last paid.
 
-    The gradient of the sum of a matrix's squares is twice the matrix: its weights shrink by a factor, and a sparse row
-    would have to write all of them.  So they are kept as scale * U, and only the scale changes; the sum of the squares
-    follows from what a step adds.  MNIST, MLP 784-256-10, batch size 1, L2 over all
-    weights: 1.07 times the step without it, 17 times when each step wrote all of them.
-    """
-    cdef Py_ssize_t k
-    for k in range(r.plan.body.n_matrices):
-        r.keep[k] = 1.0
-    r.shrink = rate / n
-    uniform_backward(r, tag)
-    r.since += 1
-    if n == 1 and r.since < FRESH:
-        for k in range(r.plan.body.n_per_row):
-            if r.plan.body.per_row[k].kind == I_PRODUCT:
-                follow_square(r, &r.plan.body.per_row[k], rows, rate, tag)
-    else:
-        for k in range(r.plan.body.n_matrices):
-            r.square[k] = -1.0
-        r.since = 0
-    for k in range(r.plan.body.n_matrices):
-        if r.decayed[k]:
-            r.scale[k] *= r.keep[k]
-            if not 1e-3 < r.scale[k] < 1e3:
-                settle(r, <int>k, tag)
+cdef inline double keep_of(Replay r, int matrix, double rate) noexcept nogil:
+    return 1.0 - rate * r.decay if r.decay != 0.0 and r.mode & TRAIN and r.fused[matrix] else 1.0
 
 
-cdef inline void follow_square(Replay r, const Instr *q, const long long *rows, double rate, real tag) noexcept nogil:
-    """The sum of a matrix's squares after a step by one row.
+cdef inline void multiply(Replay r, real *w, int n_rows, int ld, double factor) noexcept nogil:
+    """Some rows of weights by a number."""
+    cdef real one = <real>factor
+    r.kernels.binary(FS_MUL, FS_B_IS_ONE, w, w, &one, <Py_ssize_t>n_rows * ld)
 
-    |k w + t x g|^2 = k^2 |w|^2 + 2 k t (x w) g + t^2 |x|^2 |g|^2; x w is what the product gave without its bias."""
-    cdef const Product *p = &r.plan.body.products[q.extra]
-    cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
-    cdef const real *g
-    cdef const real *x
-    cdef const int *column
-    cdef const void *value
-    cdef int count
-    cdef double xx, xwg, keep = r.keep[p.matrix]
-    if not r.decayed[p.matrix] or r.square[p.matrix] < 0.0:
+
+cdef inline void step_one(Replay r, const Product *p, const Matrix *m, real *target, double keep, double scale,
+                          const int *column, const void *value, int count, const real *g) noexcept nogil:
+    """The step of a matrix by one sparse row.  Lazy: the rows of weights that it has read pay."""
+    cdef real *factor = NULL
+    cdef double *paid
+    cdef double now
+    cdef int k
+    if is_lazy(r, p):
+        factor = <real *>r.factor + r.lazy_from[p.matrix]        # as `with_factors` left them
+        paid = r.paid + r.lazy_from[p.matrix]
+        now = 1.0 / (r.shrunk * keep)
+        for k in range(count):
+            factor[k] *= <real>keep
+            paid[column[k]] = now
+    if m.ld > 1:
+        r.kernels.sparse_update_one(target, m.ld, factor, scale, m.ld, column, value, count, g)
         return
-    r.square[p.matrix] *= keep * keep
-    if not q.mask & PARAMETERS:
-        return
-    g = rows_of(r, r.run_adjoint, q.run, 0, tag)
-    xwg = r.kernels.dot(rows_of(r, r.run_value, q.run, 0, tag), g, m.ld)
-    if p.bias >= 0:
-        xwg -= r.kernels.dot(<real *>r.uniform + r.plan.body.matrices[p.bias].base, g, m.ld)
-    if has_sparse(r, p):
-        find_rows(r, &r.input[p.whole_input], rows, 1, 0, r.parts, &column, &value, &count)
-        xx = r.kernels.dot(value, value, count)
-    else:
-        x = rows_of(r, r.run_value, p.x, 0, tag) + p.first
-        xx = r.kernels.dot(x, x, m.rows)
-    r.square[p.matrix] += rate * (rate * xx * r.kernels.dot(g, g, m.ld) - 2.0 * keep * xwg)
+    if factor != NULL:
+        for k in range(count):
+            target[column[k]] *= factor[k]
+    r.kernels.sparse_add(target, scale * g[0], column, value, count)
 
 
-cdef inline void settle(Replay r, int k, real tag) noexcept nogil:
-    """The weights of a matrix as they are."""
-    cdef const Matrix *m = &r.plan.body.matrices[k]
-    cdef real *w = <real *>r.uniform + m.base
-    cdef real scale = <real>r.scale[k]
-    r.scale[k] = 1.0
-    r.kernels.binary(FS_MUL, FS_B_IS_ONE, w, w, &scale, <Py_ssize_t>m.rows * m.ld)
+cdef inline void settle(Replay r, int matrix, real tag) noexcept nogil:
+    """All rows of a matrix pay."""
+    cdef const Matrix *m = &r.plan.body.matrices[matrix]
+    cdef double *paid = r.paid + r.lazy_from[matrix]
+    cdef double now = 1.0 / r.shrunk
+    cdef int j
+    for j in range(m.rows if r.lazy_from[matrix] >= 0 else 0):
+        if paid[j] != now:
+            multiply(r, <real *>r.uniform + m.base + <Py_ssize_t>j * m.ld, 1, m.ld, r.shrunk * paid[j])
+            paid[j] = now
 
 
-cdef inline void settle_all(Replay r, real tag) noexcept:
+cdef inline void mark_paid(Replay r, int matrix, double keep) noexcept nogil:
+    """They have been multiplied by the factor of the step that is under way."""
+    cdef int j
+    for j in range(r.plan.body.matrices[matrix].rows):
+        r.paid[r.lazy_from[matrix] + j] = 1.0 / (r.shrunk * keep)
+
+
+cdef inline void settle_all(Replay r, real tag) noexcept nogil:
     cdef Py_ssize_t k
+    if r.lazy_from == NULL or r.shrunk == 1.0:
+        return
     for k in range(r.plan.n_matrices):
-        if r.scale[k] != 1.0:
-            settle(r, <int>k, tag)
+        settle(r, <int>k, tag)
+    r.shrunk = 1.0
+    for k in range(r.n_paid):
+        r.paid[k] = 1.0
+
+
+cdef inline void begin_decay(Replay r) noexcept nogil:
+    """Which matrices are lazy in this run, if nothing is owed from one before."""
+    cdef const Product *p
+    cdef int k, total = 0
+    if r.lazy_from == NULL or r.shrunk != 1.0:
+        return
+    for k in range(r.plan.n_matrices):
+        r.lazy_from[k] = -1
+    for k in range(r.plan.n_products):
+        p = &r.plan.body.products[k]
+        if r.batch_rows == 1 and r.fused[p.matrix] and has_sparse(r, p):
+            r.lazy_from[p.matrix] = total
+            total += r.plan.body.matrices[p.matrix].rows
+    for k in range(total):
+        r.paid[k] = 1.0
+    r.n_paid = total
+
+
+cdef inline void end_decay(Replay r, double rate, real tag) noexcept nogil:
+    """A step was taken, in a run of single rows.  Long before the product underflows all rows pay."""
+    r.shrunk *= 1.0 - rate * r.decay
+    if not 1e-3 < r.shrunk < 1e3:                # or is 0, or below
+        settle_all(r, tag)

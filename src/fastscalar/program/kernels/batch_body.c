@@ -282,24 +282,32 @@ static void OF(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, cons
 #undef STEP
 }
 
-static void OF(sparse_update_one)(void *w_, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
-                                  int count, const void *g_)
+static void OF(sparse_update_one)(void *w_, ptrdiff_t ldw, const void *keep_, double scale, int n, const int *column,
+                                  const void *value, int count, const void *g_)
 {
     R *w = w_;
-    const R *x = value, *g = g_;
+    const R *x = value, *g = g_, *keep = keep_;
     const R rate = (R)scale;
-#define STEP(nv, at_once)                                                                                              \
+#define STEP_OF(nv, now)                                                                                               \
     {                                                                                                                  \
         vec y[nv];                                                                                                     \
         UNROLL for (int v = 0; v < nv; v++) y[v] = LOAD(g + i + v * VW);                                               \
         for (int k = 0; k < count; k++) {                                                                              \
             R *row = w + column[k] * ldw + i;                                                                          \
             const R t = rate * x[k];                                                                                   \
-            UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, LOAD(row + v * VW) + t * y[v]);                    \
+            UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, now * LOAD(row + v * VW) + t * y[v]);              \
         }                                                                                                              \
     }
-    BY_WIDTH(STEP, 16)
+#define STEP(nv, at_once) STEP_OF(nv, 1)
+#define STEP_KEPT(nv, at_once) STEP_OF(nv, keep[k])
+    if (keep) {
+        BY_WIDTH(STEP_KEPT, 16)
+    } else {
+        BY_WIDTH(STEP, 16)
+    }
+#undef STEP_KEPT
 #undef STEP
+#undef STEP_OF
 }
 
 static double OF(sparse_dot)(const int *column, const void *value, int count, const void *w_)
@@ -322,16 +330,16 @@ static void OF(sparse_add)(void *w_, double scale, const int *column, const void
         w[column[k]] += t * x[k];
 }
 
-/* w[j] += rate * sum over the rows l of x[l][j] * g[l], for so few rows that g stays in the L1 cache: the rows of w
+/* w[j] = keep * w[j] + rate * sum over the rows l of x[l][j] * g[l], for so few rows that g stays in the L1 cache: the rows of w
  * one after the other as they lie in memory. */
-static void OF(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int n_rows, const R *x, ptrdiff_t ldx, int m,
+static void OF(update_rows)(R *w, ptrdiff_t ldw, R keep, R rate, int n, int n_rows, const R *x, ptrdiff_t ldx, int m,
                             const R *g, ptrdiff_t ldg)
 {
 #define STEP(nv, at_once)                                                                                              \
     for (int j = 0; j < m; j++) {                                                                                      \
         R *row = w + j * ldw + i;                                                                                      \
         vec s[nv];                                                                                                     \
-        UNROLL for (int v = 0; v < nv; v++) s[v] = LOAD(row + v * VW);                                                 \
+        UNROLL for (int v = 0; v < nv; v++) s[v] = keep * LOAD(row + v * VW);                                          \
         for (int l = 0; l < n_rows; l++) {                                                                             \
             const R t = rate * x[l * ldx + j];                                                                         \
             UNROLL for (int v = 0; v < nv; v++) s[v] += t * LOAD(g + l * ldg + i + v * VW);                            \
@@ -342,13 +350,23 @@ static void OF(update_rows)(R *w, ptrdiff_t ldw, R rate, int n, int n_rows, cons
 #undef STEP
 }
 
-static void OF(dense_update)(void *w, ptrdiff_t ldw, double scale, int n, int n_rows, const void *x, ptrdiff_t ldx,
-                             int m, const void *g, ptrdiff_t ldg)
+static void OF(shrink_rows)(R *w, ptrdiff_t ldw, R keep, int m, int n)
 {
-    if (n_rows <= (n < 4 * VW ? 1 : 8))
-        OF(update_rows)(w, ldw, (R)scale, n, n_rows, x, ldx, m, g, ldg);
-    else
-        OF(product)(w, ldw, x, 1, ldx, g, ldg, m, n, n_rows, (OF(finish)){0, NULL, (R)scale});
+    for (int j = 0; j < m; j++)
+        for (int i = 0; i < n; i += VW)
+            STORE(w + j * ldw + i, keep * LOAD(w + j * ldw + i));
+}
+
+static void OF(dense_update)(void *w, ptrdiff_t ldw, double keep, double scale, int n, int n_rows, const void *x,
+                             ptrdiff_t ldx, int m, const void *g, ptrdiff_t ldg)
+{
+    if (n_rows <= (n < 4 * VW ? 1 : 8)) {
+        OF(update_rows)(w, ldw, (R)keep, (R)scale, n, n_rows, x, ldx, m, g, ldg);
+        return;
+    }
+    if (keep != 1)
+        OF(shrink_rows)(w, ldw, (R)keep, m, n);
+    OF(product)(w, ldw, x, 1, ldx, g, ldg, m, n, n_rows, (OF(finish)){0, NULL, (R)scale});
 }
 
 /* --- sums --- */
