@@ -86,6 +86,7 @@ setup(
                 flags=BATCH_FLAGS,
             ),
             extension("program._one_row"),
+            extension("program._iterate"),
             extension("program._data"),
         ],
         include_path=["src"],

@@ -92,6 +92,18 @@ def set_recording(Recorder recording):
         programs += 1
 
 
+def swap_recording(Recorder recording):
+    """Let another recorder, or none, listen in place of the one that does; what that was."""
+    cdef ThreadState state = own_state()
+    before, state.recorder = state.recorder, recording
+    return before
+
+
+def current_recording():
+    """What listens in this thread, or None."""
+    return recording_here()
+
+
 def is_recording():
     """Whether this thread records a program."""
     return recording_here() is not None

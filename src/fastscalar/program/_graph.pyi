@@ -32,6 +32,7 @@ class Graph:
     inputs: list[str]
     draws: list[tuple[int, int, float, int, int, int]]
     results: np.ndarray
+    exact: bool
     shared: dict[int, int]
     operations: int
     def set_items(self, items: list[tuple[Any, ...]]) -> None: ...

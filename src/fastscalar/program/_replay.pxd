@@ -169,3 +169,4 @@ cdef class Replay:
 
 
 cdef const fs_batch *batch_kernels(bint float64) noexcept
+cdef void run_again(Replay r) noexcept nogil

@@ -722,6 +722,11 @@ cdef const fs_batch *batch_kernels(bint float64) noexcept:
 
 # --- a run ----------------------------------------------------------------------------------------
 
+cdef void run_again(Replay r) noexcept nogil:
+    """A run whose rows, mode and places another one has set: an iteration of a loop."""
+    run[double](r, 0.0)
+
+
 cdef void run(Replay r, real tag) noexcept nogil:
     cdef int l, n, chunks, team
     cdef Py_ssize_t results = r.plan.body.n_results

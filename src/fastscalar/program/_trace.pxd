@@ -26,12 +26,19 @@ cdef class Recording(Recorder):
     cdef int ieee_depth
     cdef int first                  # nodes that are older were there before
     cdef bint closed
+    cdef readonly int born          # nodes that are older were there before the function was called
+    cdef int cut                    # of a body: nodes that are older are captures; else 0
+    cdef Recording outer            # that listens around it
+    cdef readonly list bodies       # [first, stop) of nodes of bodies
+    cdef public bint leaked         # what a body made is read outside of it
+    cdef public bint unrolled       # loops are to be recorded step by step
     cdef object context
     cdef readonly list lost         # places where a number with a gradient became one without
     cdef set said                   # these places, and
     cdef set without                # nodes that were found to have no gradient
     cdef dict lists                 # decision that a whole number was read as -> the Tensors that it was an index of
 
+    cdef int leak(self) except -1
     cdef bint is_stopped(self, int i) except -1
     cdef bint has_gradient(self, int node) except -1
     cdef int add_guard(self, int op, int left, int right, double value) except -1

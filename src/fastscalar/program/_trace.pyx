@@ -29,7 +29,7 @@ import sys
 
 import numpy as np
 
-from fastscalar.engine._modes import record, set_recording
+from fastscalar.engine._modes import record, set_recording, swap_recording
 from fastscalar.engine.patches import Geometry, patches_of, windows_of
 from fastscalar._paths import PACKAGE
 from fastscalar.program.subscripts import list_and_index
@@ -53,6 +53,12 @@ class NotReplayable(Exception):
     lost: as of the recording."""
 
     lost = ()
+
+
+class BodyLeaks(BaseException):
+    """What happened in the body of a loop is no instruction: the function is to be recorded with its loops unrolled.
+
+    Not an Exception, which the function might catch."""
 
 
 class Message(str):
@@ -87,11 +93,13 @@ cdef class Recording(Recorder):
         self.lost, self.said, self.without = [], set(), set()
         self.inputs, self.stopped, self.ieee, self.codes = [], [], [], []
         self.code_numbers, self.copies, self.lists, self.draws, self.callees = {}, {}, {}, {}, {}
+        self.bodies = []
 
     def __dealloc__(self):
         PyMem_RawFree(self.table)
 
     def __enter__(self):
+        self.born = <int>tape.n
         self.context = record()
         self.context.__enter__()
         try:
@@ -111,6 +119,33 @@ cdef class Recording(Recorder):
             set_recording(None)
             self.context.__exit__()
 
+    # --- bodies of loops, which have recordings of their own ---
+
+    def inside(self, Recording outer not None):
+        """Listen in place of another recording, to a body in it, until `leave`.  What the body reads of what is older
+        are its captures."""
+        self.outer, self.born, self.cut = outer, outer.born, <int>tape.n
+        swap_recording(self)
+
+    def leave(self):
+        """Hand back to the recording around it.  What was made here is not to be read there: that would be the numbers
+        of one iteration."""
+        if not self.closed:
+            self.closed = True
+            swap_recording(self.outer)
+            self.outer.lost += self.lost
+            self.outer.bodies.append((self.cut, tape.n))
+
+    def leaf_before(self, Tensor t not None):
+        """Whether it is a leaf that was there before the function was called."""
+        return t.index < self.born and is_leaf(t.index)
+
+    cdef int leak(self) except -1:
+        """A decision, or a number, of a body that has ended."""
+        if self.outer is not None and not self.outer.closed:
+            self.outer.leaked = True
+        return 0
+
     # --- what the engine tells ---
 
     cdef object compare(self, int op, Tensor left, Tensor right, double number):
@@ -125,7 +160,7 @@ cdef class Recording(Recorder):
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1:
         cdef int q
         if self.closed or left.index == 0:       # kept until the graph had been made; node 0 is NaN
-            return 0
+            return self.leak()
         q = node_of_number(number) if right is None else right.index
         return self.add_guard(op, left.index, q, outcome) if q else 0
 
@@ -133,7 +168,7 @@ cdef class Recording(Recorder):
         cdef double v = tape.value[node]
         cdef int op = READINGS.get(how, GUARD_SAME)
         if self.closed:
-            return 0
+            return self.leak()
         if v - v != 0.0:                         # int() of it raises
             op = GUARD_SAME
         self.add_guard(op, node, -1, truncated(op, v))
@@ -361,12 +396,20 @@ cdef bint may_have_gradient(int p) noexcept nogil:
     return p > 0 and tape.record[p].op != CONST
 
 
+cdef int oldest = 0          # nodes before this one are not looked into: what a body captures
+
+
+cdef bint is_leaf(int i) noexcept nogil:
+    return tape.record[i].op == LEAF or (
+        tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op == A_LEAF)
+
+
 cdef void mark_computed(int p) noexcept nogil:
     """Mark a node; of an instruction that computes, its last one."""
     cdef ArrayOp *q
     if p <= 0:
         return
-    if tape.record[p].op == ARRAY_OP:
+    if tape.record[p].op == ARRAY_OP and p >= oldest:
         q = tape.array_ops[tape.record[p].a]
         if q.op != A_LEAF:
             p = q.start + q.count - 1
@@ -377,13 +420,14 @@ cdef void mark_computed(int p) noexcept nogil:
 cdef void mark_operand(Operand *o) noexcept nogil:
     cdef int k
     if o.kind == RUN:
-        if tape.record[o.start].op == ARRAY_OP and tape.array_ops[tape.record[o.start].a].op != A_LEAF:
+        if o.start >= oldest and tape.record[o.start].op == ARRAY_OP and (
+                tape.array_ops[tape.record[o.start].a].op != A_LEAF):
             mark_computed(o.start)
             return
         for k in range(o.count):
             mark_computed(o.start + k)
     elif o.kind == STRIDED:
-        if tape.array_ops[tape.record[o.start].a].op != A_LEAF:
+        if o.start >= oldest and tape.array_ops[tape.record[o.start].a].op != A_LEAF:
             mark_computed(o.start)
             return
         for k in range(elements_of(o)):
@@ -418,7 +462,7 @@ cdef bint reads_block(ArrayOp *q, Py_ssize_t first, set inputs, dict blocks) exc
     """Whether its matrix is a captured array of leaves that may be a block: then it is one from now on."""
     cdef Operand *o = matrix_of(q)
     cdef ArrayOp *leaf
-    if o == NULL or o.kind != RUN or tape.record[o.start].op != ARRAY_OP:
+    if o == NULL or o.kind != RUN or tape.record[o.start].op != ARRAY_OP or oldest:
         return False
     leaf = tape.array_ops[tape.record[o.start].a]
     if leaf.op != A_LEAF or leaf.count != o.count or leaf.start >= first or leaf.slot in inputs:
@@ -439,6 +483,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
     cdef Operand *matrix
     cdef ArrayOp *last = NULL                       # the instruction that the node before was of
     cdef Py_ssize_t first = recording.first
+    cdef const unsigned char[::1] inside
     cdef dict copies = recording.copies
     cdef bint any_copies = len(copies) > 0
     cdef set seen = set()                        # tables: many rows are gathered from one
@@ -454,7 +499,10 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
     for k in range(recording.n):
         mark_computed(recording.table[k].left)
         mark_computed(recording.table[k].right)
+    inside = marked(recording.bodies, first, tape.n)
     for k in range(first, tape.n):                  # an error whose number is not used is an error too
+        if inside[k - first]:
+            continue
         if tape.record[k].op > ARRAY_OP:
             if not never_raises(tape.record[k].op) and not quiet[k - first]:
                 mark_computed(<int>k)
@@ -465,6 +513,13 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
     i = previous(<int>tape.n)
     while i > 0:
         tape.at = i
+        if i >= first and inside[i - first]:
+            recording.leaked = True
+        if i < oldest:
+            push(m, i)
+            tape.mark[i] = 0
+            i = previous(i)
+            continue
         if tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a] != last:
             last = tape.array_ops[tape.record[i].a]
             if last.op == A_LEAF and blocks.pop(last.start, None):       # single elements of it are read
@@ -556,6 +611,7 @@ def extract(Recording recording not None, list results not None):
         ("max" or "min" or "argmax" or "argmin", first, 1, x)
         ("call", first, outputs, x, callee)
     """
+    global oldest
     cdef Graph g = Graph()
     cdef Ints m
     cdef int *number = NULL
@@ -566,14 +622,19 @@ def extract(Recording recording not None, list results not None):
     for t in results:
         bound(<Tensor?>t)
     lock_nodes()                               # the indices that the recording noted stay right
+    recording.__exit__()
+    around = swap_recording(None)              # that of what the body is in
     try:
-        recording.__exit__()
         quiet = marked(recording.ieee, recording.first, tape.n)
         start_sweep()
         try:
+            oldest = recording.cut
             list_nodes_of(&m, results, recording, g.blocks, quiet)
         finally:
+            oldest = 0
             end_sweep()
+        if recording.leaked:
+            raise BodyLeaks
         number = <int *>allocate_zeroed(tape.n, sizeof(int))      # by node of the tape: node of the graph + 1
         if number == NULL:
             out_of_memory("a program", tape.n)
@@ -587,8 +648,11 @@ def extract(Recording recording not None, list results not None):
         for decision, some in recording.lists.items():
             g.lists[decision] = np.array([number[(<Tensor>t).index] - 1 for t in some], np.int32)
         stop_nodes(g, &m, number, recording)
-        g.operations = count_operations(recording.first)
+        g.operations = count_operations(recording.first, tape.n)
+        for begin, end in recording.bodies:
+            g.operations -= count_operations(begin, end)
     finally:
+        swap_recording(around)
         unlock_nodes()
         PyMem_RawFree(number)
         PyMem_RawFree(m.at)
@@ -596,11 +660,11 @@ def extract(Recording recording not None, list results not None):
     return g
 
 
-cdef int count_operations(Py_ssize_t i) except -1:
-    """What has been done since node i, array operations by their scalar work."""
+cdef int count_operations(Py_ssize_t i, Py_ssize_t end) except -1:
+    """What has been done from node i to `end`, array operations by their scalar work."""
     cdef long long total = 0
     cdef ArrayOp *q
-    while i < tape.n:
+    while i < end:
         if tape.record[i].op != ARRAY_OP:
             total += tape.record[i].op > ARRAY_OP
             i += 1
@@ -654,7 +718,7 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording, const un
     cdef dict copies = recording.copies, draws = recording.draws
     cdef bint any_copies = len(copies) > 0
     cdef list blocks = sorted(g.blocks)
-    cdef int first = recording.first
+    cdef int first = recording.first, cut = recording.cut
     for k, (kind, handle) in enumerate(recording.inputs):
         if kind == "array":
             arrays[(<TensorArray>handle).slot] = k
@@ -669,7 +733,11 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording, const un
             g.blocks[q.start] = g.add(G_BLOCK, <int>len(g.captures), q.count // <int>g.blocks[q.start], 0.0, False)
             g.captures.append(array_of(q))
             at += 1
-        if op > ARRAY_OP:
+        if i < cut and op != CONST:
+            number[i] = 1 + g.add(G_PARAMETER, <int>len(g.captures), 0, tape.value[i],
+                                  not (i < recording.born and is_leaf(i)))
+            g.captures.append(handle_of(i))
+        elif op > ARRAY_OP:
             b = number[tape.record[i].b] - 1 if row(op).arity == 2 else -1
             if i >= first and quiet[i - first]:
                 op |= IEEE

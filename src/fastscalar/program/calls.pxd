@@ -24,6 +24,15 @@ cdef inline object numbers_of(Replay r, char *block, int run, int first, int n, 
     return view.base
 
 
+cdef inline object rows_of_a_chunk(Replay r, int first_row, int n_rows):
+    """What a loop has to know of the rows: whether all is done in the order of the function, whose numbers are drawn,
+    and where it says what there is to say about each."""
+    import numpy as np
+    status = np.asarray(<unsigned char[:n_rows]>(r.status + first_row))
+    rows = np.asarray(<const long long[:n_rows]>(r.rows + r.first + first_row))
+    return r.plan.plain, status, rows
+
+
 cdef inline int call_rows(Replay r, const Instr *q, int first_row, int n_rows, bint back, real tag) except -1:
     """The callee of an instruction for some rows; back: what its outputs' adjoints are for its operands."""
     cdef const Item *it = &r.plan.body.items[q.extra]
@@ -31,6 +40,9 @@ cdef inline int call_rows(Replay r, const Instr *q, int first_row, int n_rows, b
     cdef real *v
     cdef int l, k
     callee = r.plan.callees[it.label]
+    loop = getattr(callee, "of_rows", None)
+    if loop is not None:
+        callee = loop(rows_of_a_chunk(r, first_row, n_rows))
     x = numbers_of(r, r.run_value, it.x, q.a.start, q.b.start, first_row, n_rows, tag)
     if back:
         y = numbers_of(r, r.run_value, q.run, 0, q.n, first_row, n_rows, tag)

@@ -441,7 +441,9 @@ cdef inline int emit_item(Lowering low, int i) except -1:
         low.where[i], low.at[i] = SLOT, q.out
         low.next_slot += 1
     low.plan.add_instr(&q, True)
-    low.counts.append((kind, 1 if kind == "where" else outputs if q.run >= 0 else len(item.x)))
+    if kind == "call":
+        kind = getattr(item.callee, "said", kind)
+    low.counts.append((kind, 1 if kind == "where" or q.kind == I_CALL else outputs if q.run >= 0 else len(item.x)))
     return 0
 
 

@@ -16,6 +16,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedInt
+from fastscalar.program.rolled import is_rolled, rolled
 
 State = TypeVar("State")
 
@@ -43,11 +44,13 @@ def loop(n: int, step: Callable[..., State], state: State) -> State:
             n = operator.index(n)
         except TypeError:
             raise TypeError(f"loop: expected a whole number of steps, got {type(n).__name__}") from None
-    count = int(n)
+    count = n.value if isinstance(n, TracedInt) and is_rolled(n) else int(n)
     if count < 0:
         raise ValueError(f"loop: expected a number of steps from 0, got {count}")
     numbered = _takes_two(step)
     kept = _Kept("loop", state)
+    if is_rolled(n):
+        return rolled("loop", n, numbered, _Step(None, step, kept, numbered), state)
     for k in range(count):
         try:
             state = step(k, state) if numbered else step(state)
@@ -72,6 +75,8 @@ def while_loop(condition: Callable[[State], Any], step: Callable[[State], State]
     (192.0, 64.0)
     """
     kept = _Kept("while_loop", state)
+    if is_rolled(None):
+        return rolled("while_loop", None, False, _Step(condition, step, kept, False), state)
     k = 0
     while True:
         try:
@@ -92,6 +97,24 @@ def _takes_two(step: Callable[..., Any]) -> bool:
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in positional and p.default is p.empty for p in parameters) == 2
+
+
+class _Step:
+    """A step of a loop, which is looked at."""
+
+    def __init__(self, condition: Any, step: Callable[..., Any], kept: _Kept, numbered: bool) -> None:
+        self.condition, self.step, self.kept, self.numbered = condition, step, kept, numbered
+
+    def __call__(self, k: int, number: Any, state: Any) -> Any:
+        """The next state; None if the condition does not hold."""
+        try:
+            if self.condition is not None and not self.condition(state):
+                return None
+            state = self.step(number, state) if self.numbered else self.step(state)
+        except Exception as error:
+            raise _in_iteration(k, error) from error.__cause__
+        self.kept.look_at(state, k)
+        return state
 
 
 class _Kept:

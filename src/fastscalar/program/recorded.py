@@ -18,7 +18,7 @@ from fastscalar.engine._lock import Lock
 from fastscalar.engine._step import storage_of
 from fastscalar.program._graph import NODE_CONSTANT, line_of
 from fastscalar.program._one_row import OneRow
-from fastscalar.program._trace import NotReplayable, Recording, extract
+from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.loops import naming_iterations
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rows import Rows, handles_of
@@ -100,6 +100,7 @@ class RecordedFunction:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self._caches: dict[Any, SignatureCache] = {}
+        self._unrolled = False                   # its loops cannot be instructions
         self._exact_where_not_finite = False     # such rows are the function's own
         self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
         self._lock = Lock()
@@ -256,7 +257,16 @@ class RecordedFunction:
 
     def _recorded(self, rows: Rows, i: int) -> tuple[Any, list[int], list[Any]]:
         """The graph of a call for row i, by input how many numbers it is, and where gradients got lost."""
+        if not self._unrolled:
+            try:
+                return self._recorded_as(rows, i, False)
+            except BodyLeaks:
+                self._unrolled = True
+        return self._recorded_as(rows, i, True)
+
+    def _recorded_as(self, rows: Rows, i: int, unrolled: bool) -> tuple[Any, list[int], list[Any]]:
         recording = Recording()
+        recording.unrolled = unrolled
         with recording, rows.streams.recorded(i):
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()

@@ -27,10 +27,16 @@ cdef inline int find_exact(Lowering low, graph) except -1:
     cdef const RecordedGuard[::1] guards = graph.guards
     cdef const int[::1] operands
     cdef set done = set()
+    cdef LoweredItem item
     for k in range(guards.shape[0]):
         low.exact[guards[k].left] = 1
         if guards[k].right >= 0:
             low.exact[guards[k].right] = 1
+    for i in graph.results if graph.exact else ():
+        low.exact[i] = 1
+    for item in low.items:
+        if item.kind == "call" and getattr(item.callee, "decides", False):
+            low.exact[item.first] = 1
     for i in range(low.n - 1, -1, -1):
         if not low.exact[i]:
             continue

@@ -1,0 +1,24 @@
+from typing import Any
+
+import numpy as np
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class Iterations:
+    replays: list[Any]
+    def __new__(
+        cls, plans: list[Any], ends: list[bool], width: int, captured: int, numbered: bool, rows: int
+    ) -> Iterations: ...
+    def values(
+        self, state: np.ndarray, captured: np.ndarray, ended: np.ndarray, status: np.ndarray, k: int, until: int
+    ) -> None: ...
+    def gradients(
+        self,
+        state: np.ndarray,
+        captured: np.ndarray,
+        ended: np.ndarray,
+        status: np.ndarray,
+        adjoint: np.ndarray,
+        leaves: bool,
+        memory: int,
+    ) -> np.ndarray: ...

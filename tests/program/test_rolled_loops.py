@@ -1,0 +1,348 @@
+"""Loops that are one instruction of a program: the same numbers and derivatives as step by step."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from fastscalar import math as fsmath
+from fastscalar.program import rolled
+
+X = np.linspace(0.5, 1.5, 40)
+W = fs.to_tensor([0.3, -0.2, 0.9])
+V = fs.Tensor(0.4)
+
+
+@pytest.fixture(autouse=True)
+def all_loops_are_rolled(monkeypatch):
+    monkeypatch.setattr(rolled, "UNROLLED", 0)
+
+
+def gradients(f, columns, i):
+    """Value, and derivatives by arguments and leaves, of a plain call."""
+    row = [c if np.ndim(c) == 0 else c[i] for c in columns]
+    given = [int(r) if np.asarray(r).dtype.kind == "i" else fs.to_tensor(r) for r in row]
+    y = f(*given)
+    V.grad = W.grad = 0.0
+    y.backward()
+    return y.data, [np.array(g.grad) for g in given if not isinstance(g, int)], (V.grad, np.array(W.grad))
+
+
+def same(f, *columns, rtol=1e-10):
+    program = fs.compile(f)
+    real = [k for k, c in enumerate(columns) if np.asarray(c).dtype.kind == "f"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values, slopes = program.value_and_grad(*columns, argnums=tuple(real))
+        assert np.array_equal(program.map(*columns, threads=2), program.map(*columns))
+        V.grad = W.grad = 0.0
+        again = program.backward(*columns)
+    by_leaves = [V.grad, np.array(W.grad)]
+    assert "loop of" in program.report()
+    np.testing.assert_allclose(again, values, rtol=rtol)
+    total = [0.0, np.zeros(3)]
+    shared = [0.0] * len(real)
+    for i in range(len(columns[0])):
+        value, by_arguments, leaves = gradients(f, columns, i)
+        assert math.isclose(values[i], value, rel_tol=rtol, abs_tol=1e-12)
+        for k, at in enumerate(real):
+            if np.ndim(columns[at]):
+                np.testing.assert_allclose(slopes[k][i], by_arguments[k], rtol=rtol, atol=1e-12)
+            else:
+                shared[k] = shared[k] + by_arguments[k]
+        total = [total[0] + leaves[0], total[1] + leaves[1]]
+    for k, at in enumerate(real):
+        if not np.ndim(columns[at]):
+            np.testing.assert_allclose(slopes[k], shared[k], rtol=rtol)
+    np.testing.assert_allclose(by_leaves[0], total[0], rtol=rtol, atol=1e-12)
+    np.testing.assert_allclose(by_leaves[1], total[1], rtol=rtol, atol=1e-12)
+    return program
+
+
+def outer(x):
+    inner = fsmath.exp(x)
+    again = inner * V
+    return fs.loop(8, lambda s: s * 0.5 + inner * V + again * W[1], x) + inner
+
+
+def net(x):
+    def step(h):
+        return np.tanh(h * W + V * x)
+
+    return fs.sum(fs.loop(7, step, fs.to_tensor([0.1, 0.2, 0.3])))
+
+
+def two(x):
+    a, b = fs.loop(5, lambda s: (s[1] * x, s[0] + V), (x, 1.0))
+    c, d = fs.while_loop(lambda s: s[0] < 40.0, lambda s: (s[0] * 1.7 + 1.0, s[1] + a * s[0]), (b, a))
+    return c * d
+
+
+def deep(x):
+    def step(s):
+        return fs.loop(3, lambda t: t * x + s * V, s)
+
+    return fs.loop(4, lambda u: step(u) * 0.3 + W[0], x)
+
+
+def mixed(x):
+    def step(s):
+        if s > 1.0:
+            return s * 0.5
+        if s > 0.7:
+            return s + 0.2 * V * x
+        return s * (1.5 + x)
+
+    return fs.loop(19, step, x)
+
+
+def inner_while(x):
+    def step(k, s):
+        return fs.while_loop(lambda t: t < 2.0 + x, lambda t: t * 1.3 + V, s * 0.2) + 0.1 * k
+
+    return fs.loop(5, step, x)
+
+
+def table(x):
+    return fs.loop(3, lambda k, s: s * x + W[k], 0.5)
+
+
+def nested_state(x):
+    def step(s):
+        return {"a": (s["b"] * V, s["a"][0]), "b": s["a"][1] + x}
+
+    s = fs.loop(6, step, {"b": x, "a": (1.0, 2.0)})
+    return s["a"][0] * s["b"] + s["a"][1]
+
+
+def chosen(x):
+    return fs.loop(9, lambda s: fs.where(s < x, s * 1.5, s - V), 0.3)
+
+
+def newton(x):
+    return fs.while_loop(lambda r: abs(r * r - x) > 1e-13 * x, lambda r: 0.5 * (r + x / r), 1.0)
+
+
+def unread(x):
+    return fs.loop(5, lambda s: (s[0] + 1.0, s[1]), (x, V))[1] * x
+
+
+def matrix(x):
+    s = fs.loop(4, lambda m: m @ m * 0.3 + x, fs.to_tensor([[0.1, 0.2], [0.3, 0.4]]))
+    return s[0, 1] * s[1, 0]
+
+
+def decided_after(x):
+    s = fs.loop(6, lambda s: s * x, 1.0)
+    return s * V if s > 1.0 else s - W[2]
+
+
+def with_numpy(x):
+    return fs.sum(fs.loop(4, lambda s: s * x + 0.5, np.array([1.0, 2.0, 3.0])))
+
+
+def caught(x):
+    def step(s):
+        try:
+            return fsmath.log(s - 1.0) + 2.0 * x
+        except ValueError:
+            return s + 1.1
+
+    return fs.loop(9, step, x)
+
+
+FUNCTIONS = [outer, net, two, deep, mixed, inner_while, table, nested_state, chosen, newton, unread, matrix,
+             decided_after, with_numpy, caught]  # fmt: skip
+
+
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_programs_are_their_functions(f):
+    same(f, X)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_with_little_memory_states_are_computed_again(f, monkeypatch):
+    monkeypatch.setattr(rolled, "MEMORY", 1)
+    same(f, X)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_single_precision_and_derivatives(f):
+    program = fs.compile(f)
+    values = program.map(X)
+    np.testing.assert_allclose(program.map(X, dtype="float32"), values, rtol=1e-2)
+    some = np.array([0.613, 0.877, 1.391])
+    by_rows = program.jacobian(some)
+    np.testing.assert_allclose(by_rows, program.value_and_grad(some)[1], rtol=1e-9, atol=1e-12)
+    along = program.jvp(some, tangents=np.ones(3))
+    np.testing.assert_allclose(along[1], by_rows, rtol=1e-9, atol=1e-12)
+    second = program.hessian(some)
+    step = 1e-5
+    found = [fs.grad(f)(x + step) - fs.grad(f)(x - step) for x in some]
+    np.testing.assert_allclose(second, np.array(found) / (2 * step), rtol=1e-3, atol=1e-5)
+
+
+def test_the_number_of_steps_is_one_of_the_row():
+    n = np.arange(40) % 9
+    n[0] = 3
+    program = same(lambda x, n: fs.loop(n, lambda s: s * x + V, 1.0) + x, X, n)
+    assert len(program.report().splitlines()) == 1
+    n[7] = -1
+    with pytest.raises(ValueError, match="row 7: loop: expected a number of steps from 0, got -1"):
+        program.map(X, n)
+
+
+def test_rows_with_no_steps_are_recorded_too():
+    n = np.arange(40) % 3
+    same(lambda x, n: fs.loop(n, lambda s: s * x + V, 1.0) + x, X, n)
+
+
+def test_an_array_and_shared_arguments():
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+
+    def f(x, k):
+        return fs.sum(fs.loop(6, lambda s: np.sin(s * x) * k + W, x * 0.5))
+
+    same(f, rows, 0.7)
+    program = fs.compile(f, shared="k")
+    slope = program.value_and_grad(rows, 0.7, argnums="k", per_row=True)[1]
+    assert math.isclose(slope.sum(), program.value_and_grad(rows, 0.7, argnums="k")[1], rel_tol=1e-12)
+
+
+def test_a_million_steps_do_not_grow():
+    program = fs.compile(lambda x: fs.loop(1_000_000, lambda s: s + (x - s) * 1e-6, 0.0))
+    value, slope = program.value_and_grad(np.array([2.0]))
+    assert math.isclose(slope[0], 1.0 - (1.0 - 1e-6) ** 1_000_000, rel_tol=1e-9)
+    assert math.isclose(value[0], 2.0 * slope[0], rel_tol=1e-9)
+    assert len(program.report()) < 100
+
+
+# --- what is no instruction, and comes out right nevertheless ---
+
+
+def counting(x):
+    count = 0
+
+    def step(s):
+        nonlocal count
+        count += 1
+        return s * x + count
+
+    return fs.loop(12, step, 0.0)
+
+
+def counting_to_ten(x):
+    count = 0
+
+    def step(s):
+        nonlocal count
+        count += 1
+        return s * 0.5 if count > 2 else s + x
+
+    return fs.loop(40, step, 0.0)
+
+
+def remembering(x):
+    seen = []
+
+    def step(s):
+        seen.append(s)
+        return s * x
+
+    fs.loop(5, step, 2.0)
+    return fs.sum(seen)
+
+
+def deciding_later(x):
+    over = False
+
+    def step(s):
+        nonlocal over
+        over = s > 1.2
+        return s * 1.01
+
+    s = fs.loop(9, step, x)
+    return s * V if over else s
+
+
+def reading_later(x):
+    last = None
+
+    def step(s):
+        nonlocal last
+        last = s
+        return s * x
+
+    s = fs.loop(5, step, 1.0)
+    return s * math.floor(float(last) * 2)
+
+
+def reading(x):
+    return fs.loop(5, lambda s: s + x * math.floor(float(s)), x)
+
+
+def a_list_of_numbers(x):
+    steps = [0.1 * k * k for k in range(30)]
+    return fs.loop(30, lambda k, s: s + x * steps[k], x)
+
+
+def taking_turns(x):
+    parts = iter([0.1, 0.2, 0.3, 0.4, 0.5])
+    return fs.loop(5, lambda s: s + x * next(parts), x)
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+@pytest.mark.parametrize(
+    "f",
+    [counting, counting_to_ten, remembering, deciding_later, reading_later, reading, a_list_of_numbers, taking_turns],
+    ids=lambda f: f.__name__,
+)
+def test_what_is_no_instruction_is_recorded_step_by_step(f):
+    program = fs.compile(f)
+    np.testing.assert_allclose(program.map(X), [f(x).data for x in map(fs.Tensor, X)], rtol=1e-12)
+    np.testing.assert_allclose(program.map(X + 0.3), [f(x).data for x in map(fs.Tensor, X + 0.3)], rtol=1e-12)
+
+
+def test_random_numbers_of_every_iteration():
+    def walk(x):
+        return fs.loop(6, lambda s: s + fs.random.normal() * x, 0.0)
+
+    found = fs.compile(walk).map(X, seed=4)
+    for i in range(len(X)):
+        with fs.random.stream(4, i):
+            assert math.isclose(walk(X[i]).data, found[i], rel_tol=1e-12)
+
+
+def test_errors_name_row_and_iteration():
+    program = fs.compile(lambda x: fs.loop(9, lambda s: fsmath.log(s - x), 5.0))
+    with pytest.raises(ValueError, match="row 1: iteration 2: log"):
+        program.map(np.array([-5.0, 1.0]))
+    with pytest.raises(ValueError, match="row 0: iteration 2: log"):
+        fs.compile(lambda x: fs.loop(9, lambda s: fsmath.log(s - x), 5.0)).map(np.array([1.0, -5.0]))
+    with pytest.raises(TypeError, match=r"step 0: state: .* a tuple of 2"):
+        fs.compile(lambda x: fs.loop(9, lambda s: (s, s), x)).map(X)
+
+
+def test_numbers_that_are_not_finite():
+    program = fs.compile(lambda x: fs.loop(12, lambda s: s * s * x, 2.0))
+    found = program.map(np.array([1e-3, 1e30, 0.5]))
+    for value, x in zip(found, [1e-3, 1e30, 0.5], strict=True):
+        s = 2.0
+        for _ in range(12):
+            s = s * s * x
+        assert value == s or math.isclose(value, s, rel_tol=1e-12)
+
+
+def test_leaves_that_change_are_read_anew():
+    w = fs.Tensor(2.0)
+    program = fs.compile(lambda x: fs.loop(3, lambda s: s * w, x))
+    assert program(1.0) == 8.0
+    w.data = 3.0
+    assert program(1.0) == 27.0
+    program.backward(np.ones(2))
+    assert w.grad == 2 * 27.0
+    net = fs.compile(lambda x, y: (fs.loop(3, lambda s: s * w, x) - y) ** 2)
+    fs.fit(net, np.ones(8), np.full(8, 8.0), epochs=200, optimizer=fs.SGD(lr=0.001), progress=False)
+    assert math.isclose(w.data, 2.0, rel_tol=1e-3)
