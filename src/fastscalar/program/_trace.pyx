@@ -31,7 +31,7 @@ import numpy as np
 
 from fastscalar.engine._modes import record, set_recording, swap_recording
 from fastscalar.engine.patches import Geometry, patches_of, windows_of
-from fastscalar._paths import PACKAGE
+from fastscalar._paths import is_users
 from fastscalar.program.subscripts import list_and_index
 from fastscalar.program._graph import GUARD, marked
 
@@ -335,7 +335,7 @@ cdef class Recording(Recorder):
         return 0
 
     cdef int find_place(self, RecordedGuard *d) except -1:
-        """The innermost frame that is not ours, as its code and the instruction in it: its line is asked for once in a
+        """The innermost frame of the user's, as its code and the instruction in it: its line is asked for once in a
         thousand times, and costs more than the decision."""
         cdef PyFrameObject *frame = PyEval_GetFrame()
         cdef PyFrameObject *back
@@ -359,15 +359,15 @@ cdef class Recording(Recorder):
         return 0
 
     cdef int code_number(self, PyObject *code) except -2:
-        """The number of a code object in `codes`, -1: it is ours."""
+        """The number of a code object in `codes`, -1: it is not the user's."""
         cdef size_t slot = (<size_t>code >> 6) % KNOWN
         if self.known[slot] == code:
             return self.known_number[slot]
         entry = self.code_numbers.get(<size_t>code)
         if entry is None:
-            ours = (<object>code).co_filename.startswith(PACKAGE)
-            entry = <object>code, -1 if ours else len(self.codes)     # kept, so that no other gets its address
-            if not ours:
+            users = is_users((<object>code).co_filename)
+            entry = <object>code, len(self.codes) if users else -1    # kept, so that no other gets its address
+            if users:
                 self.codes.append(<object>code)
             self.code_numbers[<size_t>code] = entry
         self.known[slot], self.known_number[slot] = code, entry[1]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from fastscalar._core import Tensor
-from fastscalar._paths import PACKAGE
+from fastscalar._paths import PACKAGE, is_users
 from fastscalar._warnings import warn_of_loss
 from fastscalar.engine import _inspect, _modes
 
@@ -33,10 +34,26 @@ def became_a_number(t: Tensor) -> None:
         if _inspect._depends(t, watches[-1].inputs):
             report(t)
         return
-    frame = sys._getframe(1)
-    if frame.f_code.co_filename.startswith(PACKAGE):
+    frame = _through_numpy(sys._getframe(1))
+    if frame is None or _is_ours(frame):
         return  # our own code knows what it does
     if not _inspect._depends(t, [x for watch in watches for x in watch.inputs]):
         return
+    users = frame                                # np.full and statistics.fmean do what a line of the user's says
+    while users is not None and not _is_ours(users) and not is_users(users.f_code.co_filename):
+        users = _through_numpy(users.f_back)
+    if users is not None and not _is_ours(users):
+        frame = users
     names = frame.f_globals
     warn_of_loss(frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), names)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(PACKAGE)
+
+
+def _through_numpy(frame: FrameType | None) -> FrameType | None:
+    """The frame that called a function of NumPy's, of which a Tensor says only that it takes it as any object."""
+    while frame is not None and _is_ours(frame) and frame.f_code.co_name == "__array_function__":
+        frame = frame.f_back
+    return frame
