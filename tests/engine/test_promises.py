@@ -4,6 +4,7 @@
 """
 
 import copy
+import copyreg
 import gc
 import math
 import operator
@@ -114,6 +115,16 @@ def test_1_a_tensor_that_was_never_initialised_is_a_value_error_everywhere():
         with pytest.raises(ValueError, match="never initialised"):
             use()
     assert t._parents == ()
+
+
+@pytest.mark.parametrize("make", [
+    lambda kind: kind.__new__(kind), lambda kind: kind(), lambda kind: object.__new__(kind),
+    lambda kind: type.__call__(kind), lambda kind: kind.__new__(kind, 1.0), lambda kind: kind.__new__(kind, data=1.0),
+    lambda kind: copyreg.__newobj__(kind),
+])  # fmt: skip
+def test_1_no_array_is_without_nodes(make):
+    with pytest.raises(TypeError):
+        make(fastscalar.TensorArray)
 
 
 # --- 2: backward --------------------------------------------------------------------------------------------

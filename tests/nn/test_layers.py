@@ -366,6 +366,9 @@ def test_a_label_out_of_range_is_a_value_error_that_names_it(label):
         assert repr(label) in str(caught.value)
     with pytest.raises(TypeError, match="str"):
         fastscalar.cross_entropy(fastscalar.to_tensor([1.0, 2.0]), "1")
+    for column in ([1], np.array([0.0, 1.0]), fastscalar.to_tensor([0.0, 1.0])):
+        with pytest.raises(TypeError, match=r"y\.ravel\(\).*y\.argmax"):
+            fastscalar.cross_entropy(fastscalar.to_tensor([1.0, 2.0]), column)
 
 
 # --- shapes and types that do not fit -----------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """What a program has to notice: lost gradients, frozen randomness, decisions, indices outside, leaves that move."""
 
+import array
 import contextlib
+import decimal
 import itertools
+import json
 import math as pymath
 import random
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -61,6 +65,12 @@ def number(a):
     return float(a)
 
 
+def copied(x):
+    a = np.zeros(2)
+    np.copyto(a, x, casting="unsafe")
+    return a[0]
+
+
 LOST = {
     "math.exp": lambda x: x * pymath.exp(x),
     "math.sqrt": lambda x: x * pymath.sqrt(x),
@@ -73,6 +83,15 @@ LOST = {
     "where nothing was lost before": lambda x: x * (number(fs.Tensor(2.0)) + number(x)),
     "what was chosen": lambda x: x * float(fs.where(x > -1e9, x * 2.0, 1.0)),
     "the largest": lambda x: x * float(fs.max([-1e9, x, x - 1.0])),
+    **(FOR_USERS := {
+        "np.full": lambda x: x * np.full(2, x, dtype=float)[0],
+        "np.copyto": lambda x: x * copied(x),
+        "statistics": lambda x: x * statistics.fmean([x, x]),
+        "json": lambda x: x * float(json.dumps({"x": float(x)})[6:-1]),
+        "np.linspace": lambda x: x * np.linspace(0.0, float(x), 3)[-1],
+        "array.array": lambda x: x * array.array("d", [x])[0],
+        "decimal": lambda x: x * float(decimal.Decimal(float(x))),
+    }),
 }
 
 
@@ -86,6 +105,26 @@ def test_a_lost_gradient_is_said_as_fs_grad_says_it(name, method):
     assert expected, "fs.grad says nothing: the test is wrong"
     assert found, "the program says nothing"
     assert {(w.filename, w.lineno) for w in found} == {(w.filename, w.lineno) for w in expected}
+    if name in FOR_USERS:                         # not where NumPy's or Python's own code has read it
+        assert {w.filename for w in found} == {__file__}
+
+
+@pytest.mark.parametrize("method", ["value_and_grad", "backward"])
+@pytest.mark.parametrize("name", ["where", "max", "min"])
+def test_what_another_choice_loses_is_said_although_the_number_is_the_same(name, method):
+    """The number is 0.0 with a gradient and without: the first recording has none to lose."""
+    f = {
+        "where": lambda x, y: x + float(fs.where(y > 0.0, x, 0.0)) + x,
+        "max": lambda x, y: x + float(fs.max([-1.0, x, 0.0])) + y,
+        "min": lambda x, y: x + float(fs.min([x, 0.0])) + y,
+    }[name]
+    rows = {"where": ([0.0, 0.0], [-1.0, 1.0]), "max": ([-2.0, 0.0], [1.0, 1.0]), "min": ([1.0, 0.0], [1.0, 1.0])}
+    w = fs.Tensor(1.0)
+    program = fs.compile(lambda x, y: f(x * w, y))
+    first, second = (tuple(np.array(column[k : k + 1]) for column in rows[name]) for k in range(2))
+    options = {"argnums": (0, 1)} if method == "value_and_grad" else {}
+    assert not said(lambda: getattr(program, method)(*first, **options), fs.GradientLossWarning)
+    assert said(lambda: getattr(program, method)(*second, **options), fs.GradientLossWarning)
 
 
 def test_a_lost_gradient_of_an_array():

@@ -597,8 +597,14 @@ cdef int install_methods() except -1:
     for code, name, _arity, is_method in operations():
         if is_method:
             (<dict>(<PyTypeObject *>TensorArray).tp_dict)[name] = _array_method(code)
+    (<dict>(<PyTypeObject *>TensorArray).tp_dict)["__new__"] = staticmethod(_is_made_elsewhere)
     PyType_Modified(<PyTypeObject *>TensorArray)
     return 0
+
+
+def _is_made_elsewhere(*_, **__):
+    """What Python's `TensorArray.__new__` would make stands for no nodes; the package's own has no need of the name."""
+    raise TypeError("use fastscalar.to_tensor to make a TensorArray")
 
 
 install_methods()

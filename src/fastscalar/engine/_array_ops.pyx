@@ -480,7 +480,9 @@ cdef int label_number(object label, Py_ssize_t classes) except -1:
     elif type(label) is Tensor:
         v = tape.value[(<Tensor>label).index]
     elif not as_number(label, &v):
-        raise TypeError(f"cross_entropy: expected a label (a whole number), got {type(label).__name__}")
+        hint = "" if not hasattr(label, "__len__") or isinstance(label, (str, bytes)) else (
+            "; a column of labels is y.ravel(), of rows with a 1 for the class it is y.argmax(axis=1)")
+        raise TypeError(f"cross_entropy: expected a label (a whole number), got {type(label).__name__}{hint}")
     if not 0.0 <= v < classes or v != <int>v:
         if type(label) is TracedInt:
             out_of_range(label, 0, classes)
