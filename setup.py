@@ -88,6 +88,7 @@ setup(
             extension("program._one_row"),
             extension("program._iterate"),
             extension("program._data"),
+            extension("program._beats"),
         ],
         include_path=["src"],
         build_dir="build/checked-c" if CHECKED else None,

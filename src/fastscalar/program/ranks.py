@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import _select_kernels, kernel_sets, tape_info
+from fastscalar.program.heartbeat import beating
 
 KERNELS = ("baseline", "avx2", "avx512")
 NEEDED = ("Get_rank", "Get_size", "Allreduce", "Bcast", "Allgatherv")
@@ -139,9 +140,11 @@ class Ranks:
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
-        """Whatever leaves this otherwise than as an error that all know of ends all: the others would wait for ever."""
+        """Whatever leaves this otherwise than as an error that all know of ends all: the others would wait for ever.
+        So does a rank that does not answer any more."""
         try:
-            yield
+            with beating(self):
+                yield
         except BaseException as error:
             if self.size > 1 and not known_to_all(error) and hasattr(self.comm, "Abort"):
                 where = f"{self.what}: rank {self.rank} of {self.size} on {self.host}"
