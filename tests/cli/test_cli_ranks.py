@@ -48,8 +48,12 @@ def test_two_ranks_and_one_train_the_same_net(tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_a_run_goes_on_with_other_ranks(tmp_path):
-    through = train(2, tmp_path / "through", "--epochs", 2)
+@pytest.mark.parametrize("wishes", [
+    (), ("--optimizer", "adam", "--lr", 0.01, "--dtype", "float32"),
+])  # fmt: skip
+def test_a_run_goes_on_with_other_ranks(tmp_path, wishes):
+    """Also one whose optimiser remembers more than the net."""
+    through = train(2, tmp_path / "through", "--epochs", 2, *wishes)
     assert through.returncode == 0, through.stderr
     stopped = tmp_path / "stopped"
     script = (
@@ -60,7 +64,7 @@ def test_a_run_goes_on_with_other_ranks(tmp_path):
         "    raise KeyboardInterrupt\n"
         "runs.Run.add = add\n"
     )
-    done = changed(script, 2, "train", "--mpi", *SMALL, "--epochs", 2, "--out", stopped)
+    done = changed(script, 2, "train", "--mpi", *SMALL, "--epochs", 2, "--out", stopped, *wishes)
     assert done.returncode != 0
     assert "interrupted; the net after 1 whole epoch" in done.stderr
     done = command(3, "train", "--mpi", "--out", stopped, "--resume")

@@ -158,11 +158,13 @@ def test_shards_of_different_sizes_and_an_empty_one(cuts):
     np.testing.assert_array_equal(bits, again)
 
 
-def test_a_run_goes_on_with_another_number_of_ranks():
-    through = same(Threads.of(2, lambda comm: trained(comm, OPTIMIZERS["SGD"], epochs=4)))
-
-
-    nets = [fs.MLP(6, [5, 2], seed=0) for _ in range(3)]
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_run_goes_on_with_another_number_of_ranks(name, dtype):
+    """Rank 0 alone has what was kept of it."""
+    through = same(Threads.of(2, lambda comm: trained(comm, OPTIMIZERS[name], epochs=4, dtype=dtype)))
+    wishes = {"epochs": 4, "batch_size": 70, "progress": False, "dtype": dtype}
+    kept = {}
 
     class Enough:
         def on_epoch(self, epoch):
@@ -170,13 +172,20 @@ def test_a_run_goes_on_with_another_number_of_ranks():
                 raise fs.StopTraining("half")
 
     def first(comm):
-        fs.fit(nets[comm.rank], X, Y, optimizer=fs.SGD(lr=0.1), epochs=4, batch_size=70, progress=False, comm=comm,
-               callbacks=[Enough()])  # fmt: skip
+        net, optimizer = fs.MLP(6, [5, 2], seed=0), OPTIMIZERS[name]()
+        fs.fit(net, X, Y, optimizer=optimizer, comm=comm, callbacks=[Enough()], **wishes)
+        if comm.rank == 0:
+            kept.update(weights=[p.numpy() for p in net.parameters()], state=optimizer.state_dict())
 
     def second(comm):
-        fs.fit(nets[comm.rank], X, Y, optimizer=fs.SGD(lr=0.1), epochs=4, batch_size=70, progress=False, comm=comm,
-               first_epoch=3)  # fmt: skip
-        return weights(nets[comm.rank]), []
+        net, optimizer = fs.MLP(6, [5, 2], seed=10 + comm.rank), OPTIMIZERS[name]()
+        if comm.rank == 0:
+            for p, value in zip(net.parameters(), kept["weights"], strict=True):
+                p.data = value
+            optimizer.bind(net.parameters())
+            optimizer.load_state_dict(kept["state"])
+        fs.fit(net, X, Y, optimizer=optimizer, comm=comm, first_epoch=3, **wishes)
+        return weights(net), []
 
     assert Threads.of(3, first) == [None] * 3
     bits, _ = same(Threads.of(2, second))

@@ -100,8 +100,6 @@ def fit_of(run: Run, args: argparse.Namespace, on_epoch: Callable[[Epoch], None]
     """The call of `fit` that a run is."""
     asked = run.asked
     X, y = rows(run.data.train)
-    if comm is not None and run.epochs and any(np.ndim(value) for value in run.optimizer.state_dict().values()):
-        raise Stop(f"--mpi --resume: only with --optimizer sgd without momentum; this run has {asked['optimizer']}")
     fs.fit(
         run.net,
         X,
