@@ -16,7 +16,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 .PHONY: help build clean annotate profile \
 	check test test-stress sanitize checked checked-stress memcheck oracle \
 	fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
-	lint types stubs \
+	lint types stubs docs wheels \
 	bench bench-check bench-compare bench-tables
 
 help: ## list the targets
@@ -99,6 +99,12 @@ types: ## mypy, strict for what users write, and the stubs against what the modu
 		fastscalar.program._data fastscalar.program._beats \
 		--ignore-missing-stub --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest-allowlist.txt
+
+docs: ## the pages as a site with search, in build/site/html (pip install -e '.[docs]'); LINKS=1 asks each address too
+	$(PYTHON) tools/site.py $(if $(LINKS),--links)
+
+wheels: ## a wheel for each Python at hand, in dist/, each tried in an empty environment without a compiler (TWICE=1)
+	PATH="$(BIN):$$PATH" $(PYTHON) tools/wheels.py $(if $(TWICE),--twice)
 
 bench: ## all benchmarks (pytest-benchmark); results are checked before they are timed
 	$(PYTEST) benchmarks -p no:xdist

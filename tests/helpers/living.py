@@ -8,14 +8,16 @@ import gc
 from fastscalar.engine import testing
 
 
+def ours(kind: type) -> bool:
+    module = getattr(kind, "__module__", None)  # of some types of C it is not a string
+    return isinstance(module, str) and module.partition(".")[0] == "fastscalar"
+
+
 def counted() -> dict[str, int]:
-    for _ in range(3):  # what a destructor lets go may be a cycle once more
+    for _ in range(2):  # what a destructor lets go may be a cycle once more
         gc.collect()
-    counts = collections.Counter(
-        f"{kind.__module__}.{kind.__qualname__}"
-        for kind in map(type, gc.get_objects())
-        if (getattr(kind, "__module__", None) or "").partition(".")[0] == "fastscalar"
-    )
+    kinds = collections.Counter(map(type, gc.get_objects()))
+    counts = {f"{kind.__module__}.{kind.__qualname__}": n for kind, n in kinds.items() if ours(kind)}
     return {**testing.living(), **counts}
 
 

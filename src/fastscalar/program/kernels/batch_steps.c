@@ -168,15 +168,18 @@ static int OF(forward_steps)(const fs_step *steps, int at, void *const *bases, p
     }
 }
 
-/* What is sent to an operand, by the gradient g, the other operand x and the result v. */
+/* What is sent to an operand, by the gradient g, the other operand and the result.  They are loaded where they are used:
+ * a step that needs neither says no place for them, and what stands at the default one may be shorter. */
+#define OTHER GET(a)
+#define RESULT GET(b)
 #define SLOPES(DO)                                                                                                     \
     DO(PLUS, g)                                                                                                        \
     DO(MINUS, -g)                                                                                                      \
-    DO(TIMES, g *x)                                                                                                    \
-    DO(LESS_TIMES, -g * x)                                                                                             \
-    DO(OVER, g *(1 / x))                                                                                               \
-    DO(OVER_RIGHT, -g * (v / x))                                                                                       \
-    DO(OF_SQUARE, g * (2 * x))
+    DO(TIMES, g *OTHER)                                                                                                \
+    DO(LESS_TIMES, -g * OTHER)                                                                                         \
+    DO(OVER, g *(1 / OTHER))                                                                                           \
+    DO(OVER_RIGHT, -g * (RESULT / OTHER))                                                                              \
+    DO(OF_SQUARE, g * (2 * OTHER))
 
 static int OF(backward_steps)(const fs_step *steps, int at, void *const *bases, ptrdiff_t rows)
 {
@@ -212,15 +215,13 @@ static int OF(backward_steps)(const fs_step *steps, int at, void *const *bases, 
 #define STEPS_OF(name, f)                                                                                              \
     case FS_STEP_SEND + 2 * FS_SEND_##name:                                                                            \
         VECTORS(i, n, {                                                                                                \
-            const vec g = GET(from), x = GET(a), v = GET(b);                                                           \
-            (void)x, (void)v;                                                                                          \
+            const vec g = GET(from);                                                                                   \
             STORE_SOME(to + i, GET(to) + (f));                                                                         \
         })                                                                                                             \
         break;                                                                                                         \
     case FS_STEP_SEND + 2 * FS_SEND_##name + 1:                                                                        \
         VECTORS(i, n, {                                                                                                \
-            const vec g = GET(from), x = GET(a), v = GET(b);                                                           \
-            (void)x, (void)v;                                                                                          \
+            const vec g = GET(from);                                                                                   \
             STORE_SOME(to + i, f);                                                                                     \
         })                                                                                                             \
         break;
@@ -272,3 +273,5 @@ static int OF(backward_steps)(const fs_step *steps, int at, void *const *bases, 
 #undef FIRST_CHOSEN
 #undef BINARY_STEPS
 #undef SLOPES
+#undef OTHER
+#undef RESULT
