@@ -290,6 +290,7 @@ cdef Row[MOST_CODES] TABLE
 cdef int n_codes = NAMED_CODES
 
 
+cdef list OP_NAMES = [None] * MOST_CODES
 cdef tuple ARRAY_NAMES = ("free", "", "linear", "map", "map", "sum", "dot", "logsumexp", "softmax", "squared_loss",
                           "mse_loss", "cross_entropy", "custom", "gather", "where", "best", "pick", "prod", "cumsum")
 cdef tuple BEST_NAMES = ("max", "min", "argmax", "argmin")
@@ -300,7 +301,10 @@ cdef Row *row(int code) noexcept nogil:
 
 
 cdef str op_name(int code):
-    return TABLE[code].name.decode()
+    name = OP_NAMES[code]
+    if name is None:
+        name = OP_NAMES[code] = TABLE[code].name.decode()
+    return name
 
 
 cdef str best_name(int code):
@@ -1278,6 +1282,9 @@ def _select_kernels(name):
     if k == NULL:
         raise ValueError(f'kernels: expected "baseline", "avx2" or "avx512", and one that this CPU has; got {name!r}')
     kernels = k
+    for code in range(ADD, n_codes):
+        TABLE[code].each = k.each(TABLE[code].name) if TABLE[code].arity == 1 else NULL
+        TABLE[code].each_pair = k.each_pair(TABLE[code].name) if TABLE[code].arity == 2 else NULL
 
 
 def kernel_sets():

@@ -57,7 +57,7 @@ def test_broadcast_operations_are_those_of_the_elements(shapes, operator, order,
 
     value, gradients = of_objects(f, a, b)
     found, slopes = of_arrays(f, a, b)
-    assert np.array_equal(found, value)
+    assert found == pytest.approx(value, rel=1e-15, abs=0.0)
     for got, wanted in zip(slopes, gradients, strict=True):
         assert got == pytest.approx(wanted, rel=1e-12, abs=1e-13)
 

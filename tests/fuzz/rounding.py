@@ -67,7 +67,8 @@ def scattered(seed: int, name: str) -> Iterator[None]:
         sys.settrace(before)
 
 
-EXACT = {"relu", "abs", "sign", "floor", "ceil", "trunc", "minimum", "maximum", "copysign", "fmod", "leaky_relu"}
+EXACT = {"relu", "abs", "sign", "floor", "ceil", "trunc", "rint", "minimum", "maximum", "copysign", "fmod",
+         "leaky_relu"}  # fmt: skip
 ROUNDED = {name for _, name, _, is_method in _core.operations() if is_method} - EXACT | {"gamma", "pow", "remainder"}
 # what is left to the limit: a slope is computed from it, and it errs as much as the whole value does
 SATURATED = {"tanh": lambda v: 2.0 * (1.0 - abs(v)), "expm1": lambda v: 1.0 + v}

@@ -19,5 +19,5 @@ from fastscalar.arrays import functions, masks, methods, scalars, ufuncs  # noqa
 from fastscalar.arrays.methods import METHODS
 from fastscalar.engine import _array, _functions
 
-_array.install(methods, METHODS)
+_array.install(methods, METHODS, ufuncs.CODES)
 _functions.add_methods(scalars.METHODS)

@@ -432,14 +432,6 @@ def __round__(self: Any, digits: int | None = None) -> Any:
 
 
 @method
-def rint(self: Any) -> Any:
-    """The nearest whole number, of two the even one; its derivative is 0."""
-    if not self.size:
-        return self
-    return function(np.where, (abs(self) < 2.0**52, self - self.remainder(1.0), self.trunc()), {})
-
-
-@method
 def conj(self: Any) -> Any:
     """The array itself: elements are real."""
     return self

@@ -16,7 +16,7 @@ from fastscalar.arrays.convert import array, objects, shape_of
 from fastscalar.arrays.masks import TracedMask, chosen, each
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import select
-from fastscalar.engine._axes import assemble
+from fastscalar.engine._axes import assemble, choose
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool
 
@@ -124,6 +124,10 @@ def where(condition: Any, *choices: Any) -> Any:
     if _place_of(condition):
         found = each(chosen, np.array(condition, dtype=object), objects(a), objects(b)).view(np.ndarray)
         return array(found, "where") if found.ndim else found.item()
+    if type(condition) is np.ndarray and condition.dtype == bool and condition.ndim:
+        found = choose(condition, a, b)
+        if found is not None:
+            return found
     shape = np.broadcast_shapes(np.shape(condition), shape_of(a), shape_of(b))
     return _moved(lambda x, y: np.broadcast_to(np.where(condition, x, y), shape), (a, b), {}, {0: 0, 1: 0})
 

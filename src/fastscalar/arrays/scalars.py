@@ -26,18 +26,14 @@ def method(f: Any) -> Any:
 
 
 @method
-def rint(self: Tensor) -> Tensor:
-    """The nearest whole number, of two the even one, a Tensor; its derivative is 0."""
-    return self - self.remainder(1.0)
-
-
-@method
 def round(self: Tensor, decimals: int = 0, out: None = None) -> Tensor:
     """The nearest number of so many decimals, a Tensor; its derivative is 0.  (`round(t)` gives a plain number.)"""
     if out is not None:
         raise TypeError("round: takes no out= for a Tensor")
     scale = 10.0 ** abs(decimals)
-    return rint(self) if not decimals else rint(self * scale) / scale if decimals > 0 else rint(self / scale) * scale
+    if decimals == 0:
+        return self.rint()
+    return (self * scale).rint() / scale if decimals > 0 else (self / scale).rint() * scale
 
 
 @method

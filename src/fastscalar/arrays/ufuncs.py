@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor
+from fastscalar._core import Tensor, operations
 from fastscalar.arrays.convert import array, binary, filled, numbers, objects
 from fastscalar.arrays.masks import TracedMask, compare, each
 from fastscalar.arrays.moves import where as _where
@@ -18,23 +18,26 @@ from fastscalar.engine._array import TensorArray
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool
 
+# Those that are a row of the operation table, by its name.
+ROWS: dict[Any, str] = {
+    np.negative: "neg", np.absolute: "abs", np.fabs: "abs", np.rint: "rint", np.deg2rad: "radians",
+    np.rad2deg: "degrees", np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.power: "**",
+    np.float_power: "**", np.remainder: "%", np.floor_divide: "//", np.fmod: "fmod", np.maximum: "maximum",
+    np.minimum: "minimum", np.arctan2: "atan2", np.hypot: "hypot", np.copysign: "copysign",
+}  # fmt: skip
 UNARY: dict[Any, Callable[[Any], Any]] = {
-    np.negative: lambda x: -x,
     np.positive: lambda x: x,
-    np.absolute: lambda x: x.abs(),
-    np.fabs: lambda x: x.abs(),
     np.square: lambda x: x * x,
     np.reciprocal: lambda x: 1.0 / x,
     np.conjugate: lambda x: x,
-    np.rint: lambda x: x.rint(),
-    np.deg2rad: lambda x: x.radians(),
-    np.rad2deg: lambda x: x.degrees(),
 }
 for _name in ("exp", "log", "exp2", "expm1", "log2", "log10", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "sinh",
               "cosh", "tanh", "floor", "ceil", "trunc", "sign", "degrees", "radians"):  # fmt: skip
-    UNARY[getattr(np, _name)] = operator.methodcaller(_name)
+    ROWS[getattr(np, _name)] = _name
 for _name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):
-    UNARY[getattr(np, "arc" + _name)] = operator.methodcaller("a" + _name)
+    ROWS[getattr(np, "arc" + _name)] = "a" + _name
+CODES = {f: code for f, row in ROWS.items() for code, name, _, _ in operations() if name == row}
+CODES[np.square] = -1
 
 
 def logaddexp(x: Any, y: Any) -> Any:
@@ -55,11 +58,6 @@ def _heaviside(x: Any, middle: Any) -> Any:
     return _where(x == 0.0, middle, _where(x < 0.0, 0.0, 1.0))
 
 
-BINARY: dict[Any, str] = {
-    np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/", np.power: "**", np.float_power: "**",
-    np.remainder: "%", np.floor_divide: "//", np.fmod: "fmod", np.maximum: "maximum", np.minimum: "minimum",
-    np.arctan2: "atan2", np.hypot: "hypot", np.copysign: "copysign",
-}  # fmt: skip
 COMPARISONS: dict[Any, Any] = {
     np.less: operator.lt, np.less_equal: operator.le, np.greater: operator.gt, np.greater_equal: operator.ge,
     np.equal: operator.eq, np.not_equal: operator.ne,
@@ -88,6 +86,10 @@ def _test(test: Any, x: Any) -> Any:
     return TESTS[test](x) if isinstance(x, (TensorArray, Tensor)) else test(x)
 
 
+def _unary(name: str, x: Any) -> Any:
+    return -x if name == "neg" else getattr(x, name)()
+
+
 def _truth(x: Any) -> Any:
     if isinstance(x, TensorArray):
         return x != 0.0
@@ -105,8 +107,8 @@ def _compared(comparison: Any, x: Any, y: Any) -> Any:
 def call(ufunc: Any, inputs: tuple[Any, ...]) -> Any:
     """A ufunc of arrays and numbers; NotImplemented: it has no meaning here."""
     inputs = tuple(x.as_numbers() if isinstance(x, TracedMask) and ufunc not in LOGICAL else x for x in inputs)
-    if ufunc in BINARY:
-        return binary(BINARY[ufunc], *inputs)
+    if ufunc in ROWS:
+        return binary(ROWS[ufunc], *inputs) if ufunc.nin == 2 else _unary(ROWS[ufunc], *inputs)
     if ufunc in UNARY:
         return UNARY[ufunc](*inputs)
     if ufunc in COMPARISONS:

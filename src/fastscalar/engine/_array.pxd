@@ -112,9 +112,14 @@ cdef inline void start_walk(TensorArray a, Walk *w) noexcept:
 cdef inline void list_nodes(TensorArray a, int *out) noexcept:
     cdef Walk w
     cdef Py_ssize_t k
+    cdef int first = tape.array_ops[a.slot].start
+    if is_contiguous(a):
+        for k in range(element_count(a)):
+            out[k] = <int>(first + a.offset + k)
+        return
     start_walk(a, &w)
     for k in range(element_count(a)):
-        out[k] = <int>(tape.array_ops[a.slot].start + w.offset)
+        out[k] = <int>(first + w.offset)
         step_walk(a, &w)
 
 

@@ -57,10 +57,20 @@ python = None                # what arrays do that is written in Python: `fastsc
 cdef tuple NO_INDICES = (bool, np.bool_, np.ndarray)
 
 
-def install(those, dict methods):
-    """From now on arrays have these methods; `those`: what operators and indices call."""
-    global python
+cdef dict rows = {}          # by ufunc: the row of the operation table that it is; -1: the square
+
+
+cdef bint is_simple(x) except -1:
+    return type(x) is TensorArray or type(x) is float or type(x) is int or type(x) is Tensor or (
+        type(x) is np.ndarray and x.dtype.kind in "fiu")
+
+
+def install(those, dict methods, dict ufuncs):
+    """From now on arrays have these methods; `those`: what operators and indices call; `ufuncs`: which row of the
+    operation table each is that is one."""
+    global python, rows
     python = those
+    rows = ufuncs
     (<dict>(<PyTypeObject *>TensorArray).tp_dict).update(methods)
     PyType_Modified(<PyTypeObject *>TensorArray)
 
@@ -428,6 +438,12 @@ cdef class TensorArray:
 
     def __array_ufunc__(self, ufunc, str method, *inputs, **options):
         """NumPy's element-wise functions: `np.exp(x)`, `ndarray + x`."""
+        code = rows.get(ufunc)
+        if code is not None and method == "__call__" and not options:
+            if len(inputs) == 1:
+                return operators.map1(code, inputs[0]) if code >= 0 else operators.map2(MUL, self, self)
+            if len(inputs) == 2 and is_simple(inputs[0]) and is_simple(inputs[1]):
+                return operators.map2(code, inputs[0], inputs[1])
         return python.ufunc(ufunc, method, inputs, options)
 
     def __array_function__(self, function, types, tuple args, dict options):
@@ -588,7 +604,8 @@ def _array_method(int code):
             return operators.map1(code, self)
     method.__name__ = op_name(code)
     method.__qualname__ = f"TensorArray.{method.__name__}"
-    method.__doc__ = f"Of each element, by IEEE 754 where a Tensor raises: {row(code).doc.decode()}"
+    method.__doc__ = ("Of each element, within 4 ulp, and by IEEE 754 where a Tensor raises: "
+                      f"{row(code).doc.decode()}")
     return method
 
 

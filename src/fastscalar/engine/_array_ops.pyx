@@ -183,17 +183,16 @@ cdef object map2(int code, object left, object right):
     cdef Py_ssize_t[LAYOUT_DIMS] ys
     cdef Py_ssize_t count = 1
     cdef int ndim, d
-    if not isinstance(left, OPERANDS):
+    if not is_operand(left):
         left = array_like(left)
-    if not isinstance(right, OPERANDS):
-        right = array_like(right)
-    for other in (left, right):
-        if not isinstance(other, OPERANDS):
+        if not is_operand(left):
             return NotImplemented
-    for other in (left, right):
-        if (type(other) is TensorArray and element_count(other) == 0) or (
-                isinstance(other, np.ndarray) and other.size == 0):
-            return of_nothing(code, left, right)
+    if not is_operand(right):
+        right = array_like(right)
+        if not is_operand(right):
+            return NotImplemented
+    if is_empty(left) or is_empty(right):
+        return of_nothing(code, left, right)
     x = source(left, op_name(code))
     y = source(right, op_name(code))
     ndim = broadcast(x, y, shape, xs, ys, op_name(code))
@@ -208,6 +207,16 @@ cdef object map2(int code, object left, object right):
     q.code = code
     compute_array_op(q, tape.value + tape.n)
     return end_array(q, array, ndim, shape)
+
+
+cdef bint is_operand(x) except -1:
+    return type(x) is TensorArray or type(x) is float or type(x) is int or isinstance(x, OPERANDS)
+
+
+cdef bint is_empty(x) except -1:
+    if type(x) is TensorArray:
+        return element_count(x) == 0
+    return type(x) is not float and isinstance(x, np.ndarray) and x.size == 0
 
 
 cdef object of_nothing(int code, left, right):

@@ -232,6 +232,78 @@ def assemble(list parts not None, order, bint through=False):
         PyBuffer_Release(&view)
 
 
+def choose(condition not None, a, b):
+    """a where the condition holds, else b: an ndarray of bool, and of its shape an array, or one Tensor or number.
+
+    None if a or b has another shape."""
+    cdef Source s
+    cdef int *index
+    cdef int *other
+    cdef Py_ssize_t n = condition.size, k
+    cdef Py_ssize_t[MAX_DIMS] shape
+    cdef Py_buffer view
+    cdef TensorArray array
+    cdef ArrayOp *q
+    cdef const char *holds
+    cdef Source sa = nodes(a), sb = nodes(b)
+    for s in (sa, sb):
+        if s.count != 1 and shape_tuple(s) != condition.shape or s.count == 1 and s.ndim > condition.ndim:
+            return None
+    if n == 0 or condition.ndim > MAX_DIMS:
+        return None
+    for k, length in enumerate(condition.shape):
+        shape[k] = length
+    condition = np.ascontiguousarray(condition)
+    PyObject_GetBuffer(condition, &view, PyBUF_STRIDES)
+    holds = <const char *>view.buf
+    try:
+        safepoint(n)
+        array = TensorArray.__new__(TensorArray)
+        index, other = <int *>allocate(n * sizeof(int)), <int *>allocate(n * sizeof(int))
+        if index == NULL or other == NULL:
+            PyMem_RawFree(index)
+            PyMem_RawFree(other)
+            out_of_memory("where", n)
+        try:
+            q = begin(A_PICK, n, None, None, None, "where")
+        except BaseException:
+            PyMem_RawFree(index)
+            PyMem_RawFree(other)
+            raise
+        list_sources(sa, index, n)
+        list_sources(sb, other, n)
+        for k in range(n):
+            index[k] = index[k] if holds[k] else other[k]
+        PyMem_RawFree(other)
+    finally:
+        PyBuffer_Release(&view)
+    q.x.kind = INDEX
+    q.x.count = <int>n
+    q.x.index = index
+    q.inner = 1
+    compute_array_op(q, tape.value + tape.n)
+    return end_array(q, array, <int>condition.ndim, shape)
+
+
+cdef Source nodes(x):
+    """An operand of nodes: numbers become some."""
+    cdef Source s = source(x, "where")
+    return s if s.number == NULL else source(leaf_array(s, "where"), "where")
+
+
+cdef void list_sources(Source s, int *out, Py_ssize_t n) noexcept:
+    """The nodes of an operand, of a single one as often as asked for."""
+    cdef Py_ssize_t k
+    if s.array is not None:
+        list_nodes(s.array, out)
+    else:
+        for k in range(s.count):
+            out[k] = (<Tensor>s.tensors[k]).index
+    if s.count == 1:
+        for k in range(1, n):
+            out[k] = out[0]
+
+
 cdef Tensor element(list sources, Py_ssize_t place):
     cdef Source s
     for s in sources:

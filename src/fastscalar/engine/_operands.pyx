@@ -132,9 +132,16 @@ cdef Source source(object x, str what):
     cdef double v = 0.0
     cdef Py_ssize_t at = 0
     cdef Py_buffer view
+    cdef int d
     if type(x) is TensorArray:
         s.array = x
-        set_shape(s, s.array.shape, what)
+        s.ndim = s.array.ndim
+        s.count = 1
+        for d in range(s.ndim):
+            s.shape[d] = s.array.shape_[d]
+            s.count *= s.shape[d]
+        if s.count == 0:
+            set_shape(s, s.array.shape, what)    # says so
         return s
     if type(x) is Tensor:
         bound(x)
@@ -143,9 +150,9 @@ cdef Source source(object x, str what):
         return s
     if type(x) is TracedInt:
         return source((<TracedInt>x).tensor, what)
-    if isinstance(x, ArrayView):
+    if type(x) is not float and isinstance(x, ArrayView):
         x = np.asarray(x)
-    if as_number(x, &v):
+    if type(x) is not np.ndarray and as_number(x, &v):
         s.number = <double *>allocate(sizeof(double))
         if s.number == NULL:
             out_of_memory(what, 1)

@@ -9,14 +9,6 @@ from fastscalar.engine.array_ops cimport (Rows, in_rows, next_row, node_of_exact
 from fastscalar.engine.tape cimport *
 
 cdef extern from "strided.h":
-    void fs_add_rows(double *out, const double *x, Py_ssize_t sx, const double *y, Py_ssize_t sy,
-                     Py_ssize_t n) noexcept nogil
-    void fs_subtract_rows(double *out, const double *x, Py_ssize_t sx, const double *y, Py_ssize_t sy,
-                          Py_ssize_t n) noexcept nogil
-    void fs_multiply_rows(double *out, const double *x, Py_ssize_t sx, const double *y, Py_ssize_t sy,
-                          Py_ssize_t n) noexcept nogil
-    void fs_divide_rows(double *out, const double *x, Py_ssize_t sx, const double *y, Py_ssize_t sy,
-                        Py_ssize_t n) noexcept nogil
     void fs_accumulate(double *out, Py_ssize_t so, const double *x, Py_ssize_t sx, Py_ssize_t n) noexcept nogil
     void fs_accumulate_product(double *out, const double *x, Py_ssize_t sx, const double *y, Py_ssize_t sy,
                                Py_ssize_t n) noexcept nogil
@@ -25,37 +17,54 @@ cdef extern from "strided.h":
 
 
 cdef inline void map_forward(ArrayOp *q, double *out) noexcept nogil:
-    """A_MAP1 and A_MAP2."""
+    """A_MAP1 and A_MAP2, row by row: by the kernel of the operation, or its formula."""
     cdef Rows r
     cdef Row *f = row(q.code)
     cdef const double *x
     cdef const double *y
-    cdef Py_ssize_t k
     if not in_rows(&q.x) or not in_rows(&q.y):
-        for k in range(q.count):
-            out[k] = f.f(value_of(&q.x, k)) if q.op == A_MAP1 else f.f2(value_of(&q.x, k), value_of(&q.y, k))
+        map_scattered(q, out)
         return
     start_rows(&r, q, q.count)
     while True:
         x = stored_values(&q.x) + r.x
         y = stored_values(&q.y) + r.y
-        if q.op == A_MAP1:
-            for k in range(r.n):
-                out[k] = f.f(x[k * r.sx])
-        elif q.code == ADD:
-            fs_add_rows(out, x, r.sx, y, r.sy, r.n)
-        elif q.code == SUB:
-            fs_subtract_rows(out, x, r.sx, y, r.sy, r.n)
-        elif q.code == MUL:
-            fs_multiply_rows(out, x, r.sx, y, r.sy, r.n)
-        elif q.code == DIV:
-            fs_divide_rows(out, x, r.sx, y, r.sy, r.n)
-        else:
-            for k in range(r.n):
-                out[k] = f.f2(x[k * r.sx], y[k * r.sy])
+        map_row(q, f, out, x, r.sx, y, r.sy, r.n)
         out += r.n
         if not next_row(&r, q):
             return
+
+
+cdef inline void map_row(ArrayOp *q, Row *f, double *out, const double *x, Py_ssize_t sx, const double *y,
+                         Py_ssize_t sy, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t k
+    if q.op == A_MAP1 and f.each != NULL:
+        f.each(out, x, sx, n)
+    elif q.op == A_MAP1:
+        for k in range(n):
+            out[k] = f.f(x[k * sx])
+    elif f.each_pair != NULL:
+        f.each_pair(out, x, sx, y, sy, n)
+    else:
+        for k in range(n):
+            out[k] = f.f2(x[k * sx], y[k * sy])
+
+
+cdef inline void map_scattered(ArrayOp *q, double *out) noexcept nogil:
+    """The same of Tensors that lie anywhere, from copies: the bits of an element do not depend on where it lies."""
+    cdef double[128] x
+    cdef double[128] y
+    cdef bint one = q.op == A_MAP2 and q.y.count == 1 and q.y.layout == NULL
+    cdef Py_ssize_t at = 0, n, k
+    while at < q.count:
+        n = min(<Py_ssize_t>128, q.count - at)
+        for k in range(n):
+            x[k] = value_of(&q.x, at + k)
+        if q.op == A_MAP2:
+            for k in range(1 if one else n):
+                y[k] = value_of(&q.y, at + k)
+        map_row(q, row(q.code), out + at, x, 1, y, not one, n)
+        at += n
 
 
 cdef inline int dimensions_summed(const Layout *l, Py_ssize_t inner) noexcept nogil:
@@ -157,6 +166,10 @@ cdef inline void accumulate_forward(ArrayOp *q, double *out) noexcept nogil:
     """A_PROD, A_CUMSUM and A_PICK."""
     cdef Py_ssize_t k, j
     cdef double total
+    if q.op == A_PICK and q.x.kind == INDEX and q.x.layout == NULL:
+        for k in range(q.count):
+            out[k] = tape.value[q.x.index[k]]
+        return
     for k in range(q.count):
         if q.op == A_PICK:
             out[k] = value_of_exact(&q.x, k)

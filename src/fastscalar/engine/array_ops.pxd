@@ -11,6 +11,9 @@ from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, 
 from fastscalar.engine.tape cimport (CONSTANT, INDEX, RUN, SPARSE, STRIDED, A_BEST, A_LEAF, ARRAY_OP, Layout, Operand,
                                      Record, ArrayOp)
 
+cdef extern from "strided.h":
+    void fs_fill_run(void *records, const void *first, Py_ssize_t n) noexcept nogil
+
 
 # --- the table ------------------------------------------------------------------------------------
 
@@ -85,14 +88,12 @@ cdef inline size_t operand_bytes(Operand *o) noexcept nogil:
 
 cdef inline void publish(ArrayOp *q) noexcept nogil:
     """Put an instruction on the tape whose values already stand in value[n:n + count]."""
-    cdef Py_ssize_t i, written
+    cdef Py_ssize_t written
     cdef Record r
     q.start = <int>tape.n
     r.op = ARRAY_OP
     r.a = q.slot
-    for i in range(q.count):
-        r.b = <int>i
-        tape.record[tape.n + i] = r
+    fs_fill_run(tape.record + tape.n, &r, q.count)
     if tape.n < tape.fresh:
         written = min(<Py_ssize_t>q.count, tape.fresh - tape.n)
         memset(tape.grad + tape.n, 0, written * sizeof(double))

@@ -8,7 +8,7 @@
 cimport cython
 from libc.math cimport (INFINITY, M_PI, NAN, acos, acosh, asin, asinh, atan, atan2, atanh, cbrt, ceil, copysign, cos,
                         cosh, erf, erfc, exp, exp2, expm1, fabs, floor, fma, fmod, frexp, isinf, ldexp, lgamma, log,
-                        log1p, log2, log10, pow, remainder, sin, sinh, sqrt, tan, tanh, tgamma, trunc)
+                        log1p, log2, log10, pow, remainder, rint, sin, sinh, sqrt, tan, tanh, tgamma, trunc)
 
 cdef extern from *:
     """
@@ -169,6 +169,10 @@ cdef inline double f_floor(double a) noexcept nogil:
 
 cdef inline double f_ceil(double a) noexcept nogil:
     return ceil(a)
+
+
+cdef inline double f_rint(double a) noexcept nogil:
+    return rint(a)
 
 
 cdef inline double f_trunc(double a) noexcept nogil:

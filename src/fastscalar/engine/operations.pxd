@@ -164,6 +164,9 @@ cdef inline void fill_table() noexcept:
     unary_row(FLOOR, b"floor", f_floor, d_floor, METHOD, NO_ERROR, b"isfinite(x)",
               READS_NOTHING, b"0.0",
               b"The largest whole number that is not above x, a Tensor; the derivative is 0.")
+    unary_row(NEW, b"rint", f_rint, d_floor, METHOD, NO_ERROR, b"",
+              READS_NOTHING, b"0.0",
+              b"The nearest whole number, of two the even one, a Tensor; the derivative is 0.")
     unary_row(CEIL, b"ceil", f_ceil, d_ceil, METHOD, NO_ERROR, b"isfinite(x)",
               READS_NOTHING, b"0.0",
               b"The smallest whole number that is not below x, a Tensor; the derivative is 0.")

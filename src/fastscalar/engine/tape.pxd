@@ -21,6 +21,9 @@ cdef extern from "kernels.h":
         double correction2
         double scale
         double limit
+    ctypedef void (*fs_each)(double *out, const double *x, Py_ssize_t sx, Py_ssize_t n) noexcept nogil
+    ctypedef void (*fs_each_pair)(double *out, const double *x, Py_ssize_t sx, const double *y, Py_ssize_t sy,
+                                  Py_ssize_t n) noexcept nogil
     ctypedef struct fs_kernels:
         const char *name
         int (*compress)(int *row, double *value, const double *x, Py_ssize_t stride, int n) noexcept nogil
@@ -40,6 +43,8 @@ cdef extern from "kernels.h":
                            Py_ssize_t n) noexcept nogil
         double (*squares_double)(const double *x, Py_ssize_t n) noexcept nogil
         double (*squares_float)(const float *x, Py_ssize_t n) noexcept nogil
+        fs_each (*each)(const char *operation) noexcept nogil
+        fs_each_pair (*each_pair)(const char *operation) noexcept nogil
     const fs_kernels *fs_kernels_select(const char *name) noexcept nogil
 
 
@@ -332,3 +337,5 @@ ctypedef struct Row:        # of the operation table
     Binary f2               # arity 2: value, derivatives by the left and the right operand
     Derivative2 da
     Derivative2 db
+    fs_each each            # of arrays: of the set of kernels in use, or NULL
+    fs_each_pair each_pair

@@ -129,7 +129,7 @@ UNARY = {
     "sqrt": "sqrt", "cbrt": "cbrt", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos",
     "atan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh",
     "atanh": "atanh", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "floor": "floor", "ceil": "ceil",
-    "trunc": "trunc", "abs": "fabs", "relu": "fs_relu", "sign": "fs_sign", "ndtr": "fs_ndtr",
+    "trunc": "trunc", "rint": "rint", "abs": "fabs", "relu": "fs_relu", "sign": "fs_sign", "ndtr": "fs_ndtr",
     "degrees": "fs_degrees", "radians": "fs_radians", "sigmoid": "fs_sigmoid", "softplus": "fs_softplus",
     "silu": "fs_silu", "gelu": "fs_gelu", "gamma": "fs_gamma", "digamma": "fs_digamma",
 }  # fmt: skip

@@ -68,6 +68,10 @@ def _digamma(x):
     return r + math.log(x) - 0.5 / x - y * series
 
 
+def _rint(x):
+    return math.copysign(round(x), x) if math.isfinite(x) else x
+
+
 def _finite_digamma(x):
     v = _digamma(x)
     if math.isinf(v) and not math.isinf(x):
@@ -199,6 +203,7 @@ _UNARY = {
     "sign": (lambda a: 1.0 if a > 0.0 else -1.0 if a < 0.0 else a, lambda a, v: 0.0),
     "floor": (_of_finite(floor), lambda a, v: 0.0),
     "ceil": (_of_finite(lambda a: -floor(-a)), lambda a, v: 0.0),
+    "rint": (_rint, lambda a, v: 0.0),
     "trunc": (_of_finite(_trunc), lambda a, v: 0.0),
     "degrees": (math.degrees, lambda a, v: 180.0 / math.pi),
     "radians": (math.radians, lambda a, v: math.pi / 180.0),

@@ -124,7 +124,7 @@ _READS = {  # what the derivative by each operand reads of the operands a, b and
     "hypot": ("av", "bv"), "leaky_relu": ("ab", "a"), "elu": ("ab", "a"), "polygamma": ("ab", ""),
     "remainder": ("", "abv"), "gamma": ("av",),
     **dict.fromkeys(["exp", "exp2", "expm1", "sqrt", "cbrt", "tan", "tanh"], ("v",)),
-    **dict.fromkeys(["sign", "floor", "ceil", "trunc", "degrees", "radians"], ("",)),
+    **dict.fromkeys(["sign", "floor", "ceil", "trunc", "rint", "degrees", "radians"], ("",)),
 }  # fmt: skip
 
 

@@ -6,12 +6,14 @@
  */
 #include <float.h>
 #include <math.h>
+#include <stdint.h>
 
 #include "kernels.h"
 
 #ifndef FS_SET
 #define FS_SET baseline
 #define FS_SET_NAME "baseline"
+#define FS_VECTOR 16
 #define FS_HAS_SELECT 1
 #endif
 
@@ -197,9 +199,14 @@ static void add_relu_gradient(double *restrict dx, const double *restrict x, con
 #define FS_LEAST FLT_MIN
 #include "rules_body.c"
 
+#undef LOAD
+#undef STORE
+#include "each.c"
+
 const fs_kernels FS_JOIN(fs_kernels_, FS_SET) = {
     FS_SET_NAME, compress,    affine,     add_outer,      step_outer,    add_input_gradient, add, step, relu,
     add_relu_gradient,        rule_double, rule_float,     squares_double, squares_float,
+    each,        each_pair,
 };
 
 #ifdef FS_HAS_SELECT
@@ -213,7 +220,7 @@ const fs_kernels *fs_kernels_select(const char *name)
                  __builtin_cpu_supports("avx512vl");
     if (avx512 && (name == NULL || strcmp(name, "avx512") == 0))
         return &fs_kernels_avx512;
-    if (__builtin_cpu_supports("avx2") && (name == NULL || strcmp(name, "avx2") == 0))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (name == NULL || strcmp(name, "avx2") == 0))
         return &fs_kernels_avx2;
 #endif
     return name == NULL || strcmp(name, "baseline") == 0 ? &fs_kernels_baseline : NULL;

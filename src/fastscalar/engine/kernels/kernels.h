@@ -15,6 +15,10 @@
 
 #include "rules.h"
 
+/* out[i] = f(x[i * sx]), and of two operands; see each.c. */
+typedef void (*fs_each)(double *out, const double *x, ptrdiff_t sx, ptrdiff_t n);
+typedef void (*fs_each_pair)(double *out, const double *x, ptrdiff_t sx, const double *y, ptrdiff_t sy, ptrdiff_t n);
+
 typedef struct {
     const char *name;
     /* The entries of x[0], x[stride], ... that are not zero; row and value have room for n; how many there are. */
@@ -37,6 +41,8 @@ typedef struct {
     void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t, ptrdiff_t n);
     double (*squares_double)(const double *x, ptrdiff_t n);                      /* the sum of x[i]^2 */
     double (*squares_float)(const float *x, ptrdiff_t n);
+    fs_each (*each)(const char *operation);           /* an operation of one operand by its name; NULL: has none */
+    fs_each_pair (*each_pair)(const char *operation); /* of two */
 } fs_kernels;
 
 extern const fs_kernels fs_kernels_baseline;

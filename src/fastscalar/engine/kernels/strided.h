@@ -8,6 +8,7 @@
 #define FS_STRIDED_H
 
 #include <stddef.h>
+#include <string.h>
 
 #if defined(_MSC_VER)
 #define FS_RESTRICT __restrict
@@ -39,6 +40,29 @@ FS_BINARY(fs_add_rows, +)
 FS_BINARY(fs_subtract_rows, -)
 FS_BINARY(fs_multiply_rows, *)
 FS_BINARY(fs_divide_rows, /)
+
+/* n records of 12 bytes, the last 4 of which count from 0, are like `first`: of the nodes of a run. */
+static void fs_fill_run(void *records, const void *first, ptrdiff_t n)
+{
+    int four[12], *to = records; /* four of them, then the next four, ... */
+    ptrdiff_t k = 0;
+    for (int i = 0; i < 4; i++) {
+        memcpy(four + 3 * i, first, 8);
+        four[3 * i + 2] = i;
+    }
+#ifdef __GNUC__
+    typedef int ints __attribute__((vector_size(16), aligned(4), may_alias));
+    ints a = *(ints *)four, b = *(ints *)(four + 4), c = *(ints *)(four + 8);
+    for (; k + 4 <= n; k += 4) {
+        *(ints *)(to + 3 * k) = a, *(ints *)(to + 3 * k + 4) = b, *(ints *)(to + 3 * k + 8) = c;
+        a += (ints){0, 0, 4, 0}, b += (ints){0, 4, 0, 0}, c += (ints){4, 0, 0, 4};
+    }
+#endif
+    for (; k < n; k++) {
+        memcpy(to + 3 * k, first, 8);
+        to[3 * k + 2] = (int)k;
+    }
+}
 
 /* out[i] += x[i] */
 static void fs_accumulate(double *FS_RESTRICT out, ptrdiff_t so, const double *x, ptrdiff_t sx, ptrdiff_t n)

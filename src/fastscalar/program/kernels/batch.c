@@ -1,6 +1,6 @@
 /* The kernels of compiled programs, see batch.h.  FS_SET names the set that this object file holds; the bodies are in
- * batch_body.c (with batch_dense.c, batch_exp.c, batch_steps.c and, for double, batch_functions.c), included once for
- * double and once for float.
+ * batch_body.c (with batch_dense.c, batch_steps.c, and of engine/kernels/ exp_body.c and, for double, functions_body.c),
+ * included once for double and once for float.
  *
  * Tried and lost (784 x 256 float, 149 of the inputs not zero, 64 rows, AVX-512):
  * - dense products from a copy of w or g in panels: 240 us against 219; the rows as they lie are fetched in time;
@@ -52,29 +52,7 @@
 #define CACHE (32768 / (int)sizeof(R)) /* R in the L1 cache */
 #define CHUNK 256 /* elements of a temporary */
 
-#ifdef __GNUC__
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#define EACH(i, n) _Pragma("clang loop vectorize(assume_safety)") for (ptrdiff_t i = 0; i < (n); i++)
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#define EACH(i, n) _Pragma("GCC ivdep") for (ptrdiff_t i = 0; i < (n); i++)
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
-#endif
-#else
-#define INLINE static inline
-#define UNROLL
-#define EACH(i, n) for (ptrdiff_t i = 0; i < (n); i++)
-#endif
-
-/* c ? x : y, of which c is a comparison */
-#ifdef __GNUC__
-#define SELECT(c, x, y) ((vec)(((ivec)(x) & (ivec)(c)) | ((ivec)(y) & ~(ivec)(c))))
-#else
-#define SELECT(c, x, y) ((c) ? (x) : (y))
-#endif
+#include "vectors.h"
 
 /* Lists of indices for SHUFFLE. */
 #define LIST2(f, i, h) f(i, h), f(i + 1, h)

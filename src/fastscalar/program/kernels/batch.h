@@ -21,6 +21,8 @@
 
 #include <stddef.h>
 
+#include "vectors.h" /* FS_OWN_FUNCTIONS */
+
 /* Elementwise operations that have a vector loop, with their names in the engine's table.  Value and derivatives as the
  * formulas f_*, d_* there.  OWN: what needs vectors of the compiler's (FS_OWN_FUNCTIONS). */
 #define FS_BINARY(X)                                                                                                   \
@@ -40,12 +42,6 @@
 #define FS_CODE(code, name) FS_##code,
 enum { FS_EACH(FS_CODE) FS_N_OPERATIONS };
 #undef FS_CODE
-
-#if defined(__GNUC__) && !defined(__i386__) /* whose registers may be wider than the type */
-#define FS_OWN_FUNCTIONS 1
-#else
-#define FS_OWN_FUNCTIONS 0
-#endif
 
 /* The name of an operation, NULL: this build has no kernel of it. */
 static inline const char *fs_operation_name(int op)

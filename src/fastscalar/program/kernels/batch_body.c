@@ -1,19 +1,6 @@
 /* The bodies of the kernels of compiled programs for numbers of type R, see batch.c. */
 
-#ifdef __GNUC__
-typedef R OF(vec) __attribute__((vector_size(FS_VECTOR)));
-typedef R OF(mem) __attribute__((vector_size(FS_VECTOR), aligned(sizeof(R)), may_alias)); /* anywhere in an array */
-typedef RI OF(ivec) __attribute__((vector_size(FS_VECTOR)));
-#else
-typedef R OF(vec);
-typedef R OF(mem);
-#endif
-#define vec OF(vec)
-#define ivec OF(ivec)
-#define LOAD(p) ((vec) * (const OF(mem) *)(p))
-#define STORE(p, v) (*(OF(mem) *)(p) = (v))
-#define ZERO ((vec){0})
-#define ONE (ZERO + 1)
+#include "vectors_body.c"
 
 /* PICK: of the elements of two vectors those that the function f of batch.c says; STEPS: by doubling. */
 #undef PICK
@@ -95,10 +82,10 @@ INLINE R OF(total)(vec v)
 }
 
 #include "batch_dense.c"
-#include "batch_exp.c"
+#include "exp_body.c"
 #include "batch_images.c"
 #if WIDE && FS_OWN_FUNCTIONS
-#include "batch_functions.c"
+#include "functions_body.c"
 #endif
 
 /* --- rows of the data set --- */

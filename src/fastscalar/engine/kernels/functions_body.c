@@ -1,4 +1,4 @@
-/* The functions of the operation table for vectors of doubles, see batch.c.  Floats go through them too.
+/* The functions of the operation table for vectors of doubles, see vectors.h.  Floats go through them too.
  *
  * Values are within 4 ulp of the function wherever that is a normal number.  Greatest errors found, in ulp: log, sin,
  * cos 0.8, log1p, exp2, acos, atan2, hypot 1.1, atan, log2, erf, cosh, softplus 1.3, pow 1.4, asinh, atanh 1.8, acosh,

@@ -1,4 +1,4 @@
-/* The exponential function and what is made of it, for vectors of numbers of type R, see batch.c.
+/* The exponential function and what is made of it, for vectors of numbers of type R, see vectors.h.
  *
  * exp(x) = 2^k * exp(r) with |r| <= log(2) / 2, and exp(r) by its Taylor series, whose rest is below 0.1 ulp.  Without
  * a branch; overflows to infinity, underflows by way of the subnormal numbers, NaN stays.  Greatest errors found, in
@@ -96,8 +96,8 @@ INLINE vec OF(magnitude)(vec x)
 #define TERMS 6
 #endif
 
-/* exp(r) - 1, r not beyond log(2) / 2 */
-INLINE vec OF(expm1_near)(vec r)
+/* exp(r) - 1 - r, r not beyond log(2) / 2 */
+INLINE vec OF(exp_rest)(vec r)
 {
     static const R term[] = {(R)(1 / 2.0),        (R)(1 / 6.0),         (R)(1 / 24.0),       (R)(1 / 120.0),
                              (R)(1 / 720.0),      (R)(1 / 5040.0),      (R)(1 / 40320.0),    (R)(1 / 362880.0),
@@ -108,7 +108,12 @@ INLINE vec OF(expm1_near)(vec r)
         even = even * rr + term[i];
         odd = odd * rr + term[i + 1];
     }
-    return r + rr * (even + r * odd);
+    return rr * (even + r * odd);
+}
+
+INLINE vec OF(expm1_near)(vec r)
+{
+    return r + OF(exp_rest)(r);
 }
 
 /* exp(r) - 1, and k */
