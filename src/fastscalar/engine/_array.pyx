@@ -25,6 +25,9 @@ import numpy as np
 from fastscalar._core import NO_FREEZING, operations
 from fastscalar.engine.views import ArrayView
 
+cdef extern from "strided.h":
+    void fs_compare(unsigned char *out, const double *x, const double *y, Py_ssize_t sy, Py_ssize_t n, int op) noexcept
+
 cdef extern from "Python.h":
     object PySeqIter_New(object)
     ctypedef struct PyTypeObject:
@@ -456,6 +459,10 @@ cdef class TensorArray:
         """Element by element, by value: an ndarray of bool, in the recording of a program one of comparisons."""
         if programs and recording_here() is not None:
             return python.compare(COMPARISONS[op], self, other)
+        if type(other) is float and is_contiguous(self):
+            return outcomes(self, None, other, op)
+        if type(other) is TensorArray and is_contiguous(self) and is_contiguous(other) and self.shape == other.shape:
+            return outcomes(self, other, 0.0, op)
         if type(other) is Tensor:
             other = other.data
         elif type(other) is TensorArray:
@@ -572,6 +579,22 @@ cdef class TensorArray:
 
     def __setstate__(self, gradient):
         self._write("grad", gradient)
+
+
+cdef object outcomes(TensorArray a, TensorArray other, double number, int op):
+    """a compared with another array of its shape, or with one number, both as they are stored: an ndarray of bool."""
+    cdef Py_ssize_t k, n = element_count(a)
+    cdef const double *x = tape.value + tape.array_ops[a.slot].start + a.offset
+    cdef const double *y = &number
+    cdef Py_ssize_t step = 0
+    cdef Py_buffer view
+    out = np.empty(a.shape, np.bool_)            # runs no code of users: x stays where it is
+    PyObject_GetBuffer(out, &view, PyBUF_STRIDES)
+    if other is not None:
+        y, step = tape.value + tape.array_ops[other.slot].start + other.offset, 1
+    fs_compare(<unsigned char *>view.buf, x, y, step, n, op)
+    PyBuffer_Release(&view)
+    return out
 
 
 cdef list flatten_array(TensorArray a):

@@ -41,6 +41,27 @@ FS_BINARY(fs_subtract_rows, -)
 FS_BINARY(fs_multiply_rows, *)
 FS_BINARY(fs_divide_rows, /)
 
+/* out[i] = x[i] op y[i] (sy 1) or y[0] (sy 0); op as Python counts them: < <= == != > >= */
+#define FS_OUTCOMES(op)                                                                                                \
+    if (sy)                                                                                                            \
+        FS_EACH(out[i] = x[i] op y[i])                                                                                 \
+    else                                                                                                               \
+        FS_EACH(out[i] = x[i] op t)                                                                                    \
+    break;
+static inline void fs_compare(unsigned char *FS_RESTRICT out, const double *x, const double *y, ptrdiff_t sy,
+                              ptrdiff_t n, int op)
+{
+    const double t = n ? y[0] : 0.0;
+    switch (op) {
+    case 0: FS_OUTCOMES(<)
+    case 1: FS_OUTCOMES(<=)
+    case 2: FS_OUTCOMES(==)
+    case 3: FS_OUTCOMES(!=)
+    case 4: FS_OUTCOMES(>)
+    case 5: FS_OUTCOMES(>=)
+    }
+}
+
 /* n records of 12 bytes, the last 4 of which count from 0, are like `first`: of the nodes of a run. */
 static void fs_fill_run(void *records, const void *first, ptrdiff_t n)
 {
