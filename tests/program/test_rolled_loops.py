@@ -8,7 +8,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import math as fsmath
-from fastscalar.program import rolled
+from fastscalar.program import rolled, rolling
 
 X = np.linspace(0.5, 1.5, 40)
 W = fs.to_tensor([0.3, -0.2, 0.9])
@@ -17,7 +17,7 @@ V = fs.Tensor(0.4)
 
 @pytest.fixture(autouse=True)
 def all_loops_are_rolled(monkeypatch):
-    monkeypatch.setattr(rolled, "UNROLLED", 0)
+    monkeypatch.setattr(rolling, "UNROLLED", 0)
 
 
 def gradients(f, columns, i):
@@ -305,14 +305,84 @@ def test_what_is_no_instruction_is_recorded_step_by_step(f):
     np.testing.assert_allclose(program.map(X + 0.3), [f(x).data for x in map(fs.Tensor, X + 0.3)], rtol=1e-12)
 
 
-def test_random_numbers_of_every_iteration():
-    def walk(x):
-        return fs.loop(6, lambda s: s + fs.random.normal() * x, 0.0)
+# --- random numbers ---
 
-    found = fs.compile(walk).map(X, seed=4)
-    for i in range(len(X)):
-        with fs.random.stream(4, i):
-            assert math.isclose(walk(X[i]).data, found[i], rel_tol=1e-12)
+
+def noise():
+    return fs.random.normal()
+
+
+def walk(x):
+    return fs.loop(6, lambda s: s + fs.random.normal() * x, 0.0)
+
+
+def walk_of_three(x):
+    return fs.sum(fs.loop(6, lambda s: np.tanh(s + fs.random.normal(3) * x) + fs.random.uniform(), np.zeros(3)))
+
+
+def in_a_branch(x):
+    return fs.loop(9, lambda s: s + noise() * noise() if s > x else s + fs.random.uniform(), 0.0)
+
+
+def until_it_is_over(x):
+    return fs.while_loop(lambda s: s < 3.0, lambda s: s + fs.random.uniform() * x, 0.0)
+
+
+def before_and_after(x):
+    first = noise()
+    s = fs.loop(7, lambda s: s + noise() * x, first)
+    again = fs.loop(3, lambda s: s * noise(), s)
+    return again + noise() * first
+
+
+def after_some(x):
+    s = fs.while_loop(lambda s: s < 3.0, lambda s: s + noise() ** 2 * x, 0.0)
+    return s + noise()
+
+
+def unused(x):
+    def step(s):
+        fs.random.normal()
+        return s + fs.random.normal() * x
+
+    return fs.loop(4, step, 0.0)
+
+
+def deep_draws(x):
+    return fs.loop(3, lambda s: fs.loop(2, lambda t: t + noise() * x, s), 0.0)
+
+
+DRAWING = [walk, walk_of_three, in_a_branch, until_it_is_over, before_and_after, after_some, unused, deep_draws]
+
+
+@pytest.mark.parametrize("f", DRAWING, ids=lambda f: f.__name__)
+def test_each_iteration_of_each_row_draws_what_a_plain_call_draws(f):
+    program = fs.compile(f)
+    for antithetic, epoch in ((False, 0), (True, 3)):
+        drawing = {"seed": 4, "epoch": epoch, "antithetic": antithetic, "row_offset": 5}
+        found, slopes = program.value_and_grad(X, **drawing)
+        order = np.random.default_rng(0).permutation(len(X))
+        for i in order:
+            with fs.random.stream(4, i + 5, epoch=epoch, antithetic=antithetic):
+                x = fs.Tensor(X[i])
+                y = f(x)
+            y.backward()
+            assert math.isclose(y.data, found[i], rel_tol=1e-11)
+            assert math.isclose(x.grad, slopes[i], rel_tol=1e-11)
+        assert len(np.unique(found)) == len(X)
+        assert np.array_equal(program.map(X, **drawing, threads=2), found)
+    with fs.random.stream(7):
+        plain = [f(x) for x in (0.6, 0.6, 0.9)]
+    with fs.random.stream(7):
+        for x, y in zip((0.6, 0.6, 0.9), plain, strict=True):
+            assert math.isclose(program(x), y.data, rel_tol=1e-11)
+
+
+@pytest.mark.parametrize("f", [walk, walk_of_three, in_a_branch, until_it_is_over, before_and_after, unused])
+def test_loops_that_draw_are_one_instruction(f):
+    program = fs.compile(f)
+    program.map(X, seed=1)
+    assert "loop of" in program.report()
 
 
 def test_errors_name_row_and_iteration():

@@ -75,6 +75,15 @@ cdef class Stream:
         """By call site, how many numbers were drawn."""
         return dict(self.counts)
 
+    @property
+    def drawn_here(self):
+        """The same, since a recording began."""
+        return {site: n - self.begun.get(site, 0) for site, n in self.counts.items()}
+
+    def rewind(self, counts):
+        """As if so many had been drawn, by call site, and no more."""
+        self.counts = dict(counts)
+
     def resumed(self):
         """Another stream that goes on where this one is, as one begins in a recording: what is drawn there does not
         count here."""

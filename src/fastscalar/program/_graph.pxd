@@ -47,6 +47,7 @@ cdef class Graph:
     cdef public dict shared      # argument that all rows share -> the capture that stands for it
     cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
     cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)
+    cdef public bint uncertain   # how many numbers are drawn depends on the row
     cdef public bint exact       # its results feed decisions
     cdef public object results   # its nodes, in the order of a flattened nest
     cdef public int operations   # scalar operations that the function did, those of arrays counted by their scalar work

@@ -33,6 +33,7 @@ class Graph:
     draws: list[tuple[int, int, float, int, int, int]]
     results: np.ndarray
     exact: bool
+    uncertain: bool
     shared: dict[int, int]
     operations: int
     def set_items(self, items: list[tuple[Any, ...]]) -> None: ...

@@ -7,8 +7,18 @@ from typing_extensions import disjoint_base
 class Iterations:
     replays: list[Any]
     def __new__(
-        cls, plans: list[Any], ends: list[bool], width: int, captured: int, numbered: bool, rows: int
+        cls,
+        plans: list[Any],
+        ends: list[bool],
+        counters: list[list[int]],
+        width: int,
+        captured: int,
+        numbered: bool,
+        rows: int,
     ) -> Iterations: ...
+    def draw(
+        self, seed: int, epoch: int, antithetic: bool, counts: dict[int, int] | None, rows: np.ndarray
+    ) -> None: ...
     def values(
         self, state: np.ndarray, captured: np.ndarray, ended: np.ndarray, status: np.ndarray, k: int, until: int
     ) -> None: ...

@@ -1,3 +1,5 @@
+# cython: language_level=3, wraparound=False, cdivision=True
+# cython: auto_pickle=False
 """Running the bodies of a loop again and again: states of many rows, forwards and backwards, without the GIL.
 
 The boundary: knows replays of bodies and plain arrays; `rolled` makes the bodies and says what a loop is.
@@ -38,6 +40,8 @@ cdef class Iterations:
     cdef int n_bodies, width, captured, rows, likely
     cdef bint numbered
     cdef unsigned char *ends
+    cdef long long *row_numbers  # of the data set
+    cdef list counters           # by body: where the counters of its draws are
     cdef unsigned char *found    # by row of a run, what there is to say about it
     cdef long long *active
     cdef long long *pending
@@ -48,9 +52,12 @@ cdef class Iterations:
     cdef Kept some               # of all iterations,
     cdef Kept part               # and of a part of them
 
-    def __cinit__(self, list plans not None, list ends not None, int width, int captured, bint numbered, int rows):
+    def __cinit__(self, list plans not None, list ends not None, list counters not None, int width, int captured,
+                  bint numbered, int rows):
         cdef Py_ssize_t k
         cdef Replay r
+        cdef const int[::1] places
+        self.counters = [np.array([*some, 0], np.int32) for some in counters]
         self.replays = [Replay(plan, rows, True) for plan in plans]
         self.n_bodies, self.width, self.captured, self.rows = <int>len(plans), width, captured, rows
         self.numbered = numbered
@@ -63,6 +70,7 @@ cdef class Iterations:
         self.out = <double *>room_of(<size_t>rows * width, sizeof(double))
         self.sent = <double *>room_of(<size_t>rows * width, sizeof(double))
         self.sent_captured = <double *>room_of(<size_t>rows * captured, sizeof(double))
+        self.row_numbers = <long long *>room_of(rows, sizeof(long long))
         for k in range(self.n_bodies):
             self.ends[k] = bool(ends[k])
             r = self.replays[k]
@@ -70,6 +78,8 @@ cdef class Iterations:
             r.out_values, r.out_status, r.rows = self.out, self.found, self.pending
             r.batch_rows, r.team, r.seed = r.batch, 1, NULL
             r.input[0].width = width
+            places = self.counters[k]
+            r.counter_of, r.row_numbers = &places[0], self.row_numbers
             if captured:
                 r.input[1].width = captured
             if numbered:
@@ -78,6 +88,7 @@ cdef class Iterations:
     def __dealloc__(self):
         PyMem_RawFree(self.bodies)
         PyMem_RawFree(self.ends)
+        PyMem_RawFree(self.row_numbers)
         PyMem_RawFree(self.found)
         PyMem_RawFree(self.active)
         PyMem_RawFree(self.pending)
@@ -87,6 +98,15 @@ cdef class Iterations:
         PyMem_RawFree(self.sent_captured)
         forget(&self.some)
         forget(&self.part)
+
+    def draw(self, seed, epoch, antithetic, counts, rows):
+        """Whose numbers are drawn; rows: their numbers in the data set."""
+        cdef const long long[::1] numbers = rows
+        cdef Py_ssize_t k
+        for r in self.replays:
+            r.draw(seed, epoch, 0, antithetic, counts)
+        for k in range(numbers.shape[0]):
+            self.row_numbers[k] = numbers[k]
 
     cdef int prepare(self, int mode) except -1:
         cdef Replay r

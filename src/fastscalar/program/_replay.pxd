@@ -93,6 +93,9 @@ cdef class Replay:
     cdef long long row_offset        # the row of the data set that row 0 is,
     cdef bint antithetic             # whether rows in pairs have mirrored numbers,
     cdef long long *occurrence       # by draw: of its first number
+    cdef dict counts                 # by site, what was drawn before
+    cdef const int *counter_of       # of the body of a loop: by draw, the place in input 0 of how many were drawn there
+    cdef const long long *row_numbers    # of the data set, by row; NULL: row_offset and what follows it
     cdef Input *input
     cdef int n_inputs
     cdef list held                   # arrays that `input` points into

@@ -435,6 +435,7 @@ cdef class Replay:
         """What rows draw: as in a stream of these for each of them.  counts: what was drawn before, by site."""
         cdef Py_ssize_t k
         self.stream_seed, self.epoch, self.row_offset, self.antithetic = seed, epoch, row_offset, antithetic
+        self.counts = counts
         for k in range(self.plan.n_draws):
             self.occurrence[k] = self.plan.draws[k].occurrence + <long long>counts.get(self.plan.draws[k].site, 0)
 

@@ -27,10 +27,12 @@ cdef class Recording(Recorder):
     cdef int first                  # nodes that are older were there before
     cdef bint closed
     cdef readonly int born          # nodes that are older were there before the function was called
-    cdef int cut                    # of a body: nodes that are older are captures; else 0
+    cdef readonly int cut           # of a body: nodes that are older are captures; else 0
     cdef Recording outer            # that listens around it
     cdef readonly list bodies       # [first, stop) of nodes of bodies
     cdef public bint leaked         # what a body made is read outside of it
+    cdef public list drawn_in_loops      # draws that stand for those of loops
+    cdef public dict uncertain      # site -> what was drawn there before a loop that draws as often as the row wants
     cdef public bint unrolled       # loops are to be recorded step by step
     cdef object context
     cdef readonly list lost         # places where a number with a gradient became one without

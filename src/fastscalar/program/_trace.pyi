@@ -23,6 +23,9 @@ class Recording(Recorder):
     bodies: list[tuple[int, int]]
     leaked: bool
     unrolled: bool
+    cut: int
+    drawn_in_loops: list[tuple[int, int, float, int, int, int]]
+    uncertain: dict[int, int]
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     def read_nodes(self, nodes: list[int]) -> None: ...
     def __enter__(self) -> Recording: ...

@@ -93,7 +93,7 @@ cdef class Recording(Recorder):
         self.lost, self.said, self.without = [], set(), set()
         self.inputs, self.stopped, self.ieee, self.codes = [], [], [], []
         self.code_numbers, self.copies, self.lists, self.draws, self.callees = {}, {}, {}, {}, {}
-        self.bodies = []
+        self.bodies, self.drawn_in_loops, self.uncertain = [], [], {}
 
     def __dealloc__(self):
         PyMem_RawFree(self.table)
@@ -657,6 +657,11 @@ def extract(Recording recording not None, list results not None):
         PyMem_RawFree(number)
         PyMem_RawFree(m.at)
     g.inputs = [kind for kind, _ in recording.inputs]
+    g.draws += recording.drawn_in_loops
+    g.uncertain = len(recording.uncertain) > 0
+    for _, _, _, site, _, at in g.draws:
+        if at >= recording.uncertain.get(site, at + 1):
+            raise BodyLeaks                        # its place in the stream depends on the row
     return g
 
 

@@ -29,8 +29,12 @@ cdef inline object rows_of_a_chunk(Replay r, int first_row, int n_rows):
     and where it says what there is to say about each."""
     import numpy as np
     status = np.asarray(<unsigned char[:n_rows]>(r.status + first_row))
-    rows = np.asarray(<const long long[:n_rows]>(r.rows + r.first + first_row))
-    return r.plan.plain, status, rows
+    rows = np.array(<const long long[:n_rows]>(r.rows + r.first + first_row))
+    if r.row_numbers != NULL:
+        rows = np.asarray([r.row_numbers[<long long>row] for row in rows], dtype=np.int64)
+    else:
+        rows += r.row_offset
+    return r.plan.plain, status, rows, (r.stream_seed, r.epoch, r.antithetic, r.counts)
 
 
 cdef inline int call_rows(Replay r, const Instr *q, int first_row, int n_rows, bint back, real tag) except -1:

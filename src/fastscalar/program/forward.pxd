@@ -194,13 +194,17 @@ cdef inline void draw(Replay r, const Instr *q, real *V, int first_row, int n_ro
     cdef long long first = r.occurrence[q.extra] + q.code
     cdef double[32] some
     cdef int k, l, step = 1 if q.run >= 0 else n_rows
+    cdef long long row, begin = first
     cdef real *out
     for l in range(n_rows):
+        row = rows[first_row + l]
+        if r.counter_of != NULL:                 # an iteration: what was drawn in those before is in the row's state
+            first = begin + <long long>r.input[0].data[row * r.input[0].width + r.counter_of[q.extra]]
+        row = r.row_offset + row if r.row_numbers == NULL else r.row_numbers[row]
         out = V + <Py_ssize_t>q.out * n_rows + l if q.run < 0 else rows_of(r, r.run_value, q.run, first_row + l, tag)
         for k in range(q.n):
             if k % 32 == 0:
-                random_numbers(some, min(32, q.n - k), d.kind, d.p, key, r.row_offset + rows[first_row + l], first + k,
-                               r.antithetic)
+                random_numbers(some, min(32, q.n - k), d.kind, d.p, key, row, first + k, r.antithetic)
             out[0] = <real>some[k % 32]
             if real is float and d.kind == R_UNIFORM_NUMBER and out[0] == 1.0:
                 out[0] = <real>0.99999994

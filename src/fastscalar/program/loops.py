@@ -16,7 +16,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedInt
-from fastscalar.program.rolled import is_rolled, rolled
+from fastscalar.program.rolling import is_rolled, rolled
 
 State = TypeVar("State")
 

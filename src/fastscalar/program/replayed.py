@@ -104,7 +104,8 @@ class ReplayedFunction(CalledFunction):
         """A call with one row went the long way: if all of these go by one recording, the next ones need not."""
         cache, one = rows.cache, rows.cache.only()
         settled = one is not None and one.known is None and not one.lost and not cache.eager and cache.first is None
-        if cache.short_way or not settled or one.graph.draws or self._shared or len(self._one_rows) >= ONE_ROWS:
+        draws = settled and (one.graph.draws or one.graph.uncertain)
+        if cache.short_way or not settled or draws or self._shared or len(self._one_rows) >= ONE_ROWS:
             return
         if rows.nests is not None or not has_room(rows.kinds):
             return
@@ -174,8 +175,11 @@ class ReplayedFunction(CalledFunction):
             eager = np.union1d(eager, np.flatnonzero(~np.isfinite(values).all(axis=1)))
         if len(eager):
             self._eager_values(rows, eager, values)
-        for specialization, _ in found:
-            rows.streams.replayed(specialization.graph)
+        for specialization, some in found:
+            if specialization.graph.uncertain and rows.streams.goes_on:
+                self._eager_values(rows, some, values)     # only the function knows how many numbers it drew
+            else:
+                rows.streams.replayed(specialization.graph)
         return values
 
     def _classify(

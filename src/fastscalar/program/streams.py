@@ -15,6 +15,8 @@ DRAWING = ("seed", "row_offset", "epoch", "antithetic")  # keywords of the metho
 class Streams:
     """The streams of the rows of a data set, by seed, epoch and number of the row."""
 
+    goes_on = False  # behind the rows
+
     def __init__(
         self, seed: Any = None, row_offset: Any = 0, epoch: Any = 0, antithetic: bool = False, *, what: str = ""
     ) -> None:
@@ -48,6 +50,8 @@ class Streams:
 
 class Here(Streams):
     """A single call draws on in the stream that it stands in, as its function would."""
+
+    goes_on = True
 
     def __init__(self, stream: Stream | None = None) -> None:
         self.stream = current_stream() if stream is None else stream
