@@ -1,7 +1,6 @@
 """`mpiexec -n N fastscalar ... --mpi`; skipped where there is no MPI."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -9,11 +8,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-
-pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
-MPIEXEC = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no MPI: pip install mpi4py mpich")
-
+from helpers.ranks import mpiexec
 
 SMALL = ("--data", "synthetic", "--limit", 600, "--hidden", 8, "--batch-size", 200)
 
@@ -23,13 +18,13 @@ def run(*words):
 
 
 def command(ranks, *words):
-    return run(MPIEXEC, "-n", ranks, sys.executable, "-m", "fastscalar", *words)
+    return run(*mpiexec(ranks), sys.executable, "-m", "fastscalar", *words)
 
 
 def changed(script, ranks, *words):
     """The command after a script has changed something in every process."""
     script += "from fastscalar.cli import main\nsys.exit(main(sys.argv[1:]))\n"
-    return run(MPIEXEC, "-n", ranks, sys.executable, "-c", script, *words)
+    return run(*mpiexec(ranks), sys.executable, "-c", script, *words)
 
 
 def train(ranks, out, *words):

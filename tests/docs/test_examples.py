@@ -3,6 +3,8 @@
 import os
 import pathlib
 import runpy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -155,3 +157,21 @@ def test_embedded_controller(capsys, tmp_path):
     assert len(report.splitlines()) == 3
     assert "int controller_derivatives(const double *x, double *y, double *d)" in path.read_text()
     assert "bytes of C" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("engine", ["joblib", "dask", "ray"])
+def test_sweeps(engine, tmp_path):
+    """Workers that replay what was recorded elsewhere find what one process does."""
+    for package in ("distributed",) if engine == "dask" else (engine,):
+        pytest.importorskip(package, reason=f"no {package}")
+    script = EXAMPLES / "sweeps" / f"{engine}_sweep.py"
+    command = [sys.executable, script]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=500, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    here = runpy.run_path(str(script))
+    X, y = here["data"]()
+    program = fastscalar.compile(here["loss"], shared=("w", "penalty"))
+    means = [np.mean([here["held_out"](program, X, y, p, fold) for fold in range(5)]) for p in here["PENALTIES"]]
+    printed = [float(line.split()[2]) for line in done.stdout.splitlines() if line.startswith("penalty")]
+    np.testing.assert_allclose(printed, means, atol=1e-6)
+    assert done.stdout.splitlines()[int(np.argmin(means))].endswith("*")

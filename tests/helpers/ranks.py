@@ -1,8 +1,14 @@
-"""A communicator whose ranks are threads of this process."""
+"""A communicator whose ranks are threads of this process; processes of MPI, where there is one."""
 
+import functools
+import os
+import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
+import pytest
 
 LIMIT = 60  # seconds that a rank waits for the others
 
@@ -52,3 +58,25 @@ class Threads:
             thread.join(LIMIT)
             assert not thread.is_alive()
         return found
+
+
+def mpiexec(ranks):
+    """The command that starts so many processes; skips the test where there is none."""
+    if os.environ.get("FASTSCALAR_STRESS"):
+        pytest.skip("processes of their own, in stress mode")
+    pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
+    program = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
+    if program is None:
+        pytest.skip("no MPI: pip install mpi4py mpich")
+    return [program, *(OPEN_MPI if is_open_mpi(program) else ()), "-n", str(ranks)]
+
+
+# More ranks than cores, which give way to each other while they wait, also where the tests are the superuser's.
+OPEN_MPI = ("--oversubscribe", "--mca", "mpi_yield_when_idle", "1", "--allow-run-as-root")
+
+
+@functools.cache
+def is_open_mpi(program):
+    """MPICH polls: more ranks than cores take 20 ms for each sum."""
+    done = subprocess.run([program, "--version"], text=True, capture_output=True, timeout=LIMIT, check=False)
+    return "Open MPI" in done.stdout or "Open MPI" in done.stderr

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import pytest
 
 import fastscalar as fs
 from fastscalar.program.ranks import RankError, Ranks, Tree, blocks_of, whole_nodes
-from helpers.ranks import Threads
+from helpers.ranks import Threads, is_open_mpi
+from helpers.ranks import mpiexec as started
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = np.random.default_rng(0)
@@ -413,14 +413,9 @@ SCRIPT = """
 
 
 def mpi_command(tmp_path, ranks, script):
-    if os.environ.get("FASTSCALAR_STRESS"):
-        pytest.skip("processes of their own, in stress mode")
-    pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
-    program = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
-    if program is None:
-        pytest.skip("no MPI: pip install mpi4py mpich")
+    command = started(ranks)
     (tmp_path / "work.py").write_text(textwrap.dedent(script))
-    return [program, "-n", str(ranks), sys.executable, tmp_path / "work.py"]
+    return [*command, sys.executable, tmp_path / "work.py"]
 
 
 def mpiexec(tmp_path, ranks, what):
@@ -430,7 +425,7 @@ def mpiexec(tmp_path, ranks, what):
 
 def test_mpi_gives_the_bits_of_one_rank(tmp_path):
     found = set()
-    for ranks in (1, 2, 3):
+    for ranks in (1, 2, 3, 5) if is_open_mpi(started(1)[0]) else (1, 2, 3):
         done = mpiexec(tmp_path, ranks, "fine")
         assert done.returncode == 0, done.stderr
         found.add(done.stdout.strip())

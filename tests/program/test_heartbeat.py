@@ -4,7 +4,6 @@ import contextlib
 import os
 import queue
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 
 from fastscalar.program import _beats, heartbeat
 from fastscalar.program.ranks import Ranks
-from helpers.ranks import Threads
+from helpers.ranks import Threads, mpiexec
 
 pytestmark = pytest.mark.skipif(not _beats.AVAILABLE, reason="no signs of life on this system")
 LIMIT = 60
@@ -181,15 +180,10 @@ STOPPED = """
 """
 
 
-@pytest.mark.skipif(bool(os.environ.get("FASTSCALAR_STRESS")), reason="processes of their own, in stress mode")
 @pytest.mark.parametrize(("rank", "what"), [(0, "fit"), (1, "fit"), (1, "map")])
 def test_mpi_ends_when_a_rank_is_stopped(tmp_path, rank, what):
-    pytest.importorskip("mpi4py", reason="no MPI: pip install mpi4py mpich")
-    program = shutil.which("mpiexec", path=f"{sys.prefix}/bin") or shutil.which("mpiexec")
-    if program is None:
-        pytest.skip("no MPI: pip install mpi4py mpich")
     (tmp_path / "work.py").write_text(textwrap.dedent(STOPPED))
-    command = [program, "-n", "2", sys.executable, tmp_path / "work.py", str(rank), what]
+    command = [*mpiexec(2), sys.executable, tmp_path / "work.py", str(rank), what]
     environment = {**os.environ, "FASTSCALAR_HEARTBEAT": "5"}
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
                           env=environment, start_new_session=True) as run:  # fmt: skip

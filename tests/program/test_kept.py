@@ -298,6 +298,28 @@ def test_a_pickle_has_the_recordings():
         SCALE.grad = 0.0
 
 
+ARGUMENTS = {
+    "number": (2.0, lambda x, p: x * p),
+    "whole": (3, lambda x, p: x * p),
+    "rows": (np.array([1.0, 2.0]), lambda x, p: x * p[0] + p[1]),
+    "wholes": (np.array([1, 2]), lambda x, p: x * p[0] + p[1]),
+    "array": (np.eye(2), lambda x, p: x * p[1][0] + p[1][1]),
+    "nest": ({"a": 1.5, "b": np.array([1.0, 2.0])}, lambda x, p: x * p["a"] + p["b"][1]),
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_a_pickle_knows_shared_arguments_of_every_kind(kind):
+    """Of its example too, which is recorded once more in the other process."""
+    shared, f = ARGUMENTS[kind]
+    x = np.array([1.0, 2.0])
+    program = fs.compile(f, shared="p")
+    expected = program.map(x, shared)
+    other = copy.copy(program)
+    assert "operation" in other.report()
+    np.testing.assert_array_equal(other.map(x, shared), expected)
+
+
 def test_a_pickle_of_a_loaded_program(tmp_path):
     program = made()
     program.save(tmp_path / "p.npz")

@@ -297,7 +297,7 @@ class Reader:
 
     def array(self, place: Any, member: str | None = None) -> np.ndarray:
         """The same object for the same place, as graphs have it."""
-        require(isinstance(place, list) and len(place) > 2 and place[0] in ("i", "f"), "a place")
+        require(isinstance(place, list) and len(place) > 1 and place[0] in ("i", "f"), "a place")
         require(member is None or member == place[0], "a place")
         key = tuple(place)
         if key not in self.made:
