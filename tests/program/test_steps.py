@@ -168,3 +168,26 @@ def test_sums_side_by_side(move: str, sums: int, n_terms: int) -> None:
         value, gradient = program.value_and_grad(X[k : k + 1])
         assert value.tobytes() == values[k : k + 1].tobytes()
         assert gradient.tobytes() == gradients[k : k + 1].tobytes()
+
+
+@pytest.mark.parametrize("right", ["row", "rows", "mixed", "number", "computed"])
+@pytest.mark.parametrize("left", ["row", "rows", "mixed", "number", "computed"])
+@pytest.mark.parametrize("name", BINARY)
+def test_a_row_has_the_same_bits_alone_and_among_others(name: str, left: str, right: str) -> None:
+    if left == right == "number":
+        return
+
+    def function(x: Any) -> Any:
+        x = [0.5 * v for v in x]
+        some = {kind: operands(kind, x, [1.0]) for kind in ["row", "rows", "number", "computed"]}
+        some["mixed"] = [x[0], x[0], x[0], x[3], x[3]]
+        results = [BINARY[name](p, q) for p, q in zip(some[left], some[right], strict=True)]
+        return (results[0] * results[4] - results[1]) * results[2] + results[3]
+
+    X = np.random.default_rng(5).uniform(0.3, 1.5, (21, 2 * WIDTH))
+    program = fs.compile(function)
+    values, gradients = program.value_and_grad(X)
+    for k in range(len(X)):
+        value, gradient = program.value_and_grad(X[k : k + 1])
+        assert value.tobytes() == values[k : k + 1].tobytes()
+        assert gradient.tobytes() == gradients[k : k + 1].tobytes()

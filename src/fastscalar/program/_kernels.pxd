@@ -18,6 +18,7 @@ cdef extern from "batch.h":
         FS_STEP_NEG
         FS_STEP_SQUARE
         FS_STEP_SUM
+        FS_STEP_COPY
         FS_STEP_UNARY
         FS_STEP_OTHER
         FS_STEP_OTHER_RIGHT
@@ -41,6 +42,7 @@ cdef extern from "batch.h":
         FS_SEND_OVER_ONE
         FS_SEND_OVER_RIGHT
         FS_SEND_OF_SQUARE
+        FS_SEND_COPIED
         FS_SEND_ALL_TO_ONE
         FS_N_OPERATIONS         # others of its enumeration go by their names
     const char *fs_operation_name(int op) noexcept nogil

@@ -40,8 +40,8 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
     cdef real *A = <real *>r.slot_adjoint[thread]
     cdef real *U = <real *>r.uniform
     cdef real *port = <real *>r.ports + <Py_ssize_t>c * p.n_ports
-    cdef void *bases[4]
-    cdef const fs_step *steps = NULL if masked else steps_of(r.backward_list, n_rows, mode, 4)
+    cdef void *bases[6]
+    cdef const fs_step *steps = NULL if masked else steps_of(r.backward_list, n_rows, first_row, mode, 4)
     cdef int at
     cdef real *g
     cdef Input *x
@@ -57,6 +57,7 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
                 g[l] += <real>(1.0 if r.seed == NULL else r.seed[rows[first_row + l] * p.n_results + k])
     if steps != NULL:
         bases[0], bases[1], bases[2], bases[3] = V, U, A, port
+        bases[4], bases[5] = r.run_value, r.run_adjoint
         at = r.kernels.backward_steps(steps, 0, bases, n_rows)
         while steps[at].at[0] >= 0:
             finite &= instruction_backward(r, &p.per_row[steps[at].at[0]], thread, V, A, U, port, first_row, n_rows,

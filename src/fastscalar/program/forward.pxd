@@ -152,8 +152,8 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
     cdef int l
     cdef real *V = <real *>r.slot_value[thread]
     cdef real *U = <real *>r.uniform
-    cdef void *bases[4]
-    cdef const fs_step *steps = steps_of(r.forward_list, n_rows)
+    cdef void *bases[6]
+    cdef const fs_step *steps = steps_of(r.forward_list, n_rows, first_row)
     cdef int at
     cdef const Input *x
     cdef const real *v
@@ -164,7 +164,8 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
         if p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
             load_input(r, l, first_row, n_rows, rows, tag)
     if steps != NULL:
-        bases[0], bases[1], bases[2], bases[3] = V, U, V, U      # two of them are of the way back
+        bases[0], bases[1], bases[2], bases[3] = V, U, V, U      # some of them are of the way back
+        bases[4], bases[5] = r.run_value, r.run_value
         at = r.kernels.forward_steps(steps, 0, bases, n_rows)
         while steps[at].at[0] >= 0:
             instruction_forward(r, &p.per_row[steps[at].at[0]], thread, V, U, first_row, n_rows, rows, tag)
@@ -211,9 +212,10 @@ cdef inline void draw(Replay r, const Instr *q, real *V, int first_row, int n_ro
             out += step
 
 
-cdef inline const fs_step *steps_of(const StepList *lists, int n_rows, int mode=0, int modes=1) noexcept nogil:
-    """Those for one row may be there or not."""
-    if n_rows == 1 and lists[modes + mode].steps != NULL:
+cdef inline const fs_step *steps_of(const StepList *lists, int n_rows, int first_row, int mode=0,
+                                    int modes=1) noexcept nogil:
+    """Those for one row may be there or not; they have its runs where the first row of a batch has them."""
+    if n_rows == 1 and first_row == 0 and lists[modes + mode].steps != NULL:
         return lists[modes + mode].steps
     return lists[mode].steps
 

@@ -20,6 +20,11 @@ cdef inline bint is_sum(Lowering low, int i) noexcept:
     return (low.op[i] == ADD or low.op[i] == SUB) and not low.stopped[i] and not low.exact[i]
 
 
+cdef inline bint is_inner(Lowering low, int t, int depends) noexcept:
+    """Whether a + or - is a part of the one sum that reads it."""
+    return is_sum(low, t) and low.uses[t] == 1 and not low.pinned[t] and low.depends[t] == depends
+
+
 cdef inline int collect_sums(Lowering low) except -1:
     """From young to old: each + or - that no sum has swallowed is tried as the root of one."""
     cdef Py_ssize_t i
@@ -39,7 +44,7 @@ cdef inline int collect_sums(Lowering low) except -1:
 
 cdef inline int try_sum(Lowering low, int root, Ints *todo, Ints *inner) except -1:
     cdef Py_ssize_t before = low.p.n, k
-    cdef int t, sign, depends = low.depends[root]
+    cdef int t, a, b, sign, other, depends = low.depends[root], products = 0
     cdef bint zero = False
     todo.n = inner.n = 0
     push(todo, root)
@@ -47,18 +52,21 @@ cdef inline int try_sum(Lowering low, int root, Ints *todo, Ints *inner) except 
     while todo.n:
         todo.n -= 2
         t, sign = todo.at[todo.n], todo.at[todo.n + 1]
-        if t == root or (is_sum(low, t) and low.uses[t] == 1 and not low.pinned[t]
-                         and low.depends[t] == depends):
+        if t == root or is_inner(low, t, depends):
             if t != root:
                 push(inner, t)
-            push(todo, low.b[t])
-            push(todo, sign if low.op[t] == ADD else -sign)
-            push(todo, low.a[t])
+            a, b, other = low.a[t], low.b[t], sign if low.op[t] == ADD else -sign
+            if is_inner(low, b, depends) and not is_inner(low, a, depends):
+                a, b, sign, other = b, a, other, sign    # what was added up before comes first, whichever side it is on
+            push(todo, b)
+            push(todo, other)
+            push(todo, a)
             push(todo, sign)
         elif ((low.op[t] == MUL or low.op[t] & 0xff == SQUARE) and low.uses[t] == 1 and not low.pinned[t]
                 and low.depends[t] == depends and not low.stopped[t] and not low.exact[t]):
             if low.op[t] == SQUARE:
                 low.raising.add(root)
+            products += 1
             push(inner, t)
             push(&low.p, low.a[t])
             push(&low.q, low.b[t] if low.op[t] == MUL else low.a[t])
@@ -69,7 +77,7 @@ cdef inline int try_sum(Lowering low, int root, Ints *todo, Ints *inner) except 
             push(&low.p, t)
             push(&low.q, -1)
             push(&low.sign, sign)
-    if low.p.n - before < SHORT_SUM:
+    if low.p.n - before < SHORT_SUM and not (products and depends == C_PER_ROW and low.p.n - before > 1):
         low.p.n = low.q.n = low.sign.n = before
         return 0
     for k in range(inner.n):

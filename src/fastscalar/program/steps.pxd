@@ -15,7 +15,7 @@ from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory, reallocate
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
-from fastscalar.program.forward cimport is_flat, mode_of_one_row, place
+from fastscalar.program.forward cimport place
 from fastscalar.program.plan cimport *
 
 cdef enum:
@@ -23,6 +23,8 @@ cdef enum:
     UNIFORM_NUMBERS = 1
     ADJOINTS = 2
     PORTS = 3
+    RUNS = 4                # of one row: its runs, and their gradients
+    RUN_ADJOINTS = 5
     MOST_PARALLEL = 32      # sums at once
 
 
@@ -72,7 +74,7 @@ cdef inline int mode_of(const Instr *q) noexcept:
 cdef inline int forward_steps(Replay r, StepList *list, bint one) except -1:
     cdef const Body *p = &r.plan.body
     cdef const Instr *q
-    cdef int k, i, mode, together
+    cdef int k, i, j, m
     for k in range(<int>p.n_per_row):
         q = &p.per_row[k]
         if (q.steep or q.raises) and not (r.watch and not q.steep):
@@ -80,16 +82,116 @@ cdef inline int forward_steps(Replay r, StepList *list, bint one) except -1:
         elif q.kind == I_SUM:
             sums_steps(r, list, q, one)
         elif q.kind == I_ELEMENTS and q.op >= 0:
-            together = mode_of_one_row(q) if one else -1
-            mode = together if together >= 0 else mode_of(q)
-            if together >= 0 or (is_flat(&q.a, q.n, False) and is_flat(&q.b, q.n, False)):
-                element_steps(list, q, mode, 0, q.n)
-            else:
-                for i in range(q.n):
-                    element_steps(list, q, mode, i, 1)
+            i = 0
+            while i < q.n:
+                m = alike_from(q, i)
+                if one or are_stretches(q, i, m):
+                    element_steps(list, q, mode_from(q, i, m, one), i, m)
+                else:
+                    for j in range(i, i + m):
+                        element_steps(list, q, mode_of(q), j, 1)
+                i += m
+        elif one and q.kind == I_UNPACK:
+            unpack_steps(r, list, q, False)
+        elif one and q.kind == I_PACK:
+            pack_steps(r, list, q, False)
         else:
             leave(list, k)
     return leave(list, -1)
+
+
+cdef inline int alike_from(const Instr *q, int i) noexcept:
+    """How many operations of an instruction from the i-th on have operands that stay where they are or move on by one.
+    They are one step if there is one row, and their gradients are sent operand by operand: for one row and for many in
+    the same order, so that a row has the same bits either way."""
+    cdef int da, db = 0, m = 1
+    if i + 1 >= q.n:
+        return 1
+    da = place(&q.a, i + 1) - place(&q.a, i)
+    if q.b.kind != R_NONE:
+        db = place(&q.b, i + 1) - place(&q.b, i)
+    if not 0 <= da <= 1 or not 0 <= db <= 1 or da + db == 0:
+        return 1
+    while i + m < q.n and place(&q.a, i + m) == place(&q.a, i) + m * da and (
+            q.b.kind == R_NONE or place(&q.b, i + m) == place(&q.b, i) + m * db):
+        m += 1
+    return m
+
+
+cdef inline bint stays(const Ref *a, int i) noexcept:
+    """Whether an operand of operations that are alike, from the i-th on, is the same for all of them."""
+    return place(a, i + 1) == place(a, i)
+
+
+cdef inline bint are_stretches(const Instr *q, int i, int m) noexcept:
+    """Whether for many rows, too, the operands of operations that are alike are stretches of memory, or one number."""
+    return m == 1 or (stays(&q.a, i) == (q.a.kind == R_UNIFORM) and (
+        q.b.kind == R_NONE or stays(&q.b, i) == (q.b.kind == R_UNIFORM)))
+
+
+cdef inline int mode_from(const Instr *q, int i, int m, bint one) noexcept:
+    if m == 1 or not one:
+        return mode_of(q)
+    return FS_A_IS_ONE if stays(&q.a, i) else FS_B_IS_ONE if q.b.kind != R_NONE and stays(&q.b, i) else FS_VECTORS
+
+
+cdef inline int place_in_run(Replay r, int run, int column) noexcept:
+    """Of the one row that there is."""
+    return <int>(r.plan.body.runs[run].base * r.batch) + column
+
+
+cdef inline int copy_step(StepList *list, bint back, int base, int to, int from_base, int at, int count) except -1:
+    """Numbers forwards, or their gradients back, which are added."""
+    cdef fs_step s
+    memset(&s, 0, sizeof(fs_step))
+    set_place(&s, 1, from_base, at)
+    if back:
+        return send(list, FS_SEND_COPIED, base, to, count, &s)
+    set_place(add_step(list, FS_STEP_COPY, 0, 0, count), 0, base, to)
+    set_place(&list.steps[list.n - 1], 1, from_base, at)
+    return 0
+
+
+cdef inline int unpack_steps(Replay r, StepList *list, const Instr *q, bint back) except -1:
+    cdef int k = 0, n, at
+    while k < q.n:
+        at, n = place(&q.a, k), 1
+        while k + n < q.n and place(&q.a, k + n) == at + n:
+            n += 1
+        at = place_in_run(r, q.a.run, at)
+        if back:
+            copy_step(list, True, RUN_ADJOINTS, at, ADJOINTS, r.plan.body.adjoint[q.out] + k, n)
+        else:
+            copy_step(list, False, VALUES, q.out + k, RUNS, at, n)
+        k += n
+    return 0
+
+
+cdef inline int pack_steps(Replay r, StepList *list, const Instr *q, bint back) except -1:
+    cdef const int *index = q.a.index
+    cdef const int *adjoint = r.plan.body.adjoint
+    cdef int k = 0, n, uniform = 0, at
+    while k < q.n:
+        n = 1
+        at = place_in_run(r, q.run, k)
+        if index[k] < 0:                         # -1 - an address; each has a port
+            while k + n < q.n and index[k + n] < 0 and (back or index[k + n] == index[k] - n):
+                n += 1
+            if back:
+                copy_step(list, True, PORTS, q.a.port + uniform, RUN_ADJOINTS, at, n)
+            else:
+                copy_step(list, False, RUNS, at, UNIFORM_NUMBERS, -1 - index[k], n)
+            uniform += n
+        elif back:
+            while k + n < q.n and index[k + n] >= 0 and adjoint[index[k + n]] == adjoint[index[k]] + n:
+                n += 1
+            copy_step(list, True, ADJOINTS, adjoint[index[k]], RUN_ADJOINTS, at, n)
+        else:
+            while k + n < q.n and index[k + n] == index[k] + n:
+                n += 1
+            copy_step(list, False, RUNS, at, VALUES, index[k], n)
+        k += n
+    return 0
 
 
 cdef inline int element_steps(StepList *list, const Instr *q, int mode, int i, int count) except -1:
@@ -136,7 +238,8 @@ cdef inline int parallel_sums(const Body *p, int first, int most) noexcept:
                     t.p_mask != next_.p_mask or t.q_mask != next_.q_mask):
                 return m
             if not moves_on(t.p_kind, t.p_mask, t.p, p.terms[s[1].first + k].p, next_.p, m) or (
-                    t.q_kind != R_NONE and not moves_on(t.q_kind, t.q_mask, t.q, p.terms[s[1].first + k].q, next_.q, m)):
+                    t.q_kind != R_NONE and not moves_on(
+                        t.q_kind, t.q_mask, t.q, p.terms[s[1].first + k].q, next_.q, m)):
                 return m
             if t.p_kind == R_SLOTS and next_.p == t.p and (t.q_kind != R_SLOTS or next_.q == t.q):
                 return m                         # nothing moves
@@ -144,11 +247,11 @@ cdef inline int parallel_sums(const Body *p, int first, int most) noexcept:
     return m
 
 
-cdef inline bint moves_on(int kind, int mask, int first, int second, int place, int m) noexcept:
+cdef inline bint moves_on(int kind, int mask, int first, int second, int here, int m) noexcept:
     """Whether operand m is where the first two, and their kind, have it."""
     if kind == R_UNIFORM:
-        return not mask and place == first
-    return 0 <= second - first <= 1 and place == first + m * (second - first)
+        return not mask and here == first
+    return 0 <= second - first <= 1 and here == first + m * (second - first)
 
 
 cdef inline bint moves_alike(const Body *p, int first) noexcept:
@@ -229,6 +332,12 @@ cdef inline int backward_steps(Replay r, StepList *list, bint one, int which) ex
         elif q.kind == I_ELEMENTS and q.op >= 0:
             elements_slopes(r, list, q, one, which)
             zero_new(list)
+        elif one and q.kind == I_UNPACK:
+            unpack_steps(r, list, q, True)
+            zero_new(list)
+        elif one and q.kind == I_PACK:
+            pack_steps(r, list, q, True)
+            zero_new(list)
         else:
             zero_new(list)
             leave(list, k)
@@ -296,6 +405,15 @@ cdef inline int send_otherwise(StepList *list, int code, int op, int mode, int b
     return 0
 
 
+cdef inline int send_to_one(StepList *list, int at, int sign, bint factors, int count, const fs_step *places) except -1:
+    """To one slot of the one row, by `count` gradients one after the other."""
+    cdef bint new = stores(list, at, 1)
+    cdef fs_step *s = add_step(list, FS_STEP_SEND + 2 * FS_SEND_ALL_TO_ONE + new, factors, sign, count)
+    copy_places(s, places)
+    set_place(s, 0, ADJOINTS, at)
+    return 0
+
+
 cdef inline void copy_places(fs_step *s, const fs_step *other) noexcept:
     cdef int k
     for k in range(1, 5):
@@ -303,26 +421,43 @@ cdef inline void copy_places(fs_step *s, const fs_step *other) noexcept:
 
 
 cdef inline int elements_slopes(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
-    cdef bint va = q.a.kind == R_SLOTS, vb = q.b.kind == R_SLOTS
-    cdef bint wa = (q.a.mask & which) != 0, wb = q.b.kind != R_NONE and (q.b.mask & which) != 0
-    cdef bint side_by_side = (not wa or not va or q.a.together) and (not wb or not vb or q.b.together)
-    cdef int together = mode_of_one_row(q) if one else -1, i
-    if together >= 0 and (not wa or not va or q.a.step == 0 or q.a.together) and (
-            not wb or not vb or q.b.step == 0 or q.b.together):
-        return slopes_of(r, list, q, together, 0, q.n, wa, wb)
-    if side_by_side and is_flat(&q.a, q.n, False) and is_flat(&q.b, q.n, False):
-        return slopes_of(r, list, q, mode_of(q), 0, q.n, wa, wb)
-    for i in range(q.n - 1, -1, -1):
-        slopes_of(r, list, q, mode_of(q), i, 1, wa, wb)
+    """From the last operation to the first, those that are alike together."""
+    cdef int i = 0, n_groups = 0
+    cdef int *first = <int *>allocate((q.n + 1) * sizeof(int))
+    if first == NULL:
+        out_of_memory("a program", q.n)
+    try:
+        while i < q.n:
+            first[n_groups] = i
+            n_groups += 1
+            i += alike_from(q, i)
+        first[n_groups] = q.n
+        for i in range(n_groups - 1, -1, -1):
+            if q.a.mask & which:
+                slopes_of(r, list, q, &q.a, False, first[i], first[i + 1] - first[i], one)
+            if q.b.kind != R_NONE and q.b.mask & which:
+                slopes_of(r, list, q, &q.b, True, first[i], first[i + 1] - first[i], one)
+    finally:
+        PyMem_RawFree(first)
     return 0
 
 
-cdef inline int slopes_of(Replay r, StepList *list, const Instr *q, int mode, int i, int count, bint wa,
-                          bint wb) except -1:
-    if wa:
-        slope_of(r, list, q, &q.a, mode, False, i, count)
-    if wb:
-        slope_of(r, list, q, &q.b, mode, True, i, count)
+cdef inline int slopes_of(Replay r, StepList *list, const Instr *q, const Ref *to, bint right, int i, int m,
+                          bint one) except -1:
+    """What m operations that are alike, from the i-th on, send to one operand."""
+    cdef const int *adjoint = r.plan.body.adjoint
+    cdef int j
+    cdef bint together = m == 1 or one or are_stretches(q, i, m)
+    if together and m > 1 and to.kind == R_SLOTS and stays(to, i):
+        together = q.op <= FS_MUL                # one after the other, as for many rows
+    elif together and m > 1 and to.kind == R_SLOTS:
+        together = adjoint[place(to, i + m - 1)] == adjoint[place(to, i)] + m - 1
+    elif together and m > 1 and stays(to, i):    # one port, or one each
+        together = to.index == NULL
+    if together:
+        return slope_of(r, list, q, to, mode_from(q, i, m, one), right, i, m)
+    for j in range(i + m - 1, i - 1, -1):
+        slope_of(r, list, q, to, mode_of(q), right, j, 1)
     return 0
 
 
@@ -341,6 +476,8 @@ cdef inline int slope_of(Replay r, StepList *list, const Instr *q, const Ref *to
     width = 1 if to_one else count
     if q.op <= FS_MUL:
         set_operand(&s, 2, &q.a if right else &q.b, i)
+        if to_one and base == ADJOINTS:
+            return send_to_one(list, at, -1 if right and q.op == FS_SUB else 1, q.op == FS_MUL, count, &s)
         if to_one and q.op == FS_MUL:
             return send_otherwise(list, FS_STEP_DOT, 0, 1, base, at, width, count, &s)
         if to_one:
@@ -443,7 +580,6 @@ cdef inline int term_slopes(const Body *p, StepList *list, int sign, int kind, i
                             int factor, int factor_step, int g, int m, bint one) except -1:
     """What m parallel sums send to one of their operands, whose factor is another number."""
     cdef fs_step s
-    cdef fs_step *new
     cdef int i
     cdef bint flat = kind == R_SLOTS and step == 1 and p.adjoint[to + m - 1] == p.adjoint[to] + m - 1
     if m == 1:
@@ -454,19 +590,10 @@ cdef inline int term_slopes(const Body *p, StepList *list, int sign, int kind, i
         memset(&s, 0, sizeof(fs_step))
         set_place(&s, 1, ADJOINTS, g)
         set_place(&s, 2, VALUES, factor)
-        new = add_step_to_one(list, p.adjoint[to], sign, m)
-        copy_places(new, &s)
-        return 0
+        return send_to_one(list, p.adjoint[to], sign, True, m, &s)
     for i in range(m - 1, -1, -1):
         term_slope(p, list, sign, kind, to + i * step, port, other, factor + i * factor_step, False, g + i, 1)
     return 0
-
-
-cdef inline fs_step *add_step_to_one(StepList *list, int at, int sign, int m) except NULL:
-    cdef bint new = stores(list, at, 1)
-    cdef fs_step *s = add_step(list, FS_STEP_SEND + 2 * FS_SEND_ALL_TO_ONE + new, 0, sign, m)
-    set_place(s, 0, ADJOINTS, at)
-    return s
 
 
 cdef inline int term_slope(const Body *p, StepList *list, int sign, int kind, int to, int port, int other, int factor,

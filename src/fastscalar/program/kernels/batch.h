@@ -61,7 +61,8 @@ typedef struct {
     short code;            /* FS_STEP_... */
     signed char mode;      /* FS_VECTORS ...; of FS_STEP_SUM 1: 0.0 is added too, 2: some terms are numbers; of others
                             * the sign: 1, -1 */
-    unsigned char base[5]; /* of each place: 0 values of slots, 1 uniform numbers, 2 gradients of slots, 3 ports */
+    unsigned char base[5]; /* of each place: 0 values of slots, 1 uniform numbers, 2 gradients of slots, 3 ports; if
+                            * there is one row: 4 runs, 5 their gradients */
     int op;                /* FS_ADD ...; of FS_STEP_SUM how many terms follow; of others whether there is a factor */
     int count;             /* slots side by side; of a term, if there is one row, products one after the other */
     int at[5];             /* forwards: result, operands; a term: what is added and its factor; backwards: what is sent
@@ -75,6 +76,7 @@ enum {
     FS_STEP_NEG = FS_STEP_BINARY + 3 * FS_MAXIMUM + 3,
     FS_STEP_SQUARE,
     FS_STEP_SUM,
+    FS_STEP_COPY,
     FS_STEP_UNARY, /* by `unary`, `unary_backward` */
     FS_STEP_OTHER, /* by `binary`, `binary_backward` to the left operand */
     FS_STEP_OTHER_RIGHT,
@@ -102,7 +104,8 @@ enum {
     FS_SEND_OVER_ONE,
     FS_SEND_OVER_RIGHT,
     FS_SEND_OF_SQUARE,
-    FS_SEND_ALL_TO_ONE /* one row: the gradients times as many numbers, from the last to the first */
+    FS_SEND_COPIED,    /* 0 + the gradient */
+    FS_SEND_ALL_TO_ONE /* one row: the gradients, times as many numbers, from the last to the first */
 };
 
 /* Which operands of a binary operation are one number for all n elements. */

@@ -100,8 +100,8 @@ static void OF(sum_of_terms)(R *out, const fs_step *terms, int count, R *const *
 
 static int OF(forward_steps)(const fs_step *steps, int at, void *const *bases, ptrdiff_t rows)
 {
-    R *base[4] = {bases[0], bases[1], bases[2], bases[3]};
-    const ptrdiff_t scale[4] = {rows, 1, rows, 1};
+    R *base[6] = {bases[0], bases[1], bases[2], bases[3], bases[4], bases[5]};
+    const ptrdiff_t scale[6] = {rows, 1, rows, 1, 1, 1};
     for (;; at++) {
         const fs_step *s = steps + at;
         R *out = PLACE(0);
@@ -121,6 +121,7 @@ static int OF(forward_steps)(const fs_step *steps, int at, void *const *bases, p
                 ONE_STEP(SUB, x - y)
                 ONE_STEP(MUL, x *y)
                 ONE_STEP(DIV, x / y)
+            case FS_STEP_COPY: *out = *a; continue;
             case FS_STEP_NEG: *out = -*a; continue;
             case FS_STEP_SQUARE: *out = *a * *a; continue;
 #undef ONE_STEP
@@ -153,6 +154,7 @@ static int OF(forward_steps)(const fs_step *steps, int at, void *const *bases, p
     }
             BINARY_STEPS(STEPS_OF)
 #undef STEPS_OF
+        case FS_STEP_COPY: VECTORS(i, n, STORE_SOME(out + i, GET(a))) break;
         case FS_STEP_NEG: VECTORS(i, n, STORE_SOME(out + i, -GET(a))) break;
         case FS_STEP_SQUARE: VECTORS(i, n, {
             const vec x = GET(a);
@@ -179,12 +181,13 @@ static int OF(forward_steps)(const fs_step *steps, int at, void *const *bases, p
     DO(LESS_TIMES, -g * OTHER)                                                                                         \
     DO(OVER, g *(1 / OTHER))                                                                                           \
     DO(OVER_RIGHT, -g * (RESULT / OTHER))                                                                              \
-    DO(OF_SQUARE, g * (2 * OTHER))
+    DO(OF_SQUARE, g * (2 * OTHER))                                                                                     \
+    DO(COPIED, ZERO + g)
 
 static int OF(backward_steps)(const fs_step *steps, int at, void *const *bases, ptrdiff_t rows)
 {
-    R *base[4] = {bases[0], bases[1], bases[2], bases[3]};
-    const ptrdiff_t scale[4] = {rows, 1, rows, 1};
+    R *base[6] = {bases[0], bases[1], bases[2], bases[3], bases[4], bases[5]};
+    const ptrdiff_t scale[6] = {rows, 1, rows, 1, 1, 1};
     for (;; at++) {
         const fs_step *s = steps + at;
         R *to = PLACE(0);
@@ -203,6 +206,7 @@ static int OF(backward_steps)(const fs_step *steps, int at, void *const *bases, 
                 ONE_STEP(SCALED, g *x)
                 ONE_STEP(LESS_SCALED, -g * x)
                 ONE_STEP(OF_SQUARE, g * (2 * x))
+                ONE_STEP(COPIED, 0 + g)
 #undef ONE_STEP
             case FS_STEP_TOTAL: *to += s->mode * g * (s->op ? x : 1); continue;
             case FS_STEP_DOT: *to += s->mode * g * x; continue;
@@ -246,12 +250,14 @@ static int OF(backward_steps)(const fs_step *steps, int at, void *const *bases, 
         case FS_STEP_SEND + 2 * FS_SEND_ALL_TO_ONE + 1: {
             ptrdiff_t i = n - 1;
             const R sign = s->mode;
-            R t = s->code == FS_STEP_SEND + 2 * FS_SEND_ALL_TO_ONE ? *to : sign * from[i] * a[i];
-            if (s->code != FS_STEP_SEND + 2 * FS_SEND_ALL_TO_ONE)
+            R t = *to;
+            if (s->code != FS_STEP_SEND + 2 * FS_SEND_ALL_TO_ONE) {
+                t = s->op ? sign * from[i] * a[i] : sign * from[i];
                 i--;
+            }
             for (; i >= 0; i--) {
                 IN_ORDER;
-                t += sign * from[i] * a[i];
+                t += s->op ? sign * from[i] * a[i] : sign * from[i];
             }
             *to = t;
             break;
