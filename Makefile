@@ -15,7 +15,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
 	check test test-stress sanitize checked checked-stress memcheck oracle \
-	fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
+	accuracy fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
 	lint types stubs docs wheels \
 	bench bench-check bench-compare bench-tables
 
@@ -76,6 +76,11 @@ checked-stress: ## the same in stress mode
 memcheck: ## a fixed tour of the package under valgrind's memcheck (some minutes)
 	$(LONG) memcheck --each tour -- $(PYTHON) tests/helpers/memcheck.py --valgrind
 
+accuracy: ## the recipes of examples/mnist_recipes.py with three seeds each, and a table (half an hour; needs MNIST)
+	$(LONG) accuracy --each $(foreach recipe,defaults mlp mlp-augmented convolutional,$(foreach seed,0 1 2,$(recipe)/$(seed))) \
+		-- sh -c '$(PYTHON) examples/mnist_recipes.py $$(dirname {}) --seed $$(basename {})'
+	$(PYTHON) benchmarks/accuracy.py results/accuracy-*.jsonl
+
 oracle: ## compare with PyTorch (needs torch: pip install torch==2.13.0)
 	$(PYTEST) tests/oracle
 
@@ -96,7 +101,7 @@ types: ## mypy, strict for what users write, and the stubs against what the modu
 		fastscalar.engine._lock fastscalar.engine._modes fastscalar.engine._random \
 		fastscalar.engine.testing fastscalar.program._graph fastscalar.program._trace fastscalar.program._plan \
 		fastscalar.program._lower fastscalar.program._replay fastscalar.program._one_row fastscalar.program._iterate \
-		fastscalar.program._data fastscalar.program._beats \
+		fastscalar.program._data fastscalar.program._beats fastscalar.datasets._moved \
 		--ignore-missing-stub --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest-allowlist.txt
 

@@ -93,6 +93,7 @@ setup(
             extension("program._iterate"),
             extension("program._data"),
             extension("program._beats"),
+            extension("datasets._moved"),
         ],
         include_path=["src"],
         build_dir="build/checked-c" if CHECKED else None,

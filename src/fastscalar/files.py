@@ -160,20 +160,20 @@ def _lock(file: IO[bytes]) -> bool | None:
 _DIRECTORY = 1 << 20  # bytes of a directory of members: some ten thousand of them
 
 
-def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
-    """A zip file whose directory is not read if it is absurdly long.  Raises what zipfile raises."""
-    return zipfile.ZipFile(_Limited(file))
+def open_zip(file: IO[bytes], directory: int = _DIRECTORY) -> zipfile.ZipFile:
+    """A zip file whose directory is not read if it is absurdly long, in bytes.  Raises what zipfile raises."""
+    return zipfile.ZipFile(_Limited(file, directory))
 
 
 class _Limited:
-    """A file whose reader gets at most a megabyte at once: the directory of a zip file is read as a whole."""
+    """A file whose reader gets at most so many bytes at once: the directory of a zip file is read as a whole."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self.file, self.most = file, most
         self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
 
     def read(self, size: int = -1) -> bytes:
-        if size > _DIRECTORY:
+        if size > self.most:
             raise zipfile.BadZipFile("too many members")
         return self.file.read(size if size >= 0 else 1 << 17)  # to the end: a comment has 64 KB at most
 

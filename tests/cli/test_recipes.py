@@ -30,6 +30,7 @@ RECIPES = [
     ("--weight-decay", "0.001", "--label-smoothing", "0.1", "--clip-norm", "5", "--schedule", "constant"),
     ("--optimizer", "adam", "--batch-size", "16", "--eager"),
     ("--optimizer", "adam", "--patience", "50"),
+    ("--loss", "mse", "--patience", "50", "--lr", "0.1"),
 ]
 
 
@@ -251,3 +252,45 @@ def test_completion_in_bash() -> None:
     assert complete(["fastscalar", "train", "--optimizer", "a"]) == ["adam", "adamw"]
     assert complete(["fastscalar", "train", "--epochs", "'3'"]) == []
     assert complete(["fastscalar", "completion", "z"]) == ["zsh"]
+
+
+@pytest.mark.parametrize("loss", fs.nn.losses.LOSSES)
+@pytest.mark.parametrize("eager", [False, True])
+def test_every_loss_learns_and_says_what_it_was(
+    shell: Shell, digits: Path, loss: str, eager: bool  # noqa: F811
+) -> None:
+    """The loss of the first epoch is what `fit` makes of targets that are 1 for the class and 0 for the others."""
+    typed = loss.replace("_", "-")
+    shell.right("train", "--data", digits, "--loss", typed, "--epochs", "1", "--hidden", "8", "--limit", "50",
+                "--json", "a.json", *(["--eager"] if eager else []))  # fmt: skip
+    about = json.loads((shell.work / "a.json").read_text())
+    assert about["loss"] == loss
+    (X, y), _ = fs.datasets.load_folder(digits)
+    X, y = X[:50].reshape(50, -1) / 255, y[:50].astype(int)
+    net = fs.MLP(X.shape[1], [8, 10], seed=0)
+    targets = y if loss == "cross_entropy" else np.eye(10)[y]
+    history = fs.fit(net, X, targets, loss=loss, optimizer=fs.SGD(lr=0.02), epochs=1, seed=0, progress=False)
+    np.testing.assert_allclose(about["epochs"][0]["loss"], history.loss[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: fs.nn.Sequential(fs.Linear(784, 10, seed=0), "relu"), ""),
+        (lambda: fs.nn.Sequential(fs.nn.Reshape(28, 28), fs.nn.Conv2d(1, 2, 9, stride=9, seed=0), fs.nn.Flatten()), ""),
+        (lambda: fs.nn.Sequential(fs.Linear(3, 2, seed=0)), "Sequential takes no row of 784 pixels"),
+        (lambda: fs.nn.Embedding(3, 2, seed=0), "Embedding takes no row of 784 pixels"),
+    ],
+    ids=["dense", "convolution", "of three numbers", "of indices"],
+)
+def test_a_file_of_another_module(shell: Shell, digits: Path, make: Any, said: str) -> None:  # noqa: F811
+    make().save(shell.work / "net.npz")
+    picture = np.zeros((28, 28), np.uint8)
+    picture[4:24, 12:15] = 255
+    np.save(shell.work / "one.npy", picture)
+    for command in (("evaluate", "net.npz", "--data", digits), ("predict", "net.npz", "one.npy")):
+        if said:
+            assert said in shell.wrong(*command)
+        else:
+            shell.right(*command)
+    assert "play takes what train has saved" in shell.wrong("play", "net.npz", "--no-browser")

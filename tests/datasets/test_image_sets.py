@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -138,15 +139,19 @@ def test_one_table_is_split(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("parts", [True, False])
-def test_folders_of_pictures(tmp_path: Path, dark: bool, parts: bool) -> None:
+@pytest.mark.parametrize("way", ["folder", "zip", "in one folder", "zip in one folder"])
+def test_folders_of_pictures(tmp_path: Path, dark: bool, parts: bool, way: str) -> None:
     image = pytest.importorskip("PIL.Image")
     for part, (images, labels) in ALL.items() if parts else [("", ALL["train"])]:
         for k, (picture, label) in enumerate(zip(images, labels, strict=True)):
-            folder = tmp_path / part / f"{int(label) * 3}"
+            folder = tmp_path / "all" / ("digits" if "one" in way else "") / part / f"{int(label) * 3}"
             folder.mkdir(parents=True, exist_ok=True)
             image.fromarray(255 - picture if dark else picture).save(folder / f"{k:03}.png")
             (folder / "notes.txt").write_text("no picture")
-    found = load_images(tmp_path)
+    if way.startswith("zip"):
+        (tmp_path / "all" / "__MACOSX").mkdir()
+        shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "all")
+    found = load_images(tmp_path / ("all.zip" if way.startswith("zip") else "all"))
     assert found.classes == [str(3 * k) for k in range(10)]  # by number: 3, 6, 9, 12
     images, labels = found.train
     assert images.shape[1:] == (28, 28)
@@ -154,6 +159,27 @@ def test_folders_of_pictures(tmp_path: Path, dark: bool, parts: bool) -> None:
     known = {bytes(x): int(y) for x, y in zip(X.reshape(140, -1), Y, strict=True)}
     assert all(known[bytes(x)] == y for x, y in zip(images.reshape(len(images), -1), labels, strict=True))
     assert any("turned round" in note for note in found.notes) == dark
+
+
+def test_a_zip_of_pictures_that_is_damaged_or_claims_too_much(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for k, picture in enumerate(X[:20]):
+            content = io.BytesIO()
+            image.fromarray(picture).save(content, "PNG")
+            archive.writestr(f"{k % 2}/{k:03}.png", content.getvalue())
+    whole = path.read_bytes()
+    assert len(load_images(path).train[1]) + len(load_images(path).test[1]) == 20
+    at = whole.index(b"IDAT") + 6
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match=r"all\.zip"):
+        load_images(path)
+    path.write_bytes(whole)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1/zeros.png", b"\x89PNG\r\n\x1a\n" + bytes(1 << 27))
+    with pytest.raises(ValueError, match="a claim of"):
+        load_images(path)
 
 
 def test_pictures_of_several_sizes(tmp_path: Path) -> None:

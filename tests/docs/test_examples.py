@@ -1,5 +1,6 @@
 """The scripts in examples/ run and reach what they promise."""
 
+import json
 import os
 import pathlib
 import runpy
@@ -175,3 +176,26 @@ def test_sweeps(engine, tmp_path):
     printed = [float(line.split()[2]) for line in done.stdout.splitlines() if line.startswith("penalty")]
     np.testing.assert_allclose(printed, means, atol=1e-6)
     assert done.stdout.splitlines()[int(np.argmin(means))].endswith("*")
+
+
+@pytest.mark.parametrize("recipe", ["defaults", "mlp", "mlp-augmented", "convolutional"])
+def test_mnist_recipes(recipe, capsys):
+    """On synthetic digits, an epoch: that each runs, and says what came of it in its last line."""
+    found = main("mnist_recipes")([recipe, "--synthetic", "--epochs", "1", "--seed", "1"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
+    assert (found["recipe"], found["seed"]) == (recipe, 1)
+    assert found["accuracy"] > 10
+
+
+def test_the_table_of_recipes(tmp_path):
+    namespace = runpy.run_path(str(EXAMPLES.parent / "benchmarks" / "accuracy.py"))
+    file = tmp_path / "accuracy.jsonl"
+    lines = [
+        {"part": f"{name}/{seed}", "passed": True, "said": json.dumps(
+            {"recipe": name, "seed": seed, "accuracy": bar + 0.1 * seed - 0.1, "seconds": 3.0, "cpu_seconds": 5.0})}
+        for name, bar in namespace["BARS"].items() for seed in range(3)
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    rows, short = namespace["table"](namespace["runs"]([file]))
+    assert short == ["convolutional: 99.35 % where 99.4 was meant"]
+    assert "| `mlp` | 0, 1, 2 | 98.50, 98.60, 98.70 | 98.60 % | 3 | 5 |" in rows

@@ -22,6 +22,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def fit_of(run: Run, args: argparse.Namespace, on_epoch: Callable[[Epoch], None]
         run.net,
         X,
         y,
-        loss=recipe.loss_of(asked),
+        loss=recipe.loss_of(asked, run.data.classes),
         optimizer=run.optimizer,
         schedule=recipe.schedule_of(asked),
         epochs=asked["epochs"],
@@ -146,6 +147,7 @@ def trained_on(about: dict[str, Any]) -> str:
 def evaluate(args: argparse.Namespace) -> int:
     """`fastscalar evaluate`: the exit status."""
     net = read_model(args.model)
+    inputs, classes = widths(net, args.model)
     name = args.data
     if name is None:
         name = source(net.metadata)
@@ -153,13 +155,12 @@ def evaluate(args: argparse.Namespace) -> int:
             raise Stop(f"{args.model} does not say what it was trained on; give --data mnist, or other data")
     data = load_data(name, limit=0)
     X, y = rows(data.test)
-    inputs, classes = widths(net)
     if X.shape[1] != inputs:
         raise Stop(f"{args.model} takes {inputs} pixels, but the images of {data.title} have {X.shape[1]}")
     if classes < 2:
         raise Stop(f"{args.model} has one output; evaluate needs a net that tells classes apart")
     first_lines(data, plural(len(y), "test image"))
-    say(f"net:  {net}{trained_on(net.metadata)}\n")
+    say(fill(f"net:  {net}{trained_on(net.metadata)}", WIDTH - 1, subsequent_indent=" " * 6) + "\n")
     labels = fs.predict(net, X)
     size = max(classes, int(y.max()) + 1)
     counts = np.zeros((size, size), dtype=int)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from fastscalar.cli import recipe
 from fastscalar.cli.console import Stop, say
+from fastscalar.nn.losses import LOSSES
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,6 +88,9 @@ def train_options(it: Parser, which: str) -> None:
     add("--weight-decay", type=decay, metavar="X", help="(default: 0)")
     add("--clip-norm", type=number(float, 0, "a number above 0"), metavar="X",
         help="the gradient of a step is at most so long (default: as long as it is)")
+    add("--loss", type=lambda text: text.replace("-", "_"), choices=list(LOSSES), metavar="LOSS",
+        help=f"{', '.join(LOSSES)}; all but the first compare the outputs with 1 for the class and 0 for the others "
+        "(default: cross_entropy)")
     add("--label-smoothing", type=share, metavar="X",
         help="share so much of the right class's probability among all, in the loss, cross-entropy (default: 0)")
     add("--patience", type=count, metavar="N",

@@ -39,7 +39,7 @@ def show_again(args: argparse.Namespace) -> int:
     if "epochs" not in about or name is None:
         raise Stop(f"{args.model}: not a net that train has saved; there is nothing to show of its run")
     data = load_data(name, limit=0)
-    inputs, classes = widths(net)
+    inputs, classes = widths(net, args.model)
     if data.test[0][0].size != inputs or data.classes > classes:
         found = f"{data.title} has images of {data.test[0][0].size} pixels and {data.classes} classes"
         raise Stop(f"{args.model} takes {inputs} pixels and tells {classes} classes apart, but {found}; give --data")

@@ -24,7 +24,7 @@ CHOICES = 3  # classes that are said
 
 def predict(args: argparse.Namespace) -> int:
     net = read_model(args.model)
-    inputs, classes = widths(net)
+    inputs, classes = widths(net, args.model)
     if classes < 2:
         raise Stop(f"{args.model} has one output; predict needs a net that tells classes apart")
     if list(map(str, args.images)).count("-") > 1:

@@ -21,6 +21,7 @@ import fastscalar as fs
 from fastscalar.cli.console import Stop, users_fault
 from fastscalar.datasets.tables import read_npz
 from fastscalar.files import replacing
+from fastscalar.nn.losses import LOSSES
 
 OPTIMIZERS: dict[str, Any] = {"sgd": fs.SGD, "adam": fs.Adam, "adamw": fs.AdamW, "rmsprop": fs.RMSprop}
 SCHEDULES = ("linear", "cosine", "constant")
@@ -31,6 +32,7 @@ RECIPE: dict[str, Any] = {  # defaults; a part of a run's DEFAULTS
     "weight_decay": 0.0,
     "clip_norm": None,
     "schedule": "linear",
+    "loss": "cross_entropy",
     "warmup": 0.0,
     "label_smoothing": 0.0,
     "validation": 0.0,
@@ -44,6 +46,8 @@ def check(asked: dict[str, Any]) -> None:
     """What does not go together; and what follows from what was said."""
     if asked["momentum"] and asked["optimizer"] in ("adam", "adamw"):
         raise Stop(f"--momentum {asked['momentum']:g}: is of sgd and rmsprop; {asked['optimizer']} has its own")
+    if asked["label_smoothing"] and asked["loss"] != "cross_entropy":
+        raise Stop(f"--label-smoothing {asked['label_smoothing']:g}: is of cross_entropy; --loss is {asked['loss']}")
     if asked["patience"] is not None and not asked["validation"]:
         asked["validation"] = HELD
     if asked["lr"] is None:  # fewer steps, each a mean over the batch; momentum goes as far in the long run
@@ -63,11 +67,18 @@ def schedule_of(asked: dict[str, Any]) -> Any:
     return fs.schedules.warmup(asked["warmup"], then=name) if asked["warmup"] else name
 
 
-def loss_of(asked: dict[str, Any]) -> Callable[..., Any]:
-    smoothing = asked["label_smoothing"]
-    if not smoothing:
-        return fs.cross_entropy
-    return lambda logits, label: fs.cross_entropy(logits, label, label_smoothing=smoothing)
+def loss_of(asked: dict[str, Any], classes: int) -> Callable[..., Any]:
+    """Of a row's outputs and its label.  Losses of targets compare with 1 for the class and 0 for all others."""
+    name, smoothing = asked["loss"], asked["label_smoothing"]
+    if name == "cross_entropy":
+        if not smoothing:
+            return fs.cross_entropy
+        return lambda logits, label: fs.cross_entropy(logits, label, label_smoothing=smoothing)
+    wanted = fs.to_tensor(np.eye(classes))
+    if name == "squared":  # half the sum is so many times the mean
+        return lambda outputs, label: fs.mse_loss(outputs, wanted[label]) * (classes / 2)
+    loss = LOSSES[name]
+    return lambda outputs, label: loss(outputs, wanted[label])
 
 
 def said(asked: dict[str, Any]) -> str:
@@ -82,6 +93,8 @@ def said(asked: dict[str, Any]) -> str:
     for key in ("momentum", "weight_decay", "clip_norm", "warmup", "label_smoothing"):
         if asked[key]:
             parts.append(f"{key.replace('_', ' ')} {asked[key]:g}")
+    if asked["loss"] != "cross_entropy":
+        parts.append(f"loss {asked['loss']}")
     return ", ".join(parts)
 
 

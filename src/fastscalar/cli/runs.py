@@ -16,11 +16,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -32,6 +31,7 @@ import numpy as np
 
 import fastscalar as fs
 from fastscalar.cli import recipe
+from fastscalar.cli.about import ABOUT, EPOCH
 from fastscalar.cli.console import WIDTH, Stop, cpu, plural, say, users_fault
 from fastscalar.cli.sources import NAMES, Data, first_lines, is_place, load_data, rows
 from fastscalar.files import Busy, locked, remove_halves, replacing
@@ -41,6 +41,7 @@ from fastscalar.nn.layers import linears_of
 from fastscalar.program.threads import cores
 
 FORMAT = 1  # of the report
+PIXELS = 784  # of an image of MNIST and its like
 PARAMETER = 80  # bytes that a net takes for each while its weights are drawn
 DEFAULTS: dict[str, Any] = {  # of the options that make up a run
     "data": "auto",
@@ -153,7 +154,9 @@ class Run:
         row = {"test_accuracy" if key == "accuracy" else key: value for key, value in asdict(epoch).items()}
         row = {key: row[key] for key in EPOCH}
         if self.held is not None:
-            found = fs.evaluate(self.net, *rows(self.held))
+            other = self.asked["loss"] != "cross_entropy"
+            loss = recipe.loss_of(self.asked, self.data.classes) if other else None
+            found = fs.evaluate(self.net, *rows(self.held), loss=loss)
             row |= {"validation_loss": found.loss, "validation_accuracy": float(found)}
         self.epochs.append(row)
         if self.asked["patience"] is not None and recipe.best_of(self.epochs) == row["epoch"]:
@@ -256,7 +259,10 @@ def start(args: argparse.Namespace) -> Run:
             which = "test" if key.startswith("test") else "training"
             raise Stop(f"{data.title}: the {which} data are not those that the run in {args.out} began with")
     widths = [data.train[0][0].size, *asked["hidden"], data.classes]
-    if net is not None and [linears_of(net)[0].in_features, *(n.out_features for n in linears_of(net))] != widths:
+    if net is not None and not (
+        isinstance(net, (fs.Linear, fs.MLP))
+        and [linears_of(net)[0].in_features, *(n.out_features for n in linears_of(net))] == widths
+    ):
         raise Stop(f"{args.out}: the net {net} is not the one that its run asked for; the file was changed")
     parameters = sum(m * n + n for m, n in pairwise(widths))
     check_room(parameters)
@@ -353,10 +359,17 @@ def read_model(path: Path) -> Any:
     return net
 
 
-def widths(net: Any) -> tuple[int, int]:
-    """Inputs and outputs."""
-    linears = linears_of(net)
-    return linears[0].in_features, linears[-1].out_features
+def widths(net: Any, path: Path) -> tuple[int, int]:
+    """Inputs and outputs of the net in a file.  A Module of another kind is tried with an image of 28 x 28."""
+    if isinstance(net, (fs.Linear, fs.MLP)):
+        linears = linears_of(net)
+        return linears[0].in_features, linears[-1].out_features
+    try:
+        (found,) = outputs(net, np.zeros((1, PIXELS)))
+    except Exception as error:  # whatever its forward does with them
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise Stop(f"{path}: its {type(net).__name__} takes no row of {PIXELS} pixels ({why})") from error
+    return PIXELS, found.shape[1]
 
 
 def class_names(about: dict[str, Any], classes: int) -> list[str]:
@@ -395,81 +408,6 @@ def check_nothing_is_lost(out: Path) -> None:
         what = f"a run, {plural(done, 'epoch')}" if done is not None else f"a file {name}"
         again = "--resume goes on with it, " if name == CHECKPOINT and done is not None else ""
         raise Stop(f"--out {out}: has {what}; {again}--overwrite replaces it")
-
-
-def _whole(least: int, most: float = 2**31 - 1) -> Callable[[Any], bool]:  # the engine counts with 32 bits
-    return lambda value: type(value) is int and least <= value <= most
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-def _one_of(*values: Any) -> Callable[[Any], bool]:
-    return lambda value: type(value) in map(type, values) and value in values
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and len(value) <= 4096  # of Linux's paths
-
-
-ASKED: dict[str, Callable[[Any], bool]] = {  # what is right in the metadata's "run"
-    "data": _text,
-    "model": _one_of("mlp", "linear"),
-    "hidden": lambda value: isinstance(value, list) and all(map(_whole(1), value)),
-    "epochs": _whole(1),
-    "lr": lambda value: _number(value) and 0 < value < math.inf,
-    "batch_size": _whole(1),
-    "seed": _whole(0, math.inf),
-    "limit": lambda value: value is None or _whole(1)(value),
-    "dtype": _one_of("float64", "float32"),
-    "eager": _one_of(False, True),
-    "optimizer": _one_of(*recipe.OPTIMIZERS),
-    "momentum": lambda value: _number(value) and 0 <= value < 1,
-    "weight_decay": lambda value: _number(value) and 0 <= value < math.inf,
-    "clip_norm": lambda value: value is None or (_number(value) and 0 < value < math.inf),
-    "schedule": _one_of(*recipe.SCHEDULES),
-    "warmup": lambda value: _number(value) and 0 <= value < 1,
-    "label_smoothing": lambda value: _number(value) and 0 <= value < 1,
-    "validation": lambda value: _number(value) and 0 <= value < 1,
-    "patience": lambda value: value is None or _whole(1)(value),
-}
-EPOCH: dict[str, Callable[[Any], bool]] = {  # in a row of its "epochs"
-    "epoch": _whole(1),
-    "loss": _number,
-    "test_accuracy": lambda value: _number(value) and 0 <= value <= 1,
-    "seconds": lambda value: _number(value) and 0 <= value < math.inf,
-    "samples_per_s": _number,
-}
-
-
-def _rows(value: Any) -> bool:
-    """One for each epoch, from the first on."""
-    return isinstance(value, list) and all(
-        isinstance(row, dict)
-        and row.get("epoch") == k
-        and all(key in row and right(row[key]) for key, right in EPOCH.items())
-        and all(key not in row or _number(row[key]) for key in ("validation_loss", "validation_accuracy"))
-        for k, row in enumerate(value, start=1)
-    )
-
-
-ABOUT: dict[str, Callable[[Any], bool]] = {  # in the metadata themselves
-    "dataset": _one_of(*NAMES[1:], "folder"),
-    "title": _text,
-    "folder": lambda value: value is None or _text(value),
-    "fallback": _one_of(False, True),
-    "classes": lambda value: isinstance(value, list) and len(value) < 1 << 16 and all(map(_text, value)),
-    "fingerprint": _text,
-    "test_fingerprint": _text,
-    "kernels": _text,
-    "version": _text,
-    "threads": _whole(1),
-    "epochs": _rows,
-    "run": lambda value: isinstance(value, dict)
-    and all(key not in value or right(value[key]) for key, right in ASKED.items())
-    and value.get("lr") is not None,
-}
 
 
 def check_targets(out: Path | None, file: Path | None) -> None:

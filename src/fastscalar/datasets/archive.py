@@ -11,7 +11,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -19,6 +20,7 @@ from fastscalar.files import brief, open_zip
 
 ROOM, RATIO = 1 << 26, 100  # what a member may unpack to: bytes, or multiples of its size (MNIST: 5)
 _CHUNK = 1 << 20
+DIRECTORY = 1 << 26  # bytes that name pictures, a hundred for each
 # RuntimeError: a password.  zipfile raises the last three for directories that point outside the file.
 _ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError, struct.error, OverflowError)
 
@@ -36,7 +38,7 @@ def find_member(archive: Path, names: Sequence[str]) -> Path | None:
 def members_of(archive: Path) -> list[str]:
     """The names in a zip file; none of what is no zip file."""
     try:
-        with open(archive, "rb") as content, open_zip(content) as file:
+        with open(archive, "rb") as content, open_zip(content, DIRECTORY) as file:
             return [name for name in file.namelist() if not name.endswith("/")]
     except (OSError, *_ERRORS):
         return []
@@ -49,6 +51,34 @@ def is_zip(path: Path) -> bool:
             return True
     except (OSError, *_ERRORS):
         return False
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+def pictures_in(archive: Path) -> bool:
+    """Whether a zip has pictures in folders."""
+    return any(name.lower().endswith(PICTURES) and "/" in name for name in members_of(archive))
+
+
+@contextmanager
+def whole_zip(archive: Path) -> Iterator[zipfile.Path]:
+    """The inside of a zip as a folder; what is damaged in it is a ValueError that names the file."""
+    try:
+        with open(archive, "rb") as content, open_zip(content, DIRECTORY) as file:
+            file.filename = str(archive)                     # what its members are called
+            yield zipfile.Path(file)
+    except _ERRORS as error:
+        raise ValueError(f"{archive}: expected a whole zip file; found a damaged one ({brief(error)})") from error
+
+
+def content_of(member: zipfile.Path) -> bytes:
+    """All of a member of a `whole_zip`; ValueError for one that claims to be no picture's size."""
+    about = member.root.getinfo(member.at)  # type: ignore[attr-defined]
+    limit = max(ROOM, RATIO * about.compress_size)
+    if about.file_size > limit:
+        raise ValueError(f"{member}: expected at most {limit:,} bytes; found a claim of {about.file_size:,}")
+    return member.read_bytes()
 
 
 def open_member(path: Path) -> IO[bytes] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-CHUNK = 2048  # images at once: their coordinates are 50 times as many numbers
+from fastscalar.datasets._moved import move
 
 
 def augment(
@@ -42,33 +42,12 @@ def augment(
     if images.dtype.kind not in "fu":
         raise ValueError(f"augment: expected floats or uint8, got {images.dtype}")
     given = images.reshape(len(images), side, side) if side else images
-    draw = np.random.default_rng(seed)
-    amounts = draw.uniform(-1.0, 1.0, size=(len(given), 4))
-    out = np.empty_like(given)
-    for first in range(0, len(given), CHUNK):
-        some = slice(first, first + CHUNK)
-        moved = _moved(given[some], amounts[some] * [shift, shift, math.radians(rotation), scale])
-        out[some] = np.rint(moved) if images.dtype.kind == "u" else moved
-    return out.reshape(images.shape)
-
-
-def _moved(images: np.ndarray[Any, Any], amounts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """amounts: of each image the shifts along y and x, the angle, and how much larger it becomes."""
-    n, height, width = images.shape
-    down, across, angle, larger = (a[:, None] for a in amounts.astype(np.float32).T)
-    y, x = np.divmod(np.arange(height * width, dtype=np.float32), np.float32(width))
-    y, x = y[None] - (height - 1) / 2 - down, x[None] - (width - 1) / 2 - across
-    cos, sin = np.cos(angle) / (1 + larger), np.sin(angle) / (1 + larger)
-    source_y, source_x = cos * y - sin * x + (height - 1) / 2, sin * y + cos * x + (width - 1) / 2
-    padded = np.zeros((n, height + 3, width + 3), np.float32)  # a border that is 0 wherever an image is left
-    padded[:, 1:-2, 1:-2] = images
-    source_y, source_x = np.clip(source_y + 1, 0, height + 1), np.clip(source_x + 1, 0, width + 1)
-    top, left = source_y.astype(np.int32), source_x.astype(np.int32)
-    part_y, part_x = source_y - top, source_x - left
-    line = width + 3
-    at = (np.arange(n, dtype=np.int32) * (height + 3) * line)[:, None] + top * line + left
-    flat = padded.ravel()
-    upper = flat[at] * (1 - part_x) + flat[at + 1] * part_x
-    lower = flat[at + line] * (1 - part_x) + flat[at + line + 1] * part_x
-    moved: np.ndarray[Any, Any] = (upper * (1 - part_y) + lower * part_y).reshape(n, height, width)
-    return moved
+    if given.dtype not in (np.float64, np.float32, np.uint8):
+        given = given.astype(float)
+    amounts = np.random.default_rng(seed).uniform(-1.0, 1.0, size=(len(given), 4))
+    out = np.empty(given.shape, given.dtype)
+    if given.size:
+        move(np.ascontiguousarray(given), out, amounts * [shift, shift, math.radians(rotation), scale])
+    if images.dtype.kind == "u" and out.dtype != np.uint8:
+        np.rint(out, out=out)
+    return out.reshape(images.shape).astype(images.dtype, copy=False)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastscalar.files import StrPath
 
-from .archive import members_of
+from .archive import content_of, members_of, pictures_in, whole_zip
 from .catalog import FILES
 from .idx import load_idx
 from .mnist import Split, find, load_folder
@@ -48,7 +48,7 @@ class ImageSet:
 
 
 def load_images(path: StrPath) -> ImageSet:
-    """Labelled images from a file or a folder: IDX, CSV, .npz, or a folder of pictures for each class.
+    """Labelled images from a file or a folder: IDX, CSV, .npz, or a folder of pictures for each class, also in a zip.
 
     path: a folder, a file, or a folder and the beginning of the names that are meant (`emnist/emnist-letters`).
     Where nothing says which images are for testing, every seventh is kept aside.  EMNIST's images, which are published
@@ -76,6 +76,9 @@ def load_images(path: StrPath) -> ImageSet:
         found = _of_files(path, tables)                      # as Kaggle hands them out
         if found is not None:
             return found
+    if not any(find(path, file) for file in FILES) and pictures_in(path):
+        with whole_zip(path) as inside:
+            return _of_classes(path, inside)
     return _finished(path, *load_folder(path))
 
 
@@ -94,7 +97,7 @@ def _of_folder(folder: Path, beginning: str) -> ImageSet:
         return _finished(folder, *load_folder(folder))
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.startswith(beginning))
     return _of_files(folder, files) or (
-        _of_classes(folder)
+        _of_classes(folder, folder)
         if not beginning and not any(known) and any(p.is_dir() for p in folder.iterdir())
         else _finished(folder, *load_folder(folder))         # it says what is missing
     )
@@ -218,12 +221,15 @@ def _of_npz(path: Path) -> ImageSet:
 # --- a folder for each class ----------------------------------------------------------------------
 
 
-def _of_classes(folder: Path) -> ImageSet:
-    inside = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")}
+def _of_classes(path: Path, folder: Any) -> ImageSet:
+    """folder: `path`, or the inside of a zip there."""
+    while len(only := _folders(folder)) == 1 and not only[0].name.isdecimal():
+        folder = only[0]                                     # all is in one
+    inside = {p.name.lower(): p for p in _folders(folder)}
     train = next((inside[n] for n in ("train", "training") if n in inside), None)
     test = next((inside[n] for n in ("test", "testing", "valid", "validation", "val") if n in inside), None)
     places = [folder] if train is None else [train] if test is None else [train, test]
-    names = sorted((p.name for p in places[0].iterdir() if p.is_dir() and not p.name.startswith(".")), key=_in_order)
+    names = sorted((p.name for p in _folders(places[0])), key=_in_order)
     if len(names) < 2:
         raise ValueError(f"{folder}: expected a folder of pictures for each class; found {len(names)} folders")
     found, turned = [], False
@@ -233,25 +239,32 @@ def _of_classes(folder: Path) -> ImageSet:
         found.append((place, images, labels))
     if len(found) == 2 and found[0][1].shape[1:] != found[1][1].shape[1:]:
         raise ValueError(f"{places[1]}: expected pictures of {found[0][1].shape[1:]} as for training")
-    result = _split(folder, found, names)
+    result = _split(path, found, names)
     result.notes += ["dark pictures on light were turned round"] * turned
     return result
+
+
+def _folders(folder: Any) -> list[Any]:
+    some = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))    # __MACOSX
+    return sorted(some, key=lambda p: p.name)
 
 
 def _in_order(name: str) -> tuple[int, int, str]:
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
-def _pictures(place: Path, names: list[str]) -> tuple[Array, Array, bool]:
+def _pictures(place: Any, names: list[str]) -> tuple[Array, Array, bool]:
     greys: list[Array] = []
     labels: list[int] = []
     for label, name in enumerate(names):
         here = place / name
-        for file in sorted(here.iterdir()) if here.is_dir() else []:
-            with open(file, "rb") as start:
-                if file.name.startswith(".") or not is_picture(start.read(8)):
+        for file in sorted(here.iterdir(), key=lambda file: file.name) if here.is_dir() else []:
+            if file.name.startswith(".") or file.is_dir():
+                continue
+            with file.open("rb") as start:
+                if not is_picture(start.read(8)):
                     continue
-            colours, opacity = pixels_of(file)
+            colours, opacity = pixels_of(file) if isinstance(file, Path) else pixels_of(content_of(file), str(file))
             grey = colours if opacity is None else colours * opacity[:, :, None]
             greys.append(np.rint(grey.mean(axis=2) * 255).astype(np.uint8))
             if max(greys[-1].shape) > 64:                    # not kept as it is: memory for what is used

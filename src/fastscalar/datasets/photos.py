@@ -67,17 +67,17 @@ def read_scan(source: StrPath | bytes, *, side: int = SIDE, flip: bool = False, 
         raise ValueError(f"{_name(source)}{error}") from None
 
 
-def pixels_of(source: StrPath | bytes) -> tuple[Array, Array | None]:
+def pixels_of(source: StrPath | bytes, name: str | None = None) -> tuple[Array, Array | None]:
     """Colours (height, width, 3) and maybe opacity, from 0 to 1, of at most about SIDE_READ pixels a side.
 
-    Raises what `read_scan` does."""
+    name: what to call it in errors.  Raises what `read_scan` does."""
     try:
         if isinstance(source, bytes):
             return _read(io.BytesIO(source), len(source))
         with naming(source), open(source, "rb") as file:
             return _read(file, Path(source).stat().st_size)
     except ValueError as error:
-        raise ValueError(f"{_name(source)}{error}") from None
+        raise ValueError(f"{_name(source) if name is None else f'{name}: '}{error}") from None
 
 
 def _name(source: StrPath | bytes) -> str:

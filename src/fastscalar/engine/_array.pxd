@@ -3,9 +3,9 @@
 
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport tape, ArrayOp
+from fastscalar._core cimport A_LEAF, ArrayOp, tape
 from fastscalar.engine._traced cimport TracedInt
-from fastscalar.engine.array_ops cimport write_gradient
+from fastscalar.engine.array_ops cimport enter_row, materialise, write_gradient
 
 cdef enum:
     MAX_DIMS = 8
@@ -140,9 +140,16 @@ cdef inline void copy_in(TensorArray a, bint gradients, const double *values) no
     cdef ArrayOp *q = tape.array_ops[a.slot]
     cdef double *first = (tape.grad if gradients else tape.value) + q.start
     cdef Walk w
-    cdef Py_ssize_t k
+    cdef Py_ssize_t k, n = element_count(a)
+    if is_contiguous(a) and (not gradients or q.op != A_LEAF or n == q.count):
+        if gradients and q.op == A_LEAF:         # all of it
+            materialise(q)
+            for k in range(q.count // q.cols):
+                enter_row(q, <int>k)
+        memcpy(first + a.offset, values, n * sizeof(double))
+        return
     start_walk(a, &w)
-    for k in range(element_count(a)):
+    for k in range(n):
         if gradients:
             write_gradient(<int>(q.start + w.offset))
         first[w.offset] = values[k]

@@ -49,7 +49,12 @@ INITIALIZERS: dict[str, Callable[[int, int, random.Random], Draw]] = {
 
 
 def initial_weights(
-    shape: tuple[int, ...], init: str | Initializer, rng: random.Random, *, fan_out: int | None = None
+    shape: tuple[int, ...],
+    init: str | Initializer,
+    rng: random.Random,
+    *,
+    fan_out: int | None = None,
+    biases: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Initial weights of a layer and its biases.
 
@@ -64,6 +69,8 @@ def initial_weights(
         The generator; it is moved on.
     fan_out : int, optional
         How many outputs an input has; the last dimension if left out, as of a linear layer.
+    biases : bool
+        Whether the layer has any.
 
     Returns
     -------
@@ -87,7 +94,7 @@ def initial_weights(
         raise TypeError(f"init: expected a name or a function, got {init!r}")
     inputs, outputs = math.prod(shape[:-1]), shape[-1]
     if (room := _room.get()) is not None:
-        room.take(inputs * outputs + outputs)
+        room.take(inputs * outputs + outputs * biases)
         return np.zeros(shape), np.zeros(outputs)
     fans = inputs, outputs if fan_out is None else fan_out
     draw = INITIALIZERS[init](*fans, rng) if isinstance(init, str) else partial(init, *fans, rng)

@@ -126,7 +126,7 @@ class Embedding(Module):
         check_width("Embedding: count", count)
         check_width("Embedding: features", features)
         self.count, self.features = count, features
-        self.w = to_tensor(initial_weights((count, features), init, generator(seed))[0])
+        self.w = to_tensor(initial_weights((count, features), init, generator(seed), biases=False)[0])
 
     def forward(self, k: Any) -> Any:
         if isinstance(k, (list, tuple)) or (isinstance(k, np.ndarray) and k.ndim):

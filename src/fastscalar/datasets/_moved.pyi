@@ -1,0 +1,3 @@
+import numpy as np
+
+def move(images: np.ndarray, out: np.ndarray, amounts: np.ndarray) -> None: ...
