@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "article": NETS,
     "debug": NETS,
     "optim": NETS,
-    "roots": {*SURFACE, "transforms"},
+    "roots": {*SURFACE, "program", "transforms"},
     "plot": NETS,
     "schedules": NETS,
     "sklearn": NETS,

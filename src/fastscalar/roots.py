@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 
 from fastscalar._core import Tensor, no_grad
 from fastscalar.engine._modes import is_recording, watches
+from fastscalar.engine._traced import TracedInt
+from fastscalar.program.solving import inverted, newton
 from fastscalar.transforms import grad, jacobian
 
 STEPS = 100
@@ -27,7 +28,7 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
     The derivative by everything that the residual reads, arguments and captured Tensors, is that of the equation,
     dx = -(df/dx)^-1 df, whatever the steps were; no gradient passes to the guess.  First and second derivatives are
     exact, to the accuracy of the root.
-    In a program it runs row by row, as plain calls do.
+    In a program it is a loop of its own (`while_loop`): each row takes as many steps as it needs.
 
     tolerance: the last step, relative to the larger of 1 and |x|.
     ValueError if the derivative of the residual is singular on the way, if steps find nothing better, or if the
@@ -47,19 +48,14 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
     name = getattr(residual, "__name__", "residual")
 
     def solve(guess: Any, *arguments: Any, **named: Any) -> Any:
-        if is_recording():                       # which ends with a notice; until then the numbers are to be right
-            found = _elsewhere(lambda: solve(guess, *arguments, **named))
-            some = [found] if isinstance(found, Tensor) else found
-            stand_ins = [Tensor(t.data, (t,), "fastscalar.implicit") for t in some]
-            return stand_ins[0] if isinstance(found, Tensor) else stand_ins
-        single = isinstance(guess, (Tensor, int, float, np.number))
-        first = np.array([_value(t) for t in ([guess] if single else guess)])
+        single = isinstance(guess, (Tensor, TracedInt, int, float, np.number))
+        begin = [guess] if single else list(guess)
 
         def at(x: list[Any]) -> list[Any]:
             found = residual(x[0] if single else x, *arguments, **named)
             found = [found] if isinstance(found, (Tensor, int, float, np.number)) else list(found)
-            if len(found) != len(first):
-                wanted = f"expected {len(first)} numbers, one for each unknown"
+            if len(found) != len(begin):
+                wanted = f"expected {len(begin)} numbers, one for each unknown"
                 raise ValueError(f"implicit: {name}: {wanted}, got {len(found)}")
             return found
 
@@ -69,33 +65,23 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
                 return [[grad(lambda t: at([t])[0])(x[0])]]
             return jacobian(lambda *t: at(list(t)), argnums=tuple(range(len(x))))(*x)
 
-        root = _newton(at, slopes, first, tolerance, name)
-        found = _stepped(at, [Tensor(v) for v in root.tolist()], np.linalg.inv(_matrix(slopes, root)), exact=root)
+        root: Any = None                         # as numbers; unknown while a program is recorded
+        if is_recording():
+            found = newton(at, lambda x: _rows(slopes(x)), begin, tolerance, name)
+            with no_grad():
+                inverse = [[_tensor(s) for s in row] for row in _rows(slopes(found))]
+                inverse = inverted(inverse, name, found)
+            found = _stepped(at, found, inverse)
+        else:
+            root = _newton(at, slopes, np.array([_value(t) for t in begin]), tolerance, name)
+            found = _stepped(at, [Tensor(v) for v in root.tolist()], np.linalg.inv(_matrix(slopes, root)), exact=root)
         if watches():                            # a transform, which may want second derivatives
             rows = [[_tensor(s) for s in row] for row in _rows(slopes(found))]
-            found = _stepped(at, found, _inverse(rows), exact=root)
+            found = _stepped(at, found, inverted(rows, name, found), exact=root)
         return found[0] if single else found
 
     solve.__name__ = solve.__qualname__ = f"root_of_{name}"
     return solve
-
-
-def _elsewhere(call: Callable[[], Any]) -> Any:
-    """What a call gives in a thread that records nothing."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.extend((call(), None))
-        except BaseException as error:
-            found[:] = None, error
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if found[1] is not None:
-        raise found[1]
-    return found[0]
 
 
 def _value(t: Any) -> float:
@@ -163,31 +149,17 @@ def _said(x: np.ndarray) -> str:
     return repr(x.item() if len(x) == 1 else x.tolist())
 
 
-def _stepped(at: Callable[[list[Any]], list[Any]], x: list[Any], inverse: Any, exact: np.ndarray) -> list[Tensor]:
+def _stepped(at: Callable[[list[Any]], list[Any]], x: list[Any], inverse: Any, exact: Any = None) -> list[Tensor]:
     """One step of Newton's method: it moves nothing, and has one order of derivatives more than x has."""
     f = at(x)
     centred = [t - t.detach() if isinstance(t, Tensor) else 0.0 for t in f]
     found = []
-    for i, value in enumerate(exact.tolist()):
+    for i in range(len(x)):
         total: Any = x[i]
         for j, t in enumerate(centred):
             total = total - inverse[i][j] * t
-        found.append(total - (total.detach() - value) if isinstance(total, Tensor) else Tensor(value))
+        if exact is not None:
+            value = float(exact[i])
+            total = total - (total.detach() - value) if isinstance(total, Tensor) else Tensor(value)
+        found.append(total)
     return found
-
-
-def _inverse(matrix: list[list[Any]]) -> list[list[Any]]:
-    """By Gauss and Jordan, of numbers or Tensors; pivots by their values."""
-    n = len(matrix)
-    rows = [[*row, *(1.0 if i == j else 0.0 for j in range(n))] for i, row in enumerate(matrix)]
-    for k in range(n):
-        pivot = max(range(k, n), key=lambda i: abs(_value(rows[i][k])))
-        rows[k], rows[pivot] = rows[pivot], rows[k]
-        rows[k] = [t / rows[k][k] for t in rows[k]]
-        for i in range(n):
-            if i != k:
-                factor = rows[i][k]
-                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[k], strict=True)]
-    return [row[n:] for row in rows]
-
-

@@ -170,13 +170,48 @@ def test_captured_leaves_and_a_guess_that_is_the_root():
     assert (x.data, w.grad) == (2.0, 0.25)
 
 
-def test_a_root_in_a_program_runs_eagerly_and_says_so():
-    root = fs.implicit(lambda x, a: x * x - a)
-    program = fs.compile(lambda a: root(1.0, a))
-    with pytest.warns(fs.CompileWarning, match=r"fastscalar\.implicit"):
-        values, slopes = program.value_and_grad(X)
-    assert np.allclose(values, np.sqrt(X), rtol=1e-12)
-    assert np.allclose(slopes, 0.5 / np.sqrt(X), rtol=1e-12)
+@pytest.mark.filterwarnings("error")
+def test_a_root_in_a_program():
+    """Each row takes its own steps, and has the derivatives of any order."""
+    w = fs.Tensor(3.0)
+    root = fs.implicit(lambda x, a: x * x - a * w)
+    program = fs.compile(lambda a: root(1.0, a) * 2.0)
+    values, slopes = program.value_and_grad(X)
+    assert np.allclose(values, 2 * np.sqrt(3 * X), rtol=1e-12)
+    assert np.allclose(slopes, np.sqrt(3 / X), rtol=1e-12)
+    assert np.allclose(program.hessian(X[:4]), -0.5 * np.sqrt(3) * X[:4] ** -1.5, rtol=1e-9)
+    assert np.allclose(program.jacobian(X), slopes, rtol=1e-12)
+    program.backward(X)
+    assert math.isclose(w.grad, np.sqrt(X / 3).sum(), rel_tol=1e-12)
+    assert "while_loop" in program.report()
+    with pytest.raises(ValueError, match=r"^row 2: implicit: .* (singular|no step from x)"):
+        program.map(np.array([1.0, 2.0, -3.0]))
+
+
+def test_implied_volatilities_of_a_batch():
+    solve = fs.implicit(lambda v, price, strike: black_scholes(100.0, strike, v) - price)
+    volatilities, strikes = np.linspace(0.1, 0.6, 50), np.linspace(70.0, 140.0, 50)
+    priced = fs.compile(lambda v, k: black_scholes(100.0, k, v))
+    prices, vegas = priced.value_and_grad(volatilities, strikes)
+    found, slopes = fs.compile(lambda p, k: solve(0.3, p, k)).value_and_grad(prices, strikes)
+    assert np.allclose(found, volatilities, rtol=1e-9)
+    assert np.allclose(slopes * vegas, 1.0, rtol=1e-8)
+
+
+def test_equilibria_of_a_batch():
+    solve = fs.implicit(lambda p, a, b: (p[0] * p[0] * a - p[1], p[0] * p[1] - b))
+    a, b = np.linspace(1.0, 3.0, 20), np.linspace(4.0, 2.0, 20)
+    program = fs.compile(lambda a, b: tuple(solve([1.0, 1.0], a, b)))
+    p0 = (b / a) ** (1 / 3)
+    assert np.allclose(program.map(a, b), (p0, b / p0), rtol=1e-11)
+    by_a, by_b = program.jacobian(a, b, argnums=(0, 1))[0]
+    assert np.allclose((by_a, by_b), (-p0 / 3 / a, p0 / 3 / b), rtol=1e-9)
+
+
+def test_a_residual_with_a_domain():
+    root = fs.implicit(lambda x, a: fsmath.log(x) - a)
+    a = np.array([0.1, -3.0, 2.0, -5.0])
+    assert np.allclose(fs.compile(lambda a: root(5.0, a)).map(a), np.exp(a), rtol=1e-11)
 
 
 @pytest.mark.parametrize(

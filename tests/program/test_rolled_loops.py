@@ -416,3 +416,31 @@ def test_leaves_that_change_are_read_anew():
     net = fs.compile(lambda x, y: (fs.loop(3, lambda s: s * w, x) - y) ** 2)
     fs.fit(net, np.ones(8), np.full(8, 8.0), epochs=200, optimizer=fs.SGD(lr=0.001), progress=False)
     assert math.isclose(w.data, 2.0, rel_tol=1e-3)
+
+
+def test_jacobians_go_back_through_loops():
+    """The way back for each result, and not a recording of each step."""
+    count = 0
+
+    def step(s, k):
+        nonlocal count
+        count += 1
+        return {"a": s["a"] + 1e-3 * s["b"] * k["w"], "b": s["b"] - 1e-3 * np.sin(s["b"]) * s["a"][0]}
+
+    def f(x, k):
+        s = fs.loop(20_000, lambda s: step(s, k), {"a": fs.to_tensor([1.0, 2.0]) * x[0], "b": x})
+        return s["a"], (s["b"][0] * s["b"][1], x[1])
+
+    rows, k = np.array([[0.5, 0.7], [0.2, 0.1], [0.9, 0.3]]), {"w": 0.3}
+    program = fs.compile(f, shared="k")
+    (a, (b, c)), both = program.jacobian(rows, k), program.jacobian(rows, k, argnums=(0, 1))
+    assert count < 200
+    assert (a.shape, b.shape, c.tolist()) == ((3, 2, 2), (3, 2), [[0.0, 1.0]] * 3)
+    assert np.array_equal(both[0][0], a)
+    assert np.array_equal(both[1][0][0], b)
+    assert (both[0][1]["w"].shape, both[1][0][1]["w"].shape) == ((3, 2), (3,))
+    h = 1e-6
+    differences = [(program.map(rows + h * e, k)[0] - program.map(rows - h * e, k)[0]) / (2 * h) for e in np.eye(2)]
+    np.testing.assert_allclose(a, np.stack(differences, -1), rtol=1e-6, atol=1e-8)
+    by_k = (program.map(rows, {"w": 0.3 + h})[1][0] - program.map(rows, {"w": 0.3 - h})[1][0]) / (2 * h)
+    np.testing.assert_allclose(both[1][0][1]["w"], by_k, rtol=1e-6, atol=1e-8)

@@ -128,6 +128,7 @@ cdef class Replay:
     cdef long long step              # steps that it has done
     cdef bint uniform_guard_failed, uniform_may_raise, uniform_order_matters
     cdef bint watch                  # whether it says what is ORDER_MATTERS
+    cdef bint calls                  # there are instructions that call Python
     cdef bint wild                   # weights are so large, or not finite
     cdef bint whole                  # all rows of the calls that add up gradients have theirs in the sum
     cdef bint first_call, last_call  # of those that add up gradients

@@ -122,7 +122,7 @@ cdef class Replay:
         self.parts = min(2 * threads, max(threads, 8)) if threads > 1 else 1
         self.paced_mode = -1
         self.size = sizeof(double) if float64 else sizeof(float)
-        self.watch = float64 and not plan.plain
+        self.watch, self.calls = float64 and not plan.plain, len(plan.callees) > 0
         name = kernel_set()
         self.kernels = fs_batch_select(name, float64)
         if self.kernels == NULL:

@@ -23,6 +23,7 @@ class Recording(Recorder):
     bodies: list[tuple[int, int]]
     leaked: bool
     unrolled: bool
+    stops_at_loops: bool
     cut: int
     drawn_in_loops: list[tuple[int, int, float, int, int, int]]
     uncertain: dict[int, int]

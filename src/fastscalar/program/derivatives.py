@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastscalar.program.nests import assembled
 from fastscalar.program.recorded import Gone, UnrecordedPath
 from fastscalar.program.replayed import ReplayedFunction
+from fastscalar.program.rolling import LoopMet
 from fastscalar.program.sharing import Sharing, shared_by_ranks
 from fastscalar.program.streams import DRAWING
 from fastscalar.transforms import transforms
@@ -33,6 +35,19 @@ class SparseRows(NamedTuple):
     shape: tuple[int, int]
 
 
+def _joined(parts: list[Any], shape: tuple[int, ...]) -> Any:
+    """Derivatives of the numbers of an array, each with an axis of rows first, as one structure of arrays."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: _joined([part[key] for part in parts], shape) for key in first}
+    if isinstance(first, (tuple, list)):
+        items = [_joined(list(some), shape) for some in zip(*parts, strict=True)]
+        return type(first)(*items) if hasattr(type(first), "_fields") else type(first)(items)
+    if first is None:
+        return None
+    return np.stack(parts, axis=1).reshape(len(first), *shape, *first.shape[1:])
+
+
 class DifferentiatedFunction(ReplayedFunction):
     """The part of a Program that has derivatives by the row."""
 
@@ -41,6 +56,15 @@ class DifferentiatedFunction(ReplayedFunction):
     def map(
         self, *arguments: Any, threads: int = 1, rows: int | None = None, dtype: str = "float64", **named: Any
     ) -> Any:
+        raise NotImplementedError
+
+    def _rows(self, arguments: Any, method: str, named: Any, n: int | None = None, per_row: bool = False) -> Any:
+        raise NotImplementedError
+
+    def _prepare(self, rows: Any) -> None:
+        raise NotImplementedError
+
+    def _by_arguments(self, rows: Any, method: str, argnums: Any, threads: int, seeds: Any, dtype: str) -> Any:
         raise NotImplementedError
 
     @shared_by_ranks
@@ -72,7 +96,13 @@ class DifferentiatedFunction(ReplayedFunction):
         places = self._positions(argnums, "jacobian", len(arguments))
         if not sparse:
             program = self._derived(("jacobian", places), lambda f: transforms.jacobian_by(f, places, rows_by_shape))
-            return program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named)
+            program._stops_at_loops = True
+            try:
+                if not program._unrolled:
+                    return program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named)
+            except LoopMet:
+                program._unrolled = True
+            return self._by_results(arguments, named, places, threads, rows, dtype)
         program = self._derived(("sparse jacobian", places), lambda f: SparseJacobian(f, places))
         sharing = named.get("comm")
         while True:
@@ -157,6 +187,23 @@ class DifferentiatedFunction(ReplayedFunction):
         array([[10.,  6.]])
         """
         return self._along("hvp", arguments, tangents, argnums, threads, rows, dtype, named)
+
+    def _by_results(
+        self, arguments: Any, named: dict[str, Any], argnums: Any, threads: int, n: int | None, dtype: str
+    ) -> Any:
+        """The Jacobian of a function with loops: a way back through them for each result."""
+        given = self._rows(arguments, "jacobian", dict(named), n, True)
+        self._prepare(given)
+        nest, width = given.cache.nest, given.cache.width
+        seeds, found = np.zeros((given.n, width)), []
+        for k in range(width):
+            seeds[:] = 0.0
+            seeds[:, k] = 1.0
+            found.append(self._by_arguments(given, "jacobian", argnums, threads, seeds, dtype)[1])
+        rows = iter(found)
+        return assembled(
+            nest, lambda: _joined([next(rows)], ()), lambda a: _joined([next(rows) for _ in range(a.size)], a.shape)
+        )
 
     # --- programs of derivatives ---
 

@@ -182,6 +182,10 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
         else:
             for l in range(n_rows):
                 out[<Py_ssize_t>l * p.n_results] = U[p.results[k].place]
+    if r.calls and p.n_results:
+        for l in range(first_row, first_row + n_rows):
+            if r.status[l] & GUARD_FAILED:       # in a loop: by no guard of this plan
+                r.result[<Py_ssize_t>l * p.n_results] = -1.0
     if r.watch:
         watch_chunk(r, V, first_row, n_rows, rows, tag)
     check_guards(r, V, U, <real *>r.scratch[thread], first_row, n_rows, tag)

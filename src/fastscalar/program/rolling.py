@@ -33,6 +33,10 @@ OPERANDS = 10_000  # numbers that a loop reads
 ITERATION = 1 << 20  # the argument that the number of an iteration counts as, while a step is recorded; plus the depth
 
 
+class LoopMet(BaseException):
+    """A derivative was to be recorded of a function with a loop that is an instruction: `jacobian` has another way."""
+
+
 class _Nest:
     """The structure of a state: its numbers, and a state of other numbers."""
 
@@ -78,9 +82,12 @@ def self_keys(state: dict[Any, Any]) -> list[Any]:
 def is_rolled(count: Any) -> bool:
     """Whether a loop of so many steps (None: a `while`) is to be one instruction here."""
     recording = current_recording()
-    if recording is None or watches() or recording.unrolled or not isinstance(recording, Recording):
+    if recording is None or recording.unrolled or not isinstance(recording, Recording):
         return False
-    return count is None or (count.value > 0 if isinstance(count, TracedInt) else count > UNROLLED)
+    rolled = count is None or (count.value > 0 if isinstance(count, TracedInt) else count > UNROLLED)
+    if rolled and watches() and recording.stops_at_loops:
+        raise LoopMet
+    return rolled and not watches()
 
 
 class _Recorder:
