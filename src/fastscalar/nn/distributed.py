@@ -18,7 +18,7 @@ from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named, s
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program._replay import BY_LEAVES
-from fastscalar.program.ranks import Ranks, Tree, blocks_of, digest
+from fastscalar.program.ranks import Ranks, Tree, blocks_of, checksum
 
 BLOCK = 64  # rows, at least, whose gradients a rank adds up before it adds them to those of others;
 BLOCKS = 8  # and at most so many of these in a batch: each costs writing and adding all gradients once
@@ -142,17 +142,17 @@ class DistributedTrainer:
         assert isinstance(self.alone, CompiledTrainer)
         assert self.alone.version is not None
         self.replay = self.alone._open(self.alone.version)
-        self.block = self.replay.gradient_block()
-        self._size(len(self.block))
+        self._size(self.replay.gradient_size)
 
     def _close(self) -> None:
         assert isinstance(self.alone, CompiledTrainer)
         replay, self.replay = self.replay, None
+        replay.gradients_in(None)
         self.alone._close(replay)
 
     def _size(self, numbers: int) -> None:
-        if self.tree.size != numbers + 1:
-            self.tree = Tree(numbers + 1, self.dtype)
+        if self.tree.size != numbers:
+            self.tree = Tree(numbers, self.dtype)
 
     def _fast_step(self, order: np.ndarray, count: int, blocks: int, where: Callable[[int], slice]) -> bool:
         """False: some row fits no recording, or may have raised, or is not finite; nothing has changed."""
@@ -163,17 +163,18 @@ class DistributedTrainer:
             if not len(status):
                 out[...] = 0.0
                 return out
+            self.replay.gradients_in(out)
             sound = self.replay.gradients(order[rows], values[:, None], status, BY_LEAVES) and np.isfinite(values).all()
-            out[:-1], out[-1] = self.block, 0.0 if sound else SLOW
+            out[-1] = 0.0 if sound else SLOW
             return out
 
         summed = self._sum(blocks, leaf)
         if summed[-1]:
             self.tree.give(summed)
             return False
-        self.block[...] = summed[:-1]
-        self.tree.give(summed)
+        self.replay.gradients_in(summed)
         self.replay.step_by(count, self.course.rate())
+        self.tree.give(summed)
         self.course.done += count
         return True
 
@@ -183,7 +184,7 @@ class DistributedTrainer:
         if self.replay is not None:
             self._close()
         parameters = self.parameters
-        self._size(len(values_of(parameters)))
+        self._size(len(values_of(parameters)) + 1)
 
         def leaf(b: int) -> np.ndarray:
             out, rows = self.tree.take(), where(b)
@@ -326,6 +327,8 @@ def _kept(optimizer: Any) -> list[np.ndarray]:
     return [kept for kept in getattr(optimizer, "_kept", ()) if kept is not None]
 
 
-def same_net(ranks: Ranks, course: Course) -> None:
-    """RankError if the ranks' parameters differ."""
-    ranks.agree(net=digest(values_of(course.optimizer._distinct)))
+def same_net(ranks: Ranks, course: Course) -> str:
+    """The checksum of the parameters; RankError if those of ranks differ."""
+    mine = checksum(values_of(course.optimizer._distinct))
+    ranks.agree(net=mine)
+    return mine

@@ -24,7 +24,7 @@ from fastscalar.nn.distributed import (
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.module import in_mode
 from fastscalar.nn.progress import Watch
-from fastscalar.program.ranks import Ranks, digest, lowest_kernels
+from fastscalar.program.ranks import Ranks, checksum, digest, lowest_kernels
 from fastscalar.program.threads import thread_count
 from fastscalar.version import __version__
 
@@ -162,8 +162,7 @@ def _epochs(
         watch = Watch(number, course.epochs, course.samples, progress and ranks.rank == 0, looking.watching)
         with watch, in_mode(made.net, training=True):
             mean = trainer.epoch(order, watch)
-        same_net(ranks, course)
-
+        same = same_net(ranks, course)
         seconds = time.perf_counter() - start
 
         def looked(number: int = number, mean: float = mean, seconds: float = seconds) -> list[Any]:
@@ -173,7 +172,7 @@ def _epochs(
             return [number, mean, accuracy, seconds, n / seconds, *seen]
 
         history.epochs.append(Epoch(*on_first(ranks, looked)))
-        before = digest(values_of(course.optimizer._distinct))
         on_first(ranks, lambda: looking.epoch(history.epochs[-1]))
-        if ranks.hear(digest(values_of(course.optimizer._distinct)) != before):
+        changed = ranks.rank == 0 and bool(looking.all) and same != checksum(values_of(course.optimizer._distinct))
+        if ranks.hear(changed):                  # by a callback
             share_net(ranks, course)

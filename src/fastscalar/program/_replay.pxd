@@ -76,7 +76,9 @@ cdef class Replay:
     cdef list blocks                 # what is to be freed: addresses as whole numbers
     cdef list margins                # checked build: the ends of blocks, where nothing may be written
     cdef char *uniform               # uniform numbers,
-    cdef char *uniform_adjoint       # and their gradients
+    cdef char *uniform_adjoint       # and their gradients,
+    cdef char *own_adjoint           # in this memory, if they are in an array now
+    cdef object gradient_array
     cdef char *run_value             # rows of runs
     cdef char *run_adjoint
     cdef char **slot_value           # by thread: [slot][row] of a chunk

@@ -625,13 +625,30 @@ cdef class Replay:
         self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
         return self.done, self.total_loss
 
-    def gradient_block(self):
-        """The gradients of all uniform numbers, trained or not, as an array that is this memory: what processes that
-        train together exchange between `gradients` and `step_by`."""
-        cdef Py_ssize_t n = self.plan.n_uniform
-        if self.float64:
-            return np.asarray(<double[:n]><double *>self.uniform_adjoint)
-        return np.asarray(<float[:n]><float *>self.uniform_adjoint)
+    def gradients_in(self, array):
+        """The gradients of all uniform numbers, trained or not, are in this array from now on: what processes that
+        train together exchange between `gradients` and `step_by`.  None: in memory of their own.
+
+        Of the type that is computed with, and `gradient_size` long; the last PAD numbers are nobody's."""
+        cdef double[::1] doubles
+        cdef float[::1] floats
+        if self.own_adjoint == NULL:
+            self.own_adjoint = self.uniform_adjoint
+        if array is None:
+            self.uniform_adjoint = self.own_adjoint
+        elif len(array) != self.gradient_size:
+            raise ValueError(f"gradients_in: expected {self.gradient_size} numbers, got {len(array)}")
+        elif self.float64:
+            doubles = array
+            self.uniform_adjoint = <char *>&doubles[0]
+        else:
+            floats = array
+            self.uniform_adjoint = <char *>&floats[0]
+        self.gradient_array = array
+
+    @property
+    def gradient_size(self):
+        return self.plan.n_uniform + PAD
 
     def step_by(self, int rows, double rate):
         """The step of the optimiser that this was prepared for, with the block's gradients as the sum over `rows`."""

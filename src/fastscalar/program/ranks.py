@@ -23,6 +23,7 @@ import numpy as np
 from fastscalar._core import _select_kernels, kernel_sets, tape_info
 from fastscalar.program.heartbeat import beating
 
+LINE = 64  # bytes
 KERNELS = ("baseline", "avx2", "avx512")
 NEEDED = ("Get_rank", "Get_size", "Allreduce", "Bcast", "Allgatherv")
 
@@ -61,11 +62,12 @@ class Ranks:
         counts = self.sum(lengths, np.empty_like(lengths))
         return self.gather_known(mine, counts.tolist())
 
-    def gather_known(self, mine: np.ndarray, counts: list[int]) -> list[np.ndarray]:
-        """The same where everybody knows how many numbers each rank gives."""
+    def gather_known(self, mine: np.ndarray, counts: list[int], out: np.ndarray | None = None) -> list[np.ndarray]:
+        """The same where all know how many numbers each rank gives; out: where to."""
         if self.size == 1:
             return [mine]
-        out = np.empty(sum(counts), mine.dtype)
+        if out is None:
+            out = np.empty(sum(counts), mine.dtype)
         self.comm.Allgatherv(np.ascontiguousarray(mine), (out, counts))
         return np.split(out, np.cumsum(counts[:-1]))
 
@@ -182,18 +184,33 @@ def whole_nodes(first: int, stop: int) -> list[tuple[int, int]]:
     return nodes
 
 
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin where a line of the cache does, as kernels like them."""
+    whole = np.zeros(size * dtype.itemsize + LINE, np.uint8)
+    first = -whole.ctypes.data % LINE
+    return whole[first : first + size * dtype.itemsize].view(dtype)
+
+
 class Tree:
     """Sums over blocks in the order of a binary tree: the same bits, whoever computed which of them."""
 
     def __init__(self, size: int, dtype: Any) -> None:
-        self.size, self.dtype = size, dtype
+        self.size, self.dtype = size, np.dtype(dtype)
+        self._own: dict[int, np.ndarray] = {}
         self._spare: list[np.ndarray] = []
+        self._received = np.empty(0, dtype)
 
     def take(self) -> np.ndarray:
-        return self._spare.pop() if self._spare else np.empty(self.size, self.dtype)
+        """Numbers of any values."""
+        if not self._spare:
+            made = aligned(self.size, self.dtype)
+            self._own[id(made)] = made
+            return made
+        return self._spare.pop()
 
     def give(self, array: np.ndarray) -> None:
-        if array.base is None:                   # a part of another goes with it
+        """What was taken may be taken again.  What came from other ranks is a part of what they sent."""
+        if id(array) in self._own:
             self._spare.append(array)
 
     def node(
@@ -218,11 +235,16 @@ class Tree:
         return [self.node(*node, count, lambda first, width: block(first) if width == 1 else None) for node in nodes]
 
     def over_ranks(self, ranks: Ranks, count: int, found: list[np.ndarray]) -> np.ndarray:
-        """The sum over all blocks, from what each rank has found of its nodes, whose arrays go back to this tree."""
+        """The sum over all blocks, from what each rank has found of its nodes, whose arrays go back to this tree.
+
+        It holds until the next sum."""
         by_rank = [whole_nodes(*blocks_of(count, r, ranks.size)) for r in range(ranks.size)]
         if ranks.size > 1:
             mine = found[0] if len(found) == 1 else np.concatenate(found) if found else np.empty(0, self.dtype)
-            parts = ranks.gather_known(mine, [self.size * len(some) for some in by_rank])
+            counts = [self.size * len(some) for some in by_rank]
+            if len(self._received) != sum(counts):
+                self._received = aligned(sum(counts), self.dtype)
+            parts = ranks.gather_known(mine, counts, self._received)
             for array in found:
                 self.give(array)
             found = [array for part in parts for array in part.reshape(-1, self.size)]
@@ -241,6 +263,12 @@ def lowest_kernels(ranks: Ranks) -> str:
     if all(lowest in sets for sets in everybody):
         _select_kernels(lowest)
     return before
+
+
+def checksum(array: np.ndarray) -> str:
+    """Of float64, for whether ranks have the same: any number that differs, or stands elsewhere, makes it another."""
+    words = np.ascontiguousarray(array, dtype=np.float64).reshape(-1).view(np.uint64)
+    return f"{len(words)} {int(np.dot(words, np.arange(1, 2 * len(words), 2, dtype=np.uint64))):x}"
 
 
 def digest(*arrays: Any) -> str:
