@@ -14,7 +14,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	check test test-stress sanitize checked checked-stress memcheck oracle \
+	check test test-stress prove sanitize checked checked-stress memcheck oracle \
 	accuracy fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
 	lint types stubs docs wheels \
 	bench bench-check bench-compare bench-tables
@@ -58,6 +58,9 @@ forks: ## 200 child processes in each state of the other threads (some minutes)
 
 interrupts: ## 10,000 interrupts at random moments of every long call (a quarter of an hour)
 	FASTSCALAR_INTERRUPTS=10000 $(LONG) interrupts --tests tests/stress/test_interrupts.py
+
+prove: ## every check of docs/reliability.md, and its table (a day and more; goes on where it was stopped)
+	$(PYTHON) tools/prove.py
 
 # Builds that watch themselves, each in build/KIND, the one in place stays as it is: see tools/instrumented.py.
 
