@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 import fastscalar as fs
 from fastscalar import datasets
@@ -23,7 +24,7 @@ DRAWN = 12_000  # synthetic digits for training: two seconds to draw and to lear
 
 def serve(args: argparse.Namespace) -> int:
     """Open the page and serve it until Ctrl-C: the exit status."""
-    net = None if args.model is None else read_model(args.model)
+    net: Any = None if args.model is None else read_model(args.model)
     if net is not None and not isinstance(net, (fs.Linear, fs.MLP)):
         raise Stop(f"{args.model}: a net of {type(net).__name__}; play takes what train has saved: Linear, MLP")
     data = _data(args.data or (source(net.metadata) if net is not None else None))

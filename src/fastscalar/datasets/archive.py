@@ -74,7 +74,7 @@ def whole_zip(archive: Path) -> Iterator[zipfile.Path]:
 
 def content_of(member: zipfile.Path) -> bytes:
     """All of a member of a `whole_zip`; ValueError for one that claims to be no picture's size."""
-    about = member.root.getinfo(member.at)  # type: ignore[attr-defined]
+    about = member.root.getinfo(member.at)
     limit = max(ROOM, RATIO * about.compress_size)
     if about.file_size > limit:
         raise ValueError(f"{member}: expected at most {limit:,} bytes; found a claim of {about.file_size:,}")

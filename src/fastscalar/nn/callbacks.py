@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.history import Epoch, History
+from fastscalar.nn.optimizers import RuleOptimizer
 
 
 class StopTraining(Exception):
@@ -86,6 +89,7 @@ class EarlyStopping:
     def on_begin(self, course: Course) -> None:
         self._optimizer = course.optimizer
         self._kept: Before | None = None
+        self._then: dict[str, Any] | None = None
         self.best = self.value = None
 
     def on_epoch(self, epoch: Epoch) -> None:
@@ -96,8 +100,28 @@ class EarlyStopping:
         if self.value is None or sign * found < sign * self.value - self.min_delta:
             self.best, self.value = epoch.epoch, found
             self._kept = Before(self._optimizer) if self.restore_best else None
+            if self._kept is not None and isinstance(self._optimizer, RuleOptimizer):
+                self._then = self._optimizer.state_dict()
         elif epoch.epoch - (self.best or 0) >= self.patience:
             raise StopTraining(f"{self.monitor} has not improved since epoch {self.best}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it takes to go on elsewhere: the best epoch, its value, its weights and the optimiser's state then."""
+        parts = [] if self._kept is None else [values for _, values in self._kept.parts]
+        kept = None if self._kept is None else np.concatenate([np.empty(0), *parts])
+        return {"best": self.best, "value": self.value, "weights": kept, "optimizer": self._then}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inside a run, after `on_begin`."""
+        self.best, self.value, self._then = state["best"], state["value"], state["optimizer"]
+        if state["weights"] is not None:
+            self._kept = Before(self._optimizer)
+            self._kept.parts = [(self._optimizer._distinct, np.array(state["weights"]))]
+            if self._then is not None and isinstance(self._optimizer, RuleOptimizer):
+                now = self._optimizer.state_dict()
+                self._optimizer.load_state_dict(self._then)
+                self._kept.state = self._optimizer._state()
+                self._optimizer.load_state_dict(now)
 
     def on_end(self, history: History) -> None:
         if self._kept is not None and history.epochs and history.epochs[-1].epoch != self.best:

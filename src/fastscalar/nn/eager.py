@@ -56,9 +56,11 @@ class EagerTrainer:
         self.rows: list[Any] = [data[0], *(c.tolist() if c.ndim == 1 else c for c in data[1:])]
         self.at_once = at_once
 
-    def replace(self, X: np.ndarray) -> None:
-        """Other samples for the same targets."""
-        self.data, self.rows = (X, *self.data[1:]), [X, *self.rows[1:]]
+    def replace(self, *columns: np.ndarray) -> None:
+        """Other samples for the same targets, or with others."""
+        n = len(columns)
+        self.data = (*columns, *self.data[n:])
+        self.rows = [columns[0], *(c.tolist() if c.ndim == 1 else c for c in columns[1:]), *self.rows[n:]]
 
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         total = 0.0
@@ -126,6 +128,8 @@ class EagerTrainer:
             try:
                 together = self.sample(*[column[batch] for column in self.data])
                 self.at_once = type(together) is Tensor and math.isclose(together.data, mean.data, rel_tol=SAME)
+                if self.at_once:                 # as all others: a run that goes on begins with another batch
+                    return together
             except Exception:  # row by row it may well work: as it just did
                 self.at_once = False
         return mean
@@ -166,8 +170,9 @@ class EagerProgramTrainer:
         if self.alone:
             self.before.add(self.course.optimizer._distinct)
 
-    def replace(self, X: np.ndarray) -> None:
-        self.rows.replace(0, X)
+    def replace(self, *columns: np.ndarray) -> None:
+        for k, column in enumerate(columns):
+            self.rows.replace(k, column)
 
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         return self.run(order, watch, 0.0) / len(order)

@@ -90,9 +90,13 @@ class CompiledTrainer:
         if self.before is not None:              # nothing has trained the new ones yet
             self.before.add(self.course.optimizer._distinct)
 
-    def replace(self, X: np.ndarray) -> None:
-        """Other samples for the same targets."""
-        self.rows.replace(0, X)
+    def replace(self, *columns: np.ndarray) -> None:
+        """Other samples for the same targets, or with others."""
+        for k, column in enumerate(columns):
+            self.rows.replace(k, column)
+        if len(columns) > 1:                     # a recording may hold for some labels only
+            self.version = next(filter(self._is_for_all, self.site.all()), None)
+            self.inside = self.way != "" and self.version is not None and self._takes(self.version)
 
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)

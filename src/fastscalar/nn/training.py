@@ -11,7 +11,10 @@ import numpy as np
 from fastscalar._core import _detects_anomalies
 from fastscalar._warnings import LOG, warn
 from fastscalar.engine._step import distinct_parameters
+from fastscalar.files import StrPath
+from fastscalar.nn.batches import Batches, are_batches
 from fastscalar.nn.callbacks import Callbacks, StopTraining
+from fastscalar.nn.checkpoints import Checkpoint
 from fastscalar.nn.course import Course, Doubt
 from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named
 from fastscalar.nn.evaluation import Measure, takes_blocks
@@ -42,7 +45,7 @@ class Run(NamedTuple):
 def fit(
     net: Callable[[Any], Any] | Program,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     loss: Callable[[Any, Any], Any] | str = cross_entropy,
     optimizer: Optimizer | None = None,
@@ -60,6 +63,7 @@ def fit(
     callbacks: Iterable[Any] | None = None,
     history: History | None = None,
     augment: Callable[[np.ndarray, int], Any] | None = None,
+    checkpoint: StrPath | None = None,
     compile: bool = True,
     threads: int = 1,
     dtype: str = "float64",
@@ -74,7 +78,9 @@ def fit(
     `net.parameters()` unless the optimiser has some already.  Or a program, `fastscalar.compile(sample_loss)`, that is
     called with a row of X and of y and returns the loss: then all leaves that it reads are trained.
     X: array of floats of shape (n, in_features).  Images need scaling: X.reshape(len(X), -1) / 255.
-    y: n labels or targets.
+    y: n labels or targets.  Without y, X is batches: an iterable of pairs (X, y), such as a list or a DataLoader, or a
+    function that is called for each epoch and returns one.  They are taken in their order, an epoch of them at a time
+    is in memory, and all but the last have the same size.
     loss: a function of a row's prediction and its y, or a name: "cross_entropy"; "binary_cross_entropy", of logits;
     "squared", the article's (half the sum of the squared differences); "mse", the mean of the squares; "huber".
     optimizer: SGD(lr=0.02) if left out.  What `fit` has bound it binds anew when it is given another net; one that
@@ -96,6 +102,9 @@ def fit(
     History of the epochs before it as its attribute `history`.
     augment: a function of X and the number of an epoch that gives the X of that epoch, of the same shape, such as
     `fastscalar.datasets.augment`.
+    checkpoint: a file.  After every epoch the run is kept there: parameters, the optimiser's state, the history, and
+    the `state_dict()` of callbacks that have one and `load_state_dict(state)`.  If the file is there, the run goes on
+    from it, and ends with the bits of one that was not interrupted.
     compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
     the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch if
     that is seen, with the first one, to give the mean of what the samples give.
@@ -121,6 +130,24 @@ def fit(
     >>> fs.evaluate(net, X, y) > 0.9
     True
     """
+    batches = None
+    if y is None and are_batches(X):
+        given = {"batch_size": None if batch_size == 1 else batch_size, "sample_weight": sample_weight,
+                 "class_weight": class_weight, "augment": augment, "comm": comm}  # fmt: skip
+        more = [name for name, value in given.items() if value is not None] + ["a program"] * isinstance(net, Program)
+        if more:
+            raise ValueError(f"fit: {more[0]}: not with batches; give X and y as arrays")
+        batches = Batches(X, getattr(optimizer, "lr", 1.0), net)
+        (X, y), batch_size, shuffle = batches.epoch(), batches.batch_size, False
+    elif y is None:
+        raise TypeError("fit: y is missing; without it X has to be batches, an iterable of pairs (X, y)")
+    saved = None
+    if checkpoint is not None:
+        if comm is not None or first_epoch != 1:
+            raise ValueError("fit: checkpoint: not with comm or first_epoch; it knows where to go on")
+        about = {"epochs": epochs, "samples": len(X), "batch_size": batch_size, "seed": seed, "shuffle": shuffle}
+        saved = Checkpoint(checkpoint, about)
+        first_epoch = min(saved.done + 1, epochs)
     wishes: dict[str, Any] = {
         "loss": loss, "optimizer": optimizer, "epochs": epochs, "first_epoch": first_epoch, "batch_size": batch_size,
         "schedule": schedule, "sample_weight": sample_weight, "class_weight": class_weight,
@@ -141,8 +168,12 @@ def fit(
         raise ValueError(f"fit: shard: {shard!r} is for several processes, which need a comm")
     made = _prepared(net, X, y, **wishes)
     history = made.history
+    if saved is not None and saved.over:
+        made.looking.begin(made.course)
+        saved.restore(made.course.optimizer, made.looking.all, history)
+        return history
     try:
-        _epochs(made, shuffle, seed, progress, augment)
+        _epochs(made, shuffle, seed, progress, augment, batches, saved)
     except StopTraining as enough:
         history.stopped = str(enough) or "a callback had enough"
     except BaseException as error:
@@ -151,6 +182,8 @@ def fit(
         raise
     finally:
         made.looking.end(history)
+    if saved is not None:                        # EarlyStopping has put the best weights back
+        saved.write(made.course.optimizer, made.looking.all, history, history.stopped)
     return history
 
 
@@ -221,11 +254,21 @@ def _prepared(
     return Run(net, trainer, course, validation, looking, History() if history is None else history)
 
 
-def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool, augment: Any) -> None:
+def _epochs(
+    made: Run,
+    shuffle: bool,
+    seed: int | None,
+    progress: bool,
+    augment: Any,
+    batches: Batches | None = None,
+    saved: Checkpoint | None = None,
+) -> None:
     net, run, course, validation, looking, history = made
     X = course.data["X"]
     n, first_epoch = course.samples, course.begun // course.samples + 1
     looking.begin(course)
+    if saved is not None:
+        saved.restore(course.optimizer, looking.all, history)
     generator = np.random.default_rng(seed)
     for number in range(1, course.epochs + 1):
         order = generator.permutation(n) if shuffle else np.arange(n)
@@ -235,6 +278,9 @@ def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool, augment:
         if augment is not None:
             course.data["X"] = _of_epoch(augment, X, number)
             run.replace(course.data["X"])
+        if batches is not None and number > first_epoch:
+            course.data["X"], course.data["y"] = batches.epoch()
+            run.replace(course.data["X"], course.data["y"])
         start = time.perf_counter()
         with Watch(number, course.epochs, n, progress, looking.watching) as watch, in_mode(net, training=True):
             mean = run.epoch(order, watch)
@@ -246,7 +292,9 @@ def _epochs(made: Run, shuffle: bool, seed: int | None, progress: bool, augment:
         ))  # fmt: skip
         LOG.info("epoch %d: loss %.6g, %.3f s%s", number, mean, seconds,
                  "" if found is None else f", {found.metric} {float(found):.6g}")
-        looking.epoch(history.epochs[-1])
+        looking.epoch(history.epochs[-1])        # StopTraining: the run's end is written when it is over
+        if saved is not None:
+            saved.write(course.optimizer, looking.all, history)
 
 
 def _of_epoch(augment: Callable[[np.ndarray, int], Any], X: np.ndarray, number: int) -> np.ndarray:
