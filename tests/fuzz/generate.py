@@ -548,10 +548,13 @@ class Writer(Expressions):
         fit = len(names) == 2 and all(value.startswith("np.") for value in values)
         if self.kind == "exact":
             fit = fit and self.chance(0.5)
+        plan, text = self.plan(rows, floats, fit), "".join(self.body)
+        if "loop(" in text and len(text) % 2:
+            plan.insert(0, ("rolled",))
         return "\n".join([
             f"KIND = {self.kind!r}", *self.head, "",
             f"def f({', '.join(names)}):", *("    " + line for line in self.body), "",
-            f"ARGUMENTS = [{', '.join(values)}]", f"PLAN = {self.plan(rows, floats, fit)!r}", "",
+            f"ARGUMENTS = [{', '.join(values)}]", f"PLAN = {plan!r}", "",
         ])  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 import fastscalar as fs
 from fastscalar.engine import testing
+from fastscalar.program import rolling
 
 from . import shapes
 from .cases import SAMPLES, Case, Outcome, Unstable, WrongResult, gradient_of, set_gradient
@@ -365,6 +366,10 @@ class Run:
     def _new(self) -> None:
         self.program, self.said, self.lost, self.losing = fs.compile(self.case.function), [], set(), set()
 
+    def _rolled(self) -> None:
+        """Loops of any number of steps are instructions."""
+        rolling.UNROLLED = 0
+
     def _collect(self) -> None:
         gc.collect()
         testing.collect()
@@ -554,14 +559,17 @@ def judge(text: str, plainly: bool = False) -> Verdict:
 
 def follow(case: Case) -> bool:
     """Do what a case's plan says; whether a step was unstable.  Raises the Difference of the first that is wrong."""
-    run, unstable = Run(case), False
-    for step in case.plan:
-        try:
-            run.step(*step)
-        except Unstable:
-            unstable = True
-        except Difference as difference:
-            raise Difference(difference.kind, f"{difference.detail} {step}") from None
+    run, unstable, before = Run(case), False, rolling.UNROLLED
+    try:
+        for step in case.plan:
+            try:
+                run.step(*step)
+            except Unstable:
+                unstable = True
+            except Difference as difference:
+                raise Difference(difference.kind, f"{difference.detail} {step}") from None
+    finally:
+        rolling.UNROLLED = before
     return unstable
 
 

@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject
 
 from fastscalar._core cimport Recorder
+from fastscalar.engine.tape cimport ArrayOp
 from fastscalar.program._graph cimport RecordedGuard
 
 cdef enum:
@@ -41,6 +42,7 @@ cdef class Recording(Recorder):
     cdef set without                # nodes that were found to have no gradient
     cdef dict lists                 # decision that a whole number was read as -> the Tensors that it was an index of
 
+    cdef int mark_sources(self, ArrayOp *q) except -1
     cdef int leak(self) except -1
     cdef bint is_stopped(self, int i) except -1
     cdef bint has_gradient(self, int node) except -1

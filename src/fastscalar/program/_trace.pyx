@@ -238,6 +238,8 @@ cdef class Recording(Recorder):
                     mark_computed(tape.record[i].b)
                 elif q != NULL and q.op == A_BEST and q.code > BEST_MIN:
                     pass                         # a place
+                elif q != NULL and q.op == A_CUSTOM and q.start in self.callees:
+                    self.mark_sources(q)
                 elif q != NULL and q.op == A_WHERE:
                     mark_computed(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
                     if may_have_gradient(node_of(&q.x, 3 if q.labels[0] else 2)):
@@ -264,6 +266,21 @@ cdef class Recording(Recorder):
             for op, left, right in choices:
                 self.add_guard(op, left, right, compare_numbers(op, tape.value[<int>left], tape.value[<int>right]))
         return found
+
+    cdef int mark_sources(self, ArrayOp *q) except -1:
+        """What passes a gradient to an operation of the user's, or to a number of the state of a loop."""
+        cdef int k = 0
+        callee = self.callees[q.start]
+        if type(callee) is int:
+            k = callee
+            q = tape.array_ops[tape.record[node_of_exact(&q.x, 0)].a]
+            callee = self.callees[q.start]
+        if not hasattr(callee, "sources"):
+            mark_operand(&q.x)
+            return 0
+        for place in callee.sources[k]:
+            mark_computed(node_of(&q.x, place))
+        return 0
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
         """The caller may catch it: from now on the program holds only for rows that raise here too."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastscalar._core import operations
 from fastscalar.engine._lock import Lock
-from fastscalar.program._graph import NODE_CONSTANT, NODE_INPUT
+from fastscalar.program._graph import NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_PARAMETER
 from fastscalar.program._iterate import Iterations
 from fastscalar.program._lower import lower
 from fastscalar.program._replay import RowStatus, kernel_set
@@ -81,6 +81,27 @@ class Body:
         graph.inputs = ["array", *(["array"] if captured else []), *(["whole"] if numbered else [])]
 
 
+def _reaching(body: Body, width: int, captured: int) -> list[int]:
+    """By number of the next state, which inputs pass a gradient to it, as bits: state, captured, leaves."""
+    graph, bits = body.graph, [0] * len(body.graph.op)
+    for i, (op, a, b) in enumerate(zip(graph.op.tolist(), graph.a.tolist(), graph.b.tolist(), strict=True)):
+        if graph.stopped[i]:
+            continue
+        if op == NODE_INPUT and a < 1 + (captured > 0):
+            bits[i] = 1 << (b if a == 0 else width + b) if a or b < width else 0
+        elif op == NODE_PARAMETER:
+            bits[i] = 1 << width + captured + body.leaves[a]
+        elif op == NODE_ITEM and graph.items[a][0] not in ("argmax", "argmin"):
+            item = graph.items[a]
+            operands = item[3][2:] if item[0] == "where" else item[3]
+            for part in (operands, *(x for x in item[4:6] if isinstance(x, np.ndarray) and item[0] != "gather")):
+                for node in np.ravel(part).tolist():
+                    bits[i] |= bits[node]
+        elif op > NODE_CONSTANT and op != NODE_ITEM:
+            bits[i] = bits[a] | (bits[b] if b >= 0 else 0)
+    return [bits[i] for i in graph.results[:width].tolist()]
+
+
 def _of_number(item: Any) -> bool:
     """Whether the number of the iteration chooses."""
     return item[0] in ("gather", "cross_entropy") and item[4] >= 0
@@ -101,6 +122,7 @@ class Rolled:
         self.sites: dict[int, int] = {}          # where steps draw -> what was drawn there before the loop
         self.free: dict[Any, list[Iterations]] = {}
         self.plans: dict[str, list[Any]] = {}
+        self._sources: list[list[int]] | None = None
         self._lock = Lock()
 
     @property
@@ -133,12 +155,32 @@ class Rolled:
 
     __hash__ = object.__hash__
 
+    @property
+    def sources(self) -> list[list[int]]:
+        """By number of the state, the operands that may pass a gradient to it."""
+        if self._sources is None:
+            reached = self.captured + self.leaves
+            one = [0] * self.outputs             # by number, what of the state and of the operands after it: bits
+            for body in self.bodies:
+                for j, bits in enumerate(_reaching(body, self.outputs, self.captured)):
+                    one[j] |= bits
+            found, before = list(one), [0] * self.outputs
+            while found != before:
+                before = list(found)
+                for j, bits in enumerate(before):
+                    for i in range(self.outputs):
+                        found[j] |= before[i] if bits >> i & 1 else 0
+            if self.count is None:               # also no iteration
+                found = [bits | 1 << j for j, bits in enumerate(found)]
+            self._sources = [[i for i in range(self.outputs + reached) if bits >> i & 1] for bits in found]
+        return self._sources
+
     # --- bodies ---
 
     def add(self, body: Body, captured: int, leaves: int) -> None:
         self.bodies.append(body)
         self.captured, self.leaves = captured, leaves
-        self.plans, self.free = {}, {}
+        self.plans, self.free, self._sources = {}, {}, None
         for known in self.bodies:
             known.settle(self.outputs, captured, self.numbered, list(self.sites))
 
