@@ -1,6 +1,8 @@
 """Loops that are one instruction of a program: the same numbers and derivatives as step by step."""
 
+import json
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -444,3 +446,52 @@ def test_jacobians_go_back_through_loops():
     np.testing.assert_allclose(a, np.stack(differences, -1), rtol=1e-6, atol=1e-8)
     by_k = (program.map(rows, {"w": 0.3 + h})[1][0] - program.map(rows, {"w": 0.3 - h})[1][0]) / (2 * h)
     np.testing.assert_allclose(both[1][0][1]["w"], by_k, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("f", [*FUNCTIONS, *DRAWING], ids=lambda f: f.__name__)
+def test_saved_and_pickled(f, tmp_path):
+    """Without the source, and with new leaves."""
+    program = fs.compile(f)
+    drawing = {"seed": 3} if f in DRAWING else {}
+    values, slopes = program.value_and_grad(X, **drawing)
+    V.grad = W.grad = 0.0
+    program.backward(X, **drawing)
+    program.save(tmp_path / "f.npz")
+    loaded = fs.load_program(tmp_path / "f.npz")
+    for other in (loaded, pickle.loads(pickle.dumps(program))):
+        found = other.value_and_grad(X, **drawing)
+        np.testing.assert_allclose(found, (values, slopes), rtol=1e-11)
+    loaded.backward(X, **drawing)
+    by_leaves = {p.size: np.array(p.grad) for p in loaded.parameters if isinstance(p, fs.TensorArray)}
+    if 3 in by_leaves:
+        np.testing.assert_allclose(by_leaves[3], W.grad, rtol=1e-11)
+    np.testing.assert_allclose(
+        sum(float(p.grad) for p in loaded.parameters if isinstance(p, fs.Tensor)), V.grad, rtol=1e-11, atol=1e-12
+    )
+
+
+def test_a_damaged_loop_is_refused(tmp_path):
+    program = fs.compile(walk)
+    program.map(X, seed=1)
+    program.save(tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as file:
+        members = dict(file)
+    header = json.loads(str(members["header"]))
+    loop = header["program"]["caches"][0]["recordings"][0]["graph"]["items"][0][4]
+    assert loop["kind"] == "loop"
+
+    def refused():
+        np.savez(tmp_path / "g.npz", **{**members, "header": np.array(json.dumps(header))})
+        with pytest.raises(ValueError, match="not a program written by save"):
+            fs.load_program(tmp_path / "g.npz")
+
+    strange = {"outputs": 2, "captured": 5, "leaves": -1, "count": -3, "kind": "for", "bodies": [], "sites": []}
+    for key, wrong in strange.items():
+        right, loop[key] = loop[key], wrong
+        refused()
+        loop[key] = right
+    body = loop["bodies"][0]
+    for key, wrong in {"numbers": [99], "leaves": [7], "drawn": [[1, 1]]}.items():
+        right, body[key] = body[key], wrong
+        refused()
+        body[key] = right

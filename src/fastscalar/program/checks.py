@@ -93,7 +93,7 @@ def checked(graph: Any, sizes: list[int], kinds: list[Any]) -> None:
 
 
 _LENGTHS = {"affine": 6, "cross_entropy": 6, "logsumexp": 4, "softmax": 4, "where": 5, "max": 4, "min": 4, "argmax": 4,
-            "argmin": 4}  # fmt: skip
+            "argmin": 4, "call": 5}  # fmt: skip
 
 
 def _check_item(graph: Any, item: tuple[Any, ...], k: int, lengths: list[int]) -> None:
@@ -133,6 +133,10 @@ def _check_item(graph: Any, item: tuple[Any, ...], k: int, lengths: list[int]) -
             node = int(x.ravel()[0])
             require(lengths[graph.a[node]] == graph.b[node] * count, "a gather")
         require(len(item) == 5 or item[5].shape == (1,), "a gather")
+    elif kind == "call":
+        loop = item[4]
+        operands = loop.outputs + loop.captured + loop.leaves + (loop.count is None and loop.kind == "loop")
+        require(count == loop.outputs and x.shape == (operands,), "a loop")
     elif kind == "where":
         require(count == 1 and x.shape == (4,) and item[4] in range(6), "a where")
     else:

@@ -95,7 +95,10 @@ class DifferentiatedFunction(ReplayedFunction):
         """
         places = self._positions(argnums, "jacobian", len(arguments))
         if not sparse:
-            program = self._derived(("jacobian", places), lambda f: transforms.jacobian_by(f, places, rows_by_shape))
+            key = ("jacobian", places)
+            if isinstance(self.function, Gone) and key not in self._derivatives and self._has_loops():
+                return self._by_results(arguments, named, places, threads, rows, dtype)
+            program = self._derived(key, lambda f: transforms.jacobian_by(f, places, rows_by_shape))
             program._stops_at_loops = True
             try:
                 if not program._unrolled:
@@ -187,6 +190,9 @@ class DifferentiatedFunction(ReplayedFunction):
         array([[10.,  6.]])
         """
         return self._along("hvp", arguments, tangents, argnums, threads, rows, dtype, named)
+
+    def _has_loops(self) -> bool:
+        return any(item[0] == "call" for _, one in self._specializations() for item in one.graph.items)
 
     def _by_results(
         self, arguments: Any, named: dict[str, Any], argnums: Any, threads: int, n: int | None, dtype: str

@@ -25,8 +25,10 @@ from fastscalar.engine._step import storage_of
 from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_into, replacing
 from fastscalar.program._graph import GUARD, NODE_CONSTANT, READ_RAISES, empty_graph, line_of
 from fastscalar.program.checks import checked, require, shape_of
+from fastscalar.program.kept_loops import loop_as_json, loop_of_json
 from fastscalar.program.nests import Array, Container, Static
 from fastscalar.program.recorded import Gone
+from fastscalar.program.rolled import Rolled
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import SignatureCache, Specialization
 from fastscalar.program.streams import Streams
@@ -37,6 +39,10 @@ IEEE = 0x100  # added to an operation that does not raise
 ITEMS = ("affine", "cross_entropy", "logsumexp", "softmax", "gather", "where", "max", "min", "argmax", "argmin")
 _CODES = {name: code for code, name, _, _ in operations()}
 _NAMES = {code: name for name, code in _CODES.items()}
+
+
+def is_loop(item: Any) -> bool:
+    return item[0] == "call" and isinstance(item[4], Rolled)
 
 
 class SavedPlace:
@@ -128,9 +134,9 @@ class Writer:
         return self.leaves[key]
 
     def graph(self, graph: Any) -> dict[str, Any]:
-        strange = [item[0] for item in graph.items if item[0] not in ITEMS]
+        strange = [item[0] for item in graph.items if item[0] not in ITEMS and not is_loop(item)]
         if strange:
-            raise TypeError(f"the operation {strange[0]!r} cannot be saved, as loops and callbacks to Python cannot")
+            raise TypeError(f"the operation {strange[0]!r} cannot be saved, as callbacks to Python cannot")
         used = sorted({int(o) & 0xFF for o in np.unique(graph.op[graph.op > NODE_CONSTANT])})
         guards = graph.guards
         places: list[Any] = []
@@ -144,7 +150,7 @@ class Writer:
             "columns": [self.array(getattr(graph, name)) for name in ("op", "a", "b", "value", "stopped", "results")],
             "names": {str(code): _NAMES[code] for code in {*used, *raised}},
             "items": [
-                [*item[:3], *(self.array(part) if isinstance(part, np.ndarray) else int(part) for part in item[3:])]
+                [*item[:3], *map(self.part, item[3:])]
                 for item in graph.items
             ],
             "guards": [self.array(np.ascontiguousarray(guards[name])) for name in ("op", "left", "right", "value")],
@@ -155,7 +161,14 @@ class Writer:
             "inputs": list(graph.inputs),
             "draws": [[float(v) if isinstance(v, float) else int(v) for v in draw] for draw in graph.draws],
             "operations": int(graph.operations),
+            "uncertain": bool(graph.uncertain),
         }
+
+    def part(self, x: Any) -> Any:
+        """What an item has."""
+        if isinstance(x, Rolled):
+            return loop_as_json(x, self.graph)
+        return self.array(x) if isinstance(x, np.ndarray) else int(x)
 
     def specialization(self, one: Specialization) -> dict[str, Any]:
         known = None if one.known is None else [int(one.known[0]), [int(v) for v in one.known[1]]]
@@ -332,8 +345,8 @@ class Reader:
         guards["code"], guards["instruction"] = self.array(x["place"]), 0
         items = []
         for kind, first, outputs, *parts in x["items"]:
-            require(kind in ITEMS and type(first) is int and type(outputs) is int, "an item")
-            items.append((kind, first, outputs, *(self.array(p, "i") if isinstance(p, list) else p for p in parts)))
+            require(kind in (*ITEMS, "call") and type(first) is int and type(outputs) is int, "an item")
+            items.append((kind, first, outputs, *map(self.part, parts)))
         captures = [self.leaves[self._index(k, self.leaves)] for k in x["captures"]]
         graph: Any = empty_graph()
         graph.op, graph.a, graph.b = op, columns[1].copy(), columns[2].copy()
@@ -344,7 +357,13 @@ class Reader:
         graph.shared = {int(k): self._index(at, captures) for k, at in x["shared"]}
         graph.operations = int(x["operations"])
         graph.draws = [tuple(draw) for draw in x["draws"]]
+        graph.uncertain = bool(x.get("uncertain", False))
         return graph
+
+    def part(self, x: Any) -> Any:
+        if isinstance(x, dict):
+            return loop_of_json(x, self.graph)
+        return self.array(x, "i") if isinstance(x, list) else x
 
     @staticmethod
     def _index(k: Any, of: list[Any]) -> int:

@@ -1,0 +1,57 @@
+"""Loops of programs in files: what is written of their bodies, and how it is read.
+
+The boundary: `kept` has the file, and writes and reads graphs; here is what a loop has beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastscalar._core import Tensor
+from fastscalar.program._graph import graph_of
+from fastscalar.program.checks import checked, require
+from fastscalar.program.rolled import COLUMNS, Body, Rolled
+
+
+def loop_as_json(loop: Rolled, graph_as_json: Any) -> dict[str, Any]:
+    bodies = []
+    for body in loop.bodies:
+        columns, graph = body.columns, body.graph
+        plain = graph_of(graph, columns, columns, body.items, graph.guards, columns["results"])
+        plain.inputs, plain.captures = graph.inputs, []          # whose numbers are operands of the loop
+        bodies.append({
+            "graph": graph_as_json(plain), "numbers": body.numbers, "leaves": body.leaves, "ends": body.ends,
+            "drawn": [list(pair) for pair in body.drawn.items()],
+        })  # fmt: skip
+    return {
+        "kind": loop.kind, "outputs": loop.outputs, "numbered": loop.numbered, "count": loop.count,
+        "captured": loop.captured, "leaves": loop.leaves, "sites": [list(pair) for pair in loop.sites.items()],
+        "bodies": bodies,
+    }  # fmt: skip
+
+
+def loop_of_json(x: Any, graph_of_json: Any) -> Rolled:
+    """ValueError for what the executor must not be given."""
+    count, sites = x["count"], dict(x["sites"])
+    numbers = [x["outputs"], x["captured"], x["leaves"], *sites, *sites.values(), *([] if count is None else [count])]
+    require(all(type(n) is int and n >= 0 for n in numbers), "a loop")
+    require(x["kind"] in ("loop", "while_loop") and x["outputs"] > 0 and x["bodies"], "a loop")
+    require(x["kind"] == "loop" or count is None, "a loop")
+    loop = Rolled(x["kind"], x["outputs"], bool(x["numbered"]), count)
+    loop.sites = sites
+    for one in x["bodies"]:
+        graph, drawn = graph_of_json(one["graph"]), dict(one["drawn"])
+        graph.captures = [Tensor(0.0) for _ in one["leaves"]]
+        n = len(graph.op)
+        require(all(len(getattr(graph, name)) == n for name in COLUMNS if name != "results"), "a loop")
+        require(all(type(i) is int and 0 <= i < n for i in one["numbers"]), "a loop")
+        require(all(type(k) is int and 0 <= k < x["leaves"] for k in one["leaves"]), "a loop")
+        require(len(graph.results) == loop.outputs, "a loop")
+        require(all(site in sites and type(k) is int and k > 0 for site, k in drawn.items()), "a loop")
+        require(all(draw[3] in sites for draw in graph.draws), "a loop")
+        loop.add(Body(graph, one["numbers"], one["leaves"], drawn, bool(one["ends"])), x["captured"], x["leaves"])
+    for body in loop.bodies:
+        kinds: list[Any] = [("array", (loop.width,)), *([("array", (loop.captured,))] if loop.captured else [])]
+        kinds += [("whole",)] if loop.numbered else []
+        checked(body.graph, [kind[1][0] if len(kind) > 1 else 1 for kind in kinds], kinds)
+    return loop
