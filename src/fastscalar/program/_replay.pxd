@@ -131,6 +131,9 @@ cdef class Replay:
     cdef bint uniform_guard_failed, uniform_may_raise, uniform_order_matters
     cdef bint watch                  # whether it says what is ORDER_MATTERS
     cdef bint calls                  # there are instructions that call Python
+    cdef unsigned char *looked_at    # by matrix: whether its numbers may be wild:
+    cdef int *uniform_terms          # and the terms that have uniform numbers
+    cdef Py_ssize_t n_uniform_terms
     cdef bint wild                   # weights are so large, or not finite
     cdef bint whole                  # all rows of the calls that add up gradients have theirs in the sum
     cdef bint first_call, last_call  # of those that add up gradients
@@ -157,6 +160,7 @@ cdef class Replay:
     cdef void *block(self, size_t count, size_t size) except NULL
     cdef int reserve(self) except -1
     cdef int resolve(self, int which, bint one) except -1
+    cdef int mark_weights(self) except -1
     cdef int find_segments(self) except -1
     cdef int find_inputs(self) except -1
     cdef void look_at_weights(self, const Product *p) noexcept nogil

@@ -131,6 +131,7 @@ cdef class Replay:
         self.batch = max(min(batch, 16), min(batch, (1 << 26) // (16 * (1 + <long long>columns))))
         self.chunk = self.rows_of_a_chunk()
         self.reserve()
+        self.mark_weights()
         self.find_segments()
         self.find_inputs()
 
@@ -209,6 +210,23 @@ cdef class Replay:
         self.shrunk = 1.0
         return 0
 
+    cdef int mark_weights(self) except -1:
+        """Which matrices and which terms' numbers are looked at for what is so large that the order matters."""
+        cdef Plan p = self.plan
+        cdef Py_ssize_t k
+        self.looked_at = <unsigned char *>self.block(p.n_matrices, 1)
+        for k in range(p.n_products):
+            if p.matrices[p.products[k].matrix].table < 0:
+                self.looked_at[p.products[k].matrix] = True
+            if p.products[k].bias >= 0:
+                self.looked_at[p.products[k].bias] = True
+        self.uniform_terms = <int *>self.block(p.n_terms, sizeof(int))
+        for k in range(p.n_terms):
+            if p.terms[k].p_kind == R_UNIFORM or p.terms[k].q_kind == R_UNIFORM:
+                self.uniform_terms[self.n_uniform_terms] = <int>k
+                self.n_uniform_terms += 1
+        return 0
+
     cdef int resolve(self, int which, bint one) except -1:
         """Steps of what this run needs, if they are not there yet."""
         cdef StepList *back = &self.backward_list[4 * one + which]
@@ -278,14 +296,14 @@ cdef class Replay:
         self.find_leaves()
         for k in range(self.n_stretches):
             if self.float64:
-                leaves_in[double](<double *>self.uniform, &self.stretches[k], tape.value, 0.0)
+                leaves_in[double](self, <double *>self.uniform, &self.stretches[k], tape.value, 0.0)
             else:
-                leaves_in[float](<float *>self.uniform, &self.stretches[k], tape.value, 0.0)
+                leaves_in[float](self, <float *>self.uniform, &self.stretches[k], tape.value, 0.0)
         if others is not None:
             self.put_others(others)
         for k in range(self.n_inputs):
             self.input[k].forced = False
-        self.wild = False
+        self.wild = self.watch and wild_weights(self)
         for k in range(self.plan.n_products):
             self.look_at_weights(&self.plan.products[k])
         for k in range(self.plan.n_images):
@@ -294,12 +312,6 @@ cdef class Replay:
     cdef void look_at_weights(self, const Product *p) noexcept nogil:
         """Sparse rows step over zeros: 0 * inf would be lost.  A layer says that it is."""
         cdef const Matrix *m = &self.plan.matrices[p.matrix]
-        if self.watch and m.table < 0 and self.kernels.beyond(self.uniform + m.base * self.size,
-                                                              <Py_ssize_t>m.rows * m.ld):
-            self.wild = True
-        if self.watch and p.bias >= 0 and self.kernels.beyond(
-                self.uniform + self.plan.matrices[p.bias].base * self.size, self.plan.matrices[p.bias].cols):
-            self.wild = True
         if p.whole_input < 0 or p.skips or m.table >= 0:
             return
         self.unfit[p.matrix] = self.kernels.not_finite(self.uniform + m.base * self.size, <Py_ssize_t>m.rows * m.ld)
@@ -386,9 +398,9 @@ cdef class Replay:
             if zero:
                 zero_gradients(s)
             elif self.float64:
-                gradients_out[double](<double *>self.uniform_adjoint, s, accumulate, 0.0)
+                gradients_out[double](self, <double *>self.uniform_adjoint, s, accumulate, 0.0)
             else:
-                gradients_out[float](<float *>self.uniform_adjoint, s, accumulate, 0.0)
+                gradients_out[float](self, <float *>self.uniform_adjoint, s, accumulate, 0.0)
 
     def bind(self, int i, data, gradient=None, bint finite=False):
         """Data of an input: an array of float64, C-contiguous, (n, width) or (n,), or whole numbers as int64.

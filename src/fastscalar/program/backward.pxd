@@ -46,7 +46,9 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
     cdef real *g
     cdef Input *x
     memset(port, 0, <size_t>p.n_ports * sizeof(real))
-    for k in range(p.n_runs):
+    if r.batch == 1:                             # one stretch
+        memset(r.run_adjoint, 0, columns_of_runs(p) * sizeof(real))
+    for k in range(p.n_runs if r.batch > 1 else 0):
         if p.runs[k].mask & mode:
             memset(rows_of(r, r.run_adjoint, <int>k, first_row, tag), 0, <size_t>p.runs[k].ld * n_rows * sizeof(real))
     begin_gradients(p, p.n_per_row, A, n_rows, tag)
@@ -74,9 +76,10 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
             x = &r.input[l]
             if p.run_of_input[l] >= 0 and x.gradient != NULL:
                 store_gradient(r, l, first_row, n_rows, rows, tag)
-    if r.kernels.not_finite(port, p.n_ports):
+    if r.kernels.not_finite(port, p.n_ports) or (
+            r.batch == 1 and r.kernels.not_finite(r.run_adjoint, columns_of_runs(p))):
         finite = False
-    for k in range(p.n_runs):
+    for k in range(p.n_runs if r.batch > 1 else 0):
         if finite and p.runs[k].mask & mode and r.kernels.not_finite(
                 rows_of(r, r.run_adjoint, <int>k, first_row, tag), <Py_ssize_t>p.runs[k].ld * n_rows):
             finite = False

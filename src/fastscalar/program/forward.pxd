@@ -101,8 +101,8 @@ cdef inline bint wild_terms(Replay r, const real *U, real tag) noexcept nogil:
     """Whether uniform numbers that are added up are so large that their order may matter."""
     cdef Py_ssize_t k
     cdef const Term *t
-    for k in range(r.plan.n_terms):
-        t = &r.plan.body.terms[k]
+    for k in range(r.n_uniform_terms):
+        t = &r.plan.body.terms[r.uniform_terms[k]]
         if (t.p_kind == R_UNIFORM and r.kernels.beyond(U + t.p, t.count)) or (
                 t.q_kind == R_UNIFORM and t.q != t.p and r.kernels.beyond(U + t.q, t.count)):
             return True
@@ -293,6 +293,7 @@ cdef inline void watch_chunk(Replay r, const real *V, int first_row, int n_rows,
     cdef int l
     cdef const real *v
     cdef const Input *x
+    cdef bint any_beyond = r.batch > 1 or r.kernels.beyond(r.run_value, columns_of_runs(p)) != 0
     if r.kernels.beyond(V, <Py_ssize_t>p.n_slots * n_rows):
         for k in range(p.n_per_row):             # which steps do not look at
             if p.per_row[k].raises and p.per_row[k].kind in (I_ELEMENTS, I_SUM):
@@ -304,6 +305,8 @@ cdef inline void watch_chunk(Replay r, const real *V, int first_row, int n_rows,
                     if r.kernels.beyond(v + l, 1):
                         r.status[first_row + l] |= ORDER_MATTERS
     for k in range(p.n_per_row):
+        if r.batch == 1 and not any_beyond:      # of one row they are one stretch
+            break
         if p.per_row[k].run < 0 or p.per_row[k].kind == I_PACK:      # what is packed lies in slots
             continue
         v = rows_of(r, r.run_value, p.per_row[k].run, first_row, tag)

@@ -89,12 +89,31 @@ cdef inline int find_stretches(Replay r, const long long[::1] first) except -1:
     return 0
 
 
-cdef inline void leaves_in(real *block, const Stretch *s, const double *value, real tag) noexcept nogil:
-    cdef int r, i
+cdef inline bint wild_weights(Replay r) noexcept nogil:
+    """Whether numbers of matrices of products are so large that the order of additions matters."""
+    cdef const Matrix *m
+    cdef Py_ssize_t k
+    for k in range(r.plan.body.n_matrices):
+        m = &r.plan.body.matrices[k]
+        if r.looked_at[k] and r.kernels.beyond(r.uniform + m.base * r.size, <Py_ssize_t>m.rows * m.ld):
+            return True
+    return False
+
+
+cdef inline bint is_transposed(const Stretch *s) noexcept nogil:
+    """Whether a stretch is a matrix whose rows on the tape are columns of the block."""
+    return s.step > 1 and s.repeats > 1 and s.shift == 1
+
+
+cdef inline void leaves_in(Replay r, real *block, const Stretch *s, const double *value, real tag) noexcept nogil:
+    cdef int k, i
     cdef real *to
     cdef const double *source
-    for r in range(s.repeats):
-        to, source = block + s.address + <Py_ssize_t>r * s.shift, value + s.node + <Py_ssize_t>r * s.count
+    if real is double and is_transposed(s):
+        r.kernels.transpose(block + s.address, s.step, value + s.node, s.count, s.repeats, s.count, False)
+        return
+    for k in range(s.repeats):
+        to, source = block + s.address + <Py_ssize_t>k * s.shift, value + s.node + <Py_ssize_t>k * s.count
         if s.step == 1:
             for i in range(s.count):
                 to[i] = <real>source[i]
@@ -133,24 +152,36 @@ cdef inline bint any_sent(const real *source, Py_ssize_t step, int n, real tag) 
     return False
 
 
-cdef inline void gradients_out(const real *block, const Stretch *s, bint accumulate, real tag) noexcept nogil:
-    """The gradients of a stretch.  Rows of an array that nothing was sent to are not entered, nor written to."""
+cdef inline void gradients_out(Replay r, const real *block, const Stretch *s, bint accumulate,
+                               real tag) noexcept nogil:
+    """The gradients of a stretch.  Rows of an array that nothing was sent to are not entered: they stay zero."""
     cdef ArrayOp *q = tape.array_ops[s.array] if s.array >= 0 else NULL
-    cdef int r, at, n, row
+    cdef int k, at, n, row
     cdef const real *source
     cdef double *to
     if q != NULL:
         materialise(q)
         if s.whole and not accumulate:
             zero_leaf(q)
-    for r in range(s.repeats):
-        source, to = block + s.address + <Py_ssize_t>r * s.shift, tape.grad + s.node + <Py_ssize_t>r * s.count
+        if real is double and is_transposed(s) and (s.whole or accumulate):
+            to, n = tape.grad + s.node, s.repeats * s.count
+            r.kernels.transpose(to, s.count, block + s.address, s.step, s.count, s.repeats, True)
+            at = 0
+            while at < n:
+                row = (s.node + at - q.start) // q.cols
+                k = min(q.cols - (s.node + at - q.start) % q.cols, n - at)
+                if not q.touched[row] and any_sent(to + at, 1, k, tag):
+                    enter_row(q, row)
+                at += k
+            return
+    for k in range(s.repeats):
+        source, to = block + s.address + <Py_ssize_t>k * s.shift, tape.grad + s.node + <Py_ssize_t>k * s.count
         if q == NULL:
             put_part(source, s.step, to, s.count, accumulate, tag)
             continue
         at = 0
         while at < s.count:
-            n = s.node + r * s.count + at - q.start
+            n = s.node + k * s.count + at - q.start
             row = n // q.cols
             n = min(q.cols - n % q.cols, s.count - at)
             if q.touched[row] or any_sent(source + <Py_ssize_t>at * s.step, s.step, n, tag):

@@ -264,7 +264,7 @@ static int OF(backward_steps)(const fs_step *steps, int at, void *const *bases, 
         }
         case FS_STEP_TOTAL: *to += (R)(s->mode * OF(sum)(from, n) * (s->op ? (double)*a : 1.0)); break;
         case FS_STEP_DOT: *to += (R)(s->mode * OF(dot)(from, a, n)); break;
-        case FS_STEP_ZERO: memset(to, 0, (size_t)n * sizeof(R)); break;
+        case FS_STEP_ZERO: VECTORS(i, n, STORE_SOME(to + i, ZERO)) break;
         case FS_STEP_UNARY: OF(unary_backward)(s->op, to, a, b, from, n); break;
         case FS_STEP_OTHER:
         case FS_STEP_OTHER_RIGHT:
