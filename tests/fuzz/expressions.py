@@ -69,6 +69,7 @@ class Expressions:
         self.wide = self.draw.random() < 0.35 and self.draw.choice([15, 16, 17])
         self.raising = self.draw.random() < 0.5  # functions are called where they may raise
         self.reading = self.draw.random() < 0.3
+        self.of_arrays = seed % 4 == 3
 
     # --- numbers ---
 

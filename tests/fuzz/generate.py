@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .expressions import CAUGHT, KINDS, Expressions, Scope
+from .arrays import ArrayStatements
+from .expressions import CAUGHT, KINDS, Scope
 
 __all__ = ["KINDS", "Writer", "write"]
 
 
-class Writer(Expressions):
+class Writer(ArrayStatements):
     """Draws one case."""
 
     # --- statements: each returns lines ---
@@ -41,6 +42,8 @@ class Writer(Expressions):
             ways.append((0.6, self.softmax_by_hand))
         if self.reading:
             ways.append((0.5, self.reading_loop))
+        if self.of_arrays:
+            ways.append((8, self.array_statement))
         _, way = self.draw.choices(ways, [weight for weight, _ in ways])[0]
         return way(s, depth)
 
@@ -543,6 +546,8 @@ class Writer(Expressions):
             ends.append(self.expression(self.scope, 2))
         if self.chance(0.12):
             ends.append(self.penalty())
+        if self.of_arrays:
+            ends += [f"np.sum({m[0]})" for m in self.scope.matrices[-1:] if m[3]]
         self.body.append("return " + f" {draw.choice('++-*')} ".join(ends))
         floats = [k for k, name in enumerate(names) if name[0] == "x"]
         fit = len(names) == 2 and all(value.startswith("np.") for value in values)

@@ -242,6 +242,78 @@ def gaussian(A, S, v):
     return -0.5 * d @ np.linalg.solve(M, d) - 0.5 * np.log(np.linalg.det(M))
 
 
+@idiom
+def cholesky_by_hand(A, S, v):
+    M, L = S @ S.T + 3.0 * np.eye(3), np.zeros_like(S)
+    for i in range(3):
+        for j in range(i + 1):
+            rest = M[i, j] - sum(L[i, k] * L[j, k] for k in range(j))
+            L[i, j] = np.sqrt(rest) if i == j else rest / L[j, j]
+    return L
+
+
+@idiom
+def recurrent_net(A, S, v):
+    states, h = [], np.zeros(3)
+    for x in v:
+        h = np.tanh(S @ h * 0.3 + x)
+        states.append(h)
+    return np.stack(states)
+
+
+@idiom
+def diffusion(A, S, v):
+    y = np.zeros_like(v)
+    y[:-1] += v[1:]
+    y[1:] += v[:-1]
+    return y - 2.0 * v
+
+
+@idiom
+def unpacked(A, S, v):
+    (a, b), (c, d) = A[:2, :2]
+    first, *rest = v
+    return a * d - b * c + first * sum(rest)
+
+
+_simple(
+    slogdet=lambda A, S, v: np.linalg.slogdet(S),
+    slogdet_of_a_stack=lambda A, S, v: np.linalg.slogdet(np.stack([S, 2.0 * S.T]))[1],
+    cholesky=lambda A, S, v: np.linalg.cholesky(S @ S.T + np.eye(3)),
+    solve_of_a_stack=lambda A, S, v: np.linalg.solve(np.stack([S, S + np.eye(3)]), A[:, :2]),
+    solve_for_a_stack=lambda A, S, v: np.linalg.solve(S, np.stack([A, A + 1.0])),
+    einsum_ellipsis=lambda A, S, v: np.einsum("...ij,...jk->...ik", A.reshape(2, 2, 3), A.reshape(1, 3, 4)),
+    einsum_ellipsis_alone=lambda A, S, v: np.einsum("i...->...", A),
+    einsum_implicit_ellipsis=lambda A, S, v: np.einsum("...j,j", A, v),
+    largest_of_each_row=lambda A, S, v: np.take_along_axis(A, np.argmax(A, axis=1)[:, None], axis=1),
+    taken_at_smallest=lambda A, S, v: np.take(v, np.argmin(A, axis=1)),
+    picked_by_argmax=lambda A, S, v: A[np.arange(3), A.argmax(axis=1)],
+    convolution=lambda A, S, v: np.convolve(v, A[0, :3]),
+    convolution_same=lambda A, S, v: np.convolve(v, [1.0, 2.0], "same"),
+    convolution_valid=lambda A, S, v: np.convolve([1.0, 2.0, 0.5], v, "valid"),
+    correlation=lambda A, S, v: np.correlate(v, v[:3]),
+    correlation_full=lambda A, S, v: np.correlate(v[:2], v, "full"),
+    central_differences=lambda A, S, v: np.gradient(v, 0.5),
+    central_differences_of_both_axes=lambda A, S, v: tuple(np.gradient(A)),
+    covariances=lambda A, S, v: np.cov(A),
+    covariance_of_columns=lambda A, S, v: np.cov(A, rowvar=False, bias=True),
+    variance_by_cov=lambda A, S, v: np.cov(v),
+    correlations=lambda A, S, v: np.corrcoef(A[:, :3]),
+    sinc=lambda A, S, v: np.sinc(v),
+    piecewise=lambda A, S, v: np.piecewise(v, [v < 0.0, v >= 0.9], [lambda t: 2.0 * t, lambda t: t * t, 7.0]),
+    cumulative_sum=lambda A, S, v: getattr(np, "cumulative_sum", np.cumsum)(v),
+    pairwise_distances=lambda A, S, v: np.sqrt(((A[:, None, :] - A[None, :, :]) ** 2).sum(-1) + 1e-3),
+    moving_mean=lambda A, S, v: np.convolve(v, np.ones(2) / 2.0, "valid"),
+    rows_and_columns=lambda A, S, v: A[np.ix_([0, 2], [1, 3])],
+)
+if hasattr(np, "matvec"):
+    _simple(
+        vecdot=lambda A, S, v: np.vecdot(A, v),
+        matvec=lambda A, S, v: np.matvec(A.reshape(2, 2, 3), A[:2, :3]),
+        vecmat=lambda A, S, v: np.vecmat(v[:3], A),
+    )
+
+
 def points(seed):
     """Arguments without ties and away from kinks."""
     r = np.random.default_rng(seed)

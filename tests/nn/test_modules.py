@@ -20,6 +20,27 @@ from fastscalar.nn.activations import ACTIVATIONS
 from fastscalar.nn.init import INITIALIZERS, initial_weights
 
 
+def test_what_notebooks_show_of_nets_and_runs():
+    net = fs.MLP(3, [4, 2], seed=0)
+    shown = net._repr_html_()
+    assert shown.startswith("<code>MLP(3, [4, 2])</code><table>")
+    assert "<td>linears.0.w</td><td>(3, 4)</td>" in shown
+    assert "<td>parameters</td><td></td><td>26</td>" in shown
+    epochs = [fs.nn.Epoch(1, 0.5, 0.25, 2.0, 30000.0, 0.75, 0.25, "accuracy")]
+    run = fs.History(epochs, "early <stopping>")
+    assert run._repr_html_() == (
+        "<table><tr><th>epoch</th><th>loss</th><th>validation</th><th>accuracy</th><th>seconds</th><th>samples/s</th></tr>"
+        "<tr><td>1</td><td>0.5000</td><td>0.7500</td><td>25.00 %</td><td>2.00</td><td>30,000</td></tr></table>"
+        "<p>stopped: early &lt;stopping&gt;</p>"
+    )
+    assert repr(run).splitlines() == [
+        "epoch      loss validation  accuracy   seconds  samples/s",
+        "    1    0.5000     0.7500   25.00 %      2.00     30,000",
+        "stopped: early <stopping>",
+    ]
+    assert fs.History()._repr_html_() == "<pre>no epoch yet</pre>"
+
+
 class Gated(fs.Module):
     """Numbers of every kind, below lists and dictionaries, and a layer under two names."""
 

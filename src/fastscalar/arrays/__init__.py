@@ -8,6 +8,7 @@ views; here is what they are called in NumPy, with its axes, shapes and errors. 
     masks       comparisons while a program is recorded, which are decided for each row
     ufuncs      element-wise functions (`__array_ufunc__`)
     functions   all other functions of NumPy (`__array_function__`): reductions, products, statistics
+    statistics  means, differences, covariances, polynomials, interpolation
     moves       those that only put elements elsewhere: joined, repeated, rolled, padded, sorted
     linalg      norms, systems of linear equations, inverses, determinants
     scalars     what is asked of a single Tensor

@@ -17,6 +17,21 @@ from fastscalar.engine.views import ArrayView
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # by function of NumPy, what it does of TensorArrays
 
 
+def of_numpy(*names: str) -> Callable[..., Any]:
+    """The function of NumPy with these names (with a dot: in a module of it), as far as this NumPy has them."""
+
+    def register(f: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            where: Any = np
+            for part in name.split("."):
+                where = getattr(where, part, None)
+            if where is not None:
+                FUNCTIONS[where] = f
+        return f
+
+    return register
+
+
 def shape_of(x: Any) -> tuple[int, ...]:
     if isinstance(x, (TensorArray, np.ndarray, ArrayView)):
         return x.shape

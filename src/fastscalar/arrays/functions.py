@@ -9,37 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor
-from fastscalar.arrays import linalg, moves, products
+from fastscalar.arrays import linalg, moves, products, statistics  # noqa: F401 - statistics register themselves
 from fastscalar.arrays.convert import (
     FUNCTIONS,
     array,
     axes_of,
     axis_of,
-    binary,
     filled,
     numbers,
+    of_numpy,
     shape_of,
 )
 from fastscalar.arrays.masks import TracedMask
 from fastscalar.engine._array import TensorArray
-from fastscalar.engine._axes import assemble
 from fastscalar.engine._modes import is_recording
-
-
-def of_numpy(*names: str) -> Callable[..., Any]:
-    """The function of NumPy with these names (with a dot: in a module of it), as far as this NumPy has them."""
-
-    def register(f: Callable[..., Any]) -> Callable[..., Any]:
-        for name in names:
-            where: Any = np
-            for part in name.split("."):
-                where = getattr(where, part, None)
-            if where is not None:
-                FUNCTIONS[where] = f
-        return f
-
-    return register
 
 
 def _as_method(name: str) -> Callable[..., Any]:
@@ -267,44 +250,6 @@ def nanmean(x: Any, axis: Any = None, **options: Any) -> Any:
     return moves.where(x != x, 0.0, x).sum(axis, **options) / present.sum(axis, **options)
 
 
-# --- statistics, differences ----------------------------------------------------------------------
-
-
-@of_numpy("average")
-def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False) -> Any:
-    if returned:
-        raise TypeError("average: takes no returned= for a TensorArray; the sum of the weights is weights.sum()")
-    if weights is None:
-        return array(x, "average").mean(axis, keepdims=keepdims)
-    weights = weights if isinstance(weights, TensorArray) else np.asarray(weights)
-    if weights.shape != x.shape:
-        weights = weights.reshape([x.shape[d] if d == axis_of(axis, x.ndim, "average") else 1 for d in range(x.ndim)])
-        weights = weights + binary("*", x.detach(), 0.0).numpy() if isinstance(weights, np.ndarray) else (
-            moves.broadcast_to(weights, x.shape))  # fmt: skip
-    return binary("*", x, weights).sum(axis, keepdims=keepdims) / weights.sum(axis, keepdims=keepdims)
-
-
-@of_numpy("diff")
-def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
-    at = (slice(None),) * axis_of(axis, x.ndim, "diff")
-    for _ in range(n):
-        x = x[(*at, slice(1, None))] - x[(*at, slice(None, -1))]
-    return x
-
-
-@of_numpy("trapezoid", "trapz")
-def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
-    y = array(y, "trapezoid")
-    axis = axis_of(axis, y.ndim, "trapezoid")
-    at = (slice(None),) * axis
-    if x is not None:
-        x = x if isinstance(x, TensorArray) else np.asarray(x)
-        dx = diff(x) if isinstance(x, TensorArray) else np.diff(x)
-        if len(dx.shape) == 1 and y.ndim > 1:
-            dx = dx.reshape([-1 if d == axis else 1 for d in range(y.ndim)])
-    return (dx * (y[(*at, slice(1, None))] + y[(*at, slice(None, -1))]) / 2.0).sum(axis)
-
-
 @of_numpy("cross", "linalg.cross")
 def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: Any = None) -> Any:
     if axis is not None:
@@ -316,94 +261,30 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
     return moves.move(np.stack, (parts,), {"axis": axisc})
 
 
-@of_numpy("convolve", "correlate")
-def convolve(a: Any, v: Any, mode: str = "full") -> Any:
-    raise TypeError("numpy.convolve and correlate are not there for a TensorArray; np.stack shifted slices and use @")
+@of_numpy("cumulative_sum")
+def cumulative_sum(x: Any, /, *, axis: Any = None, include_initial: bool = False) -> Any:
+    return _cumulative("cumsum", 0.0, x, axis, include_initial)
 
 
-@of_numpy("polyval")
-def polyval(p: Any, x: Any) -> Any:
-    y: Any = 0.0
-    for c in p:
-        y = y * x + c
-    return y
+@of_numpy("cumulative_prod")
+def cumulative_prod(x: Any, /, *, axis: Any = None, include_initial: bool = False) -> Any:
+    return _cumulative("cumprod", 1.0, x, axis, include_initial)
 
 
-@of_numpy("vander")
-def vander(x: Any, N: Any = None, increasing: bool = False) -> Any:
-    columns = [x**k for k in range(x.size if N is None else N)]
-    return moves.move(np.stack, (columns if increasing else columns[::-1],), {"axis": 1})
+def _cumulative(name: str, initial: float, x: Any, axis: Any, include_initial: bool) -> Any:
+    if axis is None and x.ndim > 1:
+        raise ValueError(f"{name}: of more than one dimension the axis has to be said")
+    axis = 0 if axis is None else axis_of(axis, x.ndim, name)
+    found = getattr(x, name)(axis)
+    if not include_initial:
+        return found
+    first = filled([1 if d == axis else n for d, n in enumerate(x.shape)], initial)
+    return moves.move(np.concatenate, ([first, found],), {"axis": axis})
 
 
-@of_numpy("median")
-def median(x: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: bool = False) -> Any:
-    return quantile(x, 0.5, axis, out, keepdims=keepdims)
-
-
-@of_numpy("percentile")
-def percentile(x: Any, q: Any, *args: Any, **options: Any) -> Any:
-    return quantile(x, np.asarray(q) / 100.0, *args, **options)
-
-
-@of_numpy("quantile")
-def quantile(x: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, method: str = "linear",
-             keepdims: bool = False, **options: Any) -> Any:  # fmt: skip
-    """Between the two elements that are next to it, in ascending order."""
-    if out is not None or options or method != "linear":
-        raise TypeError('quantile: takes the method "linear" alone, and no out= or weights=, for a TensorArray')
-    if isinstance(q, (Tensor, TensorArray)) or np.ndim(q):
-        raise TypeError("quantile: expected one number q for a TensorArray; np.stack those of several")
-    axes = axes_of(axis, x.ndim, "quantile")
-    kept = [d for d in range(x.ndim) if d not in axes]
-    flat = x.transpose([*kept, *axes]).reshape([*(x.shape[d] for d in kept), -1])
-    n = flat.shape[-1]
-    ordered = moves.sort(flat)
-    at = float(q) * (n - 1)
-    if not 0.0 <= at <= n - 1:
-        raise ValueError(f"quantile: expected q between 0 and 1, got {q}")
-    low = int(at)
-    below, above = ordered[..., low], ordered[..., builtins.min(low + 1, n - 1)]
-    found = below + (above - below) * (at - low) if at > low else below
-    if keepdims:
-        found = found.reshape([1 if d in axes else k for d, k in enumerate(x.shape)]) if kept else filled(
-            (1,) * x.ndim, found)  # fmt: skip
-    return found
-
-
-@of_numpy("interp")
-def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
-    """On straight lines between the points (xp[i], fp[i]), xp ascending numbers; in a program without a decision."""
-    if period is not None:
-        raise TypeError("interp: takes no period= here; np.interp(x % period, ...)")
-    if isinstance(xp, (Tensor, TensorArray)) or np.asarray(xp).dtype.kind not in "fiub":
-        raise TypeError("interp: the points xp are numbers: interpolate along them by hand to differentiate by them")
-    xp = np.asarray(xp, dtype=np.float64)
-    if xp.ndim != 1 or shape_of(fp) != xp.shape or not len(xp):
-        raise ValueError(f"interp: expected as many points xp as values fp, got shapes {xp.shape} and {shape_of(fp)}")
-    values = [v if isinstance(v, Tensor) else float(v) for v in (fp if isinstance(fp, TensorArray) else list(fp))]
-    x = x if isinstance(x, (Tensor, TensorArray)) else array(x, "interp") if shape_of(x) else float(x)
-    if is_recording() and not isinstance(x, float):
-        found: Any = values[-1] if right is None else right
-        found = moves.where(x == xp[-1], values[-1], found)
-        for k in range(len(xp) - 2, -1, -1):
-            line = (x - xp[k]) * ((values[k + 1] - values[k]) / (xp[k + 1] - xp[k])) + values[k]
-            found = moves.where(x < xp[k + 1], line, found)
-        found = moves.where(x < xp[0], values[0] if left is None else left, found)
-        return moves.where(x != x, x, found)
-    if isinstance(x, TensorArray):
-        each = [interp(t, xp, fp, left, right) for t in x.flat]
-        return assemble([each], np.arange(x.size).reshape(x.shape)) if each else x
-    at = x.data if isinstance(x, Tensor) else x
-    k = int(np.searchsorted(xp, at, side="right")) - 1
-    if at != at:
-        result: Any = x
-    elif k < 0:
-        result = values[0] if left is None else left
-    elif k >= len(xp) - 1:
-        result = values[-1] if at == xp[-1] or right is None else right
-    else:
-        result = (x - xp[k]) * ((values[k + 1] - values[k]) / (xp[k + 1] - xp[k])) + values[k]
-    return result if isinstance(result, Tensor) else Tensor(result)
+@of_numpy("linalg.vecdot")
+def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Any:
+    return (array(x, "vecdot") * array(y, "vecdot")).sum(axis)
 
 
 @of_numpy("apply_along_axis")
@@ -433,8 +314,7 @@ INSTEAD = {
     "histogram": "np.histogram(a.numpy())", "digitize": "np.digitize(a.numpy(), ...)",
     "copyto": "a[...] = value, of an array that was computed", "put": "a[index] = value, of an array that was computed",
     "putmask": "a[mask] = value, of an array that was computed", "place": "a[mask] = value",
-    "fill_diagonal": "np.where(np.eye(n, dtype=bool), value, a)", "cov": "(d.T @ d) / (n - 1) with d = a - a.mean(0)",
-    "corrcoef": "np.std and means of products", "gradient": "np.diff, or slices",
+    "fill_diagonal": "np.where(np.eye(n, dtype=bool), value, a)", "unwrap": "np.unwrap(a.numpy())",
     "fft.fft": "sums with np.cos and np.sin, as a matrix product", "save": "np.save(file, a.numpy())",
     "savetxt": "np.savetxt(file, a.numpy())", "linalg.eigh": "np.linalg.eigh(a.numpy()), without gradients",
     "linalg.svd": "np.linalg.svd(a.numpy()), without gradients",

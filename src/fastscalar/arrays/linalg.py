@@ -8,7 +8,7 @@ program it is one for each column, and rows with other pivots are recorded too.
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from fastscalar.arrays.convert import array, axes_of, filled, unsupported
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._modes import is_recording
 
-__all__ = ["det", "inv", "matrix_norm", "matrix_power", "multi_dot", "norm", "solve", "vector_norm"]
+__all__ = ["cholesky", "det", "inv", "matrix_norm", "matrix_power", "multi_dot", "norm", "slogdet", "solve",
+           "vector_norm"]  # fmt: skip
 
 
 def _square(a: Any, what: str) -> Any:
@@ -40,42 +41,40 @@ def _pivot(column: Any) -> int:
     return int(sizes.argmax())
 
 
+def _first_pivot(m: Any) -> tuple[Any, int]:
+    """The rows of a matrix in an order in which the first element of the first one is its pivot, and where it was."""
+    p = _pivot(m[:, 0]) if m.shape[0] > 1 else 0
+    return (m[[p, *(i for i in range(m.shape[0]) if i != p)]] if p else m), p
+
+
 def _eliminate(a: Any, b: Any, what: str) -> Any:
     """x with a @ x = b, b a matrix."""
     n = a.shape[0]
-    rows = list(range(n))
-    upper, right = [], []
+    m = moves.move(np.concatenate, ([a, b],), {"axis": 1})
+    rows = []  # of the upper triangle, from its diagonal on, and what belongs to them on the right
     for k in range(n):
-        p = _pivot(a[:, 0]) if k < n - 1 else 0
-        if a[p, 0] == 0.0:
+        m, _ = _first_pivot(m)
+        if m[0, 0] == 0.0:
             raise np.linalg.LinAlgError(f"{what}: singular matrix")
-        upper.append(a[p])
-        right.append(b[p])
-        if k == n - 1:
-            break
-        others = [i for i in range(n - k) if i != p]
-        factor = a[others, 0] / a[p, 0]
-        a, b = a[others, 1:] - factor[:, None] * a[p, 1:], b[others] - factor[:, None] * b[p]
-    found: list[Any] = []
-    for k in reversed(rows):
-        value = right[k]
-        if found:
-            known = moves.move(np.stack, (found[::-1],), {})
-            value = value - upper[k][1:] @ known
-        found.append(value / upper[k][0])
-    return moves.move(np.stack, (found[::-1],), {})
+        rows.append((m[0, : n - k], m[0, n - k :]))
+        if k < n - 1:
+            m = m[1:, 1:] - (m[1:, 0] / m[0, 0])[:, None] * m[0, 1:]
+    found: Any = None
+    for upper, right in reversed(rows):
+        value = right / upper[0] if found is None else (right - upper[1:] @ found) / upper[0]
+        found = value[None] if found is None else moves.move(np.concatenate, ([value[None], found],), {})
+    return found
 
 
 def solve(a: Any, b: Any) -> Any:
     """x with a @ x = b.  LinAlgError if a is singular."""
     a, b = _square(a, "solve"), array(b, "solve")
-    if not isinstance(b, TensorArray) or b.shape[-min(b.ndim, 2) if b.ndim == a.ndim else -1] != a.shape[-1]:
+    if not isinstance(b, TensorArray) or b.shape[-min(b.ndim, 2)] != a.shape[-1]:
         raise ValueError(f"solve: shapes {a.shape} and {getattr(b, 'shape', ())} do not go together")
-    if a.ndim > 2:
-        if b.ndim == 1:
-            b = moves.broadcast_to(b, a.shape[:-1])
-            return _stacked(solve, a, b)
-        return _stacked(solve, a, b if b.ndim == a.ndim else moves.broadcast_to(b, a.shape[:-2] + b.shape[-2:]))
+    if a.ndim > 2 or b.ndim > 2:
+        stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a = moves.broadcast_to(a, stack + a.shape[-2:])
+        return _stacked(solve, a, moves.broadcast_to(b, stack + b.shape[-min(b.ndim, 2) :]))
     if b.ndim == 1:
         return _eliminate(a, b[:, None], "solve")[:, 0]
     return _eliminate(a, b, "solve")
@@ -116,6 +115,50 @@ def det(a: Any) -> Any:
         rest = [j for j in range(n - k) if j != column]
         a = a[others][:, rest] - (a[others, column] / a[p, column])[:, None] * a[p, rest]
     return product * a[0, 0]
+
+
+class SlogdetResult(NamedTuple):
+    """As NumPy's."""
+
+    sign: Any
+    logabsdet: Any
+
+
+def slogdet(a: Any) -> SlogdetResult:
+    """The sign of the determinant, and the logarithm of its absolute value; -inf of a singular matrix."""
+    a = _square(a, "slogdet")
+    if a.ndim > 2:
+        signs, logarithms = zip(*(slogdet(m) for m in a), strict=True)
+        return SlogdetResult(*(moves.move(np.stack, (list(parts),), {}) for parts in (signs, logarithms)))
+    sign, total = Tensor(1.0), Tensor(0.0)
+    for _ in range(a.shape[0]):
+        a, p = _first_pivot(a)
+        if a[0, 0] == 0.0:
+            return SlogdetResult(Tensor(0.0), Tensor(-inf))
+        sign, total = sign * a[0, 0].sign() * (-1.0) ** p, total + abs(a[0, 0]).log()
+        if a.shape[0] > 1:
+            a = a[1:, 1:] - (a[1:, 0] / a[0, 0])[:, None] * a[0, 1:]
+    return SlogdetResult(sign, total)
+
+
+def cholesky(a: Any, /, *, upper: bool = False) -> Any:
+    """The lower triangular L with L @ L.T = a, of which the lower triangle is read; with `upper` its transpose.
+
+    LinAlgError if a is not positive definite."""
+    a = _square(a, "cholesky")
+    if a.ndim > 2:
+        return _stacked(lambda m: cholesky(m, upper=upper), a)
+    if upper:
+        return cholesky(a.T).T
+    n, columns = a.shape[0], []
+    for k in range(n):
+        if not a[0, 0] > 0.0:
+            raise np.linalg.LinAlgError("cholesky: the matrix is not positive definite")
+        column = a[:, 0] / a[0, 0].sqrt()
+        columns.append(moves.pad(column, (k, 0)))
+        if k < n - 1:
+            a = a[1:, 1:] - column[1:, None] * column[None, 1:]
+    return moves.move(np.stack, (columns,), {"axis": 1})
 
 
 def matrix_power(a: Any, n: int) -> Any:

@@ -15,7 +15,7 @@ from fastscalar.arrays.convert import FUNCTIONS, objects, shape_of
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import select, total
 from fastscalar.engine._axes import assemble, places
-from fastscalar.engine._traced import TracedBool
+from fastscalar.engine._traced import TracedBool, TracedInt
 
 LOGICAL = {np.logical_and, np.logical_or, np.logical_xor, np.logical_not, np.bitwise_and, np.bitwise_or, np.bitwise_xor,
            np.invert}  # fmt: skip
@@ -86,9 +86,11 @@ class TracedMask(np.ndarray[Any, Any]):
 
 
 def plain(x: Any) -> Any:
-    """A key or condition with decided outcomes."""
+    """A key or condition with decided outcomes, and places that are whole numbers of a program read."""
     if isinstance(x, TracedMask):
         return x.decided()
+    if isinstance(x, np.ndarray) and x.dtype == object and x.size and all(type(k) is TracedInt for k in x.flat):
+        return np.array([int(k) for k in x.flat], dtype=np.int64).reshape(x.shape)
     return tuple(map(plain, x)) if isinstance(x, tuple) else x
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays.convert import array, objects, shape_of
-from fastscalar.arrays.masks import TracedMask, chosen, each
+from fastscalar.arrays.masks import TracedMask, chosen, each, plain
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import select
 from fastscalar.engine._axes import assemble, choose
@@ -52,8 +52,8 @@ class Places:
 def _moved(function: Any, args: tuple[Any, ...], options: dict[str, Any], which: dict[Any, int]) -> Any:
     """which: the arguments that are arrays, by position or name, and how deep in lists they lie."""
     places = Places()
-    args = tuple(places.of(a, which[k]) if k in which else a for k, a in enumerate(args))
-    options = {name: places.of(a, which[name]) if name in which else a for name, a in options.items()}
+    args = tuple(places.of(a, which[k]) if k in which else plain(a) for k, a in enumerate(args))
+    options = {name: places.of(a, which[name]) if name in which else plain(a) for name, a in options.items()}
     return places.elements(function(*args, **options))
 
 

@@ -132,6 +132,39 @@ def kron(x: Any, y: Any) -> Any:
     return wide.reshape([a * b for a, b in zip(x.shape, y.shape, strict=True)])
 
 
+def _without_ellipsis(text: str, arrays: list[Any]) -> tuple[str, list[Any]]:
+    """Subscripts with a letter for each axis, and the arrays without those of length 1 that are broadcast."""
+    terms, arrow, result = text.partition("->")
+    inputs = terms.split(",")
+    named = [term.replace("...", "") for term in inputs]
+    counts = [len(shape_of(x)) - len(name) if "..." in term else 0
+              for term, name, x in zip(inputs, named, arrays, strict=False)]  # fmt: skip
+    if len(inputs) != len(arrays) or min(counts) < 0:
+        raise ValueError(f"einsum: {text!r} does not fit arrays of shapes {[shape_of(x) for x in arrays]}")
+    most = max(counts)
+    letters = [c for c in string.ascii_letters if c not in text][:most]
+    lengths = np.broadcast_shapes(*(
+        shape_of(x)[term.index("...") : term.index("...") + n]
+        for term, n, x in zip(inputs, counts, arrays, strict=True) if "..." in term
+    ))  # fmt: skip
+    for k, (term, n, x) in enumerate(zip(inputs, counts, arrays, strict=True)):
+        if "..." not in term:
+            continue
+        at, own, kept = term.index("..."), letters[most - n :], []
+        key: list[Any] = [slice(None)] * at
+        for d, letter in enumerate(own):
+            alone = shape_of(x)[at + d] == 1 and lengths[most - n + d] != 1
+            key.append(0 if alone else slice(None))
+            kept += [] if alone else [letter]
+        inputs[k] = term.replace("...", "".join(kept))
+        arrays[k] = x[tuple(key)] if 0 in key else x
+    if arrow:
+        result = result.replace("...", "".join(letters))
+    else:
+        result = "".join(letters) + "".join(sorted(c for c in set("".join(named)) if "".join(named).count(c) == 1))
+    return ",".join(inputs) + "->" + result, arrays
+
+
 def einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
     """Einstein's sum of one or two arrays, `einsum("ij,jk->ik", x, y)`; of more from left to right."""
     options.pop("optimize", None)
@@ -140,13 +173,13 @@ def einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
     if not isinstance(subscripts, str):
         raise TypeError('einsum: expected a string such as "ij,jk->ik" before the arrays')
     text = subscripts.replace(" ", "")
+    arrays = [_operand(x, "einsum") for x in operands]
     if "..." in text:
-        raise TypeError("einsum: takes no ellipsis for a TensorArray; write a letter for each axis")
+        text, arrays = _without_ellipsis(text, arrays)
     terms, arrow, result = text.partition("->")
     inputs = terms.split(",")
     if not arrow:
         result = "".join(sorted(c for c in set(terms) - {","} if terms.count(c) == 1))
-    arrays = [_operand(x, "einsum") for x in operands]
     if len(inputs) != len(arrays):
         raise ValueError(f"einsum: {len(inputs)} terms in {subscripts!r}, but {len(arrays)} arrays")
     for term, x in zip(inputs, arrays, strict=True):

@@ -5,12 +5,14 @@ NumPy's operators with a Tensor beside an array go on as they do for any object:
 
 from __future__ import annotations
 
+import sys
 from math import inf
 from typing import Any
 
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._warnings import GradientLossWarning, warn
 from fastscalar.arrays.convert import FUNCTIONS, objects
 from fastscalar.arrays.ufuncs import OTHERS, TESTS, call
 from fastscalar.engine._array import TensorArray
@@ -62,7 +64,12 @@ def is_integer(self: Tensor) -> bool:
 
 @method
 def as_integer_ratio(self: Tensor) -> tuple[int, int]:
-    """Two ints whose quotient it is, as of a float; they have no gradient."""
+    """Two ints whose quotient it is, as of a float; they have no gradient.
+
+    `statistics.mean` and `variance` ask for them, and get a GradientLossWarning that says what to use."""
+    if sys._getframe(1).f_globals.get("__name__") == "statistics":
+        warn("the module statistics takes the values of Tensors, and the gradient is gone; fs.mean(x), or np.mean, "
+             "np.var and np.std of an array of them, keep it", GradientLossWarning)  # fmt: skip
     return float(self).as_integer_ratio()
 
 

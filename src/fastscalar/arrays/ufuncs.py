@@ -78,6 +78,13 @@ OTHERS: dict[Any, Callable[..., Any]] = {
     np.divmod: lambda x, y: (binary("//", x, y), binary("%", x, y)),
     np.modf: lambda x: (binary("fmod", x, 1.0), x.trunc()),
 }
+for _name, _f in {
+    "vecdot": lambda x, y: binary("*", x, y).sum(-1),
+    "matvec": lambda x, y: matmul(x, array(y, "matvec")[..., None], "matvec")[..., 0],
+    "vecmat": lambda x, y: matmul(array(x, "vecmat")[..., None, :], y, "vecmat")[..., 0, :],
+}.items():
+    if hasattr(np, _name):
+        OTHERS[getattr(np, _name)] = _f
 LOGICAL = {np.logical_and, np.logical_or, np.logical_xor, np.logical_not}
 INSTEAD = {np.frexp: "fastscalar.math.frexp of each element", np.ldexp: "x * 2.0**n", np.spacing: "fastscalar.math.ulp"}
 

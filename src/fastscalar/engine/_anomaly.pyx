@@ -9,7 +9,7 @@ way through the safepoint, and every backward step two calls.
 from libc.math cimport isinf, isnan
 
 from fastscalar._core cimport *
-from fastscalar.engine.array_ops cimport elements_of, node_of_exact, read_gradient, value_of, value_of_exact
+from fastscalar.engine.array_ops cimport elements_of, node_of, read_gradient, value_of
 from fastscalar.engine.writes cimport has_nodes
 
 
@@ -66,10 +66,10 @@ cdef inline bint nan_gradient(int p) noexcept nogil:
 cdef int first_nan_gradient(Operand *o) noexcept nogil:
     cdef int k
     if has_nodes(o):
-        read_gradient(node_of_exact(o, 0))
+        read_gradient(node_of(o, 0))
         for k in range(elements_of(o)):
-            if nan_gradient(node_of_exact(o, k)):
-                return node_of_exact(o, k)
+            if nan_gradient(node_of(o, k)):
+                return node_of(o, k)
     return 0
 
 
@@ -82,10 +82,10 @@ cdef double element_slope(ArrayOp *q, int k) noexcept nogil:
                            tape.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
     for j in range(q.inner if q.op == A_AFFINE or q.op == A_DOT else 0):
         if has_nodes(&q.x):
-            x = value_of_exact(&q.y, j * q.cols + k % q.cols if q.op == A_AFFINE else k * q.inner + j)
+            x = value_of(&q.y, j * q.cols + k % q.cols if q.op == A_AFFINE else k * q.inner + j)
             s = x if x - x != 0.0 else s
         if has_nodes(&q.y) and has_nodes(&q.x):
-            x = value_of_exact(&q.x, (k // q.cols if q.op == A_AFFINE else k) * q.inner + j)
+            x = value_of(&q.x, (k // q.cols if q.op == A_AFFINE else k) * q.inner + j)
             s = x if x - x != 0.0 else s
     return s
 

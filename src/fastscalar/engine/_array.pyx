@@ -583,7 +583,7 @@ cdef class TensorArray:
 
 cdef object outcomes(TensorArray a, TensorArray other, double number, int op):
     """a compared with another array of its shape, or with one number, both as they are stored: an ndarray of bool."""
-    cdef Py_ssize_t k, n = element_count(a)
+    cdef Py_ssize_t n = element_count(a)
     cdef const double *x = tape.value + tape.array_ops[a.slot].start + a.offset
     cdef const double *y = &number
     cdef Py_ssize_t step = 0

@@ -11,7 +11,7 @@ from cpython.mem cimport PyMem_RawFree
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory
-from fastscalar.engine.array_ops cimport free_array_op, node_of_exact
+from fastscalar.engine.array_ops cimport free_array_op, node_of
 from fastscalar.engine._array cimport MAX_DIMS, TensorArray, element_count, is_contiguous, list_nodes, view_of
 from fastscalar.engine._array_ops cimport begin, compute_array_op, emit_affine, end_array, end_scalar, leaf_array
 from fastscalar.engine._traced cimport TracedInt
@@ -352,7 +352,7 @@ cdef TensorArray pick(list sources, Py_ssize_t total, const long long *places, P
         if through:
             for d in range(k):
                 if tape.record[table[d]].op == ARRAY_OP and tape.array_ops[tape.record[table[d]].a].op == A_PICK:
-                    p = node_of_exact(&tape.array_ops[tape.record[table[d]].a].x, tape.record[table[d]].b)
+                    p = node_of(&tape.array_ops[tape.record[table[d]].a].x, tape.record[table[d]].b)
                     table[d] = p if p else table[d]
             through = False
     for k in range(n):

@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory
-from fastscalar.engine.array_ops cimport free_array_op, free_operand, node_of_exact
+from fastscalar.engine.array_ops cimport free_array_op, free_operand, node_of
 from fastscalar.engine._array cimport MAX_DIMS, TensorArray, element_count, is_contiguous, view_of
 from fastscalar.engine._array_ops cimport affine_rows, begin, end_array
 from fastscalar.engine._operands cimport Source, resolve, shape_of, source
@@ -59,7 +59,7 @@ cdef int take(ArrayOp *q, Source x, Tensor zero, const int[:, ::1] places, Py_ss
                 elif image.kind == RUN:
                     q.x.index[k] = <int>(image.start + n * pixels + places[r, j])
                 else:
-                    q.x.index[k] = node_of_exact(&image, n * pixels + places[r, j])
+                    q.x.index[k] = node_of(&image, n * pixels + places[r, j])
                 k += 1
     free_operand(&image)
     return 0

@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
-from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, node_of_exact, read_gradient,
-                                          reset_leaf, value_of, value_of_exact, write_gradient)
+from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, node_of, read_gradient, reset_leaf,
+                                          value_of, write_gradient)
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.engine.writes cimport require_unchanged
 
@@ -100,7 +100,7 @@ cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
             at = offset % q.cols
     elif q.op == A_MAP1 or q.op == A_MAP2:
         o = &q.y if k else &q.x
-        at = offset if o.count > 1 or o.layout != NULL else 0
+        at = offset
     elif q.op == A_SUM or q.op == A_PROD or q.op == A_BEST or q.op == A_DOT:
         o = &q.x if k < q.inner else &q.y
         at = offset * q.inner + k % q.inner
@@ -122,8 +122,8 @@ cdef int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
                     value[0] = o.value[at]
         return 0
     if value != NULL:
-        value[0] = value_of_exact(o, at)
-    return node_of_exact(o, at)
+        value[0] = value_of(o, at)
+    return node_of(o, at)
 
 
 cdef int list_stopped(Memo *m, int since) except -1:
@@ -630,11 +630,11 @@ cdef tuple describe_operand(Operand *o, Py_ssize_t size, Py_ssize_t most):
         return o.count, sources, extent(tape.value + o.start, o.count)
     if o.kind == STRIDED:                        # broadcast elements are counted once
         length = 1
-        low = high = value_of_exact(o, 0)
+        low = high = value_of(o, 0)
         for k in range(o.layout.ndim):
             length *= o.layout.shape[k] if o.layout.stride[k] else 1
         for k in range(elements_of(o)):
-            v = value_of_exact(o, k)
+            v = value_of(o, k)
             low, high = (v, v) if isnan(v) else (low, high) if isnan(low) else (min(low, v), max(high, v))
         p = first_of(o.start)
         return length, [(handle_of(p), o.start - p, length)], (low, high)
@@ -743,7 +743,7 @@ cdef int span_blemish(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_ssize_t 
     cdef Py_ssize_t k
     if o.kind != NOTHING:
         for k in range(count):
-            worst = max(worst, blemish(value_of_exact(o, first + k * step)))
+            worst = max(worst, blemish(value_of(o, first + k * step)))
     return worst
 
 
@@ -766,7 +766,7 @@ cdef int operand_blemish(int i) noexcept nogil:
         return max(span_blemish(&q.x, <Py_ssize_t>k * q.inner, 1, q.inner),
                    span_blemish(&q.y, <Py_ssize_t>k * q.inner, 1, q.inner))
     if q.op == A_PICK:
-        return blemish(value_of_exact(&q.x, k))
+        return blemish(value_of(&q.x, k))
     if q.op == A_CUMSUM:
         return span_blemish(&q.x, k // q.inner * q.inner, 1, k % q.inner + 1)
     if q.op == A_MAP1 or q.op == A_MAP2:

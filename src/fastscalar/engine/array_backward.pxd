@@ -4,9 +4,8 @@
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport kernels, tape, row
-from fastscalar.engine.array_ops cimport (Rows, affine_input, enter_row, in_rows, next_row, node_of, node_of_exact,
-                                          operand_values, reset_leaf, start_rows, stored_values, value_of,
-                                          value_of_exact, whole_leaf)
+from fastscalar.engine.array_ops cimport (Rows, affine_input, enter_row, in_rows, next_row, node_of, operand_values,
+                                          reset_leaf, start_rows, stored_values, value_of, whole_leaf)
 from fastscalar.engine.formulas cimport f_send, sent
 from fastscalar.engine.marks cimport (add_to, contribute, list_array_op, mark_operand_reached, mark_reached,
                                       mark_run_reached)
@@ -339,7 +338,7 @@ cdef inline void affine_step(ArrayOp *q, int k) noexcept nogil:
     cdef int *nonzero
     cdef double *value
     cdef int p, nnz, at = 0
-    p = node_of_exact(&q.z, i)
+    p = node_of(&q.z, i)
     if p:
         contribute(p, g)
     nnz = affine_input(q, <int>r, &nonzero, &value)
@@ -348,12 +347,12 @@ cdef inline void affine_step(ArrayOp *q, int k) noexcept nogil:
         if at < nnz and nonzero[at] == j:
             x = value[at]
             at += 1
-        p = node_of_exact(&q.y, j * q.cols + i)
+        p = node_of(&q.y, j * q.cols + i)
         if p:
             mark_reached(p)
             if x != 0.0:
                 tape.grad[p] += f_send(g, x)
         if q.x.kind != SPARSE:
-            p = node_of_exact(&q.x, r * q.inner + j)
+            p = node_of(&q.x, r * q.inner + j)
             if p:
-                contribute(p, f_send(g, value_of_exact(&q.y, j * q.cols + i)))
+                contribute(p, f_send(g, value_of(&q.y, j * q.cols + i)))

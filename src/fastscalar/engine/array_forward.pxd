@@ -4,8 +4,7 @@
 from libc.string cimport memset
 
 from fastscalar._core cimport tape, row
-from fastscalar.engine.array_ops cimport (Rows, in_rows, next_row, node_of_exact, start_rows, stored_values, value_of,
-                                          value_of_exact)
+from fastscalar.engine.array_ops cimport (Rows, in_rows, next_row, node_of, start_rows, stored_values, value_of)
 from fastscalar.engine.tape cimport *
 
 cdef extern from "strided.h":
@@ -172,15 +171,15 @@ cdef inline void accumulate_forward(ArrayOp *q, double *out) noexcept nogil:
         return
     for k in range(q.count):
         if q.op == A_PICK:
-            out[k] = value_of_exact(&q.x, k)
+            out[k] = value_of(&q.x, k)
         elif q.op == A_CUMSUM:
-            out[k] = value_of_exact(&q.x, k)
+            out[k] = value_of(&q.x, k)
             if k % q.inner:
                 out[k] = out[k - 1] + out[k]
         else:
-            total = value_of_exact(&q.x, k * q.inner)
+            total = value_of(&q.x, k * q.inner)
             for j in range(1, q.inner):
-                total = total * value_of_exact(&q.x, k * q.inner + j)
+                total = total * value_of(&q.x, k * q.inner + j)
             out[k] = total
 
 
@@ -190,12 +189,12 @@ cdef inline void best_forward(ArrayOp *q, double *out) noexcept nogil:
     cdef double held, v
     cdef Py_ssize_t j, k, best
     for k in range(q.count):
-        held = value_of_exact(&q.x, k * q.inner)
+        held = value_of(&q.x, k * q.inner)
         best = 0
         for j in range(1, q.inner):
             if held != held:
                 break
-            v = value_of_exact(&q.x, k * q.inner + j)
+            v = value_of(&q.x, k * q.inner + j)
             if not (held <= v if least else held >= v):
                 held, best = v, j
         q.labels[k] = <int>best

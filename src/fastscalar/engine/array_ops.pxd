@@ -133,28 +133,24 @@ cdef inline Py_ssize_t laid_at(const Layout *layout, Py_ssize_t k) noexcept nogi
     return at
 
 
-cdef inline double value_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
+cdef inline double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    """The number that an instruction reads at k; one element goes with every element of the other operand."""
     if o.layout != NULL:
         k = laid_at(o.layout, k)
+    elif o.count == 1:
+        k = 0
     if o.kind == RUN or o.kind == STRIDED:
         return tape.value[o.start + k]
     return tape.value[o.index[k]] if o.kind == INDEX else o.value[k]
 
 
-cdef inline int node_of_exact(Operand *o, Py_ssize_t k) noexcept nogil:
-    """The node of an element; 0 for a number."""
+cdef inline int node_of(Operand *o, Py_ssize_t k) noexcept nogil:
+    """Its node; 0 for a number."""
     if o.layout != NULL:
         k = laid_at(o.layout, k)
+    elif o.count == 1:
+        k = 0
     return <int>(o.start + k) if o.kind == RUN or o.kind == STRIDED else o.index[k] if o.kind == INDEX else 0
-
-
-cdef inline double value_of(Operand *o, Py_ssize_t k) noexcept nogil:
-    """The same where one element goes with every element of the other operand."""
-    return value_of_exact(o, k if o.count != 1 or o.layout != NULL else 0)
-
-
-cdef inline int node_of(Operand *o, Py_ssize_t k) noexcept nogil:
-    return node_of_exact(o, k if o.count != 1 or o.layout != NULL else 0)
 
 
 cdef inline Py_ssize_t elements_of(const Operand *o) noexcept nogil:
@@ -196,7 +192,7 @@ cdef inline int dense_input(ArrayOp *q, int r, int **row, double **value) noexce
     value[0] = tape.work + q.inner
     for k in range(q.inner):
         tape.work_int[k] = k
-        value[0][k] = value_of_exact(&q.x, <Py_ssize_t>r * q.inner + k)
+        value[0][k] = value_of(&q.x, <Py_ssize_t>r * q.inner + k)
     return q.inner
 
 

@@ -5,7 +5,7 @@
 # (faulthandler), for after a write to a wrong place nothing that is computed means anything.
 
 from fastscalar._core cimport tape
-from fastscalar.engine.array_ops cimport elements_of, node_of_exact
+from fastscalar.engine.array_ops cimport elements_of, node_of
 from fastscalar.engine.tape cimport (INDEX, LEAF, RUN, SLACK, STRIDED, A_FREE, A_LEAF, ARRAY_OP, Operand, ArrayOp)
 
 cdef extern from "checked.h":
@@ -22,7 +22,7 @@ cdef inline const char *broken_operand(Operand *o, Py_ssize_t before) noexcept n
         return b"a run that is read is not older than what reads it"
     if o.kind == STRIDED:
         for k in range(elements_of(o)):
-            if not 0 < node_of_exact(o, k) < before:
+            if not 0 < node_of(o, k) < before:
                 return b"an element that is read is not older than what reads it"
     if o.kind == INDEX:
         for k in range(o.count):

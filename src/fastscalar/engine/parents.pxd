@@ -2,7 +2,7 @@
 # What a node was computed from: as Tensors, and given as Tensors.
 
 from fastscalar._core cimport tape, Tensor, handle_of, lock_nodes, row, unlock_nodes
-from fastscalar.engine.array_ops cimport free_array_op, new_array_op, node_of_exact, publish
+from fastscalar.engine.array_ops cimport free_array_op, new_array_op, node_of, publish
 from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.engine.tape cimport (INDEX, RUN, STRIDED, A_AFFINE, A_BEST, A_CUMSUM, A_CUSTOM, A_DOT, A_MAP1, A_MAP2,
                                      A_PICK, A_PROD, A_SUM, ARRAY_OP, Operand, ArrayOp)
@@ -12,7 +12,7 @@ cdef inline int list_operand(Operand *o, Py_ssize_t first, Py_ssize_t step, Py_s
     cdef Py_ssize_t k
     if o.kind == RUN or o.kind == INDEX or o.kind == STRIDED:
         for k in range(count):
-            out.append(handle_of(node_of_exact(o, first + k * step)))
+            out.append(handle_of(node_of(o, first + k * step)))
     return 0
 
 
@@ -34,8 +34,8 @@ cdef inline list parent_tensors(int i):
         list_operand(&q.y, k % q.cols, q.cols, q.inner, out)
         list_operand(&q.z, k % q.cols, 1, 1, out)
     elif q.op == A_MAP1 or q.op == A_MAP2:
-        list_operand(&q.x, k if q.x.count > 1 or q.x.layout != NULL else 0, 1, 1, out)
-        list_operand(&q.y, k if q.y.count > 1 or q.y.layout != NULL else 0, 1, 1, out)
+        list_operand(&q.x, k, 1, 1, out)
+        list_operand(&q.y, k, 1, 1, out)
     elif q.op == A_SUM or q.op == A_DOT or q.op == A_PROD or q.op == A_BEST:
         list_operand(&q.x, k * q.inner, 1, q.inner, out)
         list_operand(&q.y, k * q.inner, 1, q.inner, out)

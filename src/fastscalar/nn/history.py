@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -56,23 +57,37 @@ class History:
         """Lists, numbers and strings: what JSON can hold."""
         return asdict(self)
 
+    def _measured(self) -> bool:
+        return any(e.validation_loss is not None for e in self.epochs)
+
+    def _table(self) -> list[list[str]]:
+        """Its cells, a row of names first."""
+        measured = self._measured()
+        metric = next((e.metric for e in self.epochs if e.metric is not None), "")
+        rows = [["epoch", "loss", *(["validation", metric] if measured else []), "seconds", "samples/s"]]
+        for e in self.epochs:
+            validation = [_short(e.validation_loss), _metric(e)] if measured else []
+            rows.append([f"{e.epoch}", _short(e.loss), *validation, f"{e.seconds:.2f}", f"{e.samples_per_s:,.0f}"])
+        return rows
+
     def __repr__(self) -> str:
         if not self.epochs:
             return "no epoch yet" if self.stopped is None else f"stopped before an epoch was done: {self.stopped}"
-        lines = [f"{'epoch':>5} {'loss':>9}"]
-        measured = any(e.validation_loss is not None for e in self.epochs)
-        metric = next((e.metric for e in self.epochs if e.metric is not None), "")
-        if measured:
-            lines[0] += f" {'validation':>10} {metric:>9}"
-        lines[0] += f" {'seconds':>9} {'samples/s':>10}"
-        for e in self.epochs:
-            line = f"{e.epoch:>5} {_short(e.loss):>9}"
-            if measured:
-                line += f" {_short(e.validation_loss):>10} {_metric(e):>9}"
-            lines.append(f"{line} {e.seconds:>9.2f} {e.samples_per_s:>10,.0f}")
+        widths = (5, 9, 10, 9, 9, 10) if self._measured() else (5, 9, 9, 10)
+        lines = [" ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in self._table()]
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the same table."""
+        if not self.epochs:
+            return f"<pre>{html.escape(repr(self))}</pre>"
+        head, *rows = [[html.escape(cell) for cell in row] for row in self._table()]
+        names = "".join(f"<th>{cell}</th>" for cell in head)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        end = f"<p>stopped: {html.escape(self.stopped)}</p>" if self.stopped is not None else ""
+        return f"<table><tr>{names}</tr>{body}</table>{end}"
 
     def plot(self) -> Any:
         """Losses and metric over the epochs, a matplotlib Figure (`pip install fastscalar[plot]`).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -135,6 +136,14 @@ class Module(Rebuildable):
         written; ValueError for a module that has been changed since so that it would not be rebuilt.
         """
         save_module(self, path, metadata)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the layers, and each parameter with its shape and how many numbers it has."""
+        rows = [(name, getattr(p, "shape", ()), getattr(p, "size", 1)) for name, p in self.named_parameters()]
+        cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{shape}</td><td>{n:,}</td></tr>"
+                        for name, shape, n in rows)  # fmt: skip
+        total = f"<tr><td>parameters</td><td></td><td>{sum(n for *_, n in rows):,}</td></tr>"
+        return f"<code>{html.escape(repr(self))}</code><table>{cells}{total}</table>"
 
 
 def _numbers(p: Tensor | TensorArray) -> np.ndarray:

@@ -18,7 +18,7 @@ from fastscalar.engine._array cimport *
 from fastscalar.engine._traced cimport TracedBool, TracedInt
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
-from fastscalar.engine.array_ops cimport elements_of, node_of, node_of_exact, value_of_exact
+from fastscalar.engine.array_ops cimport elements_of, node_of, value_of
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.program._graph cimport *
 from fastscalar.program.ints cimport *
@@ -448,7 +448,7 @@ cdef void mark_operand(Operand *o) noexcept nogil:
             mark_computed(o.start)
             return
         for k in range(elements_of(o)):
-            mark_computed(node_of_exact(o, k))
+            mark_computed(node_of(o, k))
     elif o.kind == INDEX:
         for k in range(o.count):
             mark_computed(o.index[k])
@@ -805,8 +805,8 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording, const un
 
 
 cdef int operand_node(Graph g, Operand *o, Py_ssize_t k, const int *number) except -1:
-    cdef int p = node_of_exact(o, k)
-    return number[p] - 1 if p else g.constant(value_of_exact(o, k))
+    cdef int p = node_of(o, k)
+    return number[p] - 1 if p else g.constant(value_of(o, k))
 
 
 cdef object operand_nodes(Graph g, Operand *o, const int *number):
@@ -845,7 +845,7 @@ cdef int copy_call(Graph g, ArrayOp *q, int *number, callee) except -1:
     with the number of its output instead of a callee."""
     cdef int item = <int>len(g.entries), k
     if type(callee) is int:
-        number[q.start] = number[node_of_exact(&q.x, 0)] + <int>callee
+        number[q.start] = number[node_of(&q.x, 0)] + <int>callee
         return 0
     operands = operand_nodes(g, &q.x, number)
     g.entries.append(("call", <int>g.n, <int>callee.outputs, operands, callee))
@@ -865,9 +865,9 @@ cdef int copy_array_op(Graph g, ArrayOp *q, int *number, dict callees) except -1
         copy_affine(g, q, number)
     elif q.op == A_MAP1 or q.op == A_MAP2:
         for k in range(q.count):
-            x = operand_node(g, &q.x, k if q.x.count > 1 or q.x.layout != NULL else 0, number)
+            x = operand_node(g, &q.x, k, number)
             y = -1 if q.op == A_MAP1 else operand_node(
-                g, &q.y, k if q.y.count > 1 or q.y.layout != NULL else 0, number)
+                g, &q.y, k, number)
             number[q.start + k] = 1 + g.add(
                 code, x, y, tape.value[q.start + k], g.per_row_[x] or (y >= 0 and g.per_row_[y]))
     elif q.op == A_SUM or q.op == A_DOT:
@@ -924,9 +924,9 @@ cdef int copy_sums(Graph g, ArrayOp *q, int *number) except -1:
     for k in range(q.count):
         s = zero
         for j in range(k * q.inner, (k + 1) * q.inner):
-            x = operand_node(g, &q.x, j if q.x.count > 1 or q.x.layout != NULL else 0, number)
+            x = operand_node(g, &q.x, j, number)
             if products:
-                x = g.apply(MUL, x, operand_node(g, &q.y, j if q.y.count > 1 or q.y.layout != NULL else 0, number))
+                x = g.apply(MUL, x, operand_node(g, &q.y, j, number))
             s = g.apply(ADD, s, x)
         number[q.start + k] = 1 + s
     return 0
