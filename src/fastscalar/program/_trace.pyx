@@ -273,7 +273,7 @@ cdef class Recording(Recorder):
         callee = self.callees[q.start]
         if type(callee) is int:
             k = callee
-            q = tape.array_ops[tape.record[node_of_exact(&q.x, 0)].a]
+            q = tape.array_ops[tape.record[node_of(&q.x, 0)].a]
             callee = self.callees[q.start]
         if not hasattr(callee, "sources"):
             mark_operand(&q.x)
