@@ -70,8 +70,10 @@ def checked_build():
 
 def living():
     """What the engine holds, by kind, after a full collection: a test compares it with what was there before."""
-    cdef Py_ssize_t i, handles = 0
-    collect_all()
+    cdef Py_ssize_t i, handles = 0, n = -1
+    while n != tape.n:                # what attributes and steps of the dead held is let go after a collection
+        n = tape.n
+        collect_all()
     for i in range(tape.n):
         handles += tape.handle[i] != NULL
     return {

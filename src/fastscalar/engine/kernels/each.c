@@ -67,8 +67,8 @@ static const double *together(double *room, const double *x, ptrdiff_t sx, ptrdi
     DO(degrees, AS(x[i] * (180.0 / TURN)))                                                                             \
     DO(radians, AS(x[i] * (TURN / 180.0)))
 #define EXACT_BINARY(DO)                                                                                               \
-    DO(minimum, AS((x[i] <= y[i]) | (x[i] != x[i]) ? x[i] : y[i]))                                                     \
-    DO(maximum, AS((x[i] >= y[i]) | (x[i] != x[i]) ? x[i] : y[i]))                                                     \
+    DO(minimum, AS(((x[i] <= y[i]) | (x[i] != x[i])) ? x[i] : y[i]))                                                     \
+    DO(maximum, AS(((x[i] >= y[i]) | (x[i] != x[i])) ? x[i] : y[i]))                                                     \
     DO(copysign, AS(copysign(x[i], y[i])))
 EXACT_UNARY(EACH_UNARY)
 EXACT_BINARY(EACH_BINARY)
