@@ -47,8 +47,9 @@ fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some mi
 fuzz-files: ## 20,000 mutated models, IDX, PGM and other image files, and runs, with limits of time and memory (some minutes)
 	$(LONG) fuzz-files --each 1 2 3 4 -- $(PYTHON) tests/helpers/fuzzing.py build/fuzz-files/{} 5000 {}
 
-kill: ## a training run killed at every point between two operations on files, and at 300 random moments
-	$(LONG) kill --each every overwrite interrupt random -- sh -c 'rm -rf build/kill/{} && $(PYTHON) tests/helpers/killing.py {} build/kill/{}'
+kill: ## a training run killed at every point between two operations on files; with each optimiser at 500 random moments
+	$(LONG) kill --each every overwrite interrupt random momentum decay adam adamw rmsprop patience \
+		-- sh -c 'rm -rf build/kill/{} && $(PYTHON) tests/helpers/killing.py {} build/kill/{} 500'
 
 kill-ranks: ## one of two MPI processes killed at 50 random moments: the other ends too (needs mpi4py and mpich)
 	FASTSCALAR_KILLS=50 $(LONG) kill-ranks --tests tests/nn/test_ranks.py

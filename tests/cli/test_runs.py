@@ -68,6 +68,12 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     killed("random", tmp_path / "run", 12, least=12)
 
 
+@needs_fork
+@pytest.mark.parametrize("optimizer", killing.OPTIMIZERS)
+def test_killed_at_random_moments_with_every_optimiser(optimizer: str, tmp_path: Path) -> None:
+    killed(optimizer, tmp_path / "run", 3, least=3)
+
+
 def killed(*arguments: Any, least: int) -> None:
     command = [sys.executable, killing.__file__, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, check=False)

@@ -1,4 +1,5 @@
-"""Kills training runs and lets them resume: `python killing.py every|overwrite|interrupt|random FOLDER [N] [SEED]`.
+"""Kills training runs and lets them resume: `python killing.py every|overwrite|interrupt|random FOLDER [N] [SEED]`, or
+the name of an optimiser: at random moments of a run with that.
 
 What comes out must be what an uninterrupted run leaves: the same files, the same bits of the weights, the same reports
 but for the times in them.  This process imports the package once and forks for each run, so that a kill is one: no
@@ -18,6 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ from fastscalar.datasets import save_idx
 from fastscalar.datasets.catalog import FILES
 
 PATIENCE = 200  # seconds for one run
+OPTIMIZERS = {  # options of runs whose optimisers keep something
+    "momentum": ("--momentum", "0.9", "--warmup", "0.2"),
+    "decay": ("--weight-decay", "0.001", "--schedule", "cosine"),
+    "adam": ("--optimizer", "adam", "--batch-size", "8"),
+    "adamw": ("--optimizer", "adamw", "--weight-decay", "0.01", "--dtype", "float32"),
+    "rmsprop": ("--optimizer", "rmsprop", "--momentum", "0.5", "--clip-norm", "1"),
+    "patience": ("--optimizer", "adam", "--patience", "6"),
+}
 
 
 def write_data(folder: Path, n: int = 60, n_test: int = 30) -> Path:
@@ -130,11 +140,11 @@ def left(out: Path) -> dict[str, Any]:
 class Trial:
     """One kind of run, and what it leaves when nobody disturbs it."""
 
-    def __init__(self, folder: Path, epochs: int, old: bool = False) -> None:
+    def __init__(self, folder: Path, epochs: int, old: bool = False, recipe: tuple[str, ...] = ()) -> None:
         self.folder, self.out, self.json, self.old = folder, folder / "out", folder / "a.json", None
         options = ["train", "--data", str(write_data(folder / "data")), "--hidden", "4", "--quiet"]
         self.resume = ["train", "--out", str(self.out), "--resume", "--quiet", "--json", str(self.json)]
-        self.first = [*options, "--seed", "5", "--epochs", str(epochs), *self.resume[1:3], *self.resume[5:]]
+        self.first = [*options, *recipe, "--seed", "5", "--epochs", str(epochs), *self.resume[1:3], *self.resume[5:]]
         if old:  # a finished run is there, and is to be replaced
             assert run([*options, "--seed", "6", "--epochs", "2", *self.resume[1:3], *self.resume[5:]]) == 0
             self.old = left(self.out)
@@ -195,8 +205,8 @@ def every(folder: Path, old: bool, how: signal.Signals) -> int:
     return killed
 
 
-def at_random(folder: Path, n: int, seed: int) -> int:
-    trial = Trial(folder, 8)
+def at_random(folder: Path, n: int, seed: int, recipe: tuple[str, ...] = ()) -> int:
+    trial = Trial(folder, 8, recipe=recipe)
     draw = random.Random(seed)
     killed = 0
 
@@ -223,6 +233,7 @@ def main(what: str, folder: Path, n: int = 300, seed: int = 0) -> None:
         "overwrite": lambda: every(folder, True, signal.SIGKILL),
         "interrupt": lambda: every(folder, False, signal.SIGINT),
         "random": lambda: at_random(folder, n, seed),
+        **{name: partial(at_random, folder, n, seed, recipe) for name, recipe in OPTIMIZERS.items()},
     }
     print(f"{modes[what]()} killed")
 

@@ -24,10 +24,11 @@ DRAWN = 12_000  # synthetic digits for training: two seconds to draw and to lear
 
 def serve(args: argparse.Namespace) -> int:
     """Open the page and serve it until Ctrl-C: the exit status."""
-    net: Any = None if args.model is None else read_model(args.model)
+    model: Any = None if args.model is None else read_model(args.model)
+    net = model
     if net is not None and not isinstance(net, (fs.Linear, fs.MLP)):
         raise Stop(f"{args.model}: a net of {type(net).__name__}; play takes what train has saved: Linear, MLP")
-    data = _data(args.data or (source(net.metadata) if net is not None else None))
+    data = _data(args.data or (source(model.metadata) if model is not None else None))
     samples = _samples(data)
     if net is None:
         net = fs.MLP(samples.X.shape[1], [args.hidden or HIDDEN, data.classes], seed=args.seed)

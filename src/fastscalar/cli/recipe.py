@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import tomllib
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,8 @@ import numpy as np
 import fastscalar as fs
 from fastscalar.cli.console import Stop, users_fault
 from fastscalar.datasets.tables import read_npz
-from fastscalar.files import replacing
 from fastscalar.nn.losses import LOSSES
+from fastscalar.nn.models import with_more
 
 OPTIMIZERS: dict[str, Any] = {"sgd": fs.SGD, "adam": fs.Adam, "adamw": fs.AdamW, "rmsprop": fs.RMSprop}
 SCHEDULES = ("linear", "cosine", "constant")
@@ -123,17 +121,8 @@ def save_with_state(net: Any, path: Path, optimizer: Any, about: dict[str, Any])
     if not any(np.ndim(value) for value in state.values()):  # plain SGD: the epochs say how far it is
         net.save(path, **about)
         return
-    half = path.with_name(f".{path.name}.{os.getpid()}-state.tmp")
-    try:
-        net.save(half, **about)
-        with zipfile.ZipFile(half, "a") as archive:
-            for name, value in state.items():
-                with archive.open(f"{STATE}{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
-        with open(half, "rb") as whole, replacing(path) as file:
-            shutil.copyfileobj(whole, file)
-    finally:
-        half.unlink(missing_ok=True)
+    with with_more({f"{STATE}{name}": np.asarray(value) for name, value in state.items()}):
+        net.save(path, **about)
 
 
 def load_state(optimizer: Any, path: Path) -> None:

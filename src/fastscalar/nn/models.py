@@ -19,7 +19,9 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -47,11 +49,25 @@ def write_model(path: StrPath, about: dict[str, Any], given: Arrays, metadata: d
     header = json.dumps({"format": version, **origin, **about, "metadata": metadata})
     arrays = {"header": np.array(header)}
     arrays |= {name: array for (name, _), array in zip(_expected(about), given, strict=True)}
+    arrays |= _more.get()
     # As np.savez does it, which at a full disk leaves an archive that complains once more when it is collected.
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+_more: ContextVar[dict[str, np.ndarray[Any, Any]]] = ContextVar("more", default={})  # noqa: B039 - never changed
+
+
+@contextmanager
+def with_more(arrays: dict[str, np.ndarray[Any, Any]]) -> Iterator[None]:
+    """What is saved inside has these arrays too, in the same file, which is whole or not there."""
+    token = _more.set(arrays)
+    try:
+        yield
+    finally:
+        _more.reset(token)
 
 
 def _expected(header: dict[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
