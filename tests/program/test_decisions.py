@@ -244,3 +244,35 @@ def test_every_allocation_of_a_recording_that_decides_may_be_refused():
     else:
         pytest.fail("there is no end of allocations")
     assert k >= 3
+
+
+@pytest.mark.parametrize("order", ["as they come", "sorted", "turned"])
+def test_a_tree_of_decisions_is_gone_through_again_and_again(order):
+    """Rows leave a recording for one that all of them fit, or for one that they leave, too: each has its own values and
+    gradients, whoever computed them before."""
+
+    def f(x):
+        a, b, c = x
+        y = a * b
+        for k in range(6):
+            if y > 0.4 * k:
+                y = y + c * a if b > 0.1 * k else y - b * k
+            elif c < 0.0:
+                return y * c
+        return y * y if y > a else fs.math.exp(y * 0.1)
+
+    X = np.random.default_rng(1).uniform(-1.5, 1.5, (300, 3))
+    if order != "as they come":
+        X = X[np.argsort(X[:, 0])]
+    if order == "turned":
+        X = X[::-1].copy()
+    program = fs.compile(f)
+    program.value_and_grad(X[::7])
+    for some in (X, X[::-1].copy(), X[40:60], X):
+        values, gradients = program.value_and_grad(some)
+        for row, value, gradient in zip(some, values, gradients, strict=True):
+            x = fs.to_tensor(row.tolist())
+            y = f(x)
+            y.backward()
+            assert value == pytest.approx(y.data, rel=1e-12)
+            assert gradient == pytest.approx(np.asarray(x.grad), rel=1e-11, abs=1e-13)

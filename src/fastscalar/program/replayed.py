@@ -183,10 +183,16 @@ class ReplayedFunction(CalledFunction):
         return values
 
     def _classify(
-        self, rows: Rows, threads: int, chosen: np.ndarray | None = None, float64: bool = True
+        self,
+        rows: Rows,
+        threads: int,
+        chosen: np.ndarray | None = None,
+        float64: bool = True,
+        finish: Callable[[Specialization, np.ndarray, np.ndarray], bool] | None = None,
     ) -> tuple[np.ndarray, list[tuple[Specialization, np.ndarray]], np.ndarray]:
         """Which specialization fits which rows, of all or of the chosen ones, and their values; rows that none fits.
 
+        finish: see `share_out`; it sets values, too, and its rows are not among those that are returned.
         Raises the RowFailure of the lowest row that raises while it is recorded: all below it fit a specialization."""
         cache = self._prepared(rows, chosen)
         values = np.empty((rows.n, cache.width))
@@ -203,8 +209,13 @@ class ReplayedFunction(CalledFunction):
                 specialization.served += int(np.count_nonzero(fits))
             return some[~fits], guards[~fits]
 
+        def finished(specialization: Specialization, some: np.ndarray) -> bool:
+            done = finish is not None and specialization.known is None and finish(specialization, some, values)
+            specialization.served += len(some) if done else 0
+            return done
+
         known = cache.recorded
-        pending = share_out(cache.worth_trying(len(pending)), pending, attempt)
+        pending = share_out(cache.worth_trying(len(pending)), pending, attempt, finished if finish else None)
         for inputs, table in list(cache.keyed.items()):
             left = []
             for key, some in groups_of_rows(rows, inputs, pending) if len(pending) else ():
@@ -350,8 +361,22 @@ class ReplayedFunction(CalledFunction):
             replays = self._backward(specialization, rows, all_rows, values, threads, gradients, float64, seeds)
             if replays:
                 return Swept(values, replays, [(specialization, all_rows)], np.empty(0, np.int64))
-        values, found, eager = self._classify(rows, threads, chosen, float64)
-        ways, missed = [], []
+        ways: list[tuple[Specialization, np.ndarray]] = []
+
+        def finish(specialization: Specialization, some: np.ndarray, values: np.ndarray) -> bool:
+            """Values and gradients in one look.  Each row has its own: nothing is added up in some order of looks."""
+            if specialization.graph.shared:
+                return False
+            made = self._backward(specialization, rows, some, values, threads, gradients, float64, seeds)
+            replays.extend(made)
+            if made:
+                ways.append((specialization, some))
+            return bool(made)
+
+        values, found, eager = self._classify(
+            rows, threads, chosen, float64, finish if gradients is not None else None
+        )
+        missed = []
         for specialization, fits in found:
             made = self._backward(specialization, rows, fits, values, threads, gradients, float64, seeds)
             replays += made

@@ -34,6 +34,7 @@ class Specialization:
         self.key = whole_numbers_read(graph)
         self.served = 0                          # rows that it fitted
         self.after: dict[int, Specialization] = {}       # by guard: what fitted the first row that failed it here
+        self.divides = False                     # rows that came here from another one did not all stay
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
         self.example: Rows | None = None         # a row that it was recorded of
         self.known: tuple[int, np.ndarray] | None = None     # an input, and its values, if it holds for no others
@@ -100,20 +101,29 @@ def called(graph: Any) -> float:
 
 
 Attempt = Callable[[Specialization, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Finish = Callable[[Specialization, np.ndarray], bool]
 
 
-def share_out(specializations: list[Specialization], some: np.ndarray, attempt: Attempt) -> np.ndarray:
+def share_out(
+    specializations: list[Specialization], some: np.ndarray, attempt: Attempt, finish: Finish | None = None
+) -> np.ndarray:
     """Some rows to the specializations that they fit; those that none fits.
 
     attempt: which of some rows do not fit a specialization, and the number of the first guard that says so, -1 if it
-    is something else.  Recordings of a function have their decisions in common up to where they part: so the one with
-    the most guards looks at all rows, and the guard at which a row leaves it says which one comes next.  That is
-    remembered."""
+    is something else.  finish: does all there is to do with rows if all of them fit, and says whether they do; it is
+    asked first where rows come from another recording, until some did not stay.
+
+    Recordings of a function have their decisions in common up to where they part: so the one with the most guards
+    looks at all rows, and the guard at which a row leaves it says which one comes next.  That is remembered."""
     order = sorted(specializations, key=lambda one: -len(one.graph.guards))
     unknown: list[tuple[np.ndarray, list[Specialization], Specialization | None, int]] = []
     work = [(order[0], some, [order[0]])] if order and len(some) else []
     while work:
         one, some, tried = work.pop()
+        if finish is not None and len(tried) > 1 and not one.divides:
+            if finish(one, some):
+                continue
+            one.divides = True
         left, guards = attempt(one, some)
         for guard in np.unique(guards).tolist() if len(left) else ():
             part, following = left[guards == guard], one.after.get(guard)
