@@ -309,6 +309,10 @@ def test_arrays_of_other_libraries_are_taken_wherever_arrays_are(kind):
     assert (x * other).tolist() == [2.0, 6.0, 20.0]
     assert (x @ other).data == 28.0
     assert fs.dot(x, other).data == 28.0
+    assert type(other * x) is fs.TensorArray  # a Series would take the values alone
+    assert x[make(np.array([2, 0]))].tolist() == [5.0, 2.0]
+    assert x[make(np.array([True, False, True]))].tolist() == [2.0, 5.0]
+    assert fs.grad(lambda v: (v * v).sum())(other).tolist() == (2.0 * n).tolist()
     with pytest.raises(TypeError):
         fs.to_tensor(make(np.array([1j, 2.0])) if kind in (Other, Exchanged) else make(np.array(["a", "b"])))
 

@@ -52,6 +52,13 @@ def is_array_like(x: Any) -> bool:
     return hasattr(type(x), "__array__") or hasattr(type(x), "__dlpack__")
 
 
+def as_ndarray(x: Any) -> Any:
+    """An array of another library (pandas, PyTorch, Arrow) as one of NumPy; everything else as it is."""
+    if isinstance(x, (np.ndarray, np.generic, TensorArray, Tensor, str, bytes)) or not is_array_like(x):
+        return x
+    return np.asarray(x) if hasattr(type(x), "__array__") else np.from_dlpack(x)
+
+
 def objects(x: Any) -> np.ndarray[Any, Any]:
     """An array of objects: Tensors and numbers."""
     if isinstance(x, TensorArray):

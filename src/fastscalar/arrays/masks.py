@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.arrays.convert import FUNCTIONS, objects, shape_of
+from fastscalar.arrays.convert import FUNCTIONS, as_ndarray, objects, shape_of
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import select, total
 from fastscalar.engine._axes import assemble, places
@@ -91,7 +91,7 @@ def plain(x: Any) -> Any:
         return x.decided()
     if isinstance(x, np.ndarray) and x.dtype == object and x.size and all(type(k) is TracedInt for k in x.flat):
         return np.array([int(k) for k in x.flat], dtype=np.int64).reshape(x.shape)
-    return tuple(map(plain, x)) if isinstance(x, tuple) else x
+    return tuple(map(plain, x)) if isinstance(x, tuple) else as_ndarray(x)
 
 
 def each(function: Callable[..., Any], *operands: Any) -> Any:

@@ -438,6 +438,7 @@ def conj(self: Any) -> Any:
 
 
 METHODS["conjugate"] = conj
+METHODS["__pandas_priority__"] = 5000  # a Series on the left leaves its operators to the array
 
 
 @method

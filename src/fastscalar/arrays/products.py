@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.arrays.convert import array, axes_of, binary, filled, is_array_like, shape_of
+from fastscalar.arrays.convert import array, as_ndarray, axes_of, binary, filled, is_array_like, shape_of
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._axes import contract
 
@@ -18,7 +18,7 @@ def _operand(x: Any, what: str) -> Any:
     if isinstance(x, (TensorArray, Tensor)):
         return x
     if isinstance(x, (list, tuple)) or is_array_like(x):
-        x = np.asarray(x) if hasattr(type(x), "__array__") or isinstance(x, (list, tuple)) else np.from_dlpack(x)
+        x = np.asarray(as_ndarray(x))
         if x.dtype.kind not in "fiubO":
             raise TypeError(f"{what}: expected real numbers or Tensors, got an array of {x.dtype}")
     return x

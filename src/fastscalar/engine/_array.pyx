@@ -168,7 +168,7 @@ cdef class TensorArray:
             wanted += k is not None and k is not Ellipsis
             all_of_them |= k is Ellipsis
             if not (isinstance(k, slice) or k is None or k is Ellipsis or type(k) is int or type(k) is TracedInt or (
-                    hasattr(type(k), "__index__") and not isinstance(k, NO_INDICES))):
+                    hasattr(type(k), "__index__") and not isinstance(k, NO_INDICES) and not getattr(k, "ndim", 0))):
                 return python.take(self, key)
         if wanted > self.ndim:
             raise IndexError(f"TensorArray of shape {self.shape}: too many indices, {wanted}")

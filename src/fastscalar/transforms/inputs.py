@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar.arrays.convert import as_ndarray
 from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise, own_array
@@ -77,7 +78,7 @@ class Leaf:
         self.where = where
         self.shape: tuple[int, ...] | None = None  # None: a single number
         self.is_tensor_array = isinstance(x, TensorArray)
-        x = np.asarray(x) if isinstance(x, ArrayView) else _of_recording(x)
+        x = np.asarray(x) if isinstance(x, ArrayView) else as_ndarray(_of_recording(x))
         if isinstance(x, Tensor) or _is_number(x):
             self.elements = [x]
         elif isinstance(x, TensorArray):
