@@ -14,7 +14,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	check test test-stress prove sanitize checked checked-stress memcheck oracle \
+	check test test-stress prove sanitize checked checked-stress memcheck processors oracle \
 	accuracy fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
 	lint types stubs docs wheels \
 	bench bench-check bench-compare bench-tables
@@ -76,6 +76,9 @@ checked: ## the tests in a build that checks bounds, None, every invariant, and 
 checked-stress: ## the same in stress mode
 	FASTSCALAR_STRESS=1 $(LONG) checked-stress --each $(ROOMS) -- \
 		$(PYTHON) tools/instrumented.py checked -m pytest -q -p no:cacheprovider tests/{}
+
+processors: ## the baseline kernels by each compiler at hand, with qemu on other processors: the same bits (some minutes)
+	$(LONG) processors --each digests -- $(PYTHON) tests/helpers/processors.py
 
 memcheck: ## a fixed tour of the package under valgrind's memcheck (some minutes)
 	$(LONG) memcheck --each tour -- $(PYTHON) tests/helpers/memcheck.py --valgrind
