@@ -1,8 +1,8 @@
 """The baseline kernels on other processors and C libraries: `python tests/helpers/processors.py` (`make processors`).
 
-kernel_digests.c is compiled with each compiler at hand and run, with qemu where the processor is another one; each has
-to print tests/golden/kernels.txt.  The last line says which did.  Debian has gcc-aarch64-linux-gnu, qemu-user-static and
-musl-tools.
+kernel_digests.c is compiled with each compiler at hand and run, with qemu where the processor is another one; each
+has to print tests/golden/kernels.txt.  The last line says which did.  Debian has gcc-aarch64-linux-gnu,
+qemu-user-static and musl-tools.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def main() -> int:
                 (same if found == expected else wrong).append(compiler)
                 for line in sorted(set(found.splitlines()) - set(expected.splitlines())):
                     print(f"{compiler}: {line}")
-    print(f"{len(expected.splitlines())} digests are the same by {', '.join(same)}; not by {', '.join(wrong) or 'none'}")
+    count = len(expected.splitlines())
+    print(f"{count} digests are the same by {', '.join(same)}; not by {', '.join(wrong) or 'none'}")
     return bool(wrong)
 
 
