@@ -32,7 +32,7 @@ def absolute(text: str, base: str, version: str, folder: pathlib.Path) -> str:
 
     parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
     return "".join(
-        part if k % 2 else re.sub(r"(!?)\[([^\]\n]*)\]\(([^)\s]+)\)", link, part) for k, part in enumerate(parts)
+        part if k % 2 else re.sub(r"(!?)\[([^\[\]]*)\]\(([^)\s]+)\)", link, part) for k, part in enumerate(parts)
     )
 
 
