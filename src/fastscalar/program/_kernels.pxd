@@ -59,9 +59,9 @@ cdef extern from "batch.h":
         void (*load_rows)(void *, Py_ssize_t, const double *const *, int, int) noexcept nogil
         int (*compress)(int *, void *, const double *, int) noexcept nogil
         void (*sparse_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
-                              const int *const *, const void *const *, const int *) noexcept nogil
+                              const int *const *, const void *const *, const int *, int) noexcept nogil
         void (*dense_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
-                             const void *, Py_ssize_t, int) noexcept nogil
+                             const void *, Py_ssize_t, int, int) noexcept nogil
         void (*sparse_transpose)(int *, int *, void *, int, int, int, const int *const *, const void *const *,
                                  const int *) noexcept nogil
         void (*sparse_update)(void *, Py_ssize_t, double, int, const int *, const int *, const void *, int, int,
@@ -71,7 +71,7 @@ cdef extern from "batch.h":
         void (*dense_update)(void *, Py_ssize_t, double, double, int, int, const void *, Py_ssize_t, int,
                              const void *, Py_ssize_t) noexcept nogil
         void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *,
-                               Py_ssize_t) noexcept nogil
+                               Py_ssize_t, int) noexcept nogil
         double (*sparse_dot)(const int *, const void *, int, const void *) noexcept nogil
         void (*sparse_add)(void *, double, const int *, const void *, int) noexcept nogil
         void (*binary)(int, int, void *, const void *, const void *, Py_ssize_t) noexcept nogil

@@ -820,10 +820,8 @@ cdef void one_chunk(void *context, int thread, int c) noexcept nogil:
 cdef void chunk_of(Replay r, int thread, int c, real tag) noexcept nogil:
     cdef int l = c * r.chunk, n_rows = min(r.chunk, r.n - l)
     forward(r, thread, l, n_rows, r.rows + r.first, tag)
-    if r.mode & (PARAMETERS | ARGUMENTS) and not flagged(r, l, n_rows) and not backward(
-            r, thread, c, l, n_rows, r.rows + r.first, tag) and r.watch:
-        for l in range(l, l + n_rows):
-            r.status[l] |= ORDER_MATTERS
+    if r.mode & (PARAMETERS | ARGUMENTS) and not flagged(r, l, n_rows):
+        backward(r, thread, c, l, n_rows, r.rows + r.first, tag)
 
 
 cdef void one_share(void *context, int thread, int share) noexcept nogil:

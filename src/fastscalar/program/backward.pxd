@@ -15,22 +15,49 @@ from fastscalar.program.plan cimport *
 from fastscalar.program.runs cimport *
 
 
-cdef inline bint backward(Replay r, int thread, int c, int first_row, int n_rows, const long long *rows,
+cdef inline void backward(Replay r, int thread, int c, int first_row, int n_rows, const long long *rows,
                           real tag) noexcept nogil:
-    """Whether all gradients that leave the chunk are finite.
+    """The gradients of a chunk; where some are not finite, and that is watched, its rows are marked.
 
     A gradient of exactly zero sends zero, whatever the slope, and a slope of zero passes nothing.  Kernels do not look;
     where 0 * inf has made a NaN of it, it comes out at the end, since NaN only gets lost where it is multiplied by
     nothing: then all is done again, number by number."""
-    if not r.plan.plain and backward_pass(r, thread, c, first_row, n_rows, rows, False, tag):
-        return True
-    return backward_pass(r, thread, c, first_row, n_rows, rows, True, tag)
+    cdef char kept[128]                          # the most that a chunk has
+    cdef int l
+    memset(kept, 0, sizeof(kept))
+    if not r.plan.plain:
+        if backward_pass(r, thread, c, first_row, n_rows, rows, False, kept, tag):
+            return
+        if not r.mode & PARAMETERS:              # what comes out for a row is that row's affair
+            keep_finite_rows(r, first_row, n_rows, rows, kept, tag)
+    if not backward_pass(r, thread, c, first_row, n_rows, rows, True, kept, tag) and r.watch:
+        for l in range(n_rows):
+            if not kept[l]:
+                r.status[first_row + l] |= ORDER_MATTERS
+
+
+cdef inline void keep_finite_rows(Replay r, int first_row, int n_rows, const long long *rows, char *kept,
+                                  real tag) noexcept nogil:
+    """The rows all of whose gradients by arguments are finite: NaN does not get lost."""
+    cdef const Input *x
+    cdef const double *g
+    cdef int i, l
+    cdef Py_ssize_t k
+    for l in range(n_rows):
+        kept[l] = True
+        for i in range(r.n_inputs):
+            x = &r.input[i]
+            if x.gradient != NULL:
+                g = x.gradient + rows[first_row + l] * x.width
+                for k in range(x.width):
+                    if g[k] - g[k] != 0.0:
+                        kept[l] = False
 
 
 cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n_rows, const long long *rows,
-                               bint masked,
+                               bint masked, const char *kept,
                                real tag) noexcept nogil:
-    """Whether all gradients that leave the chunk are finite."""
+    """Whether all gradients that leave the chunk are finite.  kept: rows whose gradients by arguments stay."""
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
     cdef int l, mode = r.mode & (PARAMETERS | ARGUMENTS)
@@ -63,19 +90,19 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
         at = r.kernels.backward_steps(steps, 0, bases, n_rows)
         while steps[at].at[0] >= 0:
             finite &= instruction_backward(r, &p.per_row[steps[at].at[0]], thread, V, A, U, port, first_row, n_rows,
-                                           rows, False, tag)
+                                           rows, False, kept, tag)
             at = r.kernels.backward_steps(steps, at + 1, bases, n_rows)
     else:
         for k in range(p.n_per_row - 1, -1, -1):
             q = &p.per_row[k]
             begin_gradients(p, k, A, n_rows, tag)
             if q.mask & mode and (q.run >= 0 or q.kind == I_NUMBER or p.adjoint[q.out] >= 0):
-                finite &= instruction_backward(r, q, thread, V, A, U, port, first_row, n_rows, rows, masked, tag)
+                finite &= instruction_backward(r, q, thread, V, A, U, port, first_row, n_rows, rows, masked, kept, tag)
     if mode & ARGUMENTS:
         for l in range(r.n_inputs):
             x = &r.input[l]
             if p.run_of_input[l] >= 0 and x.gradient != NULL:
-                store_gradient(r, l, first_row, n_rows, rows, tag)
+                store_gradient(r, l, first_row, n_rows, rows, kept, tag)
     if r.kernels.not_finite(port, p.n_ports) or (
             r.batch == 1 and r.kernels.not_finite(r.run_adjoint, columns_of_runs(p))):
         finite = False
@@ -88,7 +115,7 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
 
 cdef inline bint instruction_backward(Replay r, const Instr *q, int thread, real *V, real *A, real *U, real *port,
                                       int first_row, int n_rows, const long long *rows, bint masked,
-                                      real tag) noexcept nogil:
+                                      const char *kept, real tag) noexcept nogil:
     """Whether what leaves the chunk with it is finite."""
     cdef const Body *p = &r.plan.body
     cdef int l, mode = r.mode & (PARAMETERS | ARGUMENTS)
@@ -109,7 +136,8 @@ cdef inline bint instruction_backward(Replay r, const Instr *q, int thread, real
         if x.gradient != NULL:
             for l in range(n_rows):
                 one = 0 if p.adjoint[q.out] < 0 else A[<Py_ssize_t>p.adjoint[q.out] * n_rows + l]
-                x.gradient[rows[first_row + l]] = one
+                if not kept[l]:
+                    x.gradient[rows[first_row + l]] = one
                 finite = finite and one - one == 0
     elif q.kind == I_UNPACK:
         unpack_backward(r, q, rows_of(r, r.run_adjoint, q.a.run, first_row, tag), A, n_rows, tag)
@@ -165,17 +193,20 @@ cdef inline void product_backward(Replay r, const Instr *q, int thread, int firs
                                  <real *>r.uniform + m.base, m.rows)
         return
     r.kernels.input_gradient(rows_of(r, r.run_adjoint, p.x, first_row, tag) + p.first, r.plan.body.runs[p.x].ld,
-                             <real *>r.uniform + m.base, m.ld, m.ld, m.rows, n_rows, g, m.ld)
+                             <real *>r.uniform + m.base, m.ld, m.ld, m.rows, n_rows, g, m.ld,
+                             r.mode & ARGUMENTS)
 
 
 cdef inline void store_gradient(Replay r, int i, int first_row, int n_rows, const long long *rows,
-                                real tag) noexcept nogil:
+                                const char *kept, real tag) noexcept nogil:
     cdef const Input *x = &r.input[i]
     cdef const real *g
     cdef double *out
     cdef int l
     cdef Py_ssize_t k
     for l in range(first_row, first_row + n_rows):
+        if kept[l - first_row]:
+            continue
         g = rows_of(r, r.run_adjoint, r.plan.body.run_of_input[i], l, tag)
         out = x.gradient + rows[l] * x.width
         for k in range(x.width):
@@ -199,8 +230,7 @@ cdef inline void elements_backward(Replay r, const Instr *q, real *V, real *A, r
     cdef real *db
     if not wa and not wb:
         return
-    if together >= 0 and (uniform or ((not wa or not va or q.a.step == 0 or q.a.together) and (
-            not wb or not vb or q.b.step == 0 or q.b.together))):
+    if together >= 0 and (uniform or ((not wa or not va or q.a.together) and (not wb or not vb or q.b.together))):
         mode, step, count = together, q.n, 1
     elif is_flat(&q.a, q.n, uniform) and is_flat(&q.b, q.n, uniform) and (
             uniform or ((not wa or not va or q.a.together) and (not wb or not vb or q.b.together))):

@@ -646,7 +646,7 @@ cdef inline void product_forward(Replay r, const Instr *q, int thread, int first
     cdef const int *column[128]                  # the most that a chunk has
     cdef const void *value[128]
     cdef int count[128]
-    cdef int l, ld = r.plan.body.runs[p.x].ld
+    cdef int l, ld = r.plan.body.runs[p.x].ld, in_order = not r.mode & TRAIN
     if p.exact and r.float64:
         exact_product(r, thread, p, <double *>out, first_row, n_rows, rows)
         return
@@ -660,11 +660,13 @@ cdef inline void product_forward(Replay r, const Instr *q, int thread, int first
                 r.kernels.sparse_dot(column[l], value[l], count[l], w) if has_sparse(r, p)
                 else r.kernels.dot(x + <Py_ssize_t>l * ld, w, m.rows))
     elif has_sparse(r, p):
-        r.kernels.sparse_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, column, value, count)
+        r.kernels.sparse_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, column, value, count, in_order)
     else:
-        r.kernels.dense_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, x, ld, m.rows)
+        r.kernels.dense_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, x, ld, m.rows, in_order)
     if p.skips and not has_sparse(r, p) and r.kernels.not_finite(out, <Py_ssize_t>n_rows * m.ld):
-        skipping_product(r, p, out, first_row, n_rows, rows, tag)
+        for l in range(n_rows):
+            if r.kernels.not_finite(out + <Py_ssize_t>l * m.ld, m.ld):
+                skipping_product(r, p, out + <Py_ssize_t>l * m.ld, first_row + l, 1, rows, tag)
 
 
 cdef inline void exact_product(Replay r, int thread, const Product *p, double *out, int first_row, int n_rows,

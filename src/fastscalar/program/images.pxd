@@ -99,9 +99,9 @@ cdef inline void conv_forward(Replay r, const Instr *q, int thread, int first_ro
                 for k in range(pixels):
                     out[k] = <real>(r.kernels.dot(patches + k * size, w, size)) + (bias[0] if bias != NULL else 0)
             elif m.ld == m.cols:
-                r.kernels.dense_affine(out, m.ld, bias, w, m.ld, m.ld, <int>pixels, patches, size, size)
+                r.kernels.dense_affine(out, m.ld, bias, w, m.ld, m.ld, <int>pixels, patches, size, size, 0)
             else:
-                r.kernels.dense_affine(room, m.ld, bias, w, m.ld, m.ld, <int>pixels, patches, size, size)
+                r.kernels.dense_affine(room, m.ld, bias, w, m.ld, m.ld, <int>pixels, patches, size, size, 0)
                 for k in range(pixels):
                     memcpy(out + k * m.cols, room + k * m.ld, m.cols * sizeof(real))
             out += pixels * m.cols
@@ -187,7 +187,7 @@ cdef inline void conv_backward(Replay r, const Instr *q, int thread, int first_r
                     r.kernels.add_scaled(patches + k * size, g[k], w, size)
             else:
                 r.kernels.input_gradient(patches, size, w, m.ld, m.ld, size, <int>pixels,
-                                         whole_vectors(g, room, pixels, m.cols, m.ld), m.ld)
+                                         whole_vectors(g, room, pixels, m.cols, m.ld), m.ld, 0)
             r.kernels.add_patches(to + y * p.stride * line, patches, line, p.kernel_h, p.kernel_w * p.channels, lines,
                                   p.stride * line, p.out_w, p.stride * p.channels)
             g += pixels * m.cols

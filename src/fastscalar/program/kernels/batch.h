@@ -122,12 +122,14 @@ typedef struct {
     int (*compress)(int *column, void *value, const double *x, int m);
 
     /* --- matrix products --- */
+    /* in_order: a row's bits depend on nothing but the row, not on how many there are, nor on whether it is given by
+     * its entries.  Else one to three rows are added up in several sums at once, which is faster. */
     /* out[l][0..n) = b[0..n) + sum over k of value[l][k] * w[column[l][k]][0..n).  b NULL: zero. */
     void (*sparse_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int n_rows,
-                          const int *const *column, const void *const *value, const int *count);
+                          const int *const *column, const void *const *value, const int *count, int in_order);
     /* out[l][0..n) = b[0..n) + sum over j < m of x[l][j] * w[j][0..n) */
     void (*dense_affine)(void *out, ptrdiff_t ldo, const void *b, const void *w, ptrdiff_t ldw, int n, int n_rows,
-                         const void *x, ptrdiff_t ldx, int m);
+                         const void *x, ptrdiff_t ldx, int m, int in_order);
     /* The sparse rows of all rows, whose columns are first <= j < stop, column by column: entries start[j] <= k <
      * start[j + 1] are those of column j, row_of[k] (ascending) and entry[k] the row and the number of each.  start has
      * room for stop + 1, row_of and entry for all entries. */
@@ -146,7 +148,7 @@ typedef struct {
                          ptrdiff_t ldx, int m, const void *g, ptrdiff_t ldg);
     /* dx[l][j] += sum over i < n of g[l][i] * w[j][i], for 0 <= j < m. */
     void (*input_gradient)(void *dx, ptrdiff_t lddx, const void *w, ptrdiff_t ldw, int n, int m, int n_rows,
-                           const void *g, ptrdiff_t ldg);
+                           const void *g, ptrdiff_t ldg, int in_order);
 
     /* --- one column --- */
     /* sum over k of value[k] * w[column[k]] */

@@ -174,11 +174,50 @@ INLINE void OF(weighted_rows)(vec *s, const R *base, ptrdiff_t ld, const int *in
             step(1, 8);                                                                                                \
      }
 
+/* out[0..n) = b + sum over k of x[k] * w[k][0..n) in the order of `product`; index: k is what it says, ascending. */
+static void OF(affine_in_order)(R *out, const R *b, const R *w, ptrdiff_t ldw, int n, const int *index, const R *x,
+                                int count)
+{
+    for (int from = 0, block = 0; from < count || !from; block++) {
+        int stop = from + DEPTH < count ? from + DEPTH : count;
+        if (index) {
+            const int bound = block * DEPTH + DEPTH;
+            if (from < count && index[from] >= bound)
+                continue;
+            if (count && index[stop - 1] >= bound)
+                for (stop = from; index[stop] < bound; stop++)
+                    ;
+        }
+#define STEP(nv, at_once)                                                                                              \
+    {                                                                                                                  \
+        vec s[nv];                                                                                                     \
+        OF(weighted_rows)(s, w + i + (index ? 0 : from * ldw), ldw, index ? index + from : NULL, x + from,             \
+                          stop - from, nv, 1);                                                                         \
+        UNROLL for (int v = 0; v < nv; v++)                                                                            \
+        {                                                                                                              \
+            R *p = out + i + v * VW;                                                                                   \
+            STORE(p, from ? LOAD(p) + s[v] : b ? LOAD(b + i + v * VW) + s[v] : s[v]);                                  \
+        }                                                                                                              \
+    }
+        BY_WIDTH(STEP, 16)
+#undef STEP
+        if (stop == count)
+            break;
+        from = stop;
+    }
+}
+
 static void OF(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n,
-                              int n_rows, const int *const *column, const void *const *value, const int *count)
+                              int n_rows, const int *const *column, const void *const *value, const int *count,
+                              int in_order)
 {
     R *out = out_;
     const R *b = b_, *w = w_;
+    if (in_order) {
+        for (int l = 0; l < n_rows; l++)
+            OF(affine_in_order)(out + l * ldo, b, w, ldw, n, column[l], value[l], count[l]);
+        return;
+    }
 #define STEP(nv, at_once)                                                                                              \
     for (int l = 0; l < n_rows; l++) {                                                                                 \
         vec s[nv];                                                                                                     \
@@ -191,12 +230,17 @@ static void OF(sparse_affine)(void *out_, ptrdiff_t ldo, const void *b_, const v
 }
 
 static void OF(dense_affine)(void *out_, ptrdiff_t ldo, const void *b_, const void *w_, ptrdiff_t ldw, int n,
-                             int n_rows, const void *x_, ptrdiff_t ldx, int m)
+                             int n_rows, const void *x_, ptrdiff_t ldx, int m, int in_order)
 {
     R *out = out_;
     const R *b = b_, *w = w_, *x = x_;
     if (n_rows > (n < 4 * VW ? 3 : 1)) {
         OF(product)(out, ldo, x, ldx, 1, w, ldw, n_rows, n, m, (OF(finish)){1, b, 1});
+        return;
+    }
+    if (in_order) {
+        for (int l = 0; l < n_rows; l++)
+            OF(affine_in_order)(out + l * ldo, b, w, ldw, n, NULL, x + l * ldx, m);
         return;
     }
 #define STEP(nv, at_once)                                                                                              \

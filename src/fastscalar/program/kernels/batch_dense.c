@@ -119,11 +119,11 @@ static void OF(dots)(R *dx, const R *w, ptrdiff_t ldw, int n, int m, const R *g)
 }
 
 static void OF(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdiff_t ldw, int n, int m, int n_rows,
-                               const void *g_, ptrdiff_t ldg)
+                               const void *g_, ptrdiff_t ldg, int in_order)
 {
     R *dx = dx_;
     const R *w = w_, *g = g_;
-    if (n_rows < 4) {
+    if (n_rows < 4 && !in_order) {
         for (int l = 0; l < n_rows; l++)
             OF(dots)(dx + l * lddx, w, ldw, n, m, g + l * ldg);
         return;
