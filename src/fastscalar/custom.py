@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._modes import is_recording, require_operands_unchanged, tell_call
+from fastscalar.engine._array_ops import select
+from fastscalar.engine._modes import current_recording, is_recording, require_operands_unchanged, tell_call, watches
 from fastscalar.engine._rules import values_of
 
 Derivatives = Callable[..., Sequence[float] | float]
@@ -35,9 +37,9 @@ def custom_op(
     operand).  It is called in the backward pass; not if the result's gradient is zero, which contributes nothing.
     name: what `_op` says; the name of `value` if left out.
 
-    The result records one node.  In a program both functions are called with arrays, for many rows at once, if they
-    take arrays and give the same then (this is looked at once), else number by number.  What else than their operands
-    they depend on is not noticed there.
+    The result records one node.  In a program functions that are written in operations of Tensors are recorded.  Others
+    are called with arrays, for many rows at once, if they take arrays and give the same then (this is looked at once),
+    else number by number.  What else than their operands they depend on is not noticed there.
     TypeError for operands that are neither Tensors nor numbers, ValueError if `derivatives` gives a wrong number of
     them.
 
@@ -139,12 +141,44 @@ def _agree(found: np.ndarray | None, alone: Callable[[Any], list[float]], x: np.
     return bool(np.allclose(found[some], [alone(row) for row in x[some].tolist()], rtol=1e-12, atol=0.0))
 
 
+def _is_of_tensors(value: Callable[..., Any], derivatives: Derivatives, operands: tuple[Tensor, ...]) -> bool:
+    """Whether both functions are written in operations of Tensors, which a program can have for its own: looked at
+    by a call with others, of which nothing stays."""
+    around = current_recording()
+    trial = type(around)()
+    trial.inside(around)
+    try:
+        handles = [Tensor(v) for v in values_of(list(operands)).tolist()]
+        trial.begin()
+        found = value(*handles)
+        slopes = _checked_slopes(derivatives(*handles), len(handles), "")
+        single = type(found) is Tensor and all(isinstance(s, (Tensor, int, float)) for s in slopes)
+        return single and not trial.reads and any(t is not found for t in handles)
+    except Exception:                            # as plain numbers it may be something
+        return False
+    finally:
+        trial.lost.clear()
+        trial.leave()
+
+
+def _in_operations(value: Any, slopes: Any, operands: tuple[Tensor, ...]) -> Any:
+    """The value, with the derivatives that were given and not those of how it was computed."""
+    out = value.detach()
+    for x, slope in zip(operands, slopes if isinstance(slopes, Sequence) else [slopes], strict=True):
+        slope = slope.detach() if isinstance(slope, Tensor) else Tensor(float(slope))
+        nothing = select(abs(x) < math.inf, x - x.detach(), 0.0)
+        out = out + nothing.send(slope)          # which has the derivative that was given
+    return out
+
+
 def _operation(value: Callable[..., float], derivatives: Derivatives, name: str | None) -> Callable[..., Tensor]:
     op = name if name is not None else getattr(value, "__name__", "custom")
     for_rows = _ForRows(value, derivatives, op)
 
     def operation(*operands: Tensor | float) -> Tensor:
         made_of = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in operands)
+        if is_recording() and not watches() and _is_of_tensors(value, derivatives, made_of):
+            return _in_operations(value(*made_of), derivatives(*made_of), made_of)
         # a recording is told below how other rows compute it: it holds not only for these values
         given = values_of(list(made_of)).tolist() if is_recording() else [x.data for x in made_of]
         out = Tensor(value(*given), made_of, op)

@@ -22,6 +22,7 @@ class Recording(Recorder):
     born: int
     bodies: list[tuple[int, int]]
     leaked: bool
+    reads: bool
     unrolled: bool
     stops_at_loops: bool
     cut: int

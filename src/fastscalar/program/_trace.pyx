@@ -140,6 +140,12 @@ cdef class Recording(Recorder):
         """Whether it is a leaf that was there before the function was called."""
         return t.index < self.born and is_leaf(t.index)
 
+    @property
+    def reads(self):
+        """Whether numbers were read, and not only compared."""
+        cdef Py_ssize_t k
+        return any([GUARD_SAME <= self.table[k].op < GUARD_RAISES for k in range(self.n)])
+
     cdef int leak(self) except -1:
         """A decision, or a number, of a body that has ended."""
         if self.outer is not None and not self.outer.closed:
