@@ -146,6 +146,32 @@ def test_rows_that_no_recording_fits():
     np.testing.assert_allclose(losses, alone[1], rtol=1e-10)
 
 
+def test_ranks_whose_first_rows_take_other_ways():
+    """What they recorded first has its gradients in other places."""
+
+    class Branching(fs.MLP):
+        def __call__(self, x):
+            h = super().__call__(x)
+            if x[0] > 0.0:
+                w = self.linears[0].w            # numbers of all rows that the other way does not have
+                for j in range(6):
+                    for k in range(5):
+                        h = h + w[j][k].sin() * w[j][k].exp() * 0.01
+            return h
+
+    def work(comm, compile=True):
+        mine = np.flatnonzero((X[:, 0] > 0.0) == bool(comm.rank))
+        net = Branching(6, [5, 2], seed=0)
+        history = fs.fit(net, X[mine], Y[mine], optimizer=fs.SGD(lr=0.1), epochs=2, batch_size=50, progress=False,
+                         comm=comm, shard="local", compile=compile)  # fmt: skip
+        return weights(net), history.loss
+
+    bits, losses = same(Threads.of(2, work))
+    plain, expected = same(Threads.of(2, lambda comm: work(comm, False)))
+    np.testing.assert_allclose(bits, plain, rtol=1e-10)
+    np.testing.assert_allclose(losses, expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize("cuts", [(40, 90), (0, 75), (150, 150), (10, 10)])
 def test_shards_of_different_sizes_and_an_empty_one(cuts):
     def work(comm):
@@ -284,7 +310,8 @@ def messages(found):
     return [f"{type(error).__name__}: {error}" for error in found]
 
 
-def test_a_rank_that_raises_is_named_by_all():
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_rank_that_raises_is_named_by_all(compile):
     def work(comm):
         def loss(prediction, label):
             if comm.rank == 1 and label == 7:
@@ -293,13 +320,14 @@ def test_a_rank_that_raises_is_named_by_all():
 
         labels = Y.copy()
         labels[40] = 7
-        return trained(comm, y=labels, loss=loss, compile=False, batch_size=150)
+        return trained(comm, y=labels, loss=loss, compile=compile, batch_size=150)
 
     said = messages(Threads.of(3, work))
     assert "KeyError" in said[1]
     for rank in (0, 2):
         assert said[rank].startswith("RankError: fit: rank 1 of 3 on ")
         assert "KeyError" in said[rank]
+        assert "row 40" in said[rank]
 
 
 @pytest.mark.parametrize("step", range(4))

@@ -18,10 +18,12 @@ from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named, s
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program._replay import BY_LEAVES
-from fastscalar.program.ranks import Ranks, Tree, blocks_of, checksum
+from fastscalar.program.ranks import Ranks, Tree, blocks_of, checksum, digest
+from fastscalar.program.recorded import naming_row
 
 BLOCK = 64  # rows, at least, whose gradients a rank adds up before it adds them to those of others;
 BLOCKS = 8  # and at most so many of these in a batch: each costs writing and adding all gradients once
+CACHE = 1 << 20  # bytes of gradients that stay near: then fewer rows at once, whose numbers do as well
 SLOW, FAILED = 1.0, float(1 << 20)  # what a rank says beside its gradients: a batch is to be looked at; it has an error
 
 Trainer = EagerTrainer | EagerProgramTrainer | CompiledTrainer
@@ -72,6 +74,7 @@ class DistributedTrainer:
         self.dtype = np.dtype(dtype)
         self.error: BaseException | None = None
         self.replay: Any = None
+        self.layout: str | None = None           # of its gradients
         self.tree = Tree(0, self.dtype)
         if isinstance(alone, CompiledTrainer):
             alone.batch_size, alone.way, alone.places = shares.most, "rule" if alone.way else "", {}
@@ -96,7 +99,7 @@ class DistributedTrainer:
         before = Before(self.course.optimizer)
         if isinstance(alone, CompiledTrainer):
             alone.before, alone.program._wants_leaves = None, alone.own
-        fast = self.fast and bool(self.ranks.sum(np.array([self.fast], float), np.empty(1))[0] == self.ranks.size)
+        fast = self._all_fast()
         try:
             if fast:
                 self._open()
@@ -138,6 +141,20 @@ class DistributedTrainer:
 
     # --- steps inside a replay ---
 
+    def _all_fast(self) -> bool:
+        """Whether all have replays whose gradients stand in the same places: a rank may have recorded another way."""
+        if self.fast and self.layout is None:
+            alone = self.alone
+            assert isinstance(alone, CompiledTrainer)
+            assert alone.version is not None
+            self._open()
+            plan, places = self.replay.plan, alone.places[alone.version]
+            self._close()
+            where = (plan.capture_of, plan.offset_of, plan.address_of, plan.count_of)
+            self.layout = f"{self.tree.size} {digest(*where, *places)}"
+        layouts = set(self.ranks.tell(self.layout))
+        return None not in layouts and len(layouts) == 1
+
     def _open(self) -> None:
         assert isinstance(self.alone, CompiledTrainer)
         assert self.alone.version is not None
@@ -164,7 +181,13 @@ class DistributedTrainer:
                 out[...] = 0.0
                 return out
             self.replay.gradients_in(out)
-            sound = self.replay.gradients(order[rows], values[:, None], status, BY_LEAVES) and np.isfinite(values).all()
+            sound, portion = True, 128 if out.nbytes <= CACHE else 512
+            for first in range(0, len(status), portion):
+                some, last = slice(first, first + portion), first + portion >= len(status)
+                sound &= self.replay.gradients(
+                    order[rows][some], values[some, None], status[some], BY_LEAVES, first == 0, last
+                )
+            sound &= bool(np.isfinite(values).all())
             out[-1] = 0.0 if sound else SLOW
             return out
 
@@ -211,7 +234,10 @@ class DistributedTrainer:
         if isinstance(alone, EagerTrainer):
             values = []
             for i in rows.tolist():
-                loss = alone._of_one(i)
+                try:
+                    loss = alone._of_one(i)
+                except Exception as error:
+                    raise naming_row(i, error) from error
                 values.append(loss.data)
                 loss.backward(accumulate=True)
             return np.array(values)

@@ -109,7 +109,7 @@ class Ranks:
                 raise error
             return
         reason = reason or error
-        said = self.tell(None if reason is None else [self.host, type(reason).__name__, str(reason)])
+        said = self.tell(None if reason is None else [self.host, type(reason).__name__, _with_notes(reason)])
         if error is not None:
             error.told = True                    # type: ignore[attr-defined]
             raise error
@@ -153,6 +153,11 @@ class Ranks:
                 print(f"{where}: {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr, flush=True)
                 self.comm.Abort(1)
             raise
+
+
+def _with_notes(error: BaseException) -> str:
+    """What it says, in one line, and what was noted on it: the row, for one."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def known_to_all(error: BaseException | None) -> bool:
