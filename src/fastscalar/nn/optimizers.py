@@ -187,6 +187,7 @@ class RuleOptimizer(Optimizer):
         self.clip_value = None if clip_value is None else above_zero(f"{name}: clip_value", clip_value)
         self._steps = 0
         self._kept: list[np.ndarray | None] = [None, None]
+        self._known: Any = None                  # where on the tape the parameters are
         super().__init__(parameters, lr)
 
     def _constants(self) -> dict[str, Any]:
@@ -219,6 +220,7 @@ class RuleOptimizer(Optimizer):
         """Use these parameters from now on; what is known of those that it had before is kept, if there are such."""
         before, were = self._by_place(), set(map(place_of, self._distinct))
         super().bind(parameters)
+        self._known = None
         self._kept = [None, None]
         self._ready()
         places = list(map(place_of, self._distinct))
@@ -300,7 +302,7 @@ class RuleOptimizer(Optimizer):
     def step(self) -> None:
         """One step for every parameter, reached by the last backward pass or not, with the gradients as they stand."""
         parameters = self._bound()
-        step_by_rule(self._ready(), parameters, self._steps + 1, self.lr, *self._kept)
+        self._known = step_by_rule(self._ready(), parameters, self._steps + 1, self.lr, *self._kept, self._known)
         self._steps += 1
 
     def __repr__(self) -> str:
