@@ -423,6 +423,48 @@ def test_exported_formulas(tmp_path, name):
     np.testing.assert_allclose(d[:, 0], gradients, rtol=1e-12, atol=1e-12)
 
 
+class Stream(ctypes.Structure):
+    _fields_ = (("seed", ctypes.c_uint64), ("epoch", ctypes.c_uint64), ("row", ctypes.c_int64),
+                ("antithetic", ctypes.c_int))  # fmt: skip
+
+
+def drawing(x):
+    noise = fs.random.normal(3)
+    s = fs.loop(70, lambda s: s + 0.1 * x[0] * fs.random.uniform(), x[1])
+    return s * noise[0] + fs.random.bernoulli(0.3) * x[2] + noise[2]
+
+
+@needs_compiler
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_exported_random_numbers(tmp_path, antithetic):
+    """Loops are written step by step; each row draws what the program draws."""
+    program = fs.compile(drawing)
+    stream = {"seed": 9, "epoch": 2, "row_offset": 4, "antithetic": antithetic}
+    values, gradients = program.value_and_grad(X, **stream)
+    program.export_c(tmp_path / "walk.c")
+    library = compiled(tmp_path / "walk.c")
+    rows = np.ascontiguousarray(X, dtype=float)
+    y, d, given = np.full(len(X), np.nan), np.full(X.shape, np.nan), Stream(9, 2, 4, antithetic)
+    function = library.walk_derivatives_batch
+    function.restype = ctypes.c_long
+    place = [a.ctypes.data_as(ctypes.POINTER(ctypes.c_double)) for a in (rows, y, d)]
+    assert function(ctypes.c_long(len(X)), *place, None, ctypes.byref(given)) == 0
+    np.testing.assert_allclose(y, values, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(d, gradients, rtol=1e-12, atol=1e-12)
+
+
+@needs_compiler
+def test_exported_loops(tmp_path):
+    """A number of steps that was recorded is computed, any other is not."""
+    program = fs.compile(lambda x: fs.while_loop(lambda s: s < x[1], lambda s: s * 2.0 + x[0], 1.0))
+    rows = np.array([[0.5, 10.0], [0.6, 10.0], [0.1, 1e6]])
+    values = program.map(rows[:2])
+    program.export_c(tmp_path / "f.c", name="loops")
+    y, _, status = run(compiled(tmp_path / "f.c"), "loops", rows, 1)
+    assert status[0].tolist() == [0, 0, 1]
+    np.testing.assert_allclose(y[:2, 0], values, rtol=1e-12)
+
+
 @needs_compiler
 def test_the_status_of_rows_that_are_not_computed(tmp_path):
     program = fs.compile(lambda x: math.log(x[0]) if x[1] > 0 else x[0] * x[1])

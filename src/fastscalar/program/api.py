@@ -343,7 +343,9 @@ class Program(DifferentiatedFunction):
 
         Its functions compute the results of a row or of a batch, with or without their derivatives by all numbers of
         the row, and return a status where no recording fits, or where the Python function would raise; the comment at
-        its head says how a row is laid out.  name: of the functions; that of the file is taken if it is left out.
+        its head says how a row is laid out.  Where the program draws random numbers they also take a stream, and give a
+        row the numbers that it has here.  Loops are written step by step, as the rows went that were recorded.
+        name: of the functions; that of the file is taken if it is left out.
         Errors as of `save`; ValueError also if it was called with several kinds of arguments.
 
         >>> import fastscalar as fs, os, tempfile

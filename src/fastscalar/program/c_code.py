@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastscalar._core import Tensor, operations
+from fastscalar._paths import PACKAGE
 from fastscalar.program._graph import (
     NODE_BLOCK,
     NODE_CONSTANT,
@@ -95,12 +97,12 @@ class Way:
 
     def statements(self) -> list[str]:
         live = self._live()
-        done: set[int] = set()
+        done: set[Any] = set()
         for i, op in enumerate(self.op):
             if live[i]:
                 if op == NODE_RANDOM:
-                    raise TypeError("random numbers cannot be exported: draw them outside, and pass them as arguments")
-                if op == NODE_ITEM:
+                    self._draw(self.a[i], done)
+                elif op == NODE_ITEM:
                     if self.a[i] not in done:
                         done.add(self.a[i])
                         self._item(self.graph.items[self.a[i]])
@@ -122,7 +124,20 @@ class Way:
             return f"x[{self.offsets[self.a[i]] + self.b[i]}]"
         if op == NODE_PARAMETER:
             return self._leaf(self.a[i], self.b[i])
+        if op == NODE_RANDOM:
+            return f"r{self.a[i]}[{self.b[i]}]"
         return f"v{i}"
+
+    def _draw(self, k: int, done: set[Any]) -> None:
+        """The numbers of one call, once."""
+        if ("draw", k) in done:
+            return
+        done.add(("draw", k))
+        kind, count, p, site, scope, first = self.graph.draws[k]
+        key = f"fs_random_key(stream->seed, stream->epoch, {site}u, {scope}u)"
+        self.lines.append(f"double r{k}[{count}];")
+        self.lines.append(f"fs_random_numbers(r{k}, {count}, {kind}, {number(p)}, {key}, stream->row, {first}u, "
+                          "stream->antithetic);")  # fmt: skip
 
     def _leaf(self, capture: int, offset: int) -> str:
         if capture in self.shared:
@@ -299,6 +314,13 @@ def identifier(name: str) -> str:
     return f"p_{found}" if found[0].isdigit() or found in _TAKEN or found.startswith("fs_") else found
 
 
+def random_numbers() -> str:
+    """What draws them, and a stream of them."""
+    text = Path(PACKAGE, "engine", "kernels", "random.h").read_text()
+    stream = "typedef struct {\n    uint64_t seed, epoch;\n    int64_t row;\n    int antithetic;\n} fs_stream;\n"
+    return f"{text}\n{stream}"
+
+
 def c_file(
     name: str,
     layout: list[str],
@@ -306,9 +328,17 @@ def c_file(
     ways: dict[str, tuple[int, list[list[str]]]],
     leaves: Leaves,
     about: str,
+    draws: bool = False,
 ) -> str:
-    """The text of the file.  ways: by suffix of a function's name, how many numbers it gives, and its recordings."""
+    """The text of the file.  ways: by suffix of a function's name, how many numbers it gives, and its recordings.
+    draws: they draw random numbers."""
     results, derivatives = ways[""][0], ways["_derivatives"][0] - ways[""][0]
+    stream, given, one = (", const fs_stream *stream", ", stream", ", &one") if draws else ("", "", "")
+    said = [
+        "",
+        "   What row i of a batch draws follows from the stream: its seed and epoch, the row of the data set,",
+        "   stream->row + i, and whether rows 2k and 2k + 1 have mirrored numbers.",
+    ]  # fmt: skip
     out = [
         f"/* {about}",
         "",
@@ -319,28 +349,30 @@ def c_file(
         "   that were not computed, with what each row returned in status, if that is not NULL.  What is not computed",
         "   is left as it was.  No function allocates, and none has a state; the parameters may be written.",
         "",
-        f"     int {name}(const double *x, double *y);",
-        f"     int {name}_derivatives(const double *x, double *y, double *d);",
-        f"     long {name}_batch(long rows, const double *x, double *y, int *status);",
-        f"     long {name}_derivatives_batch(long rows, const double *x, double *y, double *d, int *status);",
+        f"     int {name}(const double *x, double *y{stream});",
+        f"     int {name}_derivatives(const double *x, double *y, double *d{stream});",
+        f"     long {name}_batch(long rows, const double *x, double *y, int *status{stream});",
+        f"     long {name}_derivatives_batch(long rows, const double *x, double *y, double *d, int *status{stream});",
         f"     double {name}_parameters[];",
+        *(said if draws else []),
         "*/",
         PRELUDE,
+        *([random_numbers()] if draws else []),
         *leaves.text(name),
     ]
     for suffix, (count, recordings) in ways.items():
         for k, lines in enumerate(recordings):
             out += [
                 "",
-                f"static int {name}{suffix}_{k}(const double *x, double *y) {{",
+                f"static int {name}{suffix}_{k}(const double *x, double *y{stream}) {{",
                 f"    const double *p = {name}_parameters;",
-                "    (void)p, (void)x;",
+                f"    (void)p, (void)x{', (void)stream' if draws else ''};",
                 *(f"    {line}" for line in lines),
                 "    return FS_OK;",
                 "}",
             ]
         tried = [
-            f"    if ((s = {name}{suffix}_{k}(x, all)) == FS_OK) goto end; else if (s > worst) worst = s;"
+            f"    if ((s = {name}{suffix}_{k}(x, all{given})) == FS_OK) goto end; else if (s > worst) worst = s;"
             for k in range(len(recordings))
         ]
         copied = f"    for (k = 0; k < {derivatives}; k++) d[k] = all[{results} + k];"
@@ -350,7 +382,7 @@ def c_file(
         ]
         out += [
             "",
-            f"int {name}{suffix}(const double *x, double *y{', double *d' if suffix else ''}) {{",
+            f"int {name}{suffix}(const double *x, double *y{', double *d' if suffix else ''}{stream}) {{",
             f"    double all[{count}];",
             "    int s, k, worst = FS_UNRECORDED;",
             *tried,
@@ -361,11 +393,13 @@ def c_file(
             "}",
             "",
             f"long {name}{suffix}_batch(long rows, const double *x, double *y{', double *d' if suffix else ''}, "
-            "int *status) {",
+            f"int *status{stream}) {{",
             "    long missed = 0, i;",
+            *(["    fs_stream one = *stream;"] if draws else []),
             "    for (i = 0; i < rows; i++) {",
             f"        int s = {name}{suffix}(x + i * {size}, y + i * {results}"
-            f"{f', d + i * {derivatives}' if suffix else ''});",
+            f"{f', d + i * {derivatives}' if suffix else ''}{one});",
+            *(["        one.row++;"] if draws else []),
             "        if (status) status[i] = s;",
             "        missed += s != FS_OK;",
             "    }",

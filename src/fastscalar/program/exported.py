@@ -33,9 +33,11 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
     cache = caches[0]
     sizes = [int(np.prod(kind[1])) if len(kind) > 1 else 1 for kind in cache.kinds]
     first = np.cumsum([0, *sizes]).tolist()
+    plain = _unrolled(program, cache, what)
+    draws = any(one.graph.draws for one in plain.all())
     leaves = Leaves()
     ways: dict[str, tuple[int, list[list[str]]]] = {}
-    for suffix, some in (("", cache), ("_derivatives", _with_derivatives(program, cache, first))):
+    for suffix, some in (("", plain), ("_derivatives", _with_derivatives(program, cache, first))):
         texts = []
         for one in some.all():
             graph = one.graph
@@ -55,10 +57,33 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
         first[-1],
         ways,
         leaves,
-        f"{program.__name__}, written by fastscalar: {len(cache.all())} recordings",
+        f"{program.__name__}, written by fastscalar: {len(plain.all())} recordings",
+        draws,
     )
     with replacing(path) as file:
         file.write(text.encode())
+
+
+LONGEST = 1_000_000  # operations of a recording
+
+
+def _unrolled(program: DifferentiatedFunction, cache: SignatureCache, what: str) -> SignatureCache:
+    """The same recordings; where loops are instructions in them, those of the same rows step by step."""
+    if not any(item[0] == "call" for one in cache.all() for item in one.graph.items):
+        return cache
+    derived = program._derived(("unrolled", tuple(cache.kinds), cache.nests, cache.names), lambda f: f)
+    derived._unrolled, found = True, cache
+    for one in cache.all():
+        if one.example is None:
+            raise UnrecordedPath(f"{what}: a program without its function has no steps of its loops")
+        row = one.example.one(0)
+        row.cache = None
+        derived._values(row, 1)
+        assert row.cache is not None
+        found = row.cache
+    if any(one.graph.operations > LONGEST for one in found.all()):
+        raise ValueError(f"{what}: more than {LONGEST:,} operations, step by step")
+    return found
 
 
 KNOWN_ITEMS = (
