@@ -16,8 +16,8 @@ LIMIT = 60  # seconds that a rank waits for the others
 class Threads:
     """What `fit` needs of a communicator; `of(size, work)`: what work(comm) returns on each rank, or raises."""
 
-    def __init__(self, rank, size, barrier, given):
-        self.rank, self.size, self.barrier, self.given = rank, size, barrier, given
+    def __init__(self, rank, size, barrier, given, turn):
+        self.rank, self.size, self.barrier, self.given, self.turn = rank, size, barrier, given, turn
 
     def Get_rank(self):
         return self.rank
@@ -27,9 +27,13 @@ class Threads:
 
     def _all(self, mine):
         self.given[self.rank] = np.array(mine)
-        self.barrier.wait(LIMIT)
-        every = list(self.given)
-        self.barrier.wait(LIMIT)
+        self.turn.release()                      # one rank at a time runs between two exchanges, in any order
+        try:
+            self.barrier.wait(LIMIT)
+            every = list(self.given)
+            self.barrier.wait(LIMIT)
+        finally:
+            self.turn.acquire()
         return every
 
     def Allreduce(self, mine, out):
@@ -47,13 +51,14 @@ class Threads:
 
     @classmethod
     def of(cls, size, work):
-        barrier, given, found = threading.Barrier(size), [None] * size, [None] * size
+        barrier, given, found, turn = threading.Barrier(size), [None] * size, [None] * size, threading.Lock()
 
         def run(rank):
-            try:
-                found[rank] = work(cls(rank, size, barrier, given))
-            except BaseException as error:
-                found[rank] = error
+            with turn:
+                try:
+                    found[rank] = work(cls(rank, size, barrier, given, turn))
+                except BaseException as error:
+                    found[rank] = error
 
         threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
         for thread in threads:

@@ -1,9 +1,8 @@
-"""What several processes have to say to each other while they work on the same rows: the six methods of a communicator.
+"""What several processes have to say to each other while they work on the same rows: the methods of a communicator.
 
 The boundary: knows arrays and texts, nothing of nets.  A communicator is mpi4py's, or anything with `Get_rank`,
 `Get_size`, `Allreduce(send, receive)`, which adds up, `Bcast(array, root)` and `Allgatherv(send, (receive, counts))`;
-`Allgather(send, receive)` and
-`Abort(code)` if it has them.
+`Allgather(send, receive)` and `Abort(code)` if it has them.
 
 Contract: every rank makes the same calls in the same order.  So an error is never raised where the others would wait:
 a rank that has one says so in what is exchanged next, and all raise.
