@@ -46,6 +46,8 @@ CHECKS: dict[str, tuple[str, list[str]]] = {
                   [PYTHON, "-m", "pytest", "-q", "tests/nn/test_same_bits.py"]),
     "processors": ("the baseline kernels by each compiler at hand, aarch64 under emulation, musl",
                    [PYTHON, f"{HELPERS}/processors.py"]),
+    "threads": ("the pool of threads under ThreadSanitizer, 20,000 rounds of four owners and four helpers",
+                ["env", "FASTSCALAR_POOL=20000", PYTHON, "-m", "pytest", "-q", "tests/stress/test_pool_races.py"]),
     "golden files": ("files that releases wrote", [PYTHON, "-m", "pytest", "-q", "tests/nn/test_golden.py"]),
     "memcheck": ("a fixed tour under valgrind's memcheck", [PYTHON, f"{HELPERS}/memcheck.py", "--valgrind"]),
     **{f"sanitizers: {room}": (f"AddressSanitizer and UndefinedBehaviorSanitizer, checked build, tests/{room}",

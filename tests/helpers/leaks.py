@@ -1,7 +1,7 @@
 """Nothing grows: `python tests/helpers/leaks.py steps|exceptions|calls|programs|threads [N]`.
 
-A tenth of the work first, so that caches and the allocator have what they want; then the rest.  Memory may have grown
-by GROWTH bytes then, and what is alive of the package not at all.  The last line printed says how much of each.
+Half of the work first, so that caches and the allocator have what they want; then the rest.  Memory may have grown by
+GROWTH bytes then, and what is alive of the package not at all.  The last line printed says how much of each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import fastscalar as fs
 import living
 
-GROWTH = 3_000_000  # bytes: less than four for each of a million
+GROWTH = 3_000_000  # bytes
 X = np.linspace(-1.0, 1.0, 40).reshape(10, 4)
 
 
@@ -118,11 +118,12 @@ def main(words: list[str]) -> int:
     make = {kind.__name__: kind for kind in NUMBERS}[words[0]]
     n = int(words[1]) if len(words) > 1 else NUMBERS[make]
     work = make()
-    work(n // 10)
+    work(n // 2)
     counts, memory = living.counted(), resident()
-    work(n - n // 10)
+    work(n - n // 2)
     left, grown = living.more(counts, living.counted()), resident() - memory
-    print(f"{n:,} {make.__name__}: memory grew by {grown:,} bytes, alive beside what was: {left or 'nothing'}")
+    beside = left or "nothing"
+    print(f"{n:,} {make.__name__}: memory grew by {grown:,} bytes in the second half, alive beside what was: {beside}")
     return grown > GROWTH or bool(left)
 
 
