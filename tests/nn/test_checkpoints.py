@@ -155,7 +155,7 @@ def test_a_history_that_is_given_has_every_epoch_once(tmp_path: Path) -> None:
         ({"seed": 1}, "seed=0, not 1"),
         ({"optimizer": "sgd"}, "trained by Adam, this run 44 by SGD"),
         ({"callbacks": [fs.EarlyStopping()]}, "state of other callbacks: Halving; this run has Halving, EarlyStopping"),
-        ({"first_epoch": 2}, "not with comm or first_epoch"),
+        ({"first_epoch": 2}, "not with first_epoch"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )

@@ -218,6 +218,35 @@ def test_a_run_goes_on_with_another_number_of_ranks(name, dtype):
     np.testing.assert_array_equal(bits, through[0])
 
 
+@pytest.mark.parametrize("shard", [None, "local"])
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_a_checkpoint_is_rank_zero_s(name, shard, tmp_path):
+    """Other ranks have no file; the run goes on with another number of ranks, unless each has rows of its own."""
+
+    def work(comm, place, enough=None, epochs=4):
+        mine = slice(comm.rank, None, comm.Get_size()) if shard else slice(None)
+        net = fs.MLP(6, [5, 2], seed=comm.rank)
+
+        def stop(epoch):
+            if epoch.epoch == enough:
+                raise OSError("disk full")
+
+        path = tmp_path / place if comm.rank == 0 else tmp_path / "elsewhere" / "file"
+        history = fs.fit(net, X[mine], Y[mine], optimizer=OPTIMIZERS[name](), epochs=epochs, batch_size=70, comm=comm,
+                         progress=False, checkpoint=path, callbacks=[stop], shard=shard)  # fmt: skip
+        return weights(net), history.loss
+
+    through = same(Threads.of(2, lambda comm: work(comm, "through")))
+    assert all("disk full" in text for text in messages(Threads.of(2, lambda comm: work(comm, "half", 3))))
+    for _ in range(2):                           # the second time there is nothing left to do
+        bits, losses = same(Threads.of(2 if shard else 3, lambda comm: work(comm, "half")))
+        np.testing.assert_array_equal(bits, through[0])
+        assert losses == through[1]
+    said = messages(Threads.of(2, lambda comm: work(comm, "half", epochs=5)))
+    assert said[0].startswith("ValueError: fit: checkpoint")
+    assert "epochs=4" in said[1]
+
+
 # --- local steps ----------------------------------------------------------------------------------
 
 

@@ -27,14 +27,14 @@ FORMAT = 1
 class Checkpoint:
     """The run that a file holds, if it is there, and the way to write it.
 
-    about: what a call has to have in common with it: epochs, samples, batch size, seed."""
+    about: what a call has to have in common with it: epochs, samples, batch size, seed.  read: at once."""
 
-    def __init__(self, path: StrPath, about: dict[str, Any]) -> None:
+    def __init__(self, path: StrPath, about: dict[str, Any], read: bool = True) -> None:
         self.path, self.about = os.fspath(path), about
         self.header: dict[str, Any] | None = None
         self.arrays: dict[str, np.ndarray] = {}
-        if os.path.exists(path):
-            self._read()
+        if read:
+            self.read()
 
     @property
     def done(self) -> int:
@@ -49,7 +49,10 @@ class Checkpoint:
     def _wrong(self, what: str) -> ValueError:
         return ValueError(f"fit: checkpoint {self.path}: {what}")
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """What the file holds, if there is one."""
+        if not os.path.exists(self.path):
+            return
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 self.arrays = {name: file[name] for name in file.files}

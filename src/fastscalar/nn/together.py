@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from fastscalar._core import _select_kernels
 from fastscalar.engine._rules import values_of
 from fastscalar.nn.callbacks import StopTraining
+from fastscalar.nn.checkpoints import Checkpoint
 from fastscalar.nn.distributed import (
     DistributedTrainer,
     LocalTrainer,
@@ -43,6 +45,7 @@ def fit_together(
     shuffle: bool,
     seed: int | None,
     progress: bool,
+    saved: Checkpoint | None,
 ) -> History:
     """`fit` on all ranks.  prepare: makes a Run of one rank's net and samples."""
     ranks = Ranks(comm, "fit", (StopTraining, FloatingPointError))
@@ -63,6 +66,9 @@ def fit_together(
         lengths = None
         if shard is not None:
             X, y, lengths = _own_rows(ranks, X, y)
+        done = _done(ranks, saved, lengths)
+        if done:
+            wishes = {**wishes, "first_epoch": min(done + 1, wishes["epochs"])}
         with ranks.together():
             if wishes["threads"] > 1:
                 wishes = {**wishes, "threads": thread_count(wishes["threads"], "fit: threads", hosts.count(ranks.host))}
@@ -83,7 +89,8 @@ def fit_together(
                 course.spread_over(shares.samples)
                 trainer = DistributedTrainer(made.trainer, ranks, shares, course, wishes["dtype"])
             course.streams.row_offset = 0 if lengths is None else sum(lengths[:ranks.rank])
-            _epochs(ranks, made, trainer, lengths, shuffle, seed, progress)
+            if _epochs(ranks, made, trainer, lengths, shuffle, seed, progress, saved):
+                return made.history
         except StopTraining as enough:
             made.history.stopped = str(enough) or "a callback had enough"
         except BaseException as error:
@@ -94,6 +101,9 @@ def fit_together(
         finally:
             _select_kernels(kernels)
         on_first(ranks, lambda: made.looking.end(made.history))
+        if saved is not None:                    # EarlyStopping has put the best weights back
+            stopped = made.history.stopped
+            on_first(ranks, lambda: saved.write(course.optimizer, made.looking.all, made.history, stopped))
         share_net(ranks, course)                 # as a callback may have left it
         return made.history
 
@@ -112,6 +122,32 @@ def _own_rows(ranks: Ranks, X: Any, y: Any) -> tuple[Any, Any, list[int]]:
     if not len(X):
         X, y = np.array(first[0], first[1]), np.array(first[2], first[3])
     return X, y, lengths
+
+
+def _done(ranks: Ranks, saved: Checkpoint | None, lengths: list[int] | None) -> int:
+    """Epochs that are in the file, which rank 0 alone has."""
+    with ranks.together():
+        if saved is not None and ranks.rank == 0:
+            if lengths is not None:
+                saved.about["samples"] = sum(lengths)
+            saved.read()
+    return int(ranks.hear(0 if saved is None else saved.done))
+
+
+def _restored(ranks: Ranks, made: Any, saved: Checkpoint) -> bool:
+    """All are as rank 0's file says; whether its run has ended."""
+    course, history = made.course, made.history
+
+    def restore() -> list[Any]:
+        before = len(history.epochs)
+        saved.restore(course.optimizer, made.looking.all, history)
+        return [saved.over, history.stopped, [asdict(epoch) for epoch in history.epochs[before:]]]
+
+    over, history.stopped, rows = on_first(ranks, restore)
+    if ranks.rank:
+        history.epochs += [Epoch(**row) for row in rows]
+    share_net(ranks, course)
+    return bool(over)
 
 
 def _agree(ranks: Ranks, X: Any, y: Any, wishes: dict[str, Any], lengths: list[int] | None, **more: Any) -> None:
@@ -143,7 +179,9 @@ def _epochs(
     shuffle: bool,
     seed: int | None,
     progress: bool,
-) -> None:
+    saved: Checkpoint | None,
+) -> bool:
+    """The epochs that are left; True: none, since the file is of a run that has ended."""
     course, history, looking = made.course, made.history, made.looking
     mine = trainer.samples if lengths is None else lengths[ranks.rank]
     n = trainer.samples
@@ -152,6 +190,8 @@ def _epochs(
         course.streams.seed = seed
     generator = np.random.default_rng(seed if lengths is None else [seed, ranks.rank])
     on_first(ranks, lambda: looking.begin(course))
+    if saved is not None and _restored(ranks, made, saved):
+        return True
     for number in range(1, course.epochs + 1):
         order = generator.permutation(mine) if shuffle else np.arange(mine)
         if number < course.begun // course.samples + 1:
@@ -172,7 +212,14 @@ def _epochs(
             return [number, mean, accuracy, seconds, n / seconds, *seen]
 
         history.epochs.append(Epoch(*on_first(ranks, looked)))
-        on_first(ranks, lambda: looking.epoch(history.epochs[-1]))
+
+        def told() -> None:
+            looking.epoch(history.epochs[-1])
+            if saved is not None:
+                saved.write(course.optimizer, looking.all, history)
+
+        on_first(ranks, told)
         changed = ranks.rank == 0 and bool(looking.all) and same != checksum(values_of(course.optimizer._distinct))
         if ranks.hear(changed):                  # by a callback
             share_net(ranks, course)
+    return False

@@ -143,10 +143,10 @@ def fit(
         raise TypeError("fit: y is missing; without it X has to be batches, an iterable of pairs (X, y)")
     saved = None
     if checkpoint is not None:
-        if comm is not None or first_epoch != 1:
-            raise ValueError("fit: checkpoint: not with comm or first_epoch; it knows where to go on")
+        if first_epoch != 1:
+            raise ValueError("fit: checkpoint: not with first_epoch; it knows where to go on")
         about = {"epochs": epochs, "samples": len(X), "batch_size": batch_size, "seed": seed, "shuffle": shuffle}
-        saved = Checkpoint(checkpoint, about)
+        saved = Checkpoint(checkpoint, about, read=comm is None)
         first_epoch = min(saved.done + 1, epochs)
     wishes: dict[str, Any] = {
         "loss": loss, "optimizer": optimizer, "epochs": epochs, "first_epoch": first_epoch, "batch_size": batch_size,
@@ -162,7 +162,7 @@ def fit(
 
         return fit_together(
             comm, net, X, y, _prepared, wishes, shard=shard, deterministic=deterministic,
-            local_steps=local_steps, shuffle=shuffle, seed=seed, progress=progress,
+            local_steps=local_steps, shuffle=shuffle, seed=seed, progress=progress, saved=saved,
         )  # fmt: skip
     if shard is not None:
         raise ValueError(f"fit: shard: {shard!r} is for several processes, which need a comm")
