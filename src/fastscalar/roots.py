@@ -60,7 +60,7 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
             return found
 
         def slopes(x: list[Any]) -> Any:
-            """df/dx at numbers, or at Tensors: then Tensors themselves, if somebody differentiates once more."""
+            """df/dx at numbers, or at Tensors: then Tensors themselves, if they are differentiated once more."""
             if single:
                 return [[grad(lambda t: at([t])[0])(x[0])]]
             return jacobian(lambda *t: at(list(t)), argnums=tuple(range(len(x))))(*x)

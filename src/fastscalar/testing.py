@@ -239,7 +239,7 @@ def _cycles(cls: Any) -> None:
             gc.enable()
     if left >= GRAPHS:
         raise _Fault(
-            "a graph stays in memory when nobody holds it any more, until Python's collector finds it: something "
+            "a graph stays in memory when nothing holds it any more, until Python's collector finds it: something "
             "refers to itself, as a closure `_backward` that uses `out` does, or an inner function that calls itself; "
             "training then takes several times as long"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-FILES, VALUE = "FILES", ""  # what may follow an option: a path; something that nobody can guess
+FILES, VALUE = "FILES", ""  # what may follow an option: a path; something that cannot be guessed
 PATHS = ("DATA", "DIR", "FILE", "MODEL", "IMAGE")  # names of values in the help
 
 

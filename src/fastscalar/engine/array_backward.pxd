@@ -152,13 +152,18 @@ cdef inline void mark_elements_reached(Operand *o, Py_ssize_t first, Py_ssize_t 
             mark_reached(p)
 
 
+cdef inline double *gradients_of(const Operand *o) noexcept nogil:
+    """Those that its layout counts; NULL: of numbers."""
+    return tape.grad + o.start if has_nodes(<Operand *>o) else NULL
+
+
 cdef inline void map_backward(ArrayOp *q) noexcept nogil:
     """All outputs of a map: the same, row by row."""
     cdef Rows r
     cdef const double *x = stored_values(&q.x)
     cdef const double *y = stored_values(&q.y)
-    cdef double *gx = tape.grad + q.x.start if has_nodes(&q.x) else NULL
-    cdef double *gy = tape.grad + q.y.start if has_nodes(&q.y) else NULL
+    cdef double *gx = gradients_of(&q.x)
+    cdef double *gy = gradients_of(&q.y)
     cdef const double *g = tape.grad + q.start
     cdef const double *v = tape.value + q.start
     cdef Row *f = row(q.code)
@@ -212,28 +217,26 @@ cdef inline void pass_columns(ArrayOp *q, double *to, const Layout *l, const dou
 cdef inline void reduction_backward(ArrayOp *q) noexcept nogil:
     """All outputs of sums, or of dot products.  Rows go along the last dimension that is summed over."""
     cdef Rows r
-    cdef const double *x = stored_values(&q.x)
-    cdef const double *y = stored_values(&q.y)
-    cdef double *gx = tape.grad + q.x.start if has_nodes(&q.x) else NULL
-    cdef double *gy = tape.grad + q.y.start if has_nodes(&q.y) else NULL
-    cdef const double *g = tape.grad + q.start
+    cdef double *gx = gradients_of(&q.x)
+    cdef double *gy = gradients_of(&q.y)
+    cdef const double *g
     cdef Py_ssize_t k = 0
-    cdef bint whole                              # a row is part of one output, else of as many as it has elements
+    cdef bint each = q.inner == 1                # a row is part of as many outputs as it has elements, else of one
     if q.op == A_DOT and is_read_by_columns(q, &q.x):
-        pass_columns(q, gx, q.x.layout, y, q.y.layout)
+        pass_columns(q, gx, q.x.layout, stored_values(&q.y), q.y.layout)
         gx = NULL
     if q.op == A_DOT and is_read_by_columns(q, &q.y):
-        pass_columns(q, gy, q.y.layout, x, q.x.layout)
+        pass_columns(q, gy, q.y.layout, stored_values(&q.x), q.x.layout)
         gy = NULL
     start_rows(&r, q, <Py_ssize_t>q.count * q.inner)
-    whole = q.inner > 1
     while True:
+        g = tape.grad + q.start + k // q.inner
         if gx != NULL and q.op == A_SUM:
-            fs_accumulate(gx + r.x, r.sx, g + (k // q.inner), not whole, r.n)
+            fs_accumulate(gx + r.x, r.sx, g, each, r.n)
         elif gx != NULL:
-            fs_pass_product(gx + r.x, r.sx, g + (k // q.inner), not whole, y + r.y, r.sy, r.n)
+            fs_pass_product(gx + r.x, r.sx, g, each, stored_values(&q.y) + r.y, r.sy, r.n)
         if gy != NULL:
-            fs_pass_product(gy + r.y, r.sy, g + (k // q.inner), not whole, x + r.x, r.sx, r.n)
+            fs_pass_product(gy + r.y, r.sy, g, each, stored_values(&q.x) + r.x, r.sx, r.n)
         k += r.n
         if not next_row(&r, q):
             return

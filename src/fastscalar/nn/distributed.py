@@ -1,7 +1,7 @@
 """The loop inside `fit` where several processes train one net: each computes a part of the gradients of a batch.
 
-What they add up is added in the order of the rows' blocks, in a binary tree, unless somebody asks for speed: then any
-number of processes takes the same steps, to the last bit.
+What they add up is added in the order of the rows' blocks, in a binary tree, so that any number of processes takes the
+same steps, to the last bit; with `deterministic=False` in whatever order is fastest.
 """
 
 from __future__ import annotations

@@ -27,15 +27,33 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
 class Conv2d(Module):
     """A convolution of images, of shape (height, width, channels): each output a Linear of the patch below it.
 
-    Attributes: `w` of shape (kernel_h, kernel_w, in_channels, out_channels), `b` of shape (out_channels,).  Channels
-    are the last dimension, as the outputs of a Linear are; an image of one channel may do without it.  `kernel_size`
-    is a number or (height, width); `stride` the distance of the patches; `padding` rows and columns of zeros are added
-    on each side.  `init` and `seed` are as of `Linear`, with fan_in = kernel_h kernel_w in_channels.
+    Channels are the last dimension, as the outputs of a Linear are; an image of one channel may do without it.  The
+    output has shape (out_h, out_w, out_channels), out_h = (height + 2 padding - kernel_h) // stride + 1; of n images n
+    of these.  It is one instruction, each of its elements a node with parents.
 
-    The output has shape (out_h, out_w, out_channels), out_h = (height + 2 padding - kernel_h) // stride + 1; of n
-    images n of these.  It is one instruction, each of its elements a node with parents.  ValueError if shapes do not
-    fit.
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or (height, width)
+    stride : int
+        The distance of the patches.
+    padding : int
+        Rows and columns of zeros that are added on each side.
+    init, seed
+        As of `Linear`, with fan_in = kernel_h kernel_w in_channels.
 
+    Attributes
+    ----------
+    w : TensorArray, shape (kernel_h, kernel_w, in_channels, out_channels)
+    b : TensorArray, shape (out_channels,)
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
+    Examples
+    --------
     >>> import fastscalar as fs, numpy as np
     >>> fs.nn.Conv2d(1, 16, 5, seed=0)(np.ones((28, 28))).shape
     (24, 24, 16)
@@ -81,9 +99,17 @@ class Conv2d(Module):
 class MaxPool2d(Module):
     """The greatest number in each window of an image, channel by channel; its derivative is that of the first one.
 
-    kernel_size: a number or (height, width) of a window; stride: from one window to the next, the height of one if left
-    out.  Windows that do not fit into the image are left out.  Input and output as of `Conv2d`.
+    Windows that do not fit into the image are left out.  Input and output as of `Conv2d`.
 
+    Parameters
+    ----------
+    kernel_size : int or (height, width)
+        Of a window.
+    stride : int
+        From one window to the next, the height of one if left out.
+
+    Examples
+    --------
     >>> import fastscalar as fs, numpy as np
     >>> fs.nn.MaxPool2d(2)(fs.to_tensor(np.arange(16.0).reshape(4, 4, 1))).tolist()
     [[[5.0], [7.0]], [[13.0], [15.0]]]

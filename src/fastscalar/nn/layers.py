@@ -53,17 +53,32 @@ def check_width(name: str, value: int) -> None:
 class Linear(Module):
     """y[i] = b[i] + x[0] w[0][i] + x[1] w[1][i] + ..., added in this order.
 
-    Attributes: `w`, a TensorArray of shape (in_features, out_features); `b`, of shape (out_features,); `seed`.
-    `init="he"` draws weights from a normal distribution of variance 2 / in_features (He et al. 2015,
-    arXiv:1502.01852) and sets the bias to zero; so do "he_uniform", "glorot" (variance 2 / (in_features +
-    out_features)), "glorot_uniform", "lecun" (1 / in_features), "zeros", and a function (fan_in, fan_out, generator)
-    that gives one weight; `init="article"` draws both uniformly from [0, 1).  `seed` is an integer, a `random.Random`,
-    or None for a different net every time.
-
-    The input is a sequence of `in_features` numbers or Tensors, or n such rows; the output a TensorArray of shape
+    Called with a sequence of `in_features` numbers or Tensors, or n such rows, it gives a TensorArray of shape
     (out_features,) or (n, out_features).  Numbers and NumPy arrays are constants, Tensors get gradients.
-    ValueError if the length does not fit.
 
+    Parameters
+    ----------
+    in_features, out_features : int
+    init : str or callable
+        "he" draws weights from a normal distribution of variance 2 / in_features (He et al. 2015, arXiv:1502.01852) and
+        sets the bias to zero; so do "he_uniform", "glorot" (variance 2 / (in_features + out_features)),
+        "glorot_uniform", "lecun" (1 / in_features), "zeros", and a function (fan_in, fan_out, generator) that gives one
+        weight; "article" draws both uniformly from [0, 1).
+    seed : int, random.Random or None
+        None: a different net every time.
+
+    Attributes
+    ----------
+    w : TensorArray, shape (in_features, out_features)
+    b : TensorArray, shape (out_features,)
+
+    Raises
+    ------
+    ValueError
+        For a width below 1; in a call, if the length does not fit.
+
+    Examples
+    --------
     >>> import fastscalar as fs
     >>> layer = fs.Linear(3, 2, seed=0)
     >>> layer([1.0, 2.0, 3.0]).shape, layer.w.shape, layer.b.shape
@@ -117,10 +132,23 @@ class Linear(Module):
 class MLP(Module):
     """Linear layers of the given sizes with an activation between them, none after the last.
 
-    Attributes: `linears`, the layers; `num_linears`, how many; `activation`, a function.  It is given as one, or by
-    name: "relu", "tanh", "sigmoid", "gelu", "silu", "softplus", "leaky_relu", "elu".  `init` and `seed` are those of
-    `Linear`.
+    Parameters
+    ----------
+    in_features : int
+    out_features : list of int
+        The outputs of each layer.
+    activation : str or callable
+        A function, or its name: "relu", "tanh", "sigmoid", "gelu", "silu", "softplus", "leaky_relu", "elu".
+    init, seed
+        As of `Linear`.
 
+    Attributes
+    ----------
+    linears : list of Linear
+    num_linears : int
+
+    Examples
+    --------
     >>> import fastscalar as fs
     >>> net = fs.MLP(784, [256, 10], seed=0)
     >>> net

@@ -325,8 +325,16 @@ def _size(p: Tensor | TensorArray) -> int:
 class SGD(RuleOptimizer):
     """Gradient descent: data -= lr * grad; with momentum (Sutskever et al. 2013) and Nesterov's form of it.
 
-    weight_decay: so many times the parameter is added to its gradient (L2).  clip_norm, clip_value: see
-    `clip_grad_norm` and `clip_grad_value`.
+    Parameters
+    ----------
+    parameters : nested lists of Tensors and TensorArrays
+        `fit` binds those of its net if they are left out.
+    lr : float
+    momentum : float
+    weight_decay : float
+        So many times the parameter is added to its gradient (L2).
+    clip_norm, clip_value : float
+        See `clip_grad_norm` and `clip_grad_value`.
 
     >>> import fastscalar as fs
     >>> w = fs.Tensor(1.0)

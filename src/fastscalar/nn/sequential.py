@@ -63,9 +63,20 @@ class Sequential(Module):
 class LayerNorm(Module):
     """(x - mean) / sqrt(variance + eps), of each row, times `w`, plus `b` (Ba et al. 2016, arXiv:1607.06450).
 
-    w, b: TensorArrays of shape (features,), ones and zeros at first.  The variance is that of all numbers of the row
-    (divided by `features`).  Rows of another length are a ValueError.
+    The variance is that of all numbers of the row (divided by `features`).
 
+    Attributes
+    ----------
+    w, b : TensorArray, shape (features,)
+        Ones and zeros at first.
+
+    Raises
+    ------
+    ValueError
+        In a call, for rows of another length.
+
+    Examples
+    --------
     >>> import fastscalar as fs, numpy as np
     >>> np.round(fs.nn.LayerNorm(3)(fs.to_tensor([1.0, 2.0, 3.0])).numpy(), 3)
     array([-1.225,  0.   ,  1.225])
@@ -108,10 +119,22 @@ class LayerNorm(Module):
 class Embedding(Module):
     """A table of vectors: of a whole number k the row k of `w`, of a list of them a list of rows.
 
-    w: a TensorArray of shape (count, features), normal of variance 1 as in PyTorch, or by `init` as in `Linear`.
-    IndexError for a number out of range, TypeError for one that is not whole.  `fit` trains a net that begins with one
-    on whole numbers X.
+    `fit` trains a net that begins with one on whole numbers X.
 
+    Attributes
+    ----------
+    w : TensorArray, shape (count, features)
+        Normal of variance 1 as in PyTorch, or by `init` as in `Linear`.
+
+    Raises
+    ------
+    IndexError
+        In a call, for a number out of range.
+    TypeError
+        For one that is not whole.
+
+    Examples
+    --------
     >>> import fastscalar as fs
     >>> fs.nn.Embedding(10, 3, seed=0)(7).shape
     (3,)

@@ -74,54 +74,102 @@ def fit(
 ) -> History:
     """Train a net: for every sample (or minibatch) the loss, its gradient, one step of the optimiser.
 
-    net: anything that is called with one row of X and returns what `loss` takes; its parameters come from
-    `net.parameters()` unless the optimiser has some already.  Or a program, `fastscalar.compile(sample_loss)`, that is
-    called with a row of X and of y and returns the loss: then all leaves that it reads are trained.
-    X: array of floats of shape (n, in_features).  Images need scaling: X.reshape(len(X), -1) / 255.
-    y: n labels or targets.  Without y, X is batches: an iterable of pairs (X, y), such as a list or a DataLoader, or a
-    function that is called for each epoch and returns one.  They are taken in their order, an epoch of them at a time
-    is in memory, and all but the last have the same size.
-    loss: a function of a row's prediction and its y, or a name: "cross_entropy"; "binary_cross_entropy", of logits;
-    "squared", the article's (half the sum of the squared differences); "mse", the mean of the squares; "huber".
-    optimizer: SGD(lr=0.02) if left out.  What `fit` has bound it binds anew when it is given another net; one that
-    has parameters from elsewhere trains those, and is refused if the net reads none of them.
-    schedule: "linear" lets the learning rate fall linearly to zero over the run, "cosine" along half a cosine;
-    "constant", or None, keeps it; `fastscalar.schedules` has more; a function of the step, from 0, or of the step and
-    the number of steps, gives the factor by which it is multiplied.
-    shuffle: a new order for every epoch, drawn from `seed`.  What the net draws by `fastscalar.random` follows
-    from seed, epoch and the sample's row, whatever the batches.
-    first_epoch: where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and
-    learning rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
-    sample_weight: n numbers from 0 on, by which the samples' losses are multiplied.  class_weight: the same by label, a
-    dictionary or a sequence; or "balanced": n / (classes * how often the label occurs).  Of both, the product.
-    validation_data: (X, y), on which the net is evaluated after each epoch: see `evaluate`, and History for the result.
-    progress: a bar in a terminal (standard error) or a notebook.
-    on_epoch: called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
-    callbacks: more of these, and objects that look on; see `EarlyStopping` and docs/training.md.
-    history: one to add the epochs to, which then has them whatever happens.  An exception that ends the run has the
-    History of the epochs before it as its attribute `history`.
-    augment: a function of X and the number of an epoch that gives the X of that epoch, of the same shape, such as
-    `fastscalar.datasets.augment`.
-    checkpoint: a file.  After every epoch the run is kept there: parameters, the optimiser's state, the history, and
-    the `state_dict()` of callbacks that have one and `load_state_dict(state)`.  If the file is there, the run goes on
-    from it, and ends with the bits of one that was not interrupted.
-    compile: record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is
-    the mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch if
-    that is seen, with the first one, to give the mean of what the samples give.
-    threads: samples of a batch at the same time; the result does not depend on it.  ValueError for batch_size=1.
-    dtype: "float64" or "float32", of the numbers that a compiled program computes with.
-    comm: a communicator, such as `mpi4py.MPI.COMM_WORLD`: all its processes call `fit` alike and train one net, each
-    with a part of the rows of every batch; rank 0's net is where they begin, and only its callbacks are called and its
-    progress shown (docs/scale-out.md).  shard: "local" if X and y are each process's own.  deterministic: gradients are
-    added in an order that depends on the rows alone, so that any number of processes gives the same bits; False: in
-    that of one `Allreduce`, with less to send.  local_steps: another algorithm: each process takes so many steps with
-    its own part of the batches, then all go on from the mean of their weights.
+    Parameters
+    ----------
+    net : callable or Program
+        Anything that is called with one row of X and returns what `loss` takes; its parameters come from
+        `net.parameters()` unless the optimiser has some already.  Or a program, `fastscalar.compile(sample_loss)`, that
+        is called with a row of X and of y and returns the loss: then all leaves that it reads are trained.
+    X : array of floats, shape (n, in_features)
+        Images need scaling: X.reshape(len(X), -1) / 255.
+    y : array, n labels or targets
+        Without y, X is batches: an iterable of pairs (X, y), such as a list or a DataLoader, or a function that is
+        called for each epoch and returns one.  They are taken in their order, an epoch of them at a time is in memory,
+        and all but the last have the same size.
+    loss : callable or str
+        A function of a row's prediction and its y, or a name: "cross_entropy"; "binary_cross_entropy", of logits;
+        "squared", the article's (half the sum of the squared differences); "mse", the mean of the squares; "huber".
+    optimizer : Optimizer
+        SGD(lr=0.02) if left out.  What `fit` has bound it binds anew when it is given another net; one that has
+        parameters from elsewhere trains those, and is refused if the net reads none of them.
+    epochs : int
+        Passes over the data.
+    first_epoch : int
+        Where to go on with a run of `epochs` epochs whose earlier ones were done by another call.  Order and learning
+        rate continue exactly; an optimiser with a memory of its own (Adam) has to be passed along.
+    batch_size : int
+        Samples of a step, whose losses are averaged.
+    shuffle : bool
+        A new order for every epoch, drawn from `seed`.
+    seed : int or None
+        What the net draws by `fastscalar.random` follows from seed, epoch and the sample's row, whatever the batches.
+    schedule : str, Rate, callable or None
+        "linear" lets the learning rate fall linearly to zero over the run, "cosine" along half a cosine; "constant", or
+        None, keeps it; `fastscalar.schedules` has more; a function of the step, from 0, or of the step and the number
+        of steps, gives the factor by which it is multiplied.
+    sample_weight : array
+        n numbers from 0 on, by which the samples' losses are multiplied.
+    class_weight : dict, sequence or "balanced"
+        The same by label; "balanced": n / (classes * how often the label occurs).  Of both weights, the product.
+    validation_data : (X, y)
+        On which the net is evaluated after each epoch: see `evaluate`, and History for the result.
+    progress : bool
+        A bar in a terminal (standard error) or a notebook.
+    on_epoch : callable
+        Called with the Epoch after each one; the next has the `optimizer.lr` that it leaves.
+    callbacks : iterable
+        More of these, and objects that look on; see `EarlyStopping` and docs/training.md.
+    history : History
+        One to add the epochs to, which then has them whatever happens.  An exception that ends the run has the History
+        of the epochs before it as its attribute `history`.
+    augment : callable
+        A function of X and the number of an epoch that gives the X of that epoch, of the same shape, such as
+        `fastscalar.datasets.augment`.
+    checkpoint : path
+        A file.  After every epoch the run is kept there: parameters, the optimiser's state, the history, and the
+        `state_dict()` of callbacks that have one and `load_state_dict(state)`.  If the file is there, the run goes on
+        from it, and ends with the bits of one that was not interrupted.
+    compile : bool
+        Record `loss(net(x), y)` for one sample and replay it (see `fastscalar.compile`); the loss of a batch is the
+        mean over its samples.  False: the eager loop, which calls the net for every sample, or once for each batch if
+        that is seen, with the first one, to give the mean of what the samples give.
+    threads : int
+        Samples of a batch at the same time; the result does not depend on it.
+    dtype : "float64" or "float32"
+        Of the numbers that a compiled program computes with.
+    comm : communicator
+        Such as `mpi4py.MPI.COMM_WORLD`: all its processes call `fit` alike and train one net, each with a part of the
+        rows of every batch; rank 0's net is where they begin, and only its callbacks are called and its progress shown
+        (docs/scale-out.md).
+    shard : "local"
+        X and y are each process's own.
+    deterministic : bool
+        Gradients are added in an order that depends on the rows alone, so that any number of processes gives the same
+        bits; False: in that of one `Allreduce`, with less to send.
+    local_steps : int
+        Another algorithm: each process takes so many steps with its own part of the batches, then all go on from the
+        mean of their weights.
 
-    Raises ValueError for data and optimisers that do not fit; FloatingPointError when the loss, or a parameter after
-    the last step of an epoch, is infinite or NaN, or its square is.  Whatever stops a compiled
-    run, the net is as it was after the last whole epoch; one that runs eagerly (compile=False, detect_anomaly, after a
-    CompileWarning) keeps every step that it did, unless one made a number infinite.
+    Returns
+    -------
+    History
+        What was done, epoch by epoch; the net is trained in place.
 
+    Raises
+    ------
+    ValueError
+        For data and optimisers that do not fit, and threads with batch_size=1.
+    FloatingPointError
+        When the loss, or a parameter after the last step of an epoch, is infinite or NaN, or its square is.
+
+    Notes
+    -----
+    Whatever stops a compiled run, the net is as it was after the last whole epoch; one that runs eagerly
+    (compile=False, detect_anomaly, after a CompileWarning) keeps every step that it did, unless one made a number
+    infinite.
+
+    Examples
+    --------
     >>> import fastscalar as fs, numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
     >>> y = (X.sum(axis=1) > 0).astype(int)

@@ -641,7 +641,7 @@ cdef class Replay:
         """The gradients of all uniform numbers, trained or not, are in this array from now on: what processes that
         train together exchange between `gradients` and `step_by`.  None: in memory of their own.
 
-        Of the type that is computed with, and `gradient_size` long; the last PAD numbers are nobody's."""
+        Of the type that is computed with, and `gradient_size` long; the last PAD numbers belong to none."""
         cdef double[::1] doubles
         cdef float[::1] floats
         if self.own_adjoint == NULL:

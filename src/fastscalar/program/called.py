@@ -112,7 +112,7 @@ class CalledFunction(RecordedFunction):
                 for leaf in leaves_before(marker, result):
                     if (storage := storage_of(leaf)) not in known:
                         known[storage], is_news = leaf, True
-            state["rows"] -= 1                   # while somebody else runs
+            state["rows"] -= 1                   # while others run
             try:
                 yield i, result, is_news
             finally:

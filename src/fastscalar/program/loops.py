@@ -171,7 +171,7 @@ def _difference(expected: Any, found: Any, name: str) -> str:
 
 
 def _in_iteration(k: int, error: Exception) -> Exception:
-    """The same error, which knows in which iteration it was; while a program is recorded nobody may read its text."""
+    """The same error, which knows in which iteration it was; while a program is recorded its text is not to be read."""
     error.iterations = (k, *getattr(error, "iterations", ()))  # type: ignore[attr-defined]
     return error if is_recording() else naming_iterations(error)
 

@@ -7,7 +7,7 @@ from fastscalar.program._graph cimport *
 
 cdef inline int find_image(Graph g, ArrayOp *q, Py_ssize_t first, const int[::1] place, int[::1] image,
                            const int *number) except -1:
-    """The nodes of an image, of which the operands from `first` on are what its patches read; others are nobody's."""
+    """The nodes of an image, of which the operands from `first` on are what its patches read; others belong to none."""
     cdef Py_ssize_t k, pixels = image.shape[0]
     cdef int p
     for k in range(pixels):

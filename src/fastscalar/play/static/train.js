@@ -57,7 +57,7 @@ const Train = {
     }
   },
 
-  fill() {  // what the server has, but for the field in which somebody types
+  fill() {  // what the server has, but for the field that has the cursor
     const s = this.now.settings;
     for (const [id, name] of [["lr", "lr"], ["hidden", "hidden"], ["batch", "batch_size"], ["optimizer", "optimizer"]]) {
       if (s[name] === undefined) { if (id === "hidden") $("hidden-label").hidden = true; continue; }
