@@ -1,6 +1,7 @@
 """TensorArray and its views: promises 10 and 11."""
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import fastscalar as fs
 from fastscalar import _core, reference
 from fastscalar.engine import testing
+from helpers.operations import BY_SERIES
 
 NUMBERS = np.arange(24.0).reshape(2, 3, 4) - 7.5
 
@@ -434,7 +436,8 @@ def test_negation_powers_and_functions_of_the_table():
             y = getattr(a, name)()
             for k in range(2):
                 value = testing.value_and_slopes(code, a[k].data)[0]
-                assert y[k].data == value or (value != value and y[k].data != y[k].data)
+                ulps = BY_SERIES.get(name, 0)
+                assert abs(y[k].data - value) <= ulps * math.ulp(value) or (value != value and y[k].data != y[k].data)
                 assert y[k]._op == name
     assert (-a).tolist() == [-0.5, -2.0]
     assert (+a) is a
