@@ -166,7 +166,8 @@ def _in_operations(value: Any, slopes: Any, operands: tuple[Tensor, ...]) -> Any
     out = value.detach()
     for x, slope in zip(operands, slopes if isinstance(slopes, Sequence) else [slopes], strict=True):
         slope = slope.detach() if isinstance(slope, Tensor) else Tensor(float(slope))
-        nothing = select(abs(x) < math.inf, x - x.detach(), 0.0)
+        finite: Any = abs(x) < math.inf
+        nothing = select(finite, x - x.detach(), 0.0)
         out = out + nothing.send(slope)          # which has the derivative that was given
     return out
 

@@ -495,3 +495,12 @@ def test_a_damaged_loop_is_refused(tmp_path):
         right, body[key] = body[key], wrong
         refused()
         body[key] = right
+
+
+@pytest.mark.parametrize("f", [mixed, inner_while, caught, deep], ids=lambda f: f.__name__)
+def test_recordings_that_differ_in_the_ways_through_a_step_become_one(f):
+    program = fs.compile(f)
+    values = program.map(X)
+    assert len(program.report().splitlines()) == 1
+    np.testing.assert_allclose(values, [f(x).data for x in map(fs.Tensor, X)], rtol=1e-11)
+    assert np.array_equal(program.map(X[::-1]), values[::-1])

@@ -28,7 +28,7 @@ from fastscalar.program.checks import checked, require, shape_of
 from fastscalar.program.kept_loops import loop_as_json, loop_of_json
 from fastscalar.program.nests import Array, Container, Static
 from fastscalar.program.recorded import Gone
-from fastscalar.program.rolled import Rolled
+from fastscalar.program.rolled import Rolled, is_loop
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import SignatureCache, Specialization
 from fastscalar.program.streams import Streams
@@ -39,10 +39,6 @@ IEEE = 0x100  # added to an operation that does not raise
 ITEMS = ("affine", "cross_entropy", "logsumexp", "softmax", "gather", "where", "max", "min", "argmax", "argmin")
 _CODES = {name: code for code, name, _, _ in operations()}
 _NAMES = {code: name for name, code in _CODES.items()}
-
-
-def is_loop(item: Any) -> bool:
-    return item[0] == "call" and isinstance(item[4], Rolled)
 
 
 class SavedPlace:

@@ -21,6 +21,7 @@ from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.loops import naming_iterations
 from fastscalar.program.nests import described, results_of
+from fastscalar.program.rolled import take_in
 from fastscalar.program.rows import Rows, handles_of
 from fastscalar.program.selections import Family
 from fastscalar.program.specializations import (
@@ -217,6 +218,10 @@ class RecordedFunction:
                     relative = self._complete(cache, rows, *cache.families[-1])
                 return relative
             bucket = cache.bucket(specialization.key)
+            for known in list(bucket):
+                if take_in(specialization.graph, known.graph):         # which it takes the place of
+                    specialization.lost, specialization.served = specialization.lost + known.lost, known.served
+                    bucket.remove(known)
             keyed = graph.operations if specialization.key else 0
             too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS
             if too_many or (keyed and cache.operations + keyed > KEYED_OPERATIONS):

@@ -13,7 +13,8 @@ import numpy as np
 
 from fastscalar._core import operations
 from fastscalar.engine._lock import Lock
-from fastscalar.program._graph import NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_PARAMETER
+from fastscalar.engine._step import storage_of
+from fastscalar.program._graph import NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_PARAMETER, graph_of
 from fastscalar.program._iterate import Iterations
 from fastscalar.program._lower import lower
 from fastscalar.program._replay import RowStatus, kernel_set
@@ -59,6 +60,12 @@ class Body:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def copied(self) -> Body:
+        """For another loop, which settles it by itself."""
+        columns = self.columns
+        graph = graph_of(self.graph, columns, columns, self.items, self.graph.guards, columns["results"])
+        return Body(graph, self.numbers, self.leaves, self.drawn, self.ends)
+
     def settle(self, width: int, captured: int, numbered: bool, sites: list[int]) -> None:
         """Its inputs: the state and what was drawn by site, what is captured of the row, the iteration's number."""
         graph, number = self.graph, 1 + (captured > 0)
@@ -79,6 +86,34 @@ class Body:
         graph.a[self.numbers], graph.b[self.numbers] = number, 0
         graph.set_items([(*item[:4], number, *item[5:]) if _of_number(item) else item for item in self.items])
         graph.inputs = ["array", *(["array"] if captured else []), *(["whole"] if numbered else [])]
+
+
+def is_loop(item: Any) -> bool:
+    return item[0] == "call" and isinstance(item[4], Rolled)
+
+
+def take_in(g: Any, h: Any) -> bool:
+    """Whether two recordings differ in nothing but the bodies of their loops; then the first has those of both."""
+    pairs = list(zip(g.items, h.items, strict=False))
+    if not any(map(is_loop, g.items)) or len(g.items) != len(h.items) or g.draws != h.draws:
+        return False
+    constants, guards = g.op == NODE_CONSTANT, ("op", "left", "right", "value")
+    same = (
+        all(np.array_equal(getattr(g, name), getattr(h, name)) for name in COLUMNS)
+        and g.value[constants].tobytes() == h.value[constants].tobytes()
+        and all(np.array_equal(g.guards[name], h.guards[name], equal_nan=name == "value") for name in guards)
+        and [storage_of(c) for c in g.captures] == [storage_of(c) for c in h.captures]
+        and all(x[4].is_like(y[4]) if is_loop(x) and is_loop(y) else len(x) == len(y) for x, y in pairs)
+        and all(
+            np.array_equal(a, b)
+            for x, y in pairs for a, b in zip(x, y, strict=True) if not isinstance(a, Rolled)
+        )
+    )  # fmt: skip
+    for x, y in pairs if same else ():
+        for body in y[4].bodies if is_loop(x) else ():
+            if body not in x[4].bodies:
+                x[4].add(body.copied(), x[4].captured, x[4].leaves)
+    return same
 
 
 def _reaching(body: Body, width: int, captured: int) -> list[int]:
@@ -174,6 +209,14 @@ class Rolled:
                 found = [bits | 1 << j for j, bits in enumerate(found)]
             self._sources = [[i for i in range(self.outputs + reached) if bits >> i & 1] for bits in found]
         return self._sources
+
+    def is_like(self, other: Rolled) -> bool:
+        """Whether another loop may have the same bodies.  Not if they draw: what is drawn after them would depend on
+        the row then."""
+        mine, its = (
+            (x.kind, x.outputs, x.numbered, x.count, x.captured, x.leaves, x.sites) for x in (self, other)
+        )  # fmt: skip
+        return mine == its and not self.sites
 
     # --- bodies ---
 
