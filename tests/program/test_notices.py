@@ -729,3 +729,74 @@ def test_one_that_does_not_repeat_itself_is_found_whatever_a_leaf_decides(what, 
         return
     with pytest.warns(fs.CompileWarning, match="does something else when it is called again"):
         program.map(np.array([1.0, 2.0]))
+
+
+# --- calls of programs that have fallen back ---------------------------------------------------------
+
+
+def fallen_back(f, *rows):
+    program = fs.compile(f)
+    program.map(*rows)
+    for values in zip(*(r.tolist() for r in rows), strict=True):
+        program(*values)
+    assert program._plain_ways, "calls go the long way"
+    return program
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+def test_a_call_of_what_has_fallen_back_is_the_call_of_the_function():
+    w = fs.Tensor(1.5)
+    rows, wholes = np.random.default_rng(0).normal(size=200), np.arange(200) % 3
+
+    def f(x, k):
+        if k == 2 and x.data > 100.0:
+            raise KeyError("here")
+        if x.data > 50.0:
+            return 7
+        return x * round(x.data, 3) * w + k
+
+    program = fallen_back(f, rows, wholes)
+    for x, k in zip(rows.tolist(), wholes.tolist(), strict=True):
+        assert program(x, k) == f(fs.Tensor(x), k).data
+        assert program(np.float64(x), np.int64(k)) == program(x, k)      # the long way
+    assert type(program(0.5, 1)) is float
+    assert program(60.0, 0) == 7.0
+    with pytest.raises(KeyError, match="here"):
+        program(101.0, 2)
+    with pytest.raises(TypeError):
+        program(1.0)
+    t = fs.Tensor(0.5)
+    program(t, 1).backward()                      # with Tensors it is the function itself
+    assert t.grad == 0.75
+    outer = fs.compile(lambda x: program(x, 1) + program(2.0, 0))
+    assert outer.map(np.array([0.5]))[0] == f(fs.Tensor(0.5), 1).data + f(fs.Tensor(2.0), 0).data
+    w.data = 3.0
+    assert program(0.5, 1) == f(fs.Tensor(0.5), 1).data
+    program.reset()
+    assert not program._plain_ways
+    assert program(0.5, 1) == f(fs.Tensor(0.5), 1).data
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+def test_rows_of_what_has_fallen_back_draw_and_raise_as_they_would():
+    rows = np.random.default_rng(0).normal(size=200)
+
+    def f(x):
+        if x.data > 50.0:
+            raise LookupError("too much")
+        return 7 if x.data > 40.0 else x * round(x.data, 4) + fs.random.normal()
+
+    program = fs.compile(f)
+    found = program.map(rows, seed=3, row_offset=5)
+    for i in (0, 70, 199):
+        with fs.random.stream(3, 5 + i):
+            assert found[i] == pytest.approx(f(fs.Tensor(rows[i])).data, rel=1e-14)
+    assert program.map(rows, seed=3, row_offset=5).tobytes() == found.tobytes()
+    mixed = rows.copy()
+    mixed[150] = 45.0
+    assert program.map(mixed, seed=3, row_offset=5)[150] == 7.0
+    mixed[[160, 170]] = 60.0
+    with pytest.raises(LookupError) as caught:
+        program.map(mixed)
+    assert "row 160" in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
+    assert program.map(rows, seed=3, row_offset=5).tobytes() == found.tobytes()

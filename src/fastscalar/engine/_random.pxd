@@ -24,6 +24,7 @@ cdef class Stream:
 
 
 cdef Stream current()
+cdef list streams()
 cdef unsigned long long random_key(unsigned long long seed, unsigned long long epoch, unsigned long long site,
                                    unsigned long long scope) noexcept nogil
 cdef void random_numbers(double *out, int n, int kind, double p, unsigned long long key, long long row,

@@ -59,12 +59,21 @@ cdef class Stream:
         self.counts, self.begun, self.scope = {}, {}, 0
 
     def __enter__(self):
-        self.counts, self.begun, self.scope = {}, {}, 0
+        if self.counts:                          # most functions draw nothing
+            self.counts = {}
+        if self.begun:
+            self.begun = {}
+        self.scope = 0
         streams().append(self)
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind, error, traceback):
         streams().pop()
+
+    def of_row(self, long long row):
+        """This stream, which is that of another row from now on."""
+        self.row = row
+        return self
 
     def __repr__(self):
         return (f"stream(seed={self.seed}, row={self.row}, epoch={self.epoch}" +

@@ -136,8 +136,12 @@ class Program(DifferentiatedFunction):
         >>> fs.compile(lambda x: {"sum": x[0] + x[1], "both": (x[0], x[1])})([1.0, 2.0])
         {'sum': 3.0, 'both': (1.0, 2.0)}
         """
-        inside = is_recording() or vars(eagerly).get("rows")
+        state = vars(eagerly)
+        inside = state.get("rows") or is_recording()
         if not named and not inside:
+            for way in self._plain_ways:
+                if (found := way.value(arguments, state)) is not None:
+                    return self._plain_value(found, way.cache)
             for nest, one in self._one_rows:
                 values = one.value(arguments)
                 if values is not None:
@@ -156,7 +160,7 @@ class Program(DifferentiatedFunction):
             values = self._values(rows, 1)
         except RowFailure as failure:
             raise failure.error from None
-        self._keep_short_way(rows)
+        self._keep_short_way(rows, arguments)
         return of_one(rows.cache.nest, values[0])
 
     @shared_by_ranks
@@ -314,7 +318,7 @@ class Program(DifferentiatedFunction):
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
         if given.n == 1 and cotangents is None and float64:
-            self._keep_short_way(given)
+            self._keep_short_way(given, arguments)
         return of_rows(given.cache.nest, values, dtype)
 
     def save(self, path: StrPath) -> None:
@@ -391,7 +395,7 @@ class Program(DifferentiatedFunction):
         """
         with self._lock:
             self._caches.clear()
-            self._one_rows = ()
+            self._one_rows, self._plain_ways = (), ()
             self._derivatives.clear()
 
     @property

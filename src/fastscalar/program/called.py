@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -17,9 +17,12 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import total
 from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
+from fastscalar.program._one_row import PlainWay, values_of_calls
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.recorded import RecordedFunction, RowFailure
 from fastscalar.program.rows import Rows, eager_column
+from fastscalar.program.specializations import SignatureCache
+from fastscalar.program.streams import Streams
 
 eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
 
@@ -54,7 +57,26 @@ class CalledFunction(RecordedFunction):
         finally:
             state["rows"] -= 1
 
+    def _keep_plain_way(self, rows: Rows, arguments: Sequence[Any]) -> None:
+        """A call with numbers that fell back, as the next ones of such numbers will: they need not go the long way."""
+        cache, types = rows.cache, tuple(map(type, arguments))
+        if cache is None or not cache.eager or self._shared or cache.worth_trying(1) or any(
+            recordings for table in cache.keyed.values() for recordings in table.values()
+        ):
+            return
+        if rows.nests is None and cache.nest is None and set(types) <= {float, int}:
+            self._plain_ways = (*self._plain_ways, PlainWay(self.function, types, cache))
+
+    def _plain_value(self, found: Any, cache: SignatureCache) -> float:
+        """What a PlainWay found, as a number."""
+        return found if type(found) is float else self._numbers(cache, found[0])[0].data
+
     def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
+        if rows.nests is None and rows.cache is not None and rows.cache.nest is None and rows.kinds and (
+            type(rows.streams) is Streams
+        ):
+            self._eager_numbers(rows, some, values, rows.cache)
+            return
         with self._called(rows, some) as calls:
             values[some] = [[result.data for result in results] for _, results in calls]
 
@@ -119,3 +141,22 @@ class CalledFunction(RecordedFunction):
                 state["rows"] += 1
             if wanted:
                 marker = Tensor(0.0)
+
+    def _eager_numbers(self, rows: Rows, some: np.ndarray, values: np.ndarray, cache: SignatureCache) -> None:
+        """The same where each row is one number, and its arguments are numbers and arrays."""
+        columns = tuple(iter(eager_column(kind, data, some)) for kind, data in zip(rows.kinds, rows.data, strict=True))
+        state, at, first = vars(eagerly), [-1], 0
+        before = state.get("rows", 0)
+        state["rows"] = before + 1
+        stream, column = rows.streams.of(0), np.empty(len(values))
+        try:
+            while (stopped := values_of_calls(
+                self.function, columns, some, column, stream, rows.streams.row_offset, first, at
+            )) is not None:
+                column[some[stopped[0]]] = self._numbers(cache, stopped[1])[0].data
+                first = stopped[0] + 1
+        except Exception as error:
+            raise RowFailure(int(some[max(at[0], 0)]), rows.explained(error)) from error
+        finally:
+            state["rows"] = before
+        values[some, 0] = column[some]

@@ -17,7 +17,7 @@ from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._lock import Lock
 from fastscalar.engine._step import storage_of
 from fastscalar.program._graph import NODE_CONSTANT, line_of
-from fastscalar.program._one_row import OneRow
+from fastscalar.program._one_row import OneRow, PlainWay
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.loops import naming_iterations
 from fastscalar.program.nests import described, results_of
@@ -110,6 +110,7 @@ class RecordedFunction:
         self._wants_leaves = False               # while fit wants to know
         self._stand_ins: dict[Any, Any] = {}     # captured leaves that stand for arrays which all rows share
         self._one_rows: tuple[tuple[Any, OneRow], ...] = ()      # nests of results, and the short way to them
+        self._plain_ways: tuple[PlainWay, ...] = ()              # numbers for which a call is the function's
 
         for one in self._shared:
             if isinstance(one, bool) or not isinstance(one, (int, str)):
@@ -298,13 +299,15 @@ class RecordedFunction:
 
     def _results(self, rows: Rows, result: Any) -> list[Tensor]:
         """The numbers that the function returned.  TypeError if their nest is not that of the rows before."""
+        return self._numbers(rows.cache, result)
+
+    def _numbers(self, cache: SignatureCache | None, result: Any) -> list[Tensor]:
         found, nest = results_of(result, self.__name__)
         if nest is not None and self._is_loss:
             got = type(result).__name__
             raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {got}")
         if not found:
             raise TypeError(f"{self.__name__}: expected numbers as result, got {described(nest)}")
-        cache = rows.cache
         if cache is not None and cache.nest != nest:
             if cache.nest is not NO_NEST:
                 known, this = described(cache.nest), described(nest)

@@ -23,14 +23,18 @@ class Streams:
         self.seed = default_seed() if seed is None else whole(seed, f"{what}: seed")
         self.row_offset = whole(row_offset, f"{what}: row_offset")
         self.epoch, self.antithetic = whole(epoch, f"{what}: epoch"), bool(antithetic)
+        self._one: Stream | None = None  # for the calls of the function, one row after the other
 
     def of(self, i: int) -> Stream:
         """That of row i, before anything was drawn."""
         return Stream(self.seed, self.row_offset + i, epoch=self.epoch, antithetic=self.antithetic)
 
     def called(self, i: int) -> Any:
-        """Context in which a function is called with row i."""
-        return self.of(i)
+        """Context in which a function is called with row i; it is over when the next one is asked for."""
+        one = self._one
+        if one is None or one.epoch != self.epoch or one.seed != self.seed:      # of another epoch of fit
+            self._one = one = self.of(i)
+        return one.of_row(self.row_offset + i)
 
     def recorded(self, i: int) -> Any:
         """Context in which a call with row i is recorded."""
