@@ -100,6 +100,28 @@ def test_any_number_of_ranks_takes_the_same_steps(wishes):
         assert losses == alone[1]
 
 
+@pytest.mark.parametrize("compile", [True, False])
+def test_samples_that_are_moved_at_random(compile):
+    """By all ranks alike."""
+
+    def moved(X, epoch):
+        return X + np.random.default_rng(epoch).normal(size=X.shape) * 0.1
+
+    def work(comm, **more):
+        return trained(comm, augment=moved, compile=compile, **more)
+
+    alone = same(Threads.of(1, work))
+    for size in (2, 3):
+        bits, losses = same(Threads.of(size, work))
+        np.testing.assert_array_equal(bits, alone[0])
+        assert losses == alone[1]
+    assert any(alone[0] != same(Threads.of(1, trained))[0])
+    same(Threads.of(2, lambda comm: work(comm, local_steps=2)))
+    bad = Threads.of(2, lambda comm: trained(comm, augment=lambda X, epoch: X[comm.rank :]))
+    assert "augment" in str(bad[1])
+    assert "rank 1 of 2" in str(bad[0])
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimiser(name):
     alone = same(Threads.of(1, lambda comm: trained(comm, OPTIMIZERS[name])))

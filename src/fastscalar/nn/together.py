@@ -46,6 +46,7 @@ def fit_together(
     seed: int | None,
     progress: bool,
     saved: Checkpoint | None,
+    augment: Callable[[np.ndarray, int], np.ndarray] | None,
 ) -> History:
     """`fit` on all ranks.  prepare: makes a Run of one rank's net and samples."""
     ranks = Ranks(comm, "fit", (StopTraining, FloatingPointError))
@@ -89,7 +90,7 @@ def fit_together(
                 course.spread_over(shares.samples)
                 trainer = DistributedTrainer(made.trainer, ranks, shares, course, wishes["dtype"])
             course.streams.row_offset = 0 if lengths is None else sum(lengths[:ranks.rank])
-            if _epochs(ranks, made, trainer, lengths, shuffle, seed, progress, saved):
+            if _epochs(ranks, made, trainer, lengths, shuffle, seed, progress, saved, augment):
                 return made.history
         except StopTraining as enough:
             made.history.stopped = str(enough) or "a callback had enough"
@@ -180,9 +181,11 @@ def _epochs(
     seed: int | None,
     progress: bool,
     saved: Checkpoint | None,
+    augment: Callable[[np.ndarray, int], np.ndarray] | None,
 ) -> bool:
     """The epochs that are left; True: none, since the file is of a run that has ended."""
     course, history, looking = made.course, made.history, made.looking
+    X = course.data["X"]
     mine = trainer.samples if lengths is None else lengths[ranks.rank]
     n = trainer.samples
     if seed is None:
@@ -198,6 +201,10 @@ def _epochs(
             continue
         course.optimizer.lr = ranks.hear(course.optimizer.lr)    # a callback may have set it
         course.begin_epoch(number)
+        if augment is not None:
+            with ranks.together():
+                course.data["X"] = augment(X, number)
+                made.trainer.replace(course.data["X"])
         start = time.perf_counter()
         watch = Watch(number, course.epochs, course.samples, progress and ranks.rank == 0, looking.watching)
         with watch, in_mode(made.net, training=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,15 +203,15 @@ def fit(
         "validation_data": validation_data, "callbacks": callbacks, "on_epoch": on_epoch, "history": history,
         "compile": compile, "threads": threads, "dtype": dtype, "seed": seed,
     }  # fmt: skip
-    if augment is not None and (not callable(augment) or comm is not None):
-        alone = "; it is for one process" if comm is not None else ""
-        raise TypeError(f"fit: augment: expected a function of X and the number of an epoch, got {augment!r}{alone}")
+    if augment is not None and not callable(augment):
+        raise TypeError(f"fit: augment: expected a function of X and the number of an epoch, got {augment!r}")
     if comm is not None:
         from fastscalar.nn.together import fit_together
 
         return fit_together(
             comm, net, X, y, _prepared, wishes, shard=shard, deterministic=deterministic,
             local_steps=local_steps, shuffle=shuffle, seed=seed, progress=progress, saved=saved,
+            augment=None if augment is None else partial(_of_epoch, augment),
         )  # fmt: skip
     if shard is not None:
         raise ValueError(f"fit: shard: {shard!r} is for several processes, which need a comm")
