@@ -441,6 +441,13 @@ def test_jacobians_go_back_through_loops():
     assert np.array_equal(both[0][0], a)
     assert np.array_equal(both[1][0][0], b)
     assert (both[0][1]["w"].shape, both[1][0][1]["w"].shape) == ((3, 2), (3,))
+    directions = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]])
+    values, along = program.jvp(rows, k, tangents=(directions, {"w": 0.7}))
+    assert count < 200
+    np.testing.assert_allclose(along[0], np.einsum("nst,nt->ns", a, directions) + 0.7 * both[0][1]["w"], rtol=1e-12)
+    np.testing.assert_allclose(along[1][0], np.einsum("nt,nt->n", b, directions) + 0.7 * both[1][0][1]["w"], rtol=1e-12)
+    assert np.array_equal(along[1][1], directions[:, 1])
+    assert np.array_equal(values[0], program.map(rows, k)[0])
     h = 1e-6
     differences = [(program.map(rows + h * e, k)[0] - program.map(rows - h * e, k)[0]) / (2 * h) for e in np.eye(2)]
     np.testing.assert_allclose(a, np.stack(differences, -1), rtol=1e-6, atol=1e-8)

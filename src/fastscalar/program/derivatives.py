@@ -48,6 +48,19 @@ def _joined(parts: list[Any], shape: tuple[int, ...]) -> Any:
     return np.stack(parts, axis=1).reshape(len(first), *shape, *first.shape[1:])
 
 
+def _times(matrix: Any, direction: Any, ndim: int) -> Any:
+    """What a Jacobian of a result of so many dimensions makes of a direction, added up over arguments."""
+    if isinstance(matrix, dict):
+        return sum(_times(matrix[key], direction[key], ndim) for key in matrix)
+    if isinstance(matrix, (tuple, list)):
+        return sum(_times(m, d, ndim) for m, d in zip(matrix, direction, strict=True))
+    if matrix is None:
+        return 0.0
+    n, shape = len(matrix), matrix.shape[1 : 1 + ndim]
+    along = np.broadcast_to(np.asarray(direction, dtype=float), (n, *matrix.shape[1 + ndim :])).reshape(n, -1)
+    return np.einsum("nst,nt->ns", matrix.reshape(n, -1, along.shape[1]), along).reshape(n, *shape)
+
+
 class DifferentiatedFunction(ReplayedFunction):
     """The part of a Program that has derivatives by the row."""
 
@@ -195,9 +208,10 @@ class DifferentiatedFunction(ReplayedFunction):
         return any(item[0] == "call" for _, one in self._specializations() for item in one.graph.items)
 
     def _by_results(
-        self, arguments: Any, named: dict[str, Any], argnums: Any, threads: int, n: int | None, dtype: str
+        self, arguments: Any, named: dict[str, Any], argnums: Any, threads: int, n: int | None, dtype: str,
+        directions: Any = None,
     ) -> Any:
-        """The Jacobian of a function with loops: a way back through them for each result."""
+        """The Jacobian of a function with loops: a way back through them for each result.  directions: times these."""
         given = self._rows(arguments, "jacobian", dict(named), n, True)
         self._prepare(given)
         nest, width = given.cache.nest, given.cache.width
@@ -207,9 +221,12 @@ class DifferentiatedFunction(ReplayedFunction):
             seeds[:, k] = 1.0
             found.append(self._by_arguments(given, "jacobian", argnums, threads, seeds, dtype)[1])
         rows = iter(found)
-        return assembled(
-            nest, lambda: _joined([next(rows)], ()), lambda a: _joined([next(rows) for _ in range(a.size)], a.shape)
-        )
+
+        def leaf(count: int = 1, shape: tuple[int, ...] = ()) -> Any:
+            matrix = _joined([next(rows) for _ in range(count)], shape)
+            return matrix if directions is None else _times(matrix, directions, len(shape))
+
+        return assembled(nest, leaf, lambda a: leaf(a.size, a.shape))
 
     # --- programs of derivatives ---
 
@@ -295,7 +312,17 @@ class DifferentiatedFunction(ReplayedFunction):
 
         program = self._derived((method, count, chosen, of_shared), make, of_shared)
         by_name = {**dict(zip(names, arguments[count:], strict=True)), **streams}
-        found = program.map(*arguments[:count], *given.values(), threads=threads, rows=rows, dtype=dtype, **by_name)
+        program._stops_at_loops = method == "jvp"
+        try:
+            if not program._unrolled or method != "jvp":
+                both = (*arguments[:count], *given.values())
+                found = program.map(*both, threads=threads, rows=rows, dtype=dtype, **by_name)
+        except LoopMet:
+            program._unrolled = True
+        if program._unrolled and method == "jvp":
+            directions = tuple(given.values())
+            along = self._by_results(arguments[:count], by_name, chosen, threads, rows, dtype, directions)
+            return self.map(*arguments[:count], threads=threads, rows=rows, dtype=dtype, **by_name), along
         if method == "jvp" or argnums is not None:
             return found[0] if method == "hvp" and single else found
         return found[0] if single else tuple(dict(zip(chosen, found, strict=True)).get(k) for k in range(count))
