@@ -358,8 +358,8 @@ file that cannot be read does not stop the others; the exit status is 2 then.
         about="""
 Other commands take with --data a name (mnist, fashion, synthetic), or where
 labelled images are: a folder or zip of IDX files (MNIST, EMNIST, KMNIST and
-their like), CSV files (Kaggle's), an .npz file (Keras'), or a folder that has
-a folder of pictures for each class.  Of several sets in one folder,
+their like), CSV files (Kaggle's), an .npz file (Keras'), or a folder or zip
+that has a folder of pictures for each class.  Of several sets in one folder,
 emnist/emnist-letters names one.
 """,
     )
