@@ -12,6 +12,8 @@ import pytest
 
 import fastscalar as fs
 import simulations
+from contestants.gpts import GPTS, RATE
+from contestants.simulators import FORMULAS, SIMULATORS
 
 pytestmark = pytest.mark.benchmark(group="simulations")
 BARS = {"asian": 0.32, "heston": 0.80, "pendulum": 9.0, "barrier": 0.34, "newton": 0.20}  # us a row
@@ -48,6 +50,29 @@ def test_rows(benchmark: Any, bar: Any, small: bool) -> None:
         bar(f"simulations: {name}, a row", best[name] * 1e6 / n, "us", at_most=limit)
 
 
+@pytest.mark.parametrize("name", FORMULAS)
+def test_peers(benchmark: Any, bar: Any, small: bool, name: str, skipped: Any) -> None:
+    """The same by others: values and gradients compared, then all in turn."""
+    n = 40 if small else 4096
+    program, X = fs.compile(simulations.SIMULATIONS[name]), simulations.rows(name, n)
+    values, gradients = program.value_and_grad(X)
+    works: dict[str, Callable[[], Any]] = {"fastscalar": lambda: program.value_and_grad(X)}
+    for kind in SIMULATORS:
+        if name not in kind.knows or (small and kind.compiles and name != "asian"):
+            continue
+        if why := kind.missing():
+            skipped(kind.name, why)
+            continue
+        side = kind(name, X)
+        their_values, their_gradients = side.run()
+        np.testing.assert_allclose(their_values, values, rtol=1e-9, atol=1e-12, err_msg=kind.name)
+        np.testing.assert_allclose(their_gradients, gradients, rtol=1e-7, atol=1e-9, err_msg=kind.name)
+        works[kind.name] = side.run
+    best = benchmark.pedantic(shortest, (works, 1 if small else 5), rounds=1)
+    for side_name, seconds in best.items():
+        bar(f"simulations: peers, {name}, a row, {side_name}", seconds * 1e6 / n, "us")
+
+
 def test_gpt(benchmark: Any, bar: Any, small: bool) -> None:
     """A step of a GPT of 4,192 parameters with Adam, a name of six letters at a time."""
     model, names = simulations.GPT(), simulations.names(20, letters=2 if small else 6)
@@ -73,6 +98,38 @@ def test_gpt(benchmark: Any, bar: Any, small: bool) -> None:
 
     best = benchmark.pedantic(shortest, ({"step": steps}, 1 if small else ROUNDS), rounds=1)
     bar("simulations: a GPT of 4,192 parameters, a step with Adam", best["step"] * 1e6 / len(names), "us", at_most=60)
+
+
+def test_gpt_peers(benchmark: Any, bar: Any, small: bool, skipped: Any) -> None:
+    """The same step by others, array by array: loss and gradients compared with ours, then all in turn."""
+    letters = 2 if small else 6
+    model, names = simulations.GPT(), simulations.names(20, letters=letters)
+    program, optimizer = fs.compile(model.loss), fs.Adam(model.parameters(), lr=RATE)
+    sides = []
+    for kind in GPTS:
+        if why := kind.missing():
+            skipped(kind.name, why)
+            continue
+        sides.append(kind(model, letters + 1))
+    value = program.backward(names[0][None])[0]
+    for side in sides:
+        theirs, gradients = side.loss(names[0])
+        assert math.isclose(theirs, value, rel_tol=1e-10), side.name
+        for name, gradient in gradients.items():
+            ours = np.asarray(getattr(model, name).grad)
+            np.testing.assert_allclose(gradient, ours, rtol=1e-8, atol=1e-12, err_msg=f"{side.name}: {name}")
+
+    def ours() -> None:
+        for tokens in names:
+            program.backward(tokens[None])
+            optimizer.step()
+
+    works: dict[str, Callable[[], Any]] = {"fastscalar": ours}
+    for side in sides:
+        works[side.name] = lambda side=side: [side.step(tokens) for tokens in names]
+    best = benchmark.pedantic(shortest, (works, 1 if small else 5), rounds=1)
+    for side_name, seconds in best.items():
+        bar(f"simulations: peers, a GPT of 4,192 parameters, a step, {side_name}", seconds * 1e6 / len(names), "us")
 
 
 def test_around_a_call(benchmark: Any, bar: Any, small: bool) -> None:
