@@ -97,7 +97,7 @@ def test_gpt(benchmark: Any, bar: Any, small: bool) -> None:
             optimizer.step()
 
     best = benchmark.pedantic(shortest, ({"step": steps}, 1 if small else ROUNDS), rounds=1)
-    bar("simulations: a GPT of 4,192 parameters, a step with Adam", best["step"] * 1e6 / len(names), "us", at_most=60)
+    bar("simulations: a GPT of 4,192 parameters, a step with Adam", best["step"] * 1e6 / len(names), "us", at_most=30)
 
 
 def test_gpt_peers(benchmark: Any, bar: Any, small: bool, skipped: Any) -> None:

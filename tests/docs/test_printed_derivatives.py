@@ -143,12 +143,26 @@ def test_the_tax_of_the_porting_page() -> None:
 
 
 def test_derivatives_of_each_row() -> None:
-    force, slope = numbers("docs/compile.md", "def spring")[-2:], numbers("docs/compile.md", "def swing")
+    force, slope = numbers("docs/compile.md", "def spring")[-2:], numbers("docs/compile.md", "def swing(")
     assert force == pytest.approx([3.0, -0.5])
     spring = lambda k, c: 1.0 * k + 0.5 * c + 2.0 * k - 1.0 * c
     assert force == pytest.approx(slopes(spring, [1.0, 1.0]))
     by_exponent = [slopes(lambda x: math.exp(2.0 * x), [x])[0] for x in (0.0, 1.0)]
     assert slope[-1] == pytest.approx(by_exponent[1], rel=1e-6)
+
+
+def test_a_loop_that_is_one_instruction() -> None:
+    printed = numbers("docs/compile.md", "def swing_for")
+
+    def swing(angle: float) -> float:
+        speed = 0.0
+        for _ in range(20_000):
+            angle, speed = angle + 1e-4 * speed, speed - 1e-4 * 9.81 * math.sin(angle)
+        return angle
+
+    angles = (0.1, 0.5, 1.0)
+    expected = [*map(swing, angles), *(slopes(swing, [angle])[0] for angle in angles)]
+    assert printed == pytest.approx(expected, abs=6e-4)
 
 
 def test_steps_and_jumps() -> None:
@@ -172,8 +186,9 @@ OTHERS = {
     ("docs/compile.md", "def spring"),
     ("docs/compile.md", "def crossing("),
     ("docs/compile.md", "def payoff("),
-    ("docs/compile.md", "def swing"),
+    ("docs/compile.md", "def swing("),
     ("docs/compile.md", "swing.save("),
+    ("docs/compile.md", "def swing_for"),
     ("docs/porting.md", "X.mean(axis=0)"),  # below
     ("docs/porting.md", "def tax"),
     ("docs/porting.md", "score.data:.6f"),
