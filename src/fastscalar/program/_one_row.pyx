@@ -114,7 +114,9 @@ cdef class PlainWay:
         self.function, self.types, self.cache = function, types, cache
 
     def value(self, tuple arguments not None, dict state not None):
-        """A float; what else than a Tensor the function returned, in a tuple; None: not for these.  state: of `eagerly`."""
+        """A float; in a tuple what the function returned, if that is no Tensor; None: not for these.
+
+        state: of `eagerly`."""
         cdef Py_ssize_t k, n = len(self.types)
         cdef list given = []
         if len(arguments) != n:

@@ -39,7 +39,7 @@ def became_a_number(t: Tensor) -> None:
         return  # our own code knows what it does
     if not _inspect._depends(t, [x for watch in watches for x in watch.inputs]):
         return
-    users = frame                                # np.full and statistics.fmean do what a line of the user's says
+    users: FrameType | None = frame              # np.full and statistics.fmean do what a line of the user's says
     while users is not None and not _is_ours(users) and not is_users(users.f_code.co_filename):
         users = _through_numpy(users.f_back)
     if users is not None and not _is_ours(users):
