@@ -167,8 +167,8 @@ def _in_operations(value: Any, slopes: Any, operands: tuple[Tensor, ...]) -> Any
     for x, slope in zip(operands, slopes if isinstance(slopes, Sequence) else [slopes], strict=True):
         slope = slope.detach() if isinstance(slope, Tensor) else Tensor(float(slope))
         finite: Any = abs(x) < math.inf
-        nothing = select(finite, x - x.detach(), 0.0)
-        out = out + nothing.send(slope)          # which has the derivative that was given
+        nothing = select(finite, x.detach() - x, 0.0)
+        out = out - nothing.send(slope)          # has the derivative that was given; less 0.0, a zero keeps its sign
     return out
 
 

@@ -301,6 +301,14 @@ def test_what_an_operation_of_ones_own_does_with_zeros_and_infinities():
             assert math.isclose(slopes[i], t.grad, rel_tol=1e-14)
 
 
+def test_a_recorded_operation_of_ones_own_keeps_the_sign_of_a_zero():
+    op = fs.custom_op(lambda a: -a * abs(a), lambda a: -2.0 * abs(a), name="own")
+    for x in (0.0, -0.0):
+        program = fs.compile(lambda x: fsmath.fmod(op(x), 0.0))
+        with pytest.raises(ValueError, match=r"fmod\(-0\.0, 0\.0\)" if math.copysign(1.0, x) > 0 else r"fmod\(0\.0, 0\.0\)"):
+            program(x)
+
+
 def test_errors_of_an_operation_of_ones_own_name_the_row():
     root = fs.custom_op(lambda r: math.sqrt(r), lambda r: 0.5 / math.sqrt(r), name="root")
     for f in (lambda x: root(x) * 2.0, lambda x: (root(x), x)[1]):
