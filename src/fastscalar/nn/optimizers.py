@@ -302,7 +302,9 @@ class RuleOptimizer(Optimizer):
     def step(self) -> None:
         """One step for every parameter, reached by the last backward pass or not, with the gradients as they stand."""
         parameters = self._bound()
-        self._known = step_by_rule(self._ready(), parameters, self._steps + 1, self.lr, *self._kept, self._known)
+        rule = self._ready()                     # which makes what it keeps
+        first, second = self._kept
+        self._known = step_by_rule(rule, parameters, self._steps + 1, self.lr, first, second, self._known)
         self._steps += 1
 
     def __repr__(self) -> str:
