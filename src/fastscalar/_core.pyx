@@ -1130,7 +1130,7 @@ cdef int start_look() except -1:
     tape.sweeping = True
     tape.owner = PyThread_get_thread_ident()
     tape.first_listed = -1
-    tape.at = 0
+    tape.at = <int>tape.n - 1                  # what is marked before the sweep begins is cleared too
     tape.custom = 0
     tape.number += 1
     if tape.number == 0x7fffffff:

@@ -690,7 +690,7 @@ def test_evaluate(shell: Shell, model: Path, digits: Path) -> None:
         first, *_, last = lines(seen)
         assert first == f"data: the data in {digits}, 150 test images"
         assert last.startswith(f"the data in {digits}: {100 * accuracy:.2f} % test accuracy, ")
-        assert f"trained on the data in {digits} for 14 epochs" in seen
+        assert f"trained on the data in {digits} for 14 epochs" in " ".join(seen.split())
         table = [line.split() for line in seen.splitlines() if re.match(r" {3}\d ", line)]
         counts = np.array([[0 if cell == "." else int(cell) for cell in row[1:]] for row in table])
         assert counts.shape == (10, 10)

@@ -378,8 +378,8 @@ def test_a_run_that_is_stopped_goes_on_exactly_moments_and_all(kind, given):
             if not self.left:
                 raise KeyboardInterrupt
 
-    stopped, whole = Stops(lr=0.01), fs.Adam(lr=0.01)
-    stopped.left = 30 if "batch_size" not in given else 6
+    stopped, whole = Stops(lr=0.01), Stops(lr=0.01)
+    stopped.left, whole.left = 30 if "batch_size" not in given else 6, -1
     with pytest.raises(KeyboardInterrupt):
         fit(trained(nets[0]), X, y, optimizer=stopped, epochs=3, **given)
     fit(trained(nets[0]), X, y, optimizer=stopped, epochs=3, first_epoch=2, **given)

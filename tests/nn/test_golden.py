@@ -10,7 +10,7 @@ import pytest
 
 import fastscalar as fs
 
-RELEASES = sorted((Path(__file__).resolve().parent.parent / "golden").iterdir())
+RELEASES = sorted(path for path in (Path(__file__).resolve().parent.parent / "golden").iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)

@@ -6,6 +6,7 @@ import pytest
 import fastscalar as fs
 from fastscalar import _core
 from fastscalar.engine import testing
+from fastscalar.program import _trace
 from fastscalar.program._trace import Recording
 
 X = np.random.default_rng(0).normal(size=(40, 6)) * (np.arange(6) % 2)
@@ -87,3 +88,25 @@ def test_recording_takes_at_most_100_bytes_an_operation():
     columns = sum(c.nbytes for c in (graph.op, graph.a, graph.b, graph.value, graph.stopped))
     assert graph.operations == 2 * n
     assert (nodes * _core.tape_info()["bytes_per_node"] + columns) / graph.operations < 100
+
+
+def test_an_error_after_the_first_marks_leaves_none(monkeypatch):
+    """Nor does a child of a thread that was forked just there; a later recording would take in what they mark."""
+    w = [fs.Tensor(0.5 * k) for k in range(3)]
+
+    def f(x):
+        return fs.sum([a * x for a in w])
+
+    known, calls = _trace.marked, []
+
+    def marked(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:                      # the results are marked by now
+            raise MemoryError
+        return known(*arguments)
+
+    monkeypatch.setattr(_trace, "marked", marked)
+    with pytest.raises(MemoryError):
+        fs.compile(f).map(np.arange(3.0))
+    testing.check()
+    np.testing.assert_array_equal(fs.compile(f).map(np.arange(3.0)), [0.0, 1.5, 3.0])

@@ -160,7 +160,8 @@ def evaluate(args: argparse.Namespace) -> int:
     if classes < 2:
         raise Stop(f"{args.model} has one output; evaluate needs a net that tells classes apart")
     first_lines(data, plural(len(y), "test image"))
-    say(fill(f"net:  {net}{trained_on(net.metadata)}", WIDTH - 1, subsequent_indent=" " * 6) + "\n")
+    net_line = f"net:  {net}{trained_on(net.metadata)}"
+    say(fill(net_line, WIDTH - 1, subsequent_indent=" " * 6, break_on_hyphens=False, break_long_words=False) + "\n")
     labels = fs.predict(net, X)
     size = max(classes, int(y.max()) + 1)
     counts = np.zeros((size, size), dtype=int)
