@@ -90,6 +90,7 @@ cdef inline void publish(ArrayOp *q) noexcept nogil:
     """Put an instruction on the tape whose values already stand in value[n:n + count]."""
     cdef Py_ssize_t written
     cdef Record r
+    memset(&r, 0, sizeof(Record))              # the padding too: whole records are written at once
     q.start = <int>tape.n
     r.op = ARRAY_OP
     r.a = q.slot
