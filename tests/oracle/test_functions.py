@@ -16,6 +16,7 @@ DOMAIN = {row["name"]: row["domain"] or "True" for row in OPERATIONS}
 NAMED_OTHERWISE = {
     "degrees": torch.rad2deg,
     "radians": torch.deg2rad,
+    "rint": torch.round,
     "softplus": lambda x: torch.nn.functional.softplus(x, threshold=1e9),
 }
 
