@@ -11,7 +11,7 @@ import pytest
 
 import fastscalar as fs
 from compiled import close
-from fastscalar import math
+from fastscalar import _core, math
 
 
 @pytest.fixture(autouse=True)
@@ -260,6 +260,7 @@ def calls(what: Any) -> int:
     return count
 
 
+@pytest.mark.skipif(_core.tape_info()["stress"], reason="training runs, in stress mode")
 @pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning", "ignore::fastscalar.GradientLossWarning")
 @pytest.mark.parametrize("optimizer", [fs.SGD, fs.Adam])
 @pytest.mark.parametrize("bound", [True, False], ids=["parameters given", "parameters found"])
