@@ -68,6 +68,16 @@ def agree(function: Callable[[Any], Any], leaves: list[Any], n: int, width: int 
     assert ours == pytest.approx([leaf.grad for leaf in leaves], rel=1e-10, abs=1e-10)
 
 
+def same_alone(function: Callable[[Any], Any], X: np.ndarray) -> None:
+    """Each row has the bits alone that it has among the others."""
+    program = fs.compile(function)
+    values, gradients = program.value_and_grad(X)
+    for k in range(len(X)):
+        value, gradient = program.value_and_grad(X[k : k + 1])
+        assert value.tobytes() == values[k : k + 1].tobytes()
+        assert gradient.tobytes() == gradients[k : k + 1].tobytes()
+
+
 def some_leaves() -> list[Any]:
     return [fs.Tensor(0.4 + 0.3 * k) for k in range(WIDTH)]
 
@@ -161,13 +171,7 @@ def test_sums_side_by_side(move: str, sums: int, n_terms: int) -> None:
         return fs.sum([0.1 * (k - 3.5) * total for k, total in enumerate(found)])
 
     agree(function, [], 3, 420)
-    X = np.random.default_rng(sums).uniform(-1.5, 1.5, (7, 420))
-    program = fs.compile(function)
-    values, gradients = program.value_and_grad(X)
-    for k in range(len(X)):
-        value, gradient = program.value_and_grad(X[k : k + 1])
-        assert value.tobytes() == values[k : k + 1].tobytes()
-        assert gradient.tobytes() == gradients[k : k + 1].tobytes()
+    same_alone(function, np.random.default_rng(sums).uniform(-1.5, 1.5, (7, 420)))
 
 
 @pytest.mark.parametrize("right", ["row", "rows", "mixed", "number", "computed"])
@@ -184,10 +188,4 @@ def test_a_row_has_the_same_bits_alone_and_among_others(name: str, left: str, ri
         results = [BINARY[name](p, q) for p, q in zip(some[left], some[right], strict=True)]
         return (results[0] * results[4] - results[1]) * results[2] + results[3]
 
-    X = np.random.default_rng(5).uniform(0.3, 1.5, (21, 2 * WIDTH))
-    program = fs.compile(function)
-    values, gradients = program.value_and_grad(X)
-    for k in range(len(X)):
-        value, gradient = program.value_and_grad(X[k : k + 1])
-        assert value.tobytes() == values[k : k + 1].tobytes()
-        assert gradient.tobytes() == gradients[k : k + 1].tobytes()
+    same_alone(function, np.random.default_rng(5).uniform(0.3, 1.5, (21, 2 * WIDTH)))
