@@ -420,18 +420,27 @@ cdef inline void copy_places(fs_step *s, const fs_step *other) noexcept:
         s.base[k], s.at[k] = other.base[k], other.at[k]
 
 
-cdef inline int elements_slopes(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
-    """From the last operation to the first, those that are alike together."""
-    cdef int i = 0, n_groups = 0
+cdef inline int *groups_of(const Body *p, const Instr *q, bint sums, int *n) except NULL:
+    """Where those begin that are taken together, operations or sums that are alike, and where the last ones end; n of
+    them.  To be freed."""
+    cdef int i = 0
     cdef int *first = <int *>allocate((q.n + 1) * sizeof(int))
     if first == NULL:
         out_of_memory("a program", q.n)
+    n[0] = 0
+    while i < q.n:
+        first[n[0]] = i
+        n[0] += 1
+        i += parallel_sums(p, q.extra + i, q.n - i) if sums else alike_from(q, i)
+    first[n[0]] = q.n
+    return first
+
+
+cdef inline int elements_slopes(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
+    """From the last operation to the first, those that are alike together."""
+    cdef int i, n_groups
+    cdef int *first = groups_of(&r.plan.body, q, False, &n_groups)
     try:
-        while i < q.n:
-            first[n_groups] = i
-            n_groups += 1
-            i += alike_from(q, i)
-        first[n_groups] = q.n
         for i in range(n_groups - 1, -1, -1):
             if q.a.mask & which:
                 slopes_of(r, list, q, &q.a, False, first[i], first[i + 1] - first[i], one)
@@ -509,16 +518,9 @@ cdef inline int slope_of(Replay r, StepList *list, const Instr *q, const Ref *to
 cdef inline int sums_slopes(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
     """From the last sum to the first, as they were put together."""
     cdef const Body *p = &r.plan.body
-    cdef int i = 0, n_groups = 0
-    cdef int *first = <int *>allocate((q.n + 1) * sizeof(int))
-    if first == NULL:
-        out_of_memory("a program", q.n)
+    cdef int i, n_groups
+    cdef int *first = groups_of(p, q, True, &n_groups)
     try:
-        while i < q.n:
-            first[n_groups] = i
-            n_groups += 1
-            i += parallel_sums(p, q.extra + i, q.n - i)
-        first[n_groups] = q.n
         for i in range(n_groups - 1, -1, -1):
             sum_slopes(p, list, q.extra + first[i], p.adjoint[q.out + first[i]], first[i + 1] - first[i], one, which)
     finally:
