@@ -138,11 +138,41 @@ cdef class Graph:
         return 0
 
 
+def columns_of(Graph g not None):
+    """By name, what a graph says of each node, and its results."""
+    return {"op": g.op, "a": g.a, "b": g.b, "stopped": g.stopped, "value": g.value, "results": g.results}
+
+
+def same_nodes(g, h):
+    """Whether two graphs, as `columns_of` gives them, have the same nodes; of values only those of constants count."""
+    for name in ("op", "a", "b", "stopped", "results"):
+        if not np.array_equal(g[name], h[name]):
+            return False
+    constants = g["op"] == G_CONSTANT
+    return g["value"][constants].tobytes() == h["value"][constants].tobytes()
+
+
+def same_operands(list some, list others):
+    """Whether items are the same."""
+    return len(some) == len(others) and all(
+        len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y)) for x, y in zip(some, others)
+    )
+
+
+def same_guards(Graph g not None, Graph h not None):
+    """Whether two recordings decided alike, wherever that was."""
+    return all(np.array_equal(g.guards[name], h.guards[name], equal_nan=name == "value")
+               for name in ("op", "left", "right", "value"))
+
+
+def same_captures(Graph g not None, Graph h not None):
+    """Whether they read the same leaves."""
+    return [storage_of(c) for c in g.captures] == [storage_of(c) for c in h.captures]
+
+
 def same_items(Graph g not None, Graph h not None):
     """Whether the items, what is drawn and the captured leaves of two recordings are the same."""
-    return g.draws == h.draws and len(g.items) == len(h.items) and all(
-        len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y)) for x, y in zip(g.items, h.items)
-    ) and [storage_of(c) for c in g.captures] == [storage_of(c) for c in h.captures]
+    return g.draws == h.draws and same_operands(g.items, h.items) and same_captures(g, h)
 
 
 def graph_of(Graph pattern not None, columns, operands, items, guards, results):
@@ -171,11 +201,7 @@ def empty_graph():
 
 def same_graph(Graph g not None, Graph h not None):
     """Whether two recordings did the same: then nothing in them was drawn at random, or counted."""
-    for name in ("op", "a", "b", "stopped", "results"):
-        if not np.array_equal(getattr(g, name), getattr(h, name)):
-            return False
-    constants = g.op == G_CONSTANT
-    return g.value[constants].tobytes() == h.value[constants].tobytes() and same_items(g, h)
+    return same_nodes(columns_of(g), columns_of(h)) and same_items(g, h)
 
 
 # --- decisions -------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastscalar._core import Tensor
-from fastscalar.program._graph import graph_of
+from fastscalar.program._graph import columns_of, graph_of
 from fastscalar.program.checks import checked, require
-from fastscalar.program.rolled import COLUMNS, Body, Rolled
+from fastscalar.program.rolled import Body, Rolled
 
 
 def loop_as_json(loop: Rolled, graph_as_json: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def loop_of_json(x: Any, graph_of_json: Any) -> Rolled:
         graph, drawn = graph_of_json(one["graph"]), dict(one["drawn"])
         graph.captures = [Tensor(0.0) for _ in one["leaves"]]
         n = len(graph.op)
-        require(all(len(getattr(graph, name)) == n for name in COLUMNS if name != "results"), "a loop")
+        require(all(len(column) == n for name, column in columns_of(graph).items() if name != "results"), "a loop")
         require(all(type(i) is int and 0 <= i < n for i in one["numbers"]), "a loop")
         require(all(type(k) is int and 0 <= k < x["leaves"] for k in one["leaves"]), "a loop")
         require(len(graph.results) == loop.outputs, "a loop")

@@ -16,7 +16,7 @@ from fastscalar._core import Tensor
 from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._lock import Lock
 from fastscalar.engine._step import storage_of
-from fastscalar.program._graph import NODE_CONSTANT, line_of
+from fastscalar.program._graph import columns_of, line_of, same_nodes, same_operands
 from fastscalar.program._one_row import OneRow, PlainWay
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.loops import naming_iterations
@@ -74,17 +74,7 @@ class Gone:
 
 def same_operations(g: Any, h: Any) -> bool:
     """Whether two recordings did the same, whichever leaves they read."""
-    if any(not np.array_equal(getattr(g, name), getattr(h, name)) for name in ("op", "a", "b", "stopped", "results")):
-        return False
-    constants = g.op == NODE_CONSTANT
-    return (
-        g.value[constants].tobytes() == h.value[constants].tobytes()
-        and len(g.items) == len(h.items)
-        and all(
-            len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
-            for x, y in zip(g.items, h.items, strict=True)
-        )
-    )
+    return same_nodes(columns_of(g), columns_of(h)) and same_operands(g.items, h.items)
 
 
 class RecordedFunction:

@@ -13,8 +13,18 @@ import numpy as np
 
 from fastscalar._core import operations
 from fastscalar.engine._lock import Lock
-from fastscalar.engine._step import storage_of
-from fastscalar.program._graph import NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_PARAMETER, graph_of
+from fastscalar.program._graph import (
+    NODE_CONSTANT,
+    NODE_INPUT,
+    NODE_ITEM,
+    NODE_PARAMETER,
+    columns_of,
+    graph_of,
+    same_captures,
+    same_guards,
+    same_nodes,
+    same_operands,
+)
 from fastscalar.program._iterate import Iterations
 from fastscalar.program._lower import lower
 from fastscalar.program._replay import RowStatus, kernel_set
@@ -23,7 +33,6 @@ MEMORY = 1 << 26  # bytes of states that the way back keeps; beyond, some of the
 FOREVER = 1 << 62
 KEPT = 4  # sets of replays of a loop for so many rows, between calls
 ADD = next(code for code, name, _, _ in operations() if name == "+")
-COLUMNS = ("op", "a", "b", "stopped", "results")
 
 
 class Body:
@@ -33,7 +42,7 @@ class Body:
 
     def __init__(self, graph: Any, numbers: list[int], leaves: list[int], drawn: dict[int, int], ends: bool) -> None:
         self.graph, self.ends = graph, ends
-        self.columns = {name: getattr(graph, name) for name in (*COLUMNS, "value")}
+        self.columns = columns_of(graph)
         self.items = graph.items
         self.numbers = numbers                   # nodes that are the number of the iteration
         self.leaves = leaves                     # by capture, the place of the leaf among those of the loop
@@ -42,20 +51,11 @@ class Body:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Body):
             return NotImplemented
-        constants = self.columns["op"] == NODE_CONSTANT
         return (
             (self.ends, self.leaves, self.graph.draws) == (other.ends, other.leaves, other.graph.draws)
-            and all(np.array_equal(self.columns[name], other.columns[name]) for name in COLUMNS)
-            and self.columns["value"][constants].tobytes() == other.columns["value"][constants].tobytes()
-            and all(
-                np.array_equal(self.graph.guards[name], other.graph.guards[name], equal_nan=name == "value")
-                for name in ("op", "left", "right", "value")
-            )
-            and len(self.items) == len(other.items)
-            and all(
-                len(x) == len(y) and all(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
-                for x, y in zip(self.items, other.items, strict=True)
-            )
+            and same_nodes(self.columns, other.columns)
+            and same_guards(self.graph, other.graph)
+            and same_operands(self.items, other.items)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -97,12 +97,10 @@ def take_in(g: Any, h: Any) -> bool:
     pairs = list(zip(g.items, h.items, strict=False))
     if not any(map(is_loop, g.items)) or len(g.items) != len(h.items) or g.draws != h.draws:
         return False
-    constants, guards = g.op == NODE_CONSTANT, ("op", "left", "right", "value")
     same = (
-        all(np.array_equal(getattr(g, name), getattr(h, name)) for name in COLUMNS)
-        and g.value[constants].tobytes() == h.value[constants].tobytes()
-        and all(np.array_equal(g.guards[name], h.guards[name], equal_nan=name == "value") for name in guards)
-        and [storage_of(c) for c in g.captures] == [storage_of(c) for c in h.captures]
+        same_nodes(columns_of(g), columns_of(h))
+        and same_guards(g, h)
+        and same_captures(g, h)
         and all(x[4].is_like(y[4]) if is_loop(x) and is_loop(y) else len(x) == len(y) for x, y in pairs)
         and all(
             np.array_equal(a, b)
