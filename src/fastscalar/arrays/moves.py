@@ -142,11 +142,27 @@ def select_(conditions: Any, choices: Any, default: Any = 0) -> Any:
 # --- in the order of their values -----------------------------------------------------------------
 
 
+class _NaNLast:
+    """An element among others of which some are NaN, in NumPy's order."""
+
+    def __init__(self, element: Any, is_nan: bool) -> None:
+        self.element, self.is_nan = element, is_nan
+
+    def __lt__(self, other: _NaNLast) -> bool:
+        if self.is_nan or other.is_nan:
+            return other.is_nan and not self.is_nan
+        return bool(self.element < other.element)
+
+
 def argsort(x: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
-    """The places in ascending order; in a program comparisons of elements are decisions."""
-    if is_recording():
-        return np.argsort(objects(x), axis, kind="stable").astype(np.int64)
-    return np.argsort(x.numpy(), axis, kind="stable")
+    """The places in ascending order, NaN last; in a program comparisons of elements are decisions."""
+    if not is_recording():
+        return np.argsort(x.numpy(), axis, kind="stable")
+    elements = objects(x)
+    nan = [bool(e != e) for e in elements.flat]
+    if any(nan):
+        elements = np.array([*map(_NaNLast, elements.flat, nan)], dtype=object).reshape(elements.shape)
+    return np.argsort(elements, axis, kind="stable").astype(np.int64)
 
 
 def sort(x: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:

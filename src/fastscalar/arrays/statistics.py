@@ -175,7 +175,7 @@ def percentile(x: Any, q: Any, *args: Any, **options: Any) -> Any:
 @of_numpy("quantile")
 def quantile(x: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, method: str = "linear",
              keepdims: bool = False, **options: Any) -> Any:  # fmt: skip
-    """Between the two elements that are next to it, in ascending order."""
+    """Between the two elements that are next to it, in ascending order; NaN where one of them is."""
     if out is not None or options or method != "linear":
         raise TypeError('quantile: takes the method "linear" alone, and no out= or weights=, for a TensorArray')
     if isinstance(q, (Tensor, TensorArray)) or np.ndim(q):
@@ -190,7 +190,10 @@ def quantile(x: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input:
         raise ValueError(f"quantile: expected q between 0 and 1, got {q}")
     low = int(at)
     below, above = ordered[..., low], ordered[..., builtins.min(low + 1, n - 1)]
-    found = below + (above - below) * (at - low) if at > low else below
+    t = at - low
+    found = below if not t else below + (above - below) * t if t < 0.5 else above - (above - below) * (1.0 - t)
+    last = ordered[..., -1]
+    found = moves.where(last != last, last, found)
     if keepdims:
         found = found.reshape([1 if d in axes else k for d, k in enumerate(x.shape)]) if kept else filled(
             (1,) * x.ndim, found)  # fmt: skip
