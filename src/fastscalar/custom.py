@@ -9,7 +9,6 @@ from typing import Any, overload
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._array_ops import select
 from fastscalar.engine._modes import current_recording, is_recording, require_operands_unchanged, tell_call, watches
 from fastscalar.engine._rules import values_of
 
@@ -162,13 +161,11 @@ def _is_of_tensors(value: Callable[..., Any], derivatives: Derivatives, operands
 
 
 def _in_operations(value: Any, slopes: Any, operands: tuple[Tensor, ...]) -> Any:
-    """The value, with the derivatives that were given and not those of how it was computed."""
+    """The value, with the derivatives that were given and not those of how it was computed; operands are finite."""
     out = value.detach()
     for x, slope in zip(operands, slopes if isinstance(slopes, Sequence) else [slopes], strict=True):
         slope = slope.detach() if isinstance(slope, Tensor) else Tensor(float(slope))
-        finite: Any = abs(x) < math.inf
-        nothing = select(finite, x.detach() - x, 0.0)
-        out = out - nothing.send(slope)          # has the derivative that was given; less 0.0, a zero keeps its sign
+        out = out - (x.detach() - x).send(slope)  # has the derivative that was given; less 0.0, a zero keeps its sign
     return out
 
 
@@ -178,7 +175,8 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
 
     def operation(*operands: Tensor | float) -> Tensor:
         made_of = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in operands)
-        if is_recording() and not watches() and _is_of_tensors(value, derivatives, made_of):
+        written_in_tensors = is_recording() and not watches() and _is_of_tensors(value, derivatives, made_of)
+        if written_in_tensors and all(abs(x) < math.inf for x in made_of):       # decides: rows of others are called
             return _in_operations(value(*made_of), derivatives(*made_of), made_of)
         # a recording is told below how other rows compute it: it holds not only for these values
         given = values_of(list(made_of)).tolist() if is_recording() else [x.data for x in made_of]

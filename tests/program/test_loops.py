@@ -297,8 +297,22 @@ def test_what_an_operation_of_ones_own_does_with_zeros_and_infinities():
         y = op(t)
         y.backward()
         assert np.array_equal(values[i], y.data, equal_nan=True)
-        if math.isfinite(number):
-            assert math.isclose(slopes[i], t.grad, rel_tol=1e-14)
+        np.testing.assert_allclose(slopes[i], t.grad, rtol=1e-14)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("first", [2.0, None])
+def test_an_operation_of_ones_own_passes_gradients_where_an_operand_is_not_finite(number, first):
+    op = fs.custom_op(lambda a, b: a * b, lambda a, b: (b, a), name="own")
+    rows = np.array([[number, 0.5], [1.5, number]] if first is None else [[first, 0.5], [number, 0.5], [1.5, number]])
+    program = fs.compile(lambda x: op(x[0], x[1]) * 3.0)
+    values, slopes = program.value_and_grad(rows)
+    for i, row in enumerate(rows.tolist()):
+        a, b = map(fs.Tensor, row)
+        y = op(a, b) * 3.0
+        y.backward()
+        np.testing.assert_array_equal(values[i], y.data)
+        np.testing.assert_array_equal(slopes[i], [a.grad, b.grad])
 
 
 def test_a_recorded_operation_of_ones_own_keeps_the_sign_of_a_zero():
