@@ -30,7 +30,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport NAN, isinf, isnan
 from libc.string cimport memcmp, memset
 
-from fastscalar.engine.memory cimport allocate_zeroed, grow, out_of_memory, resize, set_limit
+from fastscalar.engine.memory cimport allocate_zeroed, grow, out_of_memory, reallocate, resize, set_limit
 from fastscalar.engine.array_ops cimport read_gradient, write_gradient
 from fastscalar.engine.marks cimport clear_run, contribute, forget_sweeps, previous, reach, tidy_sweep, mark_reached
 from fastscalar.engine.writes cimport changed_operand, raise_changed, require_unchanged, wrote
@@ -59,6 +59,7 @@ cdef extern from "Python.h":
         Py_ssize_t tp_dictoffset
         void *tp_descr_set
     PyObject *_PyType_Lookup(PyTypeObject *, object)
+    const void *PyThreadState_Get()
     void PyType_Modified(PyTypeObject *)
 
 cdef extern from *:
@@ -104,6 +105,24 @@ cdef int safepoint(Py_ssize_t need) except -1:
         for i in range(tape.n, tape.n + need):         # what the caller is about to emit
             tape.source[i] = here
     set_limit()
+    return note_shift() if programs else 0
+
+
+cdef int note_shift() except -1:
+    """What is emitted now is this thread's: a recording takes nothing in that others do meanwhile."""
+    cdef const void *here = PyThreadState_Get()
+    cdef void *block
+    cdef int room
+    if tape.n_shifts and tape.shifts[tape.n_shifts - 1].thread == here:
+        return 0
+    if tape.n_shifts == tape.shift_room:
+        room = 2 * tape.shift_room + 16
+        block = reallocate(tape.shifts, room * sizeof(Shift))
+        if block == NULL:
+            out_of_memory("the tape", room)
+        tape.shifts, tape.shift_room = <Shift *>block, room
+    tape.shifts[tape.n_shifts].thread, tape.shifts[tape.n_shifts].first = here, <int>tape.n
+    tape.n_shifts += 1
     return 0
 
 

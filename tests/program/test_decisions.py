@@ -1,5 +1,6 @@
 """What recordings note about decisions: which they are, where they were taken, and whose they are."""
 
+import sys
 import threading
 import warnings
 
@@ -217,6 +218,98 @@ def test_threads_note_their_own_decisions():
         assert results[f].guards["op"].tolist() == ops
         assert results[f].codes == [f.__code__]
     assert not _modes.is_recording()
+
+
+def doubled(x):
+    """An operation by hand, which no program can replay."""
+    out = fs.Tensor(2.0 * x.data, (x,))
+    out._backward = lambda: None
+    return out
+
+
+def without_gradients(w):
+    with fs.no_grad():
+        return 1.0 / w.log()
+
+
+def raised(w):
+    with pytest.raises(ZeroDivisionError):
+        w / fs.Tensor(0.0)
+
+
+# what another thread does while this one records
+OTHERS = {
+    "a logarithm": lambda w: w.log(),
+    "a quotient": lambda w: 1.0 / w,
+    "an operation by hand": doubled,
+    "in no_grad": without_gradients,
+    "arrays": lambda w: fs.softmax(fs.to_tensor([1.0, 2.0]) * w) / w,
+    "a gradient": lambda w: (w.sqrt() / 3.0).backward(),
+    "a program": lambda w: fs.compile(lambda x: x.log() * w)(3.0),
+    "one that falls back": lambda w: fs.compile(lambda x: doubled(x) / w)(3.0),
+    "a loop": lambda w: fs.compile(lambda x: fs.loop(3, lambda s: (s * w).sqrt(), x) / w)(3.0),
+    "what raises": raised,
+}
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")     # of the other thread's own
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_recording_takes_nothing_in_that_another_thread_does(name):
+    foreign, w, errors = fs.Tensor(4.0), fs.Tensor(3.0), []
+
+    def elsewhere():
+        try:
+            OTHERS[name](foreign)
+        except BaseException as error:
+            errors.append(error)
+
+    def f(x):
+        y = x * w
+        for _ in range(2):
+            other = threading.Thread(target=elsewhere)
+            other.start()
+            other.join(60)
+            y = y + x.log()
+        return y
+
+    graph = graph_of(f, 2.0)
+    assert not errors
+    assert graph.operations == 5
+    assert graph.op.tolist() == graph_of(lambda x: x * w + x.log() + x.log(), 2.0).op.tolist()
+    assert [t is w for t in graph.captures] == [True]
+    assert not len(graph.guards)
+
+
+def test_programs_that_are_recorded_at_once_know_nothing_of_each_other():
+    start, found, errors = threading.Barrier(4), [], []
+
+    def work(number):
+        try:
+            for k in range(12):
+                w = fs.Tensor(1.0 + number)
+                program = fs.compile(lambda x, w=w: (x / w).log() + sum((x / (w + j) for j in range(20)), x.sqrt()))
+                start.wait(120)
+                program.map(np.array([1.0, 2.0, 3.0]))
+                found.append((number, k, program.report(), [t is w for t in program.parameters]))
+        except BaseException as error:
+            errors.append(error)
+            start.abort()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(300)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+    assert len(found) == 48
+    assert {report for _, _, report, _ in found} == {found[0][2]}
+    assert all(own == [True] for *_, own in found)
+    assert "eager" not in found[0][2]
 
 
 @pytest.mark.skipif(_core.tape_info()["stress"], reason="every step allocates, in stress mode")

@@ -210,6 +210,123 @@ def test_leaves_in_a_list_are_parameters_only_where_they_are_read() -> None:
     assert {id(p) for p in program.parameters} == {id(leaves[0]), id(leaves[1])}
 
 
+# --- numbers that are known -------------------------------------------------------------------------------------------
+
+RATES = [0.5 + (7 * j % CLASSES) / CLASSES for j in range(CLASSES)]
+RATES[5], RATES[9], RATES[11], RATES[17] = 0.0, -0.0, 2.0, RATES[16]
+ARRAY, TWO = np.array(RATES), fs.Linear(3, 2, seed=3)
+WHOLES = [j // 2 for j in range(CLASSES)]
+
+
+class Rated:
+    rates = ARRAY
+
+
+# what is done with the row, the label and some leaves; how often the function is called at most
+NUMBERS: dict[str, tuple[Any, int]] = {
+    "a list": (lambda x, k, w: (x[0] * w[0] - RATES[k]) ** 2, 5),
+    "a tuple": (lambda x, k, w: (lambda q: x[0] * w[0] * q[k])(tuple(RATES)), 5),
+    "an array": (lambda x, k, w: x[0] * ARRAY[k] + w[1], 5),
+    "an attribute": (lambda x, k, w: (lambda o: x[0] * o.rates[int(k)] + w[1])(Rated()), 5),
+    "whole numbers": (lambda x, k, w: x[0] * w[0] ** WHOLES[k], 6),
+    "truths": (lambda x, k, w: x[0] * [j % 3 == 0 for j in range(CLASSES)][k] + w[0], CLASSES + 2),
+    "float32": (lambda x, k, w: (lambda q: x[0] * float(q[k]) + w[1])(ARRAY.astype(np.float32)), CLASSES + 2),
+    "a loss": (lambda x, k, w: fs.squared_loss([x[0] * w[0], x[1]], [RATES[k], 1.0]), 5),
+    "a label": (lambda x, k, w: fs.mse_loss(x * w[0], [RATES[k], 0.0, RATES[k]]), 5),
+    "a weight of a loss": (lambda x, k, w: RATES[k] * fs.cross_entropy(x * w[0], 1), 5),
+    "a number and a Tensor": (lambda x, k, w: (RATES[k] - x[0]) * ([w[0], w[1]] * CLASSES)[k], CLASSES + 3),
+    "two lists": (lambda x, k, w: x[0] * RATES[k] + w[0] * [*RATES[::-1], 1.0][k], CLASSES + 2),
+    "two known lists": (lambda x, k, w: (lambda q: x[0] * RATES[k] + w[0] * q[k])(RATES[::-1]), 6),
+    "on both sides of a decision": (lambda x, k, w: x[0] * RATES[k] if x[0] > RATES[k] else w[0] * x[1], 80),
+    "beside the same number": (lambda x, k, w: (x[0] - RATES[k]) * 2.0 + 0.0 * w[0] + RATES[3], 5),
+    "computed": (lambda x, k, w: x[0] * (2.0 * RATES[k] + 1.0) * w[0], CLASSES + 2),
+    "a table of tables": (lambda x, k, w: x[0] * [(r, 2.0 * r) for r in RATES][k][1] + w[0], CLASSES + 2),
+    "a row of an array": (lambda x, k, w: fs.squared_loss(x * w[0], np.outer(ARRAY, [1.0, 2.0, 3.0])[k]), CLASSES + 2),
+    "a dictionary": (lambda x, k, w: x[0] * dict(enumerate(RATES))[k] + w[0], CLASSES + 2),
+    "a formula": (lambda x, k, w: x[0] * math.sqrt(int(k)) + w[0] * 0.5 ** int(k), CLASSES + 2),
+    "a constant that counts twice": (lambda x, k, w: x[0] * RATES[k] + w[0] * RATES[k - 1], CLASSES + 2),
+    "what a layer is given": (lambda x, k, w: fs.sum(TWO([x[0], RATES[k], w[0]])), 5),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("order", ["up", "down", "drawn"])
+def test_numbers_that_a_label_selects_are_one_recording(name: str, order: str) -> None:
+    take, most = NUMBERS[name]
+    w = fs.to_tensor(np.array([0.75, -1.25]))
+    calls = []
+
+    def f(x: Any, k: Any) -> Any:
+        calls.append(k)
+        return take(x, k, w)
+
+    rng = np.random.default_rng(12)
+    X, k = rng.normal(size=(3 * CLASSES, 3)), np.tile(np.arange(CLASSES), 3)
+    k = {"up": k, "down": k[::-1].copy(), "drawn": rng.permutation(k)}[order]
+    program = fs.compile(f)
+    with compiled_only():
+        values, slopes = program.value_and_grad(X, k)
+        assert len(calls) <= most
+        close(values, eager_values(f, X, k))
+        close(slopes, eager_gradients(f, (X, k), 0))
+        (expected,), absolute = eager_backward(f, [w], (X, k))
+        program.backward(X, k)
+        close(np.asarray(w.grad), expected, scale=absolute[0])
+    if most < 27:                                # else there may be two families of them
+        assert len(program.report().splitlines()) == 1
+
+
+def test_what_is_divided_by_a_number_that_is_selected_raises_where_it_is_zero() -> None:
+    program = fs.compile(lambda x, k: x / [1.0, 2.0, 0.0, 4.0][k])
+    x = np.arange(8.0)
+    assert program.map(x, np.array([0, 1, 3, 1, 0, 3, 3, 1])).tolist() == [0.0, 0.5, 0.5, 1.5, 4.0, 1.25, 1.5, 3.5]
+    for call in (program.map, program.value_and_grad):
+        with pytest.raises(ZeroDivisionError, match="row 4"):
+            call(x, np.array([0, 1, 3, 1, 2, 2, 3, 1]))
+
+
+@pytest.mark.parametrize("scale", [lambda w, k: RATES[k], lambda w, k: [w[0, 0], w[0, 1]][k % 2]])
+@pytest.mark.parametrize("what", ["w", "b"])
+def test_weights_of_a_layer_that_a_label_selects_are_not_one_for_all_rows(scale: Any, what: str) -> None:
+    layer = fs.Linear(3, 2, seed=1)
+    own = getattr(layer, what)
+
+    def f(x: Any, k: Any) -> Any:
+        setattr(layer, what, own * scale(layer.w if what == "b" else own, k))
+        try:
+            return fs.sum(layer(x))
+        finally:
+            setattr(layer, what, own)
+
+    X, k = np.random.default_rng(1).normal(size=(40, 3)), np.arange(40) % 8
+    program = fs.compile(f)
+    for _ in range(2):
+        close(program.map(X, k), eager_values(f, X, k))
+        close(program.value_and_grad(X, k)[1], eager_gradients(f, (X, k), 0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("optimizer", [fs.SGD, fs.Adam])
+def test_fit_with_targets_from_a_table_is_one_replay(batch_size: int, optimizer: Any) -> None:
+    rng = np.random.default_rng(15)
+    X, y = rng.normal(size=(48, 4)), rng.integers(0, 6, 48)
+    found, calls = [], []
+
+    def loss(z: Any, label: Any) -> Any:
+        calls.append(label)
+        return fs.squared_loss(z, RATES[label])
+
+    for way in (True, False):
+        net = fs.MLP(4, [5, 1], seed=3)
+        calls.clear()
+        with compiled_only():
+            fs.fit(net, X, y, loss=loss, epochs=3, batch_size=batch_size, optimizer=optimizer(lr=0.01), compile=way,
+                   progress=False)  # fmt: skip
+        assert way is False or len(calls) < 12
+        found.append(net.linears[0].w.numpy())
+    close(found[0], found[1], tolerance=1e-9)
+
+
 @pytest.mark.parametrize("classes", [10, 1000])
 def test_a_softmax_written_out_is_recorded_a_few_times(classes: int) -> None:
     net = fs.Linear(4, classes, seed=1)

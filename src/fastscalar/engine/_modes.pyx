@@ -89,7 +89,10 @@ def set_recording(Recorder recording):
             raise RuntimeError("a compiled function inside the recording of another one")
         lock_nodes()
         state.recorder = recording
+        if not programs:
+            tape.n_shifts = 0
         programs += 1
+        set_limit()                              # from now on the safepoint is told which thread makes which nodes
 
 
 def swap_recording(Recorder recording):

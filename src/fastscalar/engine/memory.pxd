@@ -7,7 +7,7 @@
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memset
 
-from fastscalar._core cimport tape
+from fastscalar._core cimport programs, tape
 from fastscalar.engine.tape cimport NURSERY, SLACK, Record
 
 cdef enum:
@@ -121,7 +121,7 @@ cdef inline int grow(Py_ssize_t need) except -1:
 
 
 cdef inline void set_limit() noexcept nogil:
-    if tape.stress or tape.no_grad_threads or tape.anomaly_blocks:
+    if tape.stress or tape.no_grad_threads or tape.anomaly_blocks or programs:
         tape.limit = 0
     elif tape.locked:
         tape.limit = tape.capacity - SLACK

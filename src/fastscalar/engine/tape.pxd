@@ -214,6 +214,11 @@ ctypedef struct Write:      # a moment at which `.data` was assigned to
     int at                  # how long the tape was: nodes from here on are younger
 
 
+ctypedef struct Shift:      # a stretch of nodes that one thread has made, up to the next one
+    const void *thread      # CPython's state of it; kept while others run
+    int first
+
+
 ctypedef struct Attributes:        # attributes that a user set on a node
     void *tensor            # its Tensor (owned): alive as long as the node is
     void *attributes        # dict (owned)
@@ -288,6 +293,9 @@ ctypedef struct Tape:
     int custom              # A_CUSTOM node whose step is to be called next; 0: none
     int at                  # where the sweep stands while Python may run; 0 when it is done
     # modes
+    Shift *shifts           # while programs are recorded: which thread has made the nodes, in turn
+    int n_shifts
+    int shift_room
     int no_grad_threads     # threads in no_grad
     bint stress             # every safepoint collects and moves everything
     int anomaly_blocks      # open detect_anomaly blocks

@@ -57,8 +57,8 @@ def check():
     cdef const char *what = broken_tape()
     assert what == NULL, what.decode()
     assert not tape.sweeping
-    assert (tape.limit == 0) == bool(
-            tape.stress or tape.no_grad_threads or tape.anomaly_blocks), "scalar operations take the wrong path"
+    assert (tape.limit == 0) == bool(tape.stress or tape.no_grad_threads or tape.anomaly_blocks or programs), (
+        "scalar operations take the wrong path")
     assert (tape.source != NULL) == (tape.anomaly_blocks > 0)
     check_threads()
 

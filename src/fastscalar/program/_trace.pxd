@@ -40,7 +40,7 @@ cdef class Recording(Recorder):
     cdef readonly list lost         # places where a number with a gradient became one without
     cdef set said                   # these places, and
     cdef set without                # nodes that were found to have no gradient
-    cdef dict lists                 # decision that a whole number was read as -> the Tensors that it was an index of
+    cdef dict lists                 # decision that a whole number was read as -> what it was an index of
 
     cdef int mark_sources(self, ArrayOp *q) except -1
     cdef int leak(self) except -1

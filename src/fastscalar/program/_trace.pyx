@@ -26,6 +26,7 @@ from fastscalar.program.pictures cimport *
 
 import math
 import sys
+from contextlib import suppress
 
 import numpy as np
 
@@ -42,6 +43,7 @@ cdef extern from "Python.h":     # with references as they are counted, which th
     PyFrameObject *PyFrame_GetBack(PyFrameObject *frame)
     PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
     int PyFrame_GetLasti(PyFrameObject *frame)
+    const void *PyThreadState_Get()
     void Py_XINCREF(void *x)
     void Py_DECREF(void *x)
     void Py_XDECREF(void *x)
@@ -188,14 +190,19 @@ cdef class Recording(Recorder):
         return 0
 
     cdef int find_list(self, Py_ssize_t decision, int node) except -1:
-        """Note of what list a whole number is read as an index, if that can be seen and its elements are Tensors."""
+        """Note of what list a whole number is read as an index, if that can be seen and its elements are Tensors, or
+        numbers, which become an array."""
         found = list_and_index(sys._getframe())
         if found is None:
             return 0
         elements, index = found
         if type(index) is TracedInt and (<TracedInt>index).tensor.index == node:
-            if set(map(type, elements)) == {Tensor}:
+            kinds = set(map(type, elements))
+            if kinds == {Tensor}:
                 self.lists[decision] = elements
+            elif kinds and kinds <= {float, int, bool}:
+                with suppress(OverflowError):    # of an int that is no double
+                    self.lists[decision] = np.array(elements, np.float64)
         return 0
 
     cdef bint may_select(self, list some, set arrays) except -1:
@@ -493,7 +500,20 @@ cdef bint reads_block(ArrayOp *q, Py_ssize_t first, set inputs, dict blocks) exc
     return blocks.setdefault(o.start, columns_of(q)) == columns_of(q)
 
 
-cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
+cdef list own_stretches(Py_ssize_t first):
+    """[begin, end) of the nodes from first on that this thread has made."""
+    cdef const void *here = PyThreadState_Get()
+    cdef list own = []
+    cdef Py_ssize_t k, begin, end
+    for k in range(tape.n_shifts):
+        begin = max(first, tape.shifts[k].first)
+        end = tape.shifts[k + 1].first if k + 1 < tape.n_shifts else tape.n
+        if tape.shifts[k].thread == here and begin < end:
+            own.append((begin, end))
+    return own
+
+
+cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, list own,
                        const unsigned char[::1] quiet) except -1:
     """What the results, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
     last nodes of instructions.
@@ -505,7 +525,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
     cdef ArrayOp *q
     cdef Operand *matrix
     cdef ArrayOp *last = NULL                       # the instruction that the node before was of
-    cdef Py_ssize_t first = recording.first
+    cdef Py_ssize_t first = recording.first, begin, end
     cdef const unsigned char[::1] inside
     cdef dict copies = recording.copies
     cdef bint any_copies = len(copies) > 0
@@ -514,6 +534,8 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
     for t in results:
         mark_computed((<Tensor>t).index)
     for decision, some in list(recording.lists.items()):     # for selections of another one
+        if type(some) is not list:               # of numbers
+            continue
         if recording.may_select(some, inputs):
             for t in some:
                 mark_computed((<Tensor>t).index)
@@ -523,16 +545,17 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks,
         mark_computed(recording.table[k].left)
         mark_computed(recording.table[k].right)
     inside = marked(recording.bodies, first, tape.n)
-    for k in range(first, tape.n):                  # an error whose number is not used is an error too
-        if inside[k - first]:
-            continue
-        if tape.record[k].op > ARRAY_OP:
-            if not never_raises(tape.record[k].op) and not quiet[k - first]:
+    for begin, end in own:                          # an error whose number is not used is an error too
+        for k in range(begin, end):
+            if inside[k - first]:
+                continue
+            if tape.record[k].op > ARRAY_OP:
+                if not never_raises(tape.record[k].op) and not quiet[k - first]:
+                    mark_computed(<int>k)
+            elif tape.record[k].op == ARRAY_OP and (           # an index or a label: out of range?
+                    tape.array_ops[tape.record[k].a].op == A_CUSTOM or
+                    tape.array_ops[tape.record[k].a].argument or tape.array_ops[tape.record[k].a].op == A_GATHER):
                 mark_computed(<int>k)
-        elif tape.record[k].op == ARRAY_OP and (               # an index or a label: out of range?
-                tape.array_ops[tape.record[k].a].op == A_CUSTOM or
-                tape.array_ops[tape.record[k].a].argument or tape.array_ops[tape.record[k].a].op == A_GATHER):
-            mark_computed(<int>k)
     i = previous(<int>tape.n)
     while i > 0:
         tape.at = i
@@ -640,11 +663,13 @@ def extract(Recording recording not None, list results not None):
     cdef int *number = NULL
     cdef RecordedGuard[::1] guards
     cdef const unsigned char[::1] quiet
-    cdef Py_ssize_t k
+    cdef Py_ssize_t k, begin, end, first, stop
+    cdef long long operations = 0
     memset(&m, 0, sizeof(Ints))
     for t in results:
         bound(<Tensor?>t)
     lock_nodes()                               # the indices that the recording noted stay right
+    cdef list own = own_stretches(recording.first)
     recording.__exit__()
     around = swap_recording(None)              # that of what the body is in
     try:
@@ -652,7 +677,7 @@ def extract(Recording recording not None, list results not None):
         start_sweep()
         try:
             oldest = recording.cut
-            list_nodes_of(&m, results, recording, g.blocks, quiet)
+            list_nodes_of(&m, results, recording, g.blocks, own, quiet)
         finally:
             oldest = 0
             end_sweep()
@@ -669,11 +694,14 @@ def extract(Recording recording not None, list results not None):
             guards[k].left = number[guards[k].left] - 1
             guards[k].right = -1 if guards[k].right < 0 else number[guards[k].right] - 1
         for decision, some in recording.lists.items():
-            g.lists[decision] = np.array([number[(<Tensor>t).index] - 1 for t in some], np.int32)
+            g.lists[decision] = some if type(some) is not list else np.array(
+                [number[(<Tensor>t).index] - 1 for t in some], np.int32)
         stop_nodes(g, &m, number, recording)
-        g.operations = count_operations(recording.first, tape.n)
-        for begin, end in recording.bodies:
-            g.operations -= count_operations(begin, end)
+        for begin, end in own:
+            operations += count_operations(begin, end)
+            for first, stop in recording.bodies:
+                operations -= count_operations(max(first, begin), min(stop, end))
+        g.operations = <int>min(operations, <long long>0x7fffffff)
     finally:
         swap_recording(around)
         unlock_nodes()
@@ -688,7 +716,7 @@ def extract(Recording recording not None, list results not None):
     return g
 
 
-cdef int count_operations(Py_ssize_t i, Py_ssize_t end) except -1:
+cdef long long count_operations(Py_ssize_t i, Py_ssize_t end) except -1:
     """What has been done from node i to `end`, array operations by their scalar work."""
     cdef long long total = 0
     cdef ArrayOp *q
@@ -707,7 +735,7 @@ cdef int count_operations(Py_ssize_t i, Py_ssize_t end) except -1:
         elif q.op != A_LEAF and q.op != A_GATHER and q.op != A_PICK:
             total += 3 * q.x.count
         i += q.count
-    return <int>min(total, <long long>0x7fffffff)
+    return total
 
 
 cdef bint is_chosen(int i) noexcept nogil:
