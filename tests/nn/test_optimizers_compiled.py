@@ -99,6 +99,54 @@ def test_compiled_and_eager_end_at_the_same_weights_and_state(rule, kind, batch_
     assert optimizers[0]._steps == 3 * -(-30 // batch_size)
 
 
+def a_net_and_rows(kind):
+    """What a matrix that takes its step with its gradient may meet, one row at a time."""
+    draw = np.random.default_rng(4)
+    X, y = draw.normal(size=(24, 40)), draw.integers(0, 3, size=24)
+    net = fs.Linear(40, 1, seed=1) if kind.startswith("one output") else fs.MLP(40, [20, 3], seed=1)
+    if kind.endswith("sparse"):
+        X *= draw.uniform(size=X.shape) < 0.2
+    if kind == "dead":                           # no gradient comes through
+        net.linears[0].b.data = np.full(20, -100.0)
+    if kind == "infinite":                       # meets no gradient: it makes zeros of all that it goes into
+        net.linears[0].w.data = np.vstack([np.full((1, 20), -1.0), net.linears[0].w.numpy()[1:]])
+        X[::3, 0] = np.inf
+        X[1::3, 0] = 0.0
+    return net, X, y
+
+
+@rules
+@pytest.mark.parametrize("kind", ["dense", "sparse", "one output", "one output, sparse", "dead", "infinite"])
+def test_single_rows_of_all_kinds(rule, kind, monkeypatch):
+    seen, results = inside_of(monkeypatch), []
+    for compile in (True, False):
+        net, X, y = a_net_and_rows(kind)
+        optimizer = RULES[rule]()
+        loss = "squared" if kind.startswith("one output") else "cross_entropy"
+        optimizer.lr /= 10
+        fit(net, X, y, loss=loss, optimizer=optimizer, compile=compile, epochs=2)
+        results.append((values(net), state(optimizer)))
+    assert seen.count(True) == 2
+    assert all(seen) or kind == "infinite"
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_a_limit_of_the_norm_that_comes_and_goes():
+    """Between epochs: then the whole gradient has to be there before a step, and not else."""
+    X, y = problem()
+    results = []
+    for compile in (True, False):
+        net, optimizer = fs.MLP(3, [6, 2], seed=2), fs.Adam(lr=0.01)
+
+        def change(epoch, optimizer=optimizer):
+            optimizer.clip_norm = 0.1 if epoch.epoch % 2 else None
+
+        fit(net, X, y, optimizer=optimizer, compile=compile, epochs=4, on_epoch=change)
+        results.append(values(net))
+    np.testing.assert_allclose(*results, rtol=1e-9, atol=1e-10)
+
+
 @rules
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", ["MLP", "Scalars"])

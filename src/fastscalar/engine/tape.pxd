@@ -37,10 +37,10 @@ cdef extern from "kernels.h":
         void (*step)(double *w, double lr, const double *g, Py_ssize_t n) noexcept nogil
         void (*relu)(double *y, const double *x, Py_ssize_t n) noexcept nogil
         void (*add_relu_gradient)(double *dx, const double *x, const double *g, Py_ssize_t n) noexcept nogil
-        void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t,
-                            Py_ssize_t n) noexcept nogil
-        void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t,
-                           Py_ssize_t n) noexcept nogil
+        void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t, Py_ssize_t n,
+                            const double *x, Py_ssize_t m) noexcept nogil
+        void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t, Py_ssize_t n,
+                           const float *x, Py_ssize_t m) noexcept nogil
         double (*squares_double)(const double *x, Py_ssize_t n) noexcept nogil
         double (*squares_float)(const float *x, Py_ssize_t n) noexcept nogil
         fs_each (*each)(const char *operation) noexcept nogil

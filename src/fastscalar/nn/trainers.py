@@ -163,14 +163,14 @@ class CompiledTrainer:
     # --- steps inside the replay ---
 
     def _way(self) -> str:
-        """How a replay is prepared for the optimiser: "plain", "decay" (and nothing else), or "rule"; "" for one with a
-        step of its own, which it takes itself."""
+        """How a replay is prepared for the optimiser: "plain", "decay" (and nothing else), "rows" (of single rows, with
+        their gradients), or "rule"; "" for one with a step of its own, which it takes itself."""
         optimizer = self.course.optimizer
         if type(optimizer) not in (SGD, Adam, AdamW, RMSprop):
             return ""
-        if type(optimizer) is not SGD or not optimizer._memoryless:
-            return "rule"
-        return "decay" if optimizer.weight_decay else "plain"
+        if type(optimizer) is SGD and optimizer._memoryless:
+            return "decay" if optimizer.weight_decay else "plain"
+        return "rows" if self.batch_size == 1 and not optimizer.clip_norm else "rule"
 
     def _open(self, version: Specialization) -> Any:
         optimizer = self.course.optimizer
@@ -185,7 +185,7 @@ class CompiledTrainer:
         replay.load()
         self.rows.streams.begin(replay)
         self.program._bind(replay, self.rows)
-        replay.prepare_training(None if self.way == "plain" else optimizer._ready(), self.way == "decay")
+        replay.prepare_training(None if self.way == "plain" else optimizer._ready(), self.way != "rule")
         replay.load_state(self.places[version], *optimizer._kept, optimizer._steps)
         return replay
 

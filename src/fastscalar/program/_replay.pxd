@@ -122,6 +122,7 @@ cdef class Replay:
     cdef int *steps                  # (address, count) of those among them that are trained
     cdef Py_ssize_t n_steps
     cdef bint ruled                  # an optimiser's rule steps here; else plain SGD
+    cdef bint by_rows                # and where fused matrices take their step: in batches of one row
     cdef fs_rule rule
     cdef double clip_norm            # infinity: none
     cdef char *first_kept            # what it keeps of each uniform number, in the places of `uniform`; NULL: nothing

@@ -170,7 +170,7 @@ cdef class Replay:
 
     cdef int reserve(self) except -1:
         cdef Plan p = self.plan
-        cdef size_t columns = 0, room = 0
+        cdef size_t columns = 0, room = 0, tallest = 0
         cdef Py_ssize_t k
         cdef Py_ssize_t patches = 0
         cdef int t, ld, widest = 1
@@ -182,6 +182,7 @@ cdef class Replay:
             if p.products[k].exact:
                 room = max(room, <size_t>m.rows)
             widest = max(widest, m.ld)
+            tallest = max(tallest, <size_t>m.rows)
         for k in range(p.n_images):
             ld = p.matrices[p.images[k].matrix].ld if p.images[k].matrix >= 0 else 1
             widest = max(widest, ld)
@@ -197,7 +198,7 @@ cdef class Replay:
         for t in range(self.threads):
             self.slot_value[t] = <char *>self.block(<size_t>p.n_slots * self.chunk, self.size)
             self.slot_adjoint[t] = <char *>self.block(<size_t>p.n_adjoints * self.chunk, self.size)
-            self.scratch[t] = <char *>self.block(max(2 * room, <size_t>self.chunk), sizeof(double))
+            self.scratch[t] = <char *>self.block(max(2 * room, <size_t>self.chunk, tallest), sizeof(double))
             self.patches[t] = <char *>self.block(patches, self.size)
         self.zeros = <double *>self.block(widest, sizeof(double))
         self.ports = <char *>self.block(<size_t>p.n_ports * (self.batch // self.chunk + 1), self.size)
@@ -495,21 +496,24 @@ cdef class Replay:
 
     # --- what takes its step at once ---
 
-    def prepare_training(self, Rule rule=None, bint at_once=False):
-        """Which matrices take their step with their gradient, and what else a step writes.
+    def prepare_training(self, Rule rule=None, bint at_once=True):
+        """Which matrices take their step with their gradient (at_once), and what else a step writes: matrices of
+        trained leaves that one product reads, and nothing else.
 
-        A matrix of trained leaves that one product reads, and nothing else, is fused, where the step is plain SGD's:
-        without a rule, or with one that has no more than weight decay (at_once).  Any other rule steps over all that is
-        trained.  A replay is prepared for one of these ways, once."""
+        rule: of the optimiser; None for plain SGD.  One that has no more than weight decay can do it for any batch, and
+        all but those that shorten gradients for single rows.  A replay is prepared for one of these ways, once."""
         cdef Plan p = self.plan
         cdef Py_ssize_t k, n_rows = 0
         cdef Matrix *m
+        cdef bint decays = at_once and rule is not None and not (rule.keeps_first or rule.keeps_second) and not (
+            isfinite(rule.rule.limit))
         self.ruled = rule is not None
+        self.by_rows = at_once and rule is not None and not decays
         if rule is not None:
             self.rule, self.clip_norm = rule.rule, rule.clip_norm
             self.first_kept = self.room_of_state(rule.keeps_first, 0)
             self.second_kept = self.room_of_state(rule.keeps_second, 1)
-        self.decay = rule.rule.decay if rule is not None and at_once else 0.0
+        self.decay = rule.rule.decay if decays else 0.0
         if self.prepared:
             return
         self.prepared = True
@@ -518,7 +522,7 @@ cdef class Replay:
         for k in range(p.n_matrices):
             m = &p.matrices[k]
             part = trained[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)
-            self.fused[k] = (rule is None or at_once) and m.home and m.only and m.uses == 1 and m.rows > 1 and bool(
+            self.fused[k] = at_once and m.home and m.only and m.uses == 1 and m.rows > 1 and bool(
                 part[:, :m.cols].all())
             if self.fused[k]:
                 n_rows += m.rows
@@ -528,7 +532,7 @@ cdef class Replay:
                 part[part[:, :m.cols].all(axis=1)] = True
         self.loose = self.side_by_side(loose.view(np.uint8), &self.n_loose)
         self.steps = self.side_by_side(trained.view(np.uint8), &self.n_steps)
-        if at_once and rule is not None:
+        if decays:
             self.lazy_from = <int *>self.block(p.n_matrices, sizeof(int))
             self.paid = <double *>self.block(n_rows, sizeof(double))
             self.factor = <char *>self.block(n_rows, self.size)
@@ -912,10 +916,7 @@ cdef void rule_step(Replay r, int n, double rate, real tag) noexcept nogil:
     """A step of an optimiser, with the mean of the gradients of n rows."""
     cdef Py_ssize_t k, at
     cdef double squares = 0.0
-    cdef real *U = <real *>r.uniform
     cdef real *UA = <real *>r.uniform_adjoint
-    cdef real *first
-    cdef real *second
     at_step(&r.rule, <double>r.step, rate, 1.0 / n)
     if isfinite(r.clip_norm):
         for k in range(r.n_steps):
@@ -924,10 +925,4 @@ cdef void rule_step(Replay r, int n, double rate, real tag) noexcept nogil:
                         kernels.squares_float(UA + at, r.steps[2 * k + 1]))
         shorten(&r.rule, r.clip_norm, squares)
     for k in range(r.n_steps):
-        at = r.steps[2 * k]
-        first = <real *>r.first_kept + at if r.first_kept != NULL else NULL
-        second = <real *>r.second_kept + at if r.second_kept != NULL else NULL
-        if real is double:
-            kernels.rule_double(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])
-        else:
-            kernels.rule_float(&r.rule, U + at, UA + at, first, second, r.steps[2 * k + 1])
+        apply_rule(r, &r.rule, r.steps[2 * k], UA + r.steps[2 * k], r.steps[2 * k + 1], <real *>NULL, 1)

@@ -6,6 +6,7 @@ from libc.math cimport isfinite
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
+from fastscalar.engine._rules cimport at_step
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.backward cimport *
@@ -30,6 +31,7 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
     cdef real *g
     cdef int parts, first, stop, row0, row1, l, which = r.mode & (PARAMETERS | ARGUMENTS)
     cdef double scale, keep
+    cdef bint by_rows
     for k in range(p.n_per_row - 1, -1, -1):
         q = &p.per_row[k]
         if q.kind == I_CONV and q.mask & which:
@@ -37,6 +39,10 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
         if q.kind != I_PRODUCT:
             continue
         product = &p.products[q.extra]
+        by_rows = r.by_rows and r.mode & TRAIN and r.fused[product.matrix]
+        if by_rows and not q.mask & which:
+            rule_of_row(r, thread, product, <const real *>NULL, rate, tag)
+            continue
         if not q.mask & which:                   # nothing is sent there; the weights still decay
             if share == 0 and keep_of(r, product.matrix, rate) != 1.0 and not is_lazy(r, product):
                 m = &p.matrices[product.matrix]
@@ -47,6 +53,9 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
         if product.bias >= 0 and share == r.shares - 1 and p.matrices[product.bias].mask & which:
             r.kernels.add_rows(<real *>r.uniform_adjoint + p.matrices[product.bias].base, g, m.ld, m.ld, n)
         if not m.mask & which:
+            continue
+        if by_rows:
+            rule_of_row(r, thread, product, g, rate, tag)
             continue
         target = <real *>(r.uniform if r.fused[product.matrix] and r.mode & TRAIN else r.uniform_adjoint) + m.base
         scale = -rate / n if r.fused[product.matrix] and r.mode & TRAIN else 1.0
@@ -137,6 +146,47 @@ cdef inline void sparse_weights(Replay r, int thread, int share, const Product *
                                        x.border[stop], n_rows, column, value, count)
             r.kernels.sparse_update(target, m.ld, scale, m.ld, start, x.row_of + at, <char *>x.entry + at * r.size,
                                     x.border[first], x.border[stop], g + <Py_ssize_t>l * m.ld, m.ld)
+
+
+cdef inline void apply_rule(Replay r, const fs_rule *rule, Py_ssize_t at, const real *g, Py_ssize_t n, const real *x,
+                            Py_ssize_t m) noexcept nogil:
+    """The optimiser's step of m rows of n uniform numbers from this address on: gradients g, times x[j] in row j."""
+    cdef real *w = <real *>r.uniform + at
+    cdef real *first = <real *>r.first_kept + at if r.first_kept != NULL else NULL
+    cdef real *second = <real *>r.second_kept + at if r.second_kept != NULL else NULL
+    if real is double:
+        kernels.rule_double(rule, w, g, first, second, n, x, m)
+    else:
+        kernels.rule_float(rule, w, g, first, second, n, x, m)
+
+
+cdef inline void rule_of_row(Replay r, int thread, const Product *p, const real *g, double rate,
+                             real tag) noexcept nogil:
+    """The optimiser's step of a matrix by one row of data: its gradient, inputs times g, is never written down.
+    g = NULL: zero.  One row is one thread's."""
+    cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
+    cdef const real *x = rows_of(r, r.run_value, p.x, 0, tag) + p.first
+    cdef real *target = <real *>r.uniform_adjoint + m.base
+    cdef const double *data
+    cdef fs_rule rule = r.rule
+    cdef int j
+    at_step(&rule, <double>(r.step + 1), rate, 1.0)
+    if g == NULL or r.kernels.not_finite(g, m.ld) or not finite_inputs(r, p, 1, tag):
+        memset(target, 0, <size_t>m.rows * m.ld * sizeof(real))
+        if g != NULL:
+            masked_weights(r, 0, p, m, target, 1.0, g, 1, r.rows + r.first, tag)
+        apply_rule(r, &rule, m.base, target, <Py_ssize_t>m.rows * m.ld, <const real *>NULL, 1)
+        return
+    if has_sparse(r, p):
+        data = r.input[p.whole_input].data + r.rows[r.first] * r.input[p.whole_input].width
+        for j in range(m.rows):
+            (<real *>r.scratch[thread])[j] = <real>data[j]
+        x = <const real *>r.scratch[thread]
+    if m.ld == 1:
+        rule.scale = g[0]
+        apply_rule(r, &rule, m.base, x, m.rows, <const real *>NULL, 1)
+    else:
+        apply_rule(r, &rule, m.base, g, m.ld, x, m.rows)
 
 
 cdef inline bint has_zero(const real *g, int n) noexcept nogil:

@@ -187,15 +187,18 @@ static void add_relu_gradient(double *restrict dx, const double *restrict x, con
 #define FS_REAL double
 #define FS_TYPE double
 #define FS_SQRT sqrt
+#define FS_ABS fabs
 #define FS_LEAST DBL_MIN
 #include "rules_body.c"
 #undef FS_REAL
 #undef FS_TYPE
 #undef FS_SQRT
+#undef FS_ABS
 #undef FS_LEAST
 #define FS_REAL float
 #define FS_TYPE float
 #define FS_SQRT sqrtf
+#define FS_ABS fabsf
 #define FS_LEAST FLT_MIN
 #include "rules_body.c"
 

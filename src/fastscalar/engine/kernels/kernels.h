@@ -36,9 +36,12 @@ typedef struct {
     void (*relu)(double *y, const double *x, ptrdiff_t n);                       /* y[i] = x[i] <= 0 ? 0 : x[i] */
     void (*add_relu_gradient)(double *dx, const double *x, const double *g,
                               ptrdiff_t n); /* dx[i] += g[i] * (x[i] <= 0 ? 0 : 1) */
-    /* One step of an optimiser, see rules.h. */
-    void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t, ptrdiff_t n);
-    void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t, ptrdiff_t n);
+    /* One step of an optimiser, see rules.h, of m rows side by side, n numbers each: the gradient of row j is x[j] * g.
+     * x = NULL: 1. */
+    void (*rule_double)(const fs_rule *rule, double *w, const double *g, double *s, double *t, ptrdiff_t n,
+                        const double *x, ptrdiff_t m);
+    void (*rule_float)(const fs_rule *rule, float *w, const float *g, float *s, float *t, ptrdiff_t n, const float *x,
+                       ptrdiff_t m);
     double (*squares_double)(const double *x, ptrdiff_t n);                      /* the sum of x[i]^2 */
     double (*squares_float)(const float *x, ptrdiff_t n);
     fs_each (*each)(const char *operation);           /* an operation of one operand by its name; NULL: has none */
