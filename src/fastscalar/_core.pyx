@@ -393,14 +393,16 @@ ARRAY = (np.ndarray,)
 
 
 cdef int as_number(object x, double *v) except -1:
-    """1 and the value if x is a real number (int, float, bool, Fraction, NumPy's scalars ...), else 0."""
+    """1 and the value if x is a real number (int, float, bool, Fraction, NumPy's scalars ...), else 0.
+
+    What stands for a whole number of the row says that it is an int, and is none here."""
     if PyFloat_Check(x):
         v[0] = PyFloat_AS_DOUBLE(x)
         return 1
     if PyLong_Check(x):
         v[0] = PyLong_AsDouble(x)                # OverflowError beyond 1.8e308
         return 1
-    if isinstance(x, REAL):
+    if not isinstance(x, TracedNumber) and isinstance(x, REAL):
         v[0] = float(x)
         return 1
     return 0

@@ -17,6 +17,7 @@ TensorArray.  What each one does at a kink is in its docstring.  Those of the op
 from __future__ import annotations
 
 import builtins
+import numbers
 import operator
 from collections.abc import Iterable
 from typing import Any, overload
@@ -56,6 +57,8 @@ __all__ = [
     "where",
 ]
 __all__ += _table.__all__
+
+_CHOSEN = (Tensor, float, int, TensorArray, np.bool_, numbers.Real)
 
 digamma: Unary = public_function("digamma", -1.963510026021)
 ndtr: Unary = public_function("ndtr", 0.691462461274)
@@ -144,7 +147,11 @@ def where(condition: Any, a: Any, b: Any) -> Any:
         return where_of_arrays(condition, a, b)
     if isinstance(condition, TracedBool):
         return select(condition, a, b)
-    return _as_tensor(a if condition else b)
+    chosen, other = (a, b) if condition else (b, a)
+    for x in (chosen, other):
+        if not isinstance(x, _CHOSEN):
+            raise TypeError(f"where: expected real numbers or Tensors, got {type(x).__name__}")
+    return _as_tensor(chosen)
 
 
 def _as_tensor(x: Any) -> Any:

@@ -68,7 +68,6 @@ class Case:
         self.reads = False  # numbers may be read in ways that lose a gradient
         self.stops = False  # under no_grad nothing can get lost, which fs.grad does not know
         self.reading_lines: set[int] = set()  # where arrays are, which fs.grad does not hear of
-        self.wholes = any(np.asarray(a).dtype.kind in "iub" for a in arguments)  # messages may name 3 or 3.0
 
     @staticmethod
     def of(text: str) -> Case:
@@ -80,7 +79,6 @@ class Case:
         leaves = [leaf for name, value in names.items() if name not in before for leaf in _leaves_of(value)]
         case = Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
         case.stops = "no_grad" in text
-        case.wholes = case.wholes or ".argm" in text  # a place is a plain number too, in a program it is a Tensor
         case.reading_lines = {k for k, line in enumerate(text.splitlines(), 1) if ".tolist(" in line}
         case.reads = any(word in text for word in READINGS)
         return case

@@ -113,8 +113,8 @@ def derive(run: Any, some: Sequence[int] | None, composed: bool, threads: int) -
         program = run.program
 
     def call() -> Any:
-        with warnings.catch_warnings():          # reading a number is said where the derivative is recorded
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():          # another program, which falls back by itself
+            warnings.simplefilter("ignore", fs.CompileWarning)
             if composed:
                 return program.map(*given, threads=threads)
             return program.jacobian(*given, argnums=floats, threads=threads)
@@ -127,6 +127,7 @@ def derive(run: Any, some: Sequence[int] | None, composed: bool, threads: int) -
         raise
     if found is None:
         return
+    run.losses("derive", rows, False, complete=False)
     for k, gradient in zip(floats, found, strict=True):
         for row, i in enumerate(rows):
             judge.compare(case, "derive:argument", gradient[row], [i], lambda o, k=k: o.arguments[k])

@@ -38,6 +38,11 @@ cdef class TracedInt(TracedNumber):
         self.tensor = tensor
         self.argument = argument
 
+    @property
+    def __class__(self):
+        """What `isinstance` is told, as of the int that the plain call takes."""
+        return int
+
     def __repr__(self):
         return repr(operator.index(self))
 
@@ -165,6 +170,11 @@ cdef class TracedBool:
 
     def __init__(self):
         raise TypeError("TracedBool: only the recording of a program makes them")
+
+    @property
+    def __class__(self):
+        """What `isinstance` is told, as of the bool of a plain comparison."""
+        return bool
 
     def __bool__(self):
         if self.recording is not None:

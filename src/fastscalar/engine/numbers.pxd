@@ -5,7 +5,7 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport Py_EQ, Py_NE
 from libc.math cimport INFINITY, isnan
 
-from fastscalar._core cimport ARRAY, COMPLEX, FLOATING, INTEGER, LONG_DOUBLE, NUMBER, REAL, op_name
+from fastscalar._core cimport ARRAY, COMPLEX, FLOATING, INTEGER, LONG_DOUBLE, NUMBER, REAL, TracedNumber, op_name
 
 cdef enum:
     NO_NUMBER = 2                # of nearest_double
@@ -30,7 +30,7 @@ cdef inline int nearest_double(object x, int op, double *y) except? -2:
         if x.imag != 0.0:
             return 1
         x = x.real
-    elif not isinstance(x, NUMBER):
+    elif isinstance(x, TracedNumber) or not isinstance(x, NUMBER):
         return NO_NUMBER
     try:
         y[0] = float(x)

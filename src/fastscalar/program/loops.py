@@ -171,17 +171,10 @@ def _difference(expected: Any, found: Any, name: str) -> str:
 
 
 def _in_iteration(k: int, error: Exception) -> Exception:
-    """The same error, which knows in which iteration it was; while a program is recorded its text is not to be read."""
-    error.iterations = (k, *getattr(error, "iterations", ()))  # type: ignore[attr-defined]
-    return error if is_recording() else naming_iterations(error)
-
-
-def naming_iterations(error: Exception) -> Exception:
-    """An error that says in which iterations of loops it was, the outermost first."""
-    found = vars(error).pop("iterations", ()) if hasattr(error, "__dict__") else ()
-    if not found:
+    """The same error, saying in which iteration it was; while a program is recorded its text is not to be read."""
+    if is_recording():
         return error
-    where = ", ".join(f"iteration {k}" for k in found)
+    where = f"iteration {k}"
     if type(error) in PLAIN:
         return type(error)(f"{where}: {error}").with_traceback(error.__traceback__)
     error.add_note(where)

@@ -19,10 +19,9 @@ from fastscalar.engine._step import storage_of
 from fastscalar.program._graph import columns_of, line_of, same_nodes, same_operands
 from fastscalar.program._one_row import OneRow, PlainWay
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
-from fastscalar.program.loops import naming_iterations
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rolled import take_in
-from fastscalar.program.rows import Rows, handles_of
+from fastscalar.program.rows import Rows, eager_column, handles_of
 from fastscalar.program.selections import Family
 from fastscalar.program.specializations import (
     NO_NEST,
@@ -198,7 +197,7 @@ class RecordedFunction:
                 self._warn(f"{reason} cannot be replayed: this program runs eagerly")
                 return None
             except Exception as error:
-                raise RowFailure(i, naming_iterations(rows.explained(error))) from error
+                raise RowFailure(i, rows.explained(error)) from error
             specialization = Specialization(graph, sizes)
             specialization.lost, specialization.example = lost, rows.one(i)
             cache.example = cache.example or specialization.example
@@ -253,13 +252,43 @@ class RecordedFunction:
         return cache.families[-1][1]
 
     def _recorded(self, rows: Rows, i: int) -> tuple[Any, list[int], list[Any]]:
-        """The graph of a call for row i, by input how many numbers it is, and where gradients got lost."""
-        if not self._unrolled:
-            try:
-                return self._recorded_as(rows, i, False)
-            except BodyLeaks:
-                self._unrolled = True
-        return self._recorded_as(rows, i, True)
+        """The graph of a call for row i, by input how many numbers it is, and where gradients got lost.
+
+        Raises what the plain call raises.  A plain number of it may be a Tensor here, which words its errors in another
+        way, or raises where the number does not: then loops are recorded step by step, or nothing is."""
+        first: Exception | None = None
+        try:
+            while True:
+                again = first is not None
+                try:
+                    made = self._recorded_as(rows, i, self._unrolled)
+                except BodyLeaks:
+                    self._unrolled = True
+                    continue
+                except (NotReplayable, MemoryError, RuntimeError):       # the last: what programs refuse
+                    raise
+                except Exception as error:
+                    first = error
+                else:
+                    if first is not None:        # once, and not again
+                        raise first
+                    return made
+                if not again:
+                    self._call_plainly(rows, i)
+                elif self._unrolled:
+                    what = f"{type(first).__name__} ({first})"
+                    raise NotReplayable(f"{what}, which a plain call does not raise,")
+                else:
+                    self._unrolled, first = True, None
+        finally:
+            first = None                         # whose traceback has this frame
+
+    def _call_plainly(self, rows: Rows, i: int) -> None:
+        """Call the function as a user would, for what it raises."""
+        some = np.array([i])
+        leaves = [next(iter(eager_column(kind, data, some))) for kind, data in zip(rows.kinds, rows.data, strict=True)]
+        with rows.streams.recorded(i):
+            self._results(rows, rows.call(self.function, leaves))
 
     def _recorded_as(self, rows: Rows, i: int, unrolled: bool) -> tuple[Any, list[int], list[Any]]:
         recording = Recording()

@@ -98,7 +98,7 @@ class _Recorder:
         self.first = self.nest.flat(state)
         if not self.first:
             raise BodyLeaks
-        self.loop = Rolled(kind, len(self.first), numbered, count if isinstance(count, int) else None)
+        self.loop = Rolled(kind, len(self.first), numbered, count if type(count) is int else None)
         self.captured = _Places()                # numbers of the row, and
         self.leaves = _Places()                  # leaves that the bodies read
         self.before = current_stream().drawn     # by site
@@ -245,7 +245,7 @@ def rolled(kind: str, count: Any, numbered: bool, call: Callable[[int, Any, Any]
     gives; None where the condition does not hold.  count: a number, one of the row, or None."""
     outer = current_recording()
     made = _Recorder(outer, kind, count, numbered, state)
-    last = FOREVER if count is None else int(count) if isinstance(count, int) else count.value
+    last = FOREVER if count is None else count if type(count) is int else count.value
     values = made.run(call, last)
     _count_draws(made.loop, outer, dict(zip(made.loop.sites, values[made.loop.outputs :].tolist(), strict=True)))
     values = values[: made.loop.outputs]

@@ -53,8 +53,8 @@ def coloured(supports: Sequence[frozenset[int]]) -> list[list[int]]:
     return [rows for rows, _ in groups]
 
 
-class PatternGrew(Exception):
-    """A row has entries that the rows before did not have."""
+class PatternGrew(RuntimeError):
+    """A row has entries that the rows before did not have: all are to be computed again."""
 
 
 class SparseJacobian:

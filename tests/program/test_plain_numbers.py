@@ -1,0 +1,138 @@
+"""What is a plain number in the plain call is a Tensor, or stands for one of the row, in a recording: what a function
+does and raises does not show it."""
+
+import itertools
+import json
+import math as pymath
+import warnings
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from fastscalar import math
+from fastscalar.program import rolling
+
+K = np.array([3, 0, -1])
+
+
+def plainly(f, rows, *columns):
+    """The values of rows, or the message of the first that raises, as a program words it."""
+    found = []
+    for i in range(rows):
+        row = [int(c[i]) if c.dtype.kind == "i" else fs.Tensor(c[i]) for c in columns]
+        try:
+            found.append(float(f(*row)))
+        except Exception as error:
+            return type(error), f"row {i}: {error}" if type(error).__module__ == "builtins" else str(error)
+    return found
+
+
+def compiled(f, *columns):
+    try:
+        return fs.compile(f).map(*columns).tolist()
+    except Exception as error:
+        notes = getattr(error, "__notes__", ())
+        return type(error), f"{notes[-1]}: {error}" if notes else str(error)
+
+
+OPERATIONS = {
+    "/": lambda k: 1 / k,
+    "float /": lambda k: 2.0 / k,
+    "//": lambda k: 7 // k,
+    "float //": lambda k: 7.0 // k,
+    "%": lambda k: 7 % k,
+    "float %": lambda k: 7.5 % k,
+    "divmod": lambda k: divmod(7, k)[1],
+    "** -1": lambda k: k**-1,
+    "** half": lambda k: abs(k**0.5),
+    "0 ** k": lambda k: 0 ** (k - 3),
+    "10 ** k": lambda k: 10.0 ** (k * 200),
+    "log": math.log,
+    "sqrt": math.sqrt,
+    "lgamma": math.lgamma,
+    "exp": lambda k: math.exp(k * 400),
+    "fmod": lambda k: math.fmod(7, k),
+    "remainder": lambda k: math.remainder(1.0, k),
+    "pow": lambda k: math.pow(k, -1),
+    "comb": lambda k: math.comb(5, k),
+    "factorial": lambda k: math.factorial(k),
+    "shift": lambda k: 1 << k,
+    "list": lambda k: [1.0, 2.0, 3.0, 4.0][k - 2],
+    "dict": lambda k: {3: 1.0, 0: 2.0}[k],
+    "range": lambda k: sum(range(k)),
+    "format": lambda k: int(f"{k:d}"),
+    "text": lambda k: len(str(k)),
+    "raise": lambda k: float(f"no number {k}"),
+    "method": lambda k: k.bit_length(),
+    "hex": lambda k: len(hex(k)),
+    "isinstance": lambda k: isinstance(k, int) + 2 * isinstance(k, (float, str)),
+    "fsum": lambda k: math.fsum([k, 0.5]),
+    "isqrt": pymath.isqrt,
+}
+PLACES = {
+    "of a row": lambda op: lambda x, k: x + op(k),
+    "of a while_loop": lambda op: (
+        lambda x, k: fs.while_loop(lambda s: s[1] > -2, lambda s: (s[0] + op(s[1]), s[1] - 1), (x, 1))[0]
+    ),
+    "of the row in a while_loop": lambda op: (
+        lambda x, k: fs.while_loop(lambda s: s[1] < 2, lambda s: (s[0] + op(k), s[1] + 1), (x, 0))[0]
+    ),
+    "after a while_loop": lambda op: lambda x, k: x + op(fs.while_loop(lambda s: s[0] > 9, lambda s: s, (0, x))[0]),
+    "the number of a step": lambda op: lambda x, k: fs.loop(4, lambda i, s: s * 0.5 + op(i), x),
+}
+
+
+CASES = [
+    (operation, place)
+    for operation in OPERATIONS
+    for place in PLACES
+    if operation not in ("isinstance", "text") or place not in ("of a while_loop", "after a while_loop")
+]  # the others see that a loop's numbers are Tensors
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+@pytest.mark.parametrize(("operation", "place"), CASES)
+def test_a_plain_number_does_and_raises_what_it_does_in_the_plain_call(monkeypatch, operation, place):
+    monkeypatch.setattr(rolling, "UNROLLED", 0)
+    f, x = PLACES[place](OPERATIONS[operation]), np.array([1.0, 2.0, -0.5])
+    for some in ([0, 1, 2], [2, 1]):
+        right = plainly(f, len(some), x[some], K[some])
+        assert compiled(f, x[some], K[some]) == (pytest.approx(right, rel=1e-15) if isinstance(right, list) else right)
+
+
+def test_what_a_comparison_is():
+    f = fs.compile(lambda x: x * 2.0 if isinstance(x > 1.0, bool) and isinstance(x > 1.0, int) else x)
+    assert f.map(np.array([0.5, 2.0])).tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize("wrong", ["1", None, [1.0]])
+@pytest.mark.parametrize("chosen", [True, False])
+def test_where_looks_at_both(wrong, chosen):
+    a, b = (wrong, 1.0) if chosen else (1.0, wrong)
+    for x in (1.0, -1.0):
+        with pytest.raises(TypeError, match="where: expected real numbers or Tensors, got"):
+            fs.where(fs.Tensor(x) > 0.0, a, b)
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, KeyError])
+def test_an_error_that_does_not_come_again_is_not_swallowed(error):
+    count = itertools.count(1)
+
+    def f(x):
+        if next(count) == 1:
+            raise error("once")
+        return x * 2.0
+
+    with pytest.raises(error, match="once"):
+        fs.compile(f).map(np.array([1.0, 2.0]))
+
+
+def test_what_only_a_recording_raises_is_said_once_and_runs_eagerly():
+    f, k = fs.compile(lambda x, k: x * int(json.dumps(k))), np.array([1, 2])
+    with pytest.warns(fs.CompileWarning, match=r"TypeError .*which a plain call does not raise"):
+        values = f.map(np.array([1.0, 2.0]), k)
+    assert values.tolist() == [1.0, 4.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert f.value_and_grad(np.array([1.0, 3.0]), k)[1].tolist() == [1.0, 2.0]
