@@ -77,6 +77,8 @@ cdef tuple INTEGER
 cdef tuple FLOATING
 cdef tuple LONG_DOUBLE
 cdef tuple ARRAY
+cdef dict OPERATORS         # by code: Python's function of an operator
+cdef tuple COMPARISONS      # by Python's number of a comparison
 
 
 cdef int safepoint(Py_ssize_t need) except -1
@@ -96,6 +98,7 @@ cdef int read_number(Tensor t, str how) except -1
 cdef int node_of_number(double v) except -1
 
 cdef Row *row(int code) noexcept nogil
+cdef object numpy_of(object x)
 cdef object apply_binary(int code, object left, object right)
 cdef object unary(int code, Tensor self)
 cdef str op_name(int code)

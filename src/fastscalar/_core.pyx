@@ -40,13 +40,14 @@ from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_rec
 from fastscalar.engine.checked cimport require
 from fastscalar.engine.collect cimport YOUNG_BYTES, collect, collect_old, promote
 from fastscalar.engine.formulas cimport *
-from fastscalar.engine.numbers cimport NO_NUMBER, nearest_double, not_a_number
+from fastscalar.engine.numbers cimport NO_NUMBER, nearest_double, not_a_number, own_array
 from fastscalar.engine.operations cimport fill_table, raise_error
 from fastscalar.engine.parents cimport emit_custom, parents
 from fastscalar.engine.threads cimport end_thread, forget_thread, fs_here, this_thread
 
 import math
 import numbers
+import operator
 import os
 import time
 import warnings
@@ -390,10 +391,21 @@ REAL = (np.floating, np.integer, np.bool_, numbers.Real)     # the abstract clas
 NUMBER = (numbers.Number, np.bool_)
 COMPLEX, INTEGER, FLOATING, LONG_DOUBLE = (numbers.Complex,), (np.integer,), (np.floating,), (np.longdouble,)
 ARRAY = (np.ndarray,)
+OPERATORS = {ADD: operator.add, SUB: operator.sub, MUL: operator.mul, DIV: operator.truediv, POW: operator.pow,
+             MOD: operator.mod, FLOORDIV: operator.floordiv}
+COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
+
+
+cdef object numpy_of(object x):
+    """What says of itself that it is an array (of pandas, xarray, torch) as one of NumPy; everything else as it is."""
+    if hasattr(type(x), "__array__"):
+        return np.asarray(x)
+    return np.from_dlpack(x) if hasattr(type(x), "__dlpack__") else x
 
 
 cdef int as_number(object x, double *v) except -1:
-    """1 and the value if x is a real number (int, float, bool, Fraction, NumPy's scalars ...), else 0.
+    """1 and the value if x is a real number (int, float, bool, Fraction, NumPy's scalars ...) or an array of no
+    dimensions that holds one, else 0.
 
     What stands for a whole number of the row says that it is an int, and is none here."""
     if PyFloat_Check(x):
@@ -405,6 +417,11 @@ cdef int as_number(object x, double *v) except -1:
     if not isinstance(x, TracedNumber) and isinstance(x, REAL):
         v[0] = float(x)
         return 1
+    if hasattr(type(x), "__array__") and getattr(x, "ndim", 1) == 0:
+        x = np.asarray(x)
+        if x.dtype.kind in "fiub":
+            v[0] = float(x)
+            return 1
     return 0
 
 
@@ -681,7 +698,8 @@ cdef class Tensor:
         else:
             side = nearest_double(other, op, &y)
             if side == NO_NUMBER:
-                return NotImplemented
+                number = own_array(other)
+                return NotImplemented if number is other else COMPARISONS[op](self, number)
             if side and (op == Py_EQ or op == Py_NE):
                 return op == Py_NE               # no double is equal to it
             if side > 0:                         # y is the next double above it

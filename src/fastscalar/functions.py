@@ -170,7 +170,8 @@ def _checked(xs: Iterable[Any], name: str) -> list[Any]:
 
 def _one_row(xs: Iterable[Any], name: str) -> list[Any]:
     items = _checked(xs, name)
-    if builtins.any(hasattr(kind, "__len__") for kind in set(map(type, items))):
+    long = {kind for kind in set(map(type, items)) if hasattr(kind, "__len__")}
+    if long and builtins.any(type(x) in long and getattr(x, "ndim", 1) for x in items):
         raise ValueError(f"{name}: expected one dimension, got several")
     if is_recording():  # whole numbers of a row are numbers here, and no decision
         items = [x.tensor if type(x) is TracedInt else bool(x) if type(x) is TracedBool else x for x in items]

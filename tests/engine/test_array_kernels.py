@@ -81,6 +81,22 @@ def test_small_powers_are_products(power: float) -> None:
     assert (fs.to_tensor([2.0, 3.0, -5.0]) ** power).tolist() == [v ** int(power) for v in (2.0, 3.0, -5.0)]
 
 
+def test_powers_that_are_numbers_are_exact() -> None:
+    """A power is rounded once: 3^2 is 9, and 7^18 what its product is."""
+    pairs = [(a, b) for a in range(2, 300) for b in range(5, 53) if a**b < 2**53]
+    base, power = (np.array(part, dtype=float) for part in zip(*pairs, strict=True))
+    exact = np.array([float(a**b) for a, b in pairs])
+    for sign in (1.0, -1.0):
+        found = (fs.to_tensor(sign * base) ** fs.to_tensor(power)).numpy()
+        assert np.array_equal(found, np.where(power % 2, sign, 1.0) * exact)
+    assert np.array_equal((fs.to_tensor(exact * exact) ** 0.5).numpy(), exact)
+
+
+def test_hypot_of_an_array_is_that_of_python() -> None:
+    x, y = DRAWN, np.roll(DRAWN, 7) * np.logspace(-9, 3, len(DRAWN))
+    assert fs.to_tensor(x).hypot(fs.to_tensor(y)).tolist() == [math.hypot(*pair) for pair in zip(x, y, strict=True)]
+
+
 def test_exp_of_an_array_is_nearly_always_that_of_python() -> None:
     x = np.random.default_rng(1).uniform(-20.0, 20.0, 5000)
     found = fs.to_tensor(x).exp().numpy()

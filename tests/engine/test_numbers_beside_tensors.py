@@ -301,3 +301,68 @@ def test_a_tensor_that_was_never_initialised():
     t.__init__(3.0)  # later is early enough
     t.label = "late"
     assert (t.data, t.label) == (3.0, "late")
+
+
+class Foreign:
+    """An array of a library that knows nothing of Tensors: its operators refuse them, as PyTorch's do."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.ndim = self.values.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __iter__(self):
+        return map(Foreign, self.values)
+
+
+ARITHMETIC = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.mod,
+              operator.floordiv, divmod]  # fmt: skip
+
+
+def of_torch(values):
+    torch = pytest.importorskip("torch")
+    return torch.tensor(np.asarray(values))
+
+
+@pytest.mark.parametrize("foreign", [Foreign, np.asarray, of_torch])
+def test_arrays_of_other_libraries_beside_tensors(foreign):
+    def same(found, wanted):
+        np.testing.assert_allclose(np.asarray(found, dtype=float), wanted, rtol=1e-15)
+
+    number, several = foreign(2.5), foreign([2.5, 0.5])
+    for t, plain in ((fs.Tensor(1.5), 1.5), (fs.to_tensor([1.5, -2.5]), np.array([1.5, -2.5]))):
+        for f in (*ARITHMETIC, operator.eq, operator.ne, *ORDERS):
+            if f is operator.pow:
+                plain, t = abs(plain), abs(t)
+            for other, values in ((number, 2.5), (several, np.array([2.5, 0.5]))):
+                for found, wanted in ((f(t, other), f(plain, values)), (f(other, t), f(values, plain))):
+                    for r, w in zip(*(x if f is divmod else (x,) for x in (found, wanted)), strict=True):
+                        same(r.numpy() if isinstance(r, fs.TensorArray) else r, w)
+    (number * t[0]).backward()
+    assert t[0].grad == 2.5
+    same(np.hypot(fs.Tensor(1.5), number), math.hypot(1.5, 2.5))
+    same(fs.sum(several), 3.0)
+
+
+@pytest.mark.parametrize("foreign", [Foreign, np.asarray, of_torch])
+def test_arrays_without_dimensions_are_numbers(foreign):
+    t, a = fs.Tensor(1.5), fs.to_tensor([1.0, 2.0])
+    for dtype in ("float32", "float16", "int64", "uint8", "bool"):
+        one = foreign(np.ones((), dtype))
+        t.data = one
+        a.data[0] = one
+        t.grad = one
+        assert (t.data, t.grad, a[0].data, fs.Tensor(one).data) == (1.0,) * 4
+        assert t.hypot(one).data == math.hypot(1.0, 1.0)
+        assert fs.clip(fs.Tensor(3.0), 0.0, one).data == 1.0
+    assert fs.cross_entropy(a, foreign(1)).data == fs.cross_entropy(a, 1).data
+    for bad in (foreign(np.array(1j)), foreign(np.ones(1))):
+        with pytest.raises(TypeError, match="expected a real number"):
+            t.data = bad
+    with pytest.raises(TypeError):
+        t * foreign(np.array(1j))

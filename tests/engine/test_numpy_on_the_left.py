@@ -80,3 +80,37 @@ def test_with_all_else_they_do_what_they_did() -> None:
     )  # fmt: skip
     assert before.count("mine") > 300
     assert before == after
+
+
+UFUNCS = [u for name, u in vars(np).items()
+          if isinstance(u, np.ufunc) and u.__name__ == name and "d->" in "".join(u.types) and u.signature is None
+          and u not in (np.frexp, np.ldexp, np.nextafter, np.spacing)]  # fmt: skip
+
+
+@pytest.mark.parametrize("ufunc", UFUNCS, ids=lambda u: u.__name__)
+@pytest.mark.parametrize("x", [0.5, 1.5, 0.0, -1.5, float("nan")])
+@pytest.mark.filterwarnings("ignore")
+def test_ufuncs_of_a_tensor_beside_numbers_and_arrays(ufunc, x):
+    """On each side of numbers, ndarrays and TensorArrays the numbers are those of NumPy, where floats have them."""
+    t, v = fs.Tensor(x), np.array([1.0, 2.0])
+    cases = [((t,), (x,))]
+    if ufunc.nin == 2:
+        a = fs.to_tensor(v)
+        others = [(2.0, 2.0), (fs.Tensor(0.7), 0.7), (v, v), (a, v)]
+        cases = [pair for o, w in others for pair in (((t, o), (x, w)), ((o, t), (w, x)))]
+    for ours, plain in cases:
+        try:
+            found, wanted = ufunc(*ours), ufunc(*plain)
+        except (ArithmeticError, ValueError):
+            continue                             # as of floats and of math
+        for r, w in zip(*((part if ufunc.nout == 2 else (part,)) for part in (found, wanted)), strict=True):
+            values = r.numpy() if isinstance(r, fs.TensorArray) else np.asarray(r, dtype=float)
+            np.testing.assert_allclose(values, np.asarray(w, dtype=float), rtol=1e-14)
+            assert values.shape == np.shape(w)
+
+
+@pytest.mark.parametrize("ufunc", [np.frexp, np.spacing, np.nextafter, np.ldexp])
+def test_what_is_not_there_names_what_is(ufunc):
+    for x in (fs.Tensor(1.5), fs.to_tensor([1.5])):
+        with pytest.raises(TypeError, match=r"not there for a Tensor.*; (fastscalar\.math\.|x \* 2)"):
+            ufunc(*[x, 2][: ufunc.nin])

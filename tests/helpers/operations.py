@@ -17,7 +17,7 @@ BY_SERIES = {
     **dict.fromkeys(("exp", "tanh", "sigmoid", "log", "exp2", "expm1", "log2", "log10", "log1p", "cbrt", "sin", "cos",
                      "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erf", "erfc",
                      "softplus", "silu", "atan2"), 5),
-    "ndtr": 150, "gelu": 150,
+    "**": 1, "pow": 1, "hypot": 1, "ndtr": 150, "gelu": 150,
 }  # fmt: skip
 
 

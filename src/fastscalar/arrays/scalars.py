@@ -5,6 +5,7 @@ NumPy's operators with a Tensor beside an array go on as they do for any object:
 
 from __future__ import annotations
 
+import operator
 import sys
 from math import inf
 from typing import Any
@@ -13,12 +14,29 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar._warnings import GradientLossWarning, warn
-from fastscalar.arrays.convert import FUNCTIONS, objects
-from fastscalar.arrays.ufuncs import OTHERS, TESTS, call
+from fastscalar.arrays.convert import FUNCTIONS, as_ndarray, objects
+from fastscalar.arrays.ufuncs import INSTEAD, OTHERS, ROWS, TESTS, refuse
 from fastscalar.engine._array import TensorArray
+from fastscalar.engine.functions import public_function
 
 METHODS: dict[str, Any] = {}
-OF_NUMBERS = {np.logaddexp, np.logaddexp2, np.heaviside, np.fmax, np.fmin}  # those that NumPy has for no objects
+_larger, _smaller = public_function("maximum"), public_function("minimum")
+# What NumPy has for no objects, asks the left one for alone, or decides by comparisons.
+OF_NUMBERS: dict[Any, Any] = {
+    **TESTS,
+    **{f: OTHERS[f] for f in (np.logaddexp, np.logaddexp2, np.heaviside)},
+    **{f: public_function(ROWS[f]) for f in (np.arctan2, np.hypot, np.fmod, np.copysign, np.sign)},
+    np.maximum: _larger,
+    np.minimum: _smaller,
+    np.fmax: lambda x, y: y if x != x else x if y != y else _larger(x, y),
+    np.fmin: lambda x, y: y if x != x else x if y != y else _smaller(x, y),
+    np.float_power: operator.pow,
+    np.divmod: lambda x, y: (x // y, x % y),
+    np.modf: lambda x: (x.fmod(1.0), x.trunc()),
+    np.logical_and: lambda x, y: bool(x) and bool(y),
+    np.logical_or: lambda x, y: bool(x) or bool(y),
+    np.logical_xor: lambda x, y: bool(x) != bool(y),
+}
 
 
 def method(f: Any) -> Any:
@@ -95,14 +113,16 @@ METHODS["real"], METHODS["imag"] = property(_real), property(_imag)
 @method
 def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
     """NumPy's element-wise functions; with arrays of numbers they give arrays of Tensors."""
-    if method == "__call__" and not options and (ufunc in TESTS or ufunc in OF_NUMBERS):
-        if any(isinstance(x, (np.ndarray, TensorArray)) and x.ndim for x in inputs):
-            found = call(ufunc, tuple(x if isinstance(x, TensorArray) else objects(x) for x in inputs))
-            return objects(found) if isinstance(found, TensorArray) else found
-        return (TESTS.get(ufunc) or OTHERS[ufunc])(*inputs)
     if any(isinstance(x, TensorArray) for x in (*inputs, *options.get("out", ()))):
         return NotImplemented
-    plain = tuple(objects(x) if isinstance(x, Tensor) else x for x in inputs)
+    if ufunc in INSTEAD:
+        raise refuse(ufunc, ufunc.__name__, "Tensor")
+    if method == "__call__" and not options and ufunc in OF_NUMBERS:
+        inputs = tuple(map(as_ndarray, inputs))
+        if any(isinstance(x, np.ndarray) and x.ndim for x in inputs):
+            return np.frompyfunc(OF_NUMBERS[ufunc], ufunc.nin, ufunc.nout)(*map(objects, inputs))
+        return OF_NUMBERS[ufunc](*inputs)
+    plain = tuple(objects(x) if isinstance(x, Tensor) else as_ndarray(x) for x in inputs)
     return getattr(ufunc, method)(*plain, **options)
 
 

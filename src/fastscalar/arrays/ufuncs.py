@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor, operations
-from fastscalar.arrays.convert import array, binary, filled, numbers, objects
+from fastscalar.arrays.convert import array, binary, filled, numbers, objects, shape_of
 from fastscalar.arrays.masks import TracedMask, compare, each
 from fastscalar.arrays.moves import where as _where
 from fastscalar.arrays.products import matmul
@@ -37,7 +37,14 @@ for _name in ("exp", "log", "exp2", "expm1", "log2", "log10", "log1p", "sqrt", "
 for _name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):
     ROWS[getattr(np, "arc" + _name)] = "a" + _name
 CODES = {f: code for f, row in ROWS.items() for code, name, _, _ in operations() if name == row}
-CODES[np.square] = -1
+for _code, _ufuncs in (
+    (-1, (np.square,)),
+    (-7, (np.less, np.less_equal, np.equal, np.not_equal, np.greater, np.greater_equal)),
+    (-11, (np.isnan, np.isfinite, np.isinf, np.signbit)),
+    (-12, (np.fmin,)),
+    (-13, (np.fmax,)),
+):  # as `_array` counts what is no row
+    CODES |= {f: _code + k for k, f in enumerate(_ufuncs)}
 
 
 def logaddexp(x: Any, y: Any) -> Any:
@@ -55,7 +62,14 @@ def logaddexp(x: Any, y: Any) -> Any:
 
 
 def _heaviside(x: Any, middle: Any) -> Any:
-    return _where(x == 0.0, middle, _where(x < 0.0, 0.0, 1.0))
+    if isinstance(x, TensorArray) and not is_recording():
+        known = 0.0 if isinstance(middle, (TensorArray, Tensor)) else middle
+        steps = binary("*", np.heaviside(numbers(x), known), 1.0)
+        zero = x == 0.0
+        if known is middle or (shape_of(middle) in ((), shape_of(steps)) and not np.any(zero)):
+            return steps
+        return _where(zero, middle, steps)
+    return _where(x == 0.0, middle, _where(x < 0.0, 0.0, _where(x > 0.0, 1.0, x)))
 
 
 COMPARISONS: dict[Any, Any] = {
@@ -86,7 +100,8 @@ for _name, _f in {
     if hasattr(np, _name):
         OTHERS[getattr(np, _name)] = _f
 LOGICAL = {np.logical_and, np.logical_or, np.logical_xor, np.logical_not}
-INSTEAD = {np.frexp: "fastscalar.math.frexp of each element", np.ldexp: "x * 2.0**n", np.spacing: "fastscalar.math.ulp"}
+INSTEAD = {np.frexp: "fastscalar.math.frexp of each element", np.ldexp: "x * 2.0**n", np.spacing: "fastscalar.math.ulp",
+           np.nextafter: "fastscalar.math.nextafter"}  # fmt: skip
 
 
 def _test(test: Any, x: Any) -> Any:
@@ -129,9 +144,9 @@ def call(ufunc: Any, inputs: tuple[Any, ...]) -> Any:
     return NotImplemented
 
 
-def _refuse(ufunc: Any, what: str) -> TypeError:
+def refuse(ufunc: Any, what: str, kind: str = "TensorArray") -> TypeError:
     instead = INSTEAD.get(ufunc, "of the values, without gradients: a.numpy()")
-    return TypeError(f"numpy.{what} is not there for a TensorArray; {instead}")
+    return TypeError(f"numpy.{what} is not there for a {kind}; {instead}")
 
 
 REDUCE = {np.add: "sum", np.multiply: "prod", np.maximum: "max", np.minimum: "min", np.logical_and: "all",
@@ -143,7 +158,7 @@ def ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, A
     out = options.pop("out", None)
     for name in ("where", "dtype", "casting", "order", "subok"):
         if name in options and name != "dtype":
-            raise _refuse(ufunc, f"{ufunc.__name__}({name}=)")
+            raise refuse(ufunc, f"{ufunc.__name__}({name}=)")
     options.pop("dtype", None)
     if method == "reduce" and ufunc in REDUCE:
         axis = options.pop("axis", inputs[1] if len(inputs) > 1 else 0)
@@ -158,11 +173,11 @@ def ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, A
     elif method == "__call__":
         result = call(ufunc, inputs)
     else:
-        raise _refuse(ufunc, f"{ufunc.__name__}.{method}")
+        raise refuse(ufunc, f"{ufunc.__name__}.{method}")
     if result is NotImplemented:
-        raise _refuse(ufunc, ufunc.__name__)
+        raise refuse(ufunc, ufunc.__name__)
     if options:
-        raise _refuse(ufunc, f"{ufunc.__name__}({next(iter(options))}=)")
+        raise refuse(ufunc, f"{ufunc.__name__}({next(iter(options))}=)")
     return _put(ufunc, result, out) if out is not None else result
 
 

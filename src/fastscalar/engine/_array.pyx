@@ -9,7 +9,7 @@ array does.
 cimport cython
 from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from cpython.number cimport PyNumber_AsSsize_t
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_RichCompare
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
 from libc.string cimport memset
 
@@ -18,8 +18,6 @@ from fastscalar.engine.array_ops cimport materialise
 from fastscalar.engine.writes cimport wrote
 from fastscalar.engine._traced cimport TracedInt, out_of_range
 
-import operator
-
 import numpy as np
 
 from fastscalar._core import NO_FREEZING, operations
@@ -27,14 +25,13 @@ from fastscalar.engine.views import ArrayView
 
 cdef extern from "strided.h":
     void fs_compare(unsigned char *out, const double *x, const double *y, Py_ssize_t sy, Py_ssize_t n, int op) noexcept
+    bint fs_has_nan(const double *x, Py_ssize_t n) noexcept
 
 cdef extern from "Python.h":
     object PySeqIter_New(object)
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
     void PyType_Modified(PyTypeObject *)
-
-cdef tuple COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
 
 cdef class Operators:
     """The base of `_array_ops.ArrayOperators`."""
@@ -60,7 +57,14 @@ python = None                # what arrays do that is written in Python: `fastsc
 cdef tuple NO_INDICES = (bool, np.bool_, np.ndarray)
 
 
-cdef dict rows = {}          # by ufunc: the row of the operation table that it is; -1: the square
+cdef enum:                   # of `rows`, below the codes of the operation table
+    SQUARE = -1
+    COMPARISON = -7          # .. -2, in Python's order
+    TEST = -11               # .. -8, in the order of fs_compare
+    FMIN = -12
+    FMAX = -13
+
+cdef dict rows = {}          # by ufunc: the row of the operation table that it is, or what else
 
 
 cdef bint is_simple(x) except -1:
@@ -443,6 +447,9 @@ cdef class TensorArray:
         """NumPy's element-wise functions: `np.exp(x)`, `ndarray + x`."""
         code = rows.get(ufunc)
         if code is not None and method == "__call__" and not options:
+            if code < SQUARE:
+                found = NotImplemented if programs and recording_here() is not None else told(code, inputs)
+                return python.ufunc(ufunc, method, inputs, options) if found is NotImplemented else found
             if len(inputs) == 1:
                 return operators.map1(code, inputs[0]) if code >= 0 else operators.map2(MUL, self, self)
             if len(inputs) == 2 and is_simple(inputs[0]) and is_simple(inputs[1]):
@@ -581,8 +588,29 @@ cdef class TensorArray:
         self._write("grad", gradient)
 
 
+cdef object told(int code, tuple inputs):
+    """A comparison, a test or fmin and fmax where that is one instruction; NotImplemented of other operands."""
+    x = inputs[0]
+    if type(x) is not TensorArray:
+        return NotImplemented
+    if COMPARISON <= code:
+        return PyObject_RichCompare(x, inputs[1], code - COMPARISON)
+    if TEST <= code:
+        return outcomes(x, None, 0.0, code - TEST + 6) if is_contiguous(x) else NotImplemented
+    y = inputs[1]
+    if has_nan(x) or (has_nan(y) if type(y) is TensorArray else type(y) is not float or y != y):
+        return NotImplemented
+    return operators.map2(MINIMUM if code == FMIN else MAXIMUM, x, y)
+
+
+cdef bint has_nan(TensorArray a):
+    """Whether an element is NaN, or they do not lie together."""
+    return not is_contiguous(a) or fs_has_nan(tape.value + tape.array_ops[a.slot].start + a.offset, element_count(a))
+
+
 cdef object outcomes(TensorArray a, TensorArray other, double number, int op):
-    """a compared with another array of its shape, or with one number, both as they are stored: an ndarray of bool."""
+    """a compared with another array of its shape, or with one number, both as they are stored: an ndarray of bool; or a
+    test of its elements, see fs_compare."""
     cdef Py_ssize_t n = element_count(a)
     cdef const double *x = tape.value + tape.array_ops[a.slot].start + a.offset
     cdef const double *y = &number

@@ -286,12 +286,8 @@ cdef void fill_layout(Layout *l, Source s) noexcept:
 
 
 cdef object array_like(x):
-    """What says of itself that it is an array (of pandas, xarray, torch) as one of NumPy; everything else as it is."""
-    if type(x) is list or isinstance(x, NOT_ARRAY_LIKE):
-        return x
-    if hasattr(type(x), "__array__"):
-        return np.asarray(x)
-    return np.from_dlpack(x) if hasattr(type(x), "__dlpack__") else x
+    """`numpy_of`, and sooner of what is none or is NumPy's own."""
+    return x if type(x) is list or isinstance(x, NOT_ARRAY_LIKE) else numpy_of(x)
 
 
 cdef bint same_shape(Source s, Source t) noexcept:

@@ -330,6 +330,8 @@ cdef inline double f_mod(double a, double b) noexcept nogil:
 @cython.cdivision(True)
 cdef inline double f_floordiv(double a, double b) noexcept nogil:
     cdef double r = fmod(a, b), q = (a - r) / b, w  # Python's // of floats
+    if b == 0.0:
+        return a / b                             # of arrays, as NumPy's
     if r and (b < 0.0) != (r < 0.0):
         q = q - 1.0
     if q == 0.0:

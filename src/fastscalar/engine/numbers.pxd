@@ -5,7 +5,8 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport Py_EQ, Py_NE
 from libc.math cimport INFINITY, isnan
 
-from fastscalar._core cimport ARRAY, COMPLEX, FLOATING, INTEGER, LONG_DOUBLE, NUMBER, REAL, TracedNumber, op_name
+from fastscalar._core cimport (ARRAY, COMPLEX, FLOATING, INTEGER, LONG_DOUBLE, NUMBER, OPERATORS, REAL, TracedNumber,
+                               apply_binary, numpy_of, op_name)
 
 cdef enum:
     NO_NUMBER = 2                # of nearest_double
@@ -45,11 +46,22 @@ cdef inline int nearest_double(object x, int op, double *y) except? -2:
         return 0
 
 
+cdef inline object own_array(object x):
+    """An array of a library whose operators know nothing of Tensors (PyTorch, Arrow) as one of NumPy, of no dimensions
+    as a number; everything else as it is, and so what has NumPy's operators (of pandas, xarray)."""
+    found = x if hasattr(type(x), "__array_ufunc__") else numpy_of(x)
+    return x if found is x else found if found.ndim else found.item()
+
+
 cdef inline object not_a_number(int code, object left, object right):
-    """NotImplemented: Python makes its TypeError of it, and an ndarray of numbers an array of Tensors.
+    """NotImplemented: Python makes its TypeError of it, and an ndarray of numbers an array of Tensors; the arrays of
+    other libraries are made NumPy's first.
 
     Of other ndarrays NumPy would speak of concatenation, or of ufuncs.
     """
+    x, y = own_array(left), own_array(right)
+    if x is not left or y is not right:
+        return OPERATORS[code](x, y) if code in OPERATORS else apply_binary(code, x, y)
     for x in (left, right):
         if isinstance(x, ARRAY) and x.dtype.kind not in "fiubO":
             raise TypeError(f"unsupported operand type(s) for {op_name(code)}: '{type(left).__name__}' and "

@@ -40,6 +40,7 @@ static inline double fs_mod(double a, double b) {
 }
 static inline double fs_floordiv(double a, double b) {
     double r = fmod(a, b), q = (a - r) / b, w;
+    if (b == 0.0) return a / b;
     if (r != 0.0 && (b < 0.0) != (r < 0.0)) q = q - 1.0;
     if (q == 0.0) return copysign(0.0, a / b);
     w = floor(q);

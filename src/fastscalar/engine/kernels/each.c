@@ -73,29 +73,6 @@ static const double *together(double *room, const double *x, ptrdiff_t sx, ptrdi
 EXACT_UNARY(EACH_UNARY)
 EXACT_BINARY(EACH_BINARY)
 
-/* Small whole powers are products, as in programs (of the second power they have the bits of pow). */
-static void each_pow(double *restrict out, const double *x, ptrdiff_t sx, const double *y, ptrdiff_t sy, ptrdiff_t n)
-{
-    double room[AT_ONCE];
-    const double power = sy == 0 ? y[0] : 0.0;
-    if (power != 2.0 && power != 3.0 && power != 4.0) {
-        for (ptrdiff_t i = 0; i < n; i++)
-            out[i] = pow(x[i * sx], y[i * sy]);
-        return;
-    }
-    for (ptrdiff_t at = 0; at < n; at += AT_ONCE) {
-        const ptrdiff_t length = n - at < AT_ONCE ? n - at : AT_ONCE;
-        const double *restrict t = together(room, x + at * sx, sx, length);
-        double *restrict to = out + at;
-        if (power == 2.0)
-            AS(t[i] * t[i]);
-        else if (power == 3.0)
-            AS(t[i] * t[i] * t[i]);
-        else
-            AS((t[i] * t[i]) * (t[i] * t[i]));
-    }
-}
-
 /* --- by series --- */
 
 #if FS_OWN_FUNCTIONS
@@ -110,17 +87,6 @@ static void each_pow(double *restrict out, const double *x, ptrdiff_t sx, const 
 
 #include "functions_body.c"
 
-/* exp to 0.6 ulp, so that it is Python's for 97 of 100 numbers, e for 1: r as two numbers, and 1 + r too. */
-INLINE vec closer_exp_double(vec x)
-{
-    x = SELECT(x < -746, ZERO - 746, x);
-    x = SELECT(x > 710, ZERO + 710, x);
-    const vec k = (x * 1.44269504088896340736 + 0x1.8p52) - 0x1.8p52, half = (k * 0.5 + 0x1.8p52) - 0x1.8p52;
-    const vec a = x - k * 0x1.62e42fee00000p-1, b = k * 0x1.a39ef35793c76p-33, r = a - b, low = (a - r) - b;
-    const vec one = 1 + r, y = one + ((r - (one - 1)) + (low + exp_rest_double(r)));
-    return y * power_double(half) * power_double(k - half);
-}
-
 #define GET(p) LOAD_SOME(p + i, 0)
 EACH_UNARY(exp, VECTORS(i, length, STORE_SOME(to + i, closer_exp_double(GET(x)))))
 EACH_UNARY(tanh, VECTORS(i, length, STORE_SOME(to + i, tanh_double(GET(x)))))
@@ -130,14 +96,43 @@ EACH_UNARY(sigmoid, VECTORS(i, length, STORE_SOME(to + i, sigmoid_double(GET(x))
     DO(sin, SIN) DO(cos, COS) DO(tan, TAN) DO(asin, ASIN) DO(acos, ACOS) DO(atan, ATAN) DO(sinh, SINH) DO(cosh, COSH)  \
     DO(asinh, ASINH) DO(acosh, ACOSH) DO(atanh, ATANH) DO(erf, ERF) DO(erfc, ERFC) DO(ndtr, NDTR)                      \
     DO(softplus, SOFTPLUS) DO(silu, SILU) DO(gelu, GELU)
-#define OWN_BINARY(DO) DO(atan2, ATAN2)
+#define OWN_BINARY(DO) DO(atan2, ATAN2) DO(hypot, HYPOT)
 #define BY_SERIES(name, code) EACH_UNARY(name, value_##code(to, x, length))
 OWN_UNARY(BY_SERIES)
 #undef BY_SERIES
 #define BY_SERIES(name, code) EACH_BINARY(name, value_##code(to, x, y, length))
 OWN_BINARY(BY_SERIES)
 #undef BY_SERIES
+EACH_BINARY(any_pow, value_POW(to, x, y, length))
+#else
+static void each_any_pow(double *restrict out, const double *x, ptrdiff_t sx, const double *y, ptrdiff_t sy, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] = pow(x[i * sx], y[i * sy]);
+}
 #endif
+
+/* Small whole powers are products, as in programs (of the second power they have the bits of pow). */
+static void each_pow(double *restrict out, const double *x, ptrdiff_t sx, const double *y, ptrdiff_t sy, ptrdiff_t n)
+{
+    double room[AT_ONCE];
+    const double power = sy == 0 ? y[0] : 0.0;
+    if (power != 2.0 && power != 3.0 && power != 4.0) {
+        each_any_pow(out, x, sx, y, sy, n);
+        return;
+    }
+    for (ptrdiff_t at = 0; at < n; at += AT_ONCE) {
+        const ptrdiff_t length = n - at < AT_ONCE ? n - at : AT_ONCE;
+        const double *restrict t = together(room, x + at * sx, sx, length);
+        double *restrict to = out + at;
+        if (power == 2.0)
+            AS(t[i] * t[i]);
+        else if (power == 3.0)
+            AS(t[i] * t[i] * t[i]);
+        else
+            AS((t[i] * t[i]) * (t[i] * t[i]));
+    }
+}
 
 /* --- by name --- */
 

@@ -7,6 +7,7 @@
 #ifndef FS_STRIDED_H
 #define FS_STRIDED_H
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -41,7 +42,8 @@ FS_BINARY(fs_subtract_rows, -)
 FS_BINARY(fs_multiply_rows, *)
 FS_BINARY(fs_divide_rows, /)
 
-/* out[i] = x[i] op y[i] (sy 1) or y[0] (sy 0); op as Python counts them: < <= == != > >= */
+/* out[i] = x[i] op y[i] (sy 1) or y[0] (sy 0); op as Python counts them: < <= == != > >=; from 6 on tests of x[i]: is it
+ * NaN, finite, infinite, with a sign? */
 #define FS_OUTCOMES(op)                                                                                                \
     if (sy)                                                                                                            \
         FS_EACH(out[i] = x[i] op y[i])                                                                                 \
@@ -59,7 +61,18 @@ static inline void fs_compare(unsigned char *FS_RESTRICT out, const double *x, c
     case 3: FS_OUTCOMES(!=)
     case 4: FS_OUTCOMES(>)
     case 5: FS_OUTCOMES(>=)
+    case 6: FS_EACH(out[i] = x[i] != x[i]) break;
+    case 7: FS_EACH(out[i] = x[i] - x[i] == 0.0) break;
+    case 8: FS_EACH(out[i] = (x[i] - x[i] != 0.0) & (x[i] == x[i])) break;
+    case 9: FS_EACH(out[i] = signbit(x[i]) != 0) break;
     }
+}
+
+static inline int fs_has_nan(const double *x, ptrdiff_t n)
+{
+    int found = 0;
+    FS_EACH(found |= x[i] != x[i])
+    return found;
 }
 
 /* n records of 12 bytes, the last 4 of which count from 0, are like `first`: of the nodes of a run. */
