@@ -46,14 +46,14 @@ static void *room(size_t size)
             w[i] = (R)number();                                                                                        \
         for (int i = 0; i < N; i++)                                                                                    \
             b[i] = (R)number();                                                                                        \
-        k->dense_affine(out, N, b, w, N, N, ROWS, x, N, M, 0);                                                            \
+        k->dense_affine(out, N, b, w, N, N, ROWS, x, N, M, 0);                                                         \
         say(#name, "dense_affine", out, ROWS * N * sizeof(R));                                                         \
         k->softmax(y, N, lse, out, N, N, ROWS);                                                                        \
         say(#name, "softmax", y, ROWS * N * sizeof(R));                                                                \
         say(#name, "logsumexp", lse, ROWS * sizeof(R));                                                                \
         k->dense_update(w, N, 1.0, 0.25, N, ROWS, x, N, M, y, N);                                                      \
         say(#name, "dense_update", w, M * N * sizeof(R));                                                              \
-        k->input_gradient(out, N, w, N, N, M, ROWS, y, N, 0);                                                             \
+        k->input_gradient(out, N, w, N, N, M, ROWS, y, N, 0);                                                          \
         say(#name, "input_gradient", out, ROWS * N * sizeof(R));                                                       \
         double total[2] = {k->sum(x, ROWS * N), k->dot(x, y, ROWS * N)};                                               \
         say(#name, "sums", total, sizeof total);                                                                       \
