@@ -155,7 +155,12 @@ def caught(x):
     return fs.loop(9, step, x)
 
 
-FUNCTIONS = [outer, net, two, deep, mixed, inner_while, table, nested_state, chosen, newton, unread, matrix,
+def long(x):
+    """More steps than states that are kept in any case."""
+    return fs.loop(75, lambda s: s * 0.9 + V * fsmath.sin(s * x) + 0.1 * W[1], x)
+
+
+FUNCTIONS = [long, outer, net, two, deep, mixed, inner_while, table, nested_state, chosen, newton, unread, matrix,
              decided_after, with_numpy, caught]  # fmt: skip
 
 

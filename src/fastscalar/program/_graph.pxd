@@ -36,6 +36,7 @@ ctypedef struct WhereItem:          # a `where`: left `comparison` right decides
 
 cdef class Graph:
     cdef public object op, a, b, value, stopped
+    cdef public object per_row   # by node, whether it depends on an input; until loops were looked for
     cdef list entries            # the items; None: still among the wheres
     cdef WhereItem *wheres         # owned
     cdef Py_ssize_t n_wheres, where_room

@@ -24,6 +24,7 @@ class Graph:
     b: np.ndarray
     value: np.ndarray
     stopped: np.ndarray
+    per_row: np.ndarray | None
     items: list[tuple[Any, ...]]
     captures: list[Any]
     guards: np.ndarray

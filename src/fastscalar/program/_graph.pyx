@@ -132,6 +132,7 @@ cdef class Graph:
     cdef int close(self) except -1:
         self.op, self.a = taken(<void **>&self.op_, self.n, INT), taken(<void **>&self.a_, self.n, INT)
         self.b, self.value = taken(<void **>&self.b_, self.n, INT), taken(<void **>&self.value_, self.n, DOUBLE)
+        self.per_row = taken(<void **>&self.per_row_, self.n, BYTE)
         self.stopped = np.zeros(self.n, dtype=np.uint8)
         self.release()
         self.tables, self.blocks = {}, {}
@@ -273,7 +274,7 @@ cdef object taken(void **data, Py_ssize_t n, dtype):
     return np.frombuffer(block, dtype)
 
 
-INT, DOUBLE = np.dtype(np.int32), np.dtype(np.float64)
+INT, DOUBLE, BYTE = np.dtype(np.int32), np.dtype(np.float64), np.dtype(np.uint8)
 GUARD = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4"), ("code", "i4"),
                   ("instruction", "i4")], align=True)
 

@@ -15,20 +15,32 @@ class Iterations:
         captured: int,
         numbered: bool,
         rows: int,
+        of_row: int = 0,
+        table: np.ndarray | None = None,
+        collected: int = 0,
     ) -> Iterations: ...
     def draw(
         self, seed: int, epoch: int, antithetic: bool, counts: dict[int, int] | None, rows: np.ndarray
     ) -> None: ...
     def values(
-        self, state: np.ndarray, captured: np.ndarray, ended: np.ndarray, status: np.ndarray, k: int, until: int
-    ) -> None: ...
-    def gradients(
         self,
         state: np.ndarray,
         captured: np.ndarray,
         ended: np.ndarray,
         status: np.ndarray,
+        k: int,
+        until: int,
+        steps: np.ndarray | None = None,
+        collected: np.ndarray | None = None,
+        memory: int = 0,
+    ) -> None: ...
+    def gradients(
+        self,
+        captured: np.ndarray,
+        ended: np.ndarray,
+        status: np.ndarray,
         adjoint: np.ndarray,
         leaves: bool,
-        memory: int,
-    ) -> np.ndarray: ...
+        steps: np.ndarray | None = None,
+        collected: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]: ...

@@ -139,6 +139,7 @@ cdef class Replay:
     cdef bint whole                  # all rows of the calls that add up gradients have theirs in the sum
     cdef bint first_call, last_call  # of those that add up gradients
     # a run, shared by its threads
+    cdef dict begun_loops            # (item, first row of a chunk) -> a loop that has its states for the way back
     cdef object interrupt            # what a callee raised that is no error of a row
     cdef int mode
     cdef const long long *rows       # rows of the data, in their order

@@ -115,7 +115,7 @@ cdef class Replay:
     """A plan with memory to run it in: for `batch` rows at once, `float64`: of doubles, not floats."""
 
     def __cinit__(self, Plan plan not None, int batch, bint float64, int threads=1):
-        self.blocks, self.held, self.margins = [], [], []
+        self.blocks, self.held, self.margins, self.begun_loops = [], [], [], {}
         if threads < 1:
             raise ValueError(f"threads: expected a whole number of at least 1, got {threads}")
         self.plan, self.float64, self.threads = plan, float64, threads
@@ -732,6 +732,7 @@ cdef class Replay:
         if CHECKED:
             for end in self.margins:
                 require(margin_is_whole(<const void *><size_t>end))
+        self.begun_loops.clear()
         if self.interrupt is not None:
             error, self.interrupt = self.interrupt, None
             raise error

@@ -46,7 +46,12 @@ cdef inline int call_rows(Replay r, const Instr *q, int first_row, int n_rows, b
     callee = r.plan.callees[it.label]
     loop = getattr(callee, "of_rows", None)
     if loop is not None:
-        callee = loop(rows_of_a_chunk(r, first_row, n_rows))
+        callee = r.begun_loops.pop((q.extra, first_row), None)
+        if callee is None or not back:
+            callee = loop(rows_of_a_chunk(r, first_row, n_rows))
+            if not back and r.mode & (PARAMETERS | ARGUMENTS):       # its states are kept until the way back
+                callee.keeps = True
+                r.begun_loops[q.extra, first_row] = callee
     x = numbers_of(r, r.run_value, it.x, q.a.start, q.b.start, first_row, n_rows, tag)
     if back:
         y = numbers_of(r, r.run_value, q.run, 0, q.n, first_row, n_rows, tag)

@@ -134,9 +134,7 @@ def _check_item(graph: Any, item: tuple[Any, ...], k: int, lengths: list[int]) -
             require(lengths[graph.a[node]] == graph.b[node] * count, "a gather")
         require(len(item) == 5 or item[5].shape == (1,), "a gather")
     elif kind == "call":
-        loop = item[4]
-        operands = loop.outputs + loop.captured + loop.leaves + (loop.count is None and loop.kind == "loop")
-        require(count == loop.outputs and x.shape == (operands,), "a loop")
+        require(count == item[4].outputs and x.shape == (item[4].operands,), "a loop")
     elif kind == "where":
         require(count == 1 and x.shape == (4,) and item[4] in range(6), "a where")
     else:

@@ -163,7 +163,7 @@ class Writer:
     def part(self, x: Any) -> Any:
         """What an item has."""
         if isinstance(x, Rolled):
-            return loop_as_json(x, self.graph)
+            return loop_as_json(x, self.graph, self.array)
         return self.array(x) if isinstance(x, np.ndarray) else int(x)
 
     def specialization(self, one: Specialization) -> dict[str, Any]:
@@ -358,7 +358,7 @@ class Reader:
 
     def part(self, x: Any) -> Any:
         if isinstance(x, dict):
-            return loop_of_json(x, self.graph)
+            return loop_of_json(x, self.graph, self.array)
         return self.array(x, "i") if isinstance(x, list) else x
 
     @staticmethod

@@ -19,6 +19,7 @@ from fastscalar.engine._step import storage_of
 from fastscalar.program._graph import columns_of, line_of, same_nodes, same_operands
 from fastscalar.program._one_row import OneRow, PlainWay
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
+from fastscalar.program.found import with_found_loops
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rolled import take_in
 from fastscalar.program.rows import Rows, eager_column, handles_of
@@ -303,6 +304,7 @@ class RecordedFunction:
                 reason.lost = recording.lost
                 raise
         self._share(graph, rows, leaves)
+        graph = graph if unrolled else with_found_loops(graph)
         sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
         return graph, sizes, recording.lost
 

@@ -7,6 +7,7 @@ The boundary: is what the executor calls for the rows of a chunk; `rolling` make
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from fastscalar.program._replay import RowStatus, kernel_set
 
 MEMORY = 1 << 26  # bytes of states that the way back keeps; beyond, some of them are computed again
 FOREVER = 1 << 62
+FOUND = "found loop"  # the kind of those that were not said
 KEPT = 4  # sets of replays of a loop for so many rows, between calls
 ADD = next(code for code, name, _, _ in operations() if name == "+")
 
@@ -40,11 +42,15 @@ class Body:
 
     `graph` is of what stands in `columns` and `items`, for what is known of the loop so far: `settle` makes it."""
 
-    def __init__(self, graph: Any, numbers: list[int], leaves: list[int], drawn: dict[int, int], ends: bool) -> None:
+    def __init__(
+        self, graph: Any, numbers: list[int], leaves: list[int], drawn: dict[int, int], ends: bool,
+        own: Sequence[int] = (),
+    ) -> None:
         self.graph, self.ends = graph, ends
         self.columns = columns_of(graph)
         self.items = graph.items
         self.numbers = numbers                   # nodes that are the number of the iteration
+        self.own = list(own)                     # nodes that are what an iteration has of its own
         self.leaves = leaves                     # by capture, the place of the leaf among those of the loop
         self.drawn = drawn                       # by site, how many numbers it draws
 
@@ -52,7 +58,8 @@ class Body:
         if not isinstance(other, Body):
             return NotImplemented
         return (
-            (self.ends, self.leaves, self.graph.draws) == (other.ends, other.leaves, other.graph.draws)
+            (self.ends, self.leaves, self.own, self.graph.draws)
+            == (other.ends, other.leaves, other.own, other.graph.draws)
             and same_nodes(self.columns, other.columns)
             and same_guards(self.graph, other.graph)
             and same_operands(self.items, other.items)
@@ -64,16 +71,17 @@ class Body:
         """For another loop, which settles it by itself."""
         columns = self.columns
         graph = graph_of(self.graph, columns, columns, self.items, self.graph.guards, columns["results"])
-        return Body(graph, self.numbers, self.leaves, self.drawn, self.ends)
+        return Body(graph, self.numbers, self.leaves, self.drawn, self.ends, self.own)
 
-    def settle(self, width: int, captured: int, numbered: bool, sites: list[int]) -> None:
-        """Its inputs: the state and what was drawn by site, what is captured of the row, the iteration's number."""
+    def settle(self, outputs: int, captured: int, numbered: bool, sites: list[int], own: bool) -> None:
+        """Its inputs: the state and what was drawn by site, what is captured of the row, the iteration's number, what
+        it has of its own."""
         graph, number = self.graph, 1 + (captured > 0)
         n = len(self.columns["op"])
         new: list[tuple[int, int, int, float]] = []
-        results = self.columns["results"].tolist()
+        results, collected = self.columns["results"].tolist()[:outputs], self.columns["results"].tolist()[outputs:]
         for d, site in enumerate(sites):
-            new.append((NODE_INPUT, 0, width + d, 0.0))
+            new.append((NODE_INPUT, 0, outputs + d, 0.0))
             if site in self.drawn and not self.ends:
                 new.append((NODE_CONSTANT, 0, 0, float(self.drawn[site])))
                 new.append((ADD, n + len(new) - 2, n + len(new) - 1, 0.0))
@@ -82,10 +90,12 @@ class Body:
             known = self.columns[name]
             setattr(graph, name, np.concatenate([known, np.array([one[k] for one in new], known.dtype)]))
         graph.stopped = np.concatenate([self.columns["stopped"], np.zeros(len(new), np.uint8)])
-        graph.results = np.array(results, np.int32)
+        graph.results = np.array(results + collected, np.int32)
         graph.a[self.numbers], graph.b[self.numbers] = number, 0
+        graph.a[self.own] = number + numbered
         graph.set_items([(*item[:4], number, *item[5:]) if _of_number(item) else item for item in self.items])
-        graph.inputs = ["array", *(["array"] if captured else []), *(["whole"] if numbered else [])]
+        graph.inputs = ["array", *(["array"] if captured else []), *(["whole"] if numbered else []),
+                        *(["array"] if own else [])]
 
 
 def is_loop(item: Any) -> bool:
@@ -143,11 +153,17 @@ def _of_number(item: Any) -> bool:
 class Rolled:
     """A loop, as a program calls it for the rows of a chunk: the callee of an item.
 
-    Operands: the numbers of the state, what the steps capture of the row, the leaves that they read, and the number of
-    steps if that is one of the row."""
+    Operands: the numbers of the state, what the steps capture of the row, the leaves that they read, what each iteration
+    has of its own, and the number of steps if that is one of the row.  Results: the numbers of the state, and what is
+    collected of each iteration."""
 
-    def __init__(self, kind: str, outputs: int, numbered: bool, count: int | None) -> None:
-        self.kind, self.outputs, self.numbered = kind, outputs, numbered
+    def __init__(
+        self, kind: str, outputs: int, numbered: bool, count: int | None, own: int = 0,
+        table: np.ndarray | None = None, collected: int = 0,
+    ) -> None:
+        self.kind, self.state, self.numbered = kind, outputs, numbered
+        self.own, self.collected = own, collected        # how many numbers of each iteration
+        self.table = table                       # by iteration, what it has of its own that is the same for all rows
         self.count = count                       # of steps; None: the last operand, or a `while`
         self.bodies: list[Body] = []
         self.captured = 0                        # how many numbers of the row, and
@@ -160,7 +176,20 @@ class Rolled:
 
     @property
     def width(self) -> int:
-        return self.outputs + len(self.sites)
+        return self.state + len(self.sites)
+
+    @property
+    def outputs(self) -> int:
+        return self.state + self.collected * (self.count or 0)
+
+    @property
+    def operands(self) -> int:
+        counted = self.count is None and self.kind == "loop"
+        return self.state + self.captured + self.leaves + self.own * (self.count or 0) + counted
+
+    @property
+    def has_own(self) -> bool:
+        return self.own > 0 or (self.table is not None and self.table.shape[1] > 0)
 
     @property
     def decides(self) -> bool:
@@ -181,8 +210,10 @@ class Rolled:
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Rolled)
-            and (self.kind, self.outputs, self.numbered, self.count, self.sites) == (
-                other.kind, other.outputs, other.numbered, other.count, other.sites)
+            and (self.kind, self.outputs, self.numbered, self.count, self.sites, self.own, self.collected) == (
+                other.kind, other.outputs, other.numbered, other.count, other.sites, other.own, other.collected)
+            and (self.table is other.table or (self.table is not None and other.table is not None
+                 and self.table.tobytes() == other.table.tobytes()))
             and self.bodies == other.bodies
         )  # fmt: skip
 
@@ -210,11 +241,11 @@ class Rolled:
 
     def is_like(self, other: Rolled) -> bool:
         """Whether another loop may have the same bodies.  Not if they draw: what is drawn after them would depend on
-        the row then."""
+        the row then.  Not if they were found: what a number of the state is follows from the body."""
         mine, its = (
             (x.kind, x.outputs, x.numbered, x.count, x.captured, x.leaves, x.sites) for x in (self, other)
         )  # fmt: skip
-        return mine == its and not self.sites
+        return mine == its and not self.sites and self.kind != FOUND
 
     # --- bodies ---
 
@@ -223,7 +254,7 @@ class Rolled:
         self.captured, self.leaves = captured, leaves
         self.plans, self.free, self._sources = {}, {}, None
         for known in self.bodies:
-            known.settle(self.outputs, captured, self.numbered, list(self.sites))
+            known.settle(self.state, captured, self.numbered, list(self.sites), self.has_own)
 
     def plans_of(self, way: str) -> list[Any]:
         """way: "free", with the bits of whatever is fastest; "exact", with those of the function, since something
@@ -233,7 +264,8 @@ class Rolled:
                 made = []
                 for body in self.bodies:
                     body.graph.exact = way == "exact"
-                    sizes = [self.width, *([self.captured] if self.captured else []), 1]
+                    sizes = [self.width, *([self.captured] if self.captured else []), *([1] if self.numbered else [])]
+                    sizes += [self.own + self.table.shape[1]] if self.table is not None and self.has_own else []
                     made.append(lower(body.graph, sizes, frozenset(), None, way == "plain"))
                 self.plans[way] = made
             return self.plans[way]
@@ -244,9 +276,11 @@ class Rolled:
             if self.free.get((way, room, kernel_set())):
                 return self.free[way, room, kernel_set()].pop()
         ends = [body.ends for body in self.bodies]
-        places = {site: self.outputs + k for k, site in enumerate(self.sites)}
+        places = {site: self.state + k for k, site in enumerate(self.sites)}
         counters = [[places[draw[3]] for draw in body.graph.draws] for body in self.bodies]
-        return Iterations(plans, ends, counters, self.width, self.captured, self.numbered, room)
+        return Iterations(
+            plans, ends, counters, self.width, self.captured, self.numbered, room, self.own, self.table, self.collected
+        )
 
     def give(self, iterations: Iterations, way: str, rows: int) -> None:
         with self._lock:
@@ -274,6 +308,8 @@ class _Chunk:
 
     def __init__(self, loop: Rolled, plain: bool, status: np.ndarray, rows: np.ndarray, stream: Any) -> None:
         self.loop, self.plain, self.status, self.rows, self.stream = loop, plain, status, rows, stream
+        self.keeps = False                       # the states, for the way back:
+        self.kept: list[tuple[Any, ...]] = []    # of each part of the rows
 
     def way(self, exact: bool) -> str:
         return "plain" if self.plain else "exact" if exact or self.loop.decides else "free"
@@ -281,7 +317,7 @@ class _Chunk:
     def parts(self, x: np.ndarray) -> Any:
         """Rows with the same leaves, together: their operands cut into what they are."""
         loop = self.loop
-        first, second = loop.outputs + loop.captured, loop.outputs + loop.captured + loop.leaves
+        first, second = loop.state + loop.captured, loop.state + loop.captured + loop.leaves
         leaves = np.ascontiguousarray(x[:, first:second])
         some = [np.arange(len(x))]
         if loop.leaves and len(x) > 1 and leaves.tobytes() != leaves[:1].tobytes() * len(x):
@@ -297,9 +333,10 @@ class _Chunk:
                 ended = part[:, -1].astype(np.int64)
             status = np.where(ended < 0, np.uint8(RowStatus.MAY_RAISE), np.uint8(0))
             state = np.empty((len(rows), loop.width))
-            state[:, : loop.outputs] = part[:, : loop.outputs]
-            state[:, loop.outputs :] = list(loop.sites.values())
-            yield rows, state, part[:, loop.outputs : first].copy(), leaves[rows[0]], ended, status
+            state[:, : loop.state] = part[:, : loop.state]
+            state[:, loop.state :] = list(loop.sites.values())
+            own = part[:, second:].copy() if loop.own else None
+            yield rows, state, part[:, loop.state : first].copy(), leaves[rows[0]], ended, status, own
 
     def begun(self, way: str, rows: np.ndarray, leaves: np.ndarray) -> Iterations:
         iterations = self.loop.take(way, len(rows))
@@ -312,30 +349,42 @@ class _Chunk:
     def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
         loop, way = self.loop, self.way(exact)
         out = np.empty((len(x), loop.outputs))
-        for rows, state, captured, leaves, ended, status in self.parts(x):
+        for rows, state, captured, leaves, ended, status, own in self.parts(x):
             iterations = self.begun(way, rows, leaves)
-            iterations.values(state, captured, ended, status, 0, FOREVER)
-            loop.give(iterations, way, len(rows))
-            out[rows] = state[:, : loop.outputs]
+            collected = np.empty((len(rows), loop.outputs - loop.state))
+            memory = MEMORY if self.keeps else 0
+            iterations.values(state, captured, ended, status, 0, FOREVER, own, collected, memory)
+            out[rows, : loop.state], out[rows, loop.state :] = state[:, : loop.state], collected
             self.status[rows] |= status
+            if self.keeps and not status.any():
+                self.kept.append((rows, captured, ended, status, own, iterations))
+            else:
+                loop.give(iterations, way, len(rows))
         return out
 
     def backward(self, x: np.ndarray, y: np.ndarray, adjoint: np.ndarray, exact: bool) -> np.ndarray:
         loop, way = self.loop, self.way(exact)
+        if not self.keeps:
+            self.keeps = True
+            self.forward(x, exact)
         out = np.zeros_like(x)
-        first = loop.outputs + loop.captured
-        for rows, state, captured, leaves, ended, status in self.parts(x):
-            iterations = self.begun(way, rows, leaves)
-            sent = np.zeros_like(state)
-            sent[:, : loop.outputs] = adjoint[rows]
-            by_captured = iterations.gradients(state, captured, ended, status, sent, loop.leaves > 0, MEMORY)
-            out[rows, : loop.outputs] = sent[:, : loop.outputs]
-            out[rows, loop.outputs : first] = by_captured
+        first, second = loop.state + loop.captured, loop.state + loop.captured + loop.leaves
+        for rows, captured, ended, status, own, iterations in self.kept:
+            sent = np.zeros((len(rows), loop.width + loop.collected))
+            sent[:, : loop.state] = adjoint[rows, : loop.state]
+            by_captured, by_own = iterations.gradients(
+                captured, ended, status, sent, loop.leaves > 0, own, adjoint[rows, loop.state :].copy()
+            )
+            out[rows, : loop.state] = sent[:, : loop.state]
+            out[rows, loop.state : first] = by_captured
+            if by_own is not None:
+                out[rows, second:] = by_own
             by_leaves = np.zeros(loop.leaves)
             for body, replay in zip(loop.bodies, iterations.replays, strict=True):
                 for at, k in enumerate(body.leaves):
                     replay.gradient_of_capture(at, by_leaves[k : k + 1])
-            out[rows[0], first : first + loop.leaves] = by_leaves        # the sum over these rows
+            out[rows[0], first:second] = by_leaves           # the sum over these rows
             loop.give(iterations, way, len(rows))
             self.status[rows] |= status
+        self.kept = []
         return out

@@ -1,0 +1,558 @@
+"""Loops that nothing says: a recording that repeats becomes a body and a count.
+
+Operations are compared by what they are and by how far before them their nearest operands lie.  Where that repeats, each
+operand has to be one of these in all iterations: of the same iteration; of one before, which makes it a number of the
+state; the same node from outside, which is captured; or another node from outside in each iteration, which makes it one
+of the iteration's own.  What is read outside of one iteration alone is collected.  A body has as many steps of the
+function as make an instruction worth its while.
+
+The boundary: from a Graph to a Graph; `rolled` is the instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastscalar.program._graph import (
+    NODE_BLOCK,
+    NODE_CONSTANT,
+    NODE_COPY,
+    NODE_INPUT,
+    NODE_ITEM,
+    NODE_PARAMETER,
+    NODE_RANDOM,
+    empty_graph,
+)
+from fastscalar.program.rolled import FOUND, Body, Rolled
+
+LEAST = 16_384  # operations of what is rolled up
+BODY = 1_024  # operations of a body, or so
+FEWEST = 8  # iterations
+LONGEST = 8_192  # operations of what repeats
+NEAR = 32  # operations before another one: so near an operand is part of what repeats
+WINDOW = 1 << 15  # operations that are looked at for what repeats
+LEAVES = 10_000  # that a body may read
+LAG = 4  # iterations that a state reaches back
+
+Nodes = np.ndarray
+
+
+def with_found_loops(graph: Any) -> Any:
+    """The same graph, or one in which what repeats is a loop."""
+    per_row, graph.per_row = graph.per_row, None
+    while len(graph.op) >= LEAST:
+        made = _Rolling(graph, per_row).rolled()
+        if made is None:
+            break
+        graph, per_row = made
+    return graph
+
+
+class _Fails(Exception):
+    """What looked like a loop is none."""
+
+
+class _Stretch(NamedTuple):
+    first: int  # operation
+    stop: int
+    period: int
+
+    @property
+    def worth(self) -> int:
+        return self.stop - self.first - FEWEST * self.period
+
+
+class _Slots:
+    """What a body refers to: a column of nodes for each operand, a row for each iteration, and whose it is."""
+
+    def __init__(self) -> None:
+        self.columns: list[Nodes] = []
+        self.readers: list[tuple[Any, ...]] = []        # by column: ("a", j), ("item", j, part, k), ("guard", k, name)
+
+    def add(self, columns: Nodes, readers: list[tuple[Any, ...]]) -> None:
+        self.columns.append(columns)
+        self.readers += readers
+
+
+def _hash(*parts: Any) -> int:
+    return hash(parts) & 0x7FFFFFFFFFFFFFFF
+
+
+class _Rolling:
+    """A graph in which a loop is looked for."""
+
+    def __init__(self, graph: Any, per_row: Nodes) -> None:
+        self.graph, self.per_row, self.items = graph, per_row, graph.items
+        op = self.op = graph.op
+        calls = np.array([item[0] == "call" for item in self.items] or [False])
+        is_item = op == NODE_ITEM
+        computed = (op > NODE_CONSTANT) | (op == NODE_COPY) | is_item
+        computed[is_item] = ~calls[graph.a[is_item]]
+        self.at = np.flatnonzero(computed)       # nodes of operations, and
+        self.number = np.full(len(op), -1, np.int64)     # their numbers
+        self.number[self.at] = np.arange(len(self.at))
+        self.scalar = ~is_item[self.at]
+        self.a = np.where(self.scalar, graph.a[self.at], -1)
+        self.b = np.where(self.scalar, graph.b[self.at], -1)
+        self.guard_at = self._guards_at()
+
+    def _guards_at(self) -> Nodes:
+        """By guard, the operation with which it can be asked; -1: before all."""
+        guards = self.graph.guards
+        left, right = self.number[guards["left"]], self.number[guards["right"]]
+        return np.maximum(left, np.where(guards["right"] >= 0, right, -1))
+
+    # --- what repeats ---
+
+    def keys(self) -> Nodes:
+        """A number for each operation; equal for those that may be the same one of two iterations."""
+        graph, n = self.graph, len(self.at)
+        key = self.op[self.at].astype(np.uint64) * np.uint64(2) + graph.stopped[self.at].astype(np.uint64)
+        for operand in (self.a, self.b):
+            far = np.arange(n) - np.where(operand >= 0, self.number[operand], -NEAR - 1)
+            near = np.where((operand >= 0) & (self.number[operand] >= 0) & (far <= NEAR), far, 0)
+            key = key * np.uint64(0x9E3779B97F4A7C15) + near.astype(np.uint64)
+        of_items = ~self.scalar
+        key[of_items] += graph.b[self.at[of_items]].astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
+        for k, item in enumerate(self.items):
+            first = self.number[item[1]]
+            if first >= 0:
+                arrays = [part for part in item[3:] if isinstance(part, np.ndarray)]
+                other = [part for part in item[3:] if not isinstance(part, np.ndarray)]
+                chosen = item[0] in ("gather", "cross_entropy") and item[4] >= 0
+                block = any((self.op[part.ravel()[:1]] == NODE_BLOCK).any() for part in arrays)
+                said = _hash(item[0], item[2], *(part.shape for part in arrays), *other, k if chosen or block else -1)
+                key[first : first + item[2]] += np.uint64(said)
+        of = self.guard_at >= 0
+        guards = graph.guards[of]
+        if len(guards):
+            asked = guards["value"].view(np.uint64) if guards["value"].flags.contiguous else (
+                np.ascontiguousarray(guards["value"]).view(np.uint64))
+            asked = (asked * np.uint64(0xBF58476D1CE4E5B9) + guards["op"].astype(np.uint64) + np.uint64(1)) * np.uint64(
+                0x94D049BB133111EB)
+            np.add.at(key, self.guard_at[of], asked)
+        return key
+
+    def stretches(self, key: Nodes) -> Iterator[_Stretch]:
+        """What may be loops, the longest first."""
+        n, found = len(key), []
+        for period in sorted(self._periods(key)):
+            same = np.concatenate([[False], key[period:] == key[:-period], [False]])
+            edges = np.flatnonzero(same[1:] != same[:-1])
+            found += [
+                _Stretch(first, stop + period, period)
+                for first, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+                if stop + period - first >= max(LEAST, FEWEST * period) and stop + period <= n
+            ]
+        yield from sorted(found, key=lambda s: (-s.worth, s.period))[:6]
+
+    def _periods(self, key: Nodes) -> set[int]:
+        """Distances at which the same operations stand again, in some windows."""
+        found: set[int] = set()
+        starts = range(0, max(1, len(key) - WINDOW // 2), max(WINDOW, len(key) // 8))
+        for start in starts:
+            h = key[start : start + WINDOW].copy()
+            size = 1
+            while size < len(h) // 4:
+                h = h[:-size] * np.uint64(0x9E3779B97F4A7C15 + 2 * size) + (h[size:] ^ (h[size:] >> np.uint64(29)))
+                size *= 2
+                if size in (4, 32, 256, 2048):
+                    order = np.argsort(h, kind="stable")
+                    again = h[order[1:]] == h[order[:-1]]
+                    apart = (order[1:] - order[:-1])[again]
+                    counts = np.bincount(apart[apart <= LONGEST]) if again.any() else np.empty(0, np.int64)
+                    found.update(int(p) for p in np.argsort(counts)[::-1][:2] if counts[p] * 8 > len(h))
+        return found - {0}
+
+    # --- one loop ---
+
+    def rolled(self) -> tuple[Any, Nodes] | None:
+        """A graph with a loop, and which nodes of it depend on the row; None if there is none."""
+        if len(self.at) < LEAST:
+            return None
+        for stretch in self.stretches(self.keys()):
+            try:
+                return self._roll(stretch)
+            except _Fails:
+                continue
+        return None
+
+    def _roll(self, stretch: _Stretch) -> tuple[Any, Nodes]:
+        first = stretch.first + self._cut(stretch)
+        steps = (stretch.stop - first) // stretch.period
+        most = max(1, min(BODY // stretch.period, steps // FEWEST))
+        self.width = stretch.period * min(range((most + 1) // 2, most + 1), key=lambda u: (steps % u, -u))
+        self.first, self.count = first, (stretch.stop - first) // self.width
+        for _ in range(4):
+            if self.count < FEWEST or self.count * self.width < LEAST // 2:
+                raise _Fails
+            self.slots = _Slots()
+            self._take_operands()
+            wrong = self._classify()
+            middle = self.count // 2
+            if not wrong.any():
+                break
+            low, high = np.flatnonzero(wrong[: middle + 1]), np.flatnonzero(wrong[middle:])
+            stop = middle + int(high[0]) if len(high) else self.count
+            start = int(low[-1]) + 1 if len(low) else 0
+            self.first += start * self.width
+            self.count = stop - start
+        else:
+            raise _Fails
+        self._make_state()
+        return self._outer(self._body())
+
+    def _cut(self, stretch: _Stretch) -> int:
+        """After how many operations an iteration had best begin: where the fewest numbers are alive."""
+        period = stretch.period
+        middle = stretch.first + (stretch.stop - stretch.first) // (2 * period) * period
+        last = np.zeros(2 * period, np.int64)    # of the operations from `middle` on, who reads them
+        readers = range(middle, min(middle + 4 * period, stretch.stop))
+        for operand in (self.a, self.b):
+            nodes = operand[readers.start : readers.stop]
+            at = np.where(nodes >= 0, self.number[nodes], -1)
+            near = (at >= middle) & (at < middle + 2 * period)
+            np.maximum.at(last, at[near] - middle, np.arange(readers.start, readers.stop)[near] - middle)
+        alive = np.zeros(period + 1, np.int64)
+        for k in range(period):
+            until = min(int(last[k]), k + period)
+            if until > k:                        # it crosses the cuts k + 1 to `until`
+                a, b = k + 1, until + 1
+                alive[a:min(b, period)] += 1
+                alive[: max(0, b - period)] += 1
+        return int(np.argmin(alive[:period]))
+
+    def _take_operands(self) -> None:
+        count, width, first = self.count, self.width, self.first
+        rows = slice(first, first + count * width)
+        a, b = self.a[rows].reshape(count, width), self.b[rows].reshape(count, width)
+        for name, columns in (("a", a), ("b", b)):
+            js = np.flatnonzero(columns[0] >= 0)
+            self.slots.add(columns[:, js], [(name, j) for j in js.tolist()])
+        self.body_items: list[list[int]] = []
+        for j in np.flatnonzero(~self.scalar[first : first + width]).tolist():
+            nodes = self.at[rows].reshape(count, width)[:, j]
+            if self.graph.b[nodes[0]]:
+                continue
+            items = self.graph.a[nodes].tolist()
+            self.body_items.append(items)
+            for part, x in enumerate(self.items[items[0]]):
+                if isinstance(x, np.ndarray):
+                    if x.size * count > 1 << 24:
+                        raise _Fails
+                    stacked = np.stack([self.items[i][part].ravel() for i in items])
+                    place = len(self.body_items) - 1
+                    self.slots.add(stacked, [("item", place, part, k) for k in range(x.size)])
+        inside = np.flatnonzero((self.guard_at >= first) & (self.guard_at < first + count * width))
+        inside = inside[np.argsort(self.guard_at[inside], kind="stable")]
+        if len(inside) % count:
+            raise _Fails
+        self.guards_inside = inside.reshape(count, -1)
+        guards = self.graph.guards[self.guards_inside]
+        for name in ("left", "right"):
+            ks = [k for k in range(guards.shape[1]) if guards[name][0, k] >= 0]
+            self.slots.add(guards[name][:, ks].astype(np.int64), [("guard", k, name) for k in ks])
+
+    def _classify(self) -> Nodes:
+        """By iteration, whether any operand is not what it is in the middle one."""
+        count, width = self.count, self.width
+        slots = self.slot_nodes = np.concatenate([c.reshape(count, -1) for c in self.slots.columns], axis=1)
+        number = self.number[slots]
+        relative = number - (self.first + np.arange(count) * width)[:, None]
+        inside = (number >= self.first) & (number < self.first + count * width)
+        middle = count // 2
+        self.relative, self.is_inside = relative[middle], inside[middle]
+        self.lag = np.where(self.is_inside, np.maximum(0, -(self.relative // width)), 0)
+        if (self.lag > LAG).any():
+            raise _Fails
+        begun = np.arange(count)[:, None] >= self.lag
+        right = np.where(self.is_inside & begun, inside & (relative == self.relative), ~inside)
+        return ~right.all(axis=1)
+
+    # --- its state, and what else it reads ---
+
+    def _make_state(self) -> None:
+        """What the body reads, each once: a key of what it is, by column of the slots."""
+        self.chains: dict[tuple[Any, ...], int] = {}     # (place in the body, nodes before the first iterations)
+        self.read: list[tuple[Any, ...]] = []            # by column
+        self.captured: dict[int, int] = {}
+        self.leaves: dict[int, int] = {}
+        self.own: dict[bytes, tuple[int, Nodes]] = {}
+        self.table: dict[bytes, tuple[int, Nodes]] = {}
+        self.draws: dict[Any, tuple[Any, ...]] = {}
+        self.sites: dict[int, tuple[int, int]] = {}      # site -> drawn before, and by an iteration
+        op, graph, nodes = self.op, self.graph, self.slot_nodes
+        same = (nodes == nodes[0]).all(axis=0)
+        kinds = op[nodes]
+        constant = (kinds == NODE_CONSTANT).all(axis=0)
+        parameters = 0
+        if (kinds == NODE_BLOCK).any():
+            raise _Fails
+        for c in range(nodes.shape[1]):
+            if self.is_inside[c]:
+                lag, relative = int(self.lag[c]), int(self.relative[c])
+                if lag == 0:
+                    self.read.append(("node", relative))
+                    continue
+                chain = relative + lag * self.width, tuple(nodes[:lag, c].tolist())
+                self.chains.setdefault(chain, len(self.chains))
+                self.read.append(("state", chain, lag))
+            elif constant[c]:
+                values = graph.value[nodes[:, c]]
+                bits = values.view(np.uint64)
+                if (bits == bits[0]).all():
+                    self.read.append(("constant", int(bits[0])))
+                else:
+                    key = values.tobytes()
+                    self.read.append(("table", self.table.setdefault(key, (len(self.table), values))[0]))
+            elif same[c]:
+                node = int(nodes[0, c])
+                if op[node] == NODE_PARAMETER:
+                    self.read.append(("leaf", self.leaves.setdefault(node, len(self.leaves))))
+                else:
+                    self.read.append(("captured", self.captured.setdefault(node, len(self.captured))))
+            elif not ((kinds[:, c] == NODE_RANDOM).all() and self._draws(nodes[:, c])):
+                parameters += bool((kinds[:, c] == NODE_PARAMETER).any())
+                key = nodes[:, c].tobytes()
+                self.read.append(("own", self.own.setdefault(key, (len(self.own), nodes[:, c]))[0]))
+        if 8 * parameters > self.width or len(self.leaves) + len(self.captured) > LEAVES:
+            raise _Fails                         # what is multiplied by other leaves in each step may be a matrix
+
+    def _draws(self, nodes: Nodes) -> bool:
+        """Whether what is drawn in each iteration is what comes next in its stream; then it is read."""
+        draws = [self.graph.draws[k] for k in self.graph.a[nodes].tolist()]
+        places, at = self.graph.b[nodes], np.array([draw[5] for draw in draws])
+        first, step = draws[0], int(at[1] - at[0])
+        if step <= 0 or (places != places[0]).any() or any(draw[:5] != first[:5] for draw in draws):
+            return False
+        before, drawn = self.sites.get(first[3], (int(at[0]), step))
+        if drawn != step or (np.diff(at) != step).any():
+            return False
+        self.sites[first[3]] = min(before, int(at[0])), step
+        self.draws.setdefault(first, first)
+        self.read.append(("draw", first, int(places[0])))
+        return True
+
+    # --- the body ---
+
+    def _body(self) -> Body:
+        graph, width = self.graph, self.width
+        self._find_read_outside()
+        ops: list[int] = []
+        a: list[int] = []
+        b: list[int] = []
+        values: list[float] = []
+        place: dict[Any, int] = {}
+
+        def node(key: Any, op: int, x: int = 0, y: int = 0, value: float = 0.0) -> None:
+            place[key] = len(ops)
+            ops.append(op)
+            a.append(x)
+            b.append(y)
+            values.append(value)
+
+        registers: list[tuple[Any, int]] = [(chain, lag) for chain in self.chains for lag in range(1, len(chain[1]) + 1)]
+        for k, (chain, lag) in enumerate(registers):
+            node(("state", chain, lag), NODE_INPUT, 0, k)
+        for k in self.captured.values():
+            node(("captured", k), NODE_INPUT, 1, k)
+        own_from = len(ops)
+        for k, _ in self.own.values():
+            node(("own", k), NODE_INPUT, 1, k)
+        for k, _ in self.table.values():
+            node(("table", k), NODE_INPUT, 1, len(self.own) + k)
+        own_nodes = list(range(own_from, len(ops)))
+        for k in self.leaves.values():
+            node(("leaf", k), NODE_PARAMETER, k)
+        draws: dict[Any, int] = {draw: k for k, draw in enumerate(self.draws)}
+        for read in self.read:
+            if read not in place and read[0] == "constant":
+                node(read, NODE_CONSTANT, value=float(np.uint64(read[1]).view(np.float64)))
+            elif read not in place and read[0] == "draw":
+                node(read, NODE_RANDOM, draws[read[1]], read[2])
+        before = len(ops)
+        nodes = self.at[self.first : self.first + width]
+        body: Any = empty_graph()
+        where = np.array([before + r[1] if r[0] == "node" else place[r] for r in self.read], np.int32)
+        body.op = np.concatenate([np.array(ops, np.int32), graph.op[nodes]]).astype(np.int32)
+        body.a = np.concatenate([np.array(a, np.int32), graph.a[nodes]]).astype(np.int32)
+        body.b = np.concatenate([np.array(b, np.int32), graph.b[nodes]]).astype(np.int32)
+        body.value = np.concatenate([np.array(values), graph.value[nodes]])
+        body.stopped = np.concatenate([np.zeros(before, np.uint8), graph.stopped[nodes]])
+        guards = graph.guards[self.guards_inside[0]].copy()
+        parts: dict[tuple[int, int], Nodes] = {}
+        for reader, at in zip(self.slots.readers, where.tolist(), strict=True):
+            if reader[0] == "a":
+                body.a[before + reader[1]] = at
+            elif reader[0] == "b":
+                body.b[before + reader[1]] = at
+            elif reader[0] == "guard":
+                guards[reader[2]][reader[1]] = at
+            else:
+                item, part, k = reader[1:]
+                if (item, part) not in parts:
+                    parts[item, part] = np.empty(self.items[self.body_items[item][0]][part].shape, np.int32)
+                parts[item, part].flat[k] = at
+        items = []
+        for k, some in enumerate(self.body_items):
+            item = self.items[some[0]]
+            first = before + int(self.number[item[1]]) - self.first
+            body.a[first : first + item[2]] = k
+            items.append((item[0], first, *(
+                parts[k, part] if isinstance(x, np.ndarray) else x for part, x in enumerate(item[2:], 2))))  # fmt: skip
+        body.set_items(items)
+        after = [before + chain[0] if lag == 1 else place["state", chain, lag - 1] for chain, lag in registers]
+        body.results = np.array([*after, *(before + j for j in self.collected)], np.int32)
+        body.guards, body.codes, body.inputs = guards, graph.codes, []
+        body.captures = [self._leaf(node) for node in self.leaves]
+        body.draws = [(*draw[:5], draw[5] - self.sites[draw[3]][0]) for draw in self.draws]
+        body.lists, body.shared = {}, {}
+        body.uncertain, body.exact = False, False
+        body.operations = int(np.count_nonzero(self.scalar[self.first : self.first + width])) + len(items)
+        self.registers = registers
+        drawn = {site: step for site, (_, step) in self.sites.items()}
+        return Body(body, [], list(range(len(self.leaves))), drawn, False, own_nodes)
+
+    def _leaf(self, node: int) -> Any:
+        return self.graph.captures[self.graph.a[node]]
+
+    def _find_read_outside(self) -> None:
+        """What of the iterations is read outside: of the last one it is in the state, of others it is collected."""
+        graph, stop = self.graph, self.first + self.count * self.width
+        outside = np.concatenate([self.a[stop:], self.b[stop:]])
+        inside_items = {k for some in self.body_items for k in some}
+        parts = [x.ravel() for k, item in enumerate(self.items) if k not in inside_items
+                 for x in item[3:] if isinstance(x, np.ndarray)]  # fmt: skip
+        chosen = np.ones(len(graph.guards), bool)
+        chosen[self.guards_inside.ravel()] = False
+        self.guards_outside = chosen
+        guards = graph.guards[chosen]
+        read = np.unique(np.concatenate([
+            outside[outside >= 0], *parts, guards["left"], guards["right"][guards["right"] >= 0], graph.results,
+            *graph.lists.values(),
+        ]).astype(np.int64))  # fmt: skip
+        at = self.number[read]
+        read = read[(at >= self.first) & (at < stop)]
+        at = self.number[read] - self.first
+        iteration, j = at // self.width, at % self.width
+        self.collected = {int(k): n for n, k in enumerate(np.unique(j[iteration < self.count - 1]).tolist())}
+        self.read_outside = list(zip(read.tolist(), iteration.tolist(), j.tolist(), strict=True))
+        known = {chain[0] for chain in self.chains}
+        for k in j.tolist():
+            if k not in self.collected and k not in known:
+                known.add(k)
+                self.chains[k, (-1,)] = len(self.chains)
+
+    # --- the graph around it ---
+
+    def _outer(self, body: Body) -> tuple[Any, Nodes]:
+        graph, op = self.graph, self.op
+        stop = self.first + self.count * self.width
+        last = int(self.at[stop - 1])
+        gone = np.zeros(len(op), bool)
+        gone[self.at[self.first : stop]] = True
+        table = np.array([values for _, values in self.table.values()]).T.reshape(self.count, len(self.table))
+        loop = Rolled(FOUND, len(self.registers), False, self.count, len(self.own), np.ascontiguousarray(table),
+                      len(self.collected))  # fmt: skip
+        loop.sites = {site: before for site, (before, _) in self.sites.items()}
+        loop.add(body, len(self.captured), len(self.leaves))
+        first_values = [chain[1][len(chain[1]) - lag] for chain, lag in self.registers]
+        own = np.array([nodes for _, nodes in self.own.values()], np.int64).T.ravel()
+        operands = np.array([*first_values, *self.captured, *self.leaves, *own.tolist()], np.int64)
+        if not (self.per_row[operands[operands >= 0]].any() or self.sites):
+            raise _Fails                         # it is the same for all rows, and computed once for them
+        kept = self._kept(gone, operands)
+        before, after = np.flatnonzero(kept[: last + 1]), last + 1 + np.flatnonzero(kept[last + 1 :])
+        zero = len(before)                       # what stands for a state before there is one
+        first = zero + 1
+        new = np.full(len(op), -1, np.int64)
+        new[before] = np.arange(len(before))
+        new[after] = first + loop.outputs + np.arange(len(after))
+        of_chain = {chain[0]: k for k, (chain, lag) in reversed(list(enumerate(self.registers))) if lag == 1}
+        for node, iteration, j in self.read_outside:
+            if j in self.collected:
+                at = loop.state + iteration * len(self.collected) + self.collected[j]
+            else:
+                at = of_chain[j]
+            new[node] = first + at
+        items, item_numbers = [], np.full(len(self.items), -1, np.int64)
+        call = ("call", first, loop.outputs, np.where(operands >= 0, new[operands], zero).astype(np.int32), loop)
+        of_call = -1
+        moved: dict[int, Nodes] = {}
+        for k, item in enumerate(self.items):
+            if new[item[1]] < 0 or gone[item[1]]:
+                continue
+            if item[1] > last and of_call < 0:
+                of_call = len(items)
+                items.append(call)
+            item_numbers[k] = len(items)
+            parts = []
+            for x in item[3:]:
+                if isinstance(x, np.ndarray):
+                    if id(x) not in moved:
+                        moved[id(x)] = new[x].astype(np.int32)
+                    x = moved[id(x)]
+                parts.append(x)
+            items.append((item[0], int(new[item[1]]), item[2], *parts))
+        if of_call < 0:
+            of_call = len(items)
+            items.append(call)
+        made: Any = empty_graph()
+        old = np.concatenate([before, after])
+        at_node = new[old]
+        n = len(old) + 1 + loop.outputs
+        made.op, made.a, made.b = (np.zeros(n, np.int32) for _ in range(3))
+        made.value, made.stopped, per_row = np.zeros(n), np.zeros(n, np.uint8), np.ones(n, np.uint8)
+        made.op[at_node], made.value[at_node], made.stopped[at_node] = op[old], graph.value[old], graph.stopped[old]
+        per_row[at_node] = self.per_row[old]
+        draws = np.full(len(graph.draws) + 1, -1, np.int64)
+        used = np.unique(graph.a[old[op[old] == NODE_RANDOM]])
+        draws[used] = np.arange(len(used))
+        a, b, kind = graph.a[old].astype(np.int64), graph.b[old].astype(np.int64), op[old]
+        operation = (kind > NODE_CONSTANT) | (kind == NODE_COPY)
+        made.a[at_node] = np.where(
+            operation, new[a * operation], np.where(
+                kind == NODE_ITEM, item_numbers[a * (kind == NODE_ITEM)] if self.items else -1,
+                np.where(kind == NODE_RANDOM, draws[a * (kind == NODE_RANDOM)], a)))  # fmt: skip
+        made.b[at_node] = np.where(operation & (b >= 0), new[np.maximum(b, 0) * operation], b)
+        made.op[zero], per_row[zero] = NODE_CONSTANT, 0
+        made.op[first : first + loop.outputs] = NODE_ITEM
+        made.a[first : first + loop.outputs] = of_call
+        made.b[first : first + loop.outputs] = np.arange(loop.outputs)
+        made.set_items(items)
+        guards = graph.guards[self.guards_outside].copy()
+        guards["left"] = new[guards["left"]]
+        guards["right"] = np.where(guards["right"] >= 0, new[guards["right"]], -1)
+        number = np.cumsum(self.guards_outside) - 1
+        made.lists = {int(number[k]): new[nodes].astype(np.int32) for k, nodes in graph.lists.items()}
+        made.guards, made.codes, made.inputs, made.captures = guards, graph.codes, graph.inputs, graph.captures
+        made.results = new[graph.results].astype(np.int32)
+        made.shared, made.operations, made.uncertain = graph.shared, graph.operations, graph.uncertain
+        made.draws = [graph.draws[k] for k in used.tolist()]
+        for site, (start, step) in self.sites.items():   # what is drawn after it comes after what it draws
+            made.draws.append((0, 1, 0.0, site, 0, start + step * self.count - 1))
+        return made, per_row
+
+    def _kept(self, gone: Nodes, operands: Nodes) -> Nodes:
+        """The nodes that stay: all operations outside of the loop, and what of the others is read by these."""
+        graph, op = self.graph, self.op
+        kept = ~gone
+        source = kept & np.isin(op, (NODE_CONSTANT, NODE_INPUT, NODE_PARAMETER, NODE_RANDOM))
+        read = np.zeros(len(op), bool)
+        for operand in (self.a, self.b):
+            nodes = operand[~gone[self.at]]
+            read[nodes[nodes >= 0]] = True
+        inside = {k for some in self.body_items for k in some}
+        for k, item in enumerate(self.items):
+            if k not in inside:
+                for x in item[3:]:
+                    if isinstance(x, np.ndarray):
+                        read[x.ravel()] = True
+        guards = graph.guards[self.guards_outside]
+        for nodes in (guards["left"], guards["right"][guards["right"] >= 0], graph.results, operands[operands >= 0],
+                      *graph.lists.values()):  # fmt: skip
+            read[nodes] = True
+        return kept & (read | ~source)

@@ -1,0 +1,309 @@
+"""Plain loops of Python whose recording repeats: one instruction, and the numbers of the recording step by step."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+import fastscalar as fs
+from fastscalar import math as fsmath
+from fastscalar.program import found, rolled
+
+X = np.linspace(0.5, 1.5, 21)
+ROWS = np.random.default_rng(3).normal(size=(21, 120)) * 0.3
+W = fs.to_tensor([0.3, -0.2, 0.9])
+V = fs.Tensor(0.4)
+
+
+@pytest.fixture(autouse=True)
+def short_loops_are_found(monkeypatch):
+    monkeypatch.setattr(found, "LEAST", 120)
+    monkeypatch.setattr(found, "BODY", 20)
+
+
+def step_by_step(f, call):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(found, "LEAST", 1 << 30)
+        return call(fs.compile(f))
+
+
+def pendulum(x):
+    angle, speed = x, 0.0
+    for _ in range(60):
+        angle, speed = angle + 0.01 * speed, speed - 0.01 * 9.81 * V * fsmath.sin(angle)
+    return angle * speed
+
+
+def with_time(x):
+    s = x
+    for k in range(80):
+        s = s + 0.01 * math.sin(k) * fsmath.cos(s * k)
+    return s
+
+
+def fibonacci(x):
+    a, b = x, 1.0
+    states = [a, b + 0.0 * x]
+    for _ in range(90):
+        states.append(states[-1] * 0.6 + fsmath.sin(states[-2]) * 0.3 - states[-3] * 0.1 if len(states) > 2
+                      else states[-1] * x)  # fmt: skip
+    return states[-1] + states[-2] * x
+
+
+def data(rows):
+    s = V
+    for t in range(120):
+        s = s * 0.9 + fsmath.tanh(rows[t] * s) * W[1]
+    return s
+
+
+def observed(x):
+    """What every step leaves is read after the loop."""
+    s, seen = x, []
+    for _ in range(70):
+        s = s - 0.1 * fsmath.sin(s * V)
+        seen.append(s)
+    total = 0.0
+    for k, one in enumerate(seen):
+        total = total + (one - 0.1 * k) ** 2
+    return total, seen[3], seen[-1]
+
+
+def some_observed(x):
+    s, total = x, 0.0
+    for k in range(100):
+        s = s - 0.1 * fsmath.sin(s * V)
+        if k % 25 == 7:
+            total = total + s * s
+    return total
+
+
+def chosen(x):
+    s = x
+    for _ in range(90):
+        s = fs.where(s < 1.0, s * 1.2, s * 0.7 + 0.01 * x)
+        s = fs.maximum(s, 0.1)
+    return s
+
+
+def drawn(x):
+    s, last = x, 0.0
+    for _ in range(50):
+        z = fs.random.normal()
+        last = fs.random.uniform()
+        s = s + 0.1 * z * s + 0.01 * last * fs.random.normal()
+    return s + fs.random.normal() * last
+
+
+def decided(x):
+    """The way is the same in every step, and asked in every step."""
+    s = x
+    for _ in range(60):
+        s = s * 0.99 if s > 0.1 else s + 1.0
+    return s * V
+
+
+def until(x):
+    s = 1.0 + 0.0 * x
+    while s < 40.0:
+        s = s * 1.02 + 0.001 * V
+    return s
+
+
+def nested(x):
+    s = x
+    for k in range(12):
+        t = s
+        for _ in range(15):
+            t = t - 0.05 * fsmath.sin(t * V)
+        s = s + 0.1 * t * k
+    return s
+
+
+def matrix_state(x):
+    m = fs.to_tensor([[1.0, 0.2], [0.1, 0.9]]) * x
+    for _ in range(40):
+        m = m @ m * 0.3 + 0.1 * W[0]
+    return m[0, 1] + m[1, 0]
+
+
+def stopped(x):
+    s = x
+    for _ in range(80):
+        s = s * 0.9 + fsmath.sin(s.detach()) * x
+    return s
+
+
+def caught(x):
+    s = x
+    for _ in range(60):
+        try:
+            s = fsmath.log(s - 3.0)
+        except ValueError:
+            s = s * 0.9 + 0.1 * x
+    return s
+
+
+def reads_the_first_and_the_last(x):
+    states = [x]
+    for _ in range(60):
+        states.append(states[-1] * 0.9 + 0.2 * fsmath.sin(states[-1]))
+    return states[0] * states[-1] + states[1] + states[59]
+
+
+def extremes(x):
+    s, high = x, x
+    for _ in range(60):
+        s = s + 0.1 * fsmath.sin(5.0 * s)
+        high = fs.max([high, s, V])
+    return high * s
+
+
+FUNCTIONS = [pendulum, with_time, fibonacci, observed, some_observed, chosen, drawn, decided, until, nested,
+             matrix_state, stopped, caught, reads_the_first_and_the_last, extremes, data]  # fmt: skip
+
+
+def of(f):
+    return ROWS if f is data else X
+
+
+def one(result):
+    return sum(result[1:], result[0]) if isinstance(result, tuple) else result
+
+
+def values_and_gradients(f):
+    def call(program):
+        values, slopes = program.value_and_grad(of(f), seed=2)
+        V.grad = W.grad = 0.0
+        program.backward(of(f), seed=2)
+        return values, slopes, V.grad, np.array(W.grad)
+
+    return call
+
+
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_the_numbers_are_those_of_the_recording_step_by_step(f, monkeypatch):
+    def g(x):
+        return one(f(x))
+
+    program, call = fs.compile(g), values_and_gradients(f)
+    results = call(program)
+    assert "found loop" in program.report()
+    for got, expected in zip(results, step_by_step(g, call), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-13)
+    monkeypatch.setattr(rolled, "MEMORY", 1)                 # states are computed again
+    for got, expected in zip(call(program), results, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    order = np.random.default_rng(0).permutation(len(X))
+    if f is not drawn:                                       # whose numbers are those of the place
+        np.testing.assert_array_equal(program.map(of(f)[order]), results[0][order])
+    np.testing.assert_array_equal(program.map(of(f), threads=2, seed=2), program.map(of(f), seed=2))
+
+
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_derivatives_of_higher_order_repeat_too(f):
+    def g(x):
+        return one(f(x))
+
+    some = of(f)[:3, :2] if f is data else X[:3]
+    h = (lambda x: g([x[0], x[1]] * 60)) if f is data else g
+    program = fs.compile(h)
+    call = lambda p: (p.hessian(some, seed=1), p.jvp(some, tangents=some, seed=1))  # noqa: E731
+    (second, along), (expected, along_expected) = call(program), step_by_step(h, call)
+    np.testing.assert_allclose(second, expected, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(along[1], along_expected[1], rtol=1e-9, atol=1e-11)
+    derived = [one.report() for key, one in program._derivatives.items() if key[0] == "hessian"]
+    assert "found loop" in derived[0]
+
+
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_saved_pickled_and_in_single_precision(f, tmp_path):
+    program = fs.compile(f)
+    values = program.map(of(f), seed=3)
+    program.save(tmp_path / "f.npz")
+    for other in (fs.load_program(tmp_path / "f.npz"), pickle.loads(pickle.dumps(program))):
+        np.testing.assert_array_equal(other.map(of(f), seed=3), values)
+    np.testing.assert_allclose(program.map(of(f), seed=3, dtype="float32"), values, rtol=1e-2, atol=1e-3)
+
+
+def test_results_of_every_step_keep_their_nest():
+    def f(x):
+        path = [x]
+        for _ in range(100):
+            path.append(path[-1] + 0.01 * fsmath.sin(path[-1]))
+        return {"path": path[1:], "last": path[-1]}
+
+    program = fs.compile(f)
+    got = program.map(X)
+    expected = step_by_step(f, lambda p: p.map(X))
+    np.testing.assert_allclose(got["path"], expected["path"], rtol=1e-13)
+    weights = {"path": [np.full(len(X), 0.1 * k) for k in range(100)], "last": 1.0}
+    call = lambda p: p.vjp(X, cotangents=weights)[1]  # noqa: E731
+    np.testing.assert_allclose(call(program), step_by_step(f, call), rtol=1e-11)
+
+
+def test_rows_that_raise_or_part_are_the_functions():
+    def f(x):
+        s = x
+        for _ in range(60):
+            s = fsmath.sqrt(s - 0.01) if s > 0.5 else s + 0.1
+        return s
+
+    rows = np.array([0.9, 0.2, 0.45, 1.7])
+    np.testing.assert_allclose(fs.compile(f).map(rows), [f(x).data for x in map(fs.Tensor, rows)], rtol=1e-13)
+
+    def g(x):
+        s = x
+        for _ in range(60):
+            s = fsmath.log(s + 2.0)
+        return s
+
+    program = fs.compile(g)
+    program.map(X)
+    with pytest.raises(ValueError, match="row 1: log"):
+        program.map(np.array([1.0, -2.5]))
+
+
+def test_dense_code_stays_dense():
+    layers = [[[fs.Tensor(0.1 * math.sin(i + 3 * j + k)) for i in range(16)] for j in range(16)] for k in range(20)]
+
+    def net(x):
+        for layer in layers:
+            x = [fsmath.tanh(sum((w * t for w, t in zip(row, x, strict=True)), 0.0)) for row in layer]
+        return x[0] * x[1]
+
+    program = fs.compile(net)
+    program.map(ROWS[:, :16])
+    assert "20 matrix products" in program.report() or "matrix product" in program.report()
+    assert "found" not in program.report()
+
+
+def test_what_the_row_has_no_part_in_is_computed_once():
+    def f(x):
+        s = V
+        for _ in range(100):
+            s = s * 0.99 + fsmath.sin(s) * 0.01
+        return s * x
+
+    program = fs.compile(f)
+    program.map(X)
+    assert "found" not in program.report()
+
+
+def test_memory_does_not_grow_with_the_steps():
+    def f(n):
+        def g(x):
+            s = x
+            for _ in range(n):
+                s = s + 1e-3 * fsmath.sin(s)
+            return s
+
+        return g
+
+    sizes = []
+    for n in (1_000, 4_000):
+        program = fs.compile(f(n))
+        program.value_and_grad(X)
+        sizes.append(len(program._specializations()[0][1].graph.op))
+        assert sizes[-1] < 200
