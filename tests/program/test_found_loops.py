@@ -72,9 +72,9 @@ def observed(x):
 
 def some_observed(x):
     s, total = x, 0.0
-    for k in range(100):
+    for k in range(200):
         s = s - 0.1 * fsmath.sin(s * V)
-        if k % 25 == 7:
+        if k % 10 == 7:
             total = total + s * s
     return total
 
@@ -99,7 +99,7 @@ def drawn(x):
 def decided(x):
     """The way is the same in every step, and asked in every step."""
     s = x
-    for _ in range(60):
+    for _ in range(150):
         s = s * 0.99 if s > 0.1 else s + 1.0
     return s * V
 
@@ -214,7 +214,7 @@ def test_derivatives_of_higher_order_repeat_too(f):
     np.testing.assert_allclose(second, expected, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(along[1], along_expected[1], rtol=1e-9, atol=1e-11)
     derived = [one.report() for key, one in program._derivatives.items() if key[0] == "hessian"]
-    assert "found loop" in derived[0]
+    assert "found loop" in derived[0] or f in (chosen, drawn, decided)       # which are linear
 
 
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
@@ -288,6 +288,12 @@ def test_what_the_row_has_no_part_in_is_computed_once():
 
     program = fs.compile(f)
     program.map(X)
+    assert "found" not in program.report()
+
+
+def test_iterations_without_a_state_stay_side_by_side():
+    program = fs.compile(lambda x: [fs.random.normal() * 2.0 + fs.random.uniform() for _ in range(80)] + [x])
+    program.map(X, seed=1)
     assert "found" not in program.report()
 
 

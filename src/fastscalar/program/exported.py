@@ -72,7 +72,7 @@ def _unrolled(program: DifferentiatedFunction, cache: SignatureCache, what: str)
     if not any(item[0] == "call" for one in cache.all() for item in one.graph.items):
         return cache
     derived = program._derived(("unrolled", tuple(cache.kinds), cache.nests, cache.names), lambda f: f)
-    derived._unrolled, found = True, cache
+    derived._unrolled, derived._step_by_step, found = True, True, cache
     for one in cache.all():
         if one.example is None:
             raise UnrecordedPath(f"{what}: a program without its function has no steps of its loops")
@@ -158,7 +158,7 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
         return both
 
     derived = program._derived(("value and derivatives", tuple(cache.kinds), cache.nests, names), make)
-    found = SignatureCache()
+    derived._step_by_step, found = True, SignatureCache()
     for one in cache.all():
         if one.example is None:
             raise UnrecordedPath(f"{program.__name__}.export_c: a program without its function has no derivatives")

@@ -1,18 +1,16 @@
 """Loops that nothing says: a recording that repeats becomes a body and a count.
 
-Operations are compared by what they are and by how far before them their nearest operands lie.  Where that repeats, each
-operand has to be one of these in all iterations: of the same iteration; of one before, which makes it a number of the
-state; the same node from outside, which is captured; or another node from outside in each iteration, which makes it one
-of the iteration's own.  What is read outside of one iteration alone is collected.  A body has as many steps of the
-function as make an instruction worth its while.
+Where operations repeat, each operand has to be one of these in all iterations: of the same iteration; of one before,
+which makes it a number of the state; the same node from outside, which is captured; or another node from outside in each
+iteration, which makes it one of the iteration's own.  What is read outside is in the state if it is of the last
+iteration, and else collected of all.  A body has so many steps of the function that an instruction is worth its while.
 
-The boundary: from a Graph to a Graph; `rolled` is the instruction.
+The boundary: from a Graph to a Graph; `repeats` says where to look, `rolled` is the instruction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,18 +24,14 @@ from fastscalar.program._graph import (
     NODE_RANDOM,
     empty_graph,
 )
+from fastscalar.program.repeats import Nodes, Operations, Stretch
 from fastscalar.program.rolled import FOUND, Body, Rolled
 
-LEAST = 16_384  # operations of what is rolled up
+LEAST = 32_768  # operations of what is rolled up: those of 128 rows do not fit a cache any more
 BODY = 1_024  # operations of a body, or so
 FEWEST = 8  # iterations
-LONGEST = 8_192  # operations of what repeats
-NEAR = 32  # operations before another one: so near an operand is part of what repeats
-WINDOW = 1 << 15  # operations that are looked at for what repeats
 LEAVES = 10_000  # that a body may read
 LAG = 4  # iterations that a state reaches back
-
-Nodes = np.ndarray
 
 
 def with_found_loops(graph: Any) -> Any:
@@ -55,16 +49,6 @@ class _Fails(Exception):
     """What looked like a loop is none."""
 
 
-class _Stretch(NamedTuple):
-    first: int  # operation
-    stop: int
-    period: int
-
-    @property
-    def worth(self) -> int:
-        return self.stop - self.first - FEWEST * self.period
-
-
 class _Slots:
     """What a body refers to: a column of nodes for each operand, a row for each iteration, and whose it is."""
 
@@ -77,95 +61,14 @@ class _Slots:
         self.readers += readers
 
 
-def _hash(*parts: Any) -> int:
-    return hash(parts) & 0x7FFFFFFFFFFFFFFF
-
-
 class _Rolling:
     """A graph in which a loop is looked for."""
 
     def __init__(self, graph: Any, per_row: Nodes) -> None:
-        self.graph, self.per_row, self.items = graph, per_row, graph.items
-        op = self.op = graph.op
-        calls = np.array([item[0] == "call" for item in self.items] or [False])
-        is_item = op == NODE_ITEM
-        computed = (op > NODE_CONSTANT) | (op == NODE_COPY) | is_item
-        computed[is_item] = ~calls[graph.a[is_item]]
-        self.at = np.flatnonzero(computed)       # nodes of operations, and
-        self.number = np.full(len(op), -1, np.int64)     # their numbers
-        self.number[self.at] = np.arange(len(self.at))
-        self.scalar = ~is_item[self.at]
-        self.a = np.where(self.scalar, graph.a[self.at], -1)
-        self.b = np.where(self.scalar, graph.b[self.at], -1)
-        self.guard_at = self._guards_at()
-
-    def _guards_at(self) -> Nodes:
-        """By guard, the operation with which it can be asked; -1: before all."""
-        guards = self.graph.guards
-        left, right = self.number[guards["left"]], self.number[guards["right"]]
-        return np.maximum(left, np.where(guards["right"] >= 0, right, -1))
-
-    # --- what repeats ---
-
-    def keys(self) -> Nodes:
-        """A number for each operation; equal for those that may be the same one of two iterations."""
-        graph, n = self.graph, len(self.at)
-        key = self.op[self.at].astype(np.uint64) * np.uint64(2) + graph.stopped[self.at].astype(np.uint64)
-        for operand in (self.a, self.b):
-            far = np.arange(n) - np.where(operand >= 0, self.number[operand], -NEAR - 1)
-            near = np.where((operand >= 0) & (self.number[operand] >= 0) & (far <= NEAR), far, 0)
-            key = key * np.uint64(0x9E3779B97F4A7C15) + near.astype(np.uint64)
-        of_items = ~self.scalar
-        key[of_items] += graph.b[self.at[of_items]].astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
-        for k, item in enumerate(self.items):
-            first = self.number[item[1]]
-            if first >= 0:
-                arrays = [part for part in item[3:] if isinstance(part, np.ndarray)]
-                other = [part for part in item[3:] if not isinstance(part, np.ndarray)]
-                chosen = item[0] in ("gather", "cross_entropy") and item[4] >= 0
-                block = any((self.op[part.ravel()[:1]] == NODE_BLOCK).any() for part in arrays)
-                said = _hash(item[0], item[2], *(part.shape for part in arrays), *other, k if chosen or block else -1)
-                key[first : first + item[2]] += np.uint64(said)
-        of = self.guard_at >= 0
-        guards = graph.guards[of]
-        if len(guards):
-            asked = guards["value"].view(np.uint64) if guards["value"].flags.contiguous else (
-                np.ascontiguousarray(guards["value"]).view(np.uint64))
-            asked = (asked * np.uint64(0xBF58476D1CE4E5B9) + guards["op"].astype(np.uint64) + np.uint64(1)) * np.uint64(
-                0x94D049BB133111EB)
-            np.add.at(key, self.guard_at[of], asked)
-        return key
-
-    def stretches(self, key: Nodes) -> Iterator[_Stretch]:
-        """What may be loops, the longest first."""
-        n, found = len(key), []
-        for period in sorted(self._periods(key)):
-            same = np.concatenate([[False], key[period:] == key[:-period], [False]])
-            edges = np.flatnonzero(same[1:] != same[:-1])
-            found += [
-                _Stretch(first, stop + period, period)
-                for first, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-                if stop + period - first >= max(LEAST, FEWEST * period) and stop + period <= n
-            ]
-        yield from sorted(found, key=lambda s: (-s.worth, s.period))[:6]
-
-    def _periods(self, key: Nodes) -> set[int]:
-        """Distances at which the same operations stand again, in some windows."""
-        found: set[int] = set()
-        starts = range(0, max(1, len(key) - WINDOW // 2), max(WINDOW, len(key) // 8))
-        for start in starts:
-            h = key[start : start + WINDOW].copy()
-            size = 1
-            while size < len(h) // 4:
-                h = h[:-size] * np.uint64(0x9E3779B97F4A7C15 + 2 * size) + (h[size:] ^ (h[size:] >> np.uint64(29)))
-                size *= 2
-                if size in (4, 32, 256, 2048):
-                    order = np.argsort(h, kind="stable")
-                    again = h[order[1:]] == h[order[:-1]]
-                    apart = (order[1:] - order[:-1])[again]
-                    counts = np.bincount(apart[apart <= LONGEST]) if again.any() else np.empty(0, np.int64)
-                    found.update(int(p) for p in np.argsort(counts)[::-1][:2] if counts[p] * 8 > len(h))
-        return found - {0}
+        self.graph, self.per_row, self.items, self.op = graph, per_row, graph.items, graph.op
+        self.operations = Operations(graph)
+        self.at, self.number, self.scalar = self.operations.at, self.operations.number, self.operations.scalar
+        self.a, self.b, self.guard_at = self.operations.a, self.operations.b, self.operations.guard_at
 
     # --- one loop ---
 
@@ -173,15 +76,15 @@ class _Rolling:
         """A graph with a loop, and which nodes of it depend on the row; None if there is none."""
         if len(self.at) < LEAST:
             return None
-        for stretch in self.stretches(self.keys()):
+        for stretch in self.operations.stretches(LEAST, FEWEST):
             try:
                 return self._roll(stretch)
             except _Fails:
                 continue
         return None
 
-    def _roll(self, stretch: _Stretch) -> tuple[Any, Nodes]:
-        first = stretch.first + self._cut(stretch)
+    def _roll(self, stretch: Stretch) -> tuple[Any, Nodes]:
+        first = stretch.first + self.operations.cut(stretch)
         steps = (stretch.stop - first) // stretch.period
         most = max(1, min(BODY // stretch.period, steps // FEWEST))
         self.width = stretch.period * min(range((most + 1) // 2, most + 1), key=lambda u: (steps % u, -u))
@@ -204,26 +107,6 @@ class _Rolling:
             raise _Fails
         self._make_state()
         return self._outer(self._body())
-
-    def _cut(self, stretch: _Stretch) -> int:
-        """After how many operations an iteration had best begin: where the fewest numbers are alive."""
-        period = stretch.period
-        middle = stretch.first + (stretch.stop - stretch.first) // (2 * period) * period
-        last = np.zeros(2 * period, np.int64)    # of the operations from `middle` on, who reads them
-        readers = range(middle, min(middle + 4 * period, stretch.stop))
-        for operand in (self.a, self.b):
-            nodes = operand[readers.start : readers.stop]
-            at = np.where(nodes >= 0, self.number[nodes], -1)
-            near = (at >= middle) & (at < middle + 2 * period)
-            np.maximum.at(last, at[near] - middle, np.arange(readers.start, readers.stop)[near] - middle)
-        alive = np.zeros(period + 1, np.int64)
-        for k in range(period):
-            until = min(int(last[k]), k + period)
-            if until > k:                        # it crosses the cuts k + 1 to `until`
-                a, b = k + 1, until + 1
-                alive[a:min(b, period)] += 1
-                alive[: max(0, b - period)] += 1
-        return int(np.argmin(alive[:period]))
 
     def _take_operands(self) -> None:
         count, width, first = self.count, self.width, self.first
@@ -462,8 +345,8 @@ class _Rolling:
         first_values = [chain[1][len(chain[1]) - lag] for chain, lag in self.registers]
         own = np.array([nodes for _, nodes in self.own.values()], np.int64).T.ravel()
         operands = np.array([*first_values, *self.captured, *self.leaves, *own.tolist()], np.int64)
-        if not (self.per_row[operands[operands >= 0]].any() or self.sites):
-            raise _Fails                         # it is the same for all rows, and computed once for them
+        if not self.registers or not self.per_row[operands[operands >= 0]].any() and not self.sites:
+            raise _Fails                         # iterations side by side; or the same for all rows, and computed once
         kept = self._kept(gone, operands)
         before, after = np.flatnonzero(kept[: last + 1]), last + 1 + np.flatnonzero(kept[last + 1 :])
         zero = len(before)                       # what stands for a state before there is one
@@ -478,7 +361,8 @@ class _Rolling:
             else:
                 at = of_chain[j]
             new[node] = first + at
-        items, item_numbers = [], np.full(len(self.items), -1, np.int64)
+        items: list[tuple[Any, ...]] = []
+        item_numbers = np.full(len(self.items), -1, np.int64)
         call = ("call", first, loop.outputs, np.where(operands >= 0, new[operands], zero).astype(np.int32), loop)
         of_call = -1
         moved: dict[int, Nodes] = {}
