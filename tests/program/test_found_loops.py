@@ -209,7 +209,7 @@ def test_derivatives_of_higher_order_repeat_too(f):
     some = of(f)[:3, :2] if f is data else X[:3]
     h = (lambda x: g([x[0], x[1]] * 60)) if f is data else g
     program = fs.compile(h)
-    call = lambda p: (p.hessian(some, seed=1), p.jvp(some, tangents=some, seed=1))  # noqa: E731
+    call = lambda p: (p.hessian(some, seed=1), p.jvp(some, tangents=some, seed=1))
     (second, along), (expected, along_expected) = call(program), step_by_step(h, call)
     np.testing.assert_allclose(second, expected, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(along[1], along_expected[1], rtol=1e-9, atol=1e-11)
@@ -239,7 +239,7 @@ def test_results_of_every_step_keep_their_nest():
     expected = step_by_step(f, lambda p: p.map(X))
     np.testing.assert_allclose(got["path"], expected["path"], rtol=1e-13)
     weights = {"path": [np.full(len(X), 0.1 * k) for k in range(100)], "last": 1.0}
-    call = lambda p: p.vjp(X, cotangents=weights)[1]  # noqa: E731
+    call = lambda p: p.vjp(X, cotangents=weights)[1]
     np.testing.assert_allclose(call(program), step_by_step(f, call), rtol=1e-11)
 
 

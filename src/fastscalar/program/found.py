@@ -1,8 +1,8 @@
 """Loops that nothing says: a recording that repeats becomes a body and a count.
 
 Where operations repeat, each operand has to be one of these in all iterations: of the same iteration; of one before,
-which makes it a number of the state; the same node from outside, which is captured; or another node from outside in each
-iteration, which makes it one of the iteration's own.  What is read outside is in the state if it is of the last
+which makes it a number of the state; the same node from outside, which is captured; or another node from outside in
+each iteration, which makes it one of the iteration's own.  What is read outside is in the state if it is of the last
 iteration, and else collected of all.  A body has so many steps of the function that an instruction is worth its while.
 
 The boundary: from a Graph to a Graph; `repeats` says where to look, `rolled` is the instruction.
@@ -237,7 +237,9 @@ class _Rolling:
             b.append(y)
             values.append(value)
 
-        registers: list[tuple[Any, int]] = [(chain, lag) for chain in self.chains for lag in range(1, len(chain[1]) + 1)]
+        registers: list[tuple[Any, int]] = [
+            (chain, lag) for chain in self.chains for lag in range(1, len(chain[1]) + 1)
+        ]  # fmt: skip
         for k, (chain, lag) in enumerate(registers):
             node(("state", chain, lag), NODE_INPUT, 0, k)
         for k in self.captured.values():
@@ -345,7 +347,7 @@ class _Rolling:
         first_values = [chain[1][len(chain[1]) - lag] for chain, lag in self.registers]
         own = np.array([nodes for _, nodes in self.own.values()], np.int64).T.ravel()
         operands = np.array([*first_values, *self.captured, *self.leaves, *own.tolist()], np.int64)
-        if not self.registers or not self.per_row[operands[operands >= 0]].any() and not self.sites:
+        if not self.registers or (not self.per_row[operands[operands >= 0]].any() and not self.sites):
             raise _Fails                         # iterations side by side; or the same for all rows, and computed once
         kept = self._kept(gone, operands)
         before, after = np.flatnonzero(kept[: last + 1]), last + 1 + np.flatnonzero(kept[last + 1 :])

@@ -153,9 +153,9 @@ def _of_number(item: Any) -> bool:
 class Rolled:
     """A loop, as a program calls it for the rows of a chunk: the callee of an item.
 
-    Operands: the numbers of the state, what the steps capture of the row, the leaves that they read, what each iteration
-    has of its own, and the number of steps if that is one of the row.  Results: the numbers of the state, and what is
-    collected of each iteration."""
+    Operands: the numbers of the state, what the steps capture of the row, the leaves that they read, what each
+    iteration has of its own, and the number of steps if that is one of the row.  Results: the numbers of the state, and
+    what is collected of each iteration."""
 
     def __init__(
         self, kind: str, outputs: int, numbered: bool, count: int | None, own: int = 0,
