@@ -127,7 +127,7 @@ class Writer(ArrayStatements):
             lines.append(f"for {i} in {self.draw.choice(small)[0]}:")
             inner.numbers.append(i)
         else:
-            lines.append(f"for {i} in range({self.draw.choice([1, 2, 3])}):")
+            lines.append(f"for {i} in range({self.draw.choice([1, 2, 12])}):")
             inner.wholes.append(i)
         lines += ["    " + line for line in self.block(inner, depth - 1, self.draw.choice([0, 0, 1]))]
         if self.kind == "exact":
@@ -556,6 +556,8 @@ class Writer(ArrayStatements):
         plan, text = self.plan(rows, floats, fit), "".join(self.body)
         if "loop(" in text and len(text) % 2:
             plan.insert(0, ("rolled",))
+        if "range(12)" in text or len(text) % 4 == 0:
+            plan.insert(0, ("found",))
         return "\n".join([
             f"KIND = {self.kind!r}", *self.head, "",
             f"def f({', '.join(names)}):", *("    " + line for line in self.body), "",

@@ -20,6 +20,7 @@ import numpy as np
 
 import fastscalar as fs
 from fastscalar.engine import testing
+from fastscalar.program import found as found_loops
 from fastscalar.program import rolling
 
 from . import shapes
@@ -364,6 +365,10 @@ class Run:
         """Loops of any number of steps are instructions."""
         rolling.UNROLLED = 0
 
+    def _found(self) -> None:
+        """What repeats three times is a loop."""
+        found_loops.LEAST, found_loops.BODY, found_loops.FEWEST = 16, 6, 3
+
     def _collect(self) -> None:
         gc.collect()
         testing.collect()
@@ -545,6 +550,7 @@ def judge(text: str, plainly: bool = False) -> Verdict:
 def follow(case: Case) -> bool:
     """Do what a case's plan says; whether a step was unstable.  Raises the Difference of the first that is wrong."""
     run, unstable, before = Run(case), False, rolling.UNROLLED
+    sizes = found_loops.LEAST, found_loops.BODY, found_loops.FEWEST
     try:
         for step in case.plan:
             try:
@@ -555,6 +561,7 @@ def follow(case: Case) -> bool:
                 raise Difference(difference.kind, f"{difference.detail} {step}") from None
     finally:
         rolling.UNROLLED = before
+        found_loops.LEAST, found_loops.BODY, found_loops.FEWEST = sizes
     return unstable
 
 

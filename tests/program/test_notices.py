@@ -630,6 +630,23 @@ def test_a_report_has_no_lines_that_are_alike():
     assert len(lines) == len(set(lines))
 
 
+def test_a_report_of_64_recordings_is_short():
+    def f(x):
+        s = x
+        for k in range(64):
+            if s > k:
+                s = s * 1.01 if k % 3 else s + 0.5
+        return s
+
+    program = fs.compile(f)
+    program.map(np.linspace(0.5, 60.0, 60))
+    lines = program.report().splitlines()
+    assert len(program._specializations()) > 30
+    assert len(lines) == 10
+    assert lines[-2].endswith(" more recordings")
+    assert len(program.report(details=True).splitlines()) < 20
+
+
 def test_what_had_no_gradient_loses_none() -> None:
     """Numbers from a block of no_grad, or detached, may be read; those behind an operation of one's own may not."""
 

@@ -160,8 +160,17 @@ def long(x):
     return fs.loop(75, lambda s: s * 0.9 + V * fsmath.sin(s * x) + 0.1 * W[1], x)
 
 
-FUNCTIONS = [long, outer, net, two, deep, mixed, inner_while, table, nested_state, chosen, newton, unread, matrix,
-             decided_after, with_numpy, caught]  # fmt: skip
+def long_and_numbered(x):
+    def step(k, s):
+        h, before, seen = s
+        return np.tanh(h * W + 0.01 * k * x), h, seen + V * fs.max(h) * before[0]
+
+    h, _, seen = fs.loop(47, step, (fs.to_tensor([0.1, 0.2, 0.3]), np.zeros(3), x))
+    return fs.sum(h) + seen
+
+
+FUNCTIONS = [long, long_and_numbered, outer, net, two, deep, mixed, inner_while, table, nested_state, chosen, newton,
+             unread, matrix, decided_after, with_numpy, caught]  # fmt: skip
 
 
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
@@ -189,6 +198,20 @@ def test_single_precision_and_derivatives(f):
     step = 1e-5
     found = [fs.grad(f)(x + step) - fs.grad(f)(x - step) for x in some]
     np.testing.assert_allclose(second, np.array(found) / (2 * step), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_bodies_of_many_steps_are_those_of_one(f, monkeypatch):
+    """To rounding: more is seen at once."""
+    program, other = fs.compile(f), fs.compile(f)
+    values, slopes = program.value_and_grad(X)
+    monkeypatch.setattr(rolled, "STEPS", 0)
+    expected, slopes_expected = other.value_and_grad(X)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    np.testing.assert_allclose(slopes, slopes_expected, rtol=1e-11, atol=1e-13)
+    if f in (long, long_and_numbered):
+        loop = program._specializations()[0][1].graph.items[0][4]
+        assert len(loop.stages()) == 2
 
 
 def test_the_number_of_steps_is_one_of_the_row():
@@ -323,6 +346,13 @@ def walk(x):
     return fs.loop(6, lambda s: s + fs.random.normal() * x, 0.0)
 
 
+def long_walk(x):
+    def step(k, s):
+        return s + fs.random.normal() * x * 0.1 * fs.random.uniform() + 0.01 * k * noise()
+
+    return fs.loop(39, step, 0.0) + fs.random.normal()
+
+
 def walk_of_three(x):
     return fs.sum(fs.loop(6, lambda s: np.tanh(s + fs.random.normal(3) * x) + fs.random.uniform(), np.zeros(3)))
 
@@ -359,7 +389,8 @@ def deep_draws(x):
     return fs.loop(3, lambda s: fs.loop(2, lambda t: t + noise() * x, s), 0.0)
 
 
-DRAWING = [walk, walk_of_three, in_a_branch, until_it_is_over, before_and_after, after_some, unused, deep_draws]
+DRAWING = [walk, long_walk, walk_of_three, in_a_branch, until_it_is_over, before_and_after, after_some, unused,
+           deep_draws]  # fmt: skip
 
 
 @pytest.mark.parametrize("f", DRAWING, ids=lambda f: f.__name__)
@@ -385,11 +416,17 @@ def test_each_iteration_of_each_row_draws_what_a_plain_call_draws(f):
             assert math.isclose(program(x), y.data, rel_tol=1e-11)
 
 
-@pytest.mark.parametrize("f", [walk, walk_of_three, in_a_branch, until_it_is_over, before_and_after, unused])
+@pytest.mark.parametrize("f", [walk, long_walk, walk_of_three, in_a_branch, until_it_is_over, before_and_after, unused])
 def test_loops_that_draw_are_one_instruction(f):
     program = fs.compile(f)
     program.map(X, seed=1)
     assert "loop of" in program.report()
+
+
+def test_a_report_names_what_steps_decide_on():
+    program = fs.compile(mixed)
+    program.map(X)
+    assert "decides on test_rolled_loops.py:" in program.report(details=True)
 
 
 def test_errors_name_row_and_iteration():

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.program._graph import line_of, places_of
+from fastscalar.program._graph import line_of
+from fastscalar.program.rolled import places_in
 from fastscalar.program.rows import shared_inputs
 from fastscalar.program.specializations import Specialization, where_they_part
 
-MOST = 8  # recordings, and decisions of one, that are listed one by one
+MOST = 8  # kinds of recordings, and decisions of one, that are listed one by one
 
 
 def report(program: Any, details: bool) -> str:
@@ -38,7 +39,10 @@ def _lines(specializations: list[tuple[Any, Specialization]]) -> list[str]:
     for signature, specialization in specializations:
         line = summary(signature, specialization)
         lines[line] = lines.get(line, 0) + 1
-    return [line if n == 1 else f"{n} times: {line}" for line, n in lines.items()]
+    order = sorted(lines.items(), key=lambda pair: -pair[1])
+    out = [line if n == 1 else f"{n} times: {line}" for line, n in order[:MOST]]
+    more = sum(n for _, n in order[MOST:])
+    return [*out, f"{more} more recordings"] if more else out
 
 
 def _details(specializations: list[tuple[Any, Specialization]]) -> list[str]:
@@ -66,7 +70,7 @@ def memory(one: Specialization) -> int:
 
 def _decisions(one: Specialization) -> str:
     places: dict[tuple[str, int], int] = {}
-    for place, count in places_of(one.graph):
+    for place, count in places_in(one.graph):
         file, line = line_of(place)
         places[os.path.basename(file), line] = places.get((os.path.basename(file), line), 0) + count
     if not places:

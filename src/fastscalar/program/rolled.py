@@ -7,7 +7,7 @@ The boundary: is what the executor calls for the rows of a chunk; `rolling` make
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fastscalar.program._graph import (
     NODE_PARAMETER,
     columns_of,
     graph_of,
+    places_of,
     same_captures,
     same_guards,
     same_nodes,
@@ -29,10 +30,12 @@ from fastscalar.program._graph import (
 from fastscalar.program._iterate import Iterations
 from fastscalar.program._lower import lower
 from fastscalar.program._replay import RowStatus, kernel_set
+from fastscalar.program.composed import composed, may_be_composed
 
 MEMORY = 1 << 26  # bytes of states that the way back keeps; beyond, some of them are computed again
 FOREVER = 1 << 62
 FOUND = "found loop"  # the kind of those that were not said
+STEPS = 1_024  # nodes of a body, or so, that stands for many steps
 KEPT = 4  # sets of replays of a loop for so many rows, between calls
 ADD = next(code for code, name, _, _ in operations() if name == "+")
 
@@ -100,6 +103,14 @@ class Body:
 
 def is_loop(item: Any) -> bool:
     return item[0] == "call" and isinstance(item[4], Rolled)
+
+
+def places_in(graph: Any) -> Iterator[tuple[Any, int]]:
+    """Where a recorded call decided, in the steps of its loops too: as `places_of` has it."""
+    yield from places_of(graph)
+    for item in filter(is_loop, graph.items):
+        for body in item[4].bodies:
+            yield from places_in(body.graph)
 
 
 def take_in(g: Any, h: Any) -> bool:
@@ -172,6 +183,7 @@ class Rolled:
         self.free: dict[Any, list[Iterations]] = {}
         self.plans: dict[str, list[Any]] = {}
         self._sources: list[list[int]] | None = None
+        self._stages: list[Rolled] | None = None
         self._lock = Lock()
 
     @property
@@ -190,6 +202,32 @@ class Rolled:
     @property
     def has_own(self) -> bool:
         return self.own > 0 or (self.table is not None and self.table.shape[1] > 0)
+
+    def stages(self) -> list[Rolled]:
+        """The same loop, by bodies of many steps: one for most of them and one for the rest; none where one step is as
+        good."""
+        with self._lock:
+            if self._stages is None:
+                self._stages = self._composed()
+            return self._stages
+
+    def _composed(self) -> list[Rolled]:
+        if self.kind != "loop" or self.count is None or len(self.bodies) != 1 or not may_be_composed(self.bodies[0]):
+            return []
+        body = self.bodies[0]
+        steps = min(STEPS // max(1, len(body.columns["op"])), self.count // 4)
+        if steps < 2:
+            return []
+        found, before = [], 0
+        for count, several in ((self.count // steps, steps), (self.count % steps, 1)):
+            if count:
+                made = Rolled(FOUND, self.state, self.numbered, count)
+                made.sites = {site: n + before * body.drawn.get(site, 0) for site, n in self.sites.items()}
+                graph, numbers, drawn = composed(body, several, before)
+                made.add(Body(graph, numbers, body.leaves, drawn, False), self.captured, self.leaves)
+                found.append(made)
+                before += count * several
+        return found
 
     @property
     def decides(self) -> bool:
@@ -252,7 +290,7 @@ class Rolled:
     def add(self, body: Body, captured: int, leaves: int) -> None:
         self.bodies.append(body)
         self.captured, self.leaves = captured, leaves
-        self.plans, self.free, self._sources = {}, {}, None
+        self.plans, self.free, self._sources, self._stages = {}, {}, None, None
         for known in self.bodies:
             known.settle(self.state, captured, self.numbered, list(self.sites), self.has_own)
 
@@ -294,8 +332,40 @@ class Rolled:
 
     # --- what the executor calls ---
 
-    def of_rows(self, chunk: Any) -> _Chunk:
-        return _Chunk(self, *chunk)
+    def of_rows(self, chunk: Any) -> _Chunk | _Stages:
+        stages = self.stages()
+        return _Stages([_Chunk(stage, *chunk) for stage in stages]) if stages else _Chunk(self, *chunk)
+
+
+class _Stages:
+    """Loops one after the other that have the same operands but for the state, for the rows of one chunk."""
+
+    keeps = False
+
+    def __init__(self, stages: list[_Chunk]) -> None:
+        self.stages = stages
+        self.state = stages[0].loop.state
+        self.begun: list[np.ndarray] = []        # the operands of each
+
+    def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        self.begun, y = [], x[:, : self.state]
+        for stage in self.stages:
+            stage.keeps = self.keeps
+            self.begun.append(np.concatenate([y, x[:, self.state :]], axis=1))
+            y = stage.forward(self.begun[-1], exact)
+        return y
+
+    def backward(self, x: np.ndarray, y: np.ndarray, adjoint: np.ndarray, exact: bool) -> np.ndarray:
+        if not self.keeps:
+            self.keeps = True
+            self.forward(x, exact)
+        out = np.zeros_like(x)
+        for stage, begun in zip(reversed(self.stages), reversed(self.begun), strict=True):
+            sent = stage.backward(begun, y, adjoint, exact)
+            adjoint = sent[:, : self.state]
+            out[:, self.state :] += sent[:, self.state :]
+        out[:, : self.state] = adjoint
+        return out
 
 
 def _room(rows: int) -> int:

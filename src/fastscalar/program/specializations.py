@@ -12,8 +12,9 @@ import numpy as np
 
 from fastscalar.engine._lock import Lock
 from fastscalar.program import _data, _replay
-from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, NODE_ITEM, READ_SAME, line_of, places_of
+from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, NODE_ITEM, READ_SAME, line_of
 from fastscalar.program._lower import lower
+from fastscalar.program.rolled import places_in
 from fastscalar.program.rows import Rows
 from fastscalar.program.selections import Family
 
@@ -277,6 +278,6 @@ def where_they_part(specializations: list[Specialization]) -> tuple[str, int]:
     """File and line where most specializations part."""
     places: dict[Any, int] = {}
     for specialization in specializations:
-        for place, count in places_of(specialization.graph):
+        for place, count in places_in(specialization.graph):
             places[place] = places.get(place, 0) + count
     return line_of(max(places, key=places.__getitem__) if places else None)
