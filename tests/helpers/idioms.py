@@ -306,6 +306,47 @@ _simple(
     moving_mean=lambda A, S, v: np.convolve(v, np.ones(2) / 2.0, "valid"),
     rows_and_columns=lambda A, S, v: A[np.ix_([0, 2], [1, 3])],
 )
+_simple(
+    sum_of_some=lambda A, S, v: np.sum(A, axis=1, where=np.array([True, False, True, True]), initial=2.0),
+    extremes_of_some=lambda A, S, v: A.max(axis=0, where=A < 1.0, initial=-9.0) - np.min(A, initial=0.3),
+    deviation_of_some=lambda A, S, v: A.std(0, where=np.arange(3)[:, None] < 2) + A.mean(where=np.eye(3, 4) < 1),
+    product_of_some=lambda A, S, v: np.prod(v, where=[True, False, True, True], initial=0.5, keepdims=True),
+    spread_without_nan=lambda A, S, v: np.nanstd(A, axis=1, ddof=1) + np.nanvar(v) + v[np.nanargmin(v)],
+    running_without_nan=lambda A, S, v: np.nancumsum(v) * np.nancumprod(v),
+    differences_of_more=lambda A, S, v: np.diff(A, axis=1, prepend=0.0, append=A[:, :1]),
+    differences_of_all=lambda A, S, v: np.ediff1d(A, to_begin=v[0], to_end=[1.0, 2.0]),
+    several_quantiles=lambda A, S, v: np.quantile(A, [0.25, 0.6], axis=1),
+    differences_at_places=lambda A, S, v: np.gradient(v, [0.0, 1.0, 3.0, 4.0]),
+    elements_in_order=lambda A, S, v: A.flat[5] * v + A.flat[[0, 7, 8, 2]] + sum(A.flat),
+    windows=lambda A, S, v: np.lib.stride_tricks.sliding_window_view(v, 2).max(axis=1),
+    angles=lambda A, S, v: np.angle(A) * A,
+    weighted_rows=lambda A, S, v: np.average(A, axis=0, weights=[0.2, 0.3, 0.5]),
+    by_signs=lambda A, S, v: np.heaviside(v, 0.5) * v + np.fmax(v, 0.1) - np.fmin(A[0], v) + np.copysign(v, A[1]),
+    general_powers=lambda A, S, v: (np.abs(A) + 0.1) ** v + np.float_power(np.abs(v) + 0.1, 1.7) + np.hypot(A, v),
+    outer_differences=lambda A, S, v: np.subtract.outer(A[:, 0], v) ** 2 + np.maximum.reduce(A, axis=0),
+)
+
+
+@idiom
+def put_in_place(A, S, v):
+    w, M, B = v.copy(), S.copy(), A.copy()
+    np.put(w, [0, -2], [v[1], 2.0])
+    np.fill_diagonal(M, v[:3])
+    np.copyto(B, v, where=np.array([True, False, False, True]))
+    np.put_along_axis(B, np.array([[1], [2], [1]]), 0.5, axis=1)
+    np.place(B, A > 1.0, [v[0], 7.0])
+    B.flat[2] = v[3] * 3.0
+    return w, M, B
+
+
+@idiom
+def added_at_places(A, S, v):
+    w, B = v.copy(), A.copy()
+    np.add.at(w, [0, 0, 3], v[:3])
+    np.multiply.at(B, ([0, 1, 0], [1, 1, 1]), 2.0)
+    return w, B
+
+
 if hasattr(np, "matvec"):
     _simple(
         vecdot=lambda A, S, v: np.vecdot(A, v),

@@ -47,6 +47,25 @@ def flat(x: TensorArray) -> Iterator[Tensor]:
             yield from flat(row)
 
 
+class Flat:
+    """The elements of an array in row-major order: iterated over, taken and replaced."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __iter__(self) -> Any:
+        return flat(self.of)
+
+    def __len__(self) -> int:
+        return int(self.of.size)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.of.ravel()[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.of[np.unravel_index(np.arange(self.of.size)[key], self.of.shape)] = value
+
+
 def is_array_like(x: Any) -> bool:
     """Whether it says of itself that it is an array, as those of other libraries do."""
     return hasattr(type(x), "__array__") or hasattr(type(x), "__dlpack__")

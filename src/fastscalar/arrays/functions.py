@@ -19,6 +19,7 @@ from fastscalar.arrays.convert import (
     numbers,
     of_numpy,
     shape_of,
+    unsupported,
 )
 from fastscalar.arrays.masks import TracedMask
 from fastscalar.engine._array import TensorArray
@@ -48,6 +49,8 @@ for _numpy, _method in (
 
 for _f, _of in moves.MOVES.items():
     FUNCTIONS[_f] = lambda *args, _f=_f, **options: moves.move(_f, args, options)
+for _f in moves.PUTS:
+    FUNCTIONS[_f] = lambda *args, _f=_f, **options: moves.put(_f, args, options)
 for _name in ("meshgrid", "broadcast_arrays", "broadcast_to", "pad", "where", "argsort", "sort", "partition",
               "argpartition"):  # fmt: skip
     of_numpy(_name)(getattr(moves, _name))
@@ -154,7 +157,12 @@ def itself(x: Any, *args: Any, **options: Any) -> Any:
     return x
 
 
-@of_numpy("imag", "angle")
+@of_numpy("angle")
+def angle(x: Any, deg: bool = False) -> Any:
+    return moves.where(x < 0.0, 180.0 if deg else np.pi, moves.where(x != x, x, 0.0))
+
+
+@of_numpy("imag")
 def no_imaginary_part(x: Any, *args: Any) -> Any:
     return x.imag
 
@@ -244,10 +252,31 @@ for _name, _instead in (("sum", 0.0), ("prod", 1.0), ("max", -inf), ("min", inf)
     _without_nan(_name, _instead)
 
 
+for _name in ("cumsum", "cumprod"):
+    _without_nan(_name, 0.0 if _name == "cumsum" else 1.0)
+for _name, _instead in (("argmax", -inf), ("argmin", inf)):
+    _without_nan(_name, _instead)
+
+
+def _present(x: Any) -> Any:
+    return (x == x).astype(np.float64)
+
+
 @of_numpy("nanmean")
 def nanmean(x: Any, axis: Any = None, **options: Any) -> Any:
-    present = (x == x).astype(float) if is_recording() else (x == x).astype(np.float64)
-    return moves.where(x != x, 0.0, x).sum(axis, **options) / present.sum(axis, **options)
+    return moves.where(x != x, 0.0, x).sum(axis, **options) / _present(x).sum(axis, **options)
+
+
+@of_numpy("nanvar")
+def nanvar(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, **options: Any) -> Any:
+    unsupported("nanvar", {"dtype": dtype, "out": out})
+    distance = moves.where(x != x, 0.0, x - nanmean(x, axis, keepdims=True))
+    return (distance * distance).sum(axis, **options) / (_present(x).sum(axis, **options) - ddof)
+
+
+@of_numpy("nanstd")
+def nanstd(x: Any, *args: Any, **options: Any) -> Any:
+    return np.sqrt(nanvar(x, *args, **options))
 
 
 @of_numpy("cross", "linalg.cross")
@@ -312,9 +341,8 @@ def array_str(x: Any, *args: Any, **options: Any) -> str:
 INSTEAD = {
     "unique": "np.unique(a.numpy())", "searchsorted": "np.searchsorted(a.numpy(), ...)",
     "histogram": "np.histogram(a.numpy())", "digitize": "np.digitize(a.numpy(), ...)",
-    "copyto": "a[...] = value, of an array that was computed", "put": "a[index] = value, of an array that was computed",
-    "putmask": "a[mask] = value, of an array that was computed", "place": "a[mask] = value",
-    "fill_diagonal": "np.where(np.eye(n, dtype=bool), value, a)", "unwrap": "np.unwrap(a.numpy())",
+    "unwrap": "np.unwrap(a.numpy())", "linalg.lstsq": "np.linalg.solve(a.T @ a, a.T @ b)",
+    "linalg.pinv": "np.linalg.solve(a.T @ a, a.T)", "linalg.qr": "np.linalg.cholesky(a.T @ a).T is its R",
     "fft.fft": "sums with np.cos and np.sin, as a matrix product", "save": "np.save(file, a.numpy())",
     "savetxt": "np.savetxt(file, a.numpy())", "linalg.eigh": "np.linalg.eigh(a.numpy()), without gradients",
     "linalg.svd": "np.linalg.svd(a.numpy()), without gradients",

@@ -17,6 +17,7 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar.arrays import products
 from fastscalar.arrays.convert import (
+    Flat,
     array,
     axes_of,
     axis_of,
@@ -141,8 +142,8 @@ def imag(self: Any) -> Any:
 
 @attribute
 def flat(self: Any) -> Any:
-    """An iterator over the elements in row-major order."""
-    return elements(self)
+    """The elements in row-major order, to iterate over, to take and to replace."""
+    return Flat(self)
 
 
 @method
@@ -270,65 +271,92 @@ def fill(self: Any, value: Any) -> None:
 # --- reductions -----------------------------------------------------------------------------------
 
 
-def _reduced(name: str, x: Any, axis: Any, keepdims: Any, empty: float | None = None) -> Any:
+def _given(option: Any) -> bool:
+    return option is not None and option is not np._NoValue
+
+
+def _reduced(name: str, x: Any, axis: Any, keepdims: Any, initial: Any, where: Any, empty: float | None = None) -> Any:
+    """empty: what it is of nothing; initial: what it begins with; where: what counts."""
+    if empty is None and _given(initial):
+        empty = initial
+    if _given(where) and where is not True:
+        if empty is None:
+            raise ValueError(f"{name}: with where= it needs an initial= value")
+        x = function(np.where, (where, x, empty), {})
     axes = axes_of(axis, x.ndim, name)
     if x.size:
-        return along(name, x, axes, bool(keepdims) and keepdims is not np._NoValue)
-    shape = [1 if d in axes else n for d, n in enumerate(x.shape) if keepdims is True or d not in axes]
-    if builtins.all(shape) and empty is None:
-        raise ValueError(f"{name}: of nothing, shape {x.shape}")
-    return filled(shape, empty or 0.0) if shape else Tensor(empty or 0.0)
+        found = along(name, x, axes, bool(keepdims) and keepdims is not np._NoValue)
+    else:
+        shape = [1 if d in axes else n for d, n in enumerate(x.shape) if keepdims is True or d not in axes]
+        if builtins.all(shape) and empty is None:
+            raise ValueError(f"{name}: of nothing, shape {x.shape}")
+        found = filled(shape, empty or 0.0) if shape else Tensor(empty or 0.0)
+    if not _given(initial):
+        return found
+    if name in ("sum", "prod"):
+        return found + initial if name == "sum" else found * initial
+    return getattr(found, f"{name}imum")(initial)
 
 
 @method
-def sum(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+def sum(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None,
+        where: Any = None) -> Any:  # fmt: skip
     """The sum of all elements, or along axes, added in order; 0.0 of nothing."""
-    unsupported("sum", {"dtype": dtype, "out": out, **options})
-    return _reduced("sum", self, axis, keepdims, 0.0)
+    unsupported("sum", {"dtype": dtype, "out": out})
+    return _reduced("sum", self, axis, keepdims, initial, where, 0.0)
 
 
 @method
-def prod(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+def prod(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None,
+         where: Any = None) -> Any:  # fmt: skip
     """The product of all elements, or along axes; 1.0 of nothing.  Zeros are no trouble for its gradient."""
-    unsupported("prod", {"dtype": dtype, "out": out, **options})
-    return _reduced("prod", self, axis, keepdims, 1.0)
+    unsupported("prod", {"dtype": dtype, "out": out})
+    return _reduced("prod", self, axis, keepdims, initial, where, 1.0)
 
 
 @method
-def max(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+def max(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None,
+        where: Any = None) -> Any:  # fmt: skip
     """The largest: the first of equals alone has the derivative, NaN if one is.  ValueError of nothing."""
-    unsupported("max", {"out": out, **options})
-    return _reduced("max", self, axis, keepdims)
+    unsupported("max", {"out": out})
+    return _reduced("max", self, axis, keepdims, initial, where)
 
 
 @method
-def min(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+def min(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None,
+        where: Any = None) -> Any:  # fmt: skip
     """The smallest: the first of equals alone has the derivative, NaN if one is.  ValueError of nothing."""
-    unsupported("min", {"out": out, **options})
-    return _reduced("min", self, axis, keepdims)
+    unsupported("min", {"out": out})
+    return _reduced("min", self, axis, keepdims, initial, where)
 
 
-def _count(x: Any, axis: Any, what: str) -> int:
+def _count(x: Any, axis: Any, what: str, where: Any = None, keepdims: Any = False) -> Any:
+    """How many elements there are along axes, or of these how many count."""
+    if _given(where) and where is not True:
+        return np.broadcast_to(plain(where), x.shape).sum(axis, keepdims=keepdims) * 1.0
     count = int(np.prod([x.shape[d] for d in axes_of(axis, x.ndim, what)]))
     if not count:
         raise ValueError(f"{what}: of nothing, shape {x.shape}")
-    return count
+    return float(count)
 
 
 @method
-def mean(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+def mean(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *,
+         where: Any = None) -> Any:  # fmt: skip
     """The mean of all elements, or along axes.  ValueError of nothing."""
-    unsupported("mean", {"dtype": dtype, "out": out, **options})
-    return self.sum(axis, keepdims=keepdims) / float(_count(self, axis, "mean"))
+    unsupported("mean", {"dtype": dtype, "out": out})
+    return self.sum(axis, keepdims=keepdims, where=where) / _count(self, axis, "mean", where, keepdims)
 
 
 @method
-def var(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False,
-        **options: Any) -> Any:  # fmt: skip
+def var(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, *,
+        where: Any = None, correction: Any = None) -> Any:  # fmt: skip
     """The mean of the squared distances from the mean; `ddof` less are counted."""
-    unsupported("var", {"dtype": dtype, "out": out, **options})
-    distance = self - self.mean(axis, keepdims=True)
-    return (distance * distance).sum(axis, keepdims=keepdims) / float(_count(self, axis, "var") - ddof)
+    unsupported("var", {"dtype": dtype, "out": out})
+    ddof = correction if _given(correction) else ddof
+    distance = self - self.mean(axis, keepdims=True, where=where)
+    squares = (distance * distance).sum(axis, keepdims=keepdims, where=where)
+    return squares / (_count(self, axis, "var", where, keepdims) - ddof)
 
 
 @method
@@ -369,17 +397,17 @@ def argmin(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False) 
 
 
 @method
-def any(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+def any(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Any:
     """Whether one element is not zero: a bool, or an array of them."""
-    unsupported("any", {"out": out, **options})
-    return (self != 0.0).any(axis, keepdims=bool(keepdims))
+    unsupported("any", {"out": out})
+    return (self != 0.0).any(axis, keepdims=bool(keepdims), where=plain(where))
 
 
 @method
-def all(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+def all(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Any:
     """Whether no element is zero: a bool, or an array of them."""
-    unsupported("all", {"out": out, **options})
-    return (self != 0.0).all(axis, keepdims=bool(keepdims))
+    unsupported("all", {"out": out})
+    return (self != 0.0).all(axis, keepdims=bool(keepdims), where=plain(where))
 
 
 @method

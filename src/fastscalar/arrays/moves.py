@@ -73,6 +73,9 @@ for _names, _which in (
             MOVES[getattr(np, _name)] = _which
 
 
+MOVES[np.lib.stride_tricks.sliding_window_view] = {0: 0}
+
+
 def move(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     if options.pop("out", None) is not None or options.pop("dtype", None) not in (None, float, np.float64):
         raise TypeError(f"numpy.{function.__name__}: takes no out= and no other dtype than float64 for a TensorArray")
@@ -137,6 +140,32 @@ def select_(conditions: Any, choices: Any, default: Any = 0) -> Any:
     for condition, choice in reversed(list(zip(conditions, choices, strict=True))):
         default = where(condition, choice, default)
     return default
+
+
+# --- into an array that was computed --------------------------------------------------------------
+
+# Which argument has the values, and its name.
+PUTS: dict[Any, tuple[int, str]] = {
+    np.copyto: (1, "src"), np.put: (2, "v"), np.putmask: (2, "values"), np.place: (2, "vals"),
+    np.fill_diagonal: (1, "val"), np.put_along_axis: (2, "values"),
+}  # fmt: skip
+
+
+def put(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Replace those elements of the first argument that NumPy's function replaces."""
+    at, name = PUTS[function]
+    to, given = args[0], list(args[1:])
+    if not isinstance(to, TensorArray):
+        raise TypeError(f"numpy.{function.__name__}: an array of {to.dtype} cannot hold Tensors; make it one of them: "
+                        "fs.to_tensor(x).copy()")  # fmt: skip
+    value = array(options[name] if name in options else given[at - 1], function.__name__)
+    places = np.arange(value.size).reshape(value.shape) if isinstance(value, TensorArray) else np.zeros((), np.int64)
+    given[at - 1 : at], options = [places], {k: plain(v) for k, v in options.items() if k != name}
+    source = np.full(to.shape, -1)
+    function(source, *map(plain, given), **options)
+    chosen = source >= 0
+    if chosen.any():
+        to[chosen] = value.ravel()[source[chosen]] if isinstance(value, TensorArray) else value
 
 
 # --- in the order of their values -----------------------------------------------------------------

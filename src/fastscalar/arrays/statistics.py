@@ -10,6 +10,7 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar.arrays import moves
 from fastscalar.arrays.convert import array, axes_of, axis_of, binary, filled, of_numpy, shape_of
+from fastscalar.arrays.products import einsum
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._axes import assemble
 from fastscalar.engine._modes import is_recording
@@ -24,17 +25,32 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     weights = weights if isinstance(weights, TensorArray) else np.asarray(weights)
     if weights.shape != x.shape:
         weights = weights.reshape([x.shape[d] if d == axis_of(axis, x.ndim, "average") else 1 for d in range(x.ndim)])
-        weights = weights + binary("*", x.detach(), 0.0).numpy() if isinstance(weights, np.ndarray) else (
-            moves.broadcast_to(weights, x.shape))  # fmt: skip
+        broadcast = np.broadcast_to if isinstance(weights, np.ndarray) else moves.broadcast_to
+        weights = broadcast(weights, x.shape)
     return binary("*", x, weights).sum(axis, keepdims=keepdims) / weights.sum(axis, keepdims=keepdims)
 
 
 @of_numpy("diff")
-def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
-    at = (slice(None),) * axis_of(axis, x.ndim, "diff")
+def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    x, axis = array(x, "diff"), axis_of(axis, x.ndim, "diff")
+    at = (slice(None),) * axis
+    ends = [None if e is None or e is np._NoValue else array(e, "diff") for e in (prepend, append)]
+    if ends[0] is not None or ends[1] is not None:
+        edge = tuple(1 if d == axis else k for d, k in enumerate(x.shape))
+        parts = [moves.broadcast_to(e, edge) if shape_of(e) == () else e for e in ends if e is not None]
+        parts.insert(ends[0] is not None, x)
+        x = moves.move(np.concatenate, (parts,), {"axis": axis})
     for _ in range(n):
         x = x[(*at, slice(1, None))] - x[(*at, slice(None, -1))]
     return x
+
+
+@of_numpy("ediff1d")
+def ediff1d(x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
+    """The differences of elements in row-major order, with others before and after."""
+    parts = [np.ravel(to_begin)] if to_begin is not None else []
+    parts += [diff(array(x, "ediff1d").ravel())] + ([np.ravel(to_end)] if to_end is not None else [])
+    return moves.move(np.concatenate, (parts,), {}) if len(parts) > 1 else parts[0]
 
 
 @of_numpy("trapezoid", "trapz")
@@ -52,11 +68,12 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
 
 @of_numpy("gradient")
 def gradient(f: Any, *spacing: Any, axis: Any = None, edge_order: int = 1) -> Any:
-    """Central differences, at the ends one-sided ones; of several axes a list."""
-    if edge_order != 1 or any(np.ndim(h) for h in spacing):
-        raise TypeError("gradient: takes one distance for each axis, and edge_order 1, for a TensorArray")
+    """Central differences, at the ends one-sided ones; of several axes a list.  spacing: a distance, or the places
+    of the elements along an axis."""
+    if edge_order != 1:
+        raise TypeError("gradient: takes edge_order 1 for a TensorArray")
     axes = axes_of(axis, f.ndim, "gradient")
-    steps = [float(h) for h in spacing] * (len(axes) if len(spacing) == 1 else 1) or [1.0] * len(axes)
+    steps = list(spacing) * (len(axes) if len(spacing) == 1 else 1) or [1.0] * len(axes)
     if len(steps) != len(axes):
         raise TypeError(f"gradient: {len(spacing)} distances for {len(axes)} axes")
     found = []
@@ -64,9 +81,19 @@ def gradient(f: Any, *spacing: Any, axis: Any = None, edge_order: int = 1) -> An
         if f.shape[d] < 2:
             raise ValueError(f"gradient: expected at least 2 elements along an axis, got shape {f.shape}")
         at = (slice(None),) * d
-        inside = (f[(*at, slice(2, None))] - f[(*at, slice(None, -2))]) / (2.0 * h)
-        first = (f[(*at, slice(1, 2))] - f[(*at, slice(0, 1))]) / h
-        last = (f[(*at, slice(-1, None))] - f[(*at, slice(-2, -1))]) / h
+        if np.ndim(h):
+            h = np.diff(np.asarray(h, dtype=np.float64)).reshape([-1 if e == d else 1 for e in range(f.ndim)])
+            if h.size != f.shape[d] - 1:
+                raise ValueError(f"gradient: {h.size + 1} places for {f.shape[d]} elements")
+            p, q = h[(*at, slice(None, -1))], h[(*at, slice(1, None))]
+            left, middle, right = f[(*at, slice(None, -2))], f[(*at, slice(1, -1))], f[(*at, slice(2, None))]
+            inside = left * (-q / (p * (p + q))) + middle * ((q - p) / (p * q)) + right * (p / (q * (p + q)))
+            slopes = diff(f, axis=d) / h
+            first, last = slopes[(*at, slice(0, 1))], slopes[(*at, slice(-1, None))]
+        else:
+            inside = (f[(*at, slice(2, None))] - f[(*at, slice(None, -2))]) / (2.0 * h)
+            first = (f[(*at, slice(1, 2))] - f[(*at, slice(0, 1))]) / h
+            last = (f[(*at, slice(-1, None))] - f[(*at, slice(-2, -1))]) / h
         found.append(moves.move(np.concatenate, ([first, inside, last],), {"axis": d}))
     return found[0] if len(found) == 1 else found
 
@@ -84,8 +111,17 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Any:
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"convolve: mode is full, same or valid, got {mode!r}")
     first, count = {"full": (0, n + m - 1), "same": ((m - 1) // 2, n), "valid": (m - 1, n - m + 1)}[mode]
-    places = np.arange(first, first + count)[:, None] + np.arange(m)  # in a with m - 1 zeros on both sides
-    return moves.pad(a, m - 1)[places] @ v[::-1]
+    places = np.arange(first - m + 1, first - m + 1 + count)[:, None] + np.arange(m)  # in a
+    there = (places >= 0) & (places < n)
+    whole, parts, v = there.all(1), [], v[::-1]
+    for rows in (slice(0, whole.argmax()), whole, slice(count - whole[::-1].argmax(), count)):
+        if rows is whole:
+            parts.append(a[places[rows]] @ v)
+        elif rows.start < rows.stop:                # at the ends, where a term that is not there is 0 times 0
+            x, y = (moves.pad(t, (1, 0))[np.where(there[rows], k[rows] + 1, 0)]
+                    for t, k in ((a, places), (v, np.arange(m) + 0 * places)))  # fmt: skip
+            parts.append(einsum("ij,ij->i", x, y))
+    return moves.move(np.concatenate, (parts,), {}) if len(parts) > 1 else parts[0]
 
 
 @of_numpy("correlate")
@@ -178,8 +214,11 @@ def quantile(x: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input:
     """Between the two elements that are next to it, in ascending order; NaN where one of them is."""
     if out is not None or options or method != "linear":
         raise TypeError('quantile: takes the method "linear" alone, and no out= or weights=, for a TensorArray')
-    if isinstance(q, (Tensor, TensorArray)) or np.ndim(q):
-        raise TypeError("quantile: expected one number q for a TensorArray; np.stack those of several")
+    if isinstance(q, (Tensor, TensorArray)):
+        raise TypeError("quantile: expected numbers q, got Tensors, by which it has no derivative")
+    if np.ndim(q):
+        found = moves.move(np.stack, ([quantile(x, p, axis, keepdims=keepdims) for p in np.ravel(q)],), {})
+        return found.reshape(np.shape(q) + found.shape[1:])
     axes = axes_of(axis, x.ndim, "quantile")
     kept = [d for d in range(x.ndim) if d not in axes]
     flat = x.transpose([*kept, *axes]).reshape([*(x.shape[d] for d in kept), -1])

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastscalar._core import Tensor, operations
 from fastscalar.arrays.convert import array, binary, filled, numbers, objects, shape_of
-from fastscalar.arrays.masks import TracedMask, compare, each
+from fastscalar.arrays.masks import TracedMask, compare, each, plain
 from fastscalar.arrays.moves import where as _where
 from fastscalar.arrays.products import matmul
 from fastscalar.engine._array import TensorArray
@@ -170,6 +170,8 @@ def ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, A
         x, y = (array(x, ufunc.__name__) for x in inputs)
         x, y = (t if isinstance(t, TensorArray) else filled((), t) for t in (x, y))
         result = call(ufunc, (x.reshape(x.shape + (1,) * y.ndim), y))
+    elif method == "at" and isinstance(inputs[0], TensorArray) and not options and out is None:
+        return _at(ufunc, *inputs)
     elif method == "__call__":
         result = call(ufunc, inputs)
     else:
@@ -179,6 +181,22 @@ def ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, A
     if options:
         raise refuse(ufunc, f"{ufunc.__name__}({next(iter(options))}=)")
     return _put(ufunc, result, out) if out is not None else result
+
+
+def _at(ufunc: Any, to: Any, key: Any, *others: Any) -> None:
+    """to[key] = ufunc(to[key], ...), one after the other where an element comes more than once."""
+    places = np.arange(to.size).reshape(to.shape)[plain(key)]
+    values = [objects(x) for x in others]
+    values = [np.broadcast_to(x, np.broadcast_shapes(x.shape, places.shape)).ravel() for x in values]
+    places, left = places.ravel(), np.arange(places.size)
+    while left.size:
+        _, first = np.unique(places[left], return_index=True)
+        now = left[first]
+        where = np.unravel_index(places[now], to.shape)
+        result = call(ufunc, (to[where], *(array(x[now], ufunc.__name__) for x in values)))
+        if result is NotImplemented:
+            raise refuse(ufunc, f"{ufunc.__name__}.at")
+        to[where], left = result, np.delete(left, first)
 
 
 def _put(ufunc: Any, result: Any, out: tuple[Any, ...]) -> Any:
