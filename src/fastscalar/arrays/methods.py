@@ -16,18 +16,8 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays import products
-from fastscalar.arrays.convert import (
-    Flat,
-    array,
-    axes_of,
-    axis_of,
-    binary,
-    filled,
-    numbers,
-    objects,
-    shape_of,  # fmt: skip
-    unsupported,
-)
+from fastscalar.arrays.convert import (Flat, array, axes_of, axis_of, binary, filled, numbers, objects, shape_of,
+                                       unsupported)  # fmt: skip
 from fastscalar.arrays.convert import flat as elements
 from fastscalar.arrays.functions import function
 from fastscalar.arrays.masks import TracedMask, compare, plain
