@@ -1,8 +1,11 @@
 """Norms, systems of linear equations, inverses and determinants of TensorArrays.
 
-Elimination in array operations, so that the derivatives of any order are those of the result: solving costs some
-instructions for each column, their backward pass as much again.  Which row is a pivot is a decision on values; in a
-program it is one for each column, and rows with other pivots are recorded too.
+In plain code larger systems have LAPACK's values, and the derivatives by its inverse: x + inverse @ (db - dA @ x) with
+dA = A - its numbers, which is 0 and has the derivative 1.  That is right to first order, which is all that a backward
+pass asks for.  What is recorded (programs, derivatives of derivatives), small, singular or not finite is eliminated in
+array operations, so that derivatives of any order are those of the result: some instructions for each column.  Which
+row is a pivot is a decision on values; in a program it is one for each column, and rows with other pivots are recorded
+too.
 """
 
 from __future__ import annotations
@@ -33,6 +36,30 @@ def _stacked(function: Any, a: Any, *more: Any) -> Any:
     """Of each matrix of a stack."""
     parts = [function(a[k], *(m[k] for m in more)) for k in range(a.shape[0])]
     return moves.move(np.stack, (parts,), {})
+
+
+LARGE = 9  # from so many rows on by LAPACK; smaller ones have the same bits in plain code and in programs
+
+
+def _finite(*arrays: Any) -> bool:
+    return all(np.isfinite(x).all() for x in arrays)
+
+
+def _by_lapack(a: Any) -> tuple[Any, Any] | None:
+    """The numbers of a matrix and of its inverse; None: eliminate."""
+    if a.shape[-1] < LARGE or is_recording():
+        return None
+    values = a.numpy()
+    try:
+        inverse = np.linalg.inv(values)
+    except np.linalg.LinAlgError:
+        return None
+    return (values, inverse) if _finite(values, inverse) else None
+
+
+def _trace_of(inverse: Any, change: Any) -> Any:
+    """The trace of inverse @ change: the change of log(det(a))."""
+    return (inverse.T * change).sum()
 
 
 def _pivot(column: Any) -> int:
@@ -68,6 +95,7 @@ def _eliminate(a: Any, b: Any, what: str) -> Any:
 
 def solve(a: Any, b: Any) -> Any:
     """x with a @ x = b.  LinAlgError if a is singular."""
+    numbers = isinstance(a, np.ndarray) and a.dtype != object
     a, b = _square(a, "solve"), array(b, "solve")
     if not isinstance(b, TensorArray) or b.shape[-min(b.ndim, 2)] != a.shape[-1]:
         raise ValueError(f"solve: shapes {a.shape} and {getattr(b, 'shape', ())} do not go together")
@@ -75,6 +103,13 @@ def solve(a: Any, b: Any) -> Any:
         stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         a = moves.broadcast_to(a, stack + a.shape[-2:])
         return _stacked(solve, a, moves.broadcast_to(b, stack + b.shape[-min(b.ndim, 2) :]))
+    found = _by_lapack(a)
+    if found is not None and b.size:
+        values, right = found[0], b.numpy()
+        x = np.linalg.solve(values, right)
+        if _finite(x, right):
+            change = b - right if numbers else (b - right) - (a - values) @ x
+            return x + found[1] @ change
     if b.ndim == 1:
         return _eliminate(a, b[:, None], "solve")[:, 0]
     return _eliminate(a, b, "solve")
@@ -85,6 +120,10 @@ def inv(a: Any) -> Any:
     a = _square(a, "inv")
     if a.ndim > 2:
         return _stacked(inv, a)
+    found = _by_lapack(a)
+    if found is not None:
+        values, inverse = found
+        return inverse - inverse @ (a - values) @ inverse
     return _eliminate(a, array(np.eye(a.shape[0]), "inv"), "inv")
 
 
@@ -93,6 +132,11 @@ def det(a: Any) -> Any:
     a = _square(a, "det")
     if a.ndim > 2:
         return _stacked(det, a)
+    found = _by_lapack(a)
+    if found is not None:
+        value = float(np.linalg.det(found[0]))
+        if value and _finite(value):
+            return value + value * _trace_of(found[1], a - found[0])
     n = a.shape[0]
     if n == 1:
         return a[0, 0]
@@ -130,6 +174,10 @@ def slogdet(a: Any) -> SlogdetResult:
     if a.ndim > 2:
         signs, logarithms = zip(*(slogdet(m) for m in a), strict=True)
         return SlogdetResult(*(moves.move(np.stack, (list(parts),), {}) for parts in (signs, logarithms)))
+    found = _by_lapack(a)
+    if found is not None:
+        known = np.linalg.slogdet(found[0])
+        return SlogdetResult(Tensor(known[0]), float(known[1]) + _trace_of(found[1], a - found[0]))
     sign, total = Tensor(1.0), Tensor(0.0)
     for _ in range(a.shape[0]):
         a, p = _first_pivot(a)

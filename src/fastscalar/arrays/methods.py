@@ -16,9 +16,18 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays import products
-from fastscalar.arrays.convert import (Flat, array, axes_of, axis_of, binary, filled, numbers, objects, shape_of,
-                                       unsupported)  # fmt: skip
-from fastscalar.arrays.convert import flat as elements
+from fastscalar.arrays.convert import (
+    Flat,
+    array,
+    axes_of,
+    axis_of,
+    binary,
+    filled,
+    numbers,
+    objects,
+    shape_of,
+    unsupported,  # fmt: skip
+)
 from fastscalar.arrays.functions import function
 from fastscalar.arrays.masks import TracedMask, compare, plain
 from fastscalar.arrays.products import matmul
@@ -90,7 +99,7 @@ def only(x: Any) -> Any:
     """The one element."""
     if x.size != 1:
         raise TypeError(f"only an array of one element is a number, this has shape {x.shape}")
-    return next(elements(x))
+    return next(iter(x.flat))
 
 
 def contains(x: Any, value: Any) -> bool:
@@ -331,11 +340,10 @@ def _count(x: Any, axis: Any, what: str, where: Any = None, keepdims: Any = Fals
 
 
 @method
-def mean(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *,
-         where: Any = None) -> Any:  # fmt: skip
+def mean(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **some: Any) -> Any:
     """The mean of all elements, or along axes.  ValueError of nothing."""
-    unsupported("mean", {"dtype": dtype, "out": out})
-    return self.sum(axis, keepdims=keepdims, where=where) / _count(self, axis, "mean", where, keepdims)
+    total = self.sum(axis, dtype, out, keepdims, **some)
+    return total / _count(self, axis, "mean", some.get("where"), keepdims)
 
 
 @method
