@@ -95,6 +95,7 @@ setup(
             extension("program._graph"),
             extension("program._plan"),
             extension("program._one_row"),
+            extension("program._called"),
             extension("program._iterate"),
             extension("program._data"),
             extension("program._beats"),

@@ -817,3 +817,42 @@ def test_rows_of_what_has_fallen_back_draw_and_raise_as_they_would():
         program.map(mixed)
     assert "row 160" in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
     assert program.map(rows, seed=3, row_offset=5).tobytes() == found.tobytes()
+
+
+@pytest.mark.parametrize("labels", [2, 10, 100])
+def test_numbers_that_are_read_beside_labels_are_too_many_ways(labels):
+    """Whole numbers have recordings without a limit: where a number is read, too, it is 64 of all of them."""
+    calls = 0
+
+    def f(x, k):
+        nonlocal calls
+        calls += 1
+        return x * round(x.data, 3) + [1.0, 2.0][k % 2] * sum(range(k), 0.0)
+
+    x, k = np.random.default_rng(0).normal(size=600), np.random.default_rng(1).integers(0, labels, 600)
+    program = fs.compile(f)
+    with pytest.warns(fs.CompileWarning, match="more than 64 ways") as caught:
+        found = program.map(x, k)
+    assert len(caught) == 1
+    assert calls < 600 + 64 + 4 * labels
+    expected = [f(fs.Tensor(v), n).data for v, n in zip(x.tolist(), k.tolist(), strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    assert program._plain_ways
+
+
+@pytest.mark.parametrize("batch", [1, 7, 400])
+def test_branches_beside_labels_are_no_such_ways(batch):
+    def f(x, k):
+        y = x
+        for step in range(4):
+            y = y * 2.0 if y > 0.25 * step - k % 3 else y - 1.0
+        return y * float(k)
+
+    rng = np.random.default_rng(2)
+    x, k = rng.normal(size=400), rng.integers(0, 40, 400)
+    program = fs.compile(f)
+    with compiled_only():
+        for i in range(0, 400, batch):
+            some = slice(i, i + batch)
+            expected = [f(v, n) for v, n in zip(x[some].tolist(), k[some].tolist(), strict=True)]
+            np.testing.assert_allclose(program.map(x[some], k[some]), expected, rtol=1e-13)

@@ -11,8 +11,6 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, 
 from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy
 
-from fastscalar._core cimport Tensor, tape
-from fastscalar.engine._random cimport Stream, streams
 from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.program._kernels cimport fs_batch
 from fastscalar.program._replay cimport Replay, batch_kernels
@@ -99,63 +97,6 @@ cdef class OneRow:
             return self.values.copy() if many else self.values[0].copy()
         finally:
             self.busy = False
-
-
-# --- where programs have fallen back ----------------------------------------------------------------
-
-cdef class PlainWay:
-    """The function itself, called with numbers of these types, float and int."""
-
-    cdef readonly object cache
-    cdef object function
-    cdef tuple types
-
-    def __init__(self, function, tuple types not None, cache):
-        self.function, self.types, self.cache = function, types, cache
-
-    def value(self, tuple arguments not None, dict state not None):
-        """A float; in a tuple what the function returned, if that is no Tensor; None: not for these.
-
-        state: of `eagerly`."""
-        cdef Py_ssize_t k, n = len(self.types)
-        cdef list given = []
-        if len(arguments) != n:
-            return None
-        for k in range(n):
-            x = arguments[k]
-            if type(x) is not self.types[k]:
-                return None
-            given.append(Tensor(x) if type(x) is float else x)
-        before = state.get("rows", 0)
-        state["rows"] = before + 1
-        try:
-            result = self.function(*given)
-        finally:
-            state["rows"] = before
-        return tape.value[(<Tensor>result).index] if type(result) is Tensor else (result,)
-
-
-def values_of_calls(function, tuple columns not None, const long long[::1] some, double[::1] values, Stream stream,
-                    long long offset, Py_ssize_t first, list at not None):
-    """The values of a function of some rows from the first-th on; where and what it is if that is not a Tensor.
-
-    columns: iterators of the arguments.  stream: of each row in turn, offset + its number.  at: [-1], which says whose
-    call it is that raises."""
-    cdef list stack = streams()
-    cdef Py_ssize_t k
-    for k in range(first, some.shape[0]):
-        at[0] = k
-        given = [next(column) for column in columns]
-        stream.row = offset + some[k]
-        stream.__enter__()
-        try:
-            result = function(*given)
-        finally:
-            stack.pop()
-        if type(result) is not Tensor:
-            return k, result
-        values[some[k]] = tape.value[(<Tensor>result).index]
-    return None
 
 
 def has_room(kinds):

@@ -601,10 +601,11 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, 
     return 0
 
 
-def leaves_before(Tensor marker not None, Tensor result not None):
+def leaves_before(Tensor marker not None, Tensor result not None, dict known=None):
     """The leaves that a result was computed from and that are older than `marker`: Tensors, and arrays as TensorArrays
-    of one dimension."""
+    of one dimension.  known: by `storage_of`, those that are not wanted."""
     cdef int i, first, slot = -1
+    cdef Py_ssize_t place
     cdef ArrayOp *q
     cdef list nodes = []
     bound(result)
@@ -629,7 +630,9 @@ def leaves_before(Tensor marker not None, Tensor result not None):
                 elif i < first and tape.record[i].op != CONST and (tape.record[i].op != ARRAY_OP or tape.record[
                         i].a != slot):
                     slot = tape.record[i].a if tape.record[i].op == ARRAY_OP else -1
-                    nodes.append(i)
+                    place = <Py_ssize_t>tape.handle[i] if slot < 0 else -1 - slot
+                    if known is None or place not in known:
+                        nodes.append(i)
                 i = previous(i)
             tape.at = 0
         finally:

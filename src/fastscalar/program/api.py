@@ -14,7 +14,7 @@ import numpy as np
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._step import storage_of
 from fastscalar.files import StrPath
-from fastscalar.program.called import eagerly
+from fastscalar.program._called import PlainWay, is_inside
 from fastscalar.program.derivatives import DifferentiatedFunction
 from fastscalar.program.exported import write_c
 from fastscalar.program.kept import read_program, recordings_of, take_up, write_program
@@ -136,19 +136,16 @@ class Program(DifferentiatedFunction):
         >>> fs.compile(lambda x: {"sum": x[0] + x[1], "both": (x[0], x[1])})([1.0, 2.0])
         {'sum': 3.0, 'both': (1.0, 2.0)}
         """
-        state = vars(eagerly)
-        inside = state.get("rows") or is_recording()
-        if not named and not inside:
+        plain = self._by_position(arguments, named) if named else arguments
+        inside = is_inside()
+        if plain is not None and not inside:
             for way in self._plain_ways:
-                if (found := way.value(arguments, state)) is not None:
-                    return self._plain_value(found, way.cache)
+                if (found := way.call(plain)) is not None:
+                    return found
             for nest, one in self._one_rows:
-                values = one.value(arguments)
-                if values is not None:
+                if (values := one.value(plain)) is not None:
                     return of_one(nest, values)
-        if inside or any(map(holds_tensors, arguments)) or (
-            named and any(map(holds_tensors, named.values()))
-        ):
+        if inside or any(map(holds_tensors, arguments)) or (named and any(map(holds_tensors, named.values()))):
             named = {name: as_in_a_program(value) for name, value in named.items()}
             return self.function(*map(as_in_a_program, arguments), **named)
         if named or self._shared:
@@ -160,7 +157,7 @@ class Program(DifferentiatedFunction):
             values = self._values(rows, 1)
         except RowFailure as failure:
             raise failure.error from None
-        self._keep_short_way(rows, arguments)
+        self._keep_short_way(rows)
         return of_one(rows.cache.nest, values[0])
 
     @shared_by_ranks
@@ -191,11 +188,15 @@ class Program(DifferentiatedFunction):
         >>> fs.compile(lambda x, p: x * p["a"] + p["b"], shared="p").map(np.array([1.0, 2.0]), {"a": 3.0, "b": 1.0})
         array([4., 7.])
         """
+        plain = threads == 1 and rows is None and dtype == "float64" and not named
+        if plain and (found := self._in_a_plain_way("map", PlainWay.map, arguments)) is not None:
+            return found
         given = self._rows(arguments, "map", named, rows)
         try:
             values = self._values(given, thread_count(threads), is_float64(dtype, f"{self.__name__}.map"))
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
+        self._keep_plain_way(given)
         return of_rows(given.cache.nest, values, dtype)
 
     @shared_by_ranks
@@ -232,9 +233,13 @@ class Program(DifferentiatedFunction):
         array([[1., 2.],
                [3., 4.]])
         """
+        plain = self._plain_ways and threads == 1 and not has_aux and rows is None and dtype == "float64" and not named
+        if plain and (both := self._plain_gradients(arguments, argnums)) is not None:
+            return both
         given = self._rows(arguments, "value_and_grad", named, rows, per_row)
         seeds = self._seeds_of_value(given, "value_and_grad", has_aux)
         values, found = self._by_arguments(given, "value_and_grad", argnums, threads, seeds, dtype)
+        self._keep_plain_way(given)
         return of_rows(given.cache.nest, values, dtype), found
 
     @shared_by_ranks
@@ -304,6 +309,8 @@ class Program(DifferentiatedFunction):
             for nest, one in self._one_rows:
                 if nest is None and (values := one.backward(arguments, accumulate)) is not None:
                     return values.reshape(1)
+            if (found := self._in_a_plain_way("backward", PlainWay.backward, arguments, accumulate)) is not None:
+                return found
         if asks_for_ranks(self, named):
             return on_all_ranks(Program.backward, self, *arguments, accumulate=accumulate, threads=threads,
                                 cotangents=cotangents, rows=rows, dtype=dtype, **named)  # fmt: skip
@@ -318,7 +325,8 @@ class Program(DifferentiatedFunction):
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
         if given.n == 1 and cotangents is None and float64:
-            self._keep_short_way(given, arguments)
+            self._keep_short_way(given)
+        self._keep_plain_way(given)
         return of_rows(given.cache.nest, values, dtype)
 
     def save(self, path: StrPath) -> None:

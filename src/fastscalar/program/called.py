@@ -6,8 +6,7 @@ The boundary: knows rows, and which leaves were read; `replayed` decides which r
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -17,14 +16,12 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import total
 from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
-from fastscalar.program._one_row import PlainWay, values_of_calls
+from fastscalar.program._called import LossesInTurn, PlainWay, RowCalls, go_inside
 from fastscalar.program._trace import leaves_before
-from fastscalar.program.recorded import RecordedFunction, RowFailure
+from fastscalar.program.recorded import RecordedFunction, RowFailure, naming_row
 from fastscalar.program.rows import Rows, eager_column
 from fastscalar.program.specializations import SignatureCache
 from fastscalar.program.streams import Streams
-
-eagerly = threading.local()  # .rows: how many functions of programs this thread runs for a row
 
 
 class CalledFunction(RecordedFunction):
@@ -44,8 +41,7 @@ class CalledFunction(RecordedFunction):
         called = rows.streams.called
         columns = [eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
         calls = zip(*columns, strict=False) if columns else itertools.repeat(())
-        state = vars(eagerly)
-        state["rows"] = state.get("rows", 0) + 1
+        go_inside(1)
         try:
             for at, leaves in zip(some.tolist(), calls, strict=False):
                 with called(at):
@@ -55,30 +51,87 @@ class CalledFunction(RecordedFunction):
         except Exception as error:
             raise RowFailure(at, rows.explained(error)) from error
         finally:
-            state["rows"] -= 1
+            go_inside(-1)
 
-    def _keep_plain_way(self, rows: Rows, arguments: Sequence[Any]) -> None:
-        """A call with numbers that fell back, as the next ones of such numbers will: they need not go the long way."""
-        cache, types = rows.cache, tuple(map(type, arguments))
-        if cache is None or not cache.eager or self._shared or cache.worth_trying(1) or any(
-            recordings for table in cache.keyed.values() for recordings in table.values()
-        ):
+    def _keep_plain_way(self, rows: Rows) -> None:
+        """A call that fell back, as the next ones of such arguments will: they need not go the long way."""
+        cache = rows.cache
+        if cache is None or not cache.eager or self._shared or any(way.cache is cache for way in self._plain_ways):
             return
-        if rows.nests is None and cache.nest is None and set(types) <= {float, int}:
-            self._plain_ways = (*self._plain_ways, PlainWay(self.function, types, cache))
+        if any(recordings for table in cache.keyed.values() for recordings in table.values()):
+            return
+        kinds = tuple(kind if kind[0] == "array" else kind[:1] for kind in cache.kinds)
+        if rows.nests is None and cache.nest is None and {kind[0] for kind in kinds} <= {"number", "whole", "array"}:
+            made = PlainWay(self.function, kinds, cache, cache.rows_not_worth_trying(), self._as_number(cache))
+            self._plain_ways = (*self._plain_ways, made)
 
-    def _plain_value(self, found: Any, cache: SignatureCache) -> float:
-        """What a PlainWay found, as a number."""
-        return found if type(found) is float else self._numbers(cache, found[0])[0].data
+    def _as_number(self, cache: SignatureCache) -> Callable[[Any], Tensor]:
+        """What makes a Tensor of the one number that the function returned."""
+        numbers = self._numbers                  # Program's own
+        return lambda result: numbers(cache, result)[0]
+
+    def _in_a_plain_way(self, name: str, method: Callable[..., Any], arguments: tuple[Any, ...], *more: Any) -> Any:
+        """What the function itself gives for rows, where programs of these fall back; None: go the long way."""
+        for way in self._plain_ways if not self._wants_leaves else ():
+            if way.cache.lost and name != "map":
+                self.warn_of_loss(way.cache)
+            at = [-1]
+            try:
+                found = method(way, arguments, at, *more)
+            except Exception as error:
+                if at[0] < 0:
+                    raise
+                explained = Rows(arguments, f"{self.__name__}.{name}").explained(error)
+                raise naming_row(at[0], explained) from error
+            if found is not None:
+                return found
+        return None
+
+    def _plain_gradients(self, arguments: tuple[Any, ...], argnums: Any) -> tuple[np.ndarray, Any] | None:
+        """Values and derivatives in that way."""
+        if type(argnums) is int:
+            both = self._in_a_plain_way("value_and_grad", PlainWay.gradients, arguments, (argnums,))
+            return None if both is None else (both[0], both[1][0])
+        if type(argnums) is not tuple or not all(type(k) is int for k in argnums):
+            return None
+        both = self._in_a_plain_way("value_and_grad", PlainWay.gradients, arguments, argnums)
+        return None if both is None else (both[0], tuple(both[1]))
+
+    def _row_calls(self, rows: Rows, some: np.ndarray, kind_of: type[Any] = RowCalls) -> Any:
+        """The calls for some rows in a native loop; None: where arguments or results are nests."""
+        cache = rows.cache
+        if rows.nests is not None or cache is None or cache.nest is not None or type(rows.streams) is not Streams:
+            return None
+        columns, numbers = [], []
+        for kind, data in zip(rows.kinds, rows.data, strict=True):
+            is_number = kind[0] == "number" and data.ndim == 1
+            columns.append(data[some].tolist() if is_number else eager_column(kind, data, some))
+            numbers.append(is_number)
+        streams = rows.streams
+        return kind_of(
+            self.function, columns, tuple(numbers), some, streams.of(0), streams.row_offset, self._as_number(cache)
+        )
+
+    @contextmanager
+    def _naming(self, calls: RowCalls, rows: Rows, some: np.ndarray) -> Iterator[None]:
+        """Context in which an error of the function is the RowFailure of its row."""
+        try:
+            yield
+        except Exception as error:
+            if not calls.calling:
+                raise
+            raise RowFailure(int(some[calls.at]), rows.explained(error)) from error
 
     def _eager_values(self, rows: Rows, some: np.ndarray, values: np.ndarray) -> None:
-        if rows.nests is None and rows.cache is not None and rows.cache.nest is None and rows.kinds and (
-            type(rows.streams) is Streams
-        ):
-            self._eager_numbers(rows, some, values, rows.cache)
+        native = self._row_calls(rows, some)
+        if native is None:
+            with self._called(rows, some) as calls:
+                values[some] = [[result.data for result in results] for _, results in calls]
             return
-        with self._called(rows, some) as calls:
-            values[some] = [[result.data for result in results] for _, results in calls]
+        column = np.empty(len(values))
+        with self._naming(native, rows, some):
+            native.into(column)
+        values[some, 0] = column[some]
 
     @staticmethod
     def _sum(results: list[list[Tensor]], seeds: np.ndarray | None) -> Tensor:
@@ -95,11 +148,18 @@ class CalledFunction(RecordedFunction):
     ) -> tuple[list[list[Tensor]], list[tuple[Any, ...]], list[Any]]:
         """Results for some rows, the leaves that the function was called with, and the captured ones that it read."""
         marker = Tensor(0.0)
-        found, given = [], []
-        with record(), self._called(rows, some) as calls:       # as replays do, also in a block of no_grad
-            for arguments, results in calls:
-                found.append(results)
-                given.append(arguments)
+        found: list[list[Tensor]] = []
+        given: list[Any] = []
+        native = self._row_calls(rows, some)
+        with record():                           # as replays do, also in a block of no_grad
+            if native is not None:
+                with self._naming(native, rows, some):
+                    found = [[result] for result in native.results(given, len(some))]
+            else:
+                with self._called(rows, some) as calls:
+                    for arguments, results in calls:
+                        found.append(results)
+                        given.append(arguments)
             leaves = leaves_before(marker, self._sum(found, None)) if found else []
         if self._wants_leaves:
             for leaf in leaves:
@@ -118,6 +178,11 @@ class CalledFunction(RecordedFunction):
     @contextmanager
     def losses_in_turn(self, rows: Rows, some: np.ndarray) -> Iterator[Iterator[tuple[int, Tensor, bool]]]:
         """Context of an iterator over rows: the row, its result, and whether it has read leaves that no row had."""
+        native = self._row_calls(rows, some, LossesInTurn)
+        if native is not None:
+            with record(), self._naming(native, rows, some):
+                yield native.asking(self._eager_leaves if self._wants_leaves else None)
+            return
         with (
             record(),
             self._called(rows, some) as calls,
@@ -126,37 +191,16 @@ class CalledFunction(RecordedFunction):
             yield results
 
     def _with_news(self, calls: Iterator[Any]) -> Generator[tuple[int, Tensor, bool], None, None]:
-        known, wanted, state = self._eager_leaves, self._wants_leaves, vars(eagerly)
+        known, wanted = self._eager_leaves, self._wants_leaves
         marker = Tensor(0.0)
         for i, (_, found) in calls:
             result, is_news = self._only(found), False
-            if wanted:
-                for leaf in leaves_before(marker, result):
-                    if (storage := storage_of(leaf)) not in known:
-                        known[storage], is_news = leaf, True
-            state["rows"] -= 1                   # while others run
+            for leaf in leaves_before(marker, result, known) if wanted else ():
+                known[storage_of(leaf)], is_news = leaf, True
+            go_inside(-1)                        # while others run
             try:
                 yield i, result, is_news
             finally:
-                state["rows"] += 1
+                go_inside(1)
             if wanted:
                 marker = Tensor(0.0)
-
-    def _eager_numbers(self, rows: Rows, some: np.ndarray, values: np.ndarray, cache: SignatureCache) -> None:
-        """The same where each row is one number, and its arguments are numbers and arrays."""
-        columns = tuple(iter(eager_column(kind, data, some)) for kind, data in zip(rows.kinds, rows.data, strict=True))
-        state, at, first = vars(eagerly), [-1], 0
-        before = state.get("rows", 0)
-        state["rows"] = before + 1
-        stream, column = rows.streams.of(0), np.empty(len(values))
-        try:
-            while (stopped := values_of_calls(
-                self.function, columns, some, column, stream, rows.streams.row_offset, first, at
-            )) is not None:
-                column[some[stopped[0]]] = self._numbers(cache, stopped[1])[0].data
-                first = stopped[0] + 1
-        except Exception as error:
-            raise RowFailure(int(some[max(at[0], 0)]), rows.explained(error)) from error
-        finally:
-            state["rows"] = before
-        values[some, 0] = column[some]

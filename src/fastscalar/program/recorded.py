@@ -16,8 +16,9 @@ from fastscalar._core import Tensor
 from fastscalar._warnings import warn, warn_of_loss
 from fastscalar.engine._lock import Lock
 from fastscalar.engine._step import storage_of
+from fastscalar.program._called import PlainWay
 from fastscalar.program._graph import columns_of, line_of, same_nodes, same_operands
-from fastscalar.program._one_row import OneRow, PlainWay
+from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.found import with_found_loops
 from fastscalar.program.nests import described, results_of
@@ -155,6 +156,15 @@ class RecordedFunction:
             )
         return [*arguments, *(named[name] for name in names)] if named else arguments, names, shared
 
+    def _by_position(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...] | None:
+        """All arguments by position; None: some have none."""
+        places, first = self._places(), len(arguments)
+        at = {places.get(name, -1): value for name, value in named.items()}
+        try:
+            return (*arguments, *[at[k] for k in range(first, first + len(named))])
+        except KeyError:
+            return None
+
     def _argument_number(self, rows: Rows, given: Any, what: str) -> int:
         count = len(rows.nests) if rows.nests is not None else len(rows.kinds)
         if isinstance(given, str) and given.isidentifier():
@@ -215,7 +225,9 @@ class RecordedFunction:
                     specialization.lost, specialization.served = specialization.lost + known.lost, known.served
                     bucket.remove(known)
             keyed = graph.operations if specialization.key else 0
-            too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS
+            too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS or (
+                len(bucket) > 0 < keyed and cache.fit_one_row_each() >= SPECIALIZATIONS
+            )
             if too_many or (keyed and cache.operations + keyed > KEYED_OPERATIONS):
                 cache.eager = True
                 self._warn(self._why(cache))

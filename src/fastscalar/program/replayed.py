@@ -5,7 +5,7 @@ The boundary: knows rows and recordings; what a user calls stands in `api`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -100,9 +100,9 @@ class ReplayedFunction(CalledFunction):
 
     # --- one row ---
 
-    def _keep_short_way(self, rows: Rows, arguments: Sequence[Any]) -> None:
+    def _keep_short_way(self, rows: Rows) -> None:
         """A call with one row went the long way: if all of these go by one recording, the next ones need not."""
-        self._keep_plain_way(rows, arguments)
+        self._keep_plain_way(rows)
         cache, one = rows.cache, rows.cache.only()
         settled = one is not None and one.known is None and not one.lost and not cache.eager and cache.first is None
         draws = settled and (one.graph.draws or one.graph.uncertain)

@@ -5,6 +5,7 @@ The boundary: knows graphs, and asks `_lower` for plans and `_replay` for replay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -223,9 +224,23 @@ class SignatureCache:
         some = list(self.specializations)
         if not self.eager or not some:
             return some
-        operations = sum(specialization.graph.operations for specialization in some)
-        tried = len(some) * ONE_TRY + operations * ONE_REPLAYED * rows
-        return some if tried < 0.5 * sum(one.called for one in some) / len(some) * rows else []
+        return some if rows > self.rows_not_worth_trying() else []
+
+    def fit_one_row_each(self) -> int:
+        """How many of the recordings for the same whole numbers as another one fitted their own row alone; 0 if others
+        fit more than a few rows: then it is worth while to record more."""
+        beside = [v for table in self.keyed.values() for some in table.values() if len(some) > 1 for v in some]
+        alone = sum(one.served <= 1 for one in beside)
+        return alone if alone > 0.9 * len(beside) else 0
+
+    def rows_not_worth_trying(self) -> float:
+        """For how many rows that may be so, at most."""
+        some = self.specializations
+        if not some:
+            return math.inf
+        called = 0.5 * sum(one.called for one in some) / len(some)
+        replayed = sum(one.graph.operations for one in some) * ONE_REPLAYED
+        return len(some) * ONE_TRY / (called - replayed) if called > replayed else math.inf
 
     def relative(self, specialization: Specialization) -> Specialization | None:
         """A specialization that a recording fits in, since it only selects another operand; that one may be new."""
