@@ -359,3 +359,77 @@ def test_an_operand_of_one_element_is_read_by_every_way_of_differentiating(f):
             seen.add(node)
             todo += node._parents
     assert {t for row in plain for t in row if t.grad != 0.0} <= seen
+
+
+# --- larger matrices, by LAPACK in plain code -----------------------------------------------------
+
+LARGE = np.random.default_rng(3).normal(size=(11, 11)) + 2.0 * np.eye(11)
+SIDES = np.random.default_rng(4).normal(size=(11, 3))
+LAPACK = {
+    "solve": lambda A, t: np.linalg.solve(A, SIDES[:, 0] * t[:1] + SIDES[:, 1]),
+    "solve_matrix": lambda A, t: np.linalg.solve(A, SIDES * t[1:2]),
+    "solve_numbers": lambda A, t: np.linalg.solve(LARGE, A[0] * t[0]),
+    "inv": lambda A, t: np.linalg.inv(A) * t[2],
+    "det": lambda A, t: np.linalg.det(A) * t[0] * 1e-4,
+    "slogdet": lambda A, t: np.linalg.slogdet(A)[1] * t[0],
+    "power": lambda A, t: np.linalg.matrix_power(A, -2) * t[0],
+}
+
+
+def of_few(f):
+    """A function of three numbers in which the whole matrix moves."""
+    D = np.random.default_rng(5).normal(size=(2, 11, 11))
+    weights = np.cos(np.arange(121.0))
+
+    def g(t):
+        y = f(LARGE + t[:1] * D[0] + t[1:2] ** 2 * D[1], t)
+        return (y.ravel() * weights[: y.size]).sum() if getattr(y, "size", 1) > 1 else y
+
+    return g
+
+
+@pytest.mark.parametrize("name", LAPACK)
+def test_larger_matrices_have_the_derivatives_of_elimination(name, monkeypatch):
+    """Of the first three orders, also of derivatives of derivatives and along directions."""
+    f, t, d = of_few(LAPACK[name]), np.array([0.1, -0.2, 1.3]), np.array([1.0, 0.5, -0.5])
+    found = []
+    for large in (10, 1000):
+        monkeypatch.setattr("fastscalar.arrays.linalg.LARGE", large)
+        third = fs.grad(lambda t: (fs.grad(lambda u: (fs.grad(f)(u) * d).sum())(t) * d).sum())(t)
+        found.append([fs.grad(f)(t), fs.hessian(f)(t), third, *fs.jvp(f, (t,), (d,)), fs.hvp(f, (t,), (d,))])
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(np.asarray(ours, float), np.asarray(wanted, float), rtol=1e-9, atol=1e-10)
+    program = fs.compile(f)
+    assert program(t) == pytest.approx(f(t), rel=1e-10)
+
+
+def test_larger_matrices_have_the_values_of_lapack():
+    A, b = fs.to_tensor(LARGE), fs.to_tensor(SIDES)
+    before = fs._core.tape_info()["nodes"]
+    x = np.linalg.solve(A, b)
+    assert fs._core.tape_info()["nodes"] - before < 121 * 3
+    assert np.array_equal(x.numpy(), np.linalg.solve(LARGE, SIDES))
+    assert np.array_equal(np.linalg.inv(A).numpy(), np.linalg.inv(LARGE))
+    assert np.linalg.det(A).data == np.linalg.det(LARGE)
+    assert np.linalg.slogdet(A)[1].data == np.linalg.slogdet(LARGE)[1]
+    x.sum().backward()
+    inverse = np.linalg.inv(LARGE)
+    np.testing.assert_allclose(b.grad, np.repeat(inverse.sum(0)[:, None], 3, 1), rtol=1e-12)
+    np.testing.assert_allclose(A.grad, -np.outer(inverse.sum(0), x.numpy().sum(1)), rtol=1e-11, atol=1e-13)
+    with pytest.raises(np.linalg.LinAlgError, match="singular"):
+        np.linalg.solve(fs.to_tensor(np.ones((11, 11))), b)
+    y = (np.linalg.inv(A) * 1.0).sum()
+    A.data[0, 0] = 7.0
+    with pytest.raises(RuntimeError, match=r"inv: .* was written"):
+        y.backward(create_graph=True)
+
+
+def test_a_matrix_whose_elements_are_replaced_later():
+    """The derivatives are of what was inverted."""
+    A = fs.to_tensor(LARGE)
+    B = A.copy()
+    y = (np.linalg.inv(B) * 1.0).sum()
+    B[0, 0] = 7.0
+    y.backward(create_graph=True)
+    inverse = np.linalg.inv(LARGE)
+    np.testing.assert_allclose(A.grad, -np.outer(inverse.sum(0), inverse.sum(1)), rtol=1e-11, atol=1e-12)

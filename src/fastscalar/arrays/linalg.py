@@ -1,15 +1,17 @@
 """Norms, systems of linear equations, inverses and determinants of TensorArrays.
 
-In plain code larger systems have LAPACK's values, and the derivatives by its inverse: x + inverse @ (db - dA @ x) with
-dA = A - its numbers, which is 0 and has the derivative 1.  That is right to first order, which is all that a backward
-pass asks for.  What is recorded (programs, derivatives of derivatives), small, singular or not finite is eliminated in
-array operations, so that derivatives of any order are those of the result: some instructions for each column.  Which
-row is a pivot is a decision on values; in a program it is one for each column, and rows with other pivots are recorded
-too.
+In plain code larger systems have LAPACK's values, and their derivatives from its inverse: x + inverse @ (db - dA @ x)
+with dA = A - its numbers, which is 0 and has the derivative 1, in which x and the inverse are numbers: six
+instructions, whatever the size.  A recorded sweep, whose result is differentiated again, asks for them as Tensors:
+`_stand_for`.
+In programs, and where a matrix is small, singular or not finite, elimination in array operations: some instructions for
+each column.  Which row is a pivot is a decision on values; in a program it is one for each column, and rows with other
+pivots are recorded too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
 
@@ -17,8 +19,9 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays import moves
-from fastscalar.arrays.convert import array, axes_of, filled, unsupported
+from fastscalar.arrays.convert import array, axes_of, filled, shape_of, unsupported
 from fastscalar.engine._array import TensorArray
+from fastscalar.engine._array_ops import dot
 from fastscalar.engine._modes import is_recording
 
 __all__ = ["cholesky", "det", "inv", "matrix_norm", "matrix_power", "multi_dot", "norm", "slogdet", "solve",
@@ -57,9 +60,35 @@ def _by_lapack(a: Any) -> tuple[Any, Any] | None:
     return (values, inverse) if _finite(values, inverse) else None
 
 
-def _trace_of(inverse: Any, change: Any) -> Any:
-    """The trace of inverse @ change: the change of log(det(a))."""
-    return (inverse.T * change).sum()
+def _later(f: Callable[..., Any], *operands: tuple[Any, Any]) -> Callable[[], Any]:
+    """f of arrays as they are now, each with its numbers; RuntimeError if these were written when it is asked for."""
+    kept = [(x._apart(), values) for x, values in operands]
+
+    def again() -> Any:
+        if not all(np.array_equal(x.numpy(), values) for x, values in kept):
+            raise RuntimeError(f"backward of {f.__name__}: .data of an operand was written after the operation was "
+                               "computed, so there is no point that the derivative would belong to")  # fmt: skip
+        return f(*(x for x, _ in kept))
+
+    return again
+
+
+def _stand_for(product: Any, again: Callable[[], Any], part: Callable[..., Any]) -> Any:
+    """The product of numbers with what is 0, whose recorded derivatives are not these numbers but what they depend on:
+    of the element at some place part(again(), *place), computed anew.  The first element knows it for all."""
+    first = product if isinstance(product, Tensor) else next(iter(product.flat))
+    first._numbers = again, part, shape_of(product)
+    return product
+
+
+def _trace_of(weights: Any, a: Any, values: Any, f: Callable[..., Any]) -> Any:
+    """The trace of weights @ (a - its values), the numbers of f(a): the change of a determinant or its logarithm."""
+    product = dot(weights.T.ravel(), (a - values).ravel())
+    return _stand_for(product, _later(f, (a, values)), lambda weights: weights.T.ravel())
+
+
+def _adjugate(a: Any) -> Any:
+    return det(a) * inv(a)
 
 
 def _pivot(column: Any) -> int:
@@ -108,8 +137,11 @@ def solve(a: Any, b: Any) -> Any:
         values, right = found[0], b.numpy()
         x = np.linalg.solve(values, right)
         if _finite(x, right):
-            change = b - right if numbers else (b - right) - (a - values) @ x
-            return x + found[1] @ change
+            change = b - right
+            if not numbers:
+                again = _later(solve, (a, values), (b, right))
+                change = change - _stand_for((a - values) @ x, again, lambda x, _, *column: x[(slice(None), *column)])
+            return x + _stand_for(found[1] @ change, _later(inv, (a, values)), lambda inverse, row, *_: inverse[row])
     if b.ndim == 1:
         return _eliminate(a, b[:, None], "solve")[:, 0]
     return _eliminate(a, b, "solve")
@@ -123,7 +155,9 @@ def inv(a: Any) -> Any:
     found = _by_lapack(a)
     if found is not None:
         values, inverse = found
-        return inverse - inverse @ (a - values) @ inverse
+        again = _later(inv, (a, values))
+        left = _stand_for(inverse @ (a - values), again, lambda inverse, row, _: inverse[row])
+        return inverse - _stand_for(left @ inverse, again, lambda inverse, _, column: inverse[:, column])
     return _eliminate(a, array(np.eye(a.shape[0]), "inv"), "inv")
 
 
@@ -136,7 +170,7 @@ def det(a: Any) -> Any:
     if found is not None:
         value = float(np.linalg.det(found[0]))
         if value and _finite(value):
-            return value + value * _trace_of(found[1], a - found[0])
+            return value + _trace_of(value * found[1], a, found[0], _adjugate)
     n = a.shape[0]
     if n == 1:
         return a[0, 0]
@@ -177,7 +211,7 @@ def slogdet(a: Any) -> SlogdetResult:
     found = _by_lapack(a)
     if found is not None:
         known = np.linalg.slogdet(found[0])
-        return SlogdetResult(Tensor(known[0]), float(known[1]) + _trace_of(found[1], a - found[0]))
+        return SlogdetResult(Tensor(known[0]), float(known[1]) + _trace_of(found[1], a, found[0], inv))
     sign, total = Tensor(1.0), Tensor(0.0)
     for _ in range(a.shape[0]):
         a, p = _first_pivot(a)

@@ -328,6 +328,14 @@ def _instruction(Tensor t not None):
         unlock_nodes()
 
 
+def _output(Tensor t not None):
+    """The first output of the instruction that wrote a node, and which of them the node is."""
+    bound(t)
+    if tape.record[t.index].op != ARRAY_OP:
+        return t, 0
+    return handle_of(tape.array_ops[tape.record[t.index].a].start), tape.record[t.index].b
+
+
 def _constant(Tensor t not None):
     """The number that a program wrote as an operand."""
     bound(t)

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite, prod
 from typing import Any
 
+from numpy import unravel_index
+
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array_ops import best_of, select, softmax
@@ -30,6 +32,7 @@ class Partials:
     def __init__(self, active: Iterable[Tensor]) -> None:
         self.active = set(active)
         self.softmaxes: dict[tuple[int, ...], tuple[list[Any], list[Any]]] = {}
+        self.numbers: dict[Any, Any] = {}
 
     def of(self, node: Tensor) -> Iterator[tuple[Tensor, Any]]:
         """(operand, derivative of node by it) for each active operand: a Tensor, or a float where it is constant."""
@@ -58,6 +61,9 @@ class Partials:
             yield operands[numbers[0]], 1.0
         elif name == "prod":
             yield from zip(operands, _products_of_others(operands), strict=True)
+        elif name in ("dot", "@") and (numbers_of := self._as_tensors(node)) is not None:
+            others = operands[half:] if isinstance(operands[0], float) else operands[:half]
+            yield from zip(others, numbers_of, strict=True)
         elif name in ("dot", "@"):
             for x, y in zip(operands[:half], operands[half:], strict=True):
                 yield x, y
@@ -83,6 +89,17 @@ class Partials:
             yield from zip(operands, _custom_partials(node, operands), strict=True)
         elif operands:
             raise NotImplementedError(f"no derivative of {name!r} that can itself be differentiated")
+
+    def _as_tensors(self, node: Tensor) -> Any:
+        """The numbers of a product that stand for more (`arrays.linalg`); None: they are numbers."""
+        first, k = _inspect._output(node)
+        known = getattr(first, "_numbers", None)
+        if known is None:
+            return None
+        again, part, shape = known
+        if again not in self.numbers:
+            self.numbers[again] = again()
+        return part(self.numbers[again], *unravel_index(k, shape))
 
     def _softmax(self, xs: list[Any]) -> list[Any]:
         key = tuple(map(id, xs))
