@@ -165,6 +165,18 @@ def test_a_loop_that_is_one_instruction() -> None:
     assert printed == pytest.approx(expected, abs=6e-4)
 
 
+def test_a_crossing_and_a_payoff() -> None:
+    (crossing,) = defined("docs/compile.md", "def crossing(", "crossing")
+    *_, slope, exactly = numbers("docs/compile.md", "def crossing(")
+    wide = [slopes(lambda limit, rate=rate: crossing(rate, limit), [3.0])[0] for rate in (0.5, 1.0, 2.0)]
+    assert slope == pytest.approx(sum(wide), rel=0.02)       # a straight line between two steps
+    assert exactly == pytest.approx(slopes(math.log, [3.0])[0], abs=6e-4)
+    (paths,) = defined("docs/compile.md", "def payoff(", "paths")
+    _, delta = numbers("docs/compile.md", "def payoff(")
+    wide = slopes(lambda spot: paths.map(np.full(20_000, spot), 0.2, seed=1).mean(), [100.0], 0.005)
+    assert delta == pytest.approx(wide[0], abs=6e-3)
+
+
 def test_steps_and_jumps() -> None:
     (fall,) = defined("docs/derivatives.md", "def fall(", "fall")
     ground, root = defined("docs/derivatives.md", "def fall_to_the_ground", "fall_to_the_ground", "root")
@@ -184,7 +196,7 @@ OTHERS = {
     ("docs/compile.md", "values = program.backward(X, y)"),
     ("docs/compile.md", "row 2: log(-3.0)"),
     ("docs/compile.md", "def spring"),
-    ("docs/compile.md", "def crossing("),
+    ("docs/compile.md", "def crossing("),        # below
     ("docs/compile.md", "def payoff("),
     ("docs/compile.md", "def swing("),
     ("docs/compile.md", "swing.save("),
