@@ -189,10 +189,13 @@ class Rows:
     def explained(self, error: Exception) -> Exception:
         """One row given where many are expected is many rows of one number each."""
         single = [k for k, kind in enumerate(self.kinds) if kind == ("number",)]
-        if type(error) is not TypeError or not single or not _AS_A_LIST.search(str(error)):
+        missing = type(error) is AttributeError and hasattr(TensorArray, str(error.name))
+        as_a_list = type(error) in (TypeError, ValueError) and _AS_A_LIST.search(str(error))
+        if not single or not (missing or as_a_list):
             return error
         argument = f"argument {single[0]} of shape ({self.n},) is {self.n} rows of one number each"
-        return TypeError(f"{error}; {argument}, a single row x is x[None]").with_traceback(error.__traceback__)
+        said = f"{error}; {argument}, a single row x is x[None]"
+        return type(error)(said).with_traceback(error.__traceback__)
 
     def replace(self, k: int, values: np.ndarray) -> None:
         """Other numbers for argument k, of the same shape and kind."""
@@ -247,7 +250,10 @@ def _as_array(argument: Any, what: str) -> np.ndarray:
     return values
 
 
-_AS_A_LIST = re.compile(r"Tensor'.*(not subscriptable|not iterable|no len\(\))")
+_AS_A_LIST = re.compile(
+    r"Tensor'.*(not subscriptable|not iterable|not reversible|no len\(\))|(be an iterable, not|non-iterable) \S*Tensor"
+    r"|for @: .*Tensor'|got shape \(\)"
+)
 
 
 class One(Rows):
