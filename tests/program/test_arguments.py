@@ -69,7 +69,7 @@ BODIES = [
     lambda x: next(iter(x)),
     lambda x: next(reversed(x)),
     lambda x: (lambda a, b, c: a * b)(*x),
-    lambda x: [a * b for a, b, _ in (x,)][0],
+    lambda x: next(a * b for a, b, _ in (x,)),
     lambda x: x.sum(),
     lambda x: x @ x,
     lambda x: fs.Linear(3, 1, seed=0)(x)[0],
