@@ -136,3 +136,45 @@ def test_what_only_a_recording_raises_is_said_once_and_runs_eagerly():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert f.value_and_grad(np.array([1.0, 3.0]), k)[1].tolist() == [1.0, 2.0]
+
+
+def is_true(flag):
+    return flag is True
+
+
+def of_matched(x):
+    match (x > 0.0, x < 1.0):
+        case (True, True):
+            return x * 2.0
+        case (False, _):
+            return x * 3.0
+    return x * 5.0
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        of_matched,
+        lambda x: x * 2.0 if (x > 0.0) is True else x * 3.0,
+        lambda x: x * 2.0 if True is (x > 0.0) else x * 3.0,
+        lambda x: x * 2.0 if (x > 0.0) is not False else x * 3.0,
+        lambda x: x * 2.0 if is_true(x > 0.0) else x * 3.0,
+        lambda x: x * 2.0 if [flag for flag in (x > 0.0, x > 1.0) if flag is False] else x * 3.0,
+        lambda x: x * 2.0 if math.isnan(x) is False else x * 3.0,
+    ],
+)
+def test_a_comparison_is_true_or_false_where_that_is_asked(f):
+    x = np.array([0.5, -1.0, 2.0, np.nan])
+    values, slopes = fs.compile(f).value_and_grad(x)
+    leaves = [fs.Tensor(v) for v in x]
+    results = [f(leaf) for leaf in leaves]
+    for result in results:
+        result.backward()
+    assert values.tolist() == pytest.approx([r.data for r in results], nan_ok=True)
+    assert slopes.tolist() == [leaf.grad for leaf in leaves]
+
+
+def test_where_takes_a_comparison_without_a_decision_if_no_code_asks_for_its_identity():
+    f = fs.compile(lambda x, scale=None: fs.where(x > 0.0, x, -x) if scale is None else x * scale)
+    assert f.map(np.array([1.0, -2.0, 3.0])).tolist() == [1.0, 2.0, 3.0]
+    assert len(f.report().splitlines()) == 1

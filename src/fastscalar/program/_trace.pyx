@@ -33,6 +33,7 @@ import numpy as np
 from fastscalar.engine._modes import record, set_recording, swap_recording
 from fastscalar.engine.patches import Geometry, patches_of, windows_of
 from fastscalar._paths import is_users
+from fastscalar.program.identities import wants_bools
 from fastscalar.program.subscripts import list_and_index
 from fastscalar.program._graph import GUARD, marked
 
@@ -160,6 +161,9 @@ cdef class Recording(Recorder):
         cdef TracedBool traced
         cdef double y = number if right is None else tape.value[right.index]
         cdef bint outcome = compare_numbers(op, tape.value[left.index], y)
+        if wants_bools(sys._getframe()):
+            self.decided(op, left, right, number, outcome)
+            return outcome
         traced = TracedBool.__new__(TracedBool)
         traced.recording, traced.op, traced.outcome = self, op, outcome
         traced.left, traced.right, traced.number = left, right, number
