@@ -101,9 +101,23 @@ def test_a_plain_number_does_and_raises_what_it_does_in_the_plain_call(monkeypat
         assert compiled(f, x[some], K[some]) == (pytest.approx(right, rel=1e-15) if isinstance(right, list) else right)
 
 
-def test_what_a_comparison_is():
-    f = fs.compile(lambda x: x * 2.0 if isinstance(x > 1.0, bool) and isinstance(x > 1.0, int) else x)
-    assert f.map(np.array([0.5, 2.0])).tolist() == [1.0, 4.0]
+TRUTHS = {
+    "isinstance": lambda c: isinstance(c, bool) + 2 * isinstance(c, int),
+    "text": lambda c: len(str(c)) + len(f"{c!r:>7}") + len(f"{c}"),
+    "signs": lambda c: -c + ~(+c) + abs(c),
+    "whole": lambda c: c // 2 + 3 // (c + 1) + c % 2 + divmod(c, 2)[1] + 2**c + c**2 + (c << 2) + (8 >> c),
+    "rounded": lambda c: round(c) + pymath.floor(c) + pymath.ceil(c) + pymath.trunc(c),
+    "parts": lambda c: c.real + c.imag + c.numerator + c.bit_length(),
+    "index": lambda c: [3, 4][c] + {True: 5, False: 6}[c] + len(range(c)) + len({c, True}),
+}
+
+
+@pytest.mark.parametrize("truth", TRUTHS.values(), ids=list(TRUTHS))
+def test_what_a_comparison_is(truth):
+    x = np.array([0.5, 2.0, -1.0, 3.0])
+    f = lambda x: x * truth(x > 1.0)
+    for some in (x, x[::-1]):
+        assert fs.compile(f).map(some).tolist() == [v * truth(v > 1.0) for v in some.tolist()]
 
 
 @pytest.mark.parametrize("wrong", ["1", None, [1.0]])

@@ -182,7 +182,7 @@ cdef class TracedBool:
         return self.outcome
 
     def __repr__(self):
-        return repr(bool(self.outcome))
+        return repr(bool(self))
 
     def __index__(self):
         return int(bool(self))
@@ -219,6 +219,51 @@ cdef class TracedBool:
 
     def __truediv__(left, right):
         return of_truth(operator.truediv, left, right)
+
+    def __floordiv__(left, right):
+        return of_truth(operator.floordiv, left, right)
+
+    def __mod__(left, right):
+        return of_truth(operator.mod, left, right)
+
+    def __pow__(left, right, modulus):
+        return of_truth(operator.pow, left, right)
+
+    def __divmod__(left, right):
+        return of_truth(divmod, left, right)
+
+    def __lshift__(left, right):
+        return of_truth(operator.lshift, left, right)
+
+    def __rshift__(left, right):
+        return of_truth(operator.rshift, left, right)
+
+    def __invert__(self):
+        return -1 - int(self)                    # ~ of a bool is deprecated
+
+    def __neg__(self):
+        return -int(self)
+
+    def __pos__(self):
+        return int(self)
+
+    def __abs__(self):
+        return int(self)
+
+    def __trunc__(self):
+        return int(self)
+
+    def __floor__(self):
+        return int(self)
+
+    def __ceil__(self):
+        return int(self)
+
+    def __round__(self, digits=None):
+        return round(int(self), digits)
+
+    def __getattr__(self, name):
+        return getattr(bool(self), name)
 
 
 cdef object of_truth(operation, left, right):

@@ -189,7 +189,7 @@ class Rows:
     def explained(self, error: Exception) -> Exception:
         """One row given where many are expected is many rows of one number each."""
         single = [k for k, kind in enumerate(self.kinds) if kind == ("number",)]
-        missing = type(error) is AttributeError and hasattr(TensorArray, str(error.name))
+        missing = type(error) is AttributeError and type(error.obj) is Tensor and hasattr(TensorArray, str(error.name))
         as_a_list = type(error) in (TypeError, ValueError) and _AS_A_LIST.search(str(error))
         if not single or not (missing or as_a_list):
             return error
