@@ -32,8 +32,8 @@ check: ## all that has to hold before a change lands: lint, types, oracle (needs
 test: ## the whole suite, doctests included
 	$(SUITE)
 
-test-stress: ## the engine's tests with every safepoint collecting and moving everything
-	FASTSCALAR_STRESS=1 $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
+test-stress: ## the engine's tests with every safepoint collecting and moving everything (FASTSCALAR_STRESS=all: dear cases too)
+	FASTSCALAR_STRESS=$${FASTSCALAR_STRESS:-1} $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
 
 # Long runs, apart from `check`. Each writes what came of it to results/, with date and version; one that was stopped goes on
 # after what had passed.
@@ -74,7 +74,7 @@ checked: ## the tests in a build that checks bounds, None, every invariant, and 
 	$(LONG) checked --each $(ROOMS) -- $(PYTHON) tools/instrumented.py checked -m pytest -q -p no:cacheprovider tests/{}
 
 checked-stress: ## the same in stress mode
-	FASTSCALAR_STRESS=1 $(LONG) checked-stress --each $(ROOMS) -- \
+	FASTSCALAR_STRESS=all $(LONG) checked-stress --each $(ROOMS) -- \
 		$(PYTHON) tools/instrumented.py checked -m pytest -q -p no:cacheprovider tests/{}
 
 processors: ## the baseline kernels by each compiler at hand, with qemu on other processors: the same bits (some minutes)

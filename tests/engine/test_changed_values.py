@@ -338,6 +338,7 @@ def test_against_the_twin_with_collections(seed):
             testing.check()
 
 
+@pytest.mark.dear
 def test_writes_cost_no_memory():
     """The table of moments holds what lives between writes, not every write."""
     x, kept = fastscalar.Tensor(1.0), []

@@ -33,6 +33,7 @@ def test_every_operator_with_every_scalar(kind: Any) -> None:
         assert compare(x, t) is compare(1.0, 1.5)
 
 
+@pytest.mark.dear
 def test_a_numpy_scalar_costs_what_a_float_costs() -> None:
     t, x, y = fs.Tensor(2.0), 3.0, np.float64(3.0)
 

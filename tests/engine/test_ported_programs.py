@@ -152,6 +152,7 @@ def test_implied_volatility_converges(fs):
             assert steps < 20
 
 
+@pytest.mark.dear
 def test_asian_option_against_differences_on_the_same_paths(fs):
     option = program("asian_option")
     _, paying, slopes = option.main(fs)

@@ -407,6 +407,7 @@ def close(a: float, b: float) -> bool:
     return same(a, b) or a == b or math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-300)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", [n for n in TABLE if n.isidentifier() and n != "neg"])
 def test_derivatives_are_the_same_in_every_mode(name: str) -> None:
     """Eager; `create_graph`; forward; arrays; programs."""

@@ -127,6 +127,7 @@ CANCEL = {
 ITSELF = fs.custom_op(lambda t: t * 1.0, lambda t: 1.0, name="itself")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in HARSH}))
 @pytest.mark.parametrize("how", CANCEL)
 def test_paths_that_cancel_before_a_steep_place(name, how):

@@ -78,6 +78,7 @@ ways = pytest.mark.parametrize(
 # --- one optimiser, several nets --------------------------------------------------------------------------------------
 
 
+@pytest.mark.dear
 @ways
 @pytest.mark.parametrize("make", OPTIMIZERS)
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,6 +111,7 @@ def test_an_optimizer_that_fit_has_bound_goes_on_with_the_same_net(kind, given):
     np.testing.assert_allclose(values(nets[0].parameters()), values(nets[1].parameters()), rtol=1e-12)
 
 
+@pytest.mark.dear
 @ways
 @pytest.mark.parametrize("make", OPTIMIZERS)
 @pytest.mark.parametrize(("one", "other"), list(itertools.product(KINDS, KINDS)))
@@ -298,6 +300,7 @@ class Blows(fs.SGD):
             p.data = self.value if isinstance(p, fs.Tensor) else np.full(p.shape, self.value)
 
 
+@pytest.mark.dear
 @ways
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e200])
 @pytest.mark.parametrize("epoch", [1, 2, 3])

@@ -87,6 +87,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 12])
 @pytest.mark.parametrize("order", ORDERS)

@@ -82,6 +82,7 @@ def layer_and_image(request: pytest.FixtureRequest) -> tuple[Any, np.ndarray]:
     return layer, image
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", ["leaves", "computed", "lists", "numbers", "images"])
 def test_a_convolution_is_the_scalar_code(layer_and_image: Any, kind: str) -> None:
     layer, image = layer_and_image
@@ -156,6 +157,7 @@ def test_a_pool_of_nan_is_nan() -> None:
 # --- compiled ---
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_compiled_convolution_is_the_eager_one(layer_and_image: Any, threads: int) -> None:
     layer, image = layer_and_image

@@ -308,6 +308,7 @@ def test_a_delta_is_above_zero_and_lengths_are_equal():
 WAYS = [{}, {"batch_size": 5}, {"compile": False}, {"compile": False, "batch_size": 5}]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "huber", "smoothed", "cross_entropy"])
 @pytest.mark.parametrize("weights", [None, "sample", "class", "both", "balanced"])
 @pytest.mark.parametrize("given", WAYS, ids=str)

@@ -82,6 +82,7 @@ def inside_of(monkeypatch):
     return seen
 
 
+@pytest.mark.dear
 @rules
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("batch_size", [1, 7, 30])

@@ -258,6 +258,7 @@ def by_hand(net, X, y, optimizer, epochs, batch_size, schedule):
             done += len(batch)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("schedule", ["linear", None])
 @pytest.mark.parametrize("batch_size", [1, 7, 30])
 @pytest.mark.parametrize("make", OPTIMIZERS)

@@ -29,6 +29,7 @@ def close(a, b):
     return np.allclose(a, b, rtol=1e-7, atol=1e-9, equal_nan=True)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("first", range(0, 400, 100))
 @pytest.mark.parametrize("unrolled", [0, 64])
 def test_programs_draw_what_their_functions_draw(first, unrolled, monkeypatch):

@@ -217,6 +217,7 @@ def test_floats_are_rounded_once(kernels: str, name: str, f: Any, points: Any, t
 SLOPES = {"acosh": (1.01, 3.0), "log": (0.1, 3.0), "log2": (0.1, 3.0), "log10": (0.1, 3.0), "**": (0.1, 3.0)}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kernels", SETS)
 @pytest.mark.parametrize("name", [*UNARY, *BINARY])
 def test_slopes_are_those_of_the_engine(kernels: str, name: str) -> None:

@@ -63,12 +63,14 @@ DISCOUNTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("f", DISCOUNTS)
 def test_weights_computed_from_a_shared_number(f, n):
     agrees(f, draws(5, n), 0.05)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("f", DISCOUNTS)
 def test_weights_computed_from_a_number_of_the_row(f, n):
@@ -541,6 +543,7 @@ def test_a_number_that_is_read_is_the_one_of_the_plain_call(name):
     assert not calls, "rows miss their own recordings"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n", [3, 15, 16, 17, 64])
 def test_the_commonest_softmax(n):
     w = fs.to_tensor(draws(n, 3, seed=3))

@@ -75,6 +75,7 @@ def flat(w: Any) -> list[Any]:
     return [leaf for row in w for leaf in row]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("leaves", LEAVES)
 @pytest.mark.parametrize("way", WAYS)

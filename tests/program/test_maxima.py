@@ -41,6 +41,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
     _core._select_kernels(before)
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("operands", OPERANDS)

@@ -94,6 +94,7 @@ def test_results_of_any_nest(name):
     same(p.map(X[:1]), stacked(expected[:1]))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("accumulate", [False, True])

@@ -97,6 +97,7 @@ def agree(found, expected, scale=1e-9):
     np.testing.assert_allclose(found, expected, rtol=scale, atol=scale)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_gradients_and_hessians_are_those_of_the_function(name):
     f = FUNCTIONS[name]

@@ -163,6 +163,7 @@ TAKEN: dict[str, tuple[Any, int]] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", TAKEN)
 @pytest.mark.parametrize("order", ["up", "down", "drawn"])
 def test_what_a_list_says_of_other_labels(name: str, order: str) -> None:

@@ -100,6 +100,7 @@ CALLS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("call", CALLS)

@@ -82,6 +82,7 @@ def some_leaves() -> list[Any]:
     return [fs.Tensor(0.4 + 0.3 * k) for k in range(WIDTH)]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n", [1, 9, 131])
 @pytest.mark.parametrize("right", KINDS)
 @pytest.mark.parametrize("left", KINDS)
@@ -100,6 +101,7 @@ def test_operations_of_two(name: str, left: str, right: str, n: int) -> None:
     agree(function, leaves, n)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n", ROWS)
 @pytest.mark.parametrize("kind", ["row", "rows", "computed"])
 @pytest.mark.parametrize("name", UNARY)
@@ -114,6 +116,7 @@ def test_operations_of_one(name: str, kind: str, n: int) -> None:
     agree(function, leaves, n)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n", ROWS)
 @pytest.mark.parametrize("seed", range(12))
 def test_sums_and_chains(seed: int, n: int) -> None:
@@ -152,6 +155,7 @@ MOVES: dict[str, Callable[[int, int], tuple[int, int]]] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n_terms", [2, 4, 5])
 @pytest.mark.parametrize("sums", [1, 2, 4, 5, 16, 37])
 @pytest.mark.parametrize("move", MOVES)

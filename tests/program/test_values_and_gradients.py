@@ -702,6 +702,7 @@ def test_a_planted_difference_is_seen(monkeypatch, which):
 COMPARISONS = [operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("comparison", COMPARISONS)
 @pytest.mark.parametrize("rows", [3, 17, 150])
 def test_where(comparison, rows):

@@ -102,6 +102,7 @@ def agree_to_the_bit(f, method, *data, counts=COUNTS):
                     assert not len(differ), (method, count, threads, fresh, some[differ], part[differ])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_row_depends_on_its_neighbours(name, method):

@@ -82,6 +82,7 @@ JUMPS: dict[str, tuple[Callable[..., Any], float, float | None]] = {  # function
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", JUMPS)
 def test_a_jump_nearby_is_reported(name: str) -> None:
     f, x, slope = JUMPS[name]
@@ -119,6 +120,7 @@ SMOOTH_OR_KINKED: dict[str, tuple[Callable[..., Any], float]] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", SMOOTH_OR_KINKED)
 def test_kinks_and_curvature_are_not_reported(name: str) -> None:
     f, x = SMOOTH_OR_KINKED[name]
@@ -140,6 +142,7 @@ def test_only_the_input_that_the_steps_depend_on_is_named() -> None:
     assert [(j.result, j.input) for j in report.jumps] == [("result", "argument 0")]
 
 
+@pytest.mark.dear
 def test_the_range_of_a_projectile() -> None:
     report = fs.gradcheck(projectile, (30.0, python_math.radians(45.0)))
     by_speed, by_angle = report.jumps
