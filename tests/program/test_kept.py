@@ -437,7 +437,7 @@ def drawing(x):
 @needs_compiler
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_exported_random_numbers(tmp_path, antithetic):
-    """Loops are written step by step; each row draws what the program draws."""
+    """Each row draws what the program draws, in loops too."""
     program = fs.compile(drawing)
     stream = {"seed": 9, "epoch": 2, "row_offset": 4, "antithetic": antithetic}
     values, gradients = program.value_and_grad(X, **stream)
@@ -455,14 +455,49 @@ def test_exported_random_numbers(tmp_path, antithetic):
 
 @needs_compiler
 def test_exported_loops(tmp_path):
-    """A number of steps that was recorded is computed, any other is not."""
+    """Each row has its own number of steps; with derivatives, numbers of steps that were recorded."""
     program = fs.compile(lambda x: fs.while_loop(lambda s: s < x[1], lambda s: s * 2.0 + x[0], 1.0))
     rows = np.array([[0.5, 10.0], [0.6, 10.0], [0.1, 1e6]])
-    values = program.map(rows[:2])
+    program.map(rows[:2])
     program.export_c(tmp_path / "f.c", name="loops")
     y, _, status = run(compiled(tmp_path / "f.c"), "loops", rows, 1)
-    assert status[0].tolist() == [0, 0, 1]
-    np.testing.assert_allclose(y[:2, 0], values, rtol=1e-12)
+    assert status.tolist() == [[0, 0, 1], [0, 0, 0]]
+    np.testing.assert_allclose(y[:2, 0], program.map(rows)[:2], rtol=1e-12)
+
+
+W = fs.to_tensor([0.3, -0.2, 0.9])
+
+
+def several_loops(x):
+    """A loop in a loop, its number in it, leaves, a decision; and plain loops that are found, with what they collect."""
+    def step(k, s):
+        h, n = s
+        h = np.tanh(h * W + 0.1 * k * x[0])
+        return h, fs.loop(n=9, step=lambda t: t * 0.9 if t > x[1] else t + 0.3, state=n)
+
+    h, s = fs.loop(75, step, (fs.to_tensor([0.1, 0.2, 0.3]), x[2]))
+    states = [s]
+    for k in range(200):
+        states.append(states[-1] * 0.99 + 0.01 * math.sin(states[-1] * k) * W[1])
+    total = x[3]
+    for k, state in enumerate(states):
+        total = total + state * state * math.cos(0.1 * k) + 0.1 * state
+    return {"total": total, "some": (states[40], fs.sum(h))}
+
+
+@needs_compiler
+def test_exported_loops_are_loops(tmp_path):
+    rows = np.random.default_rng(1).normal(size=(6, 4)) * 0.2 + np.array([0.0, -5.0, 0.0, 0.0])
+    program = fs.compile(several_loops)
+    values, jacobian = program.map(rows), program.jacobian(rows)
+    program.export_c(tmp_path / "f.c")
+    y, d, status = run(compiled(tmp_path / "f.c"), "f", rows, 3)
+    assert not status.any()
+    assert (tmp_path / "f.c").read_text().count("loop of") > 4
+    assert (tmp_path / "f.c").stat().st_size < 120_000
+    np.testing.assert_allclose(y, np.stack([values["total"], *values["some"]], 1), rtol=1e-12, atol=1e-12)
+    found = np.stack([jacobian["total"], *jacobian["some"]], 1)
+    np.testing.assert_allclose(d, found, rtol=1e-11, atol=1e-12)
 
 
 @needs_compiler

@@ -27,23 +27,15 @@ from fastscalar.program._graph import (
     NODE_RANDOM,
     READ_RAISES,
 )
-from fastscalar.program.c_prelude import BINARY, INFIX, PRELUDE, QUIET, UNARY
+from fastscalar.program.c_loops import REPEATS, loop_statements
+from fastscalar.program.c_prelude import BINARY, INFIX, PRELUDE, QUIET, UNARY, number, wrapped
+from fastscalar.program.found import with_found_loops
 
 IEEE = 0x100
 _NAMES = {code: name for code, name, _, _ in operations()}
 _ARITIES = {code: arity for code, _, arity, _ in operations()}
 _COMPARISONS = ("<", "<=", "==", "!=", ">", ">=")
 _READS = {6: "fs_same", 7: "fs_truncates"}
-
-
-def number(v: float) -> str:
-    """A literal that has exactly this value."""
-    if v != v:
-        return "NAN"
-    if v in (float("inf"), float("-inf")):
-        return "INFINITY" if v > 0 else "(-INFINITY)"
-    text = repr(float(v))
-    return f"({text})" if text.startswith("-") else text
 
 
 class Leaves:
@@ -65,27 +57,24 @@ class Leaves:
     def text(self, name: str) -> list[str]:
         values = np.concatenate(self.values) if self.values else np.zeros(1)
         listed = ", ".join(number(v) for v in values.tolist())
-        return [f"double {name}_parameters[{len(values)}] = {{", *_wrapped(listed), "};"]
-
-
-def _wrapped(text: str, width: int = 110) -> list[str]:
-    lines, line = [], ""
-    for word in text.split(" "):
-        if len(line) + len(word) >= width:
-            lines.append("    " + line.rstrip())
-            line = ""
-        line += word + " "
-    return [*lines, "    " + line.rstrip()]
+        return [f"double {name}_parameters[{len(values)}] = {{", *wrapped(listed), "};"]
 
 
 class Way:
     """One recording as the statements of a C function.
 
     offsets: where each input of the graph begins in the numbers of a row; shared: likewise by capture, of arguments
-    that all rows share; leaves: where all other captures are."""
+    that all rows share; leaves: where all other captures are.  name: of the function; counters: of the body of a loop,
+    by draw, where it stands how many were drawn.  parameters: the array of leaves; stream: handed on to functions."""
 
-    def __init__(self, graph: Any, offsets: Sequence[int], shared: dict[int, int], leaves: dict[int, int]) -> None:
+    def __init__(
+        self, graph: Any, offsets: Sequence[int], shared: dict[int, int], leaves: dict[int, int], name: str,
+        parameters: str, stream: str, counters: dict[int, int] | None = None,
+    ) -> None:
         self.graph, self.offsets, self.shared, self.leaves = graph, offsets, shared, leaves
+        self.function, self.stream, self.counters = name, stream, counters or {}
+        self.parameters = parameters
+        self.bodies: list[str] = []              # the text of functions that it calls
         self.op, self.a, self.b = graph.op.tolist(), graph.a.tolist(), graph.b.tolist()
         self.value = graph.value.tolist()
         self.lines: list[str] = []
@@ -105,7 +94,11 @@ class Way:
                 elif op == NODE_ITEM:
                     if self.a[i] not in done:
                         done.add(self.a[i])
-                        self._item(self.graph.items[self.a[i]])
+                        item = self.graph.items[self.a[i]]
+                        if item[0] == "call":
+                            self.lines += loop_statements(self, item, self._body)
+                        else:
+                            self._item(item)
                 elif op > NODE_CONSTANT:
                     self._operation(i)
                 elif op == NODE_COPY:
@@ -126,7 +119,47 @@ class Way:
             return self._leaf(self.a[i], self.b[i])
         if op == NODE_RANDOM:
             return f"r{self.a[i]}[{self.b[i]}]"
+        if self.loop_of(i) is not None:
+            return f"o{self.loop_of(i)[1]}[{self.b[i]}]"
         return f"v{i}"
+
+    # --- loops ---
+
+    def loop_of(self, i: int) -> Any:
+        """The item of the loop that gives a node, or None."""
+        item = self.graph.items[self.a[i]] if self.op[i] == NODE_ITEM else None
+        return item if item is not None and item[0] == "call" else None
+
+    def element(self, i: int) -> tuple[str, int] | None:
+        """The array and the place in it that has the value of a node, if it is in one."""
+        if self.op[i] == NODE_INPUT:
+            return "x", self.offsets[self.a[i]] + self.b[i]
+        item = self.loop_of(i)
+        return None if item is None else (f"o{item[1]}", self.b[i])
+
+    def _body(
+        self, graph: Any, offsets: list[int], leaves: dict[int, int], counters: dict[int, int]
+    ) -> str:
+        name = f"{self.function}_{len(self.bodies)}"
+        if not graph.draws:                      # whose number would depend on two loops
+            graph = with_found_loops(graph, REPEATS, 1)
+        body = Way(graph, offsets, leaves, {}, name, self.parameters, self.stream, counters)
+        text = body.text()
+        self.bodies.append(text)
+        return name
+
+    def text(self) -> str:
+        """The functions of bodies that it calls, and its own."""
+        lines, stream = self.statements(), ", const fs_stream *stream" if self.stream else ""
+        return "\n".join([
+            *self.bodies,
+            "",
+            f"static int {self.function}(const double *x, double *y{stream}) {{",
+            f"    (void)x{', (void)stream' if stream else ''};",
+            *(f"    {line}" for line in lines),
+            "    return FS_OK;",
+            "}",
+        ])  # fmt: skip
 
     def _draw(self, k: int, done: set[Any]) -> None:
         """The numbers of one call, once."""
@@ -136,13 +169,14 @@ class Way:
         kind, count, p, site, scope, first = self.graph.draws[k]
         key = f"fs_random_key(stream->seed, stream->epoch, {site}u, {scope}u)"
         self.lines.append(f"double r{k}[{count}];")
-        self.lines.append(f"fs_random_numbers(r{k}, {count}, {kind}, {number(p)}, {key}, stream->row, {first}u, "
+        drawn = f" + (uint64_t)x[{self.counters[k]}]" if k in self.counters else ""
+        self.lines.append(f"fs_random_numbers(r{k}, {count}, {kind}, {number(p)}, {key}, stream->row, {first}u{drawn}, "
                           "stream->antithetic);")  # fmt: skip
 
     def _leaf(self, capture: int, offset: int) -> str:
         if capture in self.shared:
             return f"x[{self.shared[capture] + offset}]"
-        return f"p[{self.leaves[capture] + offset}]"
+        return f"{self.parameters}[{self.leaves[capture] + offset}]"
 
     def _live(self) -> list[bool]:
         """What the results, the decisions and the errors need."""
@@ -152,7 +186,7 @@ class Way:
             if node >= 0:
                 live[node] = True
         for item in graph.items:
-            if item[0] == "gather" or (item[0] == "cross_entropy" and item[4] >= 0):
+            if item[0] in ("gather", "call") or (item[0] == "cross_entropy" and item[4] >= 0):
                 live[item[1]] = True
         for i in range(len(self.op) - 1, -1, -1):
             op = self.op[i]
@@ -211,12 +245,12 @@ class Way:
 
     # --- items ---
 
-    def _array(self, nodes: np.ndarray) -> str:
+    def array(self, nodes: np.ndarray) -> str:
         """The name of an array with the values of some nodes."""
         self.arrays += 1
         name = f"a{self.arrays}"
         listed = ", ".join(self.name(int(i)) for i in nodes.ravel())
-        self.lines += [f"const double {name}[{nodes.size}] = {{", *_wrapped(listed), "};"]
+        self.lines += [f"const double {name}[{nodes.size}] = {{", *wrapped(listed), "};"]
         return name
 
     def _run(self, nodes: np.ndarray) -> str | None:
@@ -249,13 +283,13 @@ class Way:
         elif kind == "gather":
             self._gather(item)
         elif kind == "softmax":
-            z = self._array(x)
+            z = self.array(x)
             self.lines += [f"double s{first}[{count}];", f"fs_shares({z}, {count}, s{first});"]
             self._outputs(item, f"s{first}")
         elif kind == "logsumexp":
-            self.lines.append(f"const double v{first} = fs_shares({self._array(x)}, {len(x)}, 0);")
+            self.lines.append(f"const double v{first} = fs_shares({self.array(x)}, {len(x)}, 0);")
         elif kind == "cross_entropy":
-            z = self._array(x)
+            z = self.array(x)
             label = str(int(item[5]))
             if item[4] >= 0:
                 label = f"(int){self._whole(item[4])}"
@@ -263,16 +297,16 @@ class Way:
                 self.lines.append(f"if (!({given} >= 0.0 && {given} < {len(x)}.0)) return FS_ERROR;")
             self.lines.append(f"const double v{first} = fs_shares({z}, {len(x)}, 0) - {z}[{label}];")
         else:
-            z, least = self._array(x), int(kind.endswith("min"))
+            z, least = self.array(x), int(kind.endswith("min"))
             place = f"fs_best({z}, {len(x)}, {least})"
             self.lines.append(f"const double v{first} = {place if kind.startswith('arg') else f'{z}[{place}]'};")
 
     def _affine(self, item: tuple[Any, ...]) -> None:
         """As the engine does it: from the bias, input by input, and over zeros."""
         _, first, count, x, weights, bias = item
-        z = self._array(x)
-        w = self._run(weights) or self._array(weights)
-        b = self._run(bias) or self._array(bias)
+        z = self.array(x)
+        w = self._run(weights) or self.array(weights)
+        b = self._run(bias) or self.array(bias)
         self.lines += [
             f"double s{first}[{count}];",
             f"for (int i = 0; i < {count}; i++) s{first}[i] = 0.0 + ({b})[i];",
@@ -287,7 +321,7 @@ class Way:
         given = self._whole(argument) if argument >= 0 else self.name(int(item[5][0]))
         block = x.size == 1 and self.op[int(x.ravel()[0])] == NODE_BLOCK
         rows = self.b[int(x.ravel()[0])] if block else x.size // count
-        z = self._run(x) or self._array(x)
+        z = self._run(x) or self.array(x)
         self.lines += [
             f"const double g{first} = {given} < 0.0 ? {given} + {rows}.0 : {given};",
             f"if (!(g{first} >= 0.0 && g{first} < {rows}.0)) return FS_ERROR;",
@@ -325,7 +359,7 @@ def c_file(
     name: str,
     layout: list[str],
     size: int,
-    ways: dict[str, tuple[int, list[list[str]]]],
+    ways: dict[str, tuple[int, list[str]]],
     leaves: Leaves,
     about: str,
     draws: bool = False,
@@ -361,16 +395,7 @@ def c_file(
         *leaves.text(name),
     ]
     for suffix, (count, recordings) in ways.items():
-        for k, lines in enumerate(recordings):
-            out += [
-                "",
-                f"static int {name}{suffix}_{k}(const double *x, double *y{stream}) {{",
-                f"    const double *p = {name}_parameters;",
-                f"    (void)p, (void)x{', (void)stream' if draws else ''};",
-                *(f"    {line}" for line in lines),
-                "    return FS_OK;",
-                "}",
-            ]
+        out += recordings
         tried = [
             f"    if ((s = {name}{suffix}_{k}(x, all{given})) == FS_OK) goto end; else if (s > worst) worst = s;"
             for k in range(len(recordings))
@@ -383,7 +408,7 @@ def c_file(
         out += [
             "",
             f"int {name}{suffix}(const double *x, double *y{', double *d' if suffix else ''}{stream}) {{",
-            f"    double all[{count}];",
+            f"    double all[{count}] = {{0}};",
             "    int s, k, worst = FS_UNRECORDED;",
             *tried,
             "    return worst;",

@@ -146,3 +146,23 @@ QUIET = (
     "atan", "asinh", "erf", "erfc", "ndtr", "cbrt", "degrees", "radians", "softplus", "silu", "gelu", "atan2", "hypot",
     "send",
 )  # fmt: skip
+
+
+def number(v: float) -> str:
+    """A literal that has exactly this value."""
+    if v != v:
+        return "NAN"
+    if v in (float("inf"), float("-inf")):
+        return "INFINITY" if v > 0 else "(-INFINITY)"
+    text = repr(float(v))
+    return f"({text})" if text.startswith("-") else text
+
+
+def wrapped(text: str, width: int = 110) -> list[str]:
+    lines, line = [], ""
+    for word in text.split(" "):
+        if len(line) + len(word) >= width:
+            lines.append("    " + line.rstrip())
+            line = ""
+        line += word + " "
+    return [*lines, "    " + line.rstrip()]

@@ -14,9 +14,12 @@ import numpy as np
 from fastscalar.engine._step import storage_of
 from fastscalar.files import StrPath, replacing
 from fastscalar.program.c_code import Leaves, Way, c_file, identifier
+from fastscalar.program.c_loops import REPEATS
 from fastscalar.program.derivatives import DifferentiatedFunction
+from fastscalar.program.found import with_found_loops
 from fastscalar.program.nests import Container, Static
 from fastscalar.program.recorded import UnrecordedPath
+from fastscalar.program.rolled import draws_in, is_loop
 from fastscalar.program.specializations import SignatureCache
 from fastscalar.transforms.inputs import Run, leaves_of
 from fastscalar.transforms.sparsity import rows_by_shape
@@ -33,15 +36,15 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
     cache = caches[0]
     sizes = [int(np.prod(kind[1])) if len(kind) > 1 else 1 for kind in cache.kinds]
     first = np.cumsum([0, *sizes]).tolist()
-    plain = _unrolled(program, cache, what)
-    draws = any(one.graph.draws for one in plain.all())
+    name = identifier(name or Path(path).stem)
+    draws = any(draws_in(one.graph) for one in cache.all())
     leaves = Leaves()
-    ways: dict[str, tuple[int, list[list[str]]]] = {}
-    for suffix, some in (("", plain), ("_derivatives", _with_derivatives(program, cache, first))):
+    ways: dict[str, tuple[int, list[str]]] = {}
+    for suffix, some in (("", cache), ("_derivatives", _with_derivatives(program, cache, first))):
         texts = []
-        for one in some.all():
-            graph = one.graph
-            strange = [item[0] for item in graph.items if item[0] not in KNOWN_ITEMS]
+        for k, one in enumerate(some.all()):
+            graph = with_found_loops(one.graph, REPEATS, 1)
+            strange = [item[0] for item in graph.items if item[0] not in KNOWN_ITEMS and not is_loop(item)]
             if strange:
                 raise TypeError(f"{what}: {strange[0]!r} cannot be exported")
             shared = {at: first[k] for k, at in graph.shared.items()}
@@ -49,41 +52,21 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
                 at: leaves.place(capture, storage_of(capture))
                 for at, capture in enumerate(graph.captures) if at not in shared
             }
-            texts.append(Way(graph, _offsets(cache.kinds, first), shared, places).statements())
+            way = Way(graph, _offsets(cache.kinds, first), shared, places, f"{name}{suffix}_{k}", f"{name}_parameters",
+                      ", stream" if draws else "")  # fmt: skip
+            texts.append(way.text())
         ways[suffix] = some.width, texts
     text = c_file(
-        identifier(name or Path(path).stem),
+        name,
         _layout(program, cache, first),
         first[-1],
         ways,
         leaves,
-        f"{program.__name__}, written by fastscalar: {len(plain.all())} recordings",
+        f"{program.__name__}, written by fastscalar: {len(cache.all())} recordings",
         draws,
     )
     with replacing(path) as file:
         file.write(text.encode())
-
-
-LONGEST = 1_000_000  # operations of a recording
-
-
-def _unrolled(program: DifferentiatedFunction, cache: SignatureCache, what: str) -> SignatureCache:
-    """The same recordings; where loops are instructions in them, those of the same rows step by step."""
-    if not any(item[0] == "call" for one in cache.all() for item in one.graph.items):
-        return cache
-    derived = program._derived(("unrolled", tuple(cache.kinds), cache.nests, cache.names), lambda f: f)
-    derived._unrolled, derived._step_by_step, found = True, True, cache
-    for one in cache.all():
-        if one.example is None:
-            raise UnrecordedPath(f"{what}: a program without its function has no steps of its loops")
-        row = one.example.one(0)
-        row.cache = None
-        derived._values(row, 1)
-        assert row.cache is not None
-        found = row.cache
-    if any(one.graph.operations > LONGEST for one in found.all()):
-        raise ValueError(f"{what}: more than {LONGEST:,} operations, step by step")
-    return found
 
 
 KNOWN_ITEMS = (
@@ -158,7 +141,7 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
         return both
 
     derived = program._derived(("value and derivatives", tuple(cache.kinds), cache.nests, names), make)
-    derived._step_by_step, found = True, SignatureCache()
+    found = SignatureCache()
     for one in cache.all():
         if one.example is None:
             raise UnrecordedPath(f"{program.__name__}.export_c: a program without its function has no derivatives")

@@ -34,11 +34,12 @@ LEAVES = 10_000  # that a body may read
 LAG = 4  # iterations that a state reaches back
 
 
-def with_found_loops(graph: Any) -> Any:
-    """The same graph, or one in which what repeats is a loop."""
+def with_found_loops(graph: Any, least: int | None = None, body: int | None = None) -> Any:
+    """The same graph, or one in which what repeats is a loop.  least, body: instead of LEAST and BODY."""
+    least, body = LEAST if least is None else least, BODY if body is None else body
     per_row, graph.per_row = graph.per_row, None
-    while len(graph.op) >= LEAST:
-        made = _Rolling(graph, per_row).rolled()
+    while len(graph.op) >= least:
+        made = _Rolling(graph, np.ones(len(graph.op)) if per_row is None else per_row, least, body).rolled()
         if made is None:
             break
         graph, per_row = made
@@ -64,8 +65,9 @@ class _Slots:
 class _Rolling:
     """A graph in which a loop is looked for."""
 
-    def __init__(self, graph: Any, per_row: Nodes) -> None:
+    def __init__(self, graph: Any, per_row: Nodes, least: int, body: int) -> None:
         self.graph, self.per_row, self.items, self.op = graph, per_row, graph.items, graph.op
+        self.least, self.body = least, body
         self.operations = Operations(graph)
         self.at, self.number, self.scalar = self.operations.at, self.operations.number, self.operations.scalar
         self.a, self.b, self.guard_at = self.operations.a, self.operations.b, self.operations.guard_at
@@ -74,9 +76,9 @@ class _Rolling:
 
     def rolled(self) -> tuple[Any, Nodes] | None:
         """A graph with a loop, and which nodes of it depend on the row; None if there is none."""
-        if len(self.at) < LEAST:
+        if len(self.at) < self.least:
             return None
-        for stretch in self.operations.stretches(LEAST, FEWEST):
+        for stretch in self.operations.stretches(self.least, FEWEST):
             try:
                 return self._roll(stretch)
             except _Fails:
@@ -86,11 +88,11 @@ class _Rolling:
     def _roll(self, stretch: Stretch) -> tuple[Any, Nodes]:
         first = stretch.first + self.operations.cut(stretch)
         steps = (stretch.stop - first) // stretch.period
-        most = max(1, min(BODY // stretch.period, steps // FEWEST))
+        most = max(1, min(self.body // stretch.period, steps // FEWEST))
         self.width = stretch.period * min(range((most + 1) // 2, most + 1), key=lambda u: (steps % u, -u))
         self.first, self.count = first, (stretch.stop - first) // self.width
         for _ in range(4):
-            if self.count < FEWEST or self.count * self.width < LEAST // 2:
+            if self.count < FEWEST or self.count * self.width < self.least // 2:
                 raise _Fails
             self.slots = _Slots()
             self._take_operands()

@@ -92,8 +92,7 @@ class RecordedFunction:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self._caches: dict[Any, SignatureCache] = {}
-        self._unrolled = False                   # its loops cannot be instructions,
-        self._step_by_step = False               # nor is what repeats to be one
+        self._unrolled = False                   # its loops cannot be instructions
         self._stops_at_loops = False
         self._exact_where_not_finite = False     # such rows are the function's own
         self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
@@ -317,7 +316,7 @@ class RecordedFunction:
                 reason.lost = recording.lost
                 raise
         self._share(graph, rows, leaves)
-        graph = graph if self._step_by_step else with_found_loops(graph)
+        graph = with_found_loops(graph)
         sizes = [handle.size if kind == "array" else 1 for kind, handle in recording.inputs]
         return graph, sizes, recording.lost
 

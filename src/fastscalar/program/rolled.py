@@ -113,6 +113,11 @@ def places_in(graph: Any) -> Iterator[tuple[Any, int]]:
             yield from places_in(body.graph)
 
 
+def draws_in(graph: Any) -> bool:
+    """Whether anything is drawn, in steps of loops too."""
+    return bool(graph.draws) or any(item[4].sites for item in graph.items if is_loop(item))
+
+
 def take_in(g: Any, h: Any) -> bool:
     """Whether two recordings differ in nothing but the bodies of their loops; then the first has those of both."""
     pairs = list(zip(g.items, h.items, strict=False))
