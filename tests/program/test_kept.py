@@ -469,7 +469,7 @@ W = fs.to_tensor([0.3, -0.2, 0.9])
 
 
 def several_loops(x):
-    """A loop in a loop, its number in it, leaves, a decision; and plain loops that are found, with what they collect."""
+    """A loop in a loop, its number in it, leaves, a decision; plain loops that are found, with what they collect."""
     def step(k, s):
         h, n = s
         h = np.tanh(h * W + 0.1 * k * x[0])
