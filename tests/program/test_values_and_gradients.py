@@ -2,6 +2,7 @@
 the operation table, random programs.  `compiled.check` does the comparing.
 """
 
+import functools
 import math
 import operator
 import os
@@ -733,3 +734,56 @@ def test_where_of_nan_and_infinity():
         expected = [2.0 * b if comparison(a, 0.75) else 5.0 for a, b in X.tolist()]
         assert bits(values) == bits(expected)
         assert gradients.tolist() == [[0.0, 2.0 if comparison(a, 0.75) else 0.0] for a in X[:, 0]]
+
+
+# --- numbers go from the rows to where they are computed with, and gradients back ---
+
+READ = {
+    "in_order": lambda x: fs.sum([fs.math.exp(0.1 * x[k]) * (k + 1.0) for k in range(19)]),
+    "in_turn": lambda x: functools.reduce(lambda s, k: fs.math.tanh(s * x[k]) + x[k], range(18, -1, -1), x[3] * x[3]),
+    "every_third": lambda x: fs.math.exp(x[0] * 0.1) * x[3] + x[9] * x[18] * x[6],
+    "one": lambda x: x[7] * x[7],
+    "none": lambda x: fs.Tensor(2.0) * 3.0,
+    "as_a_whole_too": lambda x: fs.sum(x * x) * x[2] + x[5],
+    "decided": lambda x: x[0] * x[1] if x[2] > 0.0 else x[3] * fs.math.log(fs.maximum(x[2], -x[2])),
+    "steep": lambda x: fs.math.sqrt(fs.maximum(x[0], 0.0)) * x[1] + x[2],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", READ)
+def test_columns_of_rows(name: str, dtype: str) -> None:
+    """Whichever columns are read, in whatever order, of any number of rows: the derivatives of the plain call, and zero
+    by what is not read, in memory that had other numbers in it."""
+    rng = np.random.default_rng(0)
+    everything = rng.normal(size=(300, 19))
+    everything[7, 0] = 0.0                       # where sqrt is steep
+    program, tolerance = fs.compile(READ[name]), 1e-11 if dtype == "float64" else 2e-4
+    values, gradients = [], []
+    for row in everything:
+        x = fs.to_tensor(row.tolist())
+        y = READ[name](x)
+        y.backward()
+        values.append(y.data)
+        gradients.append(np.asarray(x.grad))
+    for n in (300, 1, 2, 7, 8, 9, 16, 17, 129, 256, 257):
+        np.full((n, 19), np.nan)                 # what the allocator may hand out again
+        found, derivatives = program.value_and_grad(everything[:n], dtype=dtype)
+        np.testing.assert_allclose(found, values[:n], rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(derivatives, gradients[:n], rtol=tolerance, atol=tolerance)
+
+
+def test_numbers_that_are_not_read_have_no_gradient() -> None:
+    program = fs.compile(lambda x, a, y: fs.sum(a) * 2.0 if y > 0.0 else fs.Tensor(1.0) * y)
+    x, a, y = np.ones(40), np.ones((40, 3)), np.where(np.arange(40) % 3, 1.0, -1.0)
+    np.full((40, 3), np.nan)
+    _, (by_x, by_a, by_y) = program.value_and_grad(x, a, y, argnums=(0, 1, 2))
+    assert not by_x.any()
+    assert np.array_equal(by_a, np.where(y[:, None] > 0.0, 2.0, 0.0) * a)
+    assert np.array_equal(by_y, np.where(y > 0.0, 0.0, 1.0))
+
+
+def test_an_argument_that_is_named_twice_has_two_gradients() -> None:
+    one, other = fs.compile(lambda x: x * x).value_and_grad(np.array([1.0, 2.0]), argnums=(0, 0))[1]
+    one[:] = 0.0
+    assert other.tolist() == [2.0, 4.0]

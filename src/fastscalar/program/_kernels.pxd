@@ -57,6 +57,10 @@ cdef extern from "batch.h":
         const char *name
         int width
         void (*load_rows)(void *, Py_ssize_t, const double *const *, int, int) noexcept nogil
+        void (*load_columns)(void *, Py_ssize_t, const double *, Py_ssize_t, const long long *, int, const int *,
+                             int) noexcept nogil
+        int (*store_columns)(double *, Py_ssize_t, const long long *, int, const int *, int, const void *,
+                             Py_ssize_t) noexcept nogil
         int (*compress)(int *, void *, const double *, int) noexcept nogil
         void (*sparse_affine)(void *, Py_ssize_t, const void *, const void *, Py_ssize_t, int, int,
                               const int *const *, const void *const *, const int *, int) noexcept nogil

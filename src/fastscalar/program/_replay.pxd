@@ -39,6 +39,10 @@ ctypedef struct Input:
     int *row_of
     void *entry
     double *gradient        # where gradients by this argument go, row by row; or NULL
+    bint read               # a number: it has a gradient
+    int *slot               # by column, its slot, -1; NULL: its run is read
+    int *adjoint            # and the place of its gradient, -1: it has none
+    int n_columns           # up to the last that has a slot
 
 ctypedef struct Segment:    # captured leaves that lie side by side on the tape and in the block
     int capture
@@ -100,6 +104,8 @@ cdef class Replay:
     cdef const long long *row_numbers    # of the data set, by row; NULL: row_offset and what follows it
     cdef Input *input
     cdef int n_inputs
+    cdef unsigned char *direct       # by run: an input whose columns go to slots and nowhere else, each to one: where
+    #                                  there is more than one row, nothing is in the run
     cdef list held                   # arrays that `input` points into
     cdef StepList[2] forward_list    # for many rows, for one
     cdef StepList[8] backward_list   # the same; by mode
@@ -165,6 +171,7 @@ cdef class Replay:
     cdef int mark_weights(self) except -1
     cdef int find_segments(self) except -1
     cdef int find_inputs(self) except -1
+    cdef int find_columns(self) except -1
     cdef void look_at_weights(self, const Product *p) noexcept nogil
     cdef void look_at_filters(self, const Image *p) noexcept nogil
     cdef int put_others(self, dict others) except -1

@@ -134,6 +134,7 @@ cdef class Replay:
         self.mark_weights()
         self.find_segments()
         self.find_inputs()
+        self.find_columns()
 
     def __dealloc__(self):
         for block in self.blocks or ():          # without any if an argument was refused
@@ -282,6 +283,40 @@ cdef class Replay:
                 elif (q.a.kind == R_ROWS and q.a.run == p.input_run[i]) or (
                         q.b.kind == R_ROWS and q.b.run == p.input_run[i]):
                     self.input[i].dense = True
+        return 0
+
+    cdef int find_columns(self) except -1:
+        """Inputs that are read as numbers alone: their slots, and the places of their gradients."""
+        cdef Plan p = self.plan
+        cdef Py_ssize_t k
+        cdef Instr *q
+        cdef Input *x
+        cdef int i, j, run, column
+        cdef bint otherwise
+        self.direct = <unsigned char *>self.block(p.n_runs, 1)
+        for i in range(self.n_inputs):
+            run, otherwise, x = p.input_run[i], False, &self.input[i]
+            slots = {}
+            for k in range(p.n_per_row):
+                q = &p.per_row[k]
+                if q.kind == I_NUMBER and q.extra == i:
+                    x.read = (q.mask & ARGUMENTS) != 0
+                elif run >= 0 and q.kind == I_UNPACK and q.a.run == run:
+                    for j in range(q.n):
+                        otherwise |= place(&q.a, j) in slots
+                        slots[place(&q.a, j)] = q.out + j
+                elif (q.kind == I_PRODUCT and p.products[q.extra].x == run) or (
+                        q.a.kind == R_ROWS and q.a.run == run) or (q.b.kind == R_ROWS and q.b.run == run):
+                    otherwise = True
+            if run < 0 or otherwise:
+                continue
+            self.direct[run] = True
+            x.n_columns = max(slots, default=-1) + 1
+            x.slot = <int *>self.block(p.runs[run].n, sizeof(int))
+            x.adjoint = <int *>self.block(p.runs[run].n, sizeof(int))
+            for column in range(p.runs[run].n):
+                x.slot[column] = slots.get(column, -1)
+                x.adjoint[column] = p.body.adjoint[x.slot[column]] if column in slots else -1
         return 0
 
     # --- in and out ---

@@ -69,6 +69,7 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
     cdef real *port = <real *>r.ports + <Py_ssize_t>c * p.n_ports
     cdef void *bases[6]
     cdef const fs_step *steps = NULL if masked else steps_of(r.backward_list, n_rows, first_row, mode, 4)
+    cdef bint direct = steps != NULL and steps != r.backward_list[4 + mode].steps        # else runs have the gradients
     cdef int at
     cdef real *g
     cdef Input *x
@@ -76,7 +77,7 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
     if r.batch == 1:                             # one stretch
         memset(r.run_adjoint, 0, columns_of_runs(p) * sizeof(real))
     for k in range(p.n_runs if r.batch > 1 else 0):
-        if p.runs[k].mask & mode:
+        if p.runs[k].mask & mode and not (direct and r.direct[k]):
             memset(rows_of(r, r.run_adjoint, <int>k, first_row, tag), 0, <size_t>p.runs[k].ld * n_rows * sizeof(real))
     begin_gradients(p, p.n_per_row, A, n_rows, tag)
     for k in range(p.n_results):
@@ -101,13 +102,22 @@ cdef inline bint backward_pass(Replay r, int thread, int c, int first_row, int n
     if mode & ARGUMENTS:
         for l in range(r.n_inputs):
             x = &r.input[l]
-            if p.run_of_input[l] >= 0 and x.gradient != NULL:
+            if x.gradient == NULL:
+                continue
+            if x.slot != NULL and direct:
+                finite &= r.kernels.store_columns(x.gradient, x.width, rows + first_row, n_rows, x.adjoint,
+                                                  <int>x.width, A, n_rows)
+            elif p.run_of_input[l] >= 0:
                 store_gradient(r, l, first_row, n_rows, rows, kept, tag)
+            elif not x.read:
+                for k in range(n_rows):
+                    if not kept[k]:
+                        memset(x.gradient + rows[first_row + k] * x.width, 0, x.width * sizeof(double))
     if r.kernels.not_finite(port, p.n_ports) or (
             r.batch == 1 and r.kernels.not_finite(r.run_adjoint, columns_of_runs(p))):
         finite = False
     for k in range(p.n_runs if r.batch > 1 else 0):
-        if finite and p.runs[k].mask & mode and r.kernels.not_finite(
+        if finite and p.runs[k].mask & mode and not (direct and r.direct[k]) and r.kernels.not_finite(
                 rows_of(r, r.run_adjoint, <int>k, first_row, tag), <Py_ssize_t>p.runs[k].ld * n_rows):
             finite = False
     return finite

@@ -154,6 +154,7 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
     cdef real *U = <real *>r.uniform
     cdef void *bases[6]
     cdef const fs_step *steps = steps_of(r.forward_list, n_rows, first_row)
+    cdef bint of_one = steps != NULL and steps == r.forward_list[1].steps
     cdef int at
     cdef const Input *x
     cdef const real *v
@@ -161,7 +162,9 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
     memset(r.status + first_row, 0, n_rows)
     for l in range(r.n_inputs):
         x = &r.input[l]
-        if p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
+        if x.slot != NULL and not of_one:
+            r.kernels.load_columns(V, n_rows, x.data, x.width, rows + first_row, n_rows, x.slot, x.n_columns)
+        elif p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
             load_input(r, l, first_row, n_rows, rows, tag)
     if steps != NULL:
         bases[0], bases[1], bases[2], bases[3] = V, U, V, U      # some of them are of the way back
@@ -256,7 +259,8 @@ cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real 
     elif q.kind == I_RANDOM:
         draw(r, q, V, first_row, n_rows, rows, tag)
     elif q.kind == I_UNPACK:
-        unpack(r, q, rows_of(r, r.run_value, q.a.run, first_row, tag), V, n_rows, tag)
+        if not r.direct[q.a.run]:
+            unpack(r, q, rows_of(r, r.run_value, q.a.run, first_row, tag), V, n_rows, tag)
     elif q.kind == I_PACK:
         pack(r, q, V, U, first_row, n_rows, tag)
     elif q.kind == I_WHERE:

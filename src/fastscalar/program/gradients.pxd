@@ -129,7 +129,7 @@ cdef inline int place_gradients(Plan p) except -1:
             q = &p.per_row[k]
             begin_operands(&m, p, q)
             birth_of[k] = <int>m.births.n
-            if q.run < 0:
+            if q.run < 0 and not (q.kind == I_UNPACK and q.a.run in p.input_run):        # those leave at the end
                 end_gradient(&m, q)
         births = ints_array(&m.births).reshape(-1, 2)
     finally:

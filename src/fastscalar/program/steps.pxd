@@ -93,6 +93,8 @@ cdef inline int forward_steps(Replay r, StepList *list, bint one) except -1:
                 i += m
         elif one and q.kind == I_UNPACK:
             unpack_steps(r, list, q, False)
+        elif q.kind == I_UNPACK and r.direct[q.a.run]:
+            pass
         elif one and q.kind == I_PACK:
             pack_steps(r, list, q, False)
         else:
@@ -334,6 +336,8 @@ cdef inline int backward_steps(Replay r, StepList *list, bint one, int which) ex
             zero_new(list)
         elif one and q.kind == I_UNPACK:
             unpack_steps(r, list, q, True)
+            zero_new(list)
+        elif q.kind == I_UNPACK and r.direct[q.a.run]:
             zero_new(list)
         elif one and q.kind == I_PACK:
             pack_steps(r, list, q, True)

@@ -118,6 +118,12 @@ typedef struct {
     /* --- rows of the data set --- */
     /* x[l][0..m) = (R)row[l][0..m) */
     void (*load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int n_rows);
+    /* Turned: x[place[j]][l] = (R)row[l][j] for j < n, of row l = data + rows[l] * width; place -1: not column j. */
+    void (*load_columns)(void *x, ptrdiff_t ldx, const double *data, ptrdiff_t width, const long long *rows, int n_rows,
+                         const int *place, int n);
+    /* And back: row[l][j] = g[place[j]][l], place -1: 0.  Whether all of them are finite. */
+    int (*store_columns)(double *data, ptrdiff_t width, const long long *rows, int n_rows, const int *place, int n,
+                          const void *g, ptrdiff_t ldg);
     /* The entries of x[0..m) that are not zero (NaN is not): column and value have room for m + width; how many. */
     int (*compress)(int *column, void *value, const double *x, int m);
 

@@ -90,6 +90,36 @@ INLINE R OF(total)(vec v)
 
 /* --- rows of the data set --- */
 
+#ifdef __GNUC__ /* the rows after those of a tile, whose lines lie apart */
+#define FETCH_ROWS(data)                                                                                               \
+    UNROLL for (int v = 0; v < VW; v++) if (l + VW + v < n_rows) __builtin_prefetch(data + rows[l + VW + v] * width + j)
+#else
+#define FETCH_ROWS(data)
+#endif
+
+/* A vector of numbers that lie somewhere as doubles; they are stored likewise. */
+INLINE vec OF(from_doubles)(const double *p)
+{
+#if WIDE
+    return LOAD(p);
+#else
+    R t[VW];
+    UNROLL for (int v = 0; v < VW; v++) t[v] = (R)p[v];
+    return LOAD(t);
+#endif
+}
+
+INLINE void OF(to_doubles)(double *p, vec x)
+{
+#if WIDE
+    STORE(p, x);
+#else
+    R t[VW];
+    STORE(t, x);
+    UNROLL for (int v = 0; v < VW; v++) p[v] = t[v];
+#endif
+}
+
 static void OF(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int m, int n_rows)
 {
     for (int l = 0; l < n_rows; l++) {
@@ -98,6 +128,65 @@ static void OF(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int 
         EACH(j, m) to[j] = (R)from[j];
     }
 }
+
+/* `tile` for squares of VW rows from l on and as many columns from j on, which overlap at the ends, or `single` for each
+ * number if there are not so many. */
+#define TILES(tile, single)                                                                                            \
+    if (n_rows < VW || n < VW) {                                                                                       \
+        for (int l = 0; l < n_rows; l++)                                                                               \
+            for (int j = 0; j < n; j++)                                                                                \
+                single;                                                                                                \
+    }                                                                                                                  \
+    else                                                                                                               \
+        for (int at = 0; at < n_rows; at += VW) {                                                                      \
+            const int l = at + VW <= n_rows ? at : n_rows - VW;                                                        \
+            for (int from = 0; from < n; from += VW) {                                                                 \
+                const int j = from + VW <= n ? from : n - VW;                                                          \
+                vec s[VW];                                                                                             \
+                tile                                                                                                   \
+            }                                                                                                          \
+        }
+
+static void OF(load_columns)(void *x_, ptrdiff_t ldx, const double *data, ptrdiff_t width, const long long *rows,
+                             int n_rows, const int *place, int n)
+{
+    R *x = x_;
+    TILES(
+        {
+            UNROLL for (int v = 0; v < VW; v++) s[v] = OF(from_doubles)(data + rows[l + v] * width + j);
+            FETCH_ROWS(data);
+            OF(transpose_square)(s);
+            UNROLL for (int v = 0; v < VW; v++) if (place[j + v] >= 0) STORE(x + place[j + v] * ldx + l, s[v]);
+        },
+        if (place[j] >= 0) x[place[j] * ldx + l] = (R)data[rows[l] * width + j])
+}
+
+static int OF(store_columns)(double *data, ptrdiff_t width, const long long *rows, int n_rows, const int *place, int n,
+                             const void *g_, ptrdiff_t ldg)
+{
+    const R *g = g_;
+    vec sum = ZERO; /* 0 or NaN */
+    R rest = 0;
+    TILES(
+        {
+            UNROLL for (int v = 0; v < VW; v++)
+            {
+                s[v] = place[j + v] < 0 ? ZERO : LOAD(g + place[j + v] * ldg + l);
+                sum += 0 * s[v];
+            }
+            OF(transpose_square)(s);
+            UNROLL for (int v = 0; v < VW; v++) OF(to_doubles)(data + rows[l + v] * width + j, s[v]);
+        },
+        {
+            const R t = place[j] < 0 ? 0 : g[place[j] * ldg + l];
+            rest += 0 * t;
+            data[rows[l] * width + j] = t;
+        })
+    rest += OF(total)(sum);
+    return rest == rest;
+}
+#undef TILES
+#undef FETCH_ROWS
 
 static int OF(compress)(int *column, void *value, const double *x, int m)
 {
@@ -978,6 +1067,8 @@ const fs_batch FS_JOIN(FS_JOIN(fs_batch_, FS_SET), _float) = {
     FS_SET_NAME,
     64 / (int)sizeof(R),
     OF(load_rows),
+    OF(load_columns),
+    OF(store_columns),
     OF(compress),
     OF(sparse_affine),
     OF(dense_affine),
