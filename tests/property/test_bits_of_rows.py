@@ -52,6 +52,7 @@ FUNCTIONS = {
     "softmax by hand": by_hand,
     "dots": lambda x, k: math.tanh(fs.dot(W[0], x)) * fs.dot(W[1], x) + fs.dot(x, x),
     "shares": lambda x, k: fs.softmax(x)[0] * fs.logsumexp(x),
+    "shares of few": lambda x, k: sum(fs.softmax(x[n : 2 * n])[n // 2] * x[n] for n in range(1, 9)),
     "functions": lambda x, k: math.exp(x[0]) * math.sin(x[1]) + abs(x[2]) ** 2.5 / (1 + x[3] * x[3]) - x[7] * x[8]
     + math.tanh(x[4]) + math.erf(x[5]) * fs.sigmoid(x[6]) - x[9] * 0.3 - x[10] * x[11] * 1.7,
     "matrices": lambda x, k: (x.reshape(4, 5) @ x.reshape(5, 4)).sum(),
@@ -155,3 +156,13 @@ def test_nor_on_numbers_that_are_not_finite(name, special, method):
         alone = parts(METHODS[method](fs.compile(f), (X[others], K[others]), 1))
     for part, right in zip(found, alone, strict=True):
         np.testing.assert_array_equal(part[others], right)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_shares_beside_rows_that_are_not_finite(dtype):
+    rows = X[:64, :6].copy()
+    rows[5, 2], rows[20], rows[33, 0], rows[40, 1:3] = np.inf, -np.inf, np.nan, np.inf
+    program = fs.compile(lambda x: (fs.softmax(x)[1], fs.logsumexp(x)))
+    together = np.stack(program.map(rows, dtype=dtype))
+    alone = np.concatenate([program.map(row[None], dtype=dtype) for row in rows], axis=1)
+    np.testing.assert_array_equal(together.view(f"u{together.itemsize}"), alone.view(f"u{alone.itemsize}"))

@@ -126,9 +126,8 @@ def share_out(
             if finish(one, some):
                 continue
             one.divides = True
-        left, guards = attempt(one, some)
-        for guard in np.unique(guards).tolist() if len(left) else ():
-            part, following = left[guards == guard], one.after.get(guard)
+        for guard, part in by_number(*attempt(one, some)):
+            following = one.after.get(guard)
             if following in order and following not in tried:
                 work.append((following, part, [*tried, following]))
             else:
@@ -143,6 +142,16 @@ def share_out(
                 part = left
         pending.append(part)
     return np.sort(np.concatenate(pending))
+
+
+def by_number(some: np.ndarray, by: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows with the same number, together and in their order."""
+    order = np.argsort(by, kind="stable")
+    numbers, some = by[order], some[order]
+    ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(some)]
+    for first, stop in zip([0, *ends], ends, strict=False):
+        if first < stop:
+            yield int(numbers[first]), some[first:stop]
 
 
 Key = tuple[tuple[int, int], ...]  # of a recording: (input, its value) of each whole number that it holds for

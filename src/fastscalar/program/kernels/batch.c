@@ -48,6 +48,7 @@
 #define GATHER 8
 #endif
 #define DEPTH 1024 /* the length of the sums between two visits of the result */
+#define UPDATED 256 /* rows of a batch at once: of wide matrices they lie pages apart and share parts of the caches */
 #define TRANSPOSED 256 /* the like of a matrix that is transposed on the way */
 #define CACHE (32768 / (int)sizeof(R)) /* R in the L1 cache */
 #define CHUNK 256 /* elements of a temporary */

@@ -90,7 +90,7 @@ INLINE R OF(total)(vec v)
 
 /* --- rows of the data set --- */
 
-#ifdef __GNUC__ /* the rows after those of a tile, whose lines lie apart */
+#ifdef __GNUC__ /* the rows after those of a square, whose lines lie apart */
 #define FETCH_ROWS(data)                                                                                               \
     UNROLL for (int v = 0; v < VW; v++) if (l + VW + v < n_rows) __builtin_prefetch(data + rows[l + VW + v] * width + j)
 #else
@@ -129,9 +129,9 @@ static void OF(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int 
     }
 }
 
-/* `tile` for squares of VW rows from l on and as many columns from j on, which overlap at the ends, or `single` for each
+/* `square` for each VW rows from l on and as many columns from j on, which overlap at the ends, or `single` for each
  * number if there are not so many. */
-#define TILES(tile, single)                                                                                            \
+#define SQUARES(square, single)                                                                                        \
     if (n_rows < VW || n < VW) {                                                                                       \
         for (int l = 0; l < n_rows; l++)                                                                               \
             for (int j = 0; j < n; j++)                                                                                \
@@ -143,7 +143,7 @@ static void OF(load_rows)(void *x, ptrdiff_t ldx, const double *const *row, int 
             for (int from = 0; from < n; from += VW) {                                                                 \
                 const int j = from + VW <= n ? from : n - VW;                                                          \
                 vec s[VW];                                                                                             \
-                tile                                                                                                   \
+                square                                                                                                 \
             }                                                                                                          \
         }
 
@@ -151,7 +151,7 @@ static void OF(load_columns)(void *x_, ptrdiff_t ldx, const double *data, ptrdif
                              int n_rows, const int *place, int n)
 {
     R *x = x_;
-    TILES(
+    SQUARES(
         {
             UNROLL for (int v = 0; v < VW; v++) s[v] = OF(from_doubles)(data + rows[l + v] * width + j);
             FETCH_ROWS(data);
@@ -167,7 +167,7 @@ static int OF(store_columns)(double *data, ptrdiff_t width, const long long *row
     const R *g = g_;
     vec sum = ZERO; /* 0 or NaN */
     R rest = 0;
-    TILES(
+    SQUARES(
         {
             UNROLL for (int v = 0; v < VW; v++)
             {
@@ -185,7 +185,7 @@ static int OF(store_columns)(double *data, ptrdiff_t width, const long long *row
     rest += OF(total)(sum);
     return rest == rest;
 }
-#undef TILES
+#undef SQUARES
 #undef FETCH_ROWS
 
 static int OF(compress)(int *column, void *value, const double *x, int m)
@@ -486,7 +486,9 @@ static void OF(dense_update)(void *w, ptrdiff_t ldw, double keep, double scale, 
     }
     if (keep != 1)
         OF(shrink_rows)(w, ldw, (R)keep, m, n);
-    OF(product)(w, ldw, x, 1, ldx, g, ldg, m, n, n_rows, (OF(finish)){0, NULL, (R)scale});
+    for (int l = 0; l < n_rows; l += UPDATED)
+        OF(product)(w, ldw, (const R *)x + l * ldx, 1, ldx, (const R *)g + l * ldg, ldg, m, n,
+                    n_rows - l < UPDATED ? n_rows - l : UPDATED, (OF(finish)){0, NULL, (R)scale});
 }
 
 /* --- sums --- */
@@ -1047,14 +1049,42 @@ INLINE void OF(softmax_row)(R *p, const R *z, int n, R *greatest, R *total)
     *total = OF(first_of)(sum);
 }
 
-static void OF(softmax)(void *p, ptrdiff_t ldp, void *lse_, const void *z, ptrdiff_t ldz, int n, int n_rows)
+/* The same of VW rows at once, of n <= VW numbers each, with the bits of one by one; 0: not done, some are infinite. */
+INLINE int OF(softmax_rows)(R *p, ptrdiff_t ldp, const R *z, ptrdiff_t ldz, int n, R *greatest, R *total)
 {
-    R *lse = lse_, total[CHUNK];
+    vec s[VW], sum[VW];
+    UNROLL for (int l = 0; l < VW; l++) s[l] = OF(load_some)(z + l * ldz, n, -(R)INFINITY);
+    OF(transpose_square)(s);
+    vec top = s[0];
+    for (int k = 1; k < n; k++) top = SELECT(s[k] > top, s[k], top);
+    for (int l = 0; l < VW; l++)
+        if (!(0 * ((const R *)&top)[l] == 0))
+            return 0;
+    for (int k = 0; k < VW; k++) sum[k] = s[k] = k < n ? OF(exp)(s[k] - top) : ZERO;
+#define STEP(h) UNROLL for (int k = 0; k < VW; k += 2 * h) sum[k] += sum[k + h]; /* as `sum_everywhere` does */
+    STEPS
+#undef STEP
+    for (int k = 0; k < n; k++) s[k] = s[k] / sum[0];
+    OF(transpose_square)(s);
+    UNROLL for (int l = 0; l < VW; l++) OF(store_some)(p + l * ldp, n, s[l]);
+    STORE(greatest, top);
+    STORE(total, sum[0]);
+    return 1;
+}
+
+static void OF(softmax)(void *p_, ptrdiff_t ldp, void *lse_, const void *z_, ptrdiff_t ldz, int n, int n_rows)
+{
+    R *p = p_, *lse = lse_, total[CHUNK];
+    const R *z = z_;
     for (int from = 0; from < n_rows; from += CHUNK) {
         const int stop = n_rows - from < CHUNK ? n_rows : from + CHUNK;
-        for (int l = from; l < stop; l++)
-            OF(softmax_row)((R *)p + l * ldp, (const R *)z + l * ldz, n, lse + l, total + l - from);
-        for (int l = from; l < stop; l++) /* apart: a call would cost the rows their registers */
+        int l = from;
+        for (; n <= VW && l + VW <= stop; l += VW)
+            if (!OF(softmax_rows)(p + l * ldp, ldp, z + l * ldz, ldz, n, lse + l, total + l - from))
+                break;
+        for (; l < stop; l++)
+            OF(softmax_row)(p + l * ldp, z + l * ldz, n, lse + l, total + l - from);
+        for (l = from; l < stop; l++) /* apart: a call would cost the rows their registers */
             lse[l] += MATH(log)(total[l - from]);
     }
 }
