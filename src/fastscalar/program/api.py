@@ -485,19 +485,16 @@ class Program(DifferentiatedFunction):
             if not rows.is_real(k):
                 raise ValueError(f"{what}: argument {given!r} holds whole numbers, or none")
             for leaf in filter(rows.is_real_leaf, rows.leaves_of(k)):
-                summed = rows.kinds[leaf][0] in ("shared", "leaf")         # the others are written, row by row
-                gradients[leaf] = (np.zeros if summed else np.empty)(rows.data[leaf].shape)
+                gradients[leaf] = rows.room_for_gradient(leaf)
         try:
             float64 = is_float64(dtype, f"{self.__name__}.{method}")
             values = self._gradients(rows, thread_count(threads), gradients, float64=float64, seeds=seeds)
         except RowFailure as failure:
             raise naming_row(failure.row, failure.error) from failure.error
 
-        copy = len(set(numbers)) < len(numbers)          # an argument that is named twice
-
         def of(k: int) -> Any:
-            some = (gradients.get(leaf) for leaf in rows.leaves_of(k))
-            as_given = [g if g is None else g.astype(dtype, copy=copy) if g.ndim else float(g) for g in some]
-            return rows.argument(k, as_given)
+            some, twice = (gradients.get(leaf) for leaf in rows.leaves_of(k)), numbers.count(k) > 1
+            given = (g if g is None else g.astype(dtype, copy=twice) if g.ndim else float(g) for g in some)
+            return rows.argument(k, list(given))
 
         return values, tuple(map(of, numbers)) if several else of(numbers[0])

@@ -159,6 +159,11 @@ class Rows:
     def is_real_leaf(self, leaf: int) -> bool:
         return self.kinds[leaf][0] not in ("whole", "wholes")
 
+    def room_for_gradient(self, leaf: int) -> np.ndarray:
+        """Zeros where all rows are added up; else what is there, since each row is written."""
+        summed = self.kinds[leaf][0] in ("shared", "leaf")
+        return (np.zeros if summed else np.empty)(self.data[leaf].shape)
+
     def is_real(self, k: int) -> bool:
         """Whether there are real numbers in argument k, to differentiate by."""
         return any(map(self.is_real_leaf, self.leaves_of(k)))
