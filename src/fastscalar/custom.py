@@ -175,9 +175,12 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
 
     def operation(*operands: Tensor | float) -> Tensor:
         made_of = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in operands)
-        written_in_tensors = is_recording() and not watches() and _is_of_tensors(value, derivatives, made_of)
+        written_in_tensors = is_recording() and _is_of_tensors(value, derivatives, made_of)
+        computed = None
         if written_in_tensors and all(abs(x) < math.inf for x in made_of):       # decides: rows of others are called
-            return _in_operations(value(*made_of), derivatives(*made_of), made_of)
+            computed = _in_operations(value(*made_of), derivatives(*made_of), made_of)
+            if not watches():
+                return computed
         # a recording is told below how other rows compute it: it holds not only for these values
         given = values_of(list(made_of)).tolist() if is_recording() else [x.data for x in made_of]
         out = Tensor(value(*given), made_of, op)
@@ -195,7 +198,7 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
         if out._parents:  # under no_grad it is a leaf
             step.derivatives = derivatives  # type: ignore[attr-defined]  # for a backward pass that is recorded
             out._backward = step
-            tell_call(out, for_rows)
+            tell_call(out, for_rows if computed is None else computed)      # which a program has instead
         else:
             for x in made_of:
                 x.data

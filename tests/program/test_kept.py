@@ -465,6 +465,28 @@ def test_exported_loops(tmp_path):
     np.testing.assert_allclose(y[:2, 0], program.map(rows)[:2], rtol=1e-12)
 
 
+def test_derivatives_of_an_own_operation_are_kept(tmp_path):
+    """One whose value and derivatives are operations of Tensors: of what is given as its derivative, not of how its
+    value is computed."""
+    odd = fs.custom_op(lambda a, b: a * a * b, lambda a, b: (a * a * a, math.sin(b)), name="odd")
+
+    def f(x):
+        return odd(odd(x[0], x[1]) + x[2], x[0] * x[3]) * x[1]
+
+    program, slopes = fs.compile(f), fs.compile(lambda x: fs.sum(fs.grad(f)(x) ** 2))
+    second, (values, gradients) = program.hessian(X), slopes.value_and_grad(X)
+    for k, row in enumerate(X[:5]):
+        np.testing.assert_allclose(second[k], fs.hessian(f)(row), rtol=1e-11, atol=1e-12)
+        x = fs.to_tensor(row)
+        y = fs.sum(fs.grad(f)(x) ** 2)
+        y.backward()
+        assert y.data == pytest.approx(values[k], rel=1e-12)
+        np.testing.assert_allclose(gradients[k], x.grad, rtol=1e-11, atol=1e-12)
+    program.map(X)
+    program.save(tmp_path / "f.npz")
+    np.testing.assert_array_equal(fs.load_program(tmp_path / "f.npz").hessian(X), second)
+
+
 W = fs.to_tensor([0.3, -0.2, 0.9])
 
 

@@ -587,6 +587,10 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, 
             q = tape.array_ops[tape.record[i].a]
             if q.op == A_CUSTOM and q.start not in recording.callees:
                 raise NotReplayable(f"the user's own operation {name_of(i) or 'Tensor(value, parents)'!r}")
+            if q.op == A_CUSTOM and type(recording.callees[q.start]) is Tensor:
+                mark_computed((<Tensor>recording.callees[q.start]).index)
+                i = previous(i)
+                continue
             matrix = matrix_of(q) if reads_block(q, first, inputs, blocks) else NULL
             if matrix == &q.x:
                 pass
@@ -887,6 +891,9 @@ cdef int copy_call(Graph g, ArrayOp *q, int *number, callee) except -1:
     cdef int item = <int>len(g.entries), k
     if type(callee) is int:
         number[q.start] = number[node_of(&q.x, 0)] + <int>callee
+        return 0
+    if type(callee) is Tensor:                   # it is computed by operations that were recorded
+        number[q.start] = number[(<Tensor>callee).index]
         return 0
     operands = operand_nodes(g, &q.x, number)
     g.entries.append(("call", <int>g.n, <int>callee.outputs, operands, callee))
