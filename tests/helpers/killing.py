@@ -30,6 +30,7 @@ from fastscalar import cli, datasets
 from fastscalar.datasets import save_idx
 from fastscalar.datasets.catalog import FILES
 
+os.environ["FASTSCALAR_PICTURES"] = "0"  # a report would take most of the time
 PATIENCE = 200  # seconds for one run
 OPTIMIZERS = {  # options of runs whose optimisers keep something
     "momentum": ("--momentum", "0.9", "--warmup", "0.2"),

@@ -158,7 +158,8 @@ def step_by_rule(Rule rule not None, list parameters, step, double rate, first, 
         shorten(&rule.rule, rule.clip_norm, s.squares())
     for k in range(s.n):
         kernels.rule_double(&rule.rule, tape.value + s.at[k].node, tape.grad + s.at[k].node,
-                            NULL if one == NULL else one + done, NULL if two == NULL else two + done, s.at[k].count, NULL, 1)
+                            NULL if one == NULL else one + done, NULL if two == NULL else two + done, s.at[k].count,
+                            NULL, 1)
         done += s.at[k].count
     return s
 
