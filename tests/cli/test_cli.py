@@ -584,6 +584,7 @@ def test_fit_in_two_parts_is_fit() -> None:
     ("arguments", "said"),
     [
         ("train --data nonsense", "expected auto, mnist, fashion, synthetic, or a folder"),
+        ("train --data nonsense.csv", "a .csv or .npz; there is no such file"),
         ("train --data .", "expected train-images-idx3-ubyte"),
         ("train --epochs 0", "--epochs: expected a whole number of at least 1, got '0'"),
         ("train --epochs 1.5", "--epochs: expected a whole number"),

@@ -278,7 +278,7 @@ def start(args: argparse.Namespace) -> Run:
         say(fill(f"      {recipe.said(asked)}", WIDTH - 1, subsequent_indent=" " * 6))
         if held is not None:
             until = f", until its loss has not fallen for {asked['patience']} epochs" if asked["patience"] else ""
-            say(f"      {len(held[1]):,} more images for validation{until}")
+            say(f"      {len(held[1]):,} more for validation{until}")
         say(f"      {'eager' if asked['eager'] else 'compiled'}, {asked['dtype']}, {plural(threads, 'thread')}")
         if threads < wanted:
             say(f"      --threads {wanted}: this process may use {plural(threads, 'core')}, so more would be slower")

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastscalar import datasets
 from fastscalar.cli.console import WIDTH, Stop, passing, say, short, users_fault
-from fastscalar.datasets.catalog import DATASETS, FILES, spellings
+from fastscalar.datasets.catalog import DATASETS, FILES
 from fastscalar.datasets.idx import header
 
 NAMES = ("auto", "mnist", "fashion", "synthetic")  # everything else that --data is given is a folder
@@ -93,8 +93,8 @@ def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Da
                 split = datasets.synthetic_digits(60000 if limit is None else limit)
             return Data("synthetic", SYNTHETIC, None, *split)
         if not is_place(name):
-            files = f"{', '.join(FILES)} (or {spellings(FILES[0])[1]} and so on)"
-            raise Stop(f"--data {name}: expected {', '.join(NAMES)}, or a folder or zip file with {files}")
+            known = f"{', '.join(NAMES)}, or a folder or zip file of IDX files or pictures by class, a .csv or .npz"
+            raise Stop(f"--data {name}: expected {known}" + ("" if os.path.exists(name) else "; there is no such file"))
         with passing(f"reading {short(name)} ...", quiet):
             found = datasets.load_images(name)
         (_, y), _ = split = found.train, found.test

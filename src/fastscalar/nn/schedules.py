@@ -166,7 +166,9 @@ def schedule_of(schedule: Any) -> Rate:
     if isinstance(schedule, type) and issubclass(schedule, Rate):
         raise TypeError(f"schedule: {schedule.__name__} takes its numbers: {schedule.__name__}(...)")
     if not callable(schedule):
-        raise ValueError(f"schedule: expected {names}, None, or a function of the step, got {schedule!r}")
+        raise ValueError(
+            f"schedule: expected {names}, None, or a function of the step, as fs.schedules makes them, got {schedule!r}"
+        )
     return Function(schedule)
 
 

@@ -117,11 +117,7 @@ cdef class Replay:
     cdef unsigned char *unfit        # by matrix: a program's own loop must not step over zeros, it is not all finite
     cdef bint prepared               # for training: `fused`, `loose` and `steps` are set
     cdef double decay                # of fused matrices, each step takes rate * decay of them; see `weights.pxd`
-    cdef int *lazy_from              # by matrix, where in `paid` its rows begin; -1: none of them owes a factor
-    cdef double *paid                # by row of these matrices
-    cdef char *factor                # of the row under way: what the rows that it reads owe,
-    cdef char *scaled                # and its numbers times that
-    cdef int n_paid
+    cdef unsigned char *lazy         # by matrix: its numbers are `shrunk` times what is stored
     cdef double shrunk
     cdef int *loose                  # (address, count) of uniform numbers that are in no fused matrix
     cdef Py_ssize_t n_loose

@@ -539,7 +539,7 @@ cdef class Replay:
         rule: of the optimiser; None for plain SGD.  One that has no more than weight decay can do it for any batch, and
         all but those that shorten gradients for single rows.  A replay is prepared for one of these ways, once."""
         cdef Plan p = self.plan
-        cdef Py_ssize_t k, n_rows = 0
+        cdef Py_ssize_t k
         cdef Matrix *m
         cdef bint decays = at_once and rule is not None and not (rule.keeps_first or rule.keeps_second) and not (
             isfinite(rule.rule.limit))
@@ -561,7 +561,6 @@ cdef class Replay:
             self.fused[k] = at_once and m.home and m.only and m.uses == 1 and m.rows > 1 and bool(
                 part[:, :m.cols].all())
             if self.fused[k]:
-                n_rows += m.rows
                 loose[m.base:m.base + m.rows * m.ld] = False
                 part[:] = False
             elif m.home and m.cols < m.ld:       # padding is zero, and so is its gradient: longer stretches
@@ -569,10 +568,7 @@ cdef class Replay:
         self.loose = self.side_by_side(loose.view(np.uint8), &self.n_loose)
         self.steps = self.side_by_side(trained.view(np.uint8), &self.n_steps)
         if decays:
-            self.lazy_from = <int *>self.block(p.n_matrices, sizeof(int))
-            self.paid = <double *>self.block(n_rows, sizeof(double))
-            self.factor = <char *>self.block(n_rows, self.size)
-            self.scaled = <char *>self.block(n_rows, self.size)
+            self.lazy = <unsigned char *>self.block(p.n_matrices, 1)
 
     cdef int *side_by_side(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL:
         """(first, how many) of those chosen that lie side by side."""
@@ -802,7 +798,7 @@ cdef void run(Replay r, real tag) noexcept nogil:
     cdef int l, n, chunks, team
     cdef Py_ssize_t results = r.plan.body.n_results
     cdef bint back = (r.mode & (PARAMETERS | ARGUMENTS)) != 0
-    cdef bint lazy = (r.mode & TRAIN) != 0 and r.lazy_from != NULL and r.batch_rows == 1
+    cdef bint lazy = (r.mode & TRAIN) != 0 and r.lazy != NULL and r.batch_rows == 1
     cdef double start = 0.0, now
     if not r.mode & TRAIN:
         begin_sums(r, tag)

@@ -622,20 +622,17 @@ cdef inline void subtract_product(real *y, const real *a, const real *b, int n) 
 
 
 cdef inline bint is_lazy(Replay r, const Product *p) noexcept nogil:
-    """Whether rows of its matrix may owe factors of weight decay in this run, see `weights.pxd`."""
-    return r.lazy_from != NULL and r.lazy_from[p.matrix] >= 0
+    """Whether `shrunk` belongs to its matrix in this run, see `weights.pxd`."""
+    return r.lazy != NULL and r.lazy[p.matrix]
 
 
-cdef inline const void *with_factors(Replay r, const Product *p, const int *column, const real *x,
-                                     int count) noexcept nogil:
-    """Of the one row under way: what the rows of weights that it reads owe, and its numbers times that."""
-    cdef const double *paid = r.paid + r.lazy_from[p.matrix]
-    cdef real *factor = <real *>r.factor + r.lazy_from[p.matrix]
-    cdef real *scaled = <real *>r.scaled + r.lazy_from[p.matrix]
+cdef inline const void *shrunk_row(Replay r, int thread, const real *x, int count) noexcept nogil:
+    """The numbers of the one row under way, times the factor that its weights owe."""
+    cdef real *scaled = <real *>r.scratch[thread]
+    cdef real factor = <real>r.shrunk
     cdef int k
     for k in range(count):
-        factor[k] = <real>(r.shrunk * paid[column[k]])
-        scaled[k] = x[k] * factor[k]
+        scaled[k] = x[k] * factor
     return scaled
 
 
@@ -657,7 +654,7 @@ cdef inline void product_forward(Replay r, const Instr *q, int thread, int first
     if has_sparse(r, p):
         find_rows(r, &r.input[p.whole_input], rows + first_row, n_rows, 0, r.parts, column, value, count)
         if is_lazy(r, p):
-            value[0] = with_factors(r, p, column[0], <const real *>value[0], count[0])
+            value[0] = shrunk_row(r, thread, <const real *>value[0], count[0])
     if m.ld == 1:
         for l in range(n_rows):
             out[l] = (bias[0] if bias != NULL else 0) + <real>(

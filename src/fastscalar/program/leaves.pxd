@@ -7,7 +7,7 @@
 # for a gradient; now 4.
 
 from cpython.mem cimport PyMem_RawFree
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.array_ops cimport enter_row, materialise, zero_leaf
@@ -114,7 +114,9 @@ cdef inline void leaves_in(Replay r, real *block, const Stretch *s, const double
         return
     for k in range(s.repeats):
         to, source = block + s.address + <Py_ssize_t>k * s.shift, value + s.node + <Py_ssize_t>k * s.count
-        if s.step == 1:
+        if s.step == 1 and real is double:
+            memcpy(to, source, s.count * sizeof(double))
+        elif s.step == 1:
             for i in range(s.count):
                 to[i] = <real>source[i]
         else:
@@ -133,7 +135,10 @@ cdef inline void put_part(const real *source, Py_ssize_t step, double *to, int n
                           real tag) noexcept nogil:
     """0.0 is added, so that no -0.0 remains."""
     cdef int i
-    if accumulate:
+    if accumulate and step == 1:
+        for i in range(n):
+            to[i] += source[i]
+    elif accumulate:
         for i in range(n):
             to[i] += source[i * step]
     elif step == 1:
@@ -145,11 +150,16 @@ cdef inline void put_part(const real *source, Py_ssize_t step, double *to, int n
 
 
 cdef inline bint any_sent(const real *source, Py_ssize_t step, int n, real tag) noexcept nogil:
-    cdef int i
-    for i in range(n):
-        if source[i * step] != 0:                # NaN is
-            return True
-    return False
+    cdef int i = 0, k
+    cdef bint found = False
+    while step == 1 and i + 16 <= n and not found:           # as vectors: most of a sparse gradient is zero
+        for k in range(16):
+            found |= source[i + k] != 0          # NaN is
+        i += 16
+    while i < n and not found:
+        found = source[i * step] != 0
+        i += 1
+    return found
 
 
 cdef inline void gradients_out(Replay r, const real *block, const Stretch *s, bint accumulate,

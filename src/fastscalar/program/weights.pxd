@@ -30,7 +30,7 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
     cdef real *target
     cdef real *g
     cdef int parts, first, stop, row0, row1, l, which = r.mode & (PARAMETERS | ARGUMENTS)
-    cdef double scale, keep
+    cdef double scale = 1.0, keep
     cdef bint by_rows
     for k in range(p.n_per_row - 1, -1, -1):
         q = &p.per_row[k]
@@ -44,9 +44,10 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
             rule_of_row(r, thread, product, <const real *>NULL, rate, tag)
             continue
         if not q.mask & which:                   # nothing is sent there; the weights still decay
-            if share == 0 and keep_of(r, product.matrix, rate) != 1.0 and not is_lazy(r, product):
+            keep = keep_of(r, product, rate, &scale)
+            if share == 0 and keep != 1.0:
                 m = &p.matrices[product.matrix]
-                multiply(r, <real *>r.uniform + m.base, m.rows, m.ld, keep_of(r, product.matrix, rate))
+                multiply(r, <real *>r.uniform + m.base, m.rows, m.ld, keep)
             continue
         m = &p.matrices[product.matrix]
         g = rows_of(r, r.run_adjoint, q.run, 0, tag)
@@ -59,12 +60,9 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
             continue
         target = <real *>(r.uniform if r.fused[product.matrix] and r.mode & TRAIN else r.uniform_adjoint) + m.base
         scale = -rate / n if r.fused[product.matrix] and r.mode & TRAIN else 1.0
-        keep = keep_of(r, product.matrix, rate)
+        keep = keep_of(r, product, rate, &scale)
         if r.kernels.not_finite(g, <Py_ssize_t>n * m.ld) or not finite_inputs(r, product, n, tag):
             if keep != 1.0:
-                if is_lazy(r, product):
-                    settle(r, product.matrix, tag)
-                    mark_paid(r, product.matrix, keep)
                 row0, row1 = first_masked(r, m, share), first_masked(r, m, share + 1)
                 multiply(r, target + <Py_ssize_t>row0 * m.ld, row1 - row0, m.ld, keep)
             masked_weights(r, share, product, m, target, scale, g, n, rows, tag)
@@ -133,14 +131,14 @@ cdef inline void sparse_weights(Replay r, int thread, int share, const Product *
     cdef int first = r.parts * share // r.shares, stop = r.parts * (share + 1) // r.shares, l, n_rows, k
     cdef int *start = x.start + thread * (x.width + 2)
     cdef size_t at = <size_t>thread * min(GROUP, r.batch) * x.width
-    if keep != 1.0 and not is_lazy(r, p):
+    if keep != 1.0:
         multiply(r, target + <Py_ssize_t>x.border[first] * m.ld, x.border[stop] - x.border[first], m.ld, keep)
     for l in range(0, n, 64):                    # GROUP; a step has to be a literal here
         n_rows = min(GROUP, n - l)
         find_rows(r, x, rows + l, n_rows, first, stop - first, column, value, count)
         if n <= FEW_ROWS or not x.transposed or m.ld <= FEW_COLUMNS:
             for k in range(n_rows):
-                step_one(r, p, m, target, keep, scale, column[k], value[k], count[k], g + <Py_ssize_t>(l + k) * m.ld)
+                step_one(r, m, target, scale, column[k], value[k], count[k], g + <Py_ssize_t>(l + k) * m.ld)
         else:
             r.kernels.sparse_transpose(start, x.row_of + at, <char *>x.entry + at * r.size, x.border[first],
                                        x.border[stop], n_rows, column, value, count)
@@ -248,12 +246,26 @@ cdef inline void uniform_backward(Replay r, real tag) noexcept nogil:
 
 # A step of plain SGD with weight decay multiplies each weight by keep = 1 - rate * decay.  Dense and for batches, that
 # is done with the step.  With one sparse row at a time the step would write all rows of a matrix where an image has a
-# fifth of them to write; there a row of weights that is not read owes its factors.  It pays with the step after it was
-# read (forwards the row of the data is multiplied by what it owes), or when all do.  `shrunk` is the product of the
-# factors of all steps since then, `paid` one over what it was when a row of weights last paid.
+# fifth of them to write; there a matrix owes the product of the factors, `shrunk`: the weights are that times what is
+# stored.  Forwards the row of the data is multiplied by it, and a step that is added is divided by it (L. Bottou).
 
-cdef inline double keep_of(Replay r, int matrix, double rate) noexcept nogil:
-    return 1.0 - rate * r.decay if r.decay != 0.0 and r.mode & TRAIN and r.fused[matrix] else 1.0
+cdef inline bint is_small(double keep) noexcept nogil:
+    """A factor that is not to be divided by."""
+    return not 1e-3 < keep <= 1.0                # or is 0, or below
+
+
+cdef inline double keep_of(Replay r, const Product *p, double rate, double *scale) noexcept nogil:
+    """What a step multiplies the stored numbers of a matrix by, before it adds to them; and so the scale of that."""
+    cdef double keep
+    if r.decay == 0.0 or not r.mode & TRAIN or not r.fused[p.matrix]:
+        return 1.0
+    keep = 1.0 - rate * r.decay
+    if not is_lazy(r, p):
+        return keep
+    if is_small(keep):
+        return keep * r.shrunk                   # all is paid, see `end_decay`
+    scale[0] /= r.shrunk * keep
+    return 1.0
 
 
 cdef inline void multiply(Replay r, real *w, int n_rows, int ld, double factor) noexcept nogil:
@@ -262,79 +274,42 @@ cdef inline void multiply(Replay r, real *w, int n_rows, int ld, double factor) 
     r.kernels.binary(FS_MUL, FS_B_IS_ONE, w, w, &one, <Py_ssize_t>n_rows * ld)
 
 
-cdef inline void step_one(Replay r, const Product *p, const Matrix *m, real *target, double keep, double scale,
-                          const int *column, const void *value, int count, const real *g) noexcept nogil:
-    """The step of a matrix by one sparse row.  Lazy: the rows of weights that it has read pay."""
-    cdef real *factor = NULL
-    cdef double *paid
-    cdef double now
-    cdef int k
-    if is_lazy(r, p):
-        factor = <real *>r.factor + r.lazy_from[p.matrix]        # as `with_factors` left them
-        paid = r.paid + r.lazy_from[p.matrix]
-        now = 1.0 / (r.shrunk * keep)
-        for k in range(count):
-            factor[k] *= <real>keep
-            paid[column[k]] = now
+cdef inline void step_one(Replay r, const Matrix *m, real *target, double scale, const int *column, const void *value,
+                          int count, const real *g) noexcept nogil:
+    """The step of a matrix by one sparse row."""
     if m.ld > 1:
-        r.kernels.sparse_update_one(target, m.ld, factor, scale, m.ld, column, value, count, g)
-        return
-    if factor != NULL:
-        for k in range(count):
-            target[column[k]] *= factor[k]
-    r.kernels.sparse_add(target, scale * g[0], column, value, count)
-
-
-cdef inline void settle(Replay r, int matrix, real tag) noexcept nogil:
-    """All rows of a matrix pay."""
-    cdef const Matrix *m = &r.plan.body.matrices[matrix]
-    cdef double *paid = r.paid + r.lazy_from[matrix]
-    cdef double now = 1.0 / r.shrunk
-    cdef int j
-    for j in range(m.rows if r.lazy_from[matrix] >= 0 else 0):
-        if paid[j] != now:
-            multiply(r, <real *>r.uniform + m.base + <Py_ssize_t>j * m.ld, 1, m.ld, r.shrunk * paid[j])
-            paid[j] = now
-
-
-cdef inline void mark_paid(Replay r, int matrix, double keep) noexcept nogil:
-    """They have been multiplied by the factor of the step that is under way."""
-    cdef int j
-    for j in range(r.plan.body.matrices[matrix].rows):
-        r.paid[r.lazy_from[matrix] + j] = 1.0 / (r.shrunk * keep)
+        r.kernels.sparse_update_one(target, m.ld, scale, m.ld, column, value, count, g)
+    else:
+        r.kernels.sparse_add(target, scale * g[0], column, value, count)
 
 
 cdef inline void settle_all(Replay r, real tag) noexcept nogil:
+    cdef const Matrix *m
     cdef Py_ssize_t k
-    if r.lazy_from == NULL or r.shrunk == 1.0:
+    if r.lazy == NULL or r.shrunk == 1.0:
         return
     for k in range(r.plan.n_matrices):
-        settle(r, <int>k, tag)
+        if r.lazy[k]:
+            m = &r.plan.body.matrices[k]
+            multiply(r, <real *>r.uniform + m.base, m.rows, m.ld, r.shrunk)
     r.shrunk = 1.0
-    for k in range(r.n_paid):
-        r.paid[k] = 1.0
 
 
 cdef inline void begin_decay(Replay r) noexcept nogil:
     """Which matrices are lazy in this run, if nothing is owed from one before."""
     cdef const Product *p
-    cdef int k, total = 0
-    if r.lazy_from == NULL or r.shrunk != 1.0:
+    cdef int k
+    if r.lazy == NULL or r.shrunk != 1.0:
         return
-    for k in range(r.plan.n_matrices):
-        r.lazy_from[k] = -1
+    memset(r.lazy, 0, r.plan.n_matrices)
     for k in range(r.plan.n_products):
         p = &r.plan.body.products[k]
-        if r.batch_rows == 1 and r.fused[p.matrix] and has_sparse(r, p):
-            r.lazy_from[p.matrix] = total
-            total += r.plan.body.matrices[p.matrix].rows
-    for k in range(total):
-        r.paid[k] = 1.0
-    r.n_paid = total
+        r.lazy[p.matrix] = r.batch_rows == 1 and r.fused[p.matrix] and has_sparse(r, p)
 
 
 cdef inline void end_decay(Replay r, double rate, real tag) noexcept nogil:
-    """A step was taken, in a run of single rows.  Long before the product underflows all rows pay."""
-    r.shrunk *= 1.0 - rate * r.decay
-    if not 1e-3 < r.shrunk < 1e3:                # or is 0, or below
+    """A step was taken, in a run of single rows.  Long before the product underflows all is paid."""
+    cdef double keep = 1.0 - rate * r.decay
+    r.shrunk = 1.0 if is_small(keep) else r.shrunk * keep
+    if r.shrunk < 1e-3:
         settle_all(r, tag)

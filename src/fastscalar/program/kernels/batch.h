@@ -145,10 +145,9 @@ typedef struct {
      * `sparse_transpose` left it.  Rows of w without an entry are not touched.  Fastest with 16 to 64 rows at once. */
     void (*sparse_update)(void *w, ptrdiff_t ldw, double scale, int n, const int *start, const int *row_of,
                           const void *entry, int first, int stop, const void *g, ptrdiff_t ldg);
-    /* The same of one row, without `sparse_transpose`: w[column[k]][0..n) = keep[k] * itself + scale * value[k] *
-     * g[0..n).  keep NULL: 1. */
-    void (*sparse_update_one)(void *w, ptrdiff_t ldw, const void *keep, double scale, int n, const int *column,
-                              const void *value, int count, const void *g);
+    /* The same of one row, without `sparse_transpose`: w[column[k]][0..n) += scale * value[k] * g[0..n) */
+    void (*sparse_update_one)(void *w, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
+                              int count, const void *g);
     /* w[j][0..n) = keep * itself + scale * sum over l of x[l][j] * g[l][0..n), for 0 <= j < m */
     void (*dense_update)(void *w, ptrdiff_t ldw, double keep, double scale, int n, int n_rows, const void *x,
                          ptrdiff_t ldx, int m, const void *g, ptrdiff_t ldg);

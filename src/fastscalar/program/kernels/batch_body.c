@@ -402,32 +402,24 @@ static void OF(sparse_update)(void *w_, ptrdiff_t ldw, double scale, int n, cons
 #undef STEP
 }
 
-static void OF(sparse_update_one)(void *w_, ptrdiff_t ldw, const void *keep_, double scale, int n, const int *column,
-                                  const void *value, int count, const void *g_)
+static void OF(sparse_update_one)(void *w_, ptrdiff_t ldw, double scale, int n, const int *column, const void *value,
+                                  int count, const void *g_)
 {
     R *w = w_;
-    const R *x = value, *g = g_, *keep = keep_;
+    const R *x = value, *g = g_;
     const R rate = (R)scale;
-#define STEP_OF(nv, now)                                                                                               \
+#define STEP(nv, at_once)                                                                                              \
     {                                                                                                                  \
         vec y[nv];                                                                                                     \
         UNROLL for (int v = 0; v < nv; v++) y[v] = LOAD(g + i + v * VW);                                               \
         for (int k = 0; k < count; k++) {                                                                              \
             R *row = w + column[k] * ldw + i;                                                                          \
             const R t = rate * x[k];                                                                                   \
-            UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, now * LOAD(row + v * VW) + t * y[v]);              \
+            UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, LOAD(row + v * VW) + t * y[v]);                    \
         }                                                                                                              \
     }
-#define STEP(nv, at_once) STEP_OF(nv, 1)
-#define STEP_KEPT(nv, at_once) STEP_OF(nv, keep[k])
-    if (keep) {
-        BY_WIDTH(STEP_KEPT, 16)
-    } else {
-        BY_WIDTH(STEP, 16)
-    }
-#undef STEP_KEPT
+    BY_WIDTH(STEP, 16)
 #undef STEP
-#undef STEP_OF
 }
 
 static double OF(sparse_dot)(const int *column, const void *value, int count, const void *w_)
