@@ -223,6 +223,7 @@ class RecordedFunction:
                 if take_in(specialization.graph, known.graph):         # which it takes the place of
                     specialization.lost, specialization.served = specialization.lost + known.lost, known.served
                     bucket.remove(known)
+                    cache.operations -= known.graph.operations if known.key else 0
             keyed = graph.operations if specialization.key else 0
             too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS or (
                 len(bucket) > 0 < keyed and cache.fit_one_row_each() >= SPECIALIZATIONS
@@ -380,9 +381,8 @@ class RecordedFunction:
             raise TypeError(f"{self.__name__}: expected one number (a Tensor) as result, got {described(nest)}")
 
     def _why(self, cache: SignatureCache) -> str:
-        file, line = where_they_part(cache.all())
         return (
-            f"more than {SPECIALIZATIONS} ways through {self.__name__}; they part at {file}:{line}. "
+            f"more than {SPECIALIZATIONS} ways through {self.__name__}{where_they_part(cache.all())}. "
             "Rows that none of them fits run eagerly. fastscalar.max, maximum, minimum or where instead of a decision "
             "on a value or reading it, and a TensorArray instead of a list that is indexed, make one way of them"
         )

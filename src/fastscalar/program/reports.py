@@ -25,8 +25,8 @@ def report(program: Any, details: bool) -> str:
         return f"{program.__name__}: nothing was recorded yet"
     some = _details(specializations) if details else _lines(specializations)
     if len(specializations) > 1:
-        file, number = where_they_part([specialization for _, specialization in specializations])
-        some.append(f"they part at {file}:{number}")
+        where = where_they_part([specialization for _, specialization in specializations])
+        some += [where.removeprefix("; ")] if where else []
     return "\n".join(some)
 
 

@@ -268,6 +268,7 @@ class SignatureCache:
                 if family.add(specialization.graph, value):
                     family.complete(specialization.graph, value)
                     bucket.remove(known)
+                    self.operations -= known.graph.operations
                     self.families.append((family, self._grown(family, specialization, known)))
                     return self.families[-1][1]
         return None
@@ -298,10 +299,11 @@ def groups_of_rows(
         yield tuple(values[part[0]].tolist()), some[np.sort(part)]
 
 
-def where_they_part(specializations: list[Specialization]) -> tuple[str, int]:
-    """File and line where most specializations part."""
+def where_they_part(specializations: list[Specialization]) -> str:
+    """"; they part at " file and line where most specializations part; nothing where they decide nothing."""
     places: dict[Any, int] = {}
     for specialization in specializations:
         for place, count in places_in(specialization.graph):
             places[place] = places.get(place, 0) + count
-    return line_of(max(places, key=places.__getitem__) if places else None)
+    most = max(places, key=places.__getitem__) if places else None
+    return "; they part at {}:{}".format(*line_of(most)) if most is not None else ""
