@@ -447,6 +447,21 @@ static void OF(sparse_add)(void *w_, double scale, const int *column, const void
 static void OF(update_rows)(R *w, ptrdiff_t ldw, R keep, R rate, int n, int n_rows, const R *x, ptrdiff_t ldx, int m,
                             const R *g, ptrdiff_t ldg)
 {
+    if (n_rows == 1 && keep == 1) { /* of one row g stays in registers */
+#define STEP(nv, at_once)                                                                                              \
+    {                                                                                                                  \
+        vec y[nv];                                                                                                     \
+        UNROLL for (int v = 0; v < nv; v++) y[v] = LOAD(g + i + v * VW);                                               \
+        R *row = w + i;                                                                                                \
+        for (int j = 0; j < m; j++, row += ldw) {                                                                      \
+            const R t = rate * x[j];                                                                                   \
+            UNROLL for (int v = 0; v < nv; v++) STORE(row + v * VW, LOAD(row + v * VW) + t * y[v]);                    \
+        }                                                                                                              \
+    }
+        BY_WIDTH(STEP, 16)
+#undef STEP
+        return;
+    }
 #define STEP(nv, at_once)                                                                                              \
     for (int j = 0; j < m; j++) {                                                                                      \
         R *row = w + j * ldw + i;                                                                                      \
