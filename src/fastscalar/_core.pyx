@@ -945,6 +945,8 @@ cdef class Tensor:
         bound(self)
         if tape.record[self.index].op > CONST and parents(self):
             raise TypeError("only a leaf can be copied or pickled: use detach() for a Tensor that was computed")
+        if programs:
+            read_number(self, "a copy")
         read_gradient(self.index)
         attributes = dict(attributes_of(self)) if self.entry else {}
         gradient = tape.grad[self.index]

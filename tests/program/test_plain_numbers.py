@@ -1,9 +1,11 @@
 """What is a plain number in the plain call is a Tensor, or stands for one of the row, in a recording: what a function
 does and raises does not show it."""
 
+import copy
 import itertools
 import json
 import math as pymath
+import pickle
 import warnings
 
 import numpy as np
@@ -118,6 +120,19 @@ def test_what_a_comparison_is(truth):
     f = lambda x: x * truth(x > 1.0)
     for some in (x, x[::-1]):
         assert fs.compile(f).map(some).tolist() == [v * truth(v > 1.0) for v in some.tolist()]
+
+
+COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=list(COPIES))
+def test_a_copy_is_of_the_row(copied):
+    x, w = np.array([0.5, 2.0, -1.0]), fs.Tensor(3.0)
+    for f in (lambda x: x * copied(x), lambda x: x * copied(w) + w, lambda x: x * copied([x, w])[0] + copied(w).data):
+        program = fs.compile(f)
+        for value in (3.0, 4.0):
+            w.data = value
+            assert program.map(x).tolist() == [f(fs.Tensor(v)).data for v in x]
 
 
 @pytest.mark.parametrize("wrong", ["1", None, [1.0]])
