@@ -570,11 +570,26 @@ cdef int forbid(str what) except -1:
     return 0
 
 
+elsewhere = []
+
+
 cdef int read_number(Tensor t, str how) except -1:
     """The value leaves the graph: from now on the program holds only for rows where it is the same."""
     cdef Recorder recording = recording_here()
     if recording is not None:
         recording.number_read(t.index, how)
+    else:
+        read_elsewhere(t.index)
+    return 0
+
+
+cdef int read_elsewhere(int node) except -1:
+    """A thread that records nothing reads a number while others do: it may be theirs, and a decision of theirs."""
+    cdef int k = tape.n_shifts - 1
+    while k >= 0 and tape.shifts[k].first > node:
+        k -= 1
+    if k >= 0 and tape.shifts[k].thread != PyThreadState_Get():
+        elsewhere.append(node)
     return 0
 
 
@@ -660,7 +675,7 @@ cdef class Tensor:
         return number_of(self, "float()")
 
     def __bool__(self):
-        if programs and recording_here() is not None:
+        if programs:
             return bool(self != 0.0)
         return tape.value[self.index] != 0.0
 
@@ -710,6 +725,9 @@ cdef class Tensor:
             recording = recording_here()
             if recording is not None:
                 return recording.compare(op, self, <Tensor>other if type(other) is Tensor else None, y)
+            read_elsewhere(self.index)
+            if type(other) is Tensor:
+                read_elsewhere((<Tensor>other).index)
         x = tape.value[self.index]
         if op == Py_LT:
             return x < y

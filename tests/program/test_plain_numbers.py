@@ -2,10 +2,13 @@
 does and raises does not show it."""
 
 import copy
+import functools
 import itertools
 import json
 import math as pymath
+import operator
 import pickle
+import threading
 import warnings
 
 import numpy as np
@@ -171,6 +174,19 @@ def is_true(flag):
     return flag is True
 
 
+class Asking:
+    def method(self, flag):
+        return flag is True
+
+    @staticmethod
+    def static(flag):
+        return flag is True
+
+
+ASKING = Asking()
+CACHED = functools.lru_cache(None)(is_true)
+
+
 def of_matched(x):
     match (x > 0.0, x < 1.0):
         case (True, True):
@@ -190,6 +206,13 @@ def of_matched(x):
         lambda x: x * 2.0 if is_true(x > 0.0) else x * 3.0,
         lambda x: x * 2.0 if [flag for flag in (x > 0.0, x > 1.0) if flag is False] else x * 3.0,
         lambda x: x * 2.0 if math.isnan(x) is False else x * 3.0,
+        lambda x: x * 2.0 if ASKING.method(x > 0.0) else x * 3.0,
+        lambda x: x * 2.0 if Asking.static(x > 0.0) else x * 3.0,
+        lambda x, asking=ASKING: x * 2.0 if asking.method(x > 0.0) else x * 3.0,
+        lambda x: x * 2.0 if CACHED(x > 0.0) else x * 3.0,
+        lambda x: x * 2.0 if functools.partial(is_true, x > 0.0)() else x * 3.0,
+        lambda x: x * 2.0 if operator.is_(x > 0.0, True) else x * 3.0,
+        lambda x: x * 2.0 if type(x > 0.0) is bool else x * 3.0,
     ],
 )
 def test_a_comparison_is_true_or_false_where_that_is_asked(f):
@@ -201,6 +224,52 @@ def test_a_comparison_is_true_or_false_where_that_is_asked(f):
         result.backward()
     assert values.tolist() == pytest.approx([r.data for r in results], nan_ok=True)
     assert slopes.tolist() == [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda x: 2.0 if x > 1.0 else 3.0,
+        lambda x: 2.0 if fs.Tensor(1.0) < x else 3.0,
+        lambda x: x.data,
+        float,
+        lambda x: len(str(x)),
+        lambda x: 2.0 if x else 3.0,
+        lambda x: x * 2.0,
+        lambda x: float(x * 2.0),
+        lambda x: 2.0 if (1.0 - x) ** 2 > 0.9 else 3.0,
+    ],
+)
+def test_what_another_thread_reads_is_of_the_row(look):
+    def f(x):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(look(x)))
+        thread.start()
+        thread.join(60)
+        return x * found[0]
+
+    x = np.array([0.0, 2.0, 0.125])
+    program = fs.compile(f)
+    for some in (x, x[::-1]):
+        assert program.map(some).tolist() == [f(fs.Tensor(v)).data for v in some]
+
+
+def test_what_another_thread_reads_of_its_own_is_its_affair():
+    w = fs.Tensor(2.0)
+
+    def look():
+        return (w * 3.0).data + w.data + (w > 1.0)
+
+    def f(x):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join(60)
+        return x * w if x > 0.0 else x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fs.compile(f).map(np.array([1.0, -2.0])).tolist() == [2.0, -2.0]
 
 
 def test_where_takes_a_comparison_without_a_decision_if_no_code_asks_for_its_identity():

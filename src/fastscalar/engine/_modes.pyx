@@ -91,6 +91,7 @@ def set_recording(Recorder recording):
         state.recorder = recording
         if not programs:
             tape.n_shifts = 0
+            elsewhere.clear()
         programs += 1
         set_limit()                              # from now on the safepoint is told which thread makes which nodes
 

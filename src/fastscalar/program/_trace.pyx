@@ -517,6 +517,31 @@ cdef list own_stretches(Py_ssize_t first):
     return own
 
 
+cdef bint is_used_elsewhere(Py_ssize_t first):
+    """Whether other threads have read, or computed with, nodes from first on that this thread has made."""
+    cdef const void *here = PyThreadState_Get()
+    cdef Py_ssize_t k, i, end
+    for i in elsewhere:
+        if made_by(i, tape.n_shifts - 1, first, here):
+            return True
+    for k in range(tape.n_shifts):
+        end = tape.shifts[k + 1].first if k + 1 < tape.n_shifts else tape.n
+        for i in range(max(first, tape.shifts[k].first), end if tape.shifts[k].thread != here else 0):
+            if tape.record[i].op > ARRAY_OP and (
+                    made_by(tape.record[i].a, k, first, here) or made_by(tape.record[i].b, k, first, here)):
+                return True
+    return False
+
+
+cdef bint made_by(Py_ssize_t node, Py_ssize_t shift, Py_ssize_t first, const void *thread) noexcept:
+    """Whether a node from first on, of this shift or of one before it, is a thread's."""
+    if node < first:
+        return False
+    while shift >= 0 and tape.shifts[shift].first > node:
+        shift -= 1
+    return shift >= 0 and tape.shifts[shift].thread == thread
+
+
 cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, list own,
                        const unsigned char[::1] quiet) except -1:
     """What the results, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
@@ -684,6 +709,8 @@ def extract(Recording recording not None, list results not None):
     recording.__exit__()
     around = swap_recording(None)              # that of what the body is in
     try:
+        if is_used_elsewhere(recording.born):
+            raise NotReplayable("what another thread reads of it, or computes with,")
         quiet = marked(recording.ieee, recording.first, tape.n)
         start_sweep()
         try:
