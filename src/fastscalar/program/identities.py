@@ -25,6 +25,7 @@ _known: dict[int, tuple[CodeType, bool]] = {}  # by identity, which is quicker t
 
 def wants_bools(frame: FrameType | None) -> bool:
     """Whether this code does, what has called it since the recording began, or a function that these know by name."""
+    asks = False
     while frame is not None and frame.f_code.co_filename != _RECORDER:
         known = _known.get(id(frame.f_code))
         if known is None:
@@ -32,10 +33,9 @@ def wants_bools(frame: FrameType | None) -> bool:
                 _known.clear()
             names = {**frame.f_globals, **frame.f_locals}
             known = _known[id(frame.f_code)] = frame.f_code, _asks(frame.f_code, names, set())
-        if known[1]:
-            return True
+        asks |= known[1]
         frame = frame.f_back
-    return False
+    return asks and frame is not None
 
 
 def _asks(code: CodeType, names: dict[str, Any], seen: set[int]) -> bool:
@@ -43,7 +43,7 @@ def _asks(code: CodeType, names: dict[str, Any], seen: set[int]) -> bool:
         return False
     seen.add(id(code))
     named = set(code.co_names)
-    if named & {"is_", "is_not"} or ("type" in named and named & {"bool", "__name__"}):
+    if named & {"is_", "is_not"} or named >= {"type", "bool"}:
         return True
     instructions = list(dis.get_instructions(code))
     for before, one in zip(instructions, instructions[1:], strict=False):
@@ -60,13 +60,16 @@ def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, d
         if owner is None or isinstance(owner, ModuleType):
             continue
         for found in (owner, *(inspect.getattr_static(owner, attribute, None) for attribute in code.co_names)):
-            while isinstance(found, _AROUND):  # asked of nothing else, which might run something
-                found = (
-                    found.func
-                    if isinstance(found, partial)
-                    else found.__func__
-                    if isinstance(found, MethodType)
-                    else found.__wrapped__
-                )
-            if type(found) is FunctionType:
-                yield found.__code__, found.__globals__
+            function = _inside(found)
+            if type(function) is FunctionType:
+                yield function.__code__, function.__globals__
+
+
+def _inside(found: Any) -> Any:
+    """What a method, a partial or a cache calls; other things are asked nothing, which might run something."""
+    while isinstance(found, _AROUND):
+        if isinstance(found, partial):
+            found = found.func
+        else:
+            found = found.__func__ if isinstance(found, MethodType) else found.__wrapped__
+    return found
