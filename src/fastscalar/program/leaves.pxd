@@ -150,16 +150,23 @@ cdef inline void put_part(const real *source, Py_ssize_t step, double *to, int n
 
 
 cdef inline bint any_sent(const real *source, Py_ssize_t step, int n, real tag) noexcept nogil:
-    cdef int i = 0, k
-    cdef bint found = False
-    while step == 1 and i + 16 <= n and not found:           # as vectors: most of a sparse gradient is zero
-        for k in range(16):
-            found |= source[i + k] != 0          # NaN is
-        i += 16
-    while i < n and not found:
-        found = source[i * step] != 0
-        i += 1
-    return found
+    cdef int i
+    cdef unsigned long long bits, all_bits = 0
+    cdef unsigned int narrow_bits, all_narrow = 0
+    if step == 1 and real is double:             # as vectors: most of a sparse gradient is zero
+        for i in range(n):
+            memcpy(&bits, source + i, sizeof(bits))
+            all_bits |= bits
+        return all_bits << 1 != 0                # -0.0 is zero
+    elif step == 1:
+        for i in range(n):
+            memcpy(&narrow_bits, source + i, sizeof(narrow_bits))
+            all_narrow |= narrow_bits
+        return <unsigned int>(all_narrow << 1) != 0
+    for i in range(n):
+        if source[i * step] != 0:                # NaN is
+            return True
+    return False
 
 
 cdef inline void gradients_out(Replay r, const real *block, const Stretch *s, bint accumulate,
