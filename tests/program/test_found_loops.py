@@ -152,6 +152,17 @@ def reads_the_first_and_the_last(x):
     return states[0] * states[-1] + states[1] + states[59]
 
 
+def around_loops_that_are_said(x):
+    """Each step of the plain loop reads what the loop in it makes of the step before."""
+    s = x
+    for _ in range(60):
+        t = fs.while_loop(lambda t: t < 9.0, lambda t: t * 1.5 + 0.1, s * s + 0.3)
+        s = s * 0.9 + 0.1 * fsmath.sin(t)
+        s = s - 0.05 * fsmath.cos(s)
+        s = s * (1.0 + 0.01 * x)
+    return s
+
+
 def extremes(x):
     s, high = x, x
     for _ in range(60):
@@ -313,3 +324,12 @@ def test_memory_does_not_grow_with_the_steps():
         program.value_and_grad(X)
         sizes.append(len(program._specializations()[0][1].graph.op))
         assert sizes[-1] < 200
+
+
+def test_what_loops_that_are_said_give_and_read_is_not_taken_out_of_its_order():
+    program = fs.compile(around_loops_that_are_said)
+    values, slopes = program.value_and_grad(X)
+    expected, slopes_expected = step_by_step(around_loops_that_are_said, lambda p: p.value_and_grad(X))
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    np.testing.assert_allclose(slopes, slopes_expected, rtol=1e-11)
+    np.testing.assert_allclose(values, [around_loops_that_are_said(x).data for x in map(fs.Tensor, X)], rtol=1e-12)

@@ -32,15 +32,13 @@ def _hash(*parts: Any) -> int:
 
 
 class Operations:
-    """The operations of a graph, numbered in their order: all nodes but leaves and what loops give."""
+    """The operations of a graph, numbered in their order: all nodes but leaves.  What a call gives is like no other."""
 
     def __init__(self, graph: Any) -> None:
         self.graph, self.items = graph, graph.items
         op = self.op = graph.op
-        calls = np.array([item[0] == "call" for item in self.items] or [False])
         is_item = op == NODE_ITEM
         computed = (op > NODE_CONSTANT) | (op == NODE_COPY) | is_item
-        computed[is_item] = ~calls[graph.a[is_item]]
         self.at = np.flatnonzero(computed)       # nodes of operations, and
         self.number = np.full(len(op), -1, np.int64)     # their numbers
         self.number[self.at] = np.arange(len(self.at))
@@ -72,7 +70,8 @@ class Operations:
                 other = [part for part in item[3:] if not isinstance(part, np.ndarray)]
                 chosen = item[0] in ("gather", "cross_entropy") and item[4] >= 0
                 block = any((self.op[part.ravel()[:1]] == NODE_BLOCK).any() for part in arrays)
-                said = _hash(item[0], item[2], *(part.shape for part in arrays), *other, k if chosen or block else -1)
+                alone = chosen or block or item[0] == "call"
+                said = _hash(item[0], item[2], *(part.shape for part in arrays), *other, k if alone else -1)
                 key[first : first + item[2]] += np.uint64(said)
         of = self.guard_at >= 0
         guards = graph.guards[of]

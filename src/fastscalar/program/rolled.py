@@ -236,7 +236,10 @@ class Rolled:
 
     @property
     def decides(self) -> bool:
-        return any(len(body.graph.guards) for body in self.bodies)
+        return any(
+            len(body.graph.guards) or any(is_loop(item) and item[4].decides for item in body.items)
+            for body in self.bodies
+        )
 
     @property
     def said(self) -> str:
