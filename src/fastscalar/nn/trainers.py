@@ -168,6 +168,7 @@ class CompiledTrainer:
         optimizer = self.course.optimizer
         if type(optimizer) not in (SGD, Adam, AdamW, RMSprop):
             return ""
+        assert isinstance(optimizer, RuleOptimizer)
         if type(optimizer) is SGD and optimizer._memoryless:
             return "decay" if optimizer.weight_decay else "plain"
         return "rows" if self.batch_size == 1 and not optimizer.clip_norm else "rule"
