@@ -93,8 +93,8 @@ def load_data(name: str, limit: int | None = None, *, quiet: bool = False) -> Da
                 split = datasets.synthetic_digits(60000 if limit is None else limit)
             return Data("synthetic", SYNTHETIC, None, *split)
         if not is_place(name):
-            places = f"{', '.join(NAMES)}, or a folder or zip file of IDX files or pictures by class, a .csv or .npz"
-            raise Stop(f"--data {name}: expected {places}" + ("" if os.path.exists(name) else "; there is no such file"))
+            these = f"{', '.join(NAMES)}, or a folder or zip file of IDX files or pictures by class, a .csv or .npz"
+            raise Stop(f"--data {name}: expected {these}" + ("" if os.path.exists(name) else "; there is no such file"))
         with passing(f"reading {short(name)} ...", quiet):
             found = datasets.load_images(name)
         (_, y), _ = split = found.train, found.test
