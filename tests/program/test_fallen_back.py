@@ -294,3 +294,47 @@ def test_rows_draw_the_numbers_of_their_rows(seed: int) -> None:
             assert one[0] == FALLEN["random numbers"][0](fs.Tensor(X[5])).data
     finally:
         fs.random.seed(before)
+
+
+# rows as a user may have them: of a program of (number, array)
+ROWS: dict[str, tuple[Any, ...]] = {
+    "every other": (Y[:20:2], XA[:20:2]),
+    "the other way round": (Y[9::-1], XA[9::-1]),
+    "columns first": (Y[:9], np.asfortranarray(XA[:9])),
+    "lists": (Y[:4].tolist(), XA[:4].tolist()),
+    "float32": (Y[:4].astype(np.float32), XA[:4]),
+    "one number for all": (0.5, XA[:4]),
+    "an array of no axis for all": (np.array(0.5), XA[:4]),
+    "numbers of no rows": (Y[:0], XA[:0]),
+    "other lengths": (Y[:5], XA[:4]),
+    "wider rows": (Y[:4], np.ones((4, 4))),
+    "an axis more": (Y[:4], np.ones((4, 3, 1))),
+    "numbers for arrays": (Y[:4], Y[:4]),
+    "whole numbers": (np.arange(4), XA[:4]),
+    "big endian": (Y[:4].astype(">f8"), XA[:4]),
+    "too few": (Y[:4],),
+    "too many": (Y[:4], XA[:4], Y[:4]),
+}
+
+
+@pytest.mark.parametrize("how", CALLS)
+def test_rows_of_any_form_are_what_they_are_on_the_long_way(how: str, monkeypatch: Any) -> None:
+    program = fs.compile(lambda y, x: (x[1] - y) * reads(y) * W + V[0] * x[2])
+    program.map(Y, XA)
+    program.map(Y, XA)
+
+    def outcome(p: Any, arguments: Any) -> Any:
+        try:
+            found = CALLS[how](p, arguments)
+        except Exception as error:
+            return type(error), str(error)
+        return [(part.shape, bits(part)) for part in map(np.asarray, flat(found))], state()
+
+    for arguments in ROWS.values():
+        if how == "by all that is real" and not all(isinstance(a, np.ndarray) for a in arguments):
+            continue
+        found = []
+        for way in (lambda call: call(program), lambda call: long_way(monkeypatch, program, call)):
+            W.grad, V.grad = 0.25, np.array([0.0, 1.0, -2.0])
+            found.append(way(lambda p, arguments=arguments: outcome(p, arguments)))
+        assert found[0] == found[1]

@@ -41,7 +41,7 @@ cdef extern from *:
 cdef enum:
     AT_ONCE = 128                # rows whose gradients are found in one sweep
 
-cdef object FLOAT64 = np.dtype(np.float64), INT64 = np.dtype(np.int64)
+cdef object FLOAT64 = np.dtype(np.float64), INT64 = np.dtype(np.int64), ARRAY_TYPE = np.ndarray, empty = np.empty
 
 
 def is_inside():
@@ -231,12 +231,13 @@ cdef class PlainWay:
 
     cdef readonly object cache
     cdef object function, convert
-    cdef tuple kinds
+    cdef tuple kinds, numbers        # numbers: which are single ones that have a gradient
     cdef double most
     cdef RowCalls spare              # that is not in use
 
     def __init__(self, function, tuple kinds not None, cache, double rows, convert):
         self.function, self.kinds, self.cache, self.most, self.convert = function, kinds, cache, rows, convert
+        self.numbers = tuple([kind[0] == "number" for kind in kinds])
 
     def call(self, tuple arguments not None):
         """A float, for a single row; not asked inside of another one's function."""
@@ -266,21 +267,25 @@ cdef class PlainWay:
     cdef RowCalls calls(self, tuple arguments):
         """Of as many rows as there are; None: these are not for this."""
         cdef Py_ssize_t n = -1, k
-        cdef list columns = [], numbers = []
+        cdef list columns = []
         cdef RowCalls calls
         if len(arguments) != len(self.kinds) or not arguments or recording_here() is not None:
             return None
         for k in range(len(arguments)):
             x, kind = arguments[k], <tuple>self.kinds[k]
-            if type(x) is not np.ndarray or x.dtype is not (INT64 if kind[0] == "whole" else FLOAT64):
+            if type(x) is not ARRAY_TYPE:
                 return None
-            if x.ndim != 1 if kind[0] != "array" else x.shape[1:] != kind[1]:
+            if self.numbers[k] or kind[0] == "whole":
+                if x.dtype is not (FLOAT64 if self.numbers[k] else INT64) or x.ndim != 1:
+                    return None
+                columns.append(x.tolist())
+            elif x.dtype is not FLOAT64 or x.shape[1:] != kind[1]:
                 return None
+            else:
+                columns.append(iter_rows(x.copy()))
             if n not in (-1, len(x)):
                 return None
             n = len(x)
-            numbers.append(kind[0] == "number")
-            columns.append(x.tolist() if kind[0] != "array" else iter_rows(x.copy()))
         if not 1 <= n <= self.most:
             return None
         calls, self.spare = self.spare, None     # another call may be in the function
@@ -289,7 +294,7 @@ cdef class PlainWay:
             calls.function, calls.convert = self.function, self.convert
             calls.stream = Stream.__new__(Stream)
             calls.stream.counts, calls.stream.begun = {}, {}
-        calls.columns, calls.numbers, calls.n = columns, tuple(numbers), n
+        calls.columns, calls.numbers, calls.n = columns, self.numbers, n
         calls.at, calls.calling, calls.stream.seed = -1, False, default_seed()
         return calls
 
@@ -305,7 +310,7 @@ cdef class PlainWay:
         cdef RowCalls calls = self.calls(arguments)
         if calls is None:
             return None
-        values = np.empty(calls.n)
+        values = empty(calls.n)
         try:
             calls.into(values)
         finally:
@@ -315,7 +320,7 @@ cdef class PlainWay:
     def gradients(self, tuple arguments not None, list at not None, tuple argnums not None):
         """The values, (n,), and the derivatives by some arguments; captured leaves keep their gradients."""
         cdef RowCalls calls
-        cdef Py_ssize_t first = 0, k
+        cdef Py_ssize_t first = 0, k, i
         cdef list results, given
         cdef int number
         cdef Tensor root
@@ -326,7 +331,7 @@ cdef class PlainWay:
         calls = self.calls(arguments)
         if calls is None:
             return None
-        values, slopes = np.empty(calls.n), [np.empty(arguments[number].shape) for number in argnums]
+        values, slopes = empty(calls.n), [empty(arguments[number].shape) for number in argnums]
         try:
             while first < calls.n:
                 given = []
@@ -336,10 +341,11 @@ cdef class PlainWay:
                     root.backward()
                     for k in range(len(argnums)):
                         number = argnums[k]
-                        if self.kinds[number][0] == "number":
+                        if self.numbers[number]:
                             enter(slopes[k], first, [(<list>some)[number] for some in given], tape.grad)
-                        else:
-                            slopes[k][first:first + len(given)] = [(<list>some)[number].grad for some in given]
+                            continue
+                        for i in range(len(given)):
+                            slopes[k][first + i] = (<list>given[i])[number].grad
                 finally:
                     kept.restore()
                 enter(values, first, results, tape.value)
@@ -356,7 +362,7 @@ cdef class PlainWay:
         cdef Kept kept
         if calls is None:
             return None
-        values = np.empty(calls.n)
+        values = empty(calls.n)
         try:
             root, leaves, results = self.forward(calls, given, calls.n)
         finally:
@@ -400,7 +406,7 @@ def iter_rows(values):
 
 cdef bint is_row(x, tuple shape) except -1:
     """Whether it is an array of floats of a shape, or a list of them."""
-    if type(x) is np.ndarray:
+    if type(x) is ARRAY_TYPE:
         return x.dtype is FLOAT64 and x.shape == shape
     if type(x) is not list or len(shape) != 1 or len(<list>x) != shape[0]:
         return False
