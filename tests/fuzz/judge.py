@@ -367,7 +367,7 @@ class Run:
 
     def _found(self) -> None:
         """What repeats three times is a loop."""
-        found_loops.LEAST, found_loops.BODY, found_loops.FEWEST = 16, 6, 3
+        found_loops.LEAST, found_loops.BODY, found_loops.FEWEST, found_loops.MUCH = 16, 6, 3, 1
 
     def _collect(self) -> None:
         gc.collect()
@@ -550,7 +550,7 @@ def judge(text: str, plainly: bool = False) -> Verdict:
 def follow(case: Case) -> bool:
     """Do what a case's plan says; whether a step was unstable.  Raises the Difference of the first that is wrong."""
     run, unstable, before = Run(case), False, rolling.UNROLLED
-    sizes = found_loops.LEAST, found_loops.BODY, found_loops.FEWEST
+    sizes = found_loops.LEAST, found_loops.BODY, found_loops.FEWEST, found_loops.MUCH
     try:
         for step in case.plan:
             try:
@@ -561,7 +561,7 @@ def follow(case: Case) -> bool:
                 raise Difference(difference.kind, f"{difference.detail} {step}") from None
     finally:
         rolling.UNROLLED = before
-        found_loops.LEAST, found_loops.BODY, found_loops.FEWEST = sizes
+        found_loops.LEAST, found_loops.BODY, found_loops.FEWEST, found_loops.MUCH = sizes
     return unstable
 
 

@@ -20,6 +20,7 @@ V = fs.Tensor(0.4)
 def short_loops_are_found(monkeypatch):
     monkeypatch.setattr(found, "LEAST", 120)
     monkeypatch.setattr(found, "BODY", 20)
+    monkeypatch.setattr(found, "MUCH", 1)
 
 
 def step_by_step(f, call):
@@ -274,6 +275,22 @@ def test_rows_that_raise_or_part_are_the_functions():
     program.map(X)
     with pytest.raises(ValueError, match="row 1: log"):
         program.map(np.array([1.0, -2.5]))
+
+
+def test_what_hands_on_much_in_each_step_has_to_be_longer(monkeypatch):
+    def f(x):
+        states = [x]
+        for k in range(200):
+            states.append(states[-1] * (1.0 + 0.001 * k))
+        return sum(s * s for s in states)
+
+    reports = []
+    for much in (1, 8):
+        monkeypatch.setattr(found, "MUCH", much)
+        program = fs.compile(f)
+        program.map(X)
+        reports.append("found" in program.report())
+    assert reports == [True, False]
 
 
 def test_dense_code_stays_dense():

@@ -30,16 +30,18 @@ from fastscalar.program.rolled import FOUND, Body, Rolled
 LEAST = 32_768  # operations of what is rolled up: those of 128 rows do not fit a cache any more
 BODY = 1_024  # operations of a body, or so
 FEWEST = 8  # iterations
+MUCH = 32  # times LEAST, where much goes in and out of each iteration: that costs more than operations do
 LEAVES = 10_000  # that a body may read
 LAG = 4  # iterations that a state reaches back
 
 
 def with_found_loops(graph: Any, least: int | None = None, body: int | None = None) -> Any:
     """The same graph, or one in which what repeats is a loop.  least, body: instead of LEAST and BODY."""
+    much = LEAST * MUCH if least is None else least
     least, body = LEAST if least is None else least, BODY if body is None else body
     per_row, graph.per_row = graph.per_row, None
     while len(graph.op) >= least:
-        made = _Rolling(graph, np.ones(len(graph.op)) if per_row is None else per_row, least, body).rolled()
+        made = _Rolling(graph, np.ones(len(graph.op)) if per_row is None else per_row, least, body, much).rolled()
         if made is None:
             break
         graph, per_row = made
@@ -65,9 +67,9 @@ class _Slots:
 class _Rolling:
     """A graph in which a loop is looked for."""
 
-    def __init__(self, graph: Any, per_row: Nodes, least: int, body: int) -> None:
+    def __init__(self, graph: Any, per_row: Nodes, least: int, body: int, much: int) -> None:
         self.graph, self.per_row, self.items, self.op = graph, per_row, graph.items, graph.op
-        self.least, self.body = least, body
+        self.least, self.body, self.much = least, body, much
         self.operations = Operations(graph)
         self.at, self.number, self.scalar = self.operations.at, self.operations.number, self.operations.scalar
         self.a, self.b, self.guard_at = self.operations.a, self.operations.b, self.operations.guard_at
@@ -226,6 +228,8 @@ class _Rolling:
     def _body(self) -> Body:
         graph, width = self.graph, self.width
         self._find_read_outside()
+        if 4 * (len(self.own) + len(self.collected)) > width and self.count * width < self.much:
+            raise _Fails
         ops: list[int] = []
         a: list[int] = []
         b: list[int] = []
