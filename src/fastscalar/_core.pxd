@@ -39,7 +39,7 @@ cdef class ThreadState:
     cdef int lenient             # _ieee blocks
     cdef int anomaly_blocks      # of detect_anomaly
     cdef int locked              # its part of tape.locked
-    cdef list watches            # what is traced, the innermost last
+    cdef tuple watches           # what is traced, the innermost last
     cdef Recorder recorder       # of the program that it records
     cdef bint over               # the thread has ended
 
@@ -49,7 +49,7 @@ cdef class ThreadEnd:           # dies with the thread, in whose dictionary it i
 
 
 cdef class _Block:              # a context that counts for the thread that enters it
-    cdef list entered           # for each time that it was and has not been left: the thread, and what `enter` said
+    cdef list entered           # [the thread, what `enter` said, the same for the time before]: no memory to leave it
     cdef object enter(self, ThreadState state)
     cdef int leave(self, ThreadState state, object what) except -1
 

@@ -176,7 +176,10 @@ class Tensor:
 class _Block:
     def __enter__(self) -> Self: ...
     def __exit__(
-        self, kind: type[BaseException] | None = None, *error: BaseException | TracebackType | None
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
     ) -> None: ...
 
 class no_grad(_Block): ...

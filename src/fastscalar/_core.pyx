@@ -236,21 +236,26 @@ cdef class _Block:
 
     def __enter__(self):
         cdef ThreadState state = this_thread()
-        if self.entered is None:
-            self.entered = []
-        self.entered.append((state, self.enter(state)))
+        cdef list one = [state, None, self.entered]
+        one[1] = self.enter(state)
+        self.entered = one
         return self
 
-    def __exit__(self, kind=None, *error):
+    def __exit__(self, kind=None, error=None, trace=None):
         cdef ThreadState state = this_thread(), other
-        cdef Py_ssize_t k
-        if not self.entered:
+        cdef list one = self.entered, later = None
+        if one is None:
             raise RuntimeError(f"{type(self).__name__}: left without having been entered")
-        for k in range(len(self.entered) - 1, -1, -1):
-            if self.entered[k][0] is state:
-                self.leave(state, self.entered.pop(k)[1])
-                return
-        other, what = self.entered.pop()
+        while one is not None and one[0] is not state:
+            later, one = one, one[2]
+        if one is not None:
+            if later is None:
+                self.entered = one[2]
+            else:
+                later[2] = one[2]
+            self.leave(state, one[1])
+            return
+        other, what, self.entered = self.entered
         if other.over:
             if kind is GeneratorExit:            # an abandoned generator is closed
                 return

@@ -1,28 +1,40 @@
 from types import TracebackType
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from fastscalar._core import Recorder, Tensor
 
 class record:
     outside: bool
     def __enter__(self) -> record: ...
     def __exit__(
-        self, *exc: type[BaseException] | BaseException | TracebackType | None
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
     ) -> None: ...
 
 class ieee:
     def __enter__(self) -> None: ...
     def __exit__(
-        self, *exc: type[BaseException] | BaseException | TracebackType | None
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
     ) -> None: ...
 
+@disjoint_base
 class Watching:
     def __enter__(self) -> None: ...
     def __exit__(
-        self, *exc: type[BaseException] | BaseException | TracebackType | None
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
     ) -> None: ...
 
-def watches() -> list[Any]: ...
+def watches() -> tuple[Any, ...]: ...
 def tell_call(t: Tensor, callee: object) -> None: ...
 def set_recording(recording: Recorder | None) -> None: ...
 def swap_recording(recording: Recorder | None) -> Recorder | None: ...

@@ -24,7 +24,7 @@ class record:
         set_limit()
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind=None, error=None, trace=None):
         cdef ThreadState state = own_state()
         cdef int depth = min(<int>self.depth, state.suspended)   # less if a block outside has been left inside
         if depth:
@@ -48,7 +48,7 @@ class ieee:
         if state.recorder is not None:
             state.recorder.begin_ieee()
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind=None, error=None, trace=None):
         global lenient_threads
         cdef ThreadState state = own_state()
         if state.recorder is not None:
@@ -59,15 +59,18 @@ class ieee:
 
 cdef class Watching:
     """Context in which this thread traces a function; the base of what `derivatives` makes of it."""
+    cdef tuple before                            # it needs no memory to leave it
 
     def __enter__(self):
         global tracing
-        own_state().watches.append(self)
+        cdef ThreadState state = own_state()
+        self.before = state.watches
+        state.watches = (*self.before, self)
         tracing += 1
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind=None, error=None, trace=None):
         global tracing
-        own_state().watches.pop()
+        own_state().watches = self.before
         tracing -= 1
 
 

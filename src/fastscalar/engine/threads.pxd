@@ -37,7 +37,7 @@ cdef inline ThreadState this_thread():
         return <ThreadState>fs_here
     end = ThreadEnd.__new__(ThreadEnd)
     state = end.state = ThreadState.__new__(ThreadState)
-    state.watches = []
+    state.watches = ()
     own = PyThreadState_GetDict()
     if own != NULL:
         (<dict>own)[ThreadEnd] = end
@@ -63,7 +63,7 @@ cdef inline void forget_thread(ThreadState state) noexcept:
     state.no_grad_blocks = state.suspended = state.lenient = state.locked = 0
     stop_anomaly(state, state.anomaly_blocks)
     set_limit()
-    state.watches = []
+    state.watches = ()
     state.recorder = None
 
 

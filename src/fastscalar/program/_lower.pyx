@@ -188,7 +188,7 @@ cdef class Lowering:
             nodes = plan.tables[k]
             for i in nodes:
                 address_of(self, i)
-            plan.tables[k] = np.asarray(self.at)[nodes].astype(np.int32)
+            plan.tables[k] = np.asarray(self.at).take(nodes)
         at = np.asarray(self.at)[:self.n]
         nodes = np.flatnonzero((np.asarray(self.op)[:self.n] == G_PARAMETER) & (at >= 0))
         plan.capture_of = np.asarray(self.a)[nodes].astype(np.int32)
@@ -197,12 +197,12 @@ cdef class Lowering:
         plan.count_of = np.ones(len(nodes), np.int32)
         plan.n_slots, plan.n_uniform = self.next_slot, (self.next_address + PAD - 1) // PAD * PAD
         plan.trained = np.zeros(plan.n_uniform, np.uint8)
-        plan.trained[plan.address_of] = np.asarray(self.mask)[nodes] != 0
+        np.put(plan.trained, plan.address_of, np.asarray(self.mask)[nodes] != 0)
         for i in np.flatnonzero((np.asarray(self.op)[:self.n] == G_BLOCK) & (at >= 0)):
             self.finish_block(i)
         constants = ints_array(&self.constant_nodes)
-        plan.constant_at = np.asarray(self.at)[constants].astype(np.int32)
-        plan.constant_value = np.asarray(self.value)[constants].copy()
+        plan.constant_at = np.asarray(self.at).take(constants)
+        plan.constant_value = np.asarray(self.value).take(constants)
         plan.port_address = np.array(plan.port_address, np.int32)
         plan.n_ports = len(plan.port_address)
         plan.captures, plan.inputs, plan.operations = graph.captures, graph.inputs, graph.operations

@@ -26,7 +26,7 @@ def tracing() -> bool:
 
 def became_a_number(t: Tensor) -> None:
     """Called by Tensor.__float__ and __int__ while anything is traced."""
-    watches: list[Watch] = _modes.watches()
+    watches: tuple[Watch, ...] = _modes.watches()
     if not watches:
         return  # another thread is tracing
     report = watches[-1].report
