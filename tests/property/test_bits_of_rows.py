@@ -166,3 +166,13 @@ def test_shares_beside_rows_that_are_not_finite(dtype):
     together = np.stack(program.map(rows, dtype=dtype))
     alone = np.concatenate([program.map(row[None], dtype=dtype) for row in rows], axis=1)
     np.testing.assert_array_equal(together.view(f"u{together.itemsize}"), alone.view(f"u{alone.itemsize}"))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_derivatives_that_are_zero_have_one_sign(dtype):
+    """-1 times 0 is sent to a column: alone and among others it is added to a zero."""
+    rows = np.array([[0.0, -1.0, 2.0], [-0.0, 1.0, -0.0]] * 10)
+    program = fs.compile(lambda x: x[0] * x[1] * x[2] - x[2] * x[0])
+    together = program.value_and_grad(rows, dtype=dtype)[1]
+    alone = np.concatenate([program.value_and_grad(row[None], dtype=dtype)[1] for row in rows])
+    assert together.tobytes() == alone.tobytes()

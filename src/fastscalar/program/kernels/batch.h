@@ -121,7 +121,7 @@ typedef struct {
     /* Turned: x[place[j]][l] = (R)row[l][j] for j < n, of row l = data + rows[l] * width; place -1: not column j. */
     void (*load_columns)(void *x, ptrdiff_t ldx, const double *data, ptrdiff_t width, const long long *rows, int n_rows,
                          const int *place, int n);
-    /* And back: row[l][j] = g[place[j]][l], place -1: 0.  Whether all of them are finite. */
+    /* And back: row[l][j] = 0 + g[place[j]][l], place -1: 0.  Whether all of them are finite. */
     int (*store_columns)(double *data, ptrdiff_t width, const long long *rows, int n_rows, const int *place, int n,
                           const void *g, ptrdiff_t ldg);
     /* The entries of x[0..m) that are not zero (NaN is not): column and value have room for m + width; how many. */

@@ -171,14 +171,14 @@ static int OF(store_columns)(double *data, ptrdiff_t width, const long long *row
         {
             UNROLL for (int v = 0; v < VW; v++)
             {
-                s[v] = place[j + v] < 0 ? ZERO : LOAD(g + place[j + v] * ldg + l);
+                s[v] = place[j + v] < 0 ? ZERO : ZERO + LOAD(g + place[j + v] * ldg + l);
                 sum += 0 * s[v];
             }
             OF(transpose_square)(s);
             UNROLL for (int v = 0; v < VW; v++) OF(to_doubles)(data + rows[l + v] * width + j, s[v]);
         },
         {
-            const R t = place[j] < 0 ? 0 : g[place[j] * ldg + l];
+            const R t = place[j] < 0 ? 0 : 0 + g[place[j] * ldg + l];
             rest += 0 * t;
             data[rows[l] * width + j] = t;
         })
