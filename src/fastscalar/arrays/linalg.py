@@ -41,7 +41,7 @@ def _stacked(function: Any, a: Any, *more: Any) -> Any:
     return moves.move(np.stack, (parts,), {})
 
 
-LARGE = 9  # from so many rows on by LAPACK; smaller ones have the same bits in plain code and in programs
+LARGE = 10  # from so many rows on by LAPACK; smaller ones have the same bits in plain code and in programs
 
 
 def _finite(*arrays: Any) -> bool:
