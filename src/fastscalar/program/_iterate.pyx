@@ -6,9 +6,9 @@ The boundary: knows replays of bodies and plain arrays; `rolled` makes the bodie
 
 A body reads a row's state (input 0), what it captures of the row (input 1), the number of the iteration, and what is
 each iteration's own (the last input): of a row, then of all of them.  It gives the next state, and what is collected of
-each iteration.  Of several bodies, recorded where a decision came out otherwise, each row takes the
-first whose guards hold.  Backwards the states are there again: all of them where there is memory for them, else every
-so many-th, from which those between are computed once more.
+each iteration.  Of several bodies, recorded where a decision came out otherwise, each row takes the first whose guards
+hold.  Backwards the states are there again: all of them where there is memory for them, else every so many-th, from
+which those between are computed once more.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -146,9 +146,9 @@ cdef class Iterations:
 
         ended: by row, the iteration at which it ends, or has ended by then; there, too, where a row fits no body, or
         may raise.  status: what there is to say about each row, 0 at first; rows with anything are left alone.
-        steps: what each iteration has of its own, (rows, iterations * of_row).  collected: is set, where that is wanted,
-        to what each iteration gives, (rows, iterations * numbers).  memory: bytes for the states that `gradients` needs;
-        0: it is not asked for."""
+        steps: what each iteration has of its own, (rows, iterations * of_row).  collected: is set, where that is
+        wanted, to what each iteration gives, (rows, iterations * numbers).  memory: bytes for the states that
+        `gradients` needs; 0: it is not asked for."""
         cdef double[:, ::1] x = state, c = captured
         cdef long long[::1] stop = ended
         cdef unsigned char[::1] said = status
@@ -179,8 +179,8 @@ cdef class Iterations:
         return 0
 
     def gradients(self, captured, ended, status, adjoint, bint leaves, steps=None, collected=None):
-        """After `values` with memory: what the adjoints of the last states and of what is collected, (rows, results) with
-        the latter's place free and (rows, iterations * numbers), are for the first states, in place, for what is
+        """After `values` with memory: what the adjoints of the last states and of what is collected, (rows, results)
+        with the latter's place free and (rows, iterations * numbers), are for the first states, in place, for what is
         captured, (rows, captured), and for the iterations' own, (rows, iterations * of_row).  The gradients of leaves
         stay in the replays."""
         cdef double[:, ::1] c = captured, g = adjoint, out

@@ -70,7 +70,8 @@ cdef extern from "batch.h":
                                  const int *) noexcept nogil
         void (*sparse_update)(void *, Py_ssize_t, double, int, const int *, const int *, const void *, int, int,
                               const void *, Py_ssize_t) noexcept nogil
-        void (*sparse_update_one)(void *, Py_ssize_t, double, int, const int *, const void *, int, const void *) noexcept nogil
+        void (*sparse_update_one)(void *, Py_ssize_t, double, int, const int *, const void *, int,
+                                  const void *) noexcept nogil
         void (*dense_update)(void *, Py_ssize_t, double, double, int, int, const void *, Py_ssize_t, int,
                              const void *, Py_ssize_t) noexcept nogil
         void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *,
