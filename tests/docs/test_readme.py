@@ -193,3 +193,20 @@ def test_the_picture_tells_the_truth() -> None:
         assert texts[i:end][1:2] == [node._op or "leaf"]
         numbers = [text for text in texts[i : i + 5] if text and re.fullmatch(r"\d+\.\d", text)]
         assert numbers[:2] == [f"{node.data:.1f}", f"{node.grad:.1f}"]
+
+
+def test_what_the_page_on_porting_says_of_pytorchs_names() -> None:
+    """What is there, and what is not."""
+    import fastscalar as fs
+
+    text = " ".join((ROOT / "docs" / "porting.md").read_text(encoding="utf-8").split())
+    there, _, missing = text.partition("have PyTorch's names, but not all of its options: ")
+    named = re.findall(r"`(\w+)[=(`]", there[there.rindex("**Replace**") :])
+    found = {"momentum", "weight_decay"} | {n for o in (fs, fs.Tensor, fs.SGD, fs.Module, fs.math) for n in dir(o)}
+    assert set(named) - {"x", "torch", "fastscalar"} <= found
+    fs.SGD([], lr=0.1, momentum=0.9, weight_decay=0.1)
+    assert missing.startswith("there is no `dim=` (`axis=`, as in NumPy), `no_grad` is no decorator, and a `Module`")
+    assert not callable(fs.no_grad())
+    assert not hasattr(fs.Module, "zero_grad")
+    with pytest.raises(TypeError, match="dim"):
+        fs.to_tensor([1.0, 2.0]).sum(dim=0)  # type: ignore[call-arg]
