@@ -225,29 +225,53 @@ class Rated:
 
 # what is done with the row, the label and some leaves; how often the function is called at most
 NUMBERS: dict[str, tuple[Any, int]] = {
-    "a list": (lambda x, k, w: (x[0] * w[0] - RATES[k]) ** 2, 5),
-    "a tuple": (lambda x, k, w: (lambda q: x[0] * w[0] * q[k])(tuple(RATES)), 5),
-    "an array": (lambda x, k, w: x[0] * ARRAY[k] + w[1], 5),
-    "an attribute": (lambda x, k, w: (lambda o: x[0] * o.rates[int(k)] + w[1])(Rated()), 5),
-    "whole numbers": (lambda x, k, w: x[0] * w[0] ** WHOLES[k], 6),
+    "a list": (lambda x, k, w: (x[0] * w[0] - RATES[k]) ** 2, CLASSES + 2),
+    "a tuple": (lambda x, k, w: (lambda q: x[0] * w[0] * q[k])(tuple(RATES)), CLASSES + 2),
+    "an array": (lambda x, k, w: x[0] * ARRAY[k] + w[1], CLASSES + 2),
+    "an attribute": (lambda x, k, w: (lambda o: x[0] * o.rates[int(k)] + w[1])(Rated()), CLASSES + 2),
+    "whole numbers": (lambda x, k, w: x[0] * w[0] ** WHOLES[k], CLASSES + 2),
     "truths": (lambda x, k, w: x[0] * [j % 3 == 0 for j in range(CLASSES)][k] + w[0], CLASSES + 2),
     "float32": (lambda x, k, w: (lambda q: x[0] * float(q[k]) + w[1])(ARRAY.astype(np.float32)), CLASSES + 2),
-    "a loss": (lambda x, k, w: fs.squared_loss([x[0] * w[0], x[1]], [RATES[k], 1.0]), 5),
-    "a label": (lambda x, k, w: fs.mse_loss(x * w[0], [RATES[k], 0.0, RATES[k]]), 5),
-    "a weight of a loss": (lambda x, k, w: RATES[k] * fs.cross_entropy(x * w[0], 1), 5),
+    "a loss": (lambda x, k, w: fs.squared_loss([x[0] * w[0], x[1]], [RATES[k], 1.0]), CLASSES + 2),
+    "a label": (lambda x, k, w: fs.mse_loss(x * w[0], [RATES[k], 0.0, RATES[k]]), CLASSES + 2),
+    "a weight of a loss": (lambda x, k, w: RATES[k] * fs.cross_entropy(x * w[0], 1), CLASSES + 2),
     "a number and a Tensor": (lambda x, k, w: (RATES[k] - x[0]) * ([w[0], w[1]] * CLASSES)[k], CLASSES + 3),
     "two lists": (lambda x, k, w: x[0] * RATES[k] + w[0] * [*RATES[::-1], 1.0][k], CLASSES + 2),
-    "two known lists": (lambda x, k, w: (lambda q: x[0] * RATES[k] + w[0] * q[k])(RATES[::-1]), 6),
+    "two known lists": (lambda x, k, w: (lambda q: x[0] * RATES[k] + w[0] * q[k])(RATES[::-1]), CLASSES + 2),
     "on both sides of a decision": (lambda x, k, w: x[0] * RATES[k] if x[0] > RATES[k] else w[0] * x[1], 80),
-    "beside the same number": (lambda x, k, w: (x[0] - RATES[k]) * 2.0 + 0.0 * w[0] + RATES[3], 5),
+    "beside the same number": (lambda x, k, w: (x[0] - RATES[k]) * 2.0 + 0.0 * w[0] + RATES[3], CLASSES + 2),
     "computed": (lambda x, k, w: x[0] * (2.0 * RATES[k] + 1.0) * w[0], CLASSES + 2),
     "a table of tables": (lambda x, k, w: x[0] * [(r, 2.0 * r) for r in RATES][k][1] + w[0], CLASSES + 2),
     "a row of an array": (lambda x, k, w: fs.squared_loss(x * w[0], np.outer(ARRAY, [1.0, 2.0, 3.0])[k]), CLASSES + 2),
     "a dictionary": (lambda x, k, w: x[0] * dict(enumerate(RATES))[k] + w[0], CLASSES + 2),
     "a formula": (lambda x, k, w: x[0] * math.sqrt(int(k)) + w[0] * 0.5 ** int(k), CLASSES + 2),
     "a constant that counts twice": (lambda x, k, w: x[0] * RATES[k] + w[0] * RATES[k - 1], CLASSES + 2),
-    "what a layer is given": (lambda x, k, w: fs.sum(TWO([x[0], RATES[k], w[0]])), 5),
+    "what a layer is given": (lambda x, k, w: fs.sum(TWO([x[0], RATES[k], w[0]])), CLASSES + 2),
 }
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, rate: x * 2.0 if rate > 5.0 else x,
+        lambda x, rate: x * rate * 2.0 if rate > 5.0 else x * rate,
+        lambda x, rate: x + 0.0 * math.acos(min(rate, 2.0)) if rate > 5.0 else x,
+        lambda x, rate: [x, x * 3.0][int(rate) // 9] * rate,
+    ],
+)
+def test_what_is_done_with_a_plain_number_is_done_with_each(f: Any) -> None:
+    """The one that decides otherwise is in the middle, where lists would say what it selects."""
+    rates = [1.0, -1.0, 0.5, 9.0, 0.25, 0.75, 0.125]
+    X, k = np.ones(7), np.arange(7)
+    for program in (fs.compile(lambda x, k: f(x, rates[k])), fs.compile(lambda x, k: f(x, rates[int(k)]))):
+        for some in (slice(None), slice(None, None, -1)):
+            try:
+                expected = [float(f(1.0, rates[j])) for j in k[some]]
+            except ValueError:
+                with pytest.raises(ValueError, match="math domain"):
+                    program.map(X, k[some])
+            else:
+                assert program.map(X, k[some]).tolist() == expected
 
 
 @pytest.mark.parametrize("name", NUMBERS)

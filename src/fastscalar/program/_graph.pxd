@@ -44,7 +44,7 @@ cdef class Graph:
     cdef public list draws       # at random, as they are told to a recording: kind, count, p, site, scope, occurrence
     cdef public object guards    # an array of GUARD, its nodes those of the graph
     cdef public list codes       # that they refer to
-    cdef public dict lists       # guard that a whole number was read as -> nodes, or numbers, that it was an index of
+    cdef public dict lists       # guard that a whole number was read as -> nodes that it was an index of
     cdef public dict shared      # argument that all rows share -> the capture that stands for it
     cdef dict tables             # while it is made: nodes of the arrays that were gathered from,
     cdef dict blocks             # and of each block, by its first node on the tape, its node (before: its columns)

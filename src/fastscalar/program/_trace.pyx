@@ -26,7 +26,6 @@ from fastscalar.program.pictures cimport *
 
 import math
 import sys
-from contextlib import suppress
 
 import numpy as np
 
@@ -194,19 +193,15 @@ cdef class Recording(Recorder):
         return 0
 
     cdef int find_list(self, Py_ssize_t decision, int node) except -1:
-        """Note of what list a whole number is read as an index, if that can be seen and its elements are Tensors, or
-        numbers, which become an array."""
+        """Note of what list a whole number is read as an index, if that can be seen and its elements are Tensors: what
+        a function does with a plain number (a decision, what raises) is in no recording, so lists of these say nothing."""
         found = list_and_index(sys._getframe())
         if found is None:
             return 0
         elements, index = found
         if type(index) is TracedInt and (<TracedInt>index).tensor.index == node:
-            kinds = set(map(type, elements))
-            if kinds == {Tensor}:
+            if set(map(type, elements)) == {Tensor}:
                 self.lists[decision] = elements
-            elif kinds and kinds <= {float, int, bool}:
-                with suppress(OverflowError):    # of an int that is no double
-                    self.lists[decision] = np.array(elements, np.float64)
         return 0
 
     cdef bint may_select(self, list some, set arrays) except -1:
@@ -563,8 +558,6 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, 
     for t in results:
         mark_computed((<Tensor>t).index)
     for decision, some in list(recording.lists.items()):     # for selections of another one
-        if type(some) is not list:               # of numbers
-            continue
         if recording.may_select(some, inputs):
             for t in some:
                 mark_computed((<Tensor>t).index)
@@ -732,8 +725,7 @@ def extract(Recording recording not None, list results not None):
             guards[k].left = number[guards[k].left] - 1
             guards[k].right = -1 if guards[k].right < 0 else number[guards[k].right] - 1
         for decision, some in recording.lists.items():
-            g.lists[decision] = some if type(some) is not list else np.array(
-                [number[(<Tensor>t).index] - 1 for t in some], np.int32)
+            g.lists[decision] = np.array([number[(<Tensor>t).index] - 1 for t in some], np.int32)
         stop_nodes(g, &m, number, recording)
         for begin, end in own:
             operations += count_operations(begin, end)

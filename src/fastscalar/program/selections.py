@@ -97,8 +97,7 @@ def is_one_for_all_rows(g: Any) -> np.ndarray:
 
 
 def lists_of(graph: Any, at: int) -> list[np.ndarray] | None:
-    """What input `at` was an index of, as nodes or as numbers (float64), in the order of the readings; None if it was
-    read otherwise too."""
+    """What input `at` was an index of, as nodes, in the order of the readings; None if it was read otherwise too."""
     found = [graph.lists.get(int(k)) for k in np.flatnonzero(reads(graph, at))]
     return None if any(table is None for table in found) else found
 
@@ -145,22 +144,20 @@ class Family:
         size = min(map(len, tables))
         if size > MOST or not 0 <= self.value < size or not 0 <= value < size:
             return False
-        if any(same(table[self.value], table[value]) for table in tables):
+        if any(table[self.value] == table[value] for table in tables):
             return False                         # what is taken twice would not show where it is used
         columns: dict[Place, np.ndarray] = {}
         for place, chosen in self.selected[value].items():
             fitting = [
-                t for t in tables
-                if (t.dtype.kind == "f") == (place[0] == "value") and same(t[self.value], self._own(place))
-                and same(t[value], chosen)
+                t for t in tables if place[0] != "value" and t[self.value] == self._own(place) and t[value] == chosen
             ]
-            if not fitting or any(not same(t[:size], fitting[0][:size]).all() for t in fitting):
+            if not fitting or any((t[:size] != fitting[0][:size]).any() for t in fitting):
                 return False
             columns[place] = fitting[0]
         before = self.selected, self._places, self._last
         self.selected = dict(self.selected)
         for v in range(size):
-            own = {place: t[v].item() for place, t in columns.items() if not same(t[v], t[self.value])}
+            own = {place: t[v].item() for place, t in columns.items() if t[v] != t[self.value]}
             if not same_choice(self.selected.get(v, own), own) or not self._enter(v, own):
                 self.selected, self._places, self._last = before
                 return False
