@@ -34,7 +34,7 @@ CHECKS: dict[str, tuple[str, list[str]]] = {
     "disks": ("a disk full at every byte of four kinds of files, folders that may not be written to, files that change "
               "20,000 times while they are read", ["env", "FASTSCALAR_DISKS=1", PYTHON, "-m", "pytest", "-q",
                                                    "tests/stress/test_disks.py"]),
-    "allocations": ("the n-th allocation fails, for every n of twenty scenarios",
+    "allocations": ("the n-th allocation fails, for every n of 32 scenarios",
                     [PYTHON, f"{HELPERS}/faults.py", "all"]),
     **{f"leaks of {kind}": (f"memory and live counts over {what}", [PYTHON, f"{HELPERS}/leaks.py", kind])
        for kind, what in {"steps": "training steps of single numbers", "exceptions": "exceptions",
