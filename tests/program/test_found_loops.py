@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -350,3 +351,25 @@ def test_what_loops_that_are_said_give_and_read_is_not_taken_out_of_its_order():
     np.testing.assert_allclose(values, expected, rtol=1e-12)
     np.testing.assert_allclose(slopes, slopes_expected, rtol=1e-11)
     np.testing.assert_allclose(values, [around_loops_that_are_said(x).data for x in map(fs.Tensor, X)], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [[0.5, 3.0, 1e9, 2.0], [0, 1, 2, 3], np.array([0.25, -1.0, 7.5, 1e300])],
+    ids=["floats", "ints", "array"],
+)
+def test_numbers_that_a_label_selects_beside_a_loop_that_is_found(table):
+    def f(k, x):
+        y = x[0] * table[k]
+        for _ in range(40):
+            y = fs.math.tanh(y * x[1] + x[2])
+        return y - table[k]
+
+    k, X = np.arange(24) % 4, np.random.default_rng(5).normal(size=(24, 3))
+    program = fs.compile(f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            expected = [float(f(int(label), fs.to_tensor(x))) for label, x in zip(k, X, strict=True)]
+            np.testing.assert_allclose(program.map(k, X), expected, rtol=1e-13)
+    assert "gather" in program.report()
