@@ -10,7 +10,11 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # No fast-math: the bits are the specification's.  No contraction of a * b + c: every kernel set gives the same bits.
-FLAGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"]
+FLAGS = (
+    ["/O2", "/fp:precise", "/std:c11"]  # C11 for `restrict`
+    if sys.platform == "win32"
+    else ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"]
+)
 
 # Compiled programs may reassociate, and contract too; still no fast-math.  They contract in the sets that x86-64 has
 # beside "baseline", which has no fused a * b + c on any processor, so that it gives the same bits on all of them.
