@@ -323,7 +323,7 @@ class _Rolling:
         guards = graph.guards[chosen]
         read = np.unique(np.concatenate([
             outside[outside >= 0], *parts, guards["left"], guards["right"][guards["right"] >= 0], graph.results,
-            *_lists_of_nodes(graph),
+            *graph.lists.values(),
         ]).astype(np.int64))  # fmt: skip
         at = self.number[read]
         read = read[(at >= self.first) & (at < stop)]
@@ -419,10 +419,7 @@ class _Rolling:
         guards["left"] = new[guards["left"]]
         guards["right"] = np.where(guards["right"] >= 0, new[guards["right"]], -1)
         number = np.cumsum(self.guards_outside) - 1
-        made.lists = {
-            int(number[k]): table if table.dtype.kind == "f" else new[table].astype(np.int32)
-            for k, table in graph.lists.items()
-        }
+        made.lists = {int(number[k]): new[nodes].astype(np.int32) for k, nodes in graph.lists.items()}
         made.guards, made.codes, made.inputs, made.captures = guards, graph.codes, graph.inputs, graph.captures
         made.results = new[graph.results].astype(np.int32)
         made.shared, made.operations, made.uncertain = graph.shared, graph.operations, graph.uncertain
@@ -448,11 +445,6 @@ class _Rolling:
                         read[x.ravel()] = True
         guards = graph.guards[self.guards_outside]
         for nodes in (guards["left"], guards["right"][guards["right"] >= 0], graph.results, operands[operands >= 0],
-                      *_lists_of_nodes(graph)):  # fmt: skip
+                      *graph.lists.values()):  # fmt: skip
             read[nodes] = True
         return kept & (read | ~source)
-
-
-def _lists_of_nodes(graph: Any) -> list[np.ndarray]:
-    """What whole numbers were indices of, but for numbers."""
-    return [table for table in graph.lists.values() if table.dtype.kind != "f"]

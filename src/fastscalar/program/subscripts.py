@@ -20,8 +20,6 @@ from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastscalar.engine._array import TensorArray
 
 _LOCAL = ("LOAD_FAST", "LOAD_DEREF", "LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
@@ -78,7 +76,7 @@ class Attribute(NamedTuple):
         if type(owner).__getattribute__ is not object.__getattribute__:
             raise Unknown
         found = inspect.getattr_static(owner, self.name, None)
-        if type(found) not in (list, tuple, dict, TensorArray, np.ndarray):      # a property, or has attributes itself
+        if type(found) not in (list, tuple, dict, TensorArray):      # a property, or what has attributes itself
             raise Unknown
         return found
 
@@ -201,8 +199,8 @@ def list_and_index(frame: FrameType) -> tuple[list[Any], Any] | None:
     try:
         elements = container.value(frame)
         wanted = _wanted(index, frame)
-        if type(elements) in (TensorArray, np.ndarray) and elements.ndim == 1 and len(elements) <= MOST:
-            elements = list(elements) if type(elements) is TensorArray else elements.tolist()
+        if isinstance(elements, TensorArray) and elements.ndim == 1:
+            elements = list(elements)
         if type(elements) not in (list, tuple) or not wanted or any(one is not wanted[0] for one in wanted):
             return None
         if isinstance(index, Variable) or (isinstance(index, Call) and isinstance(index.argument, Variable)):
