@@ -220,7 +220,7 @@ def test_names_and_positions_are_one_signature():
     program = fs.compile(lambda x, y=2.0, *, z=1.0: x * y - z)
     same(program.map(X[:, 0], X[:, 1]), program.map(X[:, 0], y=X[:, 1]))
     same(program.map(y=X[:, 1], x=X[:, 0], z=0.5), X[:, 0] * X[:, 1] - 0.5)
-    assert len(program.report().splitlines()) == 2
+    assert program.report().startswith("2 times: ")
     with pytest.raises(TypeError, match="unexpected keyword"):
         program.map(X[:, 0], no=1.0)
 
