@@ -419,7 +419,9 @@ cdef int as_number(object x, double *v) except -1:
     if PyLong_Check(x):
         v[0] = PyLong_AsDouble(x)                # OverflowError beyond 1.8e308
         return 1
-    if not isinstance(x, TracedNumber) and isinstance(x, REAL):
+    if isinstance(x, TracedNumber):              # whose attributes are those of the number, which they read
+        return 0
+    if isinstance(x, REAL):
         v[0] = float(x)
         return 1
     if hasattr(type(x), "__array__") and getattr(x, "ndim", 1) == 0:
