@@ -1,6 +1,7 @@
 """The programs of README and `examples/*.py` under strict type checkers: mypy, and pyright where it is installed.
 
-Run by `make types`.  A block of README is a program of its own, after the imports of the blocks before it.
+Run by `make types`.  A block of README is a program of its own, after the imports of the blocks before it; one that
+imports nothing goes on where the block before it ended.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def blocks_of(page: Path) -> list[str]:
     """The Python blocks of a page, each able to run alone."""
-    programs, imports = [], ""
+    programs: list[str] = []
+    imports = ""
     for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        programs.append(imports + block)
-        imports += "".join(re.findall(r"^(?:import|from) .*\n", block, re.MULTILINE))
+        own = "".join(re.findall(r"^(?:import|from) .*\n", block, re.MULTILINE))
+        if own or not programs:
+            programs.append(imports + block)
+        else:
+            programs[-1] += block
+        imports += own
     return programs
 
 

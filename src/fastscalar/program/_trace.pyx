@@ -195,7 +195,8 @@ cdef class Recording(Recorder):
     cdef int find_list(self, Py_ssize_t decision, int node) except -1:
         """Note of what list a whole number is read as an index, if that can be seen and its elements are Tensors.
 
-        What a function does with a plain number (a decision, what raises) is in no recording: their lists say nothing."""
+        What a function does with a plain number (a decision, what raises) is in no recording: their lists say
+        nothing."""
         found = list_and_index(sys._getframe())
         if found is None:
             return 0
