@@ -120,8 +120,8 @@ class Run:
         """The result of a call; None if it raised what the lowest row raises, and nothing has changed."""
         case = self.case
         raised = next(((k, case.truth(i).error) for k, i in enumerate(rows) if case.truth(i).error is not None), None)
-        if raised is not None and isinstance(raised[1], AttributeError):
-            raise Unstable  # of a plain number, which has no methods; in a loop it may be a Tensor
+        if raised is not None and _of_plain_numbers(raised[1]):
+            raise Unstable  # where the plain call has numbers a program may have Tensors
         before, gradients = case.data(), sentinels(case)
         try:
             with warnings.catch_warnings(record=True) as caught:
@@ -381,7 +381,7 @@ class Run:
             return getattr(fs, optimizer)(lr=0.125 if optimizer == "SGD" else 0.01)
 
         states, losses, failure = by_hand(case, options(), batch, epochs)
-        if isinstance(failure, tuple) and isinstance(failure[1], AttributeError):
+        if isinstance(failure, tuple) and _of_plain_numbers(failure[1]):
             case.set_data(begin)
             raise Unstable
         if optimizer == "Adam" and late(case, batch):
@@ -437,6 +437,12 @@ class Run:
 
 def _type(error: Exception) -> type[Exception]:
     return TypeError if isinstance(error, WrongResult) else type(error)
+
+
+def _of_plain_numbers(error: Exception) -> bool:
+    """Whether an error came of a number that is a Tensor in a program: it has no methods, its roots may be complex."""
+    complex_root = isinstance(error, TypeError) and "complex" in str(error)
+    return complex_root or isinstance(error, (AttributeError, WrongResult))
 
 
 def _words(error: Any) -> str:
