@@ -17,6 +17,7 @@ import fastscalar as fs
 from fastscalar import _core
 from fastscalar.engine import testing
 from interrupts import seconds_of
+from threads import side_by_side
 
 STRESS = _core.tape_info()["stress"]
 MANY = 200 if STRESS else 100_000  # nodes: enough to collect and to grow
@@ -414,38 +415,25 @@ def test_finalizers_of_python_s_collector_that_use_the_engine():
 
 
 def test_threads_that_build_and_differentiate_their_own_graphs():
-    errors, done = [], []
+    done = []
 
     def work(seed):
-        try:
-            rng = np.random.default_rng(seed)
-            net = fs.MLP(6, [5, 3], seed=seed)
-            alone = []
-            for _ in range(60 if not STRESS else 6):
-                x = rng.normal(size=6)
-                loss = fs.cross_entropy(net(x), seed % 3)
-                a = fs.Tensor(float(seed))
-                for k in range(30):
-                    loss = loss + a * (k * 1e-3)
-                loss.backward()
-                assert abs(a.grad - sum(k * 1e-3 for k in range(30))) < 1e-12
-                fs.sgd(net.parameters(), 0.1)
-                alone.append(loss.data)
-            done.append((seed, alone))
-        except BaseException as error:
-            errors.append(error)
+        rng = np.random.default_rng(seed)
+        net = fs.MLP(6, [5, 3], seed=seed)
+        alone = []
+        for _ in range(60 if not STRESS else 6):
+            x = rng.normal(size=6)
+            loss = fs.cross_entropy(net(x), seed % 3)
+            a = fs.Tensor(float(seed))
+            for k in range(30):
+                loss = loss + a * (k * 1e-3)
+            loss.backward()
+            assert abs(a.grad - sum(k * 1e-3 for k in range(30))) < 1e-12
+            fs.sgd(net.parameters(), 0.1)
+            alone.append(loss.data)
+        done.append((seed, alone))
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join(300)
-    finally:
-        sys.setswitchinterval(interval)
-    assert not errors
+    assert not side_by_side(work, 6, interval=1e-5)
     together = dict(done)
     done.clear()
     for seed in range(6):

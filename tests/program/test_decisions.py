@@ -1,6 +1,5 @@
 """What recordings note about decisions: which they are, where they were taken, and whose they are."""
 
-import sys
 import threading
 import warnings
 
@@ -13,6 +12,7 @@ from fastscalar import _core
 from fastscalar.engine import _modes, testing
 from fastscalar.program._graph import line_of, places_of
 from fastscalar.program._trace import Recording, extract
+from threads import side_by_side
 
 
 def graph_of(f, *numbers):
@@ -281,7 +281,7 @@ def test_a_recording_takes_nothing_in_that_another_thread_does(name):
 
 
 def test_programs_that_are_recorded_at_once_know_nothing_of_each_other():
-    start, found, errors = threading.Barrier(4), [], []
+    start, found = threading.Barrier(4), []
 
     def work(number):
         try:
@@ -291,21 +291,11 @@ def test_programs_that_are_recorded_at_once_know_nothing_of_each_other():
                 start.wait(120)
                 program.map(np.array([1.0, 2.0, 3.0]))
                 found.append((number, k, program.report(), [t is w for t in program.parameters]))
-        except BaseException as error:
-            errors.append(error)
+        except BaseException:
             start.abort()
+            raise
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join(300)
-    finally:
-        sys.setswitchinterval(interval)
-    assert not errors
+    assert not side_by_side(work, 4)
     assert len(found) == 48
     assert {report for _, _, report, _ in found} == {found[0][2]}
     assert all(own == [True] for *_, own in found)

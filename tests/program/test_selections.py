@@ -163,6 +163,24 @@ TAKEN: dict[str, tuple[Any, int]] = {
 }
 
 
+def as_the_function(f: Any, w: Any, calls: list[Any], most: int, n: int, order: str) -> Any:
+    """The program of f for n rows, whose labels come up, down or drawn: its values and gradients are those of f, and f
+    was called `most` times at most."""
+    rng = np.random.default_rng(12)
+    X, k = rng.normal(size=(n, 3)), np.arange(n) % CLASSES
+    k = {"up": k, "down": k[::-1].copy(), "drawn": rng.permutation(k)}[order]
+    program = fs.compile(f)
+    with compiled_only():
+        values, slopes = program.value_and_grad(X, k)
+        assert len(calls) <= most
+        close(values, eager_values(f, X, k))
+        close(slopes, eager_gradients(f, (X, k), 0))
+        (expected,), absolute = eager_backward(f, [w], (X, k))
+        program.backward(X, k)
+        close(np.asarray(w.grad), expected, scale=absolute[0])
+    return program
+
+
 @pytest.mark.dear
 @pytest.mark.parametrize("name", TAKEN)
 @pytest.mark.parametrize("order", ["up", "down", "drawn"])
@@ -177,18 +195,7 @@ def test_what_a_list_says_of_other_labels(name: str, order: str) -> None:
         total = fs.sum(powers)
         return take([e / total for e in powers], k, x)
 
-    rng = np.random.default_rng(12)
-    X, k = rng.normal(size=(2 * CLASSES, 3)), np.tile(np.arange(CLASSES), 2)
-    k = {"up": k, "down": k[::-1].copy(), "drawn": rng.permutation(k)}[order]
-    program = fs.compile(f)
-    with compiled_only():
-        values, slopes = program.value_and_grad(X, k)
-        assert len(calls) <= most
-        close(values, eager_values(f, X, k))
-        close(slopes, eager_gradients(f, (X, k), 0))
-        (expected,), absolute = eager_backward(f, [w], (X, k))
-        program.backward(X, k)
-        close(np.asarray(w.grad), expected, scale=absolute[0])
+    as_the_function(f, w, calls, most, 2 * CLASSES, order)
 
 
 def test_labels_out_of_the_list_are_what_they_are() -> None:
@@ -285,18 +292,7 @@ def test_numbers_that_a_label_selects_are_one_recording(name: str, order: str) -
         calls.append(k)
         return take(x, k, w)
 
-    rng = np.random.default_rng(12)
-    X, k = rng.normal(size=(3 * CLASSES, 3)), np.tile(np.arange(CLASSES), 3)
-    k = {"up": k, "down": k[::-1].copy(), "drawn": rng.permutation(k)}[order]
-    program = fs.compile(f)
-    with compiled_only():
-        values, slopes = program.value_and_grad(X, k)
-        assert len(calls) <= most
-        close(values, eager_values(f, X, k))
-        close(slopes, eager_gradients(f, (X, k), 0))
-        (expected,), absolute = eager_backward(f, [w], (X, k))
-        program.backward(X, k)
-        close(np.asarray(w.grad), expected, scale=absolute[0])
+    program = as_the_function(f, w, calls, most, 3 * CLASSES, order)
     if most < 27:                                # else there may be two families of them
         assert len(program.report().splitlines()) == 1
 
