@@ -157,9 +157,13 @@ class Case:
         return self.is_fine(i)
 
     def is_fine(self, i: int) -> bool:
-        """Whether a number in the plain function has so many digits that sums of such are exact in some orders only."""
+        """Whether a number in the plain function, or a derivative of one step of it, has so many digits that sums of
+        such are exact in some orders only."""
         result = self.function(*self.row(i))
-        numbers = [node.data for node in _inspect._reached(result)] if isinstance(result, fs.Tensor) else []
+        nodes = _inspect._reached(result) if isinstance(result, fs.Tensor) else []
+        partials = Partials(nodes)
+        with _modes.ieee(), np.errstate(all="ignore"):
+            numbers = [x for node in nodes for x in (node.data, *(float(slope) for _, slope in partials.of(node)))]
         return any(math.isfinite(x) and (x * GRAIN % 1.0 != 0.0 or abs(x) > GRAIN) for x in numbers)
 
     def lost(self, i: int) -> tuple[set[int], set[int]]:

@@ -74,6 +74,8 @@ OPERATIONS = {
     "isinstance": lambda k: isinstance(k, int) + 2 * isinstance(k, (float, str)),
     "fsum": lambda k: math.fsum([k, 0.5]),
     "isqrt": pymath.isqrt,
+    "root": lambda k: (k**0.5).real,
+    "size of a root": lambda k: abs(k**-1.5) if k else 1.0,
 }
 PLACES = {
     "of a row": lambda op: lambda x, k: x + op(k),

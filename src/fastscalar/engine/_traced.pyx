@@ -86,6 +86,9 @@ cdef class TracedInt(TracedNumber):
         return of_whole(operator.mod, left, right)
 
     def __pow__(left, right, modulus):
+        if type(left) is TracedInt and isinstance(right, float) and right % 1.0 != 0.0:
+            if (<TracedInt>left).tensor < 0.0:   # of an int it is complex, of a Tensor an error
+                return operator.index(left) ** right
         return of_whole(operator.pow, left, right)
 
     def __truediv__(left, right):
