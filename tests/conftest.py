@@ -115,6 +115,6 @@ def pytest_collection_modifyitems(items):
             seen = collections.Counter()
             for item in items:
                 if "dear" in item.keywords:
-                    if seen[item.function] % 7 or not hasattr(item, "callspec"):
+                    if seen[item.function] % 7 != 3 or not hasattr(item, "callspec"):
                         item.add_marker(pytest.mark.skip(reason="dear, in stress mode"))
                     seen[item.function] += 1

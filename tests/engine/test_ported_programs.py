@@ -61,6 +61,7 @@ def test_a_classifier_of_moons():
         assert accuracy > 0.9
 
 
+@pytest.mark.dear
 def test_a_small_gpt():
     steps = 2 if STRESS else 50
     losses = losses_on_both("small_gpt", steps)
@@ -186,6 +187,7 @@ def assert_sensitivities(fs, ball):
             close(slopes[k], value, 1e-8)
 
 
+@pytest.mark.dear
 def test_a_bouncing_ball_against_differences(fs):
     assert_sensitivities(fs, program("bouncing_ball"))
 

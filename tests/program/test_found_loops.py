@@ -214,6 +214,7 @@ def test_the_numbers_are_those_of_the_recording_step_by_step(f, monkeypatch):
     np.testing.assert_array_equal(program.map(of(f), threads=2, seed=2), program.map(of(f), seed=2))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 def test_derivatives_of_higher_order_repeat_too(f):
     def g(x):

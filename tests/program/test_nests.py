@@ -240,6 +240,7 @@ def test_strings_none_and_bools_are_of_the_signature_and_arrays_of_bool_are_rows
     same(program.map(X[:, 0], rows), np.where(rows, 2.0, 1.0) * X[:, 0])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("eager", [False, True])
 def test_what_all_rows_share(eager):
     def f(x, w, more):

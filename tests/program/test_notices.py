@@ -246,6 +246,7 @@ def test_falling_back_in_fit_is_said_once():
     assert len(found) == 1
 
 
+@pytest.mark.dear
 def test_recordings_that_no_row_fits_count():
     """However a row comes to miss its own recording: the function is not called for every row for ever, in silence."""
     w = fs.to_tensor(np.random.default_rng(1).normal(size=(20, 3)))
@@ -609,6 +610,7 @@ def test_picking_a_probability_by_its_label(classes):
     assert values == pytest.approx(right, rel=1e-9)
 
 
+@pytest.mark.dear
 def test_a_loop_as_long_as_a_whole_number_says():
     """range(k): more lengths than recordings of decisions are allowed, and none of them falls back."""
     f, calls = counted(lambda x, k: sum((x * i for i in range(k)), x))

@@ -137,6 +137,7 @@ def test_a_wrong_derivative_beside_a_jump_stays_wrong() -> None:
     assert fs.gradcheck(wrong, 3.0).jumps == ()
 
 
+@pytest.mark.dear
 def test_only_the_input_that_the_steps_depend_on_is_named() -> None:
     report = fs.gradcheck(lambda speed, height: falling_ball(speed) * height, (3.0, 2.0))
     assert [(j.result, j.input) for j in report.jumps] == [("result", "argument 0")]
