@@ -12,7 +12,7 @@ from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import squared_loss, to_tensor
 from fastscalar.nn.layers import MLP, Linear
 from fastscalar.nn.losses import LOSSES, OF_TARGETS, binary_cross_entropy, cross_entropy, loss_of
-from fastscalar.nn.module import in_mode
+from fastscalar.nn.module import in_mode, modules_of
 from fastscalar.nn.samples import rows_of, samples_of, table_of, what_is_not_finite
 from fastscalar.program.api import Program
 
@@ -90,7 +90,7 @@ def outputs(net: Callable[[Any], Any], X: np.ndarray) -> Iterator[np.ndarray]:
     if isinstance(net, Program):
         yield net.map(X).reshape(-1, 1)
         return
-    with in_mode(net, training=False):
+    with in_mode(modules_of(net), training=False):
         yield from _outputs(net, X)
 
 
@@ -173,7 +173,7 @@ class Measure:
                 given = map(to_tensor, out)
             else:
                 given = map(self.net, self.X)
-            with in_mode(self.net, training=False):
+            with in_mode(modules_of(self.net), training=False):
                 losses = [numbers_in(loss(x, k))[0] for x, k in zip(given, self.labels, strict=True)]
             return float(np.mean(losses))
 

@@ -198,10 +198,14 @@ def _parameters_among(values: Iterable[Any], seen: set[int]) -> list[Any]:
     return found
 
 
+def modules_of(net: Any) -> list[Module]:
+    """The Modules of a net; to find them in lists of single Tensors takes milliseconds."""
+    return list(net.modules()) if isinstance(net, Module) else []
+
+
 @contextmanager
-def in_mode(net: Any, training: bool) -> Iterator[None]:
-    """The Modules of a net are in training mode inside, or are not; afterwards in the mode that each was in."""
-    modules = list(net.modules()) if isinstance(net, Module) else []
+def in_mode(modules: list[Module], training: bool) -> Iterator[None]:
+    """Modules are in training mode inside, or are not; afterwards in the mode that each was in."""
     before = [module.training for module in modules]
     for module in modules:
         module.training = training

@@ -24,7 +24,7 @@ from fastscalar.nn.distributed import (
     share_net,
 )  # fmt: skip
 from fastscalar.nn.history import Epoch, History
-from fastscalar.nn.module import in_mode
+from fastscalar.nn.module import in_mode, modules_of
 from fastscalar.nn.progress import Watch
 from fastscalar.program.ranks import Ranks, checksum, digest, lowest_kernels
 from fastscalar.program.threads import thread_count
@@ -192,6 +192,7 @@ def _epochs(
         seed = ranks.hear(int(np.random.SeedSequence().generate_state(1)[0]))
         course.streams.seed = seed
     generator = np.random.default_rng(seed if lengths is None else [seed, ranks.rank])
+    modules = modules_of(made.net)
     on_first(ranks, lambda: looking.begin(course))
     if saved is not None and _restored(ranks, made, saved):
         return True
@@ -207,7 +208,7 @@ def _epochs(
                 made.trainer.replace(course.data["X"])
         start = time.perf_counter()
         watch = Watch(number, course.epochs, course.samples, progress and ranks.rank == 0, looking.watching)
-        with watch, in_mode(made.net, training=True):
+        with watch, in_mode(modules, training=True):
             mean = trainer.epoch(order, watch)
         same = same_net(ranks, course)
         seconds = time.perf_counter() - start

@@ -21,7 +21,7 @@ from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named
 from fastscalar.nn.evaluation import Measure, takes_blocks
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.losses import LOSSES, cross_entropy, loss_of
-from fastscalar.nn.module import in_mode
+from fastscalar.nn.module import in_mode, modules_of
 from fastscalar.nn.optimizers import SGD, Optimizer
 from fastscalar.nn.progress import Watch
 from fastscalar.nn.samples import rows_of, samples_of, weights_of
@@ -296,7 +296,7 @@ def _prepared(
         raise TypeError(f"fit: history: expected a History to go on with, got {history!r}")
     course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y}, seed)
     _bind(net, course)
-    with in_mode(net, training=True):
+    with in_mode(modules_of(net), training=True):
         trainer = _trainer(net, loss, data, course, compile, threads, dtype)
     if optimizer.parameters is not None:         # else they are found when they are read
         optimizer.zero_grad()
@@ -315,6 +315,7 @@ def _epochs(
     net, run, course, validation, looking, history = made
     X = course.data["X"]
     n, first_epoch = course.samples, course.begun // course.samples + 1
+    modules = modules_of(net)
     looking.begin(course)
     if saved is not None:
         saved.restore(course.optimizer, looking.all, history)
@@ -331,7 +332,7 @@ def _epochs(
             course.data["X"], course.data["y"] = batches.epoch()
             run.replace(course.data["X"], course.data["y"])
         start = time.perf_counter()
-        with Watch(number, course.epochs, n, progress, looking.watching) as watch, in_mode(net, training=True):
+        with Watch(number, course.epochs, n, progress, looking.watching) as watch, in_mode(modules, training=True):
             mean = run.epoch(order, watch)
         seconds = time.perf_counter() - start
         found = None if validation is None else validation()

@@ -33,6 +33,7 @@ FEWEST = 8  # iterations
 MUCH = 32  # times LEAST, where much goes in and out of each iteration: that costs more than operations do
 LEAVES = 10_000  # that a body may read
 LAG = 4  # iterations that a state reaches back
+SHARE = 8  # operations for each leaf that is another one in each iteration: of fewer it may be a matrix
 
 
 def with_found_loops(graph: Any, least: int | None = None, body: int | None = None) -> Any:
@@ -40,6 +41,8 @@ def with_found_loops(graph: Any, least: int | None = None, body: int | None = No
     much = LEAST * MUCH if least is None else least
     least, body = LEAST if least is None else least, BODY if body is None else body
     per_row, graph.per_row = graph.per_row, None
+    if SHARE * np.count_nonzero(graph.op == NODE_PARAMETER) > len(graph.op):
+        return graph                             # matrices: not worth the time and the memory of looking
     while len(graph.op) >= least:
         made = _Rolling(graph, np.ones(len(graph.op)) if per_row is None else per_row, least, body, much).rolled()
         if made is None:
@@ -205,7 +208,7 @@ class _Rolling:
                 parameters += bool((kinds[:, c] == NODE_PARAMETER).any())
                 key = nodes[:, c].tobytes()
                 self.read.append(("own", self.own.setdefault(key, (len(self.own), nodes[:, c]))[0]))
-        if 8 * parameters > self.width or len(self.leaves) + len(self.captured) > LEAVES:
+        if SHARE * parameters > self.width or len(self.leaves) + len(self.captured) > LEAVES:
             raise _Fails                         # what is multiplied by other leaves in each step may be a matrix
 
     def _draws(self, nodes: Nodes) -> bool:
