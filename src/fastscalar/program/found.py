@@ -24,7 +24,7 @@ from fastscalar.program._graph import (
     NODE_RANDOM,
     empty_graph,
 )
-from fastscalar.program.repeats import Nodes, Operations, Stretch
+from fastscalar.program.repeats import BLOCK, Nodes, Operations, Stretch
 from fastscalar.program.rolled import FOUND, Body, Rolled
 
 LEAST = 32_768  # operations of what is rolled up: those of 128 rows do not fit a cache any more
@@ -144,23 +144,29 @@ class _Rolling:
         guards = self.graph.guards[self.guards_inside]
         for name in ("left", "right"):
             ks = [k for k in range(guards.shape[1]) if guards[name][0, k] >= 0]
-            self.slots.add(guards[name][:, ks].astype(np.int64), [("guard", k, name) for k in ks])
+            self.slots.add(guards[name][:, ks].astype(np.int32), [("guard", k, name) for k in ks])
 
     def _classify(self) -> Nodes:
         """By iteration, whether any operand is not what it is in the middle one."""
         count, width = self.count, self.width
         slots = self.slot_nodes = np.concatenate([c.reshape(count, -1) for c in self.slots.columns], axis=1)
-        number = self.number[slots]
-        relative = number - (self.first + np.arange(count) * width)[:, None]
-        inside = (number >= self.first) & (number < self.first + count * width)
+        self.slots.columns.clear()
         middle = count // 2
-        self.relative, self.is_inside = relative[middle], inside[middle]
+        number = self.number[slots[middle]]
+        self.relative = number - (self.first + middle * width)
+        self.is_inside = (number >= self.first) & (number < self.first + count * width)
         self.lag = np.where(self.is_inside, np.maximum(0, -(self.relative // width)), 0)
         if (self.lag > LAG).any():
             raise _Fails
-        begun = np.arange(count)[:, None] >= self.lag
-        right = np.where(self.is_inside & begun, inside & (relative == self.relative), ~inside)
-        return ~right.all(axis=1)
+        right = np.empty(count, bool)
+        some = max(1, BLOCK // max(1, slots.shape[1]))
+        for k in range(0, count, some):          # in blocks: of all at once the memory would be the most of a recording
+            iteration = np.arange(k, min(k + some, count))[:, None]
+            number = self.number[slots[k : k + some]]
+            inside = (number >= self.first) & (number < self.first + count * width)
+            as_middle = inside & (number - (self.first + iteration * width) == self.relative)
+            right[k : k + some] = np.where(self.is_inside & (iteration >= self.lag), as_middle, ~inside).all(axis=1)
+        return ~right
 
     # --- its state, and what else it reads ---
 

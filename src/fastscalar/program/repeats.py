@@ -17,6 +17,7 @@ from fastscalar.program._graph import NODE_BLOCK, NODE_CONSTANT, NODE_COPY, NODE
 LONGEST = 8_192  # operations of what repeats
 NEAR = 32  # operations before another one: so near an operand is part of what repeats
 WINDOW = 1 << 15  # operations that are looked at for what repeats
+BLOCK = 1 << 16  # operations that are looked at together
 
 Nodes = np.ndarray
 
@@ -57,10 +58,13 @@ class Operations:
         """A number for each operation; equal for those that may be the same one of two iterations."""
         graph, n = self.graph, len(self.at)
         key = self.op[self.at].astype(np.uint64) * np.uint64(2) + graph.stopped[self.at].astype(np.uint64)
-        for operand in (self.a, self.b):
-            far = np.arange(n) - np.where(operand >= 0, self.number[operand], -NEAR - 1)
-            near = np.where((operand >= 0) & (self.number[operand] >= 0) & (far <= NEAR), far, 0)
-            key = key * np.uint64(0x9E3779B97F4A7C15) + near.astype(np.uint64)
+        for k in range(0, n, BLOCK):
+            some = slice(k, k + BLOCK)
+            for operand in (self.a[some], self.b[some]):
+                number = self.number[operand]
+                far = np.arange(k, k + len(operand)) - number
+                near = np.where((operand >= 0) & (number >= 0) & (far <= NEAR), far, 0)
+                key[some] = key[some] * np.uint64(0x9E3779B97F4A7C15) + near.astype(np.uint64)
         of_items = ~self.scalar
         key[of_items] += graph.b[self.at[of_items]].astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
         for k, item in enumerate(self.items):
@@ -95,6 +99,7 @@ class Operations:
                 for first, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
                 if stop + period - first >= max(least, fewest * period) and stop + period <= n
             ]
+        del key                                  # the memory of it is wanted while the loops are made
         yield from sorted(found, key=lambda s: (s.first - s.stop + fewest * s.period, s.period))[:6]
 
     def cut(self, stretch: Stretch) -> int:
