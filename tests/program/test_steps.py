@@ -193,3 +193,22 @@ def test_a_row_has_the_same_bits_alone_and_among_others(name: str, left: str, ri
         return (results[0] * results[4] - results[1]) * results[2] + results[3]
 
     same_alone(function, np.random.default_rng(5).uniform(0.3, 1.5, (21, 2 * WIDTH)))
+
+
+@pytest.mark.parametrize("unused", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_operands_side_by_side_whose_gradients_lie_apart(unused: int, first: int, n: int) -> None:
+    """Operations of one kind whose operands are of several instructions, some without influence on the result: their
+    slots follow each other, and the places of their gradients do not."""
+    for constant in (1.0, 2.0):
+        for shared in (0.0, 1.0, 2.5):
+
+            def function(x: Any, constant: float = constant, shared: float = shared) -> Any:
+                t = x[0] * 1.0
+                for i in range(first, first + unused):
+                    for j in range(2):
+                        fs.math.sin(t + i * t + j)
+                return t + shared + constant + x[1] * (x[2] + shared + constant)
+
+            agree(function, [], n)

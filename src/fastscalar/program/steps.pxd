@@ -455,6 +455,16 @@ cdef inline int elements_slopes(Replay r, StepList *list, const Instr *q, bint o
     return 0
 
 
+cdef inline bint lie_together(const int *adjoint, int slot, int m) noexcept:
+    """Whether the gradients of slots that follow each other do.  The slots may be of several instructions, whose
+    gradients have their places each: the last one may be where it should, and others between elsewhere."""
+    cdef int k
+    for k in range(1, m):
+        if adjoint[slot + k] != adjoint[slot] + k:
+            return False
+    return True
+
+
 cdef inline int slopes_of(Replay r, StepList *list, const Instr *q, const Ref *to, bint right, int i, int m,
                           bint one) except -1:
     """What m operations that are alike, from the i-th on, send to one operand."""
@@ -464,7 +474,7 @@ cdef inline int slopes_of(Replay r, StepList *list, const Instr *q, const Ref *t
     if together and m > 1 and to.kind == R_SLOTS and stays(to, i):
         together = q.op <= FS_MUL                # one after the other, as for many rows
     elif together and m > 1 and to.kind == R_SLOTS:
-        together = adjoint[place(to, i + m - 1)] == adjoint[place(to, i)] + m - 1
+        together = lie_together(adjoint, place(to, i), m)
     elif together and m > 1 and stays(to, i):    # one port, or one each
         together = to.index == NULL
     if together:
@@ -587,7 +597,7 @@ cdef inline int term_slopes(const Body *p, StepList *list, int sign, int kind, i
     """What m parallel sums send to one of their operands, whose factor is another number."""
     cdef fs_step s
     cdef int i
-    cdef bint flat = kind == R_SLOTS and step == 1 and p.adjoint[to + m - 1] == p.adjoint[to] + m - 1
+    cdef bint flat = kind == R_SLOTS and step == 1 and lie_together(&p.adjoint[0], to, m)
     if m == 1:
         return term_slope(p, list, sign, kind, to, port, other, factor, False, g, 1)
     if flat and (one or other != R_SLOTS or factor_step == 1):
