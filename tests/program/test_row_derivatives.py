@@ -376,3 +376,26 @@ def test_shares_have_one_derivative_in_all_modes(name, logits):
     for gradient in found:
         np.testing.assert_allclose(gradient, expected, rtol=1e-12)
     np.testing.assert_allclose(fs.compile(f).hessian(rows)[1], fs.hessian(f)(rows[0]), rtol=1e-12, atol=1e-15)
+
+
+CHOICES = {
+    "where": lambda x: float(fs.where(x > 2.0, 1.0, 0.0)) * x,
+    "place": lambda x: float(fs.argmax([x, x * 2.0])) * x,
+    "where of a place": lambda x: float(fs.where(fs.argmin([x, x, x]) == 0, 1.0, 0.0)) * x,
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.filterwarnings("error::fastscalar.GradientLossWarning")
+def test_what_only_chooses_loses_no_gradient(name):
+    """A number that depends on an argument by a choice alone has no gradient that could get lost; nothing is said."""
+    f, X = CHOICES[name], np.array([-1.0, 3.0])
+    expected = [fs.grad(f)(x) for x in X.tolist()]
+    assert fs.compile(fs.grad(f)).map(X).tolist() == expected
+    assert fs.compile(f).jacobian(X).tolist() == expected
+
+
+@pytest.mark.parametrize("f", [lambda x: float(fs.where(x > 2.0, x, 0.0)) * x, lambda x: float(fs.max([x, 1.0])) * x])
+def test_what_is_chosen_loses_its_gradient(f):
+    with pytest.warns(fs.GradientLossWarning):
+        fs.compile(fs.grad(f)).map(np.array([3.0]))

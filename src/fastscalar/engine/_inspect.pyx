@@ -149,11 +149,24 @@ cdef bint passes_nothing(int i, const Memo *stopped) noexcept nogil:
     return False
 
 
+cdef int first_passed(int i) noexcept nogil:
+    """The first operand of node i that it may pass a gradient to: none of what only says which operand it is, or at
+    which place the best one is."""
+    cdef ArrayOp *q
+    if tape.record[i].op != ARRAY_OP:
+        return 0
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_WHERE:
+        return 2
+    return <int>operand_count(i) if q.op == A_BEST and q.code > BEST_MIN else 0
+
+
 cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped) except -1:
     """The nodes that the root was computed from, itself included, in reverse creation order.
 
-    With inputs, in the same order: only those that depend on one of them, and those themselves.  What they were
-    computed from is not looked at, nor what those were in `stopped`.  The caller is in start_sweep ... end_sweep.
+    With inputs, in the same order: only those that depend on one of them by operands that gradients are passed to, and
+    those themselves.  What they were computed from is not looked at, nor what those were in `stopped`.  The caller is
+    in start_sweep ... end_sweep.
     """
     cdef int i = root, p, oldest = 0
     cdef Py_ssize_t k, at = 0, kept = 0
@@ -173,7 +186,7 @@ cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped) exce
             while at < inputs.n_index and inputs.index[at] > i:
                 at += 1
         if (inputs == NULL or at == inputs.n_index or inputs.index[at] != i) and not passes_nothing(i, stopped):
-            for k in range(operand_count(i)):
+            for k in range(0 if inputs == NULL else first_passed(i), operand_count(i)):
                 p = operand(i, k, NULL)
                 if p >= oldest and p and not tape.mark[p]:
                     mark_node(p)
@@ -191,7 +204,7 @@ cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped) exce
             at -= 1
         depends = at >= 0 and inputs.index[at] == i
         if not depends and not passes_nothing(i, stopped):
-            for p in range(<int>operand_count(i)):
+            for p in range(first_passed(i), <int>operand_count(i)):
                 if tape.mark[operand(i, p, NULL)]:
                     depends = True
                     break
