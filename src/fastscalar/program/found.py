@@ -44,7 +44,7 @@ def with_found_loops(graph: Any, least: int | None = None, body: int | None = No
     if SHARE * np.count_nonzero(graph.op == NODE_PARAMETER) > len(graph.op):
         return graph                             # matrices: not worth the time and the memory of looking
     while len(graph.op) >= least:
-        made = _Rolling(graph, np.ones(len(graph.op)) if per_row is None else per_row, least, body, much).rolled()
+        made = _Rolling(graph, np.ones(len(graph.op), bool) if per_row is None else per_row, least, body, much).rolled()
         if made is None:
             break
         graph, per_row = made
@@ -75,7 +75,7 @@ class _Rolling:
         self.least, self.body, self.much = least, body, much
         self.operations = Operations(graph)
         self.at, self.number, self.scalar = self.operations.at, self.operations.number, self.operations.scalar
-        self.a, self.b, self.guard_at = self.operations.a, self.operations.b, self.operations.guard_at
+        self.guard_at = self.operations.guard_at
 
     # --- one loop ---
 
@@ -118,8 +118,8 @@ class _Rolling:
     def _take_operands(self) -> None:
         count, width, first = self.count, self.width, self.first
         rows = slice(first, first + count * width)
-        a, b = self.a[rows].reshape(count, width), self.b[rows].reshape(count, width)
-        for name, columns in (("a", a), ("b", b)):
+        for name, operands in zip(("a", "b"), self.operations.operands(rows), strict=True):
+            columns = operands.reshape(count, width)
             js = np.flatnonzero(columns[0] >= 0)
             self.slots.add(columns[:, js], [(name, j) for j in js.tolist()])
         self.body_items: list[list[int]] = []
@@ -181,13 +181,8 @@ class _Rolling:
         self.draws: dict[Any, tuple[Any, ...]] = {}
         self.sites: dict[int, tuple[int, int]] = {}      # site -> drawn before, and by an iteration
         op, graph, nodes = self.op, self.graph, self.slot_nodes
-        same = (nodes == nodes[0]).all(axis=0)
-        kinds = op[nodes]
-        constant = (kinds == NODE_CONSTANT).all(axis=0)
         parameters = 0
-        if (kinds == NODE_BLOCK).any():
-            raise _Fails
-        for c in range(nodes.shape[1]):
+        for c, column in enumerate(nodes.T):
             if self.is_inside[c]:
                 lag, relative = int(self.lag[c]), int(self.relative[c])
                 if lag == 0:
@@ -196,24 +191,27 @@ class _Rolling:
                 chain = relative + lag * self.width, tuple(nodes[:lag, c].tolist())
                 self.chains.setdefault(chain, len(self.chains))
                 self.read.append(("state", chain, lag))
-            elif constant[c]:
-                values = graph.value[nodes[:, c]]
+                continue
+            kinds = op[column]
+            if (kinds == NODE_BLOCK).any():
+                raise _Fails
+            if (kinds == NODE_CONSTANT).all():
+                values = graph.value[column]
                 bits = values.view(np.uint64)
                 if (bits == bits[0]).all():
                     self.read.append(("constant", int(bits[0])))
                 else:
                     key = values.tobytes()
                     self.read.append(("table", self.table.setdefault(key, (len(self.table), values))[0]))
-            elif same[c]:
-                node = int(nodes[0, c])
+            elif (column == column[0]).all():
+                node = int(column[0])
                 if op[node] == NODE_PARAMETER:
                     self.read.append(("leaf", self.leaves.setdefault(node, len(self.leaves))))
                 else:
                     self.read.append(("captured", self.captured.setdefault(node, len(self.captured))))
-            elif not ((kinds[:, c] == NODE_RANDOM).all() and self._draws(nodes[:, c])):
-                parameters += bool((kinds[:, c] == NODE_PARAMETER).any())
-                key = nodes[:, c].tobytes()
-                self.read.append(("own", self.own.setdefault(key, (len(self.own), nodes[:, c]))[0]))
+            elif not ((kinds == NODE_RANDOM).all() and self._draws(column)):
+                parameters += bool((kinds == NODE_PARAMETER).any())
+                self.read.append(("own", self.own.setdefault(column.tobytes(), (len(self.own), column))[0]))
         if SHARE * parameters > self.width or len(self.leaves) + len(self.captured) > LEAVES:
             raise _Fails                         # what is multiplied by other leaves in each step may be a matrix
 
@@ -322,7 +320,7 @@ class _Rolling:
     def _find_read_outside(self) -> None:
         """What of the iterations is read outside: of the last one it is in the state, of others it is collected."""
         graph, stop = self.graph, self.first + self.count * self.width
-        outside = np.concatenate([self.a[stop:], self.b[stop:]])
+        outside = np.concatenate(self.operations.operands(slice(stop, None)))
         inside_items = {k for some in self.body_items for k in some}
         parts = [x.ravel() for k, item in enumerate(self.items) if k not in inside_items
                  for x in item[3:] if isinstance(x, np.ndarray)]  # fmt: skip
@@ -368,7 +366,7 @@ class _Rolling:
         before, after = np.flatnonzero(kept[: last + 1]), last + 1 + np.flatnonzero(kept[last + 1 :])
         zero = len(before)                       # what stands for a state before there is one
         first = zero + 1
-        new = np.full(len(op), -1, np.int64)
+        new = np.full(len(op), -1, np.int32)
         new[before] = np.arange(len(before))
         new[after] = first + loop.outputs + np.arange(len(after))
         of_chain = {chain[0]: k for k, (chain, lag) in reversed(list(enumerate(self.registers))) if lag == 1}
@@ -380,7 +378,7 @@ class _Rolling:
             new[node] = first + at
         items: list[tuple[Any, ...]] = []
         item_numbers = np.full(len(self.items), -1, np.int64)
-        call = ("call", first, loop.outputs, np.where(operands >= 0, new[operands], zero).astype(np.int32), loop)
+        call = ("call", first, loop.outputs, np.where(operands >= 0, new[operands], zero), loop)
         of_call = -1
         moved: dict[int, Nodes] = {}
         for k, item in enumerate(self.items):
@@ -394,7 +392,7 @@ class _Rolling:
             for x in item[3:]:
                 if isinstance(x, np.ndarray):
                     if id(x) not in moved:
-                        moved[id(x)] = new[x].astype(np.int32)
+                        moved[id(x)] = new[x]
                     x = moved[id(x)]
                 parts.append(x)
             items.append((item[0], int(new[item[1]]), item[2], *parts))
@@ -428,9 +426,9 @@ class _Rolling:
         guards["left"] = new[guards["left"]]
         guards["right"] = np.where(guards["right"] >= 0, new[guards["right"]], -1)
         number = np.cumsum(self.guards_outside) - 1
-        made.lists = {int(number[k]): new[nodes].astype(np.int32) for k, nodes in graph.lists.items()}
+        made.lists = {int(number[k]): new[nodes] for k, nodes in graph.lists.items()}
         made.guards, made.codes, made.inputs, made.captures = guards, graph.codes, graph.inputs, graph.captures
-        made.results = new[graph.results].astype(np.int32)
+        made.results = new[graph.results]
         made.shared, made.operations, made.uncertain = graph.shared, graph.operations, graph.uncertain
         made.draws = [graph.draws[k] for k in used.tolist()]
         for site, (start, step) in self.sites.items():   # what is drawn after it comes after what it draws
@@ -441,10 +439,9 @@ class _Rolling:
         """The nodes that stay: all operations outside of the loop, and what of the others is read by these."""
         graph, op = self.graph, self.op
         kept = ~gone
-        source = kept & np.isin(op, (NODE_CONSTANT, NODE_INPUT, NODE_PARAMETER, NODE_RANDOM))
+        source = (self.number < 0) & (op != NODE_BLOCK)
         read = np.zeros(len(op), bool)
-        for operand in (self.a, self.b):
-            nodes = operand[~gone[self.at]]
+        for nodes in self.operations.operands(~gone[self.at]):
             read[nodes[nodes >= 0]] = True
         inside = {k for some in self.body_items for k in some}
         for k, item in enumerate(self.items):

@@ -40,13 +40,16 @@ class Operations:
         op = self.op = graph.op
         is_item = op == NODE_ITEM
         computed = (op > NODE_CONSTANT) | (op == NODE_COPY) | is_item
-        self.at = np.flatnonzero(computed)       # nodes of operations, and
-        self.number = np.full(len(op), -1, np.int64)     # their numbers
-        self.number[self.at] = np.arange(len(self.at))
+        self.at = np.flatnonzero(computed).astype(np.int32)      # nodes of operations, and
+        self.number = np.full(len(op), -1, np.int32)             # their numbers
+        self.number[self.at] = np.arange(len(self.at), dtype=np.int32)
         self.scalar = ~is_item[self.at]
-        self.a = np.where(self.scalar, graph.a[self.at], -1)
-        self.b = np.where(self.scalar, graph.b[self.at], -1)
         self.guard_at = self._guards_at()
+
+    def operands(self, some: Any) -> tuple[Nodes, Nodes]:
+        """The nodes that some operations read; -1: none, or those of an item."""
+        at, scalar = self.at[some], self.scalar[some]
+        return np.where(scalar, self.graph.a[at], -1), np.where(scalar, self.graph.b[at], -1)
 
     def _guards_at(self) -> Nodes:
         """By guard, the operation with which it can be asked; -1: before all."""
@@ -57,10 +60,12 @@ class Operations:
     def keys(self) -> Nodes:
         """A number for each operation; equal for those that may be the same one of two iterations."""
         graph, n = self.graph, len(self.at)
-        key = self.op[self.at].astype(np.uint64) * np.uint64(2) + graph.stopped[self.at].astype(np.uint64)
+        key = np.empty(n, np.uint64)
         for k in range(0, n, BLOCK):
             some = slice(k, k + BLOCK)
-            for operand in (self.a[some], self.b[some]):
+            nodes = self.at[some]
+            key[some] = self.op[nodes].astype(np.uint64) * np.uint64(2) + graph.stopped[nodes].astype(np.uint64)
+            for operand in self.operands(some):
                 number = self.number[operand]
                 far = np.arange(k, k + len(operand)) - number
                 near = np.where((operand >= 0) & (number >= 0) & (far <= NEAR), far, 0)
@@ -108,8 +113,7 @@ class Operations:
         middle = stretch.first + (stretch.stop - stretch.first) // (2 * period) * period
         last = np.zeros(2 * period, np.int64)    # of the operations from `middle` on, who reads them
         readers = range(middle, min(middle + 4 * period, stretch.stop))
-        for operand in (self.a, self.b):
-            nodes = operand[readers.start : readers.stop]
+        for nodes in self.operands(slice(readers.start, readers.stop)):
             at = np.where(nodes >= 0, self.number[nodes], -1)
             near = (at >= middle) & (at < middle + 2 * period)
             np.maximum.at(last, at[near] - middle, np.arange(readers.start, readers.stop)[near] - middle)
