@@ -382,6 +382,10 @@ CHOICES = {
     "where": lambda x: float(fs.where(x > 2.0, 1.0, 0.0)) * x,
     "place": lambda x: float(fs.argmax([x, x * 2.0])) * x,
     "where of a place": lambda x: float(fs.where(fs.argmin([x, x, x]) == 0, 1.0, 0.0)) * x,
+    "the other side": lambda x: float(fs.where(x > 5.0, x * x, 0.5)) * x,
+    "a side of a side": lambda x: float(fs.where(x > -5.0, fs.where(x > 5.0, x, 2.0), x * x) + 1.0) * x,
+    "the smaller one": lambda x: float(fs.max([5.0, x])) * x,
+    "the larger ones": lambda x: float(fs.min([x + 9.0, -4.0, x * 2.0 + 9.0]) * 3.0) * x,
 }
 
 
@@ -395,7 +399,22 @@ def test_what_only_chooses_loses_no_gradient(name):
     assert fs.compile(f).jacobian(X).tolist() == expected
 
 
-@pytest.mark.parametrize("f", [lambda x: float(fs.where(x > 2.0, x, 0.0)) * x, lambda x: float(fs.max([x, 1.0])) * x])
-def test_what_is_chosen_loses_its_gradient(f):
+CHOSEN = {
+    "where": lambda x: float(fs.where(x > 2.0, x, 3.0)) * x,
+    "the other side": lambda x: float(fs.where(x <= 2.0, 3.0, x)) * x,
+    "a side of a side": lambda x: float(fs.where(x > -5.0, fs.where(x > 2.0, x, 3.0), 0.0)) * x,
+    "where and more": lambda x: float(fs.where(x > 2.0, x, 3.0) * 2.0 + 1.0) * x,
+    "max": lambda x: float(fs.max([x, 2.5])) * x,
+}
+
+
+@pytest.mark.parametrize("of", [lambda f: fs.compile(fs.grad(f)).map, lambda f: fs.compile(f).jacobian])
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_is_chosen_loses_its_gradient(name, of):
+    """Said for the first row that chooses it, also where one has read the same number that did not."""
+    program = of(CHOSEN[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", fs.GradientLossWarning)
+        program(np.array([1.0, 2.0]))
     with pytest.warns(fs.GradientLossWarning):
-        fs.compile(fs.grad(f)).map(np.array([3.0]))
+        program(np.array([-1.0, 3.0]))

@@ -787,3 +787,22 @@ def test_an_argument_that_is_named_twice_has_two_gradients() -> None:
     one, other = fs.compile(lambda x: x * x).value_and_grad(np.array([1.0, 2.0]), argnums=(0, 0))[1]
     one[:] = 0.0
     assert other.tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sums_over_rows_do_not_depend_on_earlier_calls(seed: int) -> None:
+    """To the bit, however many ways there are and whichever of them were met before."""
+
+    def f(x, s):  # type: ignore[no-untyped-def]
+        total, k = s * x, 0
+        while total < 4.0 and k < 6:
+            total, k = total + fs.math.exp(s) * (x if x > 0.5 else 0.3), k + 1
+        return total * s
+
+    rows, program, found = np.random.default_rng(seed).normal(size=40) + 0.5, fs.compile(f), set()
+    program.map(rows[::-1], 0.7)
+    for threads in (1, 1, 2, 3, 1):
+        values, gradients = program.value_and_grad(rows, 0.7, argnums=(0, 1), threads=threads)
+        found.add((values.tobytes(), *(np.asarray(g).tobytes() for g in gradients)))
+    assert len(program.report().splitlines()) > 4
+    assert len(found) == 1

@@ -149,27 +149,35 @@ cdef bint passes_nothing(int i, const Memo *stopped) noexcept nogil:
     return False
 
 
-cdef int first_passed(int i) noexcept nogil:
-    """The first operand of node i that it may pass a gradient to: none of what only says which operand it is, or at
-    which place the best one is."""
+cdef Py_ssize_t first_passed(int i, bint chosen, Py_ssize_t *stop) noexcept nogil:
+    """The first of the operands of node i that it may pass a gradient to, and where they end: none of what only says
+    which operand it is, or at which place the best one is.  chosen: nor what is not the one that it is now."""
+    cdef Py_ssize_t first = 0
     cdef ArrayOp *q
+    stop[0] = operand_count(i)
     if tape.record[i].op != ARRAY_OP:
         return 0
     q = tape.array_ops[tape.record[i].a]
+    if q.op == A_BEST and q.code > BEST_MIN:
+        return stop[0]
     if q.op == A_WHERE:
-        return 2
-    return <int>operand_count(i) if q.op == A_BEST and q.code > BEST_MIN else 0
+        first = 3 if chosen and not q.labels[0] else 2
+    elif q.op == A_BEST and chosen:
+        first = q.labels[tape.record[i].b]
+    if chosen and (q.op == A_WHERE or q.op == A_BEST):
+        stop[0] = first + 1
+    return first
 
 
-cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped) except -1:
+cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped, bint chosen=False) except -1:
     """The nodes that the root was computed from, itself included, in reverse creation order.
 
     With inputs, in the same order: only those that depend on one of them by operands that gradients are passed to, and
-    those themselves.  What they were computed from is not looked at, nor what those were in `stopped`.  The caller is
-    in start_sweep ... end_sweep.
+    those themselves.  What they were computed from is not looked at, nor what those were in `stopped`; chosen: nor the
+    operands that a `where`, a `max` or a `min` is not now.  The caller is in start_sweep ... end_sweep.
     """
     cdef int i = root, p, oldest = 0
-    cdef Py_ssize_t k, at = 0, kept = 0
+    cdef Py_ssize_t k, at = 0, kept = 0, first, stop
     cdef bint depends
     if inputs != NULL:
         oldest = inputs.index[inputs.n_index - 1]
@@ -186,7 +194,8 @@ cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped) exce
             while at < inputs.n_index and inputs.index[at] > i:
                 at += 1
         if (inputs == NULL or at == inputs.n_index or inputs.index[at] != i) and not passes_nothing(i, stopped):
-            for k in range(0 if inputs == NULL else first_passed(i), operand_count(i)):
+            first = first_passed(i, chosen, &stop)
+            for k in range(0 if inputs == NULL else first, stop):
                 p = operand(i, k, NULL)
                 if p >= oldest and p and not tape.mark[p]:
                     mark_node(p)
@@ -204,7 +213,8 @@ cdef int list_reached(Memo *m, int root, Memo *inputs, const Memo *stopped) exce
             at -= 1
         depends = at >= 0 and inputs.index[at] == i
         if not depends and not passes_nothing(i, stopped):
-            for p in range(first_passed(i), <int>operand_count(i)):
+            first = first_passed(i, chosen, &stop)
+            for p in range(<int>first, <int>stop):
                 if tape.mark[operand(i, p, NULL)]:
                     depends = True
                     break
@@ -270,19 +280,31 @@ def _reached(Tensor root not None, list inputs=None):
 
 
 def _depends(Tensor root not None, list inputs):
-    """Whether root was computed from one of these Tensors, or is one.  False inside a backward pass of this thread."""
+    """Whether root was computed from one of these Tensors, or is one, by what it chose on the way.
+
+    Where it was not, but would have been by another choice, a program that is being recorded holds only for rows that
+    choose the same.  False inside a backward pass of this thread."""
+    if not inputs or root.index == 0 or (tape.sweeping and tape.owner == PyThread_get_thread_ident()):
+        return False
+    if depends(root.index, inputs, True):
+        return True
+    cdef Recorder recording = recording_here()
+    if recording is not None and depends(root.index, inputs, False):
+        (<object>recording).keep_choices(root)
+    return False
+
+
+cdef bint depends(int root, list inputs, bint chosen) except -1:
     cdef Memo m, stops, stopped
     memset(&m, 0, sizeof(Memo))
     memset(&stops, 0, sizeof(Memo))
     memset(&stopped, 0, sizeof(Memo))
-    if not inputs or root.index == 0 or (tape.sweeping and tape.owner == PyThread_get_thread_ident()):
-        return False
     start_look()
     try:
         indices_of(&stops, inputs)
         if stops.n_index:
             list_stopped(&stopped, stops.index[stops.n_index - 1])
-        list_reached(&m, root.index, &stops, &stopped)
+        list_reached(&m, root, &stops, &stopped, chosen)
         return m.n_index > 0
     finally:
         end_sweep()

@@ -45,7 +45,7 @@ cdef class Recording(Recorder):
     cdef int mark_sources(self, ArrayOp *q) except -1
     cdef int leak(self) except -1
     cdef bint is_stopped(self, int i) except -1
-    cdef bint has_gradient(self, int node) except -1
+    cdef bint has_gradient(self, int node, bint throughout=*) except -1
     cdef int add_guard(self, int op, int left, int right, double value) except -1
     cdef int find_place(self, RecordedGuard *d) except -1
     cdef int code_number(self, PyObject *code) except -2

@@ -224,11 +224,15 @@ cdef class Recording(Recorder):
                 return True
         return False
 
-    cdef bint has_gradient(self, int node) except -1:
+    def keep_choices(self, Tensor t not None):
+        """What t was computed from is so because of what the row chose: the program holds for rows that choose so."""
+        self.has_gradient(t.index, True)
+
+    cdef bint has_gradient(self, int node, bint throughout=False) except -1:
         """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers.
 
         No node is looked at twice: `without` are those that were found to have none.  Where that is so because of what
-        a row chose, the program holds only for rows that choose the same."""
+        a row chose, or throughout, the program holds only for rows that choose the same."""
         cdef int i
         cdef list seen = [], choices = []
         cdef bint found = False
@@ -240,7 +244,7 @@ cdef class Recording(Recorder):
         try:
             mark_computed(node)
             i = previous(<int>tape.n)
-            while i > 0 and not found:
+            while i > 0 and (throughout or not found):
                 tape.at = i                         # what is still marked is cleared from here on
                 tape.mark[i] = 0
                 seen.append(i)
@@ -271,12 +275,13 @@ cdef class Recording(Recorder):
                         mark_operand(&q.y)
                     mark_operand(&q.z)
                 else:
-                    found = i < self.first and tape.record[i].op != CONST and i not in whole
+                    found |= i < self.first and tape.record[i].op != CONST and i not in whole
                 i = previous(i)
         finally:
             end_sweep()
         if not found:
             self.without.update(seen)
+        if throughout or not found:
             for op, left, right in choices:
                 self.add_guard(op, left, right, compare_numbers(op, tape.value[<int>left], tape.value[<int>right]))
         return found

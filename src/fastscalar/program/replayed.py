@@ -365,18 +365,16 @@ class ReplayedFunction(CalledFunction):
         ways: list[tuple[Specialization, np.ndarray]] = []
 
         def finish(specialization: Specialization, some: np.ndarray, values: np.ndarray) -> bool:
-            """Values and gradients in one look.  Each row has its own: nothing is added up in some order of looks."""
-            if specialization.graph.shared:
-                return False
+            """Values and gradients in one look."""
             made = self._backward(specialization, rows, some, values, threads, gradients, float64, seeds)
             replays.extend(made)
             if made:
                 ways.append((specialization, some))
             return bool(made)
 
-        values, found, eager = self._classify(
-            rows, threads, chosen, float64, finish if gradients is not None else None
-        )
+        # Which looks there are depends on the calls before: what is added up over rows must not.
+        each_its_own = gradients is not None and all(rows.kinds[k][0] not in ("shared", "leaf") for k in gradients)
+        values, found, eager = self._classify(rows, threads, chosen, float64, finish if each_its_own else None)
         missed = []
         for specialization, fits in found:
             made = self._backward(specialization, rows, fits, values, threads, gradients, float64, seeds)
