@@ -1,75 +1,115 @@
 """`make prove`: every check of docs/reliability.md, one after the other; then its table.
 
-    prove.py [CHECK ...] [--again] [--table]
+    prove.py [CHECK ...] [--again | --missing] [--table]
 
-What came of a check is a line of JSON in docs/reliability.jsonl as soon as it has ended: what it did (the last line
-that it printed), whether it passed, its seconds, date and commit.  Stopped and started again, a run goes on with what
-has not passed at this commit; --again does it anew; --table only writes the table.  A day and more on two cores.
+Long checks have parts: a file of tests, a scenario, an optimiser.  What came of a check or of a part is a line of JSON
+in docs/reliability.jsonl as soon as it has ended: what it did (the last line that it printed), whether it passed, its
+seconds, date and commit.  Stopped and started again, a run goes on with what has not passed at this commit; --missing
+with what has passed at no commit; --again does it anew; --table only writes the table.  A day and more on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
-import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+import instrumented
+import mutants
+
+sys.path.insert(0, str(instrumented.ROOT / "tests" / "helpers"))
+import faults
+
+ROOT = instrumented.ROOT
 KEPT = ROOT / "docs" / "reliability.jsonl"
 PAGE = ROOT / "docs" / "reliability.md"
 MARK = "<!-- the table: make prove -->"
 PYTHON = sys.executable
 HELPERS = "tests/helpers"
+ROOMS = ("engine", "arrays", "program", "transforms", "nn", "property")
+ENDLESS = "FASTSCALAR_TEST_TIMEOUT=86400"  # these tests are long on purpose
+SHOWN = 4  # parts that a row of the table names
 
-# check: what it is, in the table; the command
-CHECKS: dict[str, tuple[str, list[str]]] = {
-    "warnings": ("the package's own C under GCC and Clang, `-Wall -Wextra -Wconversion`",
-                 [PYTHON, "-m", "pytest", "-q", "tests/engine/test_warnings.py"]),
-    "disks": ("a disk full at every byte of four kinds of files, folders that may not be written to, files that change "
-              "20,000 times while they are read", ["env", "FASTSCALAR_DISKS=1", PYTHON, "-m", "pytest", "-q",
-                                                   "tests/stress/test_disks.py"]),
-    "allocations": ("the n-th allocation fails, for every n of 32 scenarios",
-                    [PYTHON, f"{HELPERS}/faults.py", "all"]),
-    **{f"leaks of {kind}": (f"memory and live counts over {what}", [PYTHON, f"{HELPERS}/leaks.py", kind])
+
+class Check(NamedTuple):
+    what: str  # in the table
+    command: list[str]  # "{}" in it stands for a part
+    parts: tuple[str, ...] = ()
+    build: str = ""  # a kind of tools/instrumented.py: the command runs in that build
+
+
+def watched(kind: str, what: str, before: tuple[str, ...] = ()) -> dict[str, Check]:
+    """The tests of each room in a build that watches itself; a file of tests is a part."""
+    checks = {}
+    for room in ROOMS:
+        files = tuple(path.stem for path in sorted((ROOT / "tests" / room).glob("test_*.py")))
+        command = [*before, PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{room}/{{}}.py"]
+        checks[room] = Check(f"{what}, tests/{room}", command, files, kind)
+    return checks
+
+
+def pytest(file: str, *settings: str) -> list[str]:
+    return [*(("env", *settings) if settings else ()), PYTHON, "-m", "pytest", "-q", file]
+
+
+CHECKS: dict[str, Check] = {
+    "warnings": Check("the package's own C under GCC and Clang, `-Wall -Wextra -Wconversion`",
+                      pytest("tests/engine/test_warnings.py")),
+    "disks": Check("a disk full at every byte of four kinds of files, folders that may not be written to, files that "
+                   "change 20,000 times while they are read",
+                   pytest("tests/stress/test_disks.py", "FASTSCALAR_DISKS=1")),
+    "allocations": Check(f"the n-th allocation fails, for every n of {len(faults.SCENARIOS)} scenarios",
+                         [PYTHON, f"{HELPERS}/faults.py", "{}"], tuple(faults.SCENARIOS)),
+    **{f"leaks of {kind}": Check(f"memory and live counts over {what}", [PYTHON, f"{HELPERS}/leaks.py", kind])
        for kind, what in {"steps": "training steps of single numbers", "exceptions": "exceptions",
                           "calls": "calls of a program", "programs": "programs made and dropped",
                           "threads": "threads"}.items()},
-    "subinterpreters": ("refused, and the tape of the main interpreter is as it was",
-                        [PYTHON, "-m", "pytest", "-q", "tests/stress/test_interpreters.py"]),
-    "same bits": ("compiled training with `FASTSCALAR_KERNELS=baseline`, against digests; the other kernel sets",
-                  [PYTHON, "-m", "pytest", "-q", "tests/nn/test_same_bits.py"]),
-    "processors": ("the baseline kernels by each compiler at hand, aarch64 under emulation, musl",
-                   [PYTHON, f"{HELPERS}/processors.py"]),
-    "threads": ("the pool of threads under ThreadSanitizer, 20,000 rounds of four owners and four helpers",
-                ["env", "FASTSCALAR_POOL=20000", PYTHON, "-m", "pytest", "-q", "tests/stress/test_pool_races.py"]),
-    "golden files": ("files that releases wrote", [PYTHON, "-m", "pytest", "-q", "tests/nn/test_golden.py"]),
-    "memcheck": ("a fixed tour under valgrind's memcheck", [PYTHON, f"{HELPERS}/memcheck.py", "--valgrind"]),
-    **{f"sanitizers: {room}": (f"AddressSanitizer and UndefinedBehaviorSanitizer, checked build, tests/{room}",
-                               [PYTHON, "tools/instrumented.py", "address", "-m", "pytest", "-q", "-p",
-                                "no:cacheprovider", f"tests/{room}"])
-       for room in ("engine", "arrays", "program", "transforms", "nn", "property")},
-    **{f"checked: {room}": (f"checked build, what is alive counted around each test, tests/{room}",
-                            [PYTHON, "tools/instrumented.py", "checked", "-m", "pytest", "-q", "-p",
-                             "no:cacheprovider", f"tests/{room}"])
-       for room in ("engine", "arrays", "program", "transforms", "nn", "property")},
-    "checked, in stress mode": ("the checked build, every safepoint collecting and moving everything",
-                                ["make", "checked-stress"]),
-    "docs": ("the site without a warning, every link within it", [PYTHON, "tools/site.py"]),
-    "wheels": ("a wheel for each Python at hand, twice, tried without a compiler", ["make", "wheels", "TWICE=1"]),
-    "files": ("mutated models, runs, IDX and image files, with limits of time and memory", ["make", "fuzz-files"]),
-    "interrupts": ("Ctrl-C at random moments of every long call", ["make", "interrupts"]),
-    "forks": ("child processes in each state of the other threads", ["make", "forks"]),
-    "kill": ("a training run killed between every two operations on files, and at random moments", ["make", "kill"]),
-    "kill of ranks": ("one of two MPI processes killed at random moments", ["make", "kill-ranks"]),
-    "random engine programs": ("sequences of operations on engine and specification", ["make", "fuzz-engine"]),
-    "random functions": ("compiled against the plain call", ["make", "fuzz", "PROGRAMS=1000000"]),
-    "mutants": ("each derivative, rewrite and liveness rule altered once", [PYTHON, "tools/mutants.py"]),
+    "subinterpreters": Check("refused, and the tape of the main interpreter is as it was",
+                             pytest("tests/stress/test_interpreters.py")),
+    "same bits": Check("compiled training with `FASTSCALAR_KERNELS=baseline`, against digests; the other kernel sets",
+                       pytest("tests/nn/test_same_bits.py")),
+    "processors": Check("the baseline kernels by each compiler at hand, aarch64 under emulation, musl",
+                        [PYTHON, f"{HELPERS}/processors.py"]),
+    "threads": Check("the pool of threads under ThreadSanitizer, 20,000 rounds of four owners and four helpers",
+                     pytest("tests/stress/test_pool_races.py", "FASTSCALAR_POOL=20000")),
+    "golden files": Check("files that releases wrote", pytest("tests/nn/test_golden.py")),
+    "memcheck": Check("a fixed tour under valgrind's memcheck", [PYTHON, f"{HELPERS}/memcheck.py", "--valgrind"]),
+    **{f"sanitizers: {room}": check for room, check in
+       watched("address", "AddressSanitizer and UndefinedBehaviorSanitizer, checked build").items()},
+    **{f"checked: {room}": check for room, check in
+       watched("checked", "checked build, what is alive counted around each test").items()},
+    **{f"stress: {room}": check for room, check in
+       watched("checked", "checked build, every safepoint collecting and moving everything",
+               ("env", "FASTSCALAR_STRESS=all")).items()},
+    "docs": Check("the site without a warning, every link within it", [PYTHON, "tools/site.py"]),
+    "wheels": Check("a wheel for each Python at hand, twice, tried without a compiler", ["make", "wheels", "TWICE=1"]),
+    "files": Check("mutated models, runs, IDX and image files, with limits of time and memory, from four seeds",
+                   [PYTHON, f"{HELPERS}/fuzzing.py", "build/fuzz-files/{}", "5000", "{}"], ("1", "2", "3", "4")),
+    "interrupts": Check("Ctrl-C at 10,000 random moments of each of 28 long calls",
+                        pytest("tests/stress/test_interrupts.py", "FASTSCALAR_INTERRUPTS=10000", ENDLESS)),
+    "forks": Check("200 child processes in each state of the other threads",
+                   pytest("tests/stress/test_forks.py", "FASTSCALAR_FORKS=200", ENDLESS)),
+    "kill": Check("a training run killed between every two operations on files; at random moments, with each optimiser",
+                  ["sh", "-c", f"rm -rf build/kill/{{}}; exec {PYTHON} {HELPERS}/killing.py {{}} build/kill/{{}} 500"],
+                  ("every", "overwrite", "interrupt", "random", "momentum", "decay", "adam", "adamw", "rmsprop",
+                   "patience")),
+    "kill of ranks": Check("one of two MPI processes killed at 50 random moments",
+                           pytest("tests/nn/test_ranks.py", "FASTSCALAR_KILLS=50", ENDLESS)),
+    "random engine programs": Check("engine and specification side by side: 20,000 random programs of three kinds, "
+                                    "6,666 of two under stress",
+                                    pytest("tests/property/test_random_programs.py", "FASTSCALAR_EXAMPLES=20000",
+                                           ENDLESS)),
+    "random functions": Check("compiled against the plain call", ["make", "fuzz", "PROGRAMS=1000000"]),
+    "mutants": Check("each derivative, rewrite and liveness rule altered once",
+                     [PYTHON, "tools/mutants.py", "--kind", "{}"], tuple(mutants.KINDS)),
 }  # fmt: skip
 
 
@@ -87,38 +127,83 @@ def known() -> list[dict[str, Any]]:
     return [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
 
 
-def run(name: str) -> dict[str, Any]:
+built = functools.cache(instrumented.build)
+
+
+def run(name: str, part: str, here: str) -> dict[str, Any]:
+    check = CHECKS[name]
+    where: dict[str, Any] = {"cwd": ROOT}
+    if check.build:
+        target = built(check.build)
+        where = {"cwd": target, "env": instrumented.environment(check.build, target)}
     start = time.monotonic()
+    command = [word.replace("{}", part) for word in check.command]
     done = subprocess.run(
-        CHECKS[name][1], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, **where
     )
     lines = done.stdout.strip().splitlines() or ["nothing was said"]
     if done.returncode:
         print(done.stdout[-6000:])
     return {
         "check": name,
+        **({"part": part} if part else {}),
         "passed": done.returncode == 0,
         "said": lines[-1],
         "seconds": round(time.monotonic() - start),
         "date": f"{datetime.date.today():%Y-%m-%d}",
-        "commit": commit(),
+        "commit": here,
         "python": platform.python_version(),
     }
 
 
+def span(values: list[str]) -> str:
+    """What lines say that is not always the same, first and last."""
+    return values[0] if len(set(values)) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def in_sum(lines: list[dict[str, Any]]) -> str:
+    """What parts have done together: the numbers of those that say the same of theirs; else each one's words."""
+    said = [re.sub(r" in [\d.]+s.*", "", line["said"].strip("= ")) for line in lines]
+    shapes = {re.sub(r"\d[\d,]*", "{}", words) for words in said}
+    if len(shapes) == 1:
+        columns = zip(*(re.findall(r"\d[\d,]*", words) for words in said), strict=True)
+        sums = [f"{sum(int(n.replace(',', '')) for n in column):,}" for column in columns]
+        return re.sub(r"\d[\d,]*", lambda _: sums.pop(0), said[0])
+    passed = [int(n) for words in said for n in re.findall(r"(\d+) passed", words)]
+    skipped = [int(n) for words in said for n in re.findall(r"(\d+) skipped", words)]
+    if len(passed) == len(said):
+        return f"{sum(passed):,} passed, {sum(skipped):,} skipped"
+    return "; ".join(f"{line['part']}: {words}" for line, words in zip(lines, said, strict=True))
+
+
+def row(name: str, lines: list[dict[str, Any]]) -> str:
+    """Of a check or of its parts, the last result of each."""
+    check = CHECKS[name]
+    last = {line.get("part", ""): line for line in lines if line["check"] == name}
+    found = [last[part] for part in check.parts or ("",) if part in last]
+    if not found:
+        return f"| **{name}**: {check.what} | not run yet | | |"
+    said = in_sum(found) if check.parts else found[0]["said"].strip("= ")
+    if check.parts:
+        said += f"; {len(found)} of {len(check.parts)} parts"
+    failed = [line.get("part", "") for line in found if not line["passed"]]
+    missing = [part for part in check.parts if part not in last]
+    result = f"**failed** {some(failed)}".strip() if failed else "passed"
+    if missing:
+        result += f"; not run yet: {some(missing)}"
+    found.sort(key=lines.index)
+    when = f"{span([line['date'] for line in found])}, {span([line['commit'] for line in found])}"
+    return f"| **{name}**: {check.what} | {said.replace('|', '/')} | {result} | {when} |"
+
+
 def table(lines: list[dict[str, Any]]) -> str:
-    """The last result of each check."""
-    last = {line["check"]: line for line in lines}
     rows = ["| check | amount | result | date, commit |", "|---|---|---|---|"]
-    for name, (what, _) in CHECKS.items():
-        one = last.get(name)
-        if one is None:
-            rows.append(f"| **{name}**: {what} | not run yet | | |")
-        else:
-            said = one["said"].replace("|", "/").strip("= ")
-            result = "passed" if one["passed"] else "**failed**"
-            rows.append(f"| **{name}**: {what} | {said} | {result} | {one['date']}, {one['commit']} |")
-    return "\n".join(rows)
+    return "\n".join(rows + [row(name, lines) for name in CHECKS])
 
 
 def write(lines: list[dict[str, Any]]) -> None:
@@ -132,6 +217,7 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="prove.py", description=__doc__.splitlines()[0])
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=", ".join(CHECKS))
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--missing", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args(words)
     unknown = set(options.checks) - set(CHECKS)
@@ -139,20 +225,25 @@ def main(words: list[str]) -> int:
         parser.error(f"no check {sorted(unknown)}; there are {', '.join(CHECKS)}")
     os.chdir(ROOT)
     here = commit()
-    failed = []
+    done = {
+        (line["check"], line.get("part", ""))
+        for line in known()
+        if line["passed"] and not options.again and (options.missing or line["commit"] == here)
+    }
+    failed = False
     for name in () if options.table else options.checks or CHECKS:
-        done = {line["check"] for line in known() if line["passed"] and line["commit"] == here}
-        if name in done and not options.again:
-            continue
-        line = run(name)
-        with KEPT.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(f"{name}: {'passed' if line['passed'] else 'FAILED'}, {line['seconds']} s: {line['said']}", flush=True)
-        if not line["passed"]:
-            failed.append(name)
+        for part in CHECKS[name].parts or ("",):
+            if (name, part) in done:
+                continue
+            line = run(name, part, here)
+            with KEPT.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            verdict = "passed" if line["passed"] else "FAILED"
+            print(f"{name} {part}: {verdict}, {line['seconds']} s: {line['said']}", flush=True)
+            failed |= not line["passed"]
     write(known())
     print(table(known()))
-    return bool(failed)
+    return failed
 
 
 if __name__ == "__main__":
