@@ -433,3 +433,35 @@ def test_a_matrix_whose_elements_are_replaced_later():
     y.backward(create_graph=True)
     inverse = np.linalg.inv(LARGE)
     np.testing.assert_allclose(A.grad, -np.outer(inverse.sum(0), inverse.sum(1)), rtol=1e-11, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0.0, -0.0, 1.5, -2.0, 1e-200, 1e200, math.inf, -math.inf, math.nan]), max_size=4))
+def test_a_product_passes_back_what_its_loop_passes(numbers):
+    """Zero sends zero at each of its steps, in all modes."""
+    numbers = [*numbers, 1.5]
+
+    def in_a_loop(x):
+        p = x[0]
+        for k in range(1, len(numbers)):
+            p = p * x[k]
+        return p
+
+    def gradient(f, **options):
+        x = fs.to_tensor(numbers)
+        f(x).backward(**options)
+        return np.array(x.grad, dtype=float)
+
+    rows = np.array([numbers, numbers])
+    found = [gradient(np.prod), gradient(np.prod, create_graph=True), fs.compile(np.prod).value_and_grad(rows)[1][0],
+             fs.compile(np.prod).jacobian(rows)[1]]  # fmt: skip
+    for some in found:
+        np.testing.assert_array_equal(some, gradient(in_a_loop))
+
+
+@pytest.mark.parametrize("n", [63, 64, 65, 66, 129, 200])
+def test_a_long_product_passes_back_the_bits_of_its_loop(n):
+    x, y = (fs.to_tensor(drawn(n, n)) for _ in range(2))
+    np.prod(x).backward()
+    fs.prod(y).backward()
+    assert x.grad.tolist() == y.grad.tolist()

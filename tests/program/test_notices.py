@@ -23,6 +23,7 @@ from fastscalar import math
 from fastscalar.engine import testing
 
 ROWS = np.array([0.5, 1.0, 2.0])
+X = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 4.0]])
 
 
 def counted(f):
@@ -152,6 +153,36 @@ def test_nothing_is_lost_and_nothing_said(f):
     program = fs.compile(f)
     assert not said(lambda: program.value_and_grad(ROWS), fs.GradientLossWarning)
     assert not said(lambda: program.backward(ROWS), fs.GradientLossWarning)
+
+
+def without_every_second(x):
+    a = x * 1.0
+    a[::2] = 0.0
+    return a
+
+
+BESIDE = {
+    "assigned": lambda x: without_every_second(x)[2],
+    "stacked": lambda x: np.sum(np.stack([x, np.full(3, 9.0)]), axis=1)[1],
+    "joined": lambda x: (np.concatenate([x, [1.0, 2.0]]) * 2.0)[4],
+    "added up": lambda x: np.cumsum(np.concatenate([[1.0, 2.0], x]))[1],
+    "a matrix's row": lambda x: (np.stack([np.ones(3), x]) @ np.ones((3, 2)))[0, 1],
+    "the largest": lambda x: np.max(np.stack([x, np.full(3, 9.0)]), axis=0)[1],
+}
+
+
+@pytest.mark.parametrize("method", ["value_and_grad", "backward", "jacobian"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_an_element_beside_others_that_have_a_gradient_loses_none(name, method):
+    w = fs.Tensor(1.0)
+
+    def f(x, other=0.0):
+        return float(BESIDE[name](x * w) + other) * x[0]
+
+    assert not said(lambda: fs.grad(f)(fs.to_tensor([1.0, 2.0, 3.0])), fs.GradientLossWarning)
+    assert not said(lambda: getattr(fs.compile(f), method)(X), fs.GradientLossWarning)
+    lost = fs.compile(lambda x: f(x, x[2] * w))
+    assert said(lambda: getattr(lost, method)(X), fs.GradientLossWarning)
 
 
 def test_map_asks_for_no_gradient_and_loses_none():

@@ -105,12 +105,7 @@ cdef inline void element_backward(ArrayOp *q, int k) noexcept nogil:
         for j in range(k // q.inner * q.inner, k + 1):
             add_to(&q.x, j, g)
     elif q.op == A_PROD:
-        for j in range(<Py_ssize_t>k * q.inner, <Py_ssize_t>(k + 1) * q.inner):
-            v = 1.0
-            for r in range(<Py_ssize_t>k * q.inner, <Py_ssize_t>(k + 1) * q.inner):
-                if r != j:
-                    v = v * value_of(&q.x, r)
-            add_to(&q.x, j, sent(g, v))
+        product_backward(&q.x, <Py_ssize_t>k * q.inner, q.inner, g)
     elif q.op == A_LOGSUMEXP:
         for j in range(q.x.count):
             add_to(&q.x, j, sent(g, q.saved[j]))
@@ -139,6 +134,31 @@ cdef inline void element_backward(ArrayOp *q, int k) noexcept nogil:
         for r in range(max(q.rows, 1)):
             for j in range(r * q.cols, (r + 1) * q.cols):
                 add_to(&q.x, j, sent(g, q.saved[j] - (1.0 if j - r * q.cols == q.labels[r] else 0.0)))
+
+
+cdef inline void product_backward(Operand *o, Py_ssize_t first, Py_ssize_t n, double g) noexcept nogil:
+    """Of x[0] * x[1], times x[2], ..., as these products send it, the last one first: where one is zero it sends zero,
+    whatever the factors before it are."""
+    cdef double[64] before                       # x[0] * ... * x[lowest], ..., x[0] * ... * x[j - 1]
+    cdef Py_ssize_t j, k, lowest = n
+    cdef double v
+    if n == 1:
+        add_to(o, first, g)
+    for j in range(n - 1, 0, -1):
+        if j <= lowest:
+            lowest = max(j - 64, <Py_ssize_t>0)
+            v = value_of(o, first)
+            for k in range(1, lowest + 1):
+                v = v * value_of(o, first + k)
+            before[0] = v
+            for k in range(lowest + 1, j):
+                v = v * value_of(o, first + k)
+                before[k - lowest] = v
+        v = value_of(o, first + j)
+        if j == 1:
+            add_to(o, first, sent(g, v))
+        add_to(o, first + j, sent(g, before[j - 1 - lowest]))
+        g = sent(g, v)
 
 
 cdef inline void mark_elements_reached(Operand *o, Py_ssize_t first, Py_ssize_t count) noexcept nogil:

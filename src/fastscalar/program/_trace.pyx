@@ -20,6 +20,7 @@ from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
 from fastscalar.engine.array_ops cimport elements_of, node_of, value_of
 from fastscalar.engine.marks cimport mark_node, previous
+from fastscalar.engine.passed cimport first_passed, operand
 from fastscalar.program._graph cimport *
 from fastscalar.program.ints cimport *
 from fastscalar.program.pictures cimport *
@@ -237,12 +238,11 @@ cdef class Recording(Recorder):
         cdef list seen = [], choices = []
         cdef bint found = False
         cdef ArrayOp *q
-        cdef Py_ssize_t j, chosen
-        cdef int best
+        cdef Py_ssize_t k, first, stop
         cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
         start_look()
         try:
-            mark_computed(node)
+            mark_once(node)
             i = previous(<int>tape.n)
             while i > 0 and (throughout or not found):
                 tape.at = i                         # what is still marked is cleared from here on
@@ -251,31 +251,15 @@ cdef class Recording(Recorder):
                 q = tape.array_ops[tape.record[i].a] if tape.record[i].op == ARRAY_OP else NULL
                 if i in self.without or self.is_stopped(i):
                     pass
-                elif tape.record[i].op > ARRAY_OP:
-                    mark_computed(tape.record[i].a)
-                    mark_computed(tape.record[i].b)
-                elif q != NULL and q.op == A_BEST and q.code > BEST_MIN:
-                    pass                         # a place
+                elif is_leaf(i) or tape.record[i].op == CONST:
+                    found |= i < self.first and tape.record[i].op != CONST and i not in whole
                 elif q != NULL and q.op == A_CUSTOM and q.start in self.callees:
                     self.mark_sources(q)
-                elif q != NULL and q.op == A_WHERE:
-                    mark_computed(node_of(&q.x, 2 if q.labels[0] else 3))      # what the function itself was given
-                    if may_have_gradient(node_of(&q.x, 3 if q.labels[0] else 2)):
-                        choices.append((q.code, node_of(&q.x, 0), node_of(&q.x, 1)))
-                elif q != NULL and q.op == A_BEST:
-                    chosen = <Py_ssize_t>tape.record[i].b * q.inner
-                    best = node_of(&q.x, chosen + q.labels[tape.record[i].b])
-                    mark_computed(best)
-                    for j in range(chosen, chosen + q.inner):
-                        if node_of(&q.x, j) != best and may_have_gradient(node_of(&q.x, j)):
-                            choices.append((Py_GT if q.code == BEST_MIN else Py_LT, node_of(&q.x, j), best))
-                elif q != NULL and q.op != A_LEAF:
-                    mark_operand(&q.x)
-                    if q.op != A_GATHER:         # y is an index
-                        mark_operand(&q.y)
-                    mark_operand(&q.z)
                 else:
-                    found |= i < self.first and tape.record[i].op != CONST and i not in whole
+                    first = first_passed(i, True, &stop)
+                    for k in range(first, stop):
+                        mark_once(operand(i, k, NULL))
+                    list_choices(i, choices)
                 i = previous(i)
         finally:
             end_sweep()
@@ -294,11 +278,8 @@ cdef class Recording(Recorder):
             k = callee
             q = tape.array_ops[tape.record[node_of(&q.x, 0)].a]
             callee = self.callees[q.start]
-        if not hasattr(callee, "sources"):
-            mark_operand(&q.x)
-            return 0
-        for place in callee.sources[k]:
-            mark_computed(node_of(&q.x, place))
+        for place in callee.sources[k] if hasattr(callee, "sources") else range(elements_of(&q.x)):
+            mark_once(node_of(&q.x, place))
         return 0
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
@@ -438,6 +419,31 @@ cdef int oldest = 0          # nodes before this one are not looked into: what a
 cdef bint is_leaf(int i) noexcept nogil:
     return tape.record[i].op == LEAF or (
         tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op == A_LEAF)
+
+
+cdef void mark_once(int p) noexcept nogil:
+    if p > 0 and not tape.mark[p]:
+        mark_node(p)
+
+
+cdef int list_choices(int i, list choices) except -1:
+    """The comparisons by which a `where`, a `max` or a `min` is what it is, where another operand has a gradient."""
+    cdef ArrayOp *q
+    cdef Py_ssize_t k, first
+    cdef int other, chosen
+    if tape.record[i].op != ARRAY_OP:
+        return 0
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_WHERE and may_have_gradient(node_of(&q.x, 3 if q.labels[0] else 2)):
+        choices.append((q.code, node_of(&q.x, 0), node_of(&q.x, 1)))
+    elif q.op == A_BEST and q.code <= BEST_MIN:
+        first = <Py_ssize_t>tape.record[i].b * q.inner
+        chosen = node_of(&q.x, first + q.labels[tape.record[i].b])
+        for k in range(first, first + q.inner):
+            other = node_of(&q.x, k)
+            if other != chosen and may_have_gradient(other):
+                choices.append((Py_GT if q.code == BEST_MIN else Py_LT, other, chosen))
+    return 0
 
 
 cdef void mark_computed(int p) noexcept nogil:

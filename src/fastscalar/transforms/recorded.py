@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from math import isfinite, prod
+from itertools import accumulate
+from math import isfinite
 from typing import Any
 
 from numpy import unravel_index
@@ -60,7 +61,7 @@ class Partials:
         elif name in ("max", "min"):
             yield operands[numbers[0]], 1.0
         elif name == "prod":
-            yield from zip(operands, _products_of_others(operands), strict=True)
+            yield from zip(operands, _of_product(operands), strict=True)
         elif name in ("dot", "@") and (numbers_of := self._as_tensors(node)) is not None:
             others = operands[half:] if isinstance(operands[0], float) else operands[:half]
             yield from zip(others, numbers_of, strict=True)
@@ -108,10 +109,11 @@ class Partials:
         return self.softmaxes[key][1]
 
 
-def _products_of_others(factors: list[Any]) -> Iterator[Any]:
-    """For each factor a callable that gives the product of all others."""
-    for k in range(len(factors)):
-        yield lambda k=k: prod([*factors[:k], *factors[k + 1 :]], start=Tensor(1.0))
+def _of_product(factors: list[Any]) -> list[Tensor]:
+    """The derivatives of x[0] * x[1], times x[2], ... as these products send it (`product_backward`)."""
+    before = accumulate(factors[:-1], operator.mul, initial=Tensor(1.0))
+    after = [*accumulate(factors[:0:-1], send, initial=Tensor(1.0))]
+    return [send(a, b) for a, b in zip(reversed(after), before, strict=True)] if factors else []
 
 
 _BEST = ("max", "min", "argmax", "argmin")  # codes of `best_of`

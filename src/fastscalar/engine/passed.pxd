@@ -1,0 +1,99 @@
+# cython: language_level=3, wraparound=False, cdivision=True
+# The operands of a node, one by one, and which of them it passes a gradient to.
+
+from fastscalar._core cimport row, tape
+from fastscalar.engine.array_ops cimport node_of, value_of
+from fastscalar.engine.tape cimport *
+
+
+cdef inline Py_ssize_t operand_count(int i) noexcept nogil:
+    """How many operands a node has."""
+    cdef ArrayOp *q
+    if tape.record[i].op != ARRAY_OP:
+        return 0 if tape.record[i].op <= CONST else row(tape.record[i].op).arity
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_AFFINE:
+        return 2 * q.inner + (not q.dense)
+    if q.op == A_MAP1 or q.op == A_MAP2:
+        return row(q.code).arity
+    if q.op == A_SUM or q.op == A_PROD or q.op == A_BEST:
+        return q.inner
+    if q.op == A_DOT:
+        return 2 * q.inner
+    if q.op == A_PICK:
+        return 1
+    if q.op == A_CUMSUM:
+        return tape.record[i].b % q.inner + 1
+    return 0 if q.op == A_LEAF else q.x.count + q.y.count
+
+
+cdef inline int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
+    """The node of an operand; 0 for a number.  Its value, if that is asked for."""
+    cdef ArrayOp *q
+    cdef Operand *o
+    cdef Py_ssize_t offset = tape.record[i].b, at, row
+    cdef int p
+    if tape.record[i].op != ARRAY_OP:
+        p = tape.record[i].b if k else tape.record[i].a
+        if value != NULL:
+            value[0] = tape.value[p]
+        return p
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_AFFINE:
+        if k < q.inner:
+            o = &q.x
+            at = offset // q.cols * q.inner + k
+        elif k < 2 * q.inner:
+            o = &q.y
+            at = (k - q.inner) * q.cols + offset % q.cols
+        else:
+            o = &q.z
+            at = offset % q.cols
+    elif q.op == A_MAP1 or q.op == A_MAP2:
+        o = &q.y if k else &q.x
+        at = offset
+    elif q.op == A_SUM or q.op == A_PROD or q.op == A_BEST or q.op == A_DOT:
+        o = &q.x if k < q.inner else &q.y
+        at = offset * q.inner + k % q.inner
+    elif q.op == A_PICK:
+        o = &q.x
+        at = offset
+    elif q.op == A_CUMSUM:
+        o = &q.x
+        at = offset // q.inner * q.inner + k
+    else:
+        o = &q.x if k < q.x.count else &q.y
+        at = k if k < q.x.count else k - q.x.count
+    if o.kind == SPARSE:
+        if value != NULL:
+            value[0] = 0.0
+            row = offset // q.cols
+            for at in range(o.row[row], o.row[row + 1]):
+                if o.index[at] == k:
+                    value[0] = o.value[at]
+        return 0
+    if value != NULL:
+        value[0] = value_of(o, at)
+    return node_of(o, at)
+
+
+cdef inline Py_ssize_t first_passed(int i, bint chosen, Py_ssize_t *stop) noexcept nogil:
+    """The first of the operands of node i that it may pass a gradient to, and where they end: none of what only says
+    which operand it is, or at which place the best one is.  chosen: nor what is not the one that it is now."""
+    cdef Py_ssize_t first = 0
+    cdef ArrayOp *q
+    stop[0] = operand_count(i)
+    if tape.record[i].op != ARRAY_OP:
+        return 0
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_BEST and q.code > BEST_MIN:
+        return stop[0]
+    if q.op == A_WHERE:
+        first = 3 if chosen and not q.labels[0] else 2
+    elif q.op == A_BEST and chosen:
+        first = q.labels[tape.record[i].b]
+    elif q.op == A_GATHER:
+        stop[0] = q.x.count                      # then comes the index
+    if chosen and (q.op == A_WHERE or q.op == A_BEST):
+        stop[0] = first + 1
+    return first
