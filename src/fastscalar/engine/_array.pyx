@@ -167,7 +167,14 @@ cdef class TensorArray:
         cdef Py_ssize_t[MAX_DIMS] strides
         cdef int d = 0, ndim = 0, wanted = 0
         cdef bint all_of_them = False
-        cdef tuple keys = key if isinstance(key, tuple) else (key,)
+        cdef tuple keys
+        if type(key) is int and self.ndim == 1:          # what loops ask for
+            i = PyNumber_AsSsize_t(key, IndexError)
+            if i < 0:
+                i += self.shape_[0]
+            if 0 <= i < self.shape_[0]:
+                return handle_of(<int>(tape.array_ops[self.slot].start + self.offset + i * self.strides_[0]))
+        keys = key if isinstance(key, tuple) else (key,)
         for k in keys:
             wanted += k is not None and k is not Ellipsis
             all_of_them |= k is Ellipsis

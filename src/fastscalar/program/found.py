@@ -24,7 +24,7 @@ from fastscalar.program._graph import (
     NODE_RANDOM,
     empty_graph,
 )
-from fastscalar.program.repeats import BLOCK, Nodes, Operations, Stretch
+from fastscalar.program.repeats import BLOCK, Nodes, Operations, Stretch, leaves_read_anew
 from fastscalar.program.rolled import FOUND, Body, Rolled
 
 LEAST = 32_768  # operations of what is rolled up: those of 128 rows do not fit a cache any more
@@ -41,7 +41,7 @@ def with_found_loops(graph: Any, least: int | None = None, body: int | None = No
     much = LEAST * MUCH if least is None else least
     least, body = LEAST if least is None else least, BODY if body is None else body
     per_row, graph.per_row = graph.per_row, None
-    if SHARE * np.count_nonzero(graph.op == NODE_PARAMETER) > len(graph.op):
+    if SHARE * max(np.count_nonzero(graph.op == NODE_PARAMETER), leaves_read_anew(graph)) > len(graph.op):
         return graph                             # matrices: not worth the time and the memory of looking
     while len(graph.op) >= least:
         made = _Rolling(graph, np.ones(len(graph.op), bool) if per_row is None else per_row, least, body, much).rolled()

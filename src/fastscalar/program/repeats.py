@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastscalar.program._graph import NODE_BLOCK, NODE_CONSTANT, NODE_COPY, NODE_ITEM
+from fastscalar.program._graph import NODE_BLOCK, NODE_CONSTANT, NODE_COPY, NODE_ITEM, NODE_PARAMETER
 
 LONGEST = 8_192  # operations of what repeats
 NEAR = 32  # operations before another one: so near an operand is part of what repeats
@@ -30,6 +30,22 @@ class Stretch(NamedTuple):
 
 def _hash(*parts: Any) -> int:
     return hash(parts) & 0x7FFFFFFFFFFFFFFF
+
+
+def leaves_read_anew(graph: Any) -> int:
+    """How many leaves operations read that those shortly before did not: a loop does so in its first iteration only."""
+    is_leaf, is_scalar = graph.op == NODE_PARAMETER, graph.op > NODE_CONSTANT
+    latest = np.full(len(is_leaf), -2, np.int32)         # by leaf, the stretch of operations that read it
+    anew = 0
+    for stretch, first in enumerate(range(0, len(is_leaf), LONGEST)):
+        some = slice(first, first + LONGEST)
+        read = np.concatenate([graph.a[some][is_scalar[some]], graph.b[some][is_scalar[some]]])
+        leaves = read[is_leaf[read] & (read >= 0)]
+        new = leaves[latest[leaves] < stretch - 1]
+        latest[new] = numbers = np.arange(len(new))      # of what is there twice one number stays
+        anew += np.count_nonzero(latest[new] == numbers)
+        latest[leaves] = stretch
+    return anew
 
 
 class Operations:

@@ -11,6 +11,20 @@ from fastscalar.program._plan cimport Plan
 from fastscalar.program.plan cimport *
 
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define FS_PREFETCH(p) __builtin_prefetch(p)
+    #else
+    #define FS_PREFETCH(p) ((void)(p))
+    #endif
+    """
+    void prefetch "FS_PREFETCH"(const void *p) noexcept nogil
+
+cdef enum:
+    AHEAD = 16          # operations
+
+
 cdef inline bint raises(int o) noexcept nogil:
     """Whether an operation of a graph may raise."""
     return o > G_CONSTANT and not o & IEEE and o != COPY and not never_raises(o)
@@ -72,17 +86,45 @@ cdef inline int take_plainly(Lowering low) except -1:
     return 0
 
 
+# The table of what is shared is open, and two thirds full at most.  An entry is a node, and above it the upper half of
+# its hash: of others that lie in its place the columns are not looked at, which are seldom in a cache.
+
+cdef inline long long entry_of(size_t h, int i) noexcept nogil:
+    return <long long>(h >> 33 << 32) | i
+
+
+cdef inline bint may_be(long long entry, size_t h) noexcept nogil:
+    return entry >> 32 == <long long>(h >> 33)
+
+
+cdef inline size_t hash_of(int o, int x, int y, bint stopped) noexcept nogil:
+    return scatter((<size_t>o << 52) ^ (<size_t>x << 26) ^ <size_t>(y + 1) ^ (<size_t>stopped << 62))
+
+
+cdef inline void fetch(Lowering low, Py_ssize_t i, const long long[::1] bucket, size_t wrap) noexcept:
+    """Have the bucket of an operation near before it is its turn: which one hardly depends on those before it."""
+    cdef int o, x, y
+    if i < low.n and low.op[i] > G_CONSTANT:
+        o, x, y = low.op[i], low.rep[low.a[i]], low.rep[low.b[i]] if low.b[i] >= 0 else -1
+        if never_raises(o & 0xff):
+            o &= 0xff
+        if (o == ADD or o == MUL) and x > y:
+            x, y = y, x
+        prefetch(&bucket[hash_of(o, x, y, low.stopped[i]) & wrap])
+
+
 cdef inline int simplify(Lowering low) except -1:
     cdef Py_ssize_t i, size = 64, shared = 0
     cdef int o
     for i in range(low.n):                  # leaves are not looked up
         shared += low.op[i] >= G_CONSTANT
-    while size < 2 * shared:
+    while 2 * size < 3 * shared:
         size *= 2
-    cdef int[::1] bucket = np.full(size, -1, np.int32)
+    cdef long long[::1] bucket = np.full(size, -1, np.int64)
     cdef size_t wrap = size - 1
     for i in range(low.n):
         o = low.op[i]
+        fetch(low, i + AHEAD, bucket, wrap)
         if o == G_CONSTANT:
             share_constant(low, <int>i, bucket, wrap)
         elif o == G_PARAMETER:
@@ -165,8 +207,9 @@ cdef inline object represented(Lowering low, nodes):
     return out, mask
 
 
-cdef inline int share_constant(Lowering low, int i, int[::1] bucket, size_t wrap) except -1:
-    cdef size_t h
+cdef inline int share_constant(Lowering low, int i, long long[::1] bucket, size_t wrap) except -1:
+    cdef size_t h, at
+    cdef int t
     cdef unsigned long long bits
     cdef double v = low.value[i]
     memcpy(&bits, &v, sizeof(double))
@@ -174,13 +217,15 @@ cdef inline int share_constant(Lowering low, int i, int[::1] bucket, size_t wrap
     low.depends[i] = C_CONSTANT
     low.signless[i] = v != 0.0 or not signbit(v)
     low.mask[i] = 0
-    h = scatter(bits) & wrap
-    while bucket[h] >= 0:
-        if low.op[bucket[h]] == G_CONSTANT and memcmp(&low.value[bucket[h]], &v, sizeof(double)) == 0:
-            low.rep[i] = bucket[h]
+    h = scatter(bits)
+    at = h & wrap
+    while bucket[at] >= 0:
+        t = <int>bucket[at]
+        if may_be(bucket[at], h) and low.op[t] == G_CONSTANT and memcmp(&low.value[t], &v, sizeof(double)) == 0:
+            low.rep[i] = t
             return 0
-        h = (h + 1) & wrap
-    bucket[h] = i
+        at = (at + 1) & wrap
+    bucket[at] = entry_of(h, i)
     return 0
 
 
@@ -188,9 +233,9 @@ cdef inline bint is_number(Lowering low, int i, double v) noexcept:
     return low.op[i] == G_CONSTANT and low.value[i] == v
 
 
-cdef inline int simplify_one(Lowering low, int i, int[::1] bucket, size_t wrap) except -1:
+cdef inline int simplify_one(Lowering low, int i, long long[::1] bucket, size_t wrap) except -1:
     cdef int o = low.op[i], code = o & 0xff, x = low.rep[low.a[i]], y = -1, t
-    cdef size_t h
+    cdef size_t h, at
     cdef double v
     if never_raises(code):
         o = code
@@ -244,16 +289,18 @@ cdef inline int simplify_one(Lowering low, int i, int[::1] bucket, size_t wrap) 
     low.signless[i] = (low.signless[x] or low.signless[y]) if o == ADD else (
         o & 0xff in (SQUARE, EXP, ABS, SIGMOID, SOFTPLUS, COSH, HYPOT))
     low.mask[i] = 0 if low.stopped[i] else low.mask[x] | (low.mask[y] if y >= 0 else 0)
-    h = scatter((<size_t>o << 52) ^ (<size_t>x << 26) ^ <size_t>(y + 1) ^ (<size_t>low.stopped[i] << 62)) & wrap
-    while bucket[h] >= 0:
-        t = bucket[h]
-        if low.op[t] == o and low.a[t] == x and low.b[t] == y and low.stopped[t] == low.stopped[i]:
+    h = hash_of(o, x, y, low.stopped[i])
+    at = h & wrap
+    while bucket[at] >= 0:
+        t = <int>bucket[at]
+        if may_be(bucket[at], h) and (
+                low.op[t] == o and low.a[t] == x and low.b[t] == y and low.stopped[t] == low.stopped[i]):
             low.rep[i] = t
             low.exact[t] |= low.exact[i]
             low.merged[t] = 1
             return 0
-        h = (h + 1) & wrap
-    bucket[h] = i
+        at = (at + 1) & wrap
+    bucket[at] = entry_of(h, i)
     return 0
 
 
