@@ -106,7 +106,7 @@ types: ## mypy, strict for what users write, and the stubs against what the modu
 		fastscalar.engine._step \
 		fastscalar.engine._rules fastscalar.engine._inspect fastscalar.engine._anomaly fastscalar.engine._functions \
 		fastscalar.engine._lock fastscalar.engine._modes fastscalar.engine._random \
-		fastscalar.engine.testing fastscalar.program._graph fastscalar.program._trace fastscalar.program._plan \
+		fastscalar.engine.testing fastscalar.program._graph fastscalar.program._trace fastscalar.program._items fastscalar.program._plan \
 		fastscalar.program._lower fastscalar.program._replay fastscalar.program._one_row fastscalar.program._called fastscalar.program._iterate \
 		fastscalar.program._data fastscalar.program._beats fastscalar.datasets._moved \
 		--ignore-missing-stub --mypy-config-file pyproject.toml \

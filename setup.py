@@ -97,6 +97,7 @@ setup(
             extension("engine._random"),
             extension("engine.testing"),
             extension("program._graph"),
+            extension("program._items"),
             extension("program._plan"),
             extension("program._one_row"),
             extension("program._called"),

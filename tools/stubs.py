@@ -11,7 +11,8 @@ import math
 import sys
 from pathlib import Path
 
-from fastscalar._core import Tensor, operation, operations
+from fastscalar._core import Tensor
+from fastscalar.engine._functions import operation, operations
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "fastscalar"

@@ -71,6 +71,7 @@ cdef list elsewhere         # nodes that other threads than their own read meanw
 cdef int lenient_threads    # threads in _ieee
 cdef int tracing            # functions that are being traced
 cdef list states            # every ThreadState
+cdef Observer observer      # what the innermost block of detect_anomaly opened last put in
 cdef tuple REAL             # kinds of numbers, for isinstance
 cdef tuple NUMBER
 cdef tuple COMPLEX
@@ -79,6 +80,8 @@ cdef tuple FLOATING
 cdef tuple LONG_DOUBLE
 cdef tuple ARRAY
 cdef dict OPERATORS         # by code: Python's function of an operator
+cdef tuple ARRAY_NAMES      # by code: what an array operation is called
+cdef tuple BEST_NAMES       # by code: which smallest or largest
 cdef tuple COMPARISONS      # by Python's number of a comparison
 
 
@@ -103,14 +106,8 @@ cdef object numpy_of(object x)
 cdef object apply_binary(int code, object left, object right)
 cdef object unary(int code, Tensor self)
 cdef str op_name(int code)
-cdef str best_name(int code)
-cdef int as_number(object x, double *v) except -1
-cdef bint is_error(int code, double a, double b, double v) noexcept nogil
+cdef bint lenient()
 
-
-cdef str name_of(int i)
-cdef int start_anomaly(ThreadState state, Observer o) except -1
-cdef void stop_anomaly(ThreadState state, int blocks) noexcept
 cdef int start_sweep() except -1
 cdef int start_look() except -1
 cdef int sweep(Tensor root, bint accumulate) except -1

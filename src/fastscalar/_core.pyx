@@ -6,8 +6,6 @@ The boundary: this module knows numbers, nodes and runs of nodes.  Its parts are
 it; `engine/__init__.py` says which.  How runs are made is in `_array_ops`, TensorArray in `_array`; layers, optimisers,
 data sets and files are Python above that.  Below are arithmetic on plain arrays (`engine/kernels/`) and formulas.
 
-Over 1,200 lines: Tensor alone has 400, and what is called for every node is read in one place.
-
 Contract
 1. One tape, protected by the GIL; every function here is called with it and none releases it.
 2. A node is younger than its operands, so creation order is a topological order: nothing recurses or sorts.
@@ -22,27 +20,27 @@ Contract
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
-from cpython.long cimport PyLong_AsDouble, PyLong_Check
-from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_GenericSetAttr
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.math cimport NAN, isinf, isnan
-from libc.string cimport memcmp, memset
+from libc.math cimport NAN
+from libc.string cimport memcmp
 
-from fastscalar.engine.memory cimport allocate_zeroed, grow, out_of_memory, reallocate, resize, set_limit
+from fastscalar.engine.memory cimport grow, open_tape, resize, set_limit
 from fastscalar.engine.array_ops cimport read_gradient, write_gradient
 from fastscalar.engine.marks cimport clear_run, contribute, forget_sweeps, previous, reach, tidy_sweep, mark_reached
 from fastscalar.engine.writes cimport changed_operand, raise_changed, require_unchanged, wrote
 from fastscalar.engine.array_backward cimport array_op_backward, array_op_step
-from fastscalar.engine.attributes cimport (drop_flagged, drop_recorded, flag_recorded, add_attributes,
-                                           recorded_gradient, release_pending)
+from fastscalar.engine.attributes cimport (add_attributes, drop_flagged, drop_recorded, flag_recorded,
+                                           place_attributes, recorded_gradient, release_pending, set_step)
 from fastscalar.engine.checked cimport require
 from fastscalar.engine.collect cimport YOUNG_BYTES, collect, collect_old, promote
+from fastscalar.engine.errors cimport fail
 from fastscalar.engine.formulas cimport *
-from fastscalar.engine.numbers cimport NO_NUMBER, nearest_double, not_a_number, own_array
-from fastscalar.engine.operations cimport fill_table, raise_error
+from fastscalar.engine.names cimport name_of
+from fastscalar.engine.numbers cimport NO_NUMBER, as_number, compare_numbers, nearest_double, not_a_number, own_array
+from fastscalar.engine.operations cimport fill_table
 from fastscalar.engine.parents cimport emit_custom, parents
+from fastscalar.engine.shifts cimport note_shift, read_elsewhere
 from fastscalar.engine.threads cimport end_thread, forget_thread, fs_here, this_thread
 
 import math
@@ -56,12 +54,8 @@ import numpy as np
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
-        PyObject *tp_dict
-        Py_ssize_t tp_dictoffset
         void *tp_descr_set
     PyObject *_PyType_Lookup(PyTypeObject *, object)
-    const void *PyThreadState_Get()
-    void PyType_Modified(PyTypeObject *)
 
 cdef extern from *:
     """
@@ -107,24 +101,6 @@ cdef int safepoint(Py_ssize_t need) except -1:
             tape.source[i] = here
     set_limit()
     return note_shift() if programs else 0
-
-
-cdef int note_shift() except -1:
-    """What is emitted now is this thread's: a recording takes nothing in that others do meanwhile."""
-    cdef const void *here = PyThreadState_Get()
-    cdef void *block
-    cdef int room
-    if tape.n_shifts and tape.shifts[tape.n_shifts - 1].thread == here:
-        return 0
-    if tape.n_shifts == tape.shift_room:
-        room = 2 * tape.shift_room + 16
-        block = reallocate(tape.shifts, room * sizeof(Shift))
-        if block == NULL:
-            out_of_memory("the tape", room)
-        tape.shifts, tape.shift_room = <Shift *>block, room
-    tape.shifts[tape.n_shifts].thread, tape.shifts[tape.n_shifts].first = here, <int>tape.n
-    tape.n_shifts += 1
-    return 0
 
 
 cdef int stress() except -1:
@@ -332,46 +308,8 @@ cdef str op_name(int code):
     return name
 
 
-cdef str best_name(int code):
-    return BEST_NAMES[code]
-
-
 cdef bint lenient():
     return lenient_threads > 0 and fs_here != NULL and (<ThreadState>fs_here).lenient > 0
-
-
-cdef bint is_error(int code, double a, double b, double v) noexcept nogil:
-    """Whether an operation with this result, which is not finite, raises.  Unary ones have no b."""
-    if code == FLOOR or code == CEIL or code == TRUNC:
-        return True
-    if TABLE[code].arity == 1:
-        return (isnan(v) and not isnan(a)) or (
-            isinf(v) and not isinf(a) and not isnan(a) and TABLE[code].infinity != NO_ERROR)
-    if TABLE[code].divides:
-        return b == 0.0
-    if code == POW:
-        return (a == 0.0 and b < 0.0 and not isinf(b)) or (isnan(v) and not isnan(a) and not isnan(b)) or (
-            isinf(v) and not isinf(a) and not isinf(b))
-    if code == FMOD or code == REMAINDER or code == POLYGAMMA:
-        return (isnan(v) and not isnan(a) and not isnan(b)) or (code == POLYGAMMA and isinf(v) and not isinf(a))
-    return False
-
-
-cdef int fail(int code, double a, double b, double v, int left, int right) except -1:
-    """The result is not finite: raise what Python raises, or nothing.  left, right: the operands' nodes, 0: none."""
-    cdef Recorder recording
-    if not is_error(code, a, b, v) or lenient():
-        return 0
-    if programs:
-        recording = recording_here()
-        if recording is not None:
-            recording.raised(code, left, right, a, b)
-            try:
-                raise_error(code, a, b, v)
-            except (ValueError, ArithmeticError) as error:       # what it says depends on the operands
-                error.args = (recording.message(error.args[0], left, right),)
-                raise
-    raise_error(code, a, b, v)
 
 
 cdef inline double evaluate(int code, double a, double b, int left, int right) except? -1.0:
@@ -406,30 +344,6 @@ cdef object numpy_of(object x):
     if hasattr(type(x), "__array__"):
         return np.asarray(x)
     return np.from_dlpack(x) if hasattr(type(x), "__dlpack__") else x
-
-
-cdef int as_number(object x, double *v) except -1:
-    """1 and the value if x is a real number (int, float, bool, Fraction, NumPy's scalars ...) or an array of no
-    dimensions that holds one, else 0.
-
-    What stands for a whole number of the row says that it is an int, and is none here."""
-    if PyFloat_Check(x):
-        v[0] = PyFloat_AS_DOUBLE(x)
-        return 1
-    if PyLong_Check(x):
-        v[0] = PyLong_AsDouble(x)                # OverflowError beyond 1.8e308
-        return 1
-    if isinstance(x, TracedNumber):              # whose attributes are those of the number, which they read
-        return 0
-    if isinstance(x, REAL):
-        v[0] = float(x)
-        return 1
-    if hasattr(type(x), "__array__") and getattr(x, "ndim", 1) == 0:
-        x = np.asarray(x)
-        if x.dtype.kind in "fiub":
-            v[0] = float(x)
-            return 1
-    return 0
 
 
 cdef object binary_slow(int code, object left, object right):
@@ -590,16 +504,6 @@ cdef int read_number(Tensor t, str how) except -1:
     return 0
 
 
-cdef int read_elsewhere(int node) except -1:
-    """A thread that records nothing reads a number while others do: it may be theirs, and a decision of theirs."""
-    cdef int k = tape.n_shifts - 1
-    while k >= 0 and tape.shifts[k].first > node:
-        k -= 1
-    if k >= 0 and tape.shifts[k].thread != PyThreadState_Get():
-        elsewhere.append(node)
-    return 0
-
-
 # --- Tensor ---------------------------------------------------------------------------------------
 #
 # 32 bytes: a node's index and, if the user set attributes on it, where they are.  No `cdef dict __dict__` (Cython would
@@ -710,7 +614,7 @@ cdef class Tensor:
         return <Py_hash_t>(<size_t><void *>self >> 4)
 
     def __richcmp__(self, other, int op):
-        cdef double x, y = 0.0
+        cdef double y = 0.0
         cdef int side = 0
         cdef Recorder recording
         if type(other) is Tensor:
@@ -735,16 +639,7 @@ cdef class Tensor:
             read_elsewhere(self.index)
             if type(other) is Tensor:
                 read_elsewhere((<Tensor>other).index)
-        x = tape.value[self.index]
-        if op == Py_LT:
-            return x < y
-        if op == Py_LE:
-            return x <= y
-        if op == Py_GT:
-            return x > y
-        if op == Py_GE:
-            return x >= y
-        return (x == y) if op == Py_EQ else (x != y)
+        return compare_numbers(op, tape.value[self.index], y)
 
     # --- operators: left or right is a Tensor ---
 
@@ -902,19 +797,12 @@ cdef class Tensor:
 
     @_backward.setter
     def _backward(self, step):
-        cdef void *before
         if tape.record[self.index].op != ARRAY_OP or tape.array_ops[tape.record[self.index].a].op != A_CUSTOM:
             raise AttributeError("only a Tensor made with its parents, Tensor(value, (a, b)), takes a _backward")
         if not callable(step):
             raise TypeError(f"Tensor._backward: expected a callable, got {type(step).__name__}")
         attributes_of(self)
-        before = tape.attributes[self.entry - 1].step
-        Py_INCREF(step)
-        tape.attributes[self.entry - 1].step = <void *>step
-        if before == NULL:
-            tape.n_steps += 1
-        else:
-            Py_DECREF(<object>before)
+        set_step(self, step)
 
     def _step(self):
         """The local step of an operation of the engine."""
@@ -1212,23 +1100,6 @@ cdef void end_sweep() noexcept:
     unlock_nodes()
 
 
-# --- what a node is -------------------------------------------------------------------------------
-
-cdef str name_of(int i):
-    """The operation that made node i, as `_op` has it."""
-    cdef ArrayOp *q
-    if tape.record[i].op != ARRAY_OP:
-        return op_name(tape.record[i].op)
-    q = tape.array_ops[tape.record[i].a]
-    if q.op == A_CUSTOM:
-        return (<dict>tape.attributes[q.entry - 1].attributes).get("_op", "") if q.entry else ""
-    if q.op == A_BEST:
-        return best_name(q.code)
-    if q.op == A_AFFINE and q.dense:
-        return "@"
-    return op_name(q.code) if q.op == A_MAP1 or q.op == A_MAP2 else ARRAY_NAMES[q.op]
-
-
 # --- detect_anomaly: where operations are recorded, which backward step makes a NaN ----------------
 
 cdef Observer observer = None    # what the innermost block opened last put in
@@ -1248,42 +1119,6 @@ cdef class Observer:
 
     cdef int closed(self) except -1:
         raise NotImplementedError
-
-
-cdef int start_anomaly(ThreadState state, Observer o) except -1:
-    """A thread enters a block: from now on safepoints note where they are, and `o` sees the backward steps."""
-    global observer
-    cdef void *block
-    if tape.anomaly_blocks == 0:
-        block = allocate_zeroed(tape.capacity, sizeof(int))
-        if block == NULL:
-            out_of_memory("detect_anomaly", tape.capacity)
-        tape.source = <int *>block
-    tape.anomaly_blocks += 1
-    state.anomaly_blocks += 1
-    observer = o
-    set_limit()
-    return 0
-
-
-cdef void stop_anomaly(ThreadState state, int blocks) noexcept:
-    """A thread leaves so many blocks."""
-    global observer
-    if blocks == 0:
-        return
-    state.anomaly_blocks -= blocks
-    tape.anomaly_blocks -= blocks
-    if tape.anomaly_blocks == 0:
-        PyMem_RawFree(tape.source)
-        tape.source = NULL
-        last, observer = observer, None
-        (<Observer>last).closed()
-    set_limit()
-
-
-def _detects_anomalies():
-    """Whether operations are noted at the moment: a program would not note its own."""
-    return tape.anomaly_blocks > 0
 
 
 # --- the tape itself ------------------------------------------------------------------------------
@@ -1319,26 +1154,6 @@ def tape_info():
     }
 
 
-def operations():
-    """The operation table: (code, name, arity, is a method) of each row."""
-    return [(code, op_name(code), TABLE[code].arity, TABLE[code].kind != OPERATOR) for code in range(<int>ADD, n_codes)]
-
-
-def operation(int code):
-    """A row of the operation table as a dictionary; `engine/operations.pxd` says what is in it."""
-    cdef Row *r = &TABLE[code]
-    return {
-        "code": code,
-        "name": op_name(code),
-        "kind": ("operator", "method", "of math", "function")[r.kind],
-        "arity": r.arity,
-        "domain": r.domain.decode(),
-        "never_raises": bool(r.never_raises),
-        "rules": (r.rule_a.decode(), r.rule_b.decode()) if r.arity == 2 else (r.rule_a.decode(),),
-        "doc": r.doc.decode(),
-    }
-
-
 def _select_kernels(name):
     """Use this set of kernels: "baseline", "avx2", "avx512", or None for the best that this CPU has."""
     global kernels
@@ -1360,41 +1175,15 @@ def kernel_sets():
 
 # --- at import ------------------------------------------------------------------------------------
 
-cdef int open_tape() except -1:
-    memset(&tape, 0, sizeof(Tape))
-    tape.tensor_type = <void *>Tensor
-    tape.max_nodes = 0x7fffffff
-    tape.first_listed = tape.requests_left = -1
-    resize(2 * NURSERY)
-    tape.value[0] = NAN
-    tape.grad[0] = 0.0
-    memset(tape.record, 0, sizeof(Record))
-    tape.n = tape.young = 1
-    tape.stress = os.environ.get("FASTSCALAR_STRESS", "") not in ("", "0")
-    set_limit()
-    return 0
-
-
-cdef int place_attributes() except -1:
-    cdef Tensor t = Tensor.__new__(Tensor)
-    (<PyTypeObject *>tape.tensor_type).tp_dictoffset = <char *>&t.attributes - <char *><void *>t
-    PyType_Modified(<PyTypeObject *>tape.tensor_type)
-    return 0
-
-
-cdef int first_kernels() except -1:
-    """The set that FASTSCALAR_KERNELS names, else the best; a wrong name must not stop programs that import us."""
-    try:
-        _select_kernels(os.environ.get("FASTSCALAR_KERNELS") or None)
-    except ValueError as error:
-        _select_kernels(None)
-        warnings.warn(f"FASTSCALAR_KERNELS: {error}; using {kernels.name.decode()!r}", RuntimeWarning)
-    return 0
-
-
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_in_child)
 fill_table()
 open_tape()
 place_attributes()
-first_kernels()
+tape.stress = os.environ.get("FASTSCALAR_STRESS", "") not in ("", "0")
+set_limit()
+try:
+    _select_kernels(os.environ.get("FASTSCALAR_KERNELS") or None)
+except ValueError as error:                      # a wrong name must not stop programs that import us
+    _select_kernels(None)
+    warnings.warn(f"FASTSCALAR_KERNELS: {error}; using {kernels.name.decode()!r}", RuntimeWarning)

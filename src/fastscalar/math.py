@@ -35,10 +35,10 @@ from typing import Any
 
 from fastscalar import functions as _functions
 from fastscalar._core import Tensor as _Tensor
-from fastscalar._core import operation as _operation
-from fastscalar._core import operations as _operations
 from fastscalar.engine._array import TensorArray as _TensorArray
 from fastscalar.engine._functions import function_of as _table_function
+from fastscalar.engine._functions import operation as _operation
+from fastscalar.engine._functions import operations as _operations
 from fastscalar.engine.functions import of_arrays as _of_arrays
 from fastscalar.engine.functions import public_function as _public_function
 

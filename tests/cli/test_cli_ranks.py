@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from helpers.ranks import mpiexec
+from ranks import mpiexec
 
 SMALL = ("--data", "synthetic", "--limit", 600, "--hidden", 8, "--batch-size", 200)
 

@@ -10,7 +10,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from helpers.operations import BY_SERIES, ROWS, operation
+from operations import BY_SERIES, ROWS, operation
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.5, -2.5, 1e-310, 5e-324, 1e22, -746.0, 710.0, 1e300, math.inf, -math.inf,
            math.nan]  # fmt: skip

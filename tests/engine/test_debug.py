@@ -21,7 +21,7 @@ import pytest
 import fastscalar as fs
 from fastscalar import _core, debug
 from fastscalar.debug import lines
-from fastscalar.engine import testing
+from fastscalar.engine import _functions, testing
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "debug.md"
 STRESS = _core.tape_info()["stress"]
@@ -134,7 +134,7 @@ def test_operations_of_the_user_and_of_arrays() -> None:
 
 def test_every_operation_of_the_table_has_a_box() -> None:
     x = fs.Tensor(0.25)
-    for code, name, arity, method in _core.operations():
+    for code, name, arity, method in _functions.operations():
         if method and arity == 1 and name not in ("acosh", "atanh"):
             dot = debug.to_dot(getattr(x, name)())
             assert boxes(dot)["n1"].split("|")[0] == name, code

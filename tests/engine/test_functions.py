@@ -7,11 +7,10 @@ from fractions import Fraction
 import pytest
 
 import fastscalar
-from fastscalar import _core, reference
+from fastscalar import reference
 from fastscalar.engine import testing
-from helpers.operations import BY_SERIES
+from operations import BY_SERIES, ROWS
 
-ROWS = {name: (code, arity) for code, name, arity, _ in _core.operations()}
 UNARY = [name for name, (_, arity) in ROWS.items() if arity == 1 and name != "neg"]
 BINARY = [name for name, (_, arity) in ROWS.items() if arity == 2]
 METHODS = [name for name in BINARY if name.isidentifier()]

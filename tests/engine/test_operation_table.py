@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import fastscalar
-from fastscalar import _core, reference
+from fastscalar import reference
+from fastscalar.engine import _functions
 from fastscalar.transforms.rules import RULES
 
 PACKAGE = Path(fastscalar.__file__).resolve().parent
-OPERATIONS = {name: _core.operation(code) for code, name, _, _ in _core.operations()}
-ROWS = [(name, arity, is_method) for _, name, arity, is_method in _core.operations()]
+OPERATIONS = {name: _functions.operation(code) for code, name, _, _ in _functions.operations()}
+ROWS = [(name, arity, is_method) for _, name, arity, is_method in _functions.operations()]
 METHODS = [name for name, _, is_method in ROWS if is_method]
 
 

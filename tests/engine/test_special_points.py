@@ -20,7 +20,7 @@ import pytest
 import fastscalar as fs
 from fastscalar import Tensor, _core, reference
 from fastscalar.engine import testing
-from helpers.operations import BY_SERIES
+from operations import BY_SERIES, ROWS
 
 INF, NAN, LARGEST = math.inf, math.nan, sys.float_info.max
 POINTS = [
@@ -34,7 +34,6 @@ LAST_BITS = {"lgamma": 8, "gamma": 8, "hypot": 1, "dist": 2}
 WHOLE_NUMBERS = ["comb", "factorial", "gcd", "isqrt", "lcm", "perm"]  # of ints alone
 SEQUENCES = ["dist", "fsum", "prod", "sumprod"]  # and fma, of three numbers: they have tests of their own
 ONE = [name for name, f in vars(math).items() if callable(f) and name[0] != "_" and name not in (*SEQUENCES, "fma")]
-TABLE = {name: (code, arity) for code, name, arity, _ in _core.operations()}
 
 
 def outcome(f: Callable[..., Any], *operands: Any) -> Any:
@@ -205,7 +204,7 @@ def test_isclose_is_that_of_python() -> None:
 # --- arrays: what Python raises is inf or NaN here --------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in ONE if n in TABLE or n in ("fabs", "pow", "modf")])
+@pytest.mark.parametrize("name", [n for n in ONE if n in ROWS or n in ("fabs", "pow", "modf")])
 def test_math_of_arrays(name: str) -> None:
     cases = operands_of(name)
     arity = len(cases[0])
@@ -282,11 +281,11 @@ def test_unary_operators_are_those_of_floats(f: Callable[..., Any]) -> None:
 # --- the twin --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in TABLE if n.isidentifier() and n != "neg"])
+@pytest.mark.parametrize("name", [n for n in ROWS if n.isidentifier() and n != "neg"])
 def test_engine_and_twin(name: str) -> None:
     """Value, exception and derivatives; the derivative by the exponent or the order of a polygamma aside."""
     ulps = LAST_BITS.get(name, 0)
-    for case in [(x,) for x in POINTS] if TABLE[name][1] == 1 else PAIRS:
+    for case in [(x,) for x in POINTS] if ROWS[name][1] == 1 else PAIRS:
         results = []
         for module in (fs, reference):
             leaves = [module.Tensor(x) for x in case]
@@ -382,9 +381,9 @@ def test_math_does_not_read_values() -> None:
 def test_bits_are_those_of_python_but_for_the_functions_that_the_documentation_names() -> None:
     rng = np.random.default_rng(0)
     for name in ONE:
-        if name in WHOLE_NUMBERS or name not in TABLE:
+        if name in WHOLE_NUMBERS or name not in ROWS:
             continue
-        code, arity = TABLE[name]
+        code, arity = ROWS[name]
         columns = [rng.normal(size=2000) * 10.0 ** rng.uniform(-3, 3, 2000) for _ in range(arity)]
         for case in zip(*map(np.ndarray.tolist, columns), strict=True):
             expected = outcome(getattr(math, name), *case)
@@ -408,10 +407,10 @@ def close(a: float, b: float) -> bool:
 
 
 @pytest.mark.dear
-@pytest.mark.parametrize("name", [n for n in TABLE if n.isidentifier() and n != "neg"])
+@pytest.mark.parametrize("name", [n for n in ROWS if n.isidentifier() and n != "neg"])
 def test_derivatives_are_the_same_in_every_mode(name: str) -> None:
     """Eager; `create_graph`; forward; arrays; programs."""
-    arity = TABLE[name][1]
+    arity = ROWS[name][1]
     f = lambda *xs: getattr(xs[0], name)(*xs[1:])
     good, expected = [], []
     for case in [(x,) for x in POINTS] if arity == 1 else PAIRS:

@@ -10,6 +10,7 @@ import pytest
 import fastscalar as fs
 from fastscalar import _core
 from fastscalar.engine import testing
+from fastscalar.engine._anomaly import detects_anomalies
 from fastscalar.transforms.watch import Watch, tracing
 
 TIMEOUT = 300
@@ -40,13 +41,9 @@ def records():
     return bool((fs.Tensor(1.0) * 2.0)._parents)
 
 
-def anomaly():
-    return _core._detects_anomalies()
-
-
 BLOCKS = {
     "no_grad": (fs.no_grad, lambda: not records()),
-    "detect_anomaly": (fs.debug.detect_anomaly, anomaly),
+    "detect_anomaly": (fs.debug.detect_anomaly, detects_anomalies),
 }
 
 

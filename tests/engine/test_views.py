@@ -9,8 +9,8 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core, reference
-from fastscalar.engine import testing
-from helpers.operations import BY_SERIES
+from fastscalar.engine import _functions, testing
+from operations import BY_SERIES
 
 NUMBERS = np.arange(24.0).reshape(2, 3, 4) - 7.5
 
@@ -431,7 +431,7 @@ def test_elementwise_operations_with_an_equal_shape_or_a_scalar(op, other):
 
 def test_negation_powers_and_functions_of_the_table():
     a = fs.to_tensor([0.5, 2.0])
-    for code, name, arity, is_method in _core.operations():
+    for code, name, arity, is_method in _functions.operations():
         if is_method and arity == 1:
             y = getattr(a, name)()
             for k in range(2):

@@ -12,10 +12,10 @@ import pytest
 import fastscalar as fs
 from fastscalar import _core, debug, reference
 from fastscalar import math as fmath
-from fastscalar.engine import testing
-from helpers.operations import BY_SERIES
+from fastscalar.engine import _functions, testing
+from operations import BY_SERIES
 
-ROWS = {name: arity for _, name, arity, _ in _core.operations()}
+ROWS = {name: arity for _, name, arity, _ in _functions.operations()}
 OPERATORS = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b,
     "**": lambda a, b: a**b, "%": lambda a, b: a % b, "//": lambda a, b: a // b, "neg": lambda a: -a,
@@ -29,7 +29,7 @@ def operation(name):
 
 def harsh_points():
     """Every operation at the points where a slope of it is infinite or NaN although it has a value."""
-    for code, name, arity, _ in _core.operations():
+    for code, name, arity, _ in _functions.operations():
         for x in NUMBERS:
             for y in NUMBERS if arity == 2 else [None]:
                 point = (x,) if y is None else (x, y)

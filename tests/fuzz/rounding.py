@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 import fastscalar as fs
-from fastscalar import _core
+from fastscalar.engine._functions import operations
 
 _MODES = {
     "x86_64": (0, 0x400, 0x800, 0xC00),
@@ -69,7 +69,7 @@ def scattered(seed: int, name: str) -> Iterator[None]:
 
 EXACT = {"relu", "abs", "sign", "floor", "ceil", "trunc", "rint", "minimum", "maximum", "copysign", "fmod",
          "leaky_relu"}  # fmt: skip
-ROUNDED = {name for _, name, _, is_method in _core.operations() if is_method} - EXACT | {"gamma", "pow", "remainder"}
+ROUNDED = {name for _, name, _, is_method in operations() if is_method} - EXACT | {"gamma", "pow", "remainder"}
 # what is left to the limit: a slope is computed from it, and it errs as much as the whole value does
 SATURATED = {"tanh": lambda v: 2.0 * (1.0 - abs(v)), "expm1": lambda v: 1.0 + v}
 LAST_PLACE = (1.0 - 2.0**-52, 1.0, 1.0 + 2.0**-52)

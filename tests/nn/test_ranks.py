@@ -13,8 +13,8 @@ import pytest
 
 import fastscalar as fs
 from fastscalar.program.ranks import RankError, Ranks, Tree, blocks_of, whole_nodes
-from helpers.ranks import Threads, is_open_mpi
-from helpers.ranks import mpiexec as started
+from ranks import Threads, is_open_mpi
+from ranks import mpiexec as started
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = np.random.default_rng(0)

@@ -7,10 +7,10 @@ import torch
 from scipy import special
 
 import fastscalar as fs
-from fastscalar import _core
+from fastscalar.engine._functions import operation, operations
 
 POINTS = [0.3, -0.7, 0.9, 1.5, -2.5, 3.0, 7.75, -11.3, 1e-8, 40.0]
-OPERATIONS = [_core.operation(code) for code, _, arity, is_method in _core.operations() if arity == 1 and is_method]
+OPERATIONS = [operation(code) for code, _, arity, is_method in operations() if arity == 1 and is_method]
 UNARY = [row["name"] for row in OPERATIONS]
 DOMAIN = {row["name"]: row["domain"] or "True" for row in OPERATIONS}
 NAMED_OTHERWISE = {

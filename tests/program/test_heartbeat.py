@@ -15,7 +15,7 @@ import pytest
 
 from fastscalar.program import _beats, heartbeat
 from fastscalar.program.ranks import Ranks
-from helpers.ranks import Threads, mpiexec
+from ranks import Threads, mpiexec
 
 pytestmark = pytest.mark.skipif(not _beats.AVAILABLE, reason="no signs of life on this system")
 LIMIT = 60

@@ -432,7 +432,7 @@ def test_sites_do_not_depend_on_what_stands_above():
 
 
 def test_any_number_of_ranks_draws_the_same():
-    from helpers.ranks import Threads
+    from ranks import Threads
 
     rng = np.random.default_rng(0)
     Z, labels = rng.normal(size=(150, 6)), rng.integers(2, size=150)
@@ -449,7 +449,7 @@ def test_any_number_of_ranks_draws_the_same():
 
 
 def test_shards_draw_by_the_number_of_the_row_in_all_of_them():
-    from helpers.ranks import Threads
+    from ranks import Threads
 
     def loss_of(w):
         return fs.compile(lambda x, y: w * 0.0 * x * y + fs.random.normal())

@@ -8,7 +8,7 @@ import pytest
 import fastscalar as fs
 from fastscalar.program import sharing
 from fastscalar.program.ranks import RankError
-from helpers.ranks import Threads
+from ranks import Threads
 
 RANKS = (1, 2, 3, 5)
 RANDOM = np.random.default_rng(0)

@@ -20,7 +20,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from fastscalar.engine import _modes, testing
+from fastscalar.engine import _anomaly, _modes, testing
 from fastscalar.program import _replay
 
 FORKS = int(os.environ.get("FASTSCALAR_FORKS", "10"))
@@ -135,7 +135,7 @@ class Model:
         """Everything, with the results that it has elsewhere."""
         self.slow = 0.0
         assert (fs.Tensor(1.0) * 2.0)._parents, "this thread records"
-        assert not _core._detects_anomalies()
+        assert not _anomaly.detects_anomalies()
         assert not _modes.is_recording()
         assert abs(self.program(self.X[0]) - self.expected) < 1e-12
         values = self.program.map(self.X, threads=2)
@@ -224,10 +224,10 @@ def test_a_child_keeps_the_blocks_of_the_thread_that_forks(context):
     def child():
         x = fs.Tensor(1.0) * 2.0
         assert bool(x._parents) == (context is not fs.no_grad)
-        assert _core._detects_anomalies() == (context is not fs.no_grad)
+        assert _anomaly.detects_anomalies() == (context is not fs.no_grad)
         block.__exit__(None, None, None)
         assert (fs.Tensor(1.0) * 2.0)._parents
-        assert not _core._detects_anomalies()
+        assert not _anomaly.detects_anomalies()
         testing.check()
 
     inside, go_on = threading.Event(), threading.Event()

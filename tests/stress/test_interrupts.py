@@ -16,7 +16,7 @@ import pytest
 
 import fastscalar as fs
 from fastscalar import _core
-from fastscalar.engine import _modes, testing
+from fastscalar.engine import _anomaly, _modes, testing
 from fastscalar.transforms.watch import tracing
 from interrupts import ctrl_c
 
@@ -274,7 +274,7 @@ def test_a_call_that_is_interrupted(name):
         if k % 16 == 0:
             testing.check()
             assert (fs.Tensor(1.0) * 2.0)._parents, "no_grad is left on"
-            assert not _core._detects_anomalies()
+            assert not _anomaly.detects_anomalies()
             assert not _modes.is_recording()
             assert not tracing()
     assert hit > INTERRUPTS // 4

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor, operations
+from fastscalar._core import Tensor
 from fastscalar.arrays.convert import array, binary, filled, numbers, objects, shape_of
 from fastscalar.arrays.masks import TracedMask, compare, each, plain
 from fastscalar.arrays.moves import where as _where
 from fastscalar.arrays.products import matmul
 from fastscalar.engine._array import TensorArray
+from fastscalar.engine._functions import operations
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool
 

@@ -12,16 +12,19 @@ Inline parts, `cdef inline` functions that are compiled into the module that cim
     collect, roots  the collector; handles that keep nothing alive
     attributes      what users set on Tensors; recorded gradients
     writes          values that were written after something read them
-    operations      the operation table: one row an operation, and its errors
+    operations      the operation table: one row an operation
     formulas        value and derivative of each
+    errors          what operations raise
+    names           what they are called
     marks           what a backward pass reaches
     array_backward  backward steps of array operations
     parents, numbers, threads    what a node was made of; numbers beside Tensors; what a thread is in
+    shifts, observers            which thread made which nodes; blocks of detect_anomaly
 
 Modules, from the bottom up:
 
     _traced         whole numbers and comparisons in the recording of a program
-    _functions      rows of the table as functions and methods of Tensor
+    _functions      rows of the table: to be read, and as functions and methods of Tensor
     _modes, _lock   modes of a thread that other rooms use; a lock that survives a fork
     _array          TensorArray; `_operands` makes operands of objects, `_array_ops`, `_axes` instructions of operands
     _random         streams of random numbers by counter

@@ -10,6 +10,7 @@ from libc.math cimport isinf, isnan
 
 from fastscalar._core cimport *
 from fastscalar.engine.array_ops cimport elements_of, node_of, read_gradient, value_of
+from fastscalar.engine.observers cimport start_anomaly, stop_anomaly
 from fastscalar.engine.writes cimport has_nodes
 
 
@@ -52,6 +53,11 @@ cdef class _Notes(_Block):
     cdef int leave(self, ThreadState state, object what) except -1:
         stop_anomaly(state, 1)
         return 0
+
+
+def detects_anomalies():
+    """Whether operations are noted at the moment: a program would not note its own."""
+    return tape.anomaly_blocks > 0
 
 
 cdef inline bint nan_gradient(int p) noexcept nogil:

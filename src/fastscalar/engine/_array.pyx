@@ -20,7 +20,8 @@ from fastscalar.engine._traced cimport TracedInt, out_of_range
 
 import numpy as np
 
-from fastscalar._core import NO_FREEZING, operations
+from fastscalar._core import NO_FREEZING
+from fastscalar.engine._functions import operations
 from fastscalar.engine.views import ArrayView
 
 cdef extern from "strided.h":

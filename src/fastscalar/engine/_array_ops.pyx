@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory
+from fastscalar.engine.numbers cimport as_number
 from fastscalar.engine.array_forward cimport accumulate_forward, best_forward, map_forward, reduction_forward
 from fastscalar.engine.array_ops cimport (affine_input, dense_input, free_operand, free_array_op, make_leaf,
                                           new_array_op, operand_values, publish, reserve_work, value_of, whole_leaf)
@@ -25,7 +26,7 @@ import operator
 
 import numpy as np
 
-from fastscalar._core import operations
+from fastscalar.engine._functions import operations
 from fastscalar.engine._array import register
 from fastscalar.engine.views import ArrayView
 
@@ -702,17 +703,17 @@ def best_of(xs, int code):
     """max, min, argmax or argmin (a BestCode) of the elements, as an instruction: without a decision.
 
     The first of equals, or the first NaN.  A Tensor; the places are a whole number that the program computes."""
-    cdef Source s = source(xs, best_name(code))
+    cdef Source s = source(xs, BEST_NAMES[code])
     cdef int *place = <int *>allocate(sizeof(int))
     cdef Py_ssize_t best
     cdef Tensor t
     cdef ArrayOp *q
     if place == NULL:
-        out_of_memory(best_name(code), 1)
+        out_of_memory(BEST_NAMES[code], 1)
     try:
         safepoint(1)
         t = Tensor.__new__(Tensor)
-        q = begin(A_BEST, 1, s, None, None, best_name(code))
+        q = begin(A_BEST, 1, s, None, None, BEST_NAMES[code])
     except BaseException:
         PyMem_RawFree(place)
         raise

@@ -1,17 +1,35 @@
 # cython: language_level=3, wraparound=False, cdivision=True
 # cython: auto_pickle=False
-"""The rows of the operation table as functions and as methods of Tensor."""
+"""The rows of the operation table: to be read, and as functions and methods of Tensor."""
 
 from cpython.object cimport PyObject
 
 from fastscalar._core cimport *
 
-from fastscalar._core import operations
-
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
     void PyType_Modified(PyTypeObject *)
+
+
+def operations():
+    """The operation table: (code, name, arity, is a method) of each row."""
+    return [(code, op_name(code), row(code).arity, row(code).kind != OPERATOR) for code in range(<int>ADD, n_codes)]
+
+
+def operation(int code):
+    """A row of the operation table as a dictionary; `engine/operations.pxd` says what is in it."""
+    cdef Row *r = row(code)
+    return {
+        "code": code,
+        "name": op_name(code),
+        "kind": ("operator", "method", "of math", "function")[r.kind],
+        "arity": r.arity,
+        "domain": r.domain.decode(),
+        "never_raises": bool(r.never_raises),
+        "rules": (r.rule_a.decode(), r.rule_b.decode()) if r.arity == 2 else (r.rule_a.decode(),),
+        "doc": r.doc.decode(),
+    }
 
 
 def function_of(int code, otherwise):

@@ -19,6 +19,7 @@ from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, 
 from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, node_of, read_gradient, reset_leaf,
                                           value_of, write_gradient)
 from fastscalar.engine.marks cimport mark_node, previous
+from fastscalar.engine.names cimport name_of
 from fastscalar.engine.passed cimport first_passed, operand, operand_count
 from fastscalar.engine.writes cimport require_unchanged
 

@@ -14,6 +14,7 @@ from libc.string cimport memcpy
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, out_of_memory, reallocate
+from fastscalar.engine.numbers cimport as_number
 from fastscalar.engine.array_ops cimport reserve_work
 from fastscalar.engine._array cimport MAX_DIMS, TensorArray, is_contiguous, list_nodes
 from fastscalar.engine._traced cimport TracedInt

@@ -4,6 +4,7 @@
 # The table holds a Tensor that has attributes, so that it comes back as the same object while its node lives; what it
 # holds is released when the tape is consistent again, for destructors may use the engine.
 
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 from libc.string cimport memcmp, memcpy
@@ -12,6 +13,11 @@ from fastscalar._core cimport tape, Tensor, bound
 from fastscalar.engine.array_ops cimport read_gradient, write_gradient
 from fastscalar.engine.memory cimport out_of_memory, reallocate
 from fastscalar.engine.tape cimport CONST, A_CUSTOM, A_LEAF, ARRAY_OP, Attributes
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        Py_ssize_t tp_dictoffset
+    void PyType_Modified(PyTypeObject *)
 
 
 cdef inline int add_attributes(Tensor t) except -1:
@@ -160,4 +166,25 @@ cdef inline int drop_flagged(bint accumulate) except -1:
                 tape.grad[i] = tape.value[(<Tensor>tape.attributes[p].gradient).index]
             elif not keeps_gradient(i, accumulate):
                 drop_recorded(<Tensor>tape.attributes[p].tensor)
+    return 0
+
+
+cdef inline int set_step(Tensor t, step) except -1:
+    """From now on the user's own operation has this backward step; `t` has an entry."""
+    cdef void *before = tape.attributes[t.entry - 1].step
+    Py_INCREF(step)
+    tape.attributes[t.entry - 1].step = <void *>step
+    if before == NULL:
+        tape.n_steps += 1
+    else:
+        Py_DECREF(<object>before)
+    return 0
+
+
+cdef inline int place_attributes() except -1:
+    """CPython is told where the dict of a Tensor that has attributes is."""
+    cdef Tensor t = Tensor.__new__(Tensor)
+    tape.tensor_type = <void *>Tensor
+    (<PyTypeObject *>tape.tensor_type).tp_dictoffset = <char *>&t.attributes - <char *><void *>t
+    PyType_Modified(<PyTypeObject *>tape.tensor_type)
     return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from fastscalar._core import Tensor, operation, operations
+from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise
-from fastscalar.engine._functions import function_of
+from fastscalar.engine._functions import function_of, operation, operations
 from fastscalar.engine.views import ArrayView
 
 CODES = {name: code for code, name, _, is_method in operations() if is_method}

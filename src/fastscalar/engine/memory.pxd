@@ -5,10 +5,11 @@
 # leaves everything as it was.
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from libc.math cimport NAN
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport programs, tape
-from fastscalar.engine.tape cimport NURSERY, SLACK, Record
+from fastscalar.engine.tape cimport NURSERY, SLACK, Record, Tape
 
 cdef enum:
     PAGE = 4096
@@ -128,3 +129,16 @@ cdef inline void set_limit() noexcept nogil:
     else:
         tape.limit = min(tape.young + NURSERY, tape.capacity - SLACK)
     tape.fresh = max(tape.fresh, max(tape.limit, tape.n) + SLACK)    # scalar operations write there without saying so
+
+
+cdef inline int open_tape() except -1:
+    """The tape as it is at import: one node that is none."""
+    memset(&tape, 0, sizeof(Tape))
+    tape.max_nodes = 0x7fffffff
+    tape.first_listed = tape.requests_left = -1
+    resize(2 * NURSERY)
+    tape.value[0] = NAN
+    tape.grad[0] = 0.0
+    memset(tape.record, 0, sizeof(Record))
+    tape.n = tape.young = 1
+    return 0

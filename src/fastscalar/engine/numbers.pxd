@@ -1,8 +1,9 @@
 # cython: language_level=3, wraparound=False, cdivision=True
-# Numbers beside Tensors: what a comparison takes for one, and what is none.
+# Numbers beside Tensors: what an operation and a comparison take for one, and what is none.
 
-from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
-from cpython.object cimport Py_EQ, Py_NE
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
+from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLongAndOverflow, PyLong_Check
+from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
 from libc.math cimport INFINITY, isnan
 
 from fastscalar._core cimport (ARRAY, COMPLEX, FLOATING, INTEGER, LONG_DOUBLE, NUMBER, OPERATORS, REAL, TracedNumber,
@@ -10,6 +11,43 @@ from fastscalar._core cimport (ARRAY, COMPLEX, FLOATING, INTEGER, LONG_DOUBLE, N
 
 cdef enum:
     NO_NUMBER = 2                # of nearest_double
+
+
+cdef inline int as_number(object x, double *v) except -1:
+    """1 and the value if x is a real number (int, float, bool, Fraction, NumPy's scalars ...) or an array of no
+    dimensions that holds one, else 0.
+
+    What stands for a whole number of the row says that it is an int, and is none here."""
+    if PyFloat_Check(x):
+        v[0] = PyFloat_AS_DOUBLE(x)
+        return 1
+    if PyLong_Check(x):
+        v[0] = PyLong_AsDouble(x)                # OverflowError beyond 1.8e308
+        return 1
+    if isinstance(x, TracedNumber):              # whose attributes are those of the number, which they read
+        return 0
+    if isinstance(x, REAL):
+        v[0] = float(x)
+        return 1
+    if hasattr(type(x), "__array__") and getattr(x, "ndim", 1) == 0:
+        x = numpy_of(x)
+        if x.dtype.kind in "fiub":
+            v[0] = float(x)
+            return 1
+    return 0
+
+
+cdef inline bint compare_numbers(int op, double x, double y) noexcept nogil:
+    """The outcome of a comparison, by Python's number of it."""
+    if op == Py_LT:
+        return x < y
+    if op == Py_LE:
+        return x <= y
+    if op == Py_EQ:
+        return x == y
+    if op == Py_NE:
+        return x != y
+    return x > y if op == Py_GT else x >= y
 
 
 cdef inline int nearest_double(object x, int op, double *y) except? -2:

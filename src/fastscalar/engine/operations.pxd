@@ -1,5 +1,5 @@
 # cython: language_level=3, wraparound=False, cdivision=True
-# The operation table, and the errors of operations.
+# The operation table.
 #
 # One row registers an operation; methods, functions, arrays, `fastscalar.math`, stubs, rules of higher order, vector
 # kernels (by its name, see batch.h), tests, drawings and documents read it.  `tape.pxd` has its fields.  A row says
@@ -14,9 +14,7 @@
 #       (`transforms/rules.py` has the names that are used);
 #   its docstring.
 
-from libc.math cimport floor, isinf, isnan
-
-from fastscalar._core cimport n_codes, op_name, row
+from fastscalar._core cimport n_codes, row
 from fastscalar.engine.formulas cimport *
 from fastscalar.engine.tape cimport *
 
@@ -249,56 +247,3 @@ cdef inline void fill_table() noexcept:
     unary_row(NEW, b"gamma", f_gamma, d_gamma, METHOD, POLE, b"x > 0 or x != floor(x)",
               READS_A | READS_V, b"v * a.digamma()",
               b"The gamma function; ValueError at 0, -1, -2, ..., OverflowError above 171.62.")
-
-
-# --- errors ---------------------------------------------------------------------------------------
-
-cdef inline int raise_error(int code, double a, double b, double v) except -1:
-    if row(code).arity == 1:
-        raise_unary(code, a, v)
-    elif row(code).divides:
-        raise ZeroDivisionError(f"{a!r} {op_name(code)} {b!r}: division by zero")
-    else:
-        raise_binary(code, a, b, v)
-    raise AssertionError(f"{op_name(code)}({a!r}, {b!r}) is no error")
-
-
-cdef inline int raise_unary(int code, double a, double v) except -1:
-    """Raise what Python's `math` raises, or nothing."""
-    if code == FLOOR or code == CEIL or code == TRUNC:           # of floats they are whole numbers, which have neither
-        if isnan(v):
-            raise ValueError(f"{op_name(code)}({a!r}): cannot convert float NaN to integer")
-        raise OverflowError(f"{op_name(code)}({a!r}): cannot convert float infinity to integer")
-    if isnan(v) and not isnan(a):
-        raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
-    if isinf(v) and not isinf(a) and not isnan(a):
-        # lgamma(-1) is a pole; lgamma(1e306) and gamma(1e-310) are overflows
-        if row(code).infinity == POLE and a <= 1.0 and a == floor(a):
-            raise ValueError(f"{op_name(code)}({a!r}): outside the function's domain")
-        if row(code).infinity != NO_ERROR:
-            raise OverflowError(f"{op_name(code)}({a!r}): the result is too large for a float")
-    return 0
-
-
-cdef inline int raise_binary(int code, double a, double b, double v) except -1:
-    """Raise what Python raises, or nothing."""
-    if code == POW:
-        raise_power(a, b, v)
-    elif code in (FMOD, REMAINDER, POLYGAMMA) and isnan(v) and not isnan(a) and not isnan(b):
-        raise ValueError(f"{op_name(code)}({a!r}, {b!r}): outside the function's domain")
-    elif code == POLYGAMMA and isinf(v) and not isinf(a):
-        if a <= 0.0 and a == floor(a):
-            raise ValueError(f"{op_name(code)}({a!r}, {b!r}): a pole")
-        raise OverflowError(f"{op_name(code)}({a!r}, {b!r}): the result is too large for a float")
-    return 0
-
-
-cdef inline int raise_power(double a, double b, double v) except -1:
-    """Raise what Python's `**` of floats raises, or nothing."""
-    if a == 0.0 and b < 0.0 and not isinf(b):    # 0.0 ** -inf is inf in Python too
-        raise ZeroDivisionError(f"{a!r} ** {b!r}: zero to a negative power")
-    if isnan(v) and not isnan(a) and not isnan(b):
-        raise ValueError(f"{a!r} ** {b!r}: the result is complex (a negative base needs an integer exponent)")
-    if isinf(v) and not isinf(a) and not isinf(b):
-        raise OverflowError(f"{a!r} ** {b!r}: the result is too large for a float")
-    return 0

@@ -10,8 +10,9 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from fastscalar._core cimport tape, ThreadEnd, ThreadState, lenient_threads, programs, states, stop_anomaly, tracing
+from fastscalar._core cimport tape, ThreadEnd, ThreadState, lenient_threads, programs, states, tracing
 from fastscalar.engine.memory cimport set_limit
+from fastscalar.engine.observers cimport stop_anomaly
 
 cdef extern from "Python.h":
     PyObject *PyThreadState_GetDict()

@@ -12,8 +12,9 @@
 # all it looks at.  A sweep that does looks at each operation from there on.
 
 
-from fastscalar._core cimport tape, Tensor, attributes_of, handle_of, name_of, row
+from fastscalar._core cimport tape, Tensor, attributes_of, handle_of, row
 from fastscalar.engine.memory cimport out_of_memory, reallocate
+from fastscalar.engine.names cimport name_of
 from fastscalar.engine.tape cimport (CONST, INDEX, READS_A, READS_B, READS_V, RUN, STRIDED, A_AFFINE, A_DOT,
                                      A_MAP1, A_MAP2, A_PROD, ARRAY_OP, Operand, Record, ArrayOp, Write)
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastscalar._core import _detects_anomalies
 from fastscalar._warnings import LOG, warn
+from fastscalar.engine._anomaly import detects_anomalies
 from fastscalar.engine._step import distinct_parameters
 from fastscalar.files import StrPath
 from fastscalar.nn.batches import Batches, are_batches
@@ -401,7 +401,7 @@ def _trainer(
         program = Program(eager.sample)
         program._is_loss = True
         program.__name__ = type(net).__name__
-    if not compile or _detects_anomalies():                 # detect_anomaly looks at what the user's own lines do
+    if not compile or detects_anomalies():                 # detect_anomaly looks at what the user's own lines do
         if isinstance(net, Program):
             return EagerProgramTrainer(program, Rows(data, "fit", streams=course.streams), batch_size, course)
         return eager

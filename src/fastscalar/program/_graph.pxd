@@ -72,9 +72,6 @@ cdef class Graph:
 cdef object taken(void **data, Py_ssize_t n, dtype)
 cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL
 cdef bint never_raises(int code) noexcept nogil
-cdef bint compare_numbers(int op, double x, double y) noexcept nogil
-
-
 cdef inline int kind_of_error(double x, double v) noexcept nogil:
     """Errors of one operation that may be of several types (of trunc: of NaN and of infinity) are of several kinds."""
     return 1 if v != v else 3 if x == 0.0 else 2 if x <= 1.0 and x == floor(x) else 0

@@ -8,7 +8,7 @@ them; `_lower` makes instructions of it.
 
 from cpython.buffer cimport Py_buffer, PyBuffer_FillInfo
 from cpython.mem cimport PyMem_RawFree
-from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
+from cpython.object cimport Py_EQ
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport out_of_memory, reallocate
@@ -231,18 +231,6 @@ def line_of(place):
 
 cdef bint never_raises(int code) noexcept nogil:
     return code < MOST_CODES and row(code).never_raises
-
-
-cdef bint compare_numbers(int op, double x, double y) noexcept nogil:
-    if op == Py_LT:
-        return x < y
-    if op == Py_LE:
-        return x <= y
-    if op == Py_EQ:
-        return x == y
-    if op == Py_NE:
-        return x != y
-    return x > y if op == Py_GT else x >= y
 
 
 # --- memory ----------------------------------------------------------------------------------------

@@ -39,10 +39,10 @@ import zlib
 
 import numpy as np
 
-from fastscalar._core import operations as _operations
+from fastscalar.engine._functions import operations as _operations
 
 
-BEST = {best_name(code): code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST_ARGMIN)}
+BEST = {BEST_NAMES[code]: code for code in (BEST_MAX, BEST_MIN, BEST_ARGMAX, BEST_ARGMIN)}
 NAMES = {code: name for code, name, _, _ in _operations()}
 NAMES[<int>SQUARE] = "square"
 NAMES[<int>COPY] = "copy"

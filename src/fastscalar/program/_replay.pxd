@@ -183,5 +183,7 @@ cdef class Replay:
     cdef int copy_state(self, list places, array, char *block, bint into) except -1
 
 
+cdef bint always_share        # for tests: batches are shared among all threads, also where one would be faster
+
 cdef const fs_batch *batch_kernels(bint float64) noexcept
 cdef void run_again(Replay r) noexcept nogil

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor, operations
+from fastscalar._core import Tensor
+from fastscalar.engine._functions import operations
 from fastscalar.program._graph import (
     NODE_BLOCK,
     NODE_CONSTANT,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import operations
+from fastscalar.engine._functions import operations
 from fastscalar.program._graph import (
     NODE_CONSTANT,
     NODE_COPY,

@@ -9,8 +9,10 @@ from libc.string cimport memcpy, memset
 from fastscalar._core cimport *
 from fastscalar.engine._array_ops cimport softmax_in_place
 from fastscalar.engine._random cimport Draw, R_UNIFORM_NUMBER, random_key, random_numbers
+from fastscalar.engine.errors cimport is_error
 from fastscalar.engine.formulas cimport sent
-from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, compare_numbers, kind_of_error
+from fastscalar.engine.numbers cimport compare_numbers
+from fastscalar.program._graph cimport GUARD_CEIL, GUARD_FLOOR, GUARD_SAME, GUARD_TRUNC, kind_of_error
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.calls cimport call

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor, operations
+from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import to_tensor
+from fastscalar.engine._functions import operations
 from fastscalar.engine._step import storage_of
 from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_into, replacing
 from fastscalar.program._graph import GUARD, NODE_CONSTANT, READ_RAISES, empty_graph, line_of

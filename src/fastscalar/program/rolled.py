@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import operations
+from fastscalar.engine._functions import operations
 from fastscalar.engine._lock import Lock
 from fastscalar.program._graph import (
     NODE_CONSTANT,

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from math import copysign, inf
 from typing import Any, NamedTuple
 
-from fastscalar._core import Tensor, operation, operations
+from fastscalar._core import Tensor
 from fastscalar.engine import _inspect
+from fastscalar.engine._functions import operation, operations
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool
 
