@@ -18,6 +18,7 @@ Inline parts, `cdef inline` functions that are compiled into the module that cim
     names           what they are called
     marks           what a backward pass reaches
     array_backward  backward steps of array operations
+    passed          operands of a node one by one, and which of them it passes a gradient to
     parents, numbers, threads    what a node was made of; numbers beside Tensors; what a thread is in
     shifts, observers            which thread made which nodes; blocks of detect_anomaly
 
