@@ -124,9 +124,9 @@ bench: ## all benchmarks (pytest-benchmark); results are checked before they are
 bench-check: ## every benchmark once in its smallest size, checks included, no timing
 	$(PYTEST) benchmarks --benchmark-disable -q
 
-bench-compare: ## build REV=... and the working tree, and time both in turn
+bench-compare: ## build REV=... and the working tree, and time both in turn (COUNT=1: count their instructions)
 	@test -n "$(REV)" || { echo "say with which version: make bench-compare REV=HEAD~1" >&2; exit 2; }
-	$(PYTHON) benchmarks/compare.py $(REV) $(WORKLOADS)
+	$(PYTHON) benchmarks/compare.py $(if $(COUNT),--instructions) $(REV) $(WORKLOADS)
 
 bench-tables: ## what docs/performance.md and README.md show: ten minutes, then tables, picture and kept figures (THOROUGH=1: longer)
 	$(PYTEST) benchmarks $(if $(THOROUGH),,--short) -p no:xdist --benchmark-json=$(FIGURES)/all.json

@@ -1,8 +1,8 @@
 """Instructions executed by the fixed workloads, counted by valgrind: `make profile`.
 
 Counts do not depend on what else the machine does, and hardly on the machine: a change of one per cent is a change.
-Each workload runs in two processes of different length; the difference leaves out the start of Python.  Valgrind knows
-no AVX-512, so the kernels are those for AVX2 at best.  With names, only these workloads; --keep DIR keeps what
+What is counted begins after two calls of the workload: what only the first ones do is left out.  Valgrind knows no
+AVX-512, so the kernels are those for AVX2 at best.  With names, only these workloads; --keep DIR keeps what
 `callgrind_annotate` reads.
 """
 
@@ -20,19 +20,27 @@ import tempfile
 import fixed
 
 HERE = pathlib.Path(__file__).resolve().parent
-TIMES = {"scalar_ops": 10, "functions": 5, "small_net": 2, "fit_mlp": 1, "fit_minibatch": 1}  # the others: 1
+TIMES = {"scalar_ops": 10, "functions": 5, "small_net": 2}  # the others: 1
 
 
-def instructions(name: str, times: int, folder: pathlib.Path) -> int:
-    output = folder / f"{name}.{times}.callgrind"
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
-    command += [sys.executable, str(HERE / "fixed.py"), name, str(times)]
+class FailedError(Exception):
+    """A workload that a version cannot do."""
+
+
+def instructions(name: str, folder: pathlib.Path, source: pathlib.Path | None = None) -> float:
+    """Of one unit; source: the folder with the package, if it is not the installed one."""
+    times = TIMES.get(name, 1)
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder / name}.callgrind",
+               "--toggle-collect=PyObject_Dir", sys.executable, str(HERE / "fixed.py"), name, str(times)]  # fmt: skip
     env = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if source is not None:
+        env["PYTHONPATH"] = str(source)
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
     if done.returncode or not found:
-        raise SystemExit(f"{name}: valgrind ended with status {done.returncode}\n{done.stderr[-2000:]}")
-    return int(found.group(1))
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("==")]
+        raise FailedError(lines[-1] if lines else f"valgrind ended with status {done.returncode}")
+    return int(found.group(1)) / (times * fixed.WORKLOADS[name][1])
 
 
 def main(arguments: list[str]) -> int:
@@ -49,11 +57,10 @@ def main(arguments: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{'workload':<14} {'instructions':>14}   unit")
         for name in args.names or fixed.WORKLOADS:
-            unit, units, _ = fixed.WORKLOADS[name]
-            times = TIMES.get(name, 1)
-            # Once more than nothing: what only the first call does is left out too.
-            few, many = (instructions(name, n, folder) for n in (2, 2 + times))
-            print(f"{name:<14} {(many - few) / (times * units):>14,.1f}   {unit}", flush=True)
+            try:
+                print(f"{name:<14} {instructions(name, folder):>14,.1f}   {fixed.WORKLOADS[name][0]}", flush=True)
+            except FailedError as error:
+                raise SystemExit(f"{name}: {error}") from None
     return 0
 
 

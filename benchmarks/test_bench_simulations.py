@@ -14,6 +14,7 @@ import fastscalar as fs
 import simulations
 from contestants.gpts import GPTS, RATE
 from contestants.simulators import FORMULAS, SIMULATORS
+from contestants.warps import Warp
 
 pytestmark = pytest.mark.benchmark(group="simulations")
 BARS = {"asian": 0.32, "heston": 0.80, "pendulum": 9.0, "barrier": 0.34, "newton": 0.20}  # us a row
@@ -57,7 +58,7 @@ def test_peers(benchmark: Any, bar: Any, small: bool, name: str, skipped: Any) -
     program, X = fs.compile(simulations.SIMULATIONS[name]), simulations.rows(name, n)
     values, gradients = program.value_and_grad(X)
     works: dict[str, Callable[[], Any]] = {"fastscalar": lambda: program.value_and_grad(X)}
-    for kind in SIMULATORS:
+    for kind in (*SIMULATORS, Warp):
         if name not in kind.knows or (small and kind.compiles and name != "asian"):
             continue
         if why := kind.missing():

@@ -28,6 +28,7 @@ PEERS: list[type[Contestant]] = [
     graphs.CasADi,
 ]
 TINY = Workload("tiny", (784, 8, 10))  # at the size of MLP a step in pure Python takes seconds
+CLASSIFIERS: list[type[Contestant]] = [arrays.ScikitLearn, arrays.ScikitLearn32]
 OWN_LOOPS: list[type[Contestant]] = [ours.CompiledLoops, ours.CompiledLists, ours.CompiledLists32]
 EAGER = {"linear10": 8, "mlp": 6}  # times the speed of PyTorch eager, from a loop in Python
 NUMBA = {"linear10": 1, "mlp": 2}  # times the speed of Numba, both in float64
@@ -50,9 +51,9 @@ def test_a_step(benchmark: Any, bar: Any, small: bool, race: Race, work: Workloa
     X, y, source = rows(kind, 3 if small else 5_000)
     benchmark.extra_info.update(data=source, widths=work.widths)
     sides: list[type[Contestant]] = [Loop, Compiled, Compiled32, *(OWN_LOOPS if work is not LINEAR1 else [])]
-    peers = PEERS
+    peers = PEERS if work is LINEAR1 else [*PEERS, *CLASSIFIERS]
     if small:  # rows without zeros are news only to those who skip zeros; Numba compiles for some seconds
-        peers = [] if kind == "dense" else [peer for peer in PEERS if work is MLP or peer not in NUMBAS[1:]]
+        peers = [] if kind == "dense" else [peer for peer in peers if work is MLP or peer not in NUMBAS[1:]]
     race.train([*sides, *peers], work, X, y)
     if kind == "sparse":
         race.train(PURE, TINY if work is MLP else work, X, y)

@@ -1,4 +1,4 @@
-"""The same training by hand: NumPy in float64, and loops that Numba compiles."""
+"""The same training by hand, NumPy in float64 and loops that Numba compiles; and by scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from contestants.base import Contestant, NumPy
-from nets import initial_layers
+from contestants.base import Contestant, NumPy, absent, limit_blas
+from nets import CHECKED, initial_layers
 
 
 class NumPy64(NumPy):
@@ -180,3 +180,50 @@ class Numba32(Numba):
 class NumbaFast32(Numba32):
     name = "Numba by hand, float32, fastmath"
     fastmath = True
+
+
+class ScikitLearn(Contestant):
+    """`MLPClassifier.partial_fit` over all rows at once: an epoch of minibatches within the library, not shuffled."""
+
+    name = "scikit-learn, MLPClassifier"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return absent("sklearn")
+
+    @classmethod
+    def version(cls) -> str:
+        return str(importlib.import_module("sklearn").__version__)
+
+    def start(self) -> None:
+        network: Any = importlib.import_module("sklearn.neural_network")
+        limit_blas(self.threads)
+        self.labels, self.classes = np.array(self.y), np.arange(self.work.widths[-1])
+        self.net = network.MLPClassifier(
+            self.work.widths[1:-1], solver="sgd", alpha=0.0, batch_size=self.batch, shuffle=False, momentum=0.0,
+            learning_rate_init=self.work.rate,
+        )  # fmt: skip
+        self.train(0, 1)                         # makes the weights, which are then those of everybody
+        for k, (w, b) in enumerate(initial_layers(self.work.widths)):
+            self.net.coefs_[k][...] = w
+            self.net.intercepts_[k][...] = b
+
+    def train(self, first: int, steps: int) -> None:
+        rows = slice(first * self.batch, (first + steps) * self.batch)
+        self.net.partial_fit(self.X[rows], self.labels[rows], classes=self.classes)
+
+    def first(self) -> list[float]:
+        losses = []
+        for k in range(CHECKED):                 # of a call it says the mean loss
+            self.train(k, 1)
+            losses.append(float(self.net.loss_))
+        return losses
+
+    def run(self, steps: int) -> list[float]:
+        self.train(0, steps)
+        return []
+
+
+class ScikitLearn32(ScikitLearn):
+    name = "scikit-learn, MLPClassifier, float32"
+    dtype = "float32"

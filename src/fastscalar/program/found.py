@@ -41,7 +41,8 @@ def with_found_loops(graph: Any, least: int | None = None, body: int | None = No
     much = LEAST * MUCH if least is None else least
     least, body = LEAST if least is None else least, BODY if body is None else body
     per_row, graph.per_row = graph.per_row, None
-    if SHARE * max(np.count_nonzero(graph.op == NODE_PARAMETER), leaves_read_anew(graph)) > len(graph.op):
+    leaves = max(int(np.count_nonzero(graph.op == NODE_PARAMETER)), leaves_read_anew(graph))
+    if SHARE * leaves > len(graph.op):
         return graph                             # matrices: not worth the time and the memory of looking
     while len(graph.op) >= least:
         made = _Rolling(graph, np.ones(len(graph.op), bool) if per_row is None else per_row, least, body, much).rolled()

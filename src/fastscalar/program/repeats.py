@@ -43,7 +43,7 @@ def leaves_read_anew(graph: Any) -> int:
         leaves = read[is_leaf[read] & (read >= 0)]
         new = leaves[latest[leaves] < stretch - 1]
         latest[new] = numbers = np.arange(len(new))      # of what is there twice one number stays
-        anew += np.count_nonzero(latest[new] == numbers)
+        anew += int(np.count_nonzero(latest[new] == numbers))
         latest[leaves] = stretch
     return anew
 
