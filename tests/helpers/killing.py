@@ -30,7 +30,8 @@ from fastscalar import cli, datasets
 from fastscalar.datasets import save_idx
 from fastscalar.datasets.catalog import FILES
 
-os.environ["FASTSCALAR_PICTURES"] = "0"  # a report would take most of the time
+os.environ["FASTSCALAR_PICTURES"] = "0"  # a report would take most of the time,
+os.fsync = lambda descriptor: None  # and so would the disk; what a killed process has written, the system has
 PATIENCE = 200  # seconds for one run
 OPTIMIZERS = {  # options of runs whose optimisers keep something
     "momentum": ("--momentum", "0.9", "--warmup", "0.2"),
