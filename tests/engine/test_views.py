@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -520,3 +521,89 @@ def test_gradients_of_computed_arrays_can_be_read_and_written():
     y.grad[1] = 5.0
     y[1]._backward()
     assert p.grad.tolist() == [3.0, 18.0]
+
+
+# --- arithmetic: NumPy's numbers, warnings and kinds, without memory of their own ---------------------------
+
+OPERANDS = {
+    "array": np.linspace(-2, 3, 24).reshape(2, 3, 4),
+    "not contiguous": np.linspace(-2, 3, 48).reshape(2, 3, 8)[..., ::2],
+    "float32": np.linspace(-2, 3, 24, dtype=np.float32).reshape(2, 3, 4),
+    "whole numbers": np.arange(24).reshape(2, 3, 4),
+    "row": np.linspace(0.5, 2, 4),
+    "larger": np.linspace(-2, 3, 96).reshape(4, 2, 3, 4),
+    "complex": np.full((2, 3, 4), 1 + 2j),
+    "no dimension": np.array(0.25),
+    "number": 0.25,
+    "whole number": 3,
+    "truth value": True,
+    "infinite": np.where(np.arange(24).reshape(2, 3, 4) % 3, np.inf, 1.7e308),
+}
+BINARY = [np.add, np.subtract, np.multiply, np.divide, np.maximum, np.less, np.floor_divide, np.hypot]
+
+
+def outcome(function, *operands):
+    """What comes out, numbers with their kind and shape, or the error."""
+    try:
+        with np.errstate(all="raise", under="ignore"):
+            result = np.asarray(function(*operands))
+    except (FloatingPointError, TypeError, ValueError) as error:
+        kind = next(kind for kind in (FloatingPointError, TypeError, ValueError) if isinstance(error, kind))
+        return kind, str(error) if kind is FloatingPointError else ""
+    return result.dtype, result.shape, result.tobytes()
+
+
+@pytest.mark.parametrize("ufunc", BINARY, ids=lambda ufunc: ufunc.__name__)
+def test_a_view_in_arithmetic_gives_what_numpy_gives(ufunc):
+    p = fs.to_tensor(NUMBERS)
+    p.grad = NUMBERS / 3
+    for name, operand in OPERANDS.items():
+        kept = np.array(operand)
+        assert outcome(ufunc, p.data, operand) == outcome(ufunc, NUMBERS, operand), name
+        assert outcome(ufunc, operand, p.data) == outcome(ufunc, operand, NUMBERS), name
+        assert np.array_equal(operand, kept), name
+    assert outcome(ufunc, p.grad, p.data) == outcome(ufunc, NUMBERS / 3, NUMBERS)
+    assert outcome(ufunc, p.data, p.data) == outcome(ufunc, NUMBERS, NUMBERS)
+    assert np.array_equal(p.numpy(), NUMBERS)
+    assert np.array_equal(p.grad, NUMBERS / 3)
+
+
+def put_out(ufunc, to, operand):
+    return ufunc(to, operand, out=to)
+
+
+@pytest.mark.parametrize("part", [np.s_[...], np.s_[1], np.s_[:, ::-1], np.s_[..., 1]], ids=str)
+@pytest.mark.parametrize("field", ["data", "grad"])
+@pytest.mark.parametrize("ufunc", BINARY[:4], ids=lambda ufunc: ufunc.__name__)
+def test_a_view_changed_in_place_is_what_numpy_leaves(ufunc, field, part):
+    for name, operand in OPERANDS.items():
+        if name == "larger":                            # which is refused by both, in other words
+            continue
+        some = operand[part] if np.ndim(operand) == 3 else operand
+        p, array = fs.to_tensor(NUMBERS), NUMBERS.copy()
+        setattr(p, field, NUMBERS)
+        view, expected = getattr(p if part is ... else p[part], field), outcome(put_out, ufunc, array[part], some)
+        assert outcome(put_out, ufunc, view, some) == expected, name
+        if expected[0] is not FloatingPointError:       # else NumPy has written, and a view may have
+            assert np.array_equal(getattr(p, field), array), name
+
+
+def test_a_step_of_gradients_takes_no_more_memory_than_their_copy():
+    p = fs.to_tensor(np.ones((400, 500)))
+    p.grad = np.full((400, 500), 2.0)
+    tracemalloc.start()
+    try:
+        p.data -= 0.25 * p.grad
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * 8 * p.size
+    assert np.array_equal(p.numpy(), np.full((400, 500), 0.5))
+
+
+def test_a_value_changed_in_place_is_noticed():
+    p = fs.to_tensor(NUMBERS)
+    loss = (p * p).sum()
+    p.data -= np.ones(p.shape)
+    with pytest.raises(RuntimeError, match="written"):
+        loss.backward()

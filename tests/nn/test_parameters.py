@@ -157,9 +157,6 @@ class Momentum(fs.SGD):
 class Signs(Optimizer):
     """A user's own that reads nothing but `parameters`."""
 
-    def __init__(self, parameters=None, lr=0.02):
-        super().__init__(parameters, lr)
-
     def step(self):
         for p in flatten_parameters(self.parameters, []):
             p.data = p.data - self.lr * (fs.sign(p.grad) if isinstance(p, fs.Tensor) else np.sign(np.asarray(p.grad)))

@@ -24,6 +24,11 @@ from fastscalar._core import NO_FREEZING
 from fastscalar.engine._functions import operations
 from fastscalar.engine.views import ArrayView
 
+cdef extern from "<fenv.h>" nogil:
+    int FE_ALL_EXCEPT, FE_INVALID, FE_OVERFLOW
+    int feclearexcept(int)
+    int fetestexcept(int)
+
 cdef extern from "strided.h":
     void fs_compare(unsigned char *out, const double *x, const double *y, Py_ssize_t sy, Py_ssize_t n, int op) noexcept
     bint fs_has_nan(const double *x, Py_ssize_t n) noexcept
@@ -583,6 +588,26 @@ cdef class TensorArray:
             raise
         copy_in(self, gradients, <double *>view.buf)
         PyBuffer_Release(&view)
+
+    def _subtract(self, value, double times):
+        """`.data -= times * value` in place, of a plain array of this shape: 0 it is not one; 1 done, of IEEE 754's
+        exceptions 2 more for an overflow, 4 for an invalid operation."""
+        cdef Py_buffer view
+        cdef int told
+        if type(value) is not np.ndarray or value.dtype != np.float64 or value.shape != self.shape or (
+                not value.flags.c_contiguous or not is_contiguous(self) or programs):
+            return 0
+        forbid("writing .data")
+        PyObject_GetBuffer(value, &view, PyBUF_STRIDES)
+        try:
+            wrote(tape.array_ops[self.slot].start)
+            feclearexcept(FE_ALL_EXCEPT)
+            kernels.step(tape.value + tape.array_ops[self.slot].start + self.offset, times, <double *>view.buf,
+                         element_count(self))
+            told = fetestexcept(FE_OVERFLOW | FE_INVALID)
+        finally:
+            PyBuffer_Release(&view)
+        return 1 + 2 * ((told & FE_OVERFLOW) != 0) + 4 * ((told & FE_INVALID) != 0)
 
     def __reduce__(self):
         if tape.array_ops[self.slot].op != A_LEAF:

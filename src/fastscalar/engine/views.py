@@ -11,11 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+# `+=` and `-=` in place: how often the operand is subtracted; operands that overflow or are invalid, for NumPy to tell.
+_STEPS = {
+    np.subtract: (1.0, np.array([-1.7e308, np.inf]), np.array([1.7e308, np.inf])),
+    np.add: (-1.0, np.array([1.7e308, np.inf]), np.array([1.7e308, -np.inf])),
+}
+
 
 def _is_basic(key: Any) -> bool:
     """Whether a key selects by integers and slices only, so that it selects a view."""
     keys = key if isinstance(key, tuple) else (key,)
     return all(isinstance(k, (int, np.integer, slice)) and not isinstance(k, (bool, np.bool_)) for k in keys)
+
+
+def _room(ufunc: np.ufunc, inputs: tuple[Any, ...], plain: list[Any]) -> np.ndarray | None:
+    """The copy of a view that a result may be written to: to make fresh memory takes longer than the arithmetic."""
+    if ufunc.nout != 1 or "d" * ufunc.nin + "->d" not in ufunc.types:
+        return None
+    copies = [p for x, p in zip(inputs, plain, strict=True) if isinstance(x, ArrayView)]
+    fits = all(
+        type(p) is float or (type(p) is np.ndarray and p.dtype == np.float64 and p.shape in ((), copies[0].shape))
+        for p in plain
+    )
+    return copies[0] if fits else None
 
 
 class ArrayView(NDArrayOperatorsMixin):
@@ -41,18 +59,33 @@ class ArrayView(NDArrayOperatorsMixin):
         return values if dtype is None else values.astype(dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
+        if out and inputs[0] is out[0] and ufunc in _STEPS and not kwargs and self._stepped(ufunc, out[0], inputs[1]):
+            return out[0]
         plain = [np.asarray(x) if isinstance(x, ArrayView) else x for x in inputs]
         if any(type(x).__name__ in ("Tensor", "TensorArray") for x in plain):
             return NotImplemented
         if not any(isinstance(x, ArrayView) for x in out):
+            if method == "__call__" and not out and not kwargs:
+                return ufunc(*plain, out=_room(ufunc, inputs, plain))
             return getattr(ufunc, method)(*plain, **({"out": out} if out else {}), **kwargs)
         if len(out) != 1 or method != "__call__":
             raise TypeError(f"{ufunc.__name__}: a view of a TensorArray can be the only out= of a plain call")
-        result = ufunc(*plain, **kwargs)
+        result = ufunc(*plain, **({} if kwargs else {"out": _room(ufunc, inputs, plain)}))
         if np.shape(result) != self.shape and np.shape(result) != out[0].shape:
             raise ValueError(f"{ufunc.__name__}: a result of shape {np.shape(result)} does not fit in {out[0].shape}")
         out[0][...] = result
         return out[0]
+
+    @staticmethod
+    def _stepped(ufunc: np.ufunc, view: ArrayView, operand: Any) -> bool:
+        """Whether `view += operand`, or -=, could be done without a copy."""
+        times, left, right = _STEPS[ufunc]
+        if view._field != "data" or not (done := view._array._subtract(operand, times)):
+            return False
+        for k in range(2):
+            if done & (2 << k):
+                ufunc(left[k : k + 1], right[k : k + 1])
+        return True
 
     def __getitem__(self, key: Any) -> Any:
         if key is Ellipsis:

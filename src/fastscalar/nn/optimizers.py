@@ -96,7 +96,7 @@ class Optimizer:
     0.75
     """
 
-    def __init__(self, parameters: Any, lr: float) -> None:
+    def __init__(self, parameters: Any = None, lr: float = 0.02) -> None:
         self.lr = _check_rate(type(self).__name__, lr)
         self._parameters: Any = None
         self._distinct: list[Any] = []           # the same, flat

@@ -349,6 +349,9 @@ cdef class Replay:
         cdef const Matrix *m = &self.plan.matrices[p.matrix]
         if p.whole_input < 0 or p.skips or m.table >= 0:
             return
+        if self.watch and not self.wild:         # what is not beyond the bound is finite
+            self.unfit[p.matrix] = False
+            return
         self.unfit[p.matrix] = self.kernels.not_finite(self.uniform + m.base * self.size, <Py_ssize_t>m.rows * m.ld)
         if self.unfit[p.matrix]:
             self.input[p.whole_input].forced = True

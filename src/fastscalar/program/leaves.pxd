@@ -7,7 +7,7 @@
 # for a gradient; now 4.
 
 from cpython.mem cimport PyMem_RawFree
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.array_ops cimport enter_row, materialise, zero_leaf
@@ -150,19 +150,11 @@ cdef inline void put_part(const real *source, Py_ssize_t step, double *to, int n
 
 
 cdef inline bint any_sent(const real *source, Py_ssize_t step, int n, real tag) noexcept nogil:
+    """Whether there is a number that is not zero, or -0.0 among numbers side by side, which are compared as bytes: most
+    of a sparse gradient is zero."""
     cdef int i
-    cdef unsigned long long bits, all_bits = 0
-    cdef unsigned int narrow_bits, all_narrow = 0
-    if step == 1 and real is double:             # as vectors: most of a sparse gradient is zero
-        for i in range(n):
-            memcpy(&bits, source + i, sizeof(bits))
-            all_bits |= bits
-        return all_bits << 1 != 0                # -0.0 is zero
-    elif step == 1:
-        for i in range(n):
-            memcpy(&narrow_bits, source + i, sizeof(narrow_bits))
-            all_narrow |= narrow_bits
-        return <unsigned int>(all_narrow << 1) != 0
+    if step == 1 and n:
+        return source[0] != 0 or memcmp(source, source + 1, (n - 1) * sizeof(real)) != 0
     for i in range(n):
         if source[i * step] != 0:                # NaN is
             return True
