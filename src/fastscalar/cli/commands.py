@@ -75,7 +75,7 @@ def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
     except KeyboardInterrupt:
         if run.out is None and args.json is None:
             raise
-        again = f"; to go on: fastscalar train --out {run.out} --resume" if run.out is not None else ""
+        again = f"\nto go on: fastscalar train --out {run.out} --resume" if run.out is not None else ""
         raise Stop(f"interrupted{run.stop('interrupted', args.json)}{again}", 130) from None
     except FloatingPointError as error:
         raise Stop(f"{error}{run.stop('diverged', args.json)}; try a smaller --lr") from error

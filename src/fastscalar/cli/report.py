@@ -25,7 +25,9 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--line) }
 th:first-child { text-align: left } .what td { text-align: left }
-.scroll { overflow-x: auto } figure { display: inline-block; margin: .3rem; text-align: center; font-size: .8rem }
+.scroll { overflow-x: auto }
+@media (max-width: 34rem) { .counts { font-size: .7rem } .counts th, .counts td { padding: .2rem } }
+figure { display: inline-block; margin: .3rem; text-align: center; font-size: .8rem }
 figure img { width: 56px; height: 56px; image-rendering: pixelated; border: 1px solid var(--line) }
 .faint { color: var(--faint) } svg { width: 100%; max-width: 28rem; height: auto }
 svg text { fill: var(--faint); font-size: 11px } svg line { stroke: var(--line) }
@@ -91,7 +93,7 @@ def chart(lines: list[tuple[str, list[float], str]]) -> str:
     >>> chart([("loss", [1.0, 0.5], "--a")]).count("<polyline")
     1
     """
-    width, height, left, top, below = 420, 220, 48, 14, 28
+    width, height, left, top, below = 420, 236, 62, 30, 28
     values = [v for _, some, _ in lines for v in some if np.isfinite(v)] or [0.0]
     low, high = min(values), max(values)
     low, high = (low - 0.5, high + 0.5) if low == high else (low, high)
@@ -109,13 +111,13 @@ def chart(lines: list[tuple[str, list[float], str]]) -> str:
         parts.append(f"<text x={left - 6} y={y(v) + 4:.1f} text-anchor=end>{v:.4g}</text>")
     for k in sorted({0, n // 2, n - 1}):
         parts.append(f"<text x={x(k):.1f} y={height - 10} text-anchor=middle>{k + 1}</text>")
-    for number, (name, some, colour) in enumerate(lines):
+    for _, some, colour in lines:
         points = [(x(k), y(v)) for k, v in enumerate(some) if np.isfinite(v)]
         joined = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f"<polyline points='{joined}' style='stroke: var({colour})' />")
         parts += [f"<circle cx={a:.1f} cy={b:.1f} r=3 style='fill: var({colour})' />" for a, b in points if n < 40]
-        at = top + 14 * number + 4
-        parts.append(f"<text x={width - 12} y={at} text-anchor=end style='fill: var({colour})'>{escape(name)}</text>")
+    legend = [f"<tspan dx=8 style='fill: var({colour})'>{escape(name)}</tspan>" for name, _, colour in lines]
+    parts.append(f"<text x={left - 8} y=14>{''.join(legend)}</text>")
     return "".join([*parts, "</svg>"])
 
 
@@ -130,7 +132,7 @@ def _confusion(counts: Any, names: Sequence[str]) -> str:
             shade = f" style='background: color-mix(in srgb, {hue} {45 * share:.0f}%, transparent)'" if n else ""
             cells.append(f"<td{shade}>{n or '<span class=faint>.</span>'}</td>")
         rows.append(f"<tr><th>{escape(names[i])}</th>{''.join(cells)}</tr>")
-    return f"<table><tr><th class=faint>true, taken for</th>{head}</tr>{''.join(rows)}</table>"
+    return f"<table class=counts><tr><th class=faint>true, taken for</th>{head}</tr>{''.join(rows)}</table>"
 
 
 def _mistakes(images: Any, y: Any, probabilities: Any, names: Sequence[str]) -> str:
@@ -140,7 +142,7 @@ def _mistakes(images: Any, y: Any, probabilities: Any, names: Sequence[str]) -> 
     shown = []
     for row, said, p in zip(rows, found, certain, strict=True):
         code = base64.b64encode(png(images[row])).decode()
-        words = f"{escape(names[said])} {100 * p:.0f} %<br><span class=faint>is {escape(names[int(y[row])])}</span>"
+        words = f"{escape(names[said])}, {100 * p:.0f} %<br><span class=faint>is {escape(names[int(y[row])])}</span>"
         source = f"data:image/png;base64,{code}"
         alt = f"a {escape(names[int(y[row])])} taken for a {escape(names[said])}"
         shown.append(f"<figure><img src='{source}' alt='{alt}'><figcaption>{words}</figcaption></figure>")
