@@ -252,6 +252,8 @@ def test_completion_in_bash() -> None:
     assert complete(["fastscalar", "train", "--optimizer", "a"]) == ["adam", "adamw"]
     assert complete(["fastscalar", "train", "--epochs", "'3'"]) == []
     assert complete(["fastscalar", "completion", "z"]) == ["zsh"]
+    assert complete(["fastscalar", "evaluate", "x", "--data", "mn"]) == ["mnist"]
+    assert complete(["fastscalar", "train", "--data", "/us"]) == ["/usr"]
 
 
 @pytest.mark.parametrize("loss", fs.nn.losses.LOSSES)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from fastscalar.cli.sources import NAMES
+
 FILES, VALUE = "FILES", ""  # what may follow an option: a path; something that cannot be guessed
 PATHS = ("DATA", "DIR", "FILE", "MODEL", "IMAGE")  # names of values in the help
 
 
 def words_of(top: argparse.ArgumentParser) -> dict[str, dict[str, list[str]]]:
-    """For each command its options, each with what may follow: choices, FILES, or nothing."""
+    """For each command its options, each with what may follow: words, then FILES, or nothing."""
     (commands,) = (a for a in top._actions if isinstance(a, argparse._SubParsersAction))
     found: dict[str, dict[str, list[str]]] = {}
     for name, command in commands.choices.items():
@@ -19,9 +21,16 @@ def words_of(top: argparse.ArgumentParser) -> dict[str, dict[str, list[str]]]:
             takes = action.nargs != 0
             after = [FILES if action.metavar in PATHS else VALUE] if takes else []
             after = list(map(str, action.choices)) if action.choices else after
+            if action.metavar == "DATA":
+                after = [*NAMES, FILES]
             for option in action.option_strings or [""]:     # "": an argument without a name
                 found[name].setdefault(option, []).extend(after)
     return found
+
+
+def _chosen(after: list[str]) -> str:
+    """The words among what may follow."""
+    return " ".join(word for word in after if word not in (FILES, VALUE))
 
 
 def script(shell: str, top: argparse.ArgumentParser) -> str:
@@ -37,13 +46,15 @@ def _bash(words: dict[str, dict[str, list[str]]], top: argparse.ArgumentParser) 
                 if after == [VALUE]:
                     cases.append(f'    "{command} {option}") COMPREPLY=(); return;;')
                     continue
-                made = "compgen -f" if after == [FILES] else f"compgen -W {shlex.quote(' '.join(after))}"
+                made = "compgen" + " -f" * (FILES in after)
+                if chosen := _chosen(after):
+                    made += f" -W {shlex.quote(chosen)}"
                 cases.append(f'    "{command} {option}") COMPREPLY=($({made} -- "$word")); return;;')
     for command, options in words.items():
         named = " ".join(option for option in options if option)
-        free = [word for word in options.get("", []) if word not in (FILES, VALUE)]
+        free = _chosen(options.get("", []))
         files = ' $(compgen -f -- "$word")' if FILES in options.get("", []) else ""
-        all_words = shlex.quote(" ".join([*free, named]))
+        all_words = shlex.quote(f"{free} {named}".strip())
         cases.append(f'    "{command} "*) COMPREPLY=($(compgen -W {all_words} -- "$word"){files}); return;;')
     commands = shlex.quote(" ".join([*words, "--help", "--version"]))
     return f"""_fastscalar() {{
@@ -61,7 +72,10 @@ def _zsh(words: dict[str, dict[str, list[str]]], top: argparse.ArgumentParser) -
     for command, options in words.items():
         lines = []
         for option, after in options.items():
-            choices = "_files" if after == [FILES] else "( )" if after == [VALUE] else f"({' '.join(after)})"
+            chosen = _chosen(after)
+            choices = f"({chosen or ' '})"
+            if FILES in after:
+                choices = f"{{compadd {chosen}; _files}}" if chosen else "_files"
             action = f":value:{choices}" if after else ""
             lines.append(f"      {shlex.quote((option or '*:') + (action[1:] if not option else action))}")
         cases.append(f"    {command}) _arguments \\\n" + " \\\n".join(lines) + ";;")
@@ -83,11 +97,11 @@ def _fish(words: dict[str, dict[str, list[str]]], top: argparse.ArgumentParser) 
         here = f"complete -c fastscalar -n '__fish_seen_subcommand_from {command}'"
         for option, after in options.items():
             if not option:
-                free = [word for word in after if word not in (FILES, VALUE)]
-                lines += [f"{here} -f -a {shlex.quote(' '.join(free))}"] if free else []
+                lines += [f"{here} -f -a {shlex.quote(free)}"] if (free := _chosen(after)) else []
                 continue
             flag = f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
-            one = " -x" if after == [VALUE] else f" -x -a {shlex.quote(' '.join(after))}"
-            value = "" if not after else " -r -F" if FILES in after else one
+            value = "" if not after else " -r -F" if FILES in after else " -x"
+            if chosen := _chosen(after):
+                value += f" -a {shlex.quote(chosen)}"
             lines.append(f"{here} {flag}{value}")
     return "\n".join(lines)
