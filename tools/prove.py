@@ -1,6 +1,6 @@
 """`make prove`: every check of docs/reliability.md, one after the other; then its table.
 
-    prove.py [CHECK ...] [--again | --missing] [--table]
+    prove.py [CHECK ...] [--part PART] [--again | --missing] [--table]
 
 Long checks have parts: a file of tests, a scenario, an optimiser.  What came of a check or of a part is a line of JSON
 in docs/reliability.jsonl as soon as it has ended: what it did (the last line that it printed), whether it passed, its
@@ -90,7 +90,8 @@ CHECKS: dict[str, Check] = {
        watched("checked", "checked build, every safepoint collecting and moving everything",
                ("env", "FASTSCALAR_STRESS=all")).items()},
     "docs": Check("the site without a warning, every link within it", [PYTHON, "tools/site.py"]),
-    "wheels": Check("a wheel for each Python at hand, twice, tried without a compiler", ["make", "wheels", "TWICE=1"]),
+    "wheels": Check("a wheel for each Python at hand, built twice with the same bytes, tried without a compiler",
+                    [PYTHON, "tools/wheels.py", "--twice", "--only", "{}"], ("3.11", "3.12", "3.13")),
     "files": Check("mutated models, runs, IDX and image files, with limits of time and memory, from four seeds",
                    [PYTHON, f"{HELPERS}/fuzzing.py", "build/fuzz-files/{}", "5000", "{}"], ("1", "2", "3", "4")),
     "interrupts": Check("Ctrl-C at 10,000 random moments of each of 28 long calls",
@@ -216,6 +217,7 @@ def write(lines: list[dict[str, Any]]) -> None:
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="prove.py", description=__doc__.splitlines()[0])
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=", ".join(CHECKS))
+    parser.add_argument("--part", action="append", help="only this part of a check; may be given again")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--missing", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -233,7 +235,7 @@ def main(words: list[str]) -> int:
     failed = False
     for name in () if options.table else options.checks or CHECKS:
         for part in CHECKS[name].parts or ("",):
-            if (name, part) in done:
+            if (name, part) in done or (options.part and part not in options.part):
                 continue
             line = run(name, part, here)
             with KEPT.open("a") as file:

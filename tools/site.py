@@ -187,7 +187,7 @@ def main(words: list[str]) -> int:
         more = ["-D", "linkcheck_ignore=", "-b", "linkcheck"]
         done = subprocess.run([*command, *more, str(place / "source"), str(place / "links")], check=False)
     pages = len(list((place / "html").rglob("*.html")))
-    print(f"{pages} pages of fastscalar {fastscalar.__version__}: {place / 'html'}")
+    print(f"{pages} pages of fastscalar {fastscalar.__version__}: {(place / 'html').relative_to(ROOT)}")
     return bool(wrong) or done.returncode
 
 

@@ -153,7 +153,7 @@ def main(words: list[str]) -> int:
     for version in VERSIONS:
         if version not in found and options.only in (None, version):
             print(json.dumps({"python": version, "result": "no interpreter here"}), flush=True)
-    wrong = False
+    wrong = options.only not in (None, *found)
     for python in found.values():
         with tempfile.TemporaryDirectory() as name:
             built, seconds = wheel(python, pathlib.Path(name), env)

@@ -133,6 +133,16 @@ def test_reshape_gives_what_numpys_gives_and_a_view_where_numpys_is_one(data, sh
     assert kept.shape == n.reshape(wanted).shape
 
 
+@pytest.mark.parametrize("count", [4, 0])
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("shape", [(2**62 + 1, 4), (2**32, 2**32, 4), (2**32, 2**32), (-1, 2**64 + 4), (2**64, 0),
+                                   (2**63 - 1, 2), (2, 2**63), (-(2**63), 2)])
+def test_no_shape_has_as_many_elements_modulo_2_to_64(shape, count, order):
+    x = fs.to_tensor(numbered((4,)))[:count]
+    with pytest.raises(ValueError, match="has no shape"):
+        x.reshape(shape, order=order)
+
+
 def test_views_make_no_nodes_and_share_elements():
     x = fs.to_tensor(numbered((3, 4)))
     before = fs.tape_info()["nodes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -94,7 +95,7 @@ def ndim(x: Any) -> int:
 
 @of_numpy("size")
 def size(x: Any, axis: Any = None) -> int:
-    return int(np.prod([shape_of(x)[d] for d in axes_of(axis, len(shape_of(x)), "size")]))
+    return math.prod([shape_of(x)[d] for d in axes_of(axis, len(shape_of(x)), "size")])
 
 
 @of_numpy("expand_dims")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import html
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -191,10 +192,9 @@ def _new_shape(given: tuple[Any, ...], x: Any) -> tuple[int, ...]:
     if len(given) == 1 and isinstance(given[0], (tuple, list)):
         given = tuple(given[0])
     shape = [operator.index(n) for n in given]
-    if shape.count(-1) == 1:
-        rest = int(np.prod([n for n in shape if n != -1]))
-        shape[shape.index(-1)] = x.size // rest if rest and x.size % rest == 0 else -1
-    if builtins.any(n < 0 for n in shape) or int(np.prod(shape)) != x.size:
+    if shape.count(-1) == 1 and (rest := -math.prod(shape)):
+        shape[shape.index(-1)] = x.size // rest if x.size % rest == 0 else -1
+    if builtins.any(n >> 63 for n in shape) or math.prod(shape) != x.size:
         raise ValueError(f"reshape: an array of shape {x.shape} has no shape {tuple(given)}")
     return tuple(shape)
 
@@ -333,7 +333,7 @@ def _count(x: Any, axis: Any, what: str, where: Any = None, keepdims: Any = Fals
     """How many elements there are along axes, or of these how many count."""
     if _given(where) and where is not True:
         return np.broadcast_to(plain(where), x.shape).sum(axis, keepdims=keepdims) * 1.0
-    count = int(np.prod([x.shape[d] for d in axes_of(axis, x.ndim, what)]))
+    count = math.prod([x.shape[d] for d in axes_of(axis, x.ndim, what)])
     if not count:
         raise ValueError(f"{what}: of nothing, shape {x.shape}")
     return float(count)

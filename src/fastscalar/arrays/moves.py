@@ -6,6 +6,7 @@ says which element goes where.  So shapes, axes and errors are its own, and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ class Places:
             return [self.of(e, deep - 1) for e in x]
         x = array(x, "an array")
         shape = x.shape if isinstance(x, TensorArray) else ()
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         self.parts.append(x)
         self.n += size
         return np.arange(self.n - size, self.n).reshape(shape)

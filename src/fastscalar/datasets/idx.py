@@ -31,7 +31,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     0x0D: np.dtype(">f4"),
     0x0E: np.dtype(">f8"),
 }
-_CODES = {dtype.newbyteorder("="): code for code, dtype in _DTYPES.items()}
+_CODES = {(dtype.kind, dtype.itemsize): code for code, dtype in _DTYPES.items()}
 _CHUNK = 1 << 20
 _ROOM, _RATIO = 1 << 26, 100  # what a gzip file may unpack to: bytes, or multiples of its size (MNIST: 5)
 
@@ -159,9 +159,9 @@ def save_idx(path: StrPath, array: np.ndarray[Any, Any]) -> None:
     ...     load_idx(os.path.join(folder, "x.gz"))
     array([[ 1.5, -2. ]], dtype=float32)
     """
-    code = _CODES.get(array.dtype.newbyteorder("="))
+    code = _CODES.get((array.dtype.kind, array.dtype.itemsize))
     if code is None:
-        raise TypeError(f"IDX cannot hold {array.dtype}; it holds {', '.join(d.name for d in _CODES)}")
+        raise TypeError(f"IDX cannot hold {array.dtype}; it holds {', '.join(d.name for d in _DTYPES.values())}")
     content = header(code, array.shape) + array.astype(_DTYPES[code], copy=False).tobytes()
     if os.fspath(path).endswith(".gz"):
         content = gzip.compress(content, mtime=0)

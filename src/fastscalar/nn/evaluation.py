@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,7 +118,7 @@ def _outputs(net: Callable[[Any], Any], X: np.ndarray) -> Iterator[np.ndarray]:
 
 def metric_of(width: int, y: np.ndarray, loss: Any, what: str) -> str:
     """What to measure, by the outputs for a row and the kind of y; ValueError if they do not go together."""
-    per_row = int(np.prod(y.shape[1:]))
+    per_row = math.prod(y.shape[1:])
     whole = y.dtype.kind in "iub"
     if width == 1 and per_row == 1:
         logit = whole and loss not in OF_TARGETS and np.isin(y, (0, 1)).all()

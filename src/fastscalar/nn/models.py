@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import lzma
+import math
 import struct
 import zipfile
 import zlib
@@ -207,7 +208,7 @@ def _array(stream: IO[bytes], name: str, shape: tuple[int, ...], size: int) -> n
         raise ValueError(f"{name} holds {dtype}, expected float64")
     if found != shape or fortran:
         raise ValueError(f"{name} has shape {found}{' in Fortran order' * fortran}, expected {shape}")
-    if before + dtype.itemsize * int(np.prod(shape, dtype=object)) != size:
+    if before + dtype.itemsize * math.prod(shape) != size:
         raise ValueError(f"damaged: {name} of shape {shape} in {size:,} bytes")
     array = np.empty(shape, dtype)
     read_into(stream, array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def looks_like_images(X: np.ndarray) -> bool:
     if X.dtype == np.uint8:
         return True
     some = X[:256]
-    if X.dtype.kind == "b" or np.prod(X.shape[1:]) < PIXELS or not some.size:
+    if X.dtype.kind == "b" or math.prod(X.shape[1:]) < PIXELS or not some.size:
         return False
     return bool(some.min() >= 0 and 128 < some.max() <= 255)
 

@@ -166,7 +166,7 @@ cdef class Lowering:
             i = self.rep[graph.results[k]]
             results[k, 0] = R_SLOTS if self.depends[i] == C_PER_ROW else R_UNIFORM
             results[k, 1] = slot_of(self, i) if self.depends[i] == C_PER_ROW else address_of(self, i)
-        plan.results = np.asarray(results)
+        plan.results = results.base
         for k in range(guards.shape[0]):
             p, q = self.rep[guards[k].left], self.rep[guards[k].right] if guards[k].right >= 0 else -1
             if self.depends[p] == C_CONSTANT and (q < 0 or self.depends[q] == C_CONSTANT):
@@ -183,26 +183,26 @@ cdef class Lowering:
             if key not in known:                 # a loop may ask the same a thousand times
                 known.add(key)
                 plan.add_guard(&guard)
-        at = np.asarray(self.at)
+        at = self.at.base
         for k in range(len(plan.tables)):
             nodes = plan.tables[k]
             for i in nodes:
                 address_of(self, i)
-            plan.tables[k] = np.asarray(self.at).take(nodes)
-        at = np.asarray(self.at)[:self.n]
-        nodes = np.flatnonzero((np.asarray(self.op)[:self.n] == G_PARAMETER) & (at >= 0))
-        plan.capture_of = np.asarray(self.a)[nodes].astype(np.int32)
-        plan.offset_of = np.asarray(self.b)[nodes].astype(np.int32)
+            plan.tables[k] = self.at.base.take(nodes)
+        at = self.at.base[:self.n]
+        nodes = np.flatnonzero((self.op.base[:self.n] == G_PARAMETER) & (at >= 0))
+        plan.capture_of = self.a.base[nodes].astype(np.int32)
+        plan.offset_of = self.b.base[nodes].astype(np.int32)
         plan.address_of = at[nodes].astype(np.int32)
         plan.count_of = np.ones(len(nodes), np.int32)
         plan.n_slots, plan.n_uniform = self.next_slot, (self.next_address + PAD - 1) // PAD * PAD
         plan.trained = np.zeros(plan.n_uniform, np.uint8)
-        np.put(plan.trained, plan.address_of, np.asarray(self.mask)[nodes] != 0)
-        for i in np.flatnonzero((np.asarray(self.op)[:self.n] == G_BLOCK) & (at >= 0)):
+        np.put(plan.trained, plan.address_of, self.mask.base[nodes] != 0)
+        for i in np.flatnonzero((self.op.base[:self.n] == G_BLOCK) & (at >= 0)):
             self.finish_block(i)
         constants = ints_array(&self.constant_nodes)
-        plan.constant_at = np.asarray(self.at).take(constants)
-        plan.constant_value = np.asarray(self.value).take(constants)
+        plan.constant_at = self.at.base.take(constants)
+        plan.constant_value = self.value.base.take(constants)
         plan.port_address = np.array(plan.port_address, np.int32)
         plan.n_ports = len(plan.port_address)
         plan.captures, plan.inputs, plan.operations = graph.captures, graph.inputs, graph.operations
@@ -234,7 +234,7 @@ cdef object extended(array, Py_ssize_t room):
 
 
 cdef object twice(view):
-    array = np.asarray(view)
+    array = view.base
     return np.concatenate([array, np.zeros_like(array)])
 
 

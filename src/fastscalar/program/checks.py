@@ -5,6 +5,7 @@ The boundary: looks at Graphs; `kept` reads them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,9 @@ def checked(graph: Any, sizes: list[int], kinds: list[Any]) -> None:
     expected = []
     for kind in kinds:
         if kind[0] == "wholes":
-            expected += [("whole", 1)] * int(np.prod(kind[1]))
+            expected += [("whole", 1)] * math.prod(kind[1])
         elif kind[0] != "leaf":
-            expected.append((kind[0], int(np.prod(kind[1])) if kind[0] == "array" else 1))
+            expected.append((kind[0], math.prod(kind[1]) if kind[0] == "array" else 1))
     require(expected == list(zip(graph.inputs, sizes, strict=False)) and len(sizes) == len(expected), "the inputs")
     lengths = [1 if isinstance(c, Tensor) else c.size for c in graph.captures]
     for draw in graph.draws:
@@ -70,7 +71,7 @@ def checked(graph: Any, sizes: list[int], kinds: list[Any]) -> None:
         require(0 <= a[i] < len(lengths) and b[i] > 0 and lengths[a[i]] % b[i] == 0, "a block")
     for k, kind in enumerate(kinds):
         if k in graph.shared:
-            require(kind[0] == "leaf" and lengths[graph.shared[k]] == int(np.prod(kind[1])), "a shared argument")
+            require(kind[0] == "leaf" and lengths[graph.shared[k]] == math.prod(kind[1]), "a shared argument")
     require(set(graph.shared) <= set(range(len(kinds))), "a shared argument")
     items = graph.items
     of = op == NODE_ITEM

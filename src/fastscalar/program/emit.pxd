@@ -341,7 +341,7 @@ cdef inline int add_segments(Lowering low, int s) except -1:
         rows[k, 2] = -1 if q < 0 else rows[k, 1] if p == q else address_of(low, q)
         rows[k, 3] = low.mask[p]
         rows[k, 4] = 0 if q < 0 else low.mask[q]
-    array = np.asarray(rows)
+    array = rows.base
     plain = array[:, 2] < 0
     array = array[np.lexsort((array[:, 2], array[:, 1], plain, array[:, 0]))]
     sorted_rows = array
@@ -566,7 +566,7 @@ cdef inline int copy_leaves(Lowering low) except -1:
         q.mask |= low.mask[j]
         index[k] = -1 - address_of(low, j)
         low.plan.port_address.append(address_of(low, j))
-    low.plan.keep.append(np.asarray(index))
+    low.plan.keep.append(index.base)
     q.a.kind, q.a.mask, q.a.index = R_SLOTS, q.mask, &index[0]
     q.run = low.plan.add_run(q.n, q.mask, False)
     low.plan.add_instr(&q, True)

@@ -5,6 +5,7 @@ The boundary: knows programs; `c_code` has the text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
     if len(caches) > 1:
         raise ValueError(f"{what}: it was called with {len(caches)} kinds of arguments; reset(), and call it with one")
     cache = caches[0]
-    sizes = [int(np.prod(kind[1])) if len(kind) > 1 else 1 for kind in cache.kinds]
+    sizes = [math.prod(kind[1]) if len(kind) > 1 else 1 for kind in cache.kinds]
     first = np.cumsum([0, *sizes]).tolist()
     name = identifier(name or Path(path).stem)
     draws = any(draws_in(one.graph) for one in cache.all())
@@ -79,7 +80,7 @@ def _offsets(kinds: Sequence[Any], first: list[int]) -> list[int]:
     out: list[int] = []
     for kind, at in zip(kinds, first, strict=False):
         if kind[0] == "wholes":
-            out += range(at, at + int(np.prod(kind[1])))
+            out += range(at, at + math.prod(kind[1]))
         elif kind[0] != "leaf":
             out.append(at)
     return out

@@ -141,8 +141,8 @@ cdef inline int place_gradients(Plan p) except -1:
         q.a.together, q.b.together = side_by_side(&q.a, q.n, m.adjoint), side_by_side(&q.b, q.n, m.adjoint)
     # they were listed from the last instruction to the first
     p.births = np.ascontiguousarray(np.concatenate([births[::-1], np.zeros((1, 2), np.int32)]))
-    ends = np.asarray(birth_of)[:p.n_per_row + 1] // 2
+    ends = birth_of.base[:p.n_per_row + 1] // 2
     p.birth_of = np.full(len(ends) + 1, len(births), np.int32)
     p.birth_of[:-1] -= ends
-    p.adjoint, p.n_adjoints = np.asarray(adjoint), m.top
+    p.adjoint, p.n_adjoints = adjoint.base, m.top
     return 0

@@ -11,6 +11,7 @@ The boundary: knows recordings as `specializations` keeps them; `api` has what a
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections import namedtuple
 from collections.abc import Iterator
@@ -266,7 +267,7 @@ def read_members(path: StrPath) -> dict[str, np.ndarray]:
                     raise ValueError("packed in a way that save() does not use")
                 with archive.open(info) as stream:
                     dtype, shape, fortran, before = npy_header(stream)
-                    fits = before + dtype.itemsize * int(np.prod(shape, dtype=object)) == info.file_size
+                    fits = before + dtype.itemsize * math.prod(shape) == info.file_size
                     if dtype.kind not in "Uif" or fortran or not fits:
                         raise ValueError(f"damaged: the member {name}.npy")
                     raw = np.empty(info.file_size - before, np.uint8)
@@ -312,7 +313,7 @@ class Reader:
         key = tuple(place)
         if key not in self.made:
             first, shape = place[1], shape_of(place[2:])
-            count = int(np.prod(shape, dtype=object))
+            count = math.prod(shape)
             whole = self.members[place[0]]
             require(type(first) is int and 0 <= first and first + count <= len(whole), "a place")
             self.made[key] = whole[first : first + count].reshape(shape).copy()

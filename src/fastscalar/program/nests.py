@@ -8,6 +8,7 @@ The boundary: knows containers, Tensors and arrays; no rows and no recordings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +56,7 @@ class Array:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 STATIC = (str, bytes, bool, type(None))
@@ -227,7 +228,7 @@ def weights_of(given: Any, nest: Any, n: int, results: int, what: str) -> np.nda
             raise TypeError(f"{what}{where}: expected numbers, got {type(x).__name__}") from None
         if values.shape not in (shape, (n, *shape)):
             raise ValueError(f"{what}{where} has the shape {values.shape}, expected {(n, *shape)} or {shape}")
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         out[:, at : at + count] = np.broadcast_to(values, (n, *shape)).reshape(n, count)
         at += count
 

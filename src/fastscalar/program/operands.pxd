@@ -191,7 +191,7 @@ cdef inline int refer_one_by_one(Lowering low, Ref *r, nodes) except -1:
         else:
             index[k] = -1 - address_of(low, i)
             low.plan.port_address.append(address_of(low, i))
-    low.plan.keep.append(np.asarray(index))
+    low.plan.keep.append(index.base)
     r.kind, r.index = R_SLOTS, &index[0]
     return 0
 

@@ -6,6 +6,7 @@ The boundary: knows arrays and Tensors, no recordings.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
@@ -123,7 +124,7 @@ class Rows:
             elif values.ndim == 1:
                 self.kinds.append(("number",))
             else:
-                if not np.prod(values.shape[1:]):
+                if not math.prod(values.shape[1:]):
                     raise ValueError(f"{what}: its rows are empty")
                 self.kinds.append(("array", values.shape[1:]))
             self.data.append(values)
@@ -327,7 +328,7 @@ def first_inputs(kinds: Sequence[Any]) -> list[int]:
     first, at = [], 0
     for kind in kinds:
         first.append(at)
-        at += int(np.prod(kind[1])) if kind[0] == "wholes" else kind[0] != "leaf"
+        at += math.prod(kind[1]) if kind[0] == "wholes" else kind[0] != "leaf"
     return first
 
 

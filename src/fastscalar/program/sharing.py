@@ -10,6 +10,7 @@ The boundary: knows programs by what computes rows, and nothing of what a user i
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -122,7 +123,7 @@ class Sharing:
         """What all have of an array with a row for each of n, or what this one has."""
         if not self.gather:
             return mine
-        ranks, width = self.ranks, int(np.prod(mine.shape[1:]))
+        ranks, width = self.ranks, math.prod(mine.shape[1:])
         border = [min(n, blocks_of(self.count, r, ranks.size)[0] * self.block) for r in range(ranks.size + 1)]
         counts = [(stop - first) * width for first, stop in zip(border[:-1], border[1:], strict=True)]
         parts = ranks.gather_known(mine.reshape(-1), counts)
@@ -333,8 +334,8 @@ def _parts(numbers: np.ndarray, leaves: Iterable[Any]) -> Iterator[np.ndarray]:
     at = 0
     for p in leaves:
         shape = np.shape(p.grad)
-        yield numbers[at : at + int(np.prod(shape))].reshape(shape)
-        at += int(np.prod(shape))
+        yield numbers[at : at + math.prod(shape)].reshape(shape)
+        at += math.prod(shape)
 
 
 def _scatter(numbers: np.ndarray, arrays: list[np.ndarray]) -> None:
