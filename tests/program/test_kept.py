@@ -453,16 +453,27 @@ def test_exported_random_numbers(tmp_path, antithetic):
     np.testing.assert_allclose(d, gradients, rtol=1e-12, atol=1e-12)
 
 
+def doubled(x, y=1.0):
+    return fs.while_loop(lambda s: s[0] < x[1], lambda s: (s[0] * 2.0 + x[0] * y, s[1] + y), (1.0, y))[0]
+
+
+def slope_of_doubled(x):
+    return fs.grad(lambda y: doubled(x, y))(x[0] + 1.5)
+
+
 @needs_compiler
 def test_exported_loops(tmp_path):
-    """Each row has its own number of steps; with derivatives, numbers of steps that were recorded."""
-    program = fs.compile(lambda x: fs.while_loop(lambda s: s < x[1], lambda s: s * 2.0 + x[0], 1.0))
-    rows = np.array([[0.5, 10.0], [0.6, 10.0], [0.1, 1e6]])
-    program.map(rows[:2])
-    program.export_c(tmp_path / "f.c", name="loops")
-    y, _, status = run(compiled(tmp_path / "f.c"), "loops", rows, 1)
-    assert status.tolist() == [[0, 0, 1], [0, 0, 0]]
-    np.testing.assert_allclose(y[:2, 0], program.map(rows)[:2], rtol=1e-12)
+    """Each row has its own number of steps, with derivatives too: also one that no row before had."""
+    for k, f in enumerate((doubled, slope_of_doubled)):
+        program = fs.compile(f)
+        rows = np.array([[0.5, 10.0], [0.6, 10.0], [0.1, 1e6]])
+        program.map(rows[:2])
+        program.export_c(tmp_path / f"{k}.c", name="loops")
+        y, d, status = run(compiled(tmp_path / f"{k}.c"), "loops", rows, 1)
+        assert not status.any()
+        values, slopes = program.value_and_grad(rows)
+        np.testing.assert_allclose(y[:, 0], values, rtol=1e-12)
+        np.testing.assert_allclose(d[:, 0], slopes, rtol=1e-12)
 
 
 def test_derivatives_of_an_own_operation_are_kept(tmp_path):

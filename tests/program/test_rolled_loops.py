@@ -194,10 +194,6 @@ def test_single_precision_and_derivatives(f):
     np.testing.assert_allclose(by_rows, program.value_and_grad(some)[1], rtol=1e-9, atol=1e-12)
     along = program.jvp(some, tangents=np.ones(3))
     np.testing.assert_allclose(along[1], by_rows, rtol=1e-9, atol=1e-12)
-    second = program.hessian(some)
-    step = 1e-5
-    found = [fs.grad(f)(x + step) - fs.grad(f)(x - step) for x in some]
-    np.testing.assert_allclose(second, np.array(found) / (2 * step), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
@@ -495,6 +491,80 @@ def test_jacobians_go_back_through_loops():
     np.testing.assert_allclose(a, np.stack(differences, -1), rtol=1e-6, atol=1e-8)
     by_k = (program.map(rows, {"w": 0.3 + h})[1][0] - program.map(rows, {"w": 0.3 - h})[1][0]) / (2 * h)
     np.testing.assert_allclose(both[1][0][1]["w"], by_k, rtol=1e-6, atol=1e-8)
+
+
+def of_rows(f, rows):
+    """Of each row, called alone."""
+    out = []
+    for i, x in enumerate(rows):
+        with fs.random.stream(3, i):
+            out.append(f(x))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("f", [f for f in (*FUNCTIONS, *DRAWING) if f is not deep_draws], ids=lambda f: f.__name__)
+def test_derivatives_of_loops_are_loops(f, tmp_path):
+    """Of second and third order, by arguments and by leaves; kept too."""
+    rows, drawing = X[[3, 20, 39]], {"seed": 3} if f in DRAWING else {}
+    program, slope = fs.compile(f), fs.compile(fs.grad(f))
+    second, (slopes, again) = program.hessian(rows, **drawing), slope.value_and_grad(rows, **drawing)
+    np.testing.assert_allclose(second, of_rows(fs.hessian(f), rows), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(again, second, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(slopes, of_rows(fs.grad(f), rows), rtol=1e-9, atol=1e-10)
+    assert "derivative of a" in slope.report()
+    assert np.array_equal(program.hessian(rows, threads=2, **drawing), second)
+    np.testing.assert_allclose(program.hvp(rows, tangents=2 * np.ones(3), **drawing), 2 * second, rtol=1e-9, atol=1e-10)
+    third = fs.compile(fs.hessian(f)).value_and_grad(rows, **drawing)[1]
+    np.testing.assert_allclose(third, of_rows(fs.grad(fs.hessian(f)), rows), rtol=1e-7, atol=1e-8)
+
+    def of_leaves(x):
+        y = fs.grad(f)(fs.Tensor(x))
+        V.grad = W.grad = 0.0
+        y.backward()
+        return [V.grad, *np.array(W.grad)]
+
+    total = of_rows(of_leaves, rows).sum(axis=0)
+    V.grad = W.grad = 0.0
+    slope.backward(rows, **drawing)
+    np.testing.assert_allclose([V.grad, *np.array(W.grad)], total, rtol=1e-9, atol=1e-10)
+    program.map(rows, **drawing)
+    program.save(tmp_path / "f.npz")
+    assert np.array_equal(fs.load_program(tmp_path / "f.npz").hessian(rows, **drawing), second)
+
+
+def test_derivatives_by_what_steps_capture_and_by_numbers_of_steps_of_the_row():
+    """Also with a gather by the iteration's number from what has a derivative, and no step at all."""
+    rows, n = np.random.default_rng(0).normal(size=(5, 3)), np.array([4, 0, 1, 7, 2])
+
+    def f(x, n):
+        table = W * x[0] * x[1] + x
+
+        def step(k, s):
+            return {"a": s["a"] * x[2] + table[k % 3] * s["b"][0], "b": (fsmath.sin(s["a"] + V * x[0]), s["b"][0])}
+
+        s = fs.loop(n, lambda s: step(0, s), {"b": (1.0, x[1]), "a": x[0]})
+        s = fs.loop(3, lambda k, s: {"a": s["a"] * x[0] + table[k] * s["a"], "b": s["b"]}, s)
+        return s["a"] * s["b"][1]
+
+    second = fs.compile(f).hessian(rows, n)
+    expected = [fs.hessian(f)(x, int(k)) for x, k in zip(rows, n, strict=True)]
+    np.testing.assert_allclose(second, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_rows_that_take_other_ways_have_second_derivatives_too():
+    """Ways that no row before has taken, and sums over rows by leaves."""
+    program = fs.compile(fs.grad(mixed))
+    assert len(program.map(X)) == len(program.map(X[::-1])) == 40
+    assert len(program.report().splitlines()) == 1
+    slopes = program.value_and_grad(X)[1]
+    np.testing.assert_allclose(slopes, of_rows(fs.hessian(mixed), X), rtol=1e-9, atol=1e-10)
+
+
+def test_a_hessian_of_many_steps_does_not_grow():
+    n = 200_000
+    program = fs.compile(lambda x: fs.loop(n, lambda s: s + (x * x - s) * 1e-6, 0.0) * x)
+    second = program.hessian(np.array([2.0, 3.0]))
+    np.testing.assert_allclose(second, 6.0 * np.array([2.0, 3.0]) * (1.0 - (1.0 - 1e-6) ** n), rtol=1e-9)
 
 
 @pytest.mark.parametrize("f", [*FUNCTIONS, *DRAWING], ids=lambda f: f.__name__)

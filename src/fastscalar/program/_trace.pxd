@@ -34,7 +34,6 @@ cdef class Recording(Recorder):
     cdef public bint leaked         # what a body made is read outside of it
     cdef public list drawn_in_loops      # draws that stand for those of loops
     cdef public dict uncertain      # site -> what was drawn there before a loop that draws as often as the row wants
-    cdef public bint stops_at_loops      # a derivative is recorded that has another way through them
     cdef public bint unrolled       # loops are to be recorded step by step
     cdef object context
     cdef readonly list lost         # places where a number with a gradient became one without

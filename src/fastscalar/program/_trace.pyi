@@ -24,7 +24,6 @@ class Recording(Recorder):
     leaked: bool
     reads: bool
     unrolled: bool
-    stops_at_loops: bool
     cut: int
     drawn_in_loops: list[tuple[int, int, float, int, int, int]]
     uncertain: dict[int, int]

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastscalar.program.c_prelude import number as number_of
 from fastscalar.program.c_prelude import wrapped
+from fastscalar.program.differentiated import Pullback, active_states, along
 
 REPEATS = 256  # operations of what repeats, to be a loop: a compiler takes long for long functions
 Lines = list[str]
@@ -24,7 +25,33 @@ def loop_statements(
 
     body_function: writes a function of a body, of where its inputs begin in the numbers it is given, likewise its
     leaves by capture, and which of these counts what a draw has drawn; its name."""
-    loop, first, operands = item[4], item[1], item[3].tolist()
+    nodes = item[3].tolist()
+    names = [way.name(i) for i in nodes]
+    if isinstance(item[4], Pullback):
+        return _pullback_statements(way, item, names, body_function)
+    return _statements(way, item[4], item[1], names, nodes, body_function)
+
+
+def _pullback_statements(way: Any, item: tuple[Any, ...], names: list[str], body_function: Any) -> Lines:
+    """Forwards, once for each number that is sent: no states are to be kept so."""
+    pullback, first = item[4], item[1]
+    loop, adjoint = pullback.loop, names[pullback.loop.operands :]
+    lines = [f"double o{first}[{pullback.outputs}];"]
+    for k in range(pullback.outputs):
+        directions: list[str | None] = [None] * pullback.outputs
+        directions[k] = "1.0"
+        made, both = along(loop, names, directions, "0.0")
+        lines += ["{", *_statements(way, made, f"{first}_{k}", both, [], body_function), f"o{first}[{k}] = 0.0;"]
+        for j, at in enumerate(active_states(loop, [k]), loop.state):
+            lines.append(f"if ({adjoint[at]} != 0.0) o{first}[{k}] += {adjoint[at]} * o{first}_{k}[{j}];")
+        lines.append("}")
+    return lines
+
+
+def _statements(
+    way: Any, loop: Any, first: Any, operands: list[str], nodes: list[int], body_function: Any
+) -> Lines:
+    """first: what names end with.  nodes: of the operands, where anything is an iteration's own."""
     width, state = loop.width, loop.state
     own = loop.own + (loop.table.shape[1] if loop.table is not None else 0)
     number = width + loop.captured
@@ -33,7 +60,7 @@ def loop_statements(
     offsets = [0, *([width] if loop.captured else []), *([number] if loop.numbered else []),
                *([number + 1] if own else [])]  # fmt: skip
     places = {site: state + k for k, site in enumerate(loop.sites)}
-    names = [
+    functions = [
         body_function(
             body.graph, offsets, {at: leaves + k for at, k in enumerate(body.leaves)},
             {k: places[draw[3]] for k, draw in enumerate(body.graph.draws)},
@@ -42,24 +69,23 @@ def loop_statements(
     ]  # fmt: skip
     second = state + loop.captured
     own_from = second + loop.leaves
-    begin = [*(way.name(i) for i in operands[:state]), *(f"{n}.0" for n in loop.sites.values()),
-             *(way.name(i) for i in operands[state:second]), *["0.0"] * (1 + own),
-             *(way.name(i) for i in operands[second:own_from])]  # fmt: skip
+    begin = [*operands[:state], *(f"{n}.0" for n in loop.sites.values()), *operands[state:second],
+             *["0.0"] * (1 + own), *operands[second:own_from]]  # fmt: skip
     lines = [f"double {x}[{len(begin)}] = {{", *wrapped(", ".join(begin)), "};",
              f"double {y}[{width + loop.collected}], {o}[{loop.outputs}];"]  # fmt: skip
-    steps = _columns(way, np.array(operands[own_from : own_from + loop.own * (loop.count or 0)]), loop, lines, first)
+    steps = _columns(way, np.array(nodes[own_from : own_from + loop.own * (loop.count or 0)]), loop, lines, first)
     if loop.kind == "while_loop":
         head = f"for (long k{first} = 0; ; k{first}++) {{"
     elif loop.count is not None:
         head = f"for (long k{first} = 0; k{first} < {loop.count}; k{first}++) {{"
     else:
-        last = way.name(operands[-1])
+        last = operands[-1]
         lines.append(f"if ({last} < 0.0) return FS_ERROR;")
         head = f"for (long k{first} = 0; k{first} < (long){last}; k{first}++) {{"
     lines += [head, f"    int s, worst = FS_OK;    /* {loop.said} */"]
     lines += [f"    {x}[{number}] = (double)k{first};"] if loop.numbered else []
     lines += [f"    {x}[{number + 1 + k}] = {of};" for k, of in enumerate(steps)]
-    for body, name in zip(loop.bodies, names, strict=True):
+    for body, name in zip(loop.bodies, functions, strict=True):
         goes_on = f"goto over{first};" if body.ends else f"goto step{first};"
         lines += [f"    if ((s = {name}({x}, {y}{way.stream})) == FS_OK) {goes_on}", "    if (s > worst) worst = s;"]
     lines.append("    return worst;")
@@ -72,10 +98,11 @@ def loop_statements(
     if any(body.ends for body in loop.bodies):
         lines.append(f"over{first}: ;")
     lines.append(f"for (int i = 0; i < {state}; i++) {o}[i] = {x}[i];")
+    lines.append(f"(void){o};")                  # what may raise is computed although nothing reads it
     return lines
 
 
-def _columns(way: Any, own: np.ndarray, loop: Any, lines: Lines, first: int) -> Sequence[str]:
+def _columns(way: Any, own: np.ndarray, loop: Any, lines: Lines, first: Any) -> Sequence[str]:
     """What each number of an iteration's own is, in C; arrays of numbers that have no other place."""
     found = []
     k = f"k{first}"

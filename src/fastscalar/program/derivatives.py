@@ -17,7 +17,6 @@ import numpy as np
 from fastscalar.program.nests import assembled
 from fastscalar.program.recorded import Gone, UnrecordedPath
 from fastscalar.program.replayed import ReplayedFunction
-from fastscalar.program.rolling import LoopMet
 from fastscalar.program.sharing import Sharing, shared_by_ranks
 from fastscalar.program.streams import DRAWING
 from fastscalar.transforms import transforms
@@ -46,19 +45,6 @@ def _joined(parts: list[Any], shape: tuple[int, ...]) -> Any:
     if first is None:
         return None
     return np.stack(parts, axis=1).reshape(len(first), *shape, *first.shape[1:])
-
-
-def _times(matrix: Any, direction: Any, ndim: int) -> Any:
-    """What a Jacobian of a result of so many dimensions makes of a direction, added up over arguments."""
-    if isinstance(matrix, dict):
-        return sum(_times(matrix[key], direction[key], ndim) for key in matrix)
-    if isinstance(matrix, (tuple, list)):
-        return sum(_times(m, d, ndim) for m, d in zip(matrix, direction, strict=True))
-    if matrix is None:
-        return 0.0
-    n, shape = len(matrix), matrix.shape[1 : 1 + ndim]
-    along = np.broadcast_to(np.asarray(direction, dtype=float), (n, *matrix.shape[1 + ndim :])).reshape(n, -1)
-    return np.einsum("nst,nt->ns", matrix.reshape(n, -1, along.shape[1]), along).reshape(n, *shape)
 
 
 class DifferentiatedFunction(ReplayedFunction):
@@ -112,13 +98,7 @@ class DifferentiatedFunction(ReplayedFunction):
             if isinstance(self.function, Gone) and key not in self._derivatives and self._has_loops():
                 return self._by_results(arguments, named, places, threads, rows, dtype)
             program = self._derived(key, lambda f: transforms.jacobian_by(f, places, rows_by_shape))
-            program._stops_at_loops = True
-            try:
-                if not program._unrolled:
-                    return program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named)
-            except LoopMet:
-                program._unrolled = True
-            return self._by_results(arguments, named, places, threads, rows, dtype)
+            return program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named)
         program = self._derived(("sparse jacobian", places), lambda f: SparseJacobian(f, places))
         sharing = named.get("comm")
         while True:
@@ -208,10 +188,9 @@ class DifferentiatedFunction(ReplayedFunction):
         return any(item[0] == "call" for _, one in self._specializations() for item in one.graph.items)
 
     def _by_results(
-        self, arguments: Any, named: dict[str, Any], argnums: Any, threads: int, n: int | None, dtype: str,
-        directions: Any = None,
+        self, arguments: Any, named: dict[str, Any], argnums: Any, threads: int, n: int | None, dtype: str
     ) -> Any:
-        """The Jacobian of a function with loops: a way back through them for each result.  directions: times these."""
+        """The Jacobian of a function with loops that is not there any more: a way back through them for each result."""
         given = self._rows(arguments, "jacobian", dict(named), n, True)
         self._prepare(given)
         nest, width = given.cache.nest, given.cache.width
@@ -223,8 +202,7 @@ class DifferentiatedFunction(ReplayedFunction):
         rows = iter(found)
 
         def leaf(count: int = 1, shape: tuple[int, ...] = ()) -> Any:
-            matrix = _joined([next(rows) for _ in range(count)], shape)
-            return matrix if directions is None else _times(matrix, directions, len(shape))
+            return _joined([next(rows) for _ in range(count)], shape)
 
         return assembled(nest, leaf, lambda a: leaf(a.size, a.shape))
 
@@ -312,17 +290,8 @@ class DifferentiatedFunction(ReplayedFunction):
 
         program = self._derived((method, count, chosen, of_shared), make, of_shared)
         by_name = {**dict(zip(names, arguments[count:], strict=True)), **streams}
-        program._stops_at_loops = method == "jvp"
-        try:
-            if not program._unrolled or method != "jvp":
-                both = (*arguments[:count], *given.values())
-                found = program.map(*both, threads=threads, rows=rows, dtype=dtype, **by_name)
-        except LoopMet:
-            program._unrolled = True
-        if program._unrolled and method == "jvp":
-            directions = tuple(given.values())
-            along = self._by_results(arguments[:count], by_name, chosen, threads, rows, dtype, directions)
-            return self.map(*arguments[:count], threads=threads, rows=rows, dtype=dtype, **by_name), along
+        both = (*arguments[:count], *given.values())
+        found = program.map(*both, threads=threads, rows=rows, dtype=dtype, **by_name)
         if method == "jvp" or argnums is not None:
             return found[0] if method == "hvp" and single else found
         return found[0] if single else tuple(dict(zip(chosen, found, strict=True)).get(k) for k in range(count))

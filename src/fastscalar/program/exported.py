@@ -20,10 +20,10 @@ from fastscalar.program.derivatives import DifferentiatedFunction
 from fastscalar.program.found import with_found_loops
 from fastscalar.program.nests import Container, Static
 from fastscalar.program.recorded import UnrecordedPath
-from fastscalar.program.rolled import draws_in, is_loop
+from fastscalar.program.rolled import FOUND, draws_in, is_loop
 from fastscalar.program.specializations import SignatureCache
 from fastscalar.transforms.inputs import Run, leaves_of
-from fastscalar.transforms.sparsity import rows_by_shape
+from fastscalar.transforms.sparsity import rows_by_columns, rows_by_shape
 
 
 def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = None) -> None:
@@ -122,6 +122,9 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
     by = [k for k, some in enumerate(leaves) if some and all(not cache.kinds[at][0].startswith("whole") for at in some)
           and not _has_static(nests[k])]  # fmt: skip
     columns = [x for k in by for at in leaves[k] for x in range(first[at], first[at + 1])]
+    # Forwards a loop needs no memory for its states, however many steps a row takes.
+    said = any(is_loop(item) and item[4].kind != FOUND for one in cache.all() for item in one.graph.items)
+    rows_of = rows_by_columns if said else rows_by_shape
 
     def make(f: Callable[..., Any]) -> Callable[..., Any]:
         def of_positions(*arguments: Any) -> Any:
@@ -131,7 +134,7 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
             run = Run(of_positions, arguments, {}, tuple(by), "export_c")
             elements = [e for leaf in leaves_of(run.result, "the result", "export_c") for e in leaf.elements]
             out = list(elements)
-            for row in rows_by_shape(run, elements) if by else [[] for _ in elements]:
+            for row in rows_of(run, elements) if by else [[] for _ in elements]:
                 whole: list[Any] = [0.0] * first[-1]
                 for x, derivative in zip(columns, run.give(row), strict=True):
                     whole[x] = derivative

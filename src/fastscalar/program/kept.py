@@ -30,7 +30,7 @@ from fastscalar.program.checks import checked, require, shape_of
 from fastscalar.program.kept_loops import loop_as_json, loop_of_json
 from fastscalar.program.nests import Array, Container, Static
 from fastscalar.program.recorded import Gone
-from fastscalar.program.rolled import Rolled, is_loop
+from fastscalar.program.rolled import is_loop
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import SignatureCache, Specialization
 from fastscalar.program.streams import Streams
@@ -164,7 +164,7 @@ class Writer:
 
     def part(self, x: Any) -> Any:
         """What an item has."""
-        if isinstance(x, Rolled):
+        if hasattr(x, "bodies"):
             return loop_as_json(x, self.graph, self.array)
         return self.array(x) if isinstance(x, np.ndarray) else int(x)
 

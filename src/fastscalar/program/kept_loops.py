@@ -10,10 +10,13 @@ from typing import Any
 from fastscalar._core import Tensor
 from fastscalar.program._graph import columns_of, graph_of
 from fastscalar.program.checks import checked, require
+from fastscalar.program.differentiated import Pullback, is_smooth
 from fastscalar.program.rolled import FOUND, Body, Rolled
 
 
-def loop_as_json(loop: Rolled, graph_as_json: Any, array_as_json: Any) -> dict[str, Any]:
+def loop_as_json(loop: Any, graph_as_json: Any, array_as_json: Any) -> dict[str, Any]:
+    if isinstance(loop, Pullback):
+        return {"pullback": loop_as_json(loop.loop, graph_as_json, array_as_json)}
     bodies = []
     for body in loop.bodies:
         columns, graph = body.columns, body.graph
@@ -32,8 +35,12 @@ def loop_as_json(loop: Rolled, graph_as_json: Any, array_as_json: Any) -> dict[s
     }  # fmt: skip
 
 
-def loop_of_json(x: Any, graph_of_json: Any, array_of_json: Any) -> Rolled:
+def loop_of_json(x: Any, graph_of_json: Any, array_of_json: Any) -> Any:
     """ValueError for what the executor must not be given."""
+    if "pullback" in x:
+        loop = loop_of_json(x["pullback"], graph_of_json, array_of_json)
+        require(isinstance(loop, Rolled) and is_smooth(loop), "a loop")
+        return Pullback(loop)
     count, sites = x["count"], dict(x["sites"])
     own, collected, found = x.get("own", 0), x.get("collected", 0), x["kind"] == FOUND
     numbers = [x["outputs"], x["captured"], x["leaves"], *sites, *sites.values(), own, collected]

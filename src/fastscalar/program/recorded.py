@@ -93,7 +93,6 @@ class RecordedFunction:
         self.__doc__ = getattr(function, "__doc__", None)
         self._caches: dict[Any, SignatureCache] = {}
         self._unrolled = False                   # its loops cannot be instructions
-        self._stops_at_loops = False
         self._exact_where_not_finite = False     # such rows are the function's own
         self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
         self._lock = Lock()
@@ -306,7 +305,7 @@ class RecordedFunction:
 
     def _recorded_as(self, rows: Rows, i: int, unrolled: bool) -> tuple[Any, list[int], list[Any]]:
         recording = Recording()
-        recording.unrolled, recording.stops_at_loops = unrolled, self._stops_at_loops
+        recording.unrolled = unrolled
         with recording, rows.streams.recorded(i):
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()

@@ -102,7 +102,8 @@ class Body:
 
 
 def is_loop(item: Any) -> bool:
-    return item[0] == "call" and isinstance(item[4], Rolled)
+    """Of a loop, or of the way back through one."""
+    return item[0] == "call" and hasattr(item[4], "bodies")
 
 
 def places_in(graph: Any) -> Iterator[tuple[Any, int]]:
@@ -130,7 +131,7 @@ def take_in(g: Any, h: Any) -> bool:
         and all(x[4].is_like(y[4]) if is_loop(x) and is_loop(y) else len(x) == len(y) for x, y in pairs)
         and all(
             np.array_equal(a, b)
-            for x, y in pairs for a, b in zip(x, y, strict=True) if not isinstance(a, Rolled)
+            for x, y in pairs for a, b in zip(x, y, strict=True) if not hasattr(a, "bodies")
         )
     )  # fmt: skip
     for x, y in pairs if same else ():
@@ -187,6 +188,7 @@ class Rolled:
         self.sites: dict[int, int] = {}          # where steps draw -> what was drawn there before the loop
         self.free: dict[Any, list[Iterations]] = {}
         self.plans: dict[str, list[Any]] = {}
+        self.tangents: dict[tuple[int, ...], Rolled] = {}        # by operands with a tangent (`differentiated`)
         self._sources: list[list[int]] | None = None
         self._stages: list[Rolled] | None = None
         self._lock = Lock()

@@ -18,23 +18,20 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise
-from fastscalar.engine._modes import current_recording, tell_call, watches
+from fastscalar.engine._modes import current_recording
 from fastscalar.engine._random import UNIFORM, current_stream
 from fastscalar.engine._rules import values_of
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program._graph import NODE_INPUT, NODE_PARAMETER, READ_SAME
 from fastscalar.program._replay import RowStatus
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
+from fastscalar.program.differentiated import outputs_of
 from fastscalar.program.rolled import FOREVER, Body, Rolled
 
 UNROLLED = 64  # steps, known beforehand: so many are recorded one by one, which is as fast and any derivative passes
 BODIES = 16  # of one loop
 OPERANDS = 10_000  # numbers that a loop reads
 ITERATION = 1 << 20  # the argument that the number of an iteration counts as, while a step is recorded; plus the depth
-
-
-class LoopMet(BaseException):
-    """A derivative was to be recorded of a function with a loop that is an instruction: `jacobian` has another way."""
 
 
 class _Nest:
@@ -84,10 +81,7 @@ def is_rolled(count: Any) -> bool:
     recording = current_recording()
     if recording is None or recording.unrolled or not isinstance(recording, Recording):
         return False
-    rolled = count is None or (count.value > 0 if isinstance(count, TracedInt) else count > UNROLLED)
-    if rolled and watches() and recording.stops_at_loops:
-        raise LoopMet
-    return rolled and not watches()
+    return count is None or (count.value > 0 if isinstance(count, TracedInt) else count > UNROLLED)
 
 
 class _Recorder:
@@ -249,16 +243,10 @@ def rolled(kind: str, count: Any, numbered: bool, call: Callable[[int, Any, Any]
     values = made.run(call, last)
     _count_draws(made.loop, outer, dict(zip(made.loop.sites, values[made.loop.outputs :].tolist(), strict=True)))
     values = values[: made.loop.outputs]
-    operands = [t if isinstance(t, Tensor) else Tensor(t) for t in made.first]
-    operands += [*made.captured.some, *made.leaves.some]
+    operands = [*made.first, *made.captured.some, *made.leaves.some]
     if isinstance(count, TracedInt):
         operands.append(count.tensor)
-    outputs = [Tensor(float(values[0]), tuple(operands), kind)]
-    tell_call(outputs[0], made.loop)
-    for k, v in enumerate(values.tolist()[1:], 1):
-        outputs.append(Tensor(v, (outputs[0],), kind))
-        tell_call(outputs[k], k)
-    return made.nest.made(iter(outputs))
+    return made.nest.made(iter(outputs_of(made.loop, operands, values.tolist())))
 
 
 def _count_draws(loop: Rolled, outer: Any, drawn: dict[int, float]) -> None:

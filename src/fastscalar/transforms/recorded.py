@@ -27,6 +27,9 @@ def plain(x: Any) -> float:
     return x.data if isinstance(x, Tensor) else float(x)
 
 
+LOOPS = ("loop", "while_loop", "pullback")  # operations of nodes that may be computed together
+
+
 class Partials:
     """The partial derivatives of the nodes of one graph.  `active`: the nodes that a derivative is wanted by."""
 
@@ -34,6 +37,8 @@ class Partials:
         self.active = set(active)
         self.softmaxes: dict[tuple[int, ...], tuple[list[Any], list[Any]]] = {}
         self.numbers: dict[Any, Any] = {}
+        self.adjoints: dict[Tensor, dict[int, Tensor]] = {}      # by first output of several, what reaches each
+        self.zero = Tensor(0.0)
 
     def of(self, node: Tensor) -> Iterator[tuple[Tensor, Any]]:
         """(operand, derivative of node by it) for each active operand: a Tensor, or a float where it is constant."""
@@ -41,6 +46,33 @@ class Partials:
         for operand, partial in self._by_operand(name, node, operands, numbers):
             if isinstance(operand, Tensor) and operand in self.active:
                 yield operand, partial() if callable(partial) else partial
+
+    def sent(self, node: Tensor, g: Tensor) -> Iterator[tuple[Tensor, Any]]:
+        """What an adjoint of a node sends to each of its active operands."""
+        several = _several(node)
+        if several is not None:
+            yield from self._sent_by_several(several, node, g)
+            return
+        for operand, partial in self.of(node):
+            if not (isinstance(partial, float) and partial == 0.0):
+                yield operand, send(g, partial)
+
+    def _sent_by_several(self, several: Any, node: Tensor, g: Tensor) -> Iterator[tuple[Tensor, Any]]:
+        """Of outputs that are computed together the first one sends for all, as their parent: it comes last."""
+        if several.output:
+            first = node._parents[0]
+            if first not in self.adjoints:
+                self.adjoints[first] = {}
+                yield first, self.zero
+            self.adjoints[first][several.output] = g
+            return
+        adjoints = self.adjoints.pop(node, {})
+        if g is not self.zero:
+            adjoints[0] = g
+        operands = _inspect._instruction(node)[1]
+        for operand, part in zip(operands, several.pulled(operands, adjoints), strict=True):
+            if part is not None and isinstance(operand, Tensor) and operand in self.active:
+                yield operand, part
 
     def _by_operand(self, name: str, node: Tensor, operands: list[Any], numbers: tuple[int, ...]) -> Iterator[Any]:
         # A partial derivative that has to be computed is a callable, so that only what is wanted is recorded.
@@ -221,15 +253,32 @@ def pull(nodes: Sequence[Tensor], seeds: dict[Tensor, Tensor], wanted: set[Tenso
             if node not in gradients:
                 continue
             g = gradients[node] if wanted is None or node in wanted else gradients.pop(node)
-            for operand, partial in partials.of(node):
-                if isinstance(partial, float) and partial == 0.0:
-                    continue
-                part = send(g, partial)
+            for operand, part in partials.sent(node, g):
                 gradients[operand] = gradients[operand] + part if operand in gradients else part
     return gradients
 
 
-def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
+def _several(node: Tensor) -> Any:
+    """Of an output of a loop that is one instruction of a program, what has its derivatives (`Derivatives` of
+    `program.differentiated`); else None."""
+    if _modes.is_recording() and node._op in LOOPS:
+        return getattr(node, "_several", None)
+    return None
+
+
+def _push_several(several: Any, node: Tensor, tangents: dict[Any, Any]) -> None:
+    """Outputs that are computed together have their tangents together: kept by the first of them, in a tuple."""
+    first = node if several.output == 0 else node._parents[0]
+    if (first,) not in tangents:
+        operands = _inspect._instruction(first)[1]
+        tangents[first,] = several.pushed(operands, [
+            tangents.get(t) if isinstance(t, Tensor) else None for t in operands])
+    tangent = tangents[first,][several.output]
+    if tangent is not None:
+        tangents[node] = tangent
+
+
+def push(nodes: Sequence[Tensor], tangents: dict[Any, Any]) -> None:
     """A forward sweep from old to young over `nodes`, which are in reverse creation order.
 
     It adds to `tangents` the tangent of every node that depends on one with a tangent.
@@ -241,6 +290,10 @@ def push(nodes: Sequence[Tensor], tangents: dict[Tensor, Any]) -> None:
     with _modes.ieee():
         for node in reversed(nodes):
             if node in tangents:
+                continue
+            several = _several(node)
+            if several is not None:
+                _push_several(several, node, tangents)
                 continue
             for operand, partial in partials.of(node):
                 if operand not in tangents:      # a place among numbers, which no direction changes

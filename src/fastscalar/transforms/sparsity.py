@@ -23,6 +23,12 @@ def rows_by_shape(run: Run, elements: list[Any]) -> list[list[Any]]:
     roots = list(dict.fromkeys(e for e in elements if isinstance(e, Tensor)))
     if not run.recorded or len(roots) <= len(run.tensors):
         return [run.gradients(e, run.recorded) for e in elements]
+    return rows_by_columns(run, elements)
+
+
+def rows_by_columns(run: Run, elements: list[Any]) -> list[list[Any]]:
+    """The same in forward mode: a pass for each input."""
+    roots = list(dict.fromkeys(e for e in elements if isinstance(e, Tensor)))
     columns = []
     for t in run.tensors:
         tangents: dict[Tensor, Any] = {t: Tensor(1.0)}
