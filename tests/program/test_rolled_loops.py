@@ -210,6 +210,35 @@ def test_bodies_of_many_steps_are_those_of_one(f, monkeypatch):
         assert len(loop.stages()) == 2
 
 
+@pytest.mark.parametrize("each", [2, 5, 32])
+def test_rows_with_other_numbers_of_steps_share_bodies_of_many(each, monkeypatch):
+    """By counts of the row, with the iteration's number, and by conditions; nothing depends on the neighbours."""
+    monkeypatch.setattr(rolled, "MANY", each)
+    n = np.arange(40) * 7 % 41
+
+    def walk(x, n):
+        s = fs.loop(n, lambda k, s: (s[0] * 0.9 + V * x, s[1] + fs.random.normal() * 0.1 * k * s[0]), (x, 0.0))
+        until = fs.while_loop(lambda t: t[1] < 0.3 * n, lambda t: (np.sin(t[0] + W[1] * x), t[1] + 1.0), (s[0], 0.0))
+        over = fs.while_loop(lambda t: t < 4.0, lambda t: t + fs.random.uniform() * x, s[1])
+        return until[0] * over + s[1]
+
+    program = fs.compile(walk)
+    values, slopes = program.value_and_grad(X, n, seed=3)
+    second = program.hessian(X, n, seed=3)
+    for i, x in enumerate(X):
+        with fs.random.stream(3, i):
+            t = fs.Tensor(x)
+            y = walk(t, int(n[i]))
+        y.backward()
+        np.testing.assert_allclose([values[i], slopes[i]], [y.data, t.grad], rtol=1e-10)
+        if i % 9 == 0:
+            with fs.random.stream(3, i):
+                np.testing.assert_allclose(second[i], fs.hessian(walk)(x, int(n[i])), rtol=1e-9, atol=1e-10)
+    alone = [program.value_and_grad(X[i : i + 1], n[i : i + 1], seed=3, row_offset=i) for i in range(0, 40, 7)]
+    assert np.array_equal([a[0] for a in alone], values[::7, None])
+    assert np.array_equal([a[1] for a in alone], slopes[::7, None])
+
+
 def test_the_number_of_steps_is_one_of_the_row():
     n = np.arange(40) % 9
     n[0] = 3

@@ -33,6 +33,8 @@ class Iterations:
         steps: np.ndarray | None = None,
         collected: np.ndarray | None = None,
         memory: int = 0,
+        before: np.ndarray | None = None,
+        lenient: bool = False,
     ) -> None: ...
     def gradients(
         self,

@@ -50,6 +50,8 @@ cdef class Iterations:
     cdef double *collected       # (rows, iterations, results - width), or NULL: what was, or its adjoints
     cdef long long count         # of iterations, where anything is their own
     cdef bint numbered
+    cdef bint lenient            # rows that fit no body, or may raise, have ended and are left to who comes next
+    cdef long long *before       # by row, the number of its first iteration
     cdef unsigned char *ends
     cdef long long *row_numbers  # of the data set
     cdef list counters           # by body: where the counters of its draws are
@@ -85,6 +87,7 @@ cdef class Iterations:
         self.active = <long long *>room_of(rows, sizeof(long long))
         self.pending = <long long *>room_of(rows, sizeof(long long))
         self.number = <long long *>room_of(rows, sizeof(long long))
+        self.before = <long long *>room_of(rows, sizeof(long long))
         self.out = <double *>room_of(<size_t>rows * self.results, sizeof(double))
         self.sent = <double *>room_of(<size_t>rows * width, sizeof(double))
         self.sent_captured = <double *>room_of(<size_t>rows * captured, sizeof(double))
@@ -113,6 +116,7 @@ cdef class Iterations:
         PyMem_RawFree(self.active)
         PyMem_RawFree(self.pending)
         PyMem_RawFree(self.number)
+        PyMem_RawFree(self.before)
         PyMem_RawFree(self.out)
         PyMem_RawFree(self.sent)
         PyMem_RawFree(self.sent_captured)
@@ -141,19 +145,28 @@ cdef class Iterations:
         return 0
 
     def values(self, state, captured, ended, status, long long k, long long until, steps=None, collected=None,
-               Py_ssize_t memory=0):
+               Py_ssize_t memory=0, before=None, bint lenient=False):
         """The states after the iterations k to `until` (excluded), in place; (rows, width) and (rows, captured).
 
         ended: by row, the iteration at which it ends, or has ended by then; there, too, where a row fits no body, or
         may raise.  status: what there is to say about each row, 0 at first; rows with anything are left alone.
         steps: what each iteration has of its own, (rows, iterations * of_row).  collected: is set, where that is
         wanted, to what each iteration gives, (rows, iterations * numbers).  memory: bytes for the states that
-        `gradients` needs; 0: it is not asked for."""
+        `gradients` needs; 0: it is not asked for.  before: by row, the number of its first iteration.  lenient: rows that
+        fit no body, or may raise, have ended, and nothing is said about them."""
         cdef double[:, ::1] x = state, c = captured
         cdef long long[::1] stop = ended
         cdef unsigned char[::1] said = status
-        cdef Py_ssize_t n = x.shape[0], most = 0
+        cdef const long long[::1] first
+        cdef Py_ssize_t n = x.shape[0], most = 0, l
         cdef Kept *kept = NULL
+        self.lenient = lenient
+        for l in range(n):
+            self.before[l] = 0
+        if before is not None:
+            first = before
+            for l in range(n):
+                self.before[l] = first[l]
         if memory:
             most = max(<Py_ssize_t>16, memory // (n * (self.width * sizeof(double) + 1)))
             self.some.n, self.some.interval, self.part.interval = 0, 1, 1
@@ -238,7 +251,7 @@ cdef class Iterations:
                     taken = keep(kept, state, n, width)
             if self.numbered:
                 for l in range(n):
-                    self.number[l] = k
+                    self.number[l] = k + self.before[l]
             self.load_step(n, k)
             memcpy(self.pending, self.active, m * sizeof(long long))
             left = m
@@ -258,7 +271,7 @@ cdef class Iterations:
                                        more * sizeof(double))
                             if taken != NULL:
                                 taken[row] = b
-                    elif self.found[t] & (GUARD_FAILED | MAY_RAISE):
+                    elif self.lenient or self.found[t] & (GUARD_FAILED | MAY_RAISE):
                         self.pending[again] = row
                         again += 1
                     else:
@@ -271,7 +284,8 @@ cdef class Iterations:
                     break
                 left = again
             for t in range(left):
-                status[self.pending[t]] |= GUARD_FAILED
+                if not self.lenient:
+                    status[self.pending[t]] |= GUARD_FAILED
                 ended[self.pending[t]] = k
             work += m
             again = 0
@@ -325,7 +339,7 @@ cdef class Iterations:
             taken = kept.taken + (k - first) * n
             if self.numbered:
                 for l in range(n):
-                    self.number[l] = k
+                    self.number[l] = k + self.before[l]
             self.load_step(n, k)
             if self.collected != NULL:
                 for l in range(n):

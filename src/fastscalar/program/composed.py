@@ -16,6 +16,7 @@ from fastscalar.program._graph import (
     NODE_INPUT,
     NODE_ITEM,
     NODE_RANDOM,
+    READ_SAME,
     empty_graph,
 )
 
@@ -24,16 +25,14 @@ ADD, TIMES = _CODES["+"], _CODES["*"]
 
 
 def may_be_composed(body: Any) -> bool:
-    """Whether all that an iteration does with its number is arithmetic, and nothing decides: then there is no other
-    body, nor will there be one."""
-    return not len(body.graph.guards) and not body.own and not any(
+    """Whether all that an iteration does with its number is arithmetic."""
+    return not body.own and not (body.graph.guards["op"] == READ_SAME).any() and not any(
         item[0] == "call" or (item[0] in ("gather", "cross_entropy") and item[4] >= 0) for item in body.items
     )
 
 
-def composed(body: Any, steps: int, before: int) -> tuple[Any, list[int], dict[int, int]]:
-    """So many steps after each other, of a loop that has done so many before: graph, nodes that are the number of the
-    iteration, what is drawn."""
+def composed(body: Any, steps: int) -> tuple[Any, list[int], dict[int, int]]:
+    """So many steps after each other: graph, nodes that are the number of such an iteration, what is drawn."""
     columns, pattern = body.columns, body.graph
     op, a, b = columns["op"], columns["a"], columns["b"]
     results, numbers = columns["results"].astype(np.int64), np.array(body.numbers, np.int64)
@@ -44,7 +43,7 @@ def composed(body: Any, steps: int, before: int) -> tuple[Any, list[int], dict[i
     computed = (op > NODE_CONSTANT) | (op == NODE_COPY)
     places = np.flatnonzero(new)
     parts: list[list[np.ndarray]] = [[columns[name]] for name in ("op", "a", "b", "value", "stopped")]
-    n, items, draws = len(op), list(body.items), list(pattern.draws)
+    n, items, draws, guards = len(op), list(body.items), list(pattern.draws), []
 
     def append(*some: Any) -> int:
         nonlocal n
@@ -61,7 +60,7 @@ def composed(body: Any, steps: int, before: int) -> tuple[Any, list[int], dict[i
     for k in range(steps):
         if len(numbers):
             at = at.copy()
-            at[numbers] = append(ADD, first, constant(float(k + before)), 0.0, 0)
+            at[numbers] = append(ADD, first, constant(float(k)), 0.0, 0)
         at = at.copy()
         if k:
             at[state] = last[results[b[state]]]
@@ -77,13 +76,22 @@ def composed(body: Any, steps: int, before: int) -> tuple[Any, list[int], dict[i
                 at[x].astype(np.int32) if isinstance(x, np.ndarray) else x for x in item[2:]))
             for item in body.items
         ]  # fmt: skip
+        guards.append(_moved(pattern.guards, at))
         draws += [(*draw[:5], draw[5] + k * body.drawn.get(draw[3], 0)) for draw in pattern.draws]
         last = at
-    return _without_pattern(parts, new, items, draws, last[results], body, steps)
+    return _without_pattern(parts, new, items, draws, np.concatenate(guards), last[results], body, steps)
+
+
+def _moved(guards: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Decisions on nodes that lie elsewhere."""
+    moved = guards.copy()
+    moved["left"], moved["right"] = at[guards["left"]], np.where(guards["right"] >= 0, at[guards["right"]], -1)
+    return moved
 
 
 def _without_pattern(
-    parts: Any, new: np.ndarray, items: list[Any], draws: list[Any], results: np.ndarray, body: Any, steps: int
+    parts: Any, new: np.ndarray, items: list[Any], draws: list[Any], guards: np.ndarray, results: np.ndarray,
+    body: Any, steps: int,
 ) -> tuple[Any, list[int], dict[int, int]]:
     """The operations of the body itself go, which stood before those of the steps."""
     columns = [np.concatenate(part) for part in parts]
@@ -103,7 +111,7 @@ def _without_pattern(
     ])  # fmt: skip
     graph.results, graph.draws = at[results].astype(np.int32), draws[len(body.graph.draws) :]
     pattern = body.graph
-    graph.guards, graph.codes, graph.captures, graph.inputs = pattern.guards, pattern.codes, pattern.captures, []
+    graph.guards, graph.codes, graph.captures, graph.inputs = _moved(guards, at), pattern.codes, pattern.captures, []
     graph.lists, graph.shared, graph.uncertain, graph.exact = {}, {}, False, False
     graph.operations = pattern.operations * steps
     return graph, at[body.numbers].tolist(), {site: drawn * steps for site, drawn in body.drawn.items()}

@@ -8,7 +8,7 @@ The boundary: is what the executor calls for the rows of a chunk; `rolling` make
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,8 @@ from fastscalar.program.composed import composed, may_be_composed
 MEMORY = 1 << 26  # bytes of states that the way back keeps; beyond, some of them are computed again
 FOREVER = 1 << 62
 FOUND = "found loop"  # the kind of those that were not said
-STEPS = 1_024  # nodes of a body, or so, that stands for many steps
+STEPS = 1_024  # nodes of a body, or so, that stands for many steps, and
+MANY = 32  # how many these are at most, where a row may need less
 KEPT = 4  # sets of replays of a loop for so many rows, between calls
 ADD = next(code for code, name, _, _ in operations() if name == "+")
 
@@ -167,6 +168,15 @@ def _of_number(item: Any) -> bool:
     return item[0] in ("gather", "cross_entropy") and item[4] >= 0
 
 
+class Stage(NamedTuple):
+    """A part of a loop; the next one takes up the rows where it leaves them."""
+
+    loop: Rolled
+    each: int  # so many iterations of the loop in one of its own
+    most: int  # iterations of its own
+    lenient: bool  # where its body does not fit a row it leaves the row
+
+
 class Rolled:
     """A loop, as a program calls it for the rows of a chunk: the callee of an item.
 
@@ -190,7 +200,7 @@ class Rolled:
         self.plans: dict[str, list[Any]] = {}
         self.tangents: dict[tuple[int, ...], Rolled] = {}        # by operands with a tangent (`differentiated`)
         self._sources: list[list[int]] | None = None
-        self._stages: list[Rolled] | None = None
+        self._stages: list[Stage] | None = None
         self._lock = Lock()
 
     @property
@@ -210,31 +220,28 @@ class Rolled:
     def has_own(self) -> bool:
         return self.own > 0 or (self.table is not None and self.table.shape[1] > 0)
 
-    def stages(self) -> list[Rolled]:
-        """The same loop, by bodies of many steps: one for most of them and one for the rest; none where one step is as
-        good."""
+    def stages(self) -> list[Stage]:
+        """The same loop one part after the other, with bodies of many steps where one body is all that goes on."""
         with self._lock:
             if self._stages is None:
                 self._stages = self._composed()
             return self._stages
 
-    def _composed(self) -> list[Rolled]:
-        if self.kind != "loop" or self.count is None or len(self.bodies) != 1 or not may_be_composed(self.bodies[0]):
+    def _composed(self) -> list[Stage]:
+        going_on = [body for body in self.bodies if not body.ends]
+        if self.kind == FOUND or len(going_on) != 1 or not may_be_composed(going_on[0]):
             return []
-        body = self.bodies[0]
-        steps = min(STEPS // max(1, len(body.columns["op"])), self.count // 4)
-        if steps < 2:
+        body = going_on[0]
+        known = self.count is not None and not self.decides
+        each = min(STEPS // max(1, len(body.columns["op"])), (self.count or MANY) // 4, STEPS if known else MANY)
+        if each < 2:
             return []
-        found, before = [], 0
-        for count, several in ((self.count // steps, steps), (self.count % steps, 1)):
-            if count:
-                made = Rolled(FOUND, self.state, self.numbered, count)
-                made.sites = {site: n + before * body.drawn.get(site, 0) for site, n in self.sites.items()}
-                graph, numbers, drawn = composed(body, several, before)
-                made.add(Body(graph, numbers, body.leaves, drawn, False), self.captured, self.leaves)
-                found.append(made)
-                before += count * several
-        return found
+        made = Rolled(self.kind, self.state, self.numbered, self.count)
+        made.sites = dict(self.sites)
+        graph, numbers, drawn = composed(body, each)
+        made.add(Body(graph, numbers, body.leaves, drawn, False), self.captured, self.leaves)
+        begun = [Stage(self, 1, each, False)] if self.kind == "while_loop" else []
+        return [*begun, Stage(made, each, FOREVER, self.decides), Stage(self, 1, FOREVER, False)]
 
     @property
     def decides(self) -> bool:
@@ -344,7 +351,11 @@ class Rolled:
 
     def of_rows(self, chunk: Any) -> _Chunk | _Stages:
         stages = self.stages()
-        return _Stages([_Chunk(stage, *chunk) for stage in stages]) if stages else _Chunk(self, *chunk)
+        return _Stages([_Chunk(stage, *chunk) for stage in stages]) if stages else _Chunk(whole(self), *chunk)
+
+
+def whole(loop: Rolled) -> Stage:
+    return Stage(loop, 1, FOREVER, False)
 
 
 class _Stages:
@@ -359,10 +370,12 @@ class _Stages:
 
     def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
         self.begun, y = [], x[:, : self.state]
+        before, counters = np.zeros(len(x), np.int64), self.stages[0].counters
         for stage in self.stages:
-            stage.keeps = self.keeps
+            stage.keeps, stage.before, stage.counters = self.keeps, before, counters
             self.begun.append(np.concatenate([y, x[:, self.state :]], axis=1))
             y = stage.forward(self.begun[-1], exact)
+            before, counters = before + stage.done * stage.stage.each, stage.counters
         return y
 
     def backward(self, x: np.ndarray, y: np.ndarray, adjoint: np.ndarray, exact: bool) -> np.ndarray:
@@ -386,8 +399,11 @@ def _room(rows: int) -> int:
 class _Chunk:
     """A loop for the rows of one chunk."""
 
-    def __init__(self, loop: Rolled, plain: bool, status: np.ndarray, rows: np.ndarray, stream: Any) -> None:
-        self.loop, self.plain, self.status, self.rows, self.stream = loop, plain, status, rows, stream
+    def __init__(self, stage: Stage, plain: bool, status: np.ndarray, rows: np.ndarray, stream: Any) -> None:
+        self.stage, self.loop, self.plain, self.status, self.rows = stage, stage.loop, plain, status, rows
+        self.stream = stream
+        self.before = self.done = np.zeros(len(rows), np.int64)          # by row, iterations of the stages before, and
+        self.counters = np.tile(np.array(list(self.loop.sites.values()), float), (len(rows), 1))      # what was drawn
         self.keeps = False                       # the states, for the way back:
         self.kept: list[tuple[Any, ...]] = []    # of each part of the rows
 
@@ -412,9 +428,8 @@ class _Chunk:
             else:
                 ended = part[:, -1].astype(np.int64)
             status = np.where(ended < 0, np.uint8(RowStatus.MAY_RAISE), np.uint8(0))
-            state = np.empty((len(rows), loop.width))
-            state[:, : loop.state] = part[:, : loop.state]
-            state[:, loop.state :] = list(loop.sites.values())
+            ended = np.minimum((ended - self.before[rows]) // self.stage.each, self.stage.most)
+            state = np.concatenate([part[:, : loop.state], self.counters[rows]], axis=1)
             own = part[:, second:].copy() if loop.own else None
             yield rows, state, part[:, loop.state : first].copy(), leaves[rows[0]], ended, status, own
 
@@ -428,12 +443,15 @@ class _Chunk:
 
     def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
         loop, way = self.loop, self.way(exact)
-        out = np.empty((len(x), loop.outputs))
+        out, self.done = np.empty((len(x), loop.outputs)), np.zeros(len(x), np.int64)
+        self.counters = self.counters.copy()
         for rows, state, captured, leaves, ended, status, own in self.parts(x):
             iterations = self.begun(way, rows, leaves)
             collected = np.empty((len(rows), loop.outputs - loop.state))
             memory = MEMORY if self.keeps else 0
-            iterations.values(state, captured, ended, status, 0, FOREVER, own, collected, memory)
+            iterations.values(state, captured, ended, status, 0, FOREVER, own, collected, memory, self.before[rows],
+                              self.stage.lenient)  # fmt: skip
+            self.done[rows], self.counters[rows] = ended, state[:, loop.state :]
             out[rows, : loop.state], out[rows, loop.state :] = state[:, : loop.state], collected
             self.status[rows] |= status
             if self.keeps and not status.any():
