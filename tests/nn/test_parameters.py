@@ -83,6 +83,17 @@ def test_lists_that_hold_themselves_are_an_error_before_anything_has_changed():
         fs.sgd([["w"], a], 0.5)
 
 
+@pytest.mark.parametrize("n", [1, 15, 16, 31, 32, 33, 100])
+def test_lists_are_gone_through_once_and_in_order(n):
+    rows = [[fs.Tensor(k), (), [fs.Tensor(k + 0.25)], fs.Tensor(k + 0.5)] for k in range(n)]
+    found = flatten_parameters([*rows, *reversed(rows), {"again": rows}], [])
+    assert [p.data for p in found] == [k + part for k in range(n) for part in (0.0, 0.25, 0.5)]
+    nest = rows
+    for _ in range(100):
+        nest = [nest, nest]
+    assert flatten_parameters(nest, []) == found
+
+
 # --- modules ----------------------------------------------------------------------------------------------------------
 
 

@@ -54,30 +54,69 @@ def sgd_step(parameters, double lr, bint step=True, bint reset=True):
             tape.grad[i] = 0.0                      # zero needs no entry in the touched rows
 
 
+cdef enum:
+    FEW = 32
+
+
+cdef struct Seen:                # containers: a few are compared one by one, before there is a set of the others
+    const void *few[FEW]
+    int n
+
+
+cdef bint seen_before(Seen *seen, set others, object p) except -1:
+    """Whether a container was asked for before; from now on it was."""
+    cdef int k
+    cdef object place
+    for k in range(seen.n):
+        if seen.few[k] == <void *>p:
+            return True
+    if seen.n < FEW:
+        seen.few[seen.n] = <void *>p
+        seen.n += 1
+        return False
+    place = <size_t><void *>p                    # as id(), without a call
+    if place in others:
+        return True
+    others.add(place)
+    return False
+
+
+cdef bint append_parameter(list out, p) except -1:
+    """Whether it is one."""
+    if type(p) is Tensor:
+        bound(p)
+    elif type(p) is not TensorArray:
+        return False
+    out.append(p)
+    return True
+
+
 def flatten_parameters(parameters, list out):
     """Append the Tensors and TensorArrays of nested lists, tuples and dictionaries to `out`, in order; no recursion.
 
     What holds others is gone through once, wherever it is listed; ValueError for what holds itself."""
     cdef list todo = [parameters]
-    cdef set seen = set()
+    cdef set others = set()
+    cdef Seen seen
+    cdef Py_ssize_t k
     cdef bint again = False
-    cdef object place
+    seen.n = 0
     while todo:
         p = todo.pop()
-        if type(p) is Tensor:
-            bound(p)
-            out.append(p)
-            continue
-        if type(p) is TensorArray:
-            out.append(p)
+        if append_parameter(out, p):
             continue
         if type(p) is not list and not isinstance(p, (list, tuple, dict)):
             raise TypeError(f"parameters: expected Tensors, TensorArrays and lists of them, got {type(p).__name__}")
-        place = <size_t><void *>p                # as id(), without a call
-        if place in seen:
+        if seen_before(&seen, others, p):
             again = True
             continue
-        seen.add(place)
+        if type(p) is list:                      # most hold nothing but Tensors
+            k = 0
+            while k < len(<list>p) and append_parameter(out, (<list>p)[k]):
+                k += 1
+            if k == len(<list>p):
+                continue
+            p = (<list>p)[k:] if k else p
         todo.extend(reversed(p.values() if isinstance(p, dict) else p))
     if again:
         refuse_cycles(parameters)
