@@ -46,6 +46,7 @@ cdef extern from "batch.h":
         FS_SEND_ALL_TO_ONE
         FS_N_OPERATIONS         # others of its enumeration go by their names
     const char *fs_operation_name(int op) noexcept nogil
+    void fs_fetch(const void *p, size_t bytes) noexcept nogil
     ctypedef struct fs_step:
         short code
         signed char mode
@@ -74,6 +75,8 @@ cdef extern from "batch.h":
                                   const void *) noexcept nogil
         void (*dense_update)(void *, Py_ssize_t, double, double, int, int, const void *, Py_ssize_t, int,
                              const void *, Py_ssize_t) noexcept nogil
+        void (*narrow_affine)(void *, const void *, const void *, Py_ssize_t, int, const void *, int) noexcept nogil
+        void (*narrow_update)(void *, Py_ssize_t, double, int, const void *, int, const void *) noexcept nogil
         void (*input_gradient)(void *, Py_ssize_t, const void *, Py_ssize_t, int, int, int, const void *,
                                Py_ssize_t, int) noexcept nogil
         double (*sparse_dot)(const int *, const void *, int, const void *) noexcept nogil

@@ -26,6 +26,7 @@ cdef enum:
 ctypedef struct Input:
     const double *data      # of an array or of numbers; rows side by side
     const long long *whole  # whole numbers
+    const void *own         # the same in numbers of the replay's type, or NULL: single rows are read where they lie
     Py_ssize_t width        # numbers in a row of an array
     bint dense              # its columns are read too
     bint forced             # for now, since a product has weights that are not finite
@@ -119,6 +120,8 @@ cdef class Replay:
     cdef double decay                # of fused matrices, each step takes rate * decay of them; see `weights.pxd`
     cdef unsigned char *lazy         # by matrix: its numbers are `shrunk` times what is stored
     cdef double shrunk
+    cdef char **turned               # by matrix: its weights in this run, see `turned.pxd`; NULL: they lie as ever
+    cdef char **room_to_turn         # and the memory for that, if it was needed
     cdef int *loose                  # (address, count) of uniform numbers that are in no fused matrix
     cdef Py_ssize_t n_loose
     cdef int *steps                  # (address, count) of those among them that are trained
@@ -179,6 +182,7 @@ cdef class Replay:
     cdef int go_through(self, int mode, int batch_rows) except -1
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1
     cdef void settle_all(self) noexcept
+    cdef int turn_weights(self) except -1
     cdef char *room_of_state(self, bint keeps, int which) except? NULL
     cdef int copy_state(self, list places, array, char *block, bint into) except -1
 

@@ -39,6 +39,7 @@ from fastscalar.program.leaves cimport *
 from fastscalar.program.plan cimport *
 from fastscalar.program.batches cimport *
 from fastscalar.program.steps cimport *
+from fastscalar.program.turned cimport *
 from fastscalar.program.weights cimport *
 
 import os
@@ -208,6 +209,8 @@ cdef class Replay:
         self.state = <char **>self.block(2, sizeof(void *))
         self.fused = <unsigned char *>self.block(p.n_matrices, 1)
         self.unfit = <unsigned char *>self.block(p.n_matrices, 1)
+        self.turned = <char **>self.block(p.n_matrices, sizeof(void *))
+        self.room_to_turn = <char **>self.block(p.n_matrices, sizeof(void *))
         self.shrunk = 1.0
         return 0
 
@@ -456,6 +459,7 @@ cdef class Replay:
         if kind == "array":
             rows = data
             x.data, x.width = &rows[0, 0], rows.shape[1]
+            x.own = x.data if self.float64 else NULL
             if gradient is not None:
                 row_gradient = gradient
                 x.gradient = &row_gradient[0, 0]
@@ -475,6 +479,7 @@ cdef class Replay:
         cdef int i
         for i in range(self.n_inputs):
             self.input[i].data = NULL
+            self.input[i].own = NULL
             self.input[i].whole = NULL
             self.input[i].begin = NULL
             self.input[i].gradient = NULL
@@ -488,6 +493,12 @@ cdef class Replay:
         self.counts = counts
         for k in range(self.plan.n_draws):
             self.occurrence[k] = self.plan.draws[k].occurrence + <long long>counts.get(self.plan.draws[k].site, 0)
+
+    def read_as_floats(self, int i, data):
+        """The rows of an input in float32, for single rows, which are read where they lie."""
+        cdef const float[:, ::1] rows = data
+        self.held.append(data)
+        self.input[i].own = &rows[0, 0]
 
     def share(self, int i, double value):
         """The number that an input is for all rows."""
@@ -674,6 +685,23 @@ cdef class Replay:
         self.go(PARAMETERS | TRAIN, rows, None, None, batch_rows)
         return self.done, self.total_loss
 
+    cdef int turn_weights(self) except -1:
+        cdef Py_ssize_t k
+        cdef int matrix
+        for k in range(self.plan.n_products):
+            matrix = self.plan.products[k].matrix
+            if not can_turn(self, &self.plan.products[k]):
+                continue
+            if self.room_to_turn[matrix] == NULL:
+                self.room_to_turn[matrix] = <char *>self.block(
+                    self.plan.matrices[matrix].cols * turned_ld(&self.plan.matrices[matrix]), self.size)
+            self.turned[matrix] = self.room_to_turn[matrix]
+            if self.float64:
+                turn[double](self, matrix, False, 0.0)
+            else:
+                turn[float](self, matrix, False, 0.0)
+        return 0
+
     def gradients_in(self, array):
         """The gradients of all uniform numbers, trained or not, are in this array from now on: what processes that
         train together exchange between `gradients` and `step_by`.  None: in memory of their own.
@@ -751,6 +779,8 @@ cdef class Replay:
             self.settle_all()
         if not self.plan.plain:
             self.resolve(mode & (PARAMETERS | ARGUMENTS), min(self.n_rows, self.batch_rows) == 1)
+        if mode & TRAIN and self.batch_rows == 1:
+            self.turn_weights()
         if mode != self.paced_mode:
             self.paced_mode = mode
             fs_pace_begin(&self.pace)

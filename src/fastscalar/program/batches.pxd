@@ -13,6 +13,7 @@ from fastscalar.program._replay cimport *
 from fastscalar.program.backward cimport *
 from fastscalar.program.forward cimport *
 from fastscalar.program.plan cimport *
+from fastscalar.program.turned cimport *
 from fastscalar.program.weights cimport *
 
 
@@ -179,5 +180,7 @@ cdef inline void run(Replay r, real tag) noexcept nogil:
             if 2 * n > r.batch_rows:             # of few rows the rest takes most of the time
                 fs_pace_note(&r.pace, now - start, n)
             start = now
-    if back and not r.mode & TRAIN and r.last_call:
+    if r.mode & TRAIN:
+        turn_back(r, tag)
+    elif back and r.last_call:
         uniform_backward(r, tag)

@@ -19,6 +19,7 @@ from fastscalar.program.calls cimport call
 from fastscalar.program.images cimport *
 from fastscalar.program.plan cimport *
 from fastscalar.program.runs cimport *
+from fastscalar.program.turned cimport *
 
 
 # --- operands -------------------------------------------------------------------------------------
@@ -34,6 +35,26 @@ cdef inline real input_of(Replay r, const Product *p, int l, int j, const long l
         x = &r.input[p.whole_input]
         return <real>x.data[rows[l] * x.width + j]
     return rows_of(r, r.run_value, p.x, l, tag)[p.first + j]
+
+
+cdef inline bint is_in_place(Replay r, const Input *x) noexcept nogil:
+    """Whether products read single rows of an input where they lie."""
+    return r.batch_rows == 1 and x.own != NULL
+
+
+cdef inline const real *inputs_of(Replay r, const Product *p, int first_row, const long long *rows,
+                                  real tag) noexcept nogil:
+    """What rows from this one on have for a product that is not sparse."""
+    cdef const Input *x = &r.input[max(0, p.whole_input)]
+    if p.whole_input >= 0 and is_in_place(r, x):
+        return <const real *>x.own + rows[first_row] * x.width
+    return rows_of(r, r.run_value, p.x, first_row, tag) + p.first
+
+
+cdef inline void fetch_row(Replay r, const Input *x, Py_ssize_t k, real tag) noexcept nogil:
+    """The next row of a run comes while this one is under way."""
+    if k < r.n_rows:
+        fs_fetch(<const real *>x.own + r.rows[k] * x.width, x.width * sizeof(real))
 
 
 cdef inline bint has_sparse(Replay r, const Product *p) noexcept nogil:
@@ -166,6 +187,8 @@ cdef inline void forward(Replay r, int thread, int first_row, int n_rows, const 
         x = &r.input[l]
         if x.slot != NULL and not of_one:
             r.kernels.load_columns(V, n_rows, x.data, x.width, rows + first_row, n_rows, x.slot, x.n_columns)
+        elif p.run_of_input[l] >= 0 and not x.dense and is_in_place(r, x):
+            fetch_row(r, x, r.first + 1, tag)
         elif p.run_of_input[l] >= 0 and (x.dense or x.forced or x.begin == NULL):
             load_input(r, l, first_row, n_rows, rows, tag)
     if steps != NULL:
@@ -644,7 +667,7 @@ cdef inline void product_forward(Replay r, const Instr *q, int thread, int first
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
     cdef const real *w = <real *>r.uniform + m.base
     cdef const real *bias = <real *>r.uniform + r.plan.body.matrices[p.bias].base if p.bias >= 0 else NULL
-    cdef const real *x = rows_of(r, r.run_value, p.x, first_row, tag) + p.first
+    cdef const real *x = inputs_of(r, p, first_row, rows, tag)
     cdef real *out = rows_of(r, r.run_value, q.run, first_row, tag)
     cdef const int *column[128]                  # the most that a chunk has
     cdef const void *value[128]
@@ -662,11 +685,15 @@ cdef inline void product_forward(Replay r, const Instr *q, int thread, int first
             out[l] = (bias[0] if bias != NULL else 0) + <real>(
                 r.kernels.sparse_dot(column[l], value[l], count[l], w) if has_sparse(r, p)
                 else r.kernels.dot(x + <Py_ssize_t>l * ld, w, m.rows))
+    elif r.turned[p.matrix] != NULL:
+        r.kernels.narrow_affine(out, bias, r.turned[p.matrix], turned_ld(m), m.cols, x, m.rows)
     elif has_sparse(r, p):
         r.kernels.sparse_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, column, value, count, in_order)
     else:
         r.kernels.dense_affine(out, m.ld, bias, w, m.ld, m.ld, n_rows, x, ld, m.rows, in_order)
     if p.skips and not has_sparse(r, p) and r.kernels.not_finite(out, <Py_ssize_t>n_rows * m.ld):
+        if r.turned[p.matrix] != NULL:
+            turn(r, p.matrix, True, tag)
         for l in range(n_rows):
             if r.kernels.not_finite(out + <Py_ssize_t>l * m.ld, m.ld):
                 skipping_product(r, p, out + <Py_ssize_t>l * m.ld, first_row + l, 1, rows, tag)

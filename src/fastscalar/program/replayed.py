@@ -20,7 +20,7 @@ from fastscalar.program._trace import NotReplayable
 from fastscalar.program.called import CalledFunction
 from fastscalar.program.portions import BATCH, portions
 from fastscalar.program.recorded import RowFailure
-from fastscalar.program.rows import Rows, first_inputs, rows_by_entries, shared_inputs
+from fastscalar.program.rows import Rows, first_inputs, rows_as_floats, rows_by_entries, shared_inputs
 from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows, share_out
 
 ONE_ROWS = 32  # signatures of which single rows go the short way
@@ -131,6 +131,8 @@ class ReplayedFunction(CalledFunction):
                     found = rows_by_entries(rows, k, replay.float64, replay.parts)
                     if found is not None:
                         replay.sparse(at, *found)
+                    elif replay.batch == 1 and not replay.float64:
+                        replay.read_as_floats(at, rows_as_floats(rows, k))
             elif kind[0] == "shared":
                 replay.share(at, float(data))
             elif kind[0] == "leaf":

@@ -346,6 +346,15 @@ def rows_by_entries(rows: Rows, k: int, float64: bool, parts: int) -> Any:
     return known[k, float64, parts]
 
 
+def rows_as_floats(rows: Rows, k: int) -> np.ndarray:
+    """Argument k in float32, row by row; remembered with the rows."""
+    known = rows.__dict__.setdefault("floats", {})
+    if k not in known:
+        with np.errstate(over="ignore"):
+            known[k] = rows.data[k].reshape(rows.n, -1).astype(np.float32)
+    return known[k]
+
+
 # --- calls of one program by another ---------------------------------------------------------------
 
 

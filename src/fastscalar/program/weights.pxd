@@ -14,6 +14,7 @@ from fastscalar.program.forward cimport *
 from fastscalar.program.images cimport *
 from fastscalar.program.plan cimport *
 from fastscalar.program.runs cimport *
+from fastscalar.program.turned cimport *
 
 
 # --- weights, and the uniform part backwards ------------------------------------------------------
@@ -61,6 +62,10 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
         target = <real *>(r.uniform if r.fused[product.matrix] and r.mode & TRAIN else r.uniform_adjoint) + m.base
         scale = -rate / n if r.fused[product.matrix] and r.mode & TRAIN else 1.0
         keep = keep_of(r, product, rate, &scale)
+        if r.turned[product.matrix] != NULL:
+            if share == 0:
+                turned_weights(r, product, m, scale, g, rows, tag)
+            continue
         if r.kernels.not_finite(g, <Py_ssize_t>n * m.ld) or not finite_inputs(r, product, n, tag):
             if keep != 1.0:
                 row0, row1 = first_masked(r, m, share), first_masked(r, m, share + 1)
@@ -80,11 +85,11 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
             if keep != 1.0:
                 multiply(r, target + row0, row1 - row0, 1, keep)
             for l in range(n):
-                r.kernels.add_scaled(target + row0, scale * g[l],
-                                     rows_of(r, r.run_value, product.x, l, tag) + product.first + row0, row1 - row0)
+                r.kernels.add_scaled(target + row0, scale * g[l], inputs_of(r, product, l, rows, tag) + row0,
+                                     row1 - row0)
             continue
         r.kernels.dense_update(target + <Py_ssize_t>row0 * m.ld + first, m.ld, keep, scale, stop - first, n,
-                               rows_of(r, r.run_value, product.x, 0, tag) + product.first + row0,
+                               inputs_of(r, product, 0, rows, tag) + row0,
                                r.plan.body.runs[product.x].ld, row1 - row0, g + first, m.ld)
 
 
@@ -118,6 +123,20 @@ cdef inline void masked_weights(Replay r, int share, const Product *p, const Mat
             for i in range(m.cols):
                 if g[<Py_ssize_t>l * m.ld + i] != 0:
                     target[<Py_ssize_t>j * m.ld + i] += <real>(scale * x * g[<Py_ssize_t>l * m.ld + i])
+
+
+cdef inline void turned_weights(Replay r, const Product *p, const Matrix *m, double scale, const real *g,
+                                const long long *rows, real tag) noexcept nogil:
+    """All of a matrix that lies turned, by one row."""
+    cdef int share
+    if not r.kernels.not_finite(g, m.ld) and finite_inputs(r, p, 1, tag):
+        r.kernels.narrow_update(r.turned[p.matrix], turned_ld(m), scale, m.cols, inputs_of(r, p, 0, rows, tag), m.rows,
+                                g)
+        return
+    turn(r, p.matrix, True, tag)
+    for share in range(r.shares):
+        masked_weights(r, share, p, m, <real *>r.uniform + m.base, scale, g, 1, rows, tag)
+    turn(r, p.matrix, False, tag)
 
 
 cdef inline void sparse_weights(Replay r, int thread, int share, const Product *p, const Matrix *m, real *target,
@@ -163,7 +182,7 @@ cdef inline void rule_of_row(Replay r, int thread, const Product *p, const real 
     """The optimiser's step of a matrix by one row of data: its gradient, inputs times g, is never written down.
     g = NULL: zero.  One row is one thread's."""
     cdef const Matrix *m = &r.plan.body.matrices[p.matrix]
-    cdef const real *x = rows_of(r, r.run_value, p.x, 0, tag) + p.first
+    cdef const real *x = inputs_of(r, p, 0, r.rows + r.first, tag)
     cdef real *target = <real *>r.uniform_adjoint + m.base
     cdef const double *data
     cdef fs_rule rule = r.rule

@@ -108,6 +108,17 @@ enum {
     FS_SEND_ALL_TO_ONE /* one row: the gradients, times as many numbers, from the last to the first */
 };
 
+/* Memory that is read soon, to the second level of the cache. */
+static inline void fs_fetch(const void *p, size_t bytes)
+{
+#ifdef __GNUC__
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch((const char *)p + at, 0, 2);
+#else
+    (void)p, (void)bytes;
+#endif
+}
+
 /* Which operands of a binary operation are one number for all n elements. */
 enum { FS_VECTORS, FS_A_IS_ONE, FS_B_IS_ONE };
 
@@ -151,6 +162,10 @@ typedef struct {
     /* w[j][0..n) = keep * itself + scale * sum over l of x[l][j] * g[l][0..n), for 0 <= j < m */
     void (*dense_update)(void *w, ptrdiff_t ldw, double keep, double scale, int n, int n_rows, const void *x,
                          ptrdiff_t ldx, int m, const void *g, ptrdiff_t ldg);
+    /* Of one row, and of a matrix that lies turned, a row for each of n outputs, with zeros beyond m up to `width`:
+     * out[i] = b[i] + sum over j < m of x[j] * w[i][j], and w[i][j] += scale * x[j] * g[i] */
+    void (*narrow_affine)(void *out, const void *b, const void *w, ptrdiff_t ldw, int n, const void *x, int m);
+    void (*narrow_update)(void *w, ptrdiff_t ldw, double scale, int n, const void *x, int m, const void *g);
     /* dx[l][j] += sum over i < n of g[l][i] * w[j][i], for 0 <= j < m. */
     void (*input_gradient)(void *dx, ptrdiff_t lddx, const void *w, ptrdiff_t ldw, int n, int m, int n_rows,
                            const void *g, ptrdiff_t ldg, int in_order);

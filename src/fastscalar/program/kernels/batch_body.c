@@ -81,8 +81,8 @@ INLINE R OF(total)(vec v)
     return OF(first_of)(OF(sum_everywhere)(v));
 }
 
-#include "batch_dense.c"
 #include "exp_body.c"
+#include "batch_dense.c"
 #include "batch_images.c"
 #if WIDE && FS_OWN_FUNCTIONS
 #include "functions_body.c"
@@ -229,15 +229,15 @@ INLINE void OF(weighted_rows)(vec *s, const R *base, ptrdiff_t ld, const int *in
     vec p[16];
     int k = 0;
     UNROLL for (int v = 0; v < at_once * nv; v++) p[v] = ZERO;
-    for (; k + at_once <= count; k += at_once)
+    for (; k + at_once <= count; k += at_once, base += index ? 0 : at_once * ld)
         UNROLL for (int u = 0; u < at_once; u++) {
-            const R *row = base + (index ? index[k + u] : k + u) * ld;
+            const R *row = base + (index ? index[k + u] : u) * ld;
             const R t = value[k + u];
             UNROLL for (int v = 0; v < nv; v++) p[u * nv + v] += t * LOAD(row + v * VW);
         }
     if (at_once > 1)
-        for (; k < count; k++) {
-            const R *row = base + (index ? index[k] : k) * ld;
+        for (; k < count; k++, base += index ? 0 : ld) {
+            const R *row = base + (index ? index[k] * ld : 0);
             const R t = value[k];
             UNROLL for (int v = 0; v < nv; v++) p[v] += t * LOAD(row + v * VW);
         }
@@ -599,6 +599,8 @@ static int OF(not_finite)(const void *x_, ptrdiff_t n)
     UNROLL for (int v = 0; v < 4; v++) s[v] = ZERO;
     for (; i + 4 * VW <= n; i += 4 * VW)
         UNROLL for (int v = 0; v < 4; v++) s[v] += 0 * LOAD(x + i + v * VW); /* 0 or NaN */
+    for (; i + VW <= n; i += VW)
+        s[0] += 0 * LOAD(x + i);
     R t = OF(total)((s[0] + s[1]) + (s[2] + s[3]));
     for (; i < n; i++)
         t += 0 * x[i];
@@ -614,6 +616,8 @@ static int OF(beyond)(const void *x_, ptrdiff_t n)
     UNROLL for (int v = 0; v < 4; v++) s[v] = ZERO;
     for (; i + 4 * VW <= n; i += 4 * VW)
         UNROLL for (int v = 0; v < 4; v++) s[v] += 0 * (factor * LOAD(x + i + v * VW)); /* 0 or NaN */
+    for (; i + VW <= n; i += VW)
+        s[0] += 0 * (factor * LOAD(x + i));
     R t = OF(total)((s[0] + s[1]) + (s[2] + s[3]));
     for (; i < n; i++)
         t += 0 * (factor * x[i]);
@@ -1113,6 +1117,8 @@ const fs_batch FS_JOIN(FS_JOIN(fs_batch_, FS_SET), _float) = {
     OF(sparse_update),
     OF(sparse_update_one),
     OF(dense_update),
+    OF(narrow_affine),
+    OF(narrow_update),
     OF(input_gradient),
     OF(sparse_dot),
     OF(sparse_add),

@@ -156,3 +156,72 @@ static void OF(input_gradient)(void *dx_, ptrdiff_t lddx, const void *w_, ptrdif
         }
     }
 }
+
+/* --- narrow matrices that lie turned, a row for each output --- */
+
+/* Some of the outputs at once, each as so many sums that the latency of one is hidden. */
+INLINE void OF(narrow_dots)(R *out, const R *b, const R *w, ptrdiff_t ldw, const R *x, int m, const int outputs)
+{
+    const int sums = 8 / outputs;
+    vec s[8];
+    int j = 0;
+    UNROLL for (int v = 0; v < 8; v++) s[v] = ZERO;
+    for (; j + sums * VW <= m; j += sums * VW)
+        UNROLL for (int u = 0; u < sums; u++) {
+            const vec y = LOAD(x + j + u * VW);
+            UNROLL for (int v = 0; v < outputs; v++) s[u * outputs + v] += y * LOAD(w + v * ldw + j + u * VW);
+        }
+    for (; j < m; j += VW) {
+        const int some = m - j < VW ? m - j : VW;
+        const vec y = LOAD_SOME(x + j, 0);
+        UNROLL for (int v = 0; v < outputs; v++) s[v] += y * LOAD(w + v * ldw + j);
+    }
+    UNROLL for (int h = 4; h >= outputs; h /= 2)
+        UNROLL for (int v = 0; v < h; v++) s[v] += s[v + h];
+    UNROLL for (int v = 0; v < outputs; v++) out[v] = (b ? b[v] : 0) + OF(total)(s[v]);
+}
+
+/* `step` for the outputs from i on, 4, 2 or 1 at once. */
+#define BY_OUTPUTS(step)                                                                                               \
+    {                                                                                                                  \
+        int i = 0;                                                                                                     \
+        for (; i + 4 <= n; i += 4)                                                                                     \
+            step(4);                                                                                                   \
+        if (i + 2 <= n) {                                                                                              \
+            step(2);                                                                                                   \
+            i += 2;                                                                                                    \
+        }                                                                                                              \
+        if (i < n)                                                                                                     \
+            step(1);                                                                                                   \
+    }
+
+static void OF(narrow_affine)(void *out_, const void *b_, const void *w_, ptrdiff_t ldw, int n, const void *x, int m)
+{
+    R *out = out_;
+    const R *b = b_, *w = w_;
+#define STEP(outputs) OF(narrow_dots)(out + i, b ? b + i : NULL, w + i * ldw, ldw, x, m, outputs)
+    BY_OUTPUTS(STEP)
+#undef STEP
+}
+
+static void OF(narrow_update)(void *w_, ptrdiff_t ldw, double scale, int n, const void *x_, int m, const void *g_)
+{
+    R *w = w_;
+    const R *x = x_, *g = g_;
+#define STEP(outputs)                                                                                                  \
+    {                                                                                                                  \
+        vec y[outputs];                                                                                                \
+        UNROLL for (int v = 0; v < outputs; v++) y[v] = ZERO + (R)scale * g[i + v];                                    \
+        VECTORS(j, m, {                                                                                                \
+            const vec t = LOAD_SOME(x + j, 0);                                                                         \
+            UNROLL for (int v = 0; v < outputs; v++)                                                                   \
+            {                                                                                                          \
+                R *p = w + (i + v) * ldw + j;                                                                          \
+                STORE(p, LOAD(p) + y[v] * t);                                                                          \
+            }                                                                                                          \
+        })                                                                                                             \
+    }
+    BY_OUTPUTS(STEP)
+#undef STEP
+}
+#undef BY_OUTPUTS
