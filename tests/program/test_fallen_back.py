@@ -12,7 +12,7 @@ import pytest
 import fastscalar as fs
 from compiled import bits
 from fastscalar.engine._random import default_seed
-from fastscalar.program import rows
+from fastscalar.program import api, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
 
@@ -67,7 +67,7 @@ def without_gradient(x: Any) -> Any:
 
 def long_way(monkeypatch: pytest.MonkeyPatch, program: Any, call: Any) -> Any:
     with monkeypatch.context() as patch:
-        patch.setattr(type(program), "_in_a_plain_way", lambda *_: None)
+        patch.setattr(api, "in_a_plain_way", lambda *_: None)
         patch.setattr(program, "_plain_ways", ())
         return call(program)
 
@@ -122,6 +122,40 @@ def test_rows_are_what_they_are_on_the_long_way(name: str, how: str, count: int,
         assert all(part.dtype == np.float64 and part.shape[0] == count for part in parts)
         found.append((type(result), [part.shape for part in parts], state(*parts)))
     assert found[0] == found[1]
+
+
+ASSIGNED: dict[str, Any] = {
+    "of itself": lambda x: assigned(x, 0, x[0] * reads(x[1])),
+    "of another": lambda x: assigned(x, 1, x[2] * reads(x[0]) * W),
+    "a number": lambda x: assigned(x, 2, 3.0) * reads(x[0]),
+    "a slice": lambda x: assigned(x, slice(0, 2), x[1:] * reads(x[0])),
+    "in a view": lambda x: assigned(x[::-1], 0, x[0] * reads(x[1])) * x[2],
+    "in a dictionary": None,
+}
+
+
+def assigned(x: Any, at: Any, value: Any) -> Any:
+    x[at] = value
+    return x[0] * x[1] + x[2] * x[1]
+
+
+@pytest.mark.parametrize("count", [1, 5, 130])
+@pytest.mark.parametrize("name", ASSIGNED)
+def test_what_a_function_assigns_in_its_argument_keeps_the_gradients_of_what_was_there(name: str, count: int) -> None:
+    """By the argument and by leaves, as the function's own, whichever way the rows go."""
+    f, nested = ASSIGNED[name], name == "in a dictionary"
+    if nested:
+        f = ASSIGNED["of itself"]
+    program = fs.compile((lambda d: f(d["x"])) if nested else f)
+    rows_ = {"x": XA} if nested else XA
+    some = {"x": XA[:count]} if nested else XA[:count]
+    expected = [fs.value_and_grad(f)(row) for row in XA[:count]]
+    for _ in range(3):
+        values, slopes = program.value_and_grad(some)
+        np.testing.assert_allclose(values, [v for v, _ in expected], rtol=1e-13)
+        np.testing.assert_allclose(slopes["x"] if nested else slopes, [g for _, g in expected], rtol=1e-13)
+        np.testing.assert_allclose(program.backward(some), values, rtol=1e-13)
+        program.map(rows_)
 
 
 @pytest.mark.parametrize("name", FALLEN)

@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
-from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, node_of, read_gradient, reset_leaf,
+from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, read_gradient, reset_leaf,
                                           value_of, write_gradient)
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.engine.names cimport name_of
@@ -322,7 +322,8 @@ cdef void mark_operand_seen(Operand *o) noexcept nogil:
             mark_seen(o.index[k])
 
 
-cdef int write_down(Memo *m, int root) except -1:
+cdef int write_down(Memo *m, int root, bint reset=False) except -1:
+    """reset: arrays of leaves have no gradient then."""
     cdef int i = mark_seen(root), k
     cdef ArrayOp *q
     while i > 0:
@@ -347,6 +348,8 @@ cdef int write_down(Memo *m, int root) except -1:
                     m.n_index += 1
                 m.index[m.n_index] = q.n_touched
                 m.n_index += 1
+                if reset:
+                    reset_leaf(q)
             else:
                 reserve_memo(m, 1, q.count)
                 memcpy(m.value + m.n_value, tape.grad + q.start, q.count * sizeof(double))
@@ -391,48 +394,77 @@ cdef void put_back(Memo *m) noexcept:
 
 def _gradients(Tensor root not None, list nodes):
     """d root / d node for each Tensor of a list, floats.  `.grad` of every node stays what it was."""
-    cdef Memo m
-    cdef double *own = NULL
     cdef Py_ssize_t k, n = len(nodes)
+    cdef double *found
+    cdef int *indices
     cdef Tensor t
-    cdef list out = [0.0] * n
-    cdef bint written = False
-    memset(&m, 0, sizeof(Memo))
     bound(root)
     for t in nodes:
         bound(t)
-    own = <double *>allocate((n + 1) * sizeof(double))
-    if own == NULL:
+    found = <double *>allocate((n + 1) * (sizeof(double) + sizeof(int)))
+    if found == NULL:
         out_of_memory("gradients", n)
+    indices = <int *>(found + n + 1)
+    lock_nodes()
     try:
-        start_sweep()
-        try:
-            write_down(&m, root.index)
-            for k in range(n):                   # what the root does not reach has derivative 0.0
-                t = <Tensor>nodes[k]
-                read_gradient(t.index)
-                own[k] = tape.grad[t.index]
-            for k in range(n):
-                tape.grad[(<Tensor>nodes[k]).index] = 0.0
-            written = True
-            sweep(root, False)
-            for k in range(n):
-                t = <Tensor>nodes[k]
-                read_gradient(t.index)
-                out[k] = tape.grad[t.index]
-        finally:
-            if written:
-                put_back(&m)
-                for k in range(n):
-                    t = <Tensor>nodes[k]
-                    if own[k] != 0.0:
-                        write_gradient(t.index)
-                    tape.grad[t.index] = own[k]
-            end_sweep()
+        for k in range(n):
+            indices[k] = (<Tensor>nodes[k]).index
+        find_gradients(root, indices, n, found)
+        return [found[k] for k in range(n)]
     finally:
-        PyMem_RawFree(own)
+        unlock_nodes()
+        PyMem_RawFree(found)
+
+
+cdef int find_gradients(Tensor root, const int *nodes, Py_ssize_t n, double *found) except -1:
+    """d root / d node for each of n nodes, no two the same.  `.grad` of every node stays what it was.
+
+    Collection is locked out by the caller, whose indices these are."""
+    cdef Memo m
+    cdef Py_ssize_t k
+    cdef double before
+    cdef bint written = False
+    memset(&m, 0, sizeof(Memo))
+    start_sweep()
+    try:
+        write_down(&m, root.index)
+        for k in range(n):
+            read_gradient(nodes[k])
+            found[k] = tape.grad[nodes[k]]
+            tape.grad[nodes[k]] = 0.0            # what the root does not reach has derivative 0.0
+        written = True
+        sweep(root, False)
+    finally:
+        if written:
+            for k in range(n):
+                read_gradient(nodes[k])
+                before, found[k] = found[k], tape.grad[nodes[k]]
+                if before != 0.0:
+                    write_gradient(nodes[k])
+                tape.grad[nodes[k]] = before
+            put_back(&m)
+        end_sweep()
         free_memo(&m)
-    return out
+    return 0
+
+
+cdef int backward_or_nothing(Tensor root, bint accumulate) except -1:
+    """`backward`, after whose errors gradients are what they were.  An array of leaves is reset as a whole.
+
+    Where gradients are Tensors (`tape.n_recorded`) it is not for these."""
+    cdef Memo m
+    memset(&m, 0, sizeof(Memo))
+    start_sweep()
+    try:
+        write_down(&m, root.index, not accumulate)
+        sweep(root, accumulate)
+    except BaseException:
+        put_back(&m)
+        raise
+    finally:
+        end_sweep()
+        free_memo(&m)
+    return 0
 
 
 # --- looking inside -------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ cdef inline int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
     """The node of an operand; 0 for a number.  Its value, if that is asked for."""
     cdef ArrayOp *q
     cdef Operand *o
-    cdef Py_ssize_t offset = tape.record[i].b, at, row
+    cdef Py_ssize_t offset = tape.record[i].b, at, line
     cdef int p
     if tape.record[i].op != ARRAY_OP:
         p = tape.record[i].b if k else tape.record[i].a
@@ -67,8 +67,8 @@ cdef inline int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
     if o.kind == SPARSE:
         if value != NULL:
             value[0] = 0.0
-            row = offset // q.cols
-            for at in range(o.row[row], o.row[row + 1]):
+            line = offset // q.cols
+            for at in range(o.row[line], o.row[line + 1]):
                 if o.index[at] == k:
                     value[0] = o.value[at]
         return 0

@@ -9,12 +9,15 @@ knows, and what else becomes of these.
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release, PyObject_GetBuffer
 from cpython.float cimport PyFloat_Check
+from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport PyObject
+from libc.string cimport memcpy
 
 from fastscalar._core cimport *
 from fastscalar.engine._random cimport Stream, streams
-from fastscalar.engine._array cimport TensorArray
-from fastscalar.engine.array_ops cimport zero_leaf
+from fastscalar.engine._array cimport TensorArray, element_count
+from fastscalar.engine._inspect cimport backward_or_nothing, find_gradients
+from fastscalar.engine.memory cimport allocate, out_of_memory
 
 import numpy as np
 
@@ -37,6 +40,11 @@ cdef extern from *:
     #endif
     """
     int fs_inside                # how many functions of programs this thread runs for a row
+
+cpdef enum:
+    AS_IT_IS = 0
+    A_NUMBER = 1
+    AN_ARRAY = 2
 
 cdef enum:
     AT_ONCE = 128                # rows whose gradients are found in one sweep
@@ -85,28 +93,30 @@ cdef inline Tensor leaf_of(double v):
 cdef class RowCalls:
     """An iterator over the results of a function for some rows, Tensors, in the order of the rows.
 
-    columns: lists, and iterators.  numbers: which are lists of floats, that become leaves.  convert: makes a Tensor of
-    what is none.  While the function runs `at` is the place of its row among these, and random numbers are the row's;
-    between two rows nothing is left open."""
+    columns: lists, and iterators.  kinds: which are lists of floats, that become leaves, and which are arrays of rows,
+    of which the function gets a handle of its own.  convert: makes a Tensor of what is none.  While the function runs
+    `at` is the place of its row among these, and random numbers are the row's; between two rows nothing is left open.
+    """
 
     cdef readonly Py_ssize_t at
     cdef readonly bint calling       # in the function, which may have raised there
-    cdef readonly list given         # what it was called with
+    cdef readonly list given         # the leaves of the row
     cdef object function, convert
     cdef list columns
-    cdef tuple numbers
+    cdef tuple kinds
+    cdef bint has_arrays
     cdef const long long *rows       # NULL: 0, 1, ...
     cdef Py_ssize_t n
     cdef object held                 # where they stand
     cdef Stream stream
     cdef long long offset
 
-    def __init__(self, function, columns, tuple numbers not None, rows, Stream stream not None, long long offset,
+    def __init__(self, function, columns, tuple kinds not None, rows, Stream stream not None, long long offset,
                  convert):
-        self.function, self.convert, self.numbers = function, convert, numbers
+        self.function, self.convert, self.kinds = function, convert, kinds
         self.columns, self.held, self.at = list(columns), np.ascontiguousarray(rows, np.int64), -1
         self.rows, self.n = <const long long *>data_of(self.held), len(self.held)
-        self.stream, self.offset = stream, offset
+        self.stream, self.offset, self.has_arrays = stream, offset, AN_ARRAY in kinds
 
     cdef inline long long row(self, Py_ssize_t k) noexcept:
         return k if self.rows == NULL else self.rows[k]
@@ -123,17 +133,19 @@ cdef class RowCalls:
         """The result for the next row."""
         global fs_inside
         cdef Py_ssize_t k
-        cdef list given = []
+        cdef list given = [], passed = given
         cdef list stack = streams()
         self.at += 1
         for k in range(len(self.columns)):
-            if self.numbers[k]:
+            if <int>self.kinds[k] == A_NUMBER:
                 given.append(leaf_of((<list>self.columns[k])[self.at]))
             elif type(self.columns[k]) is list:
                 given.append((<list>self.columns[k])[self.at])
             else:
                 given.append(next(self.columns[k]))
         self.given = given
+        if self.has_arrays:
+            passed = [x._apart() if kind == AN_ARRAY else x for kind, x in zip(self.kinds, given)]
         self.calling = True
         self.stream.row = self.offset + self.row(self.at)
         if self.stream.counts:                   # most functions draw nothing
@@ -144,7 +156,7 @@ cdef class RowCalls:
         stack.append(self.stream)
         fs_inside += 1
         try:
-            value = PyObject_Vectorcall(self.function, PySequence_Fast_ITEMS(given), len(given), NULL)
+            value = PyObject_Vectorcall(self.function, PySequence_Fast_ITEMS(passed), len(passed), NULL)
             if type(value) is not Tensor:
                 value = self.convert(value)
         finally:
@@ -199,61 +211,48 @@ cdef class LossesInTurn(RowCalls):
         return self
 
 
-cdef class Kept:
-    """The gradients of leaves, as they were."""
-
-    cdef list of_leaves
-
-    def __init__(self, leaves):
-        cdef ArrayOp *q
-        self.of_leaves = []
-        for p in leaves:
-            gradient = p.grad
-            if type(p) is TensorArray:
-                q = tape.array_ops[(<TensorArray>p).slot]
-                gradient = np.array(gradient) if q.n_touched or q.factored > 0 else None
-            self.of_leaves.append((p, gradient))
-
-    cdef int restore(self) except -1:
-        for p, gradient in self.of_leaves:
-            if gradient is None:
-                zero_leaf(tape.array_ops[(<TensorArray>p).slot])
-            else:
-                p.grad = gradient
-        return 0
-
-
 cdef class PlainWay:
     """Calls with arguments of these kinds, ("number",), ("whole",) and ("array", shape), go to the function at once.
 
-    rows: for how many, at most.  What this is not for gets None, and goes the long way, with the same result.
-    at: [-1]; the row whose function raises, if one does."""
+    names: of the arguments, by position.  rows: for how many, at most.  explained: the error to raise, of a method's
+    name, the arguments, the row whose function raised, and what it raised.
+    What this is not for gets None, and goes the long way, with the same result."""
 
     cdef readonly object cache
-    cdef object function, convert
-    cdef tuple kinds, numbers        # numbers: which are single ones that have a gradient
+    cdef object function, convert, explained
+    cdef tuple kinds, ways, names
+    cdef bint has_arrays
     cdef double most
     cdef RowCalls spare              # that is not in use
 
-    def __init__(self, function, tuple kinds not None, cache, double rows, convert):
-        self.function, self.kinds, self.cache, self.most, self.convert = function, kinds, cache, rows, convert
-        self.numbers = tuple([kind[0] == "number" for kind in kinds])
+    def __init__(self, function, tuple kinds not None, tuple names not None, cache, double rows, convert, explained):
+        self.function, self.kinds, self.names, self.cache, self.most = function, kinds, names, cache, rows
+        self.convert, self.explained = convert, explained
+        self.ways = tuple([A_NUMBER if kind[0] == "number" else AN_ARRAY if kind[0] == "array" else AS_IT_IS
+                           for kind in kinds])
+        self.has_arrays = AN_ARRAY in self.ways
 
-    def call(self, tuple arguments not None):
+    def call(self, tuple arguments not None, dict named not None):
         """A float, for a single row; not asked inside of another one's function."""
         global fs_inside
-        cdef Py_ssize_t k, n = len(self.kinds)
+        cdef Py_ssize_t k, n = len(self.kinds), first = len(arguments)
         cdef list given = []
-        if len(arguments) != n or self.most < 1:
+        cdef int way
+        if first + len(named) != n or self.most < 1 or (first < n and len(self.names) < n):
             return None
         for k in range(n):
-            x = arguments[k]
-            kind = <tuple>self.kinds[k]
-            if PyFloat_Check(x) and kind[0] == "number":
+            if k < first:
+                x = arguments[k]
+            elif self.names[k] in named:
+                x = named[self.names[k]]
+            else:
+                return None
+            way = self.ways[k]
+            if way == A_NUMBER and PyFloat_Check(x):
                 given.append(leaf_of(x))
-            elif type(x) is int and kind[0] == "whole" and -(1 << 62) < x < 1 << 62:
+            elif way == AS_IT_IS and type(x) is int and -(1 << 62) < x < 1 << 62:
                 given.append(x)
-            elif kind[0] == "array" and is_row(x, kind[1]):
+            elif way == AN_ARRAY and is_row(x, (<tuple>self.kinds[k])[1]):
                 given.append(own_array(x)._apart())
             else:
                 return None
@@ -269,20 +268,21 @@ cdef class PlainWay:
         cdef Py_ssize_t n = -1, k
         cdef list columns = []
         cdef RowCalls calls
+        cdef int way
         if len(arguments) != len(self.kinds) or not arguments or recording_here() is not None:
             return None
         for k in range(len(arguments)):
-            x, kind = arguments[k], <tuple>self.kinds[k]
-            if type(x) is not ARRAY_TYPE:
+            x, way = arguments[k], self.ways[k]
+            if type(x) is not ARRAY_TYPE or x.dtype is not (INT64 if way == AS_IT_IS else FLOAT64):
                 return None
-            if self.numbers[k] or kind[0] == "whole":
-                if x.dtype is not (FLOAT64 if self.numbers[k] else INT64) or x.ndim != 1:
+            if way != AN_ARRAY:
+                if x.ndim != 1:
                     return None
                 columns.append(x.tolist())
-            elif x.dtype is not FLOAT64 or x.shape[1:] != kind[1]:
+            elif x.shape[1:] != (<tuple>self.kinds[k])[1]:
                 return None
             else:
-                columns.append(iter_rows(x.copy()))
+                columns.append(map(own_array, x.copy()))
             if n not in (-1, len(x)):
                 return None
             n = len(x)
@@ -292,20 +292,24 @@ cdef class PlainWay:
         if calls is None:
             calls = RowCalls.__new__(RowCalls)
             calls.function, calls.convert = self.function, self.convert
+            calls.kinds, calls.has_arrays = self.ways, self.has_arrays
             calls.stream = Stream.__new__(Stream)
             calls.stream.counts, calls.stream.begun = {}, {}
-        calls.columns, calls.numbers, calls.n = columns, self.numbers, n
+        calls.columns, calls.n = columns, n
         calls.at, calls.calling, calls.stream.seed = -1, False, default_seed()
         return calls
 
-    cdef int end(self, RowCalls calls, list at) except -1:
+    cdef object failed(self, RowCalls calls, str method, tuple arguments, error):
+        """What is to be raised, where the function has."""
         if calls.calling:
-            at[0] = calls.at
-        else:
-            calls.columns, calls.given, self.spare = None, None, calls
+            raise self.explained(method, arguments, calls.at, error) from error
+        raise error
+
+    cdef int end(self, RowCalls calls) except -1:
+        calls.columns, calls.given, self.spare = None, None, calls
         return 0
 
-    def map(self, tuple arguments not None, list at not None):
+    def map(self, tuple arguments not None):
         """The values, (n,)."""
         cdef RowCalls calls = self.calls(arguments)
         if calls is None:
@@ -313,95 +317,133 @@ cdef class PlainWay:
         values = empty(calls.n)
         try:
             calls.into(values)
-        finally:
-            self.end(calls, at)
+        except Exception as error:
+            self.failed(calls, "map", arguments, error)
+        self.end(calls)
         return values
 
-    def gradients(self, tuple arguments not None, list at not None, tuple argnums not None):
-        """The values, (n,), and the derivatives by some arguments; captured leaves keep their gradients."""
+    def gradients(self, tuple arguments not None, argnums):
+        """The values, (n,), and the derivatives by an argument, or by a tuple of them, whose `.grad` stays, as that of
+        all leaves."""
         cdef RowCalls calls
-        cdef Py_ssize_t first = 0, k, i
-        cdef list results, given
-        cdef int number
-        cdef Tensor root
-        cdef Kept kept
-        for number in argnums:
-            if not 0 <= number < len(self.kinds) or self.kinds[number][0] == "whole":
+        cdef Py_ssize_t first = 0
+        cdef list results, given, slopes
+        cdef bint single = type(argnums) is int
+        cdef tuple numbers = (argnums,) if single else argnums if type(argnums) is tuple else ()
+        for number in numbers:
+            if type(number) is not int or not 0 <= number < len(self.kinds) or self.ways[number] == AS_IT_IS:
                 return None
-        calls = self.calls(arguments)
+        calls = self.calls(arguments) if numbers else None
         if calls is None:
             return None
-        values, slopes = empty(calls.n), [empty(arguments[number].shape) for number in argnums]
+        values, slopes = empty(calls.n), [empty(arguments[number].shape) for number in numbers]
         try:
             while first < calls.n:
                 given = []
-                root, leaves, results = self.forward(calls, given, AT_ONCE)
-                kept = Kept(leaves)
-                try:
-                    root.backward()
-                    for k in range(len(argnums)):
-                        number = argnums[k]
-                        if self.numbers[number]:
-                            enter(slopes[k], first, [(<list>some)[number] for some in given], tape.grad)
-                            continue
-                        for i in range(len(given)):
-                            slopes[k][first + i] = (<list>given[i])[number].grad
-                finally:
-                    kept.restore()
+                results = self.results(calls, given, AT_ONCE)
+                enter_gradients(results, given, numbers, slopes, first)
                 enter(values, first, results, tape.value)
                 first += len(results)
-        finally:
-            self.end(calls, at)
-        return values, slopes
+        except Exception as error:
+            self.failed(calls, "value_and_grad", arguments, error)
+        self.end(calls)
+        return values, slopes[0] if single else tuple(slopes)
 
-    def backward(self, tuple arguments not None, list at not None, bint accumulate):
+    def backward(self, tuple arguments not None, bint accumulate):
         """The values, (n,); leaves the sum of the gradients in the captured leaves, or nothing has changed."""
-        cdef RowCalls calls = self.calls(arguments)
-        cdef Tensor root
-        cdef list results, given = []
-        cdef Kept kept
+        cdef RowCalls calls = self.calls(arguments) if not tape.n_recorded else None
+        cdef list results
         if calls is None:
             return None
         values = empty(calls.n)
         try:
-            root, leaves, results = self.forward(calls, given, calls.n)
-        finally:
-            self.end(calls, at)
+            results = self.results(calls, [], calls.n)
+            backward_or_nothing(sum_of(results), accumulate)
+        except Exception as error:
+            self.failed(calls, "backward", arguments, error)
         enter(values, 0, results, tape.value)
-        kept = Kept(leaves)
-        try:
-            if not accumulate:
-                for p in leaves:
-                    if type(p) is TensorArray:
-                        zero_leaf(tape.array_ops[(<TensorArray>p).slot])
-                    else:
-                        p.grad = 0.0
-            root.backward(accumulate=True)
-        except BaseException:
-            kept.restore()
-            raise
+        self.end(calls)
         return values
 
-    cdef tuple forward(self, RowCalls calls, list given, Py_ssize_t most):
-        """What is to be differentiated, the captured leaves that it reads, and the results that it adds up."""
-        cdef Tensor marker = leaf_of(0.0), root
-        cdef list results
-        context = record() if tape.no_grad_threads else None     # as replays do, also in a block of no_grad
-        if context is not None:
-            context.__enter__()
-        try:
-            results = calls.results(given, most)
-            root = <Tensor>results[0] if len(results) == 1 else total(results)
-            return root, leaves_before(marker, root), results
-        finally:
-            if context is not None:
-                context.__exit__()
+    cdef list results(self, RowCalls calls, list given, Py_ssize_t most):
+        if not tape.no_grad_threads:
+            return calls.results(given, most)
+        with record():                           # as replays do, also in a block of no_grad
+            return calls.results(given, most)
 
 
-def iter_rows(values):
-    """The rows of an array as what the function is given."""
-    for row in values:
-        yield own_array(row)._apart()
+cdef Tensor sum_of(list results):
+    if len(results) == 1:
+        return <Tensor>results[0]
+    if not tape.no_grad_threads:
+        return total(results)
+    with record():
+        return total(results)
+
+
+cdef int enter_gradients(list results, list given, tuple numbers, list slopes, Py_ssize_t first) except -1:
+    """The derivatives of some results by arguments of theirs, into an array of float64 for each from a row on.
+
+    given: the leaves of each result."""
+    cdef Tensor root = sum_of(results)
+    cdef Py_ssize_t n = 0, rows = len(given), i, k, size
+    cdef int *nodes
+    cdef int at
+    cdef double *found
+    cdef double *out
+    for k in range(len(numbers)):
+        n += rows * size_of((<list>given[0])[numbers[k]])
+    found = <double *>allocate(n * (sizeof(double) + sizeof(int)))
+    if found == NULL:
+        out_of_memory("gradients", n)
+    nodes = <int *>(found + n)
+    lock_nodes()
+    try:
+        n = 0
+        for k in range(len(numbers)):
+            for i in range(rows):
+                x = (<list>given[i])[numbers[k]]
+                at = tape.array_ops[(<TensorArray>x).slot].start if type(x) is TensorArray else (<Tensor>x).index
+                for size in range(size_of(x)):
+                    nodes[n] = at + <int>size
+                    n += 1
+        find_gradients(root, nodes, n, found)
+        n = 0
+        for k in range(len(numbers)):
+            size = size_of((<list>given[0])[numbers[k]])
+            if rows * size == 1:                 # faster than to ask for the memory
+                slopes[k][first] = found[n]
+            else:
+                out = <double *>data_of(slopes[k])
+                memcpy(out + first * size, found + n, rows * size * sizeof(double))
+            n += rows * size
+    finally:
+        unlock_nodes()
+        PyMem_RawFree(found)
+    return 0
+
+
+cdef inline Py_ssize_t size_of(x) noexcept:
+    return element_count(<TensorArray>x) if type(x) is TensorArray else 1
+
+
+def in_a_plain_way(program, str method, tuple arguments not None, more):
+    """What the function itself gives for rows, where a program has fallen back for these; None: go the long way.
+
+    more: argnums, or whether gradients accumulate."""
+    cdef PlainWay way
+    if program._wants_leaves:
+        return None
+    for way in <tuple>program._plain_ways:
+        if method == "map":
+            found = way.map(arguments)
+        else:
+            if way.cache.lost:
+                program.warn_of_loss(way.cache)
+            found = way.gradients(arguments, more) if method == "value_and_grad" else way.backward(arguments, more)
+        if found is not None:
+            return found
+    return None
 
 
 cdef bint is_row(x, tuple shape) except -1:

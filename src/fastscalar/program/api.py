@@ -14,7 +14,7 @@ import numpy as np
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._step import storage_of
 from fastscalar.files import StrPath
-from fastscalar.program._called import PlainWay, is_inside
+from fastscalar.program._called import in_a_plain_way, is_inside
 from fastscalar.program.derivatives import DifferentiatedFunction
 from fastscalar.program.exported import write_c
 from fastscalar.program.kept import read_program, recordings_of, take_up, write_program
@@ -136,15 +136,15 @@ class Program(DifferentiatedFunction):
         >>> fs.compile(lambda x: {"sum": x[0] + x[1], "both": (x[0], x[1])})([1.0, 2.0])
         {'sum': 3.0, 'both': (1.0, 2.0)}
         """
-        plain = self._by_position(arguments, named) if named else arguments
         inside = is_inside()
-        if plain is not None and not inside:
+        if not inside:
             for way in self._plain_ways:
-                if (found := way.call(plain)) is not None:
+                if (found := way.call(arguments, named)) is not None:
                     return found
-            for nest, one in self._one_rows:
-                if (values := one.value(plain)) is not None:
-                    return of_one(nest, values)
+            if self._one_rows and (plain := self._by_position(arguments, named)) is not None:
+                for nest, one in self._one_rows:
+                    if (values := one.value(plain)) is not None:
+                        return of_one(nest, values)
         if inside or any(map(holds_tensors, arguments)) or (named and any(map(holds_tensors, named.values()))):
             named = {name: as_in_a_program(value) for name, value in named.items()}
             return self.function(*map(as_in_a_program, arguments), **named)
@@ -160,7 +160,6 @@ class Program(DifferentiatedFunction):
         self._keep_short_way(rows)
         return of_one(rows.cache.nest, values[0])
 
-    @shared_by_ranks
     def map(
         self, *arguments: Any, threads: int = 1, rows: int | None = None, dtype: str = "float64", **named: Any
     ) -> Any:
@@ -188,9 +187,11 @@ class Program(DifferentiatedFunction):
         >>> fs.compile(lambda x, p: x * p["a"] + p["b"], shared="p").map(np.array([1.0, 2.0]), {"a": 3.0, "b": 1.0})
         array([4., 7.])
         """
-        plain = threads == 1 and rows is None and dtype == "float64" and not named
-        if plain and (found := self._in_a_plain_way("map", PlainWay.map, arguments)) is not None:
+        plain = self._plain_ways and threads == 1 and rows is None and dtype == "float64" and not named
+        if plain and (found := in_a_plain_way(self, "map", arguments, None)) is not None:
             return found
+        if asks_for_ranks(self, named):
+            return on_all_ranks(Program.map, self, *arguments, threads=threads, rows=rows, dtype=dtype, **named)
         given = self._rows(arguments, "map", named, rows)
         try:
             values = self._values(given, thread_count(threads), is_float64(dtype, f"{self.__name__}.map"))
@@ -199,7 +200,6 @@ class Program(DifferentiatedFunction):
         self._keep_plain_way(given)
         return of_rows(given.cache.nest, values, dtype)
 
-    @shared_by_ranks
     def value_and_grad(
         self,
         *arguments: Any,
@@ -234,8 +234,11 @@ class Program(DifferentiatedFunction):
                [3., 4.]])
         """
         plain = self._plain_ways and threads == 1 and not has_aux and rows is None and dtype == "float64" and not named
-        if plain and (both := self._plain_gradients(arguments, argnums)) is not None:
+        if plain and (both := in_a_plain_way(self, "value_and_grad", arguments, argnums)) is not None:
             return both
+        if asks_for_ranks(self, named):
+            return on_all_ranks(Program.value_and_grad, self, *arguments, argnums=argnums, threads=threads,
+                                has_aux=has_aux, per_row=per_row, rows=rows, dtype=dtype, **named)  # fmt: skip
         given = self._rows(arguments, "value_and_grad", named, rows, per_row)
         seeds = self._seeds_of_value(given, "value_and_grad", has_aux)
         values, found = self._by_arguments(given, "value_and_grad", argnums, threads, seeds, dtype)
@@ -309,7 +312,7 @@ class Program(DifferentiatedFunction):
             for nest, one in self._one_rows:
                 if nest is None and (values := one.backward(arguments, accumulate)) is not None:
                     return values.reshape(1)
-            if (found := self._in_a_plain_way("backward", PlainWay.backward, arguments, accumulate)) is not None:
+            if (found := in_a_plain_way(self, "backward", arguments, accumulate)) is not None:
                 return found
         if asks_for_ranks(self, named):
             return on_all_ranks(Program.backward, self, *arguments, accumulate=accumulate, threads=threads,
@@ -440,14 +443,6 @@ class Program(DifferentiatedFunction):
         given = Rows(arguments, name, names, shared, n, per_row, streams)
         given.sharing = sharing
         return given
-
-    def _prepare(self, rows: Rows) -> None:
-        """Record the first row, if that is to be done: then the nest of the results is known."""
-        try:
-            self._prepared(rows, None)
-            rows.prepared = True
-        except RowFailure as failure:
-            raise naming_row(failure.row, failure.error) from failure.error
 
     def _seeds(self, rows: Rows, method: str, cotangents: Any) -> np.ndarray:
         self._prepare(rows)

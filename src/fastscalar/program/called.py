@@ -16,7 +16,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import total
 from fastscalar.engine._modes import record
 from fastscalar.engine._step import storage_of
-from fastscalar.program._called import LossesInTurn, PlainWay, RowCalls, go_inside
+from fastscalar.program._called import A_NUMBER, AN_ARRAY, AS_IT_IS, LossesInTurn, PlainWay, RowCalls, go_inside
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.recorded import RecordedFunction, RowFailure, naming_row
 from fastscalar.program.rows import Rows, eager_column
@@ -37,7 +37,7 @@ class CalledFunction(RecordedFunction):
         """The loop that a user would write: the leaves that the function was called with for a row, and its results.
 
         Raises the RowFailure of the first that raises."""
-        function, at, plain, cache = self.function, -1, rows.nests is None, rows.cache
+        function, at, cache = self.function, -1, rows.cache
         called = rows.streams.called
         columns = [eager_column(kind, data, some) for kind, data in zip(rows.kinds, rows.data, strict=True)]
         calls = zip(*columns, strict=False) if columns else itertools.repeat(())
@@ -45,7 +45,7 @@ class CalledFunction(RecordedFunction):
         try:
             for at, leaves in zip(some.tolist(), calls, strict=False):
                 with called(at):
-                    result = function(*leaves) if plain else rows.call(function, leaves)
+                    result = rows.call(function, leaves)
                 one = type(result) is Tensor and cache is not None and cache.nest is None
                 yield leaves, [result] if one else self._results(rows, result)
         except Exception as error:
@@ -62,7 +62,9 @@ class CalledFunction(RecordedFunction):
             return
         kinds = tuple(kind if kind[0] == "array" else kind[:1] for kind in cache.kinds)
         if rows.nests is None and cache.nest is None and {kind[0] for kind in kinds} <= {"number", "whole", "array"}:
-            made = PlainWay(self.function, kinds, cache, cache.rows_not_worth_trying(), self._as_number(cache))
+            names = tuple(name for name, k in self._places().items() if k >= 0)
+            most = cache.rows_not_worth_trying()
+            made = PlainWay(self.function, kinds, names, cache, most, self._as_number(cache), self._explained)
             self._plain_ways = (*self._plain_ways, made)
 
     def _as_number(self, cache: SignatureCache) -> Callable[[Any], Tensor]:
@@ -70,46 +72,23 @@ class CalledFunction(RecordedFunction):
         numbers = self._numbers                  # Program's own
         return lambda result: numbers(cache, result)[0]
 
-    def _in_a_plain_way(self, name: str, method: Callable[..., Any], arguments: tuple[Any, ...], *more: Any) -> Any:
-        """What the function itself gives for rows, where programs of these fall back; None: go the long way."""
-        for way in self._plain_ways if not self._wants_leaves else ():
-            if way.cache.lost and name != "map":
-                self.warn_of_loss(way.cache)
-            at = [-1]
-            try:
-                found = method(way, arguments, at, *more)
-            except Exception as error:
-                if at[0] < 0:
-                    raise
-                explained = Rows(arguments, f"{self.__name__}.{name}").explained(error)
-                raise naming_row(at[0], explained) from error
-            if found is not None:
-                return found
-        return None
-
-    def _plain_gradients(self, arguments: tuple[Any, ...], argnums: Any) -> tuple[np.ndarray, Any] | None:
-        """Values and derivatives in that way."""
-        if type(argnums) is int:
-            both = self._in_a_plain_way("value_and_grad", PlainWay.gradients, arguments, (argnums,))
-            return None if both is None else (both[0], both[1][0])
-        if type(argnums) is not tuple or not all(type(k) is int for k in argnums):
-            return None
-        both = self._in_a_plain_way("value_and_grad", PlainWay.gradients, arguments, argnums)
-        return None if both is None else (both[0], tuple(both[1]))
+    def _explained(self, method: str, arguments: tuple[Any, ...], row: int, error: Exception) -> Exception:
+        """What a method raises where the function has, for a row."""
+        return naming_row(row, Rows(arguments, f"{self.__name__}.{method}").explained(error))
 
     def _row_calls(self, rows: Rows, some: np.ndarray, kind_of: type[Any] = RowCalls) -> Any:
         """The calls for some rows in a native loop; None: where arguments or results are nests."""
         cache = rows.cache
         if rows.nests is not None or cache is None or cache.nest is not None or type(rows.streams) is not Streams:
             return None
-        columns, numbers = [], []
+        columns, kinds = [], []
         for kind, data in zip(rows.kinds, rows.data, strict=True):
             is_number = kind[0] == "number" and data.ndim == 1
             columns.append(data[some].tolist() if is_number else eager_column(kind, data, some))
-            numbers.append(is_number)
+            kinds.append(A_NUMBER if is_number else AN_ARRAY if kind[0] == "array" else AS_IT_IS)
         streams = rows.streams
         return kind_of(
-            self.function, columns, tuple(numbers), some, streams.of(0), streams.row_offset, self._as_number(cache)
+            self.function, columns, tuple(kinds), some, streams.of(0), streams.row_offset, self._as_number(cache)
         )
 
     @contextmanager

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastscalar.program.nests import assembled
-from fastscalar.program.recorded import Gone, UnrecordedPath
+from fastscalar.program.recorded import Gone, RowFailure, UnrecordedPath, naming_row
 from fastscalar.program.replayed import ReplayedFunction
+from fastscalar.program.rows import Rows
 from fastscalar.program.sharing import Sharing, shared_by_ranks
 from fastscalar.program.streams import DRAWING
 from fastscalar.transforms import transforms
@@ -60,8 +61,13 @@ class DifferentiatedFunction(ReplayedFunction):
     def _rows(self, arguments: Any, method: str, named: Any, n: int | None = None, per_row: bool = False) -> Any:
         raise NotImplementedError
 
-    def _prepare(self, rows: Any) -> None:
-        raise NotImplementedError
+    def _prepare(self, rows: Rows) -> None:
+        """Record the first row, if that is to be done: then the nest of the results is known."""
+        try:
+            self._prepared(rows, None)
+            rows.prepared = True
+        except RowFailure as failure:
+            raise naming_row(failure.row, failure.error) from failure.error
 
     def _by_arguments(self, rows: Any, method: str, argnums: Any, threads: int, seeds: Any, dtype: str) -> Any:
         raise NotImplementedError

@@ -156,6 +156,8 @@ class RecordedFunction:
 
     def _by_position(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...] | None:
         """All arguments by position; None: some have none."""
+        if not named:
+            return arguments
         places, first = self._places(), len(arguments)
         at = {places.get(name, -1): value for name, value in named.items()}
         try:

@@ -145,10 +145,11 @@ class Rows:
         ]
 
     def call(self, function: Callable[..., Any], leaves: Sequence[Any]) -> Any:
-        """The function of these leaves."""
+        """The function of these leaves, as `eager_column` has them."""
+        given = (x._apart() if kind[0] == "array" else x for kind, x in zip(self.kinds, leaves, strict=True))
         if self.nests is None:
-            return function(*leaves)
-        one_by_one = iter(leaves).__next__
+            return function(*given)
+        one_by_one = given.__next__
         arguments = [assembled(nest, one_by_one) for nest in self.nests]
         first_name = len(arguments) - len(self.names)
         return function(*arguments[:first_name], **dict(zip(self.names, arguments[first_name:], strict=True)))
@@ -287,9 +288,8 @@ def handles_of(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], lis
     handle: Any
     for kind, value in zip(kinds, row, strict=True):
         if kind[0] == "array":
-            array = own_array(value)
-            inputs.append(("array", array))
-            handle = array._apart()
+            handle = own_array(value)
+            inputs.append(("array", handle))
         elif kind[0] == "leaf":
             handle = to_tensor(value)
         elif kind[0] in ("number", "shared"):
@@ -313,13 +313,15 @@ def _nested(values: np.ndarray, inputs: list[Any]) -> Any:
 
 
 def eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]:
-    """An argument of the function for some rows; one that they share is one Tensor for all of them."""
+    """An argument of the function for some rows; one that they share is one Tensor for all of them.
+
+    Of an array the function gets `_apart()`, in which it may replace elements: those here keep the gradient."""
     if kind[0] == "leaf":
         return itertools.repeat(to_tensor(data))
     if data.ndim == 0:
         return itertools.repeat(Tensor(float(data)) if kind[0] == "shared" else int(data))
     if kind[0] == "array":
-        return (own_array(row)._apart() for row in data[some])
+        return map(own_array, data[some])
     return map(Tensor, data[some].tolist()) if kind[0] == "number" else data[some].tolist()
 
 

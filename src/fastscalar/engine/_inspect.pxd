@@ -1,0 +1,6 @@
+# Sweeps that leave no trace, for other modules.
+
+from fastscalar._core cimport Tensor
+
+cdef int find_gradients(Tensor root, const int *nodes, Py_ssize_t n, double *found) except -1
+cdef int backward_or_nothing(Tensor root, bint accumulate) except -1
