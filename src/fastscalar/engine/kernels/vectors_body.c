@@ -13,4 +13,5 @@ typedef R OF(mem);
 #define LOAD(p) ((vec) * (const OF(mem) *)(p))
 #define STORE(p, v) (*(OF(mem) *)(p) = (v))
 #define ZERO ((vec){0})
+#define SPREAD(number) ((number)-ZERO) /* to all lanes; a sum with zero would lose the sign of -0.0 */
 #define ONE (ZERO + 1)

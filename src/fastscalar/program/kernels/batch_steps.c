@@ -28,7 +28,7 @@ INLINE void OF(sum_part)(R *out, const fs_step *terms, int count, R *const *base
                          ptrdiff_t i, const int some, const int nv)
 {
     vec t[4];
-    UNROLL for (int v = 0; v < nv; v++) t[v] = ZERO + number;
+    UNROLL for (int v = 0; v < nv; v++) t[v] = SPREAD(number);
 #define TERM(change)                                                                                                   \
     UNROLL for (int v = 0; v < nv; v++)                                                                                \
     {                                                                                                                  \
@@ -137,7 +137,7 @@ static int OF(forward_steps)(const fs_step *steps, int at, void *const *bases, p
         })                                                                                                             \
         break;                                                                                                         \
     case FS_STEP_BINARY + 3 * FS_##name + FS_A_IS_ONE: {                                                               \
-        const vec x = ZERO + *a;                                                                                       \
+        const vec x = SPREAD(*a);                                                                                       \
         VECTORS(i, n, {                                                                                                \
             const vec y = GET(b);                                                                                      \
             STORE_SOME(out + i, f);                                                                                    \
@@ -145,7 +145,7 @@ static int OF(forward_steps)(const fs_step *steps, int at, void *const *bases, p
         break;                                                                                                         \
     }                                                                                                                  \
     case FS_STEP_BINARY + 3 * FS_##name + FS_B_IS_ONE: {                                                               \
-        const vec y = ZERO + *b;                                                                                       \
+        const vec y = SPREAD(*b);                                                                                       \
         VECTORS(i, n, {                                                                                                \
             const vec x = GET(a);                                                                                      \
             STORE_SOME(out + i, f);                                                                                    \
