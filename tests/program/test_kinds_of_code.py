@@ -453,7 +453,10 @@ def test_a_function_of_a_whole_number_alone(name):
         lambda x, k: bool(k) * x, lambda x, k: fs.Tensor(k) * x, lambda x, k: fs.to_tensor([1.0, k])[1] * x,
         lambda x, k: np.sqrt(k) * x, lambda x, k: k.bit_length() * x,
         lambda x, k: fs.cross_entropy([x, 2 * x, x * x], k % 3), lambda x, k: np.arange(9.0)[k] * x,
-        lambda x, k: (k,)[0] * x,
+        lambda x, k: (k,)[0] * x, lambda x, k: pow(k, 3, 5) * x, lambda x, k: pow(7, 2, k) * x,
+        lambda x, k: pow(3, k, 7) * x,
+        lambda x, k: x * (2.0 if type(k) is int else 3.0), lambda x, k: x * {int: 2.0}.get(type(k), 3.0),
+        lambda x, k: x * len(type(k).__name__),
     ],
 )  # fmt: skip
 def test_a_whole_number_is_taken_wherever_an_int_is(use):

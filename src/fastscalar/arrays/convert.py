@@ -11,7 +11,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise
 from fastscalar.engine._axes import assemble
-from fastscalar.engine._traced import TracedInt
+from fastscalar.engine._traced import TracedBool, TracedInt
 from fastscalar.engine.views import ArrayView
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # by function of NumPy, what it does of TensorArrays
@@ -82,7 +82,7 @@ def objects(x: Any) -> np.ndarray[Any, Any]:
     """An array of objects: Tensors and numbers."""
     if isinstance(x, TensorArray):
         return np.fromiter(flat(x) if x.size else (), dtype=object, count=x.size).reshape(x.shape)
-    if isinstance(x, (Tensor, TracedInt)):
+    if isinstance(x, (Tensor, TracedInt)) or type(x) is TracedBool:
         out = np.empty((), dtype=object)
         out[()] = x
         return out

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays.convert import array, objects, shape_of
-from fastscalar.arrays.masks import TracedMask, chosen, each, plain
+from fastscalar.arrays.masks import TracedMask, as_exact_as_numbers, chosen, each, plain
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import select
 from fastscalar.engine._axes import assemble, choose
@@ -112,7 +112,9 @@ def pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
 
 def _place_of(mask: Any) -> bool:
     """Whether a condition is decided when it is replayed."""
-    return isinstance(mask, TracedMask) or type(mask) is TracedBool or (
+    if isinstance(mask, TracedMask):
+        return mask.written is None
+    return type(mask) is TracedBool or (
         isinstance(mask, np.ndarray) and mask.dtype == object and is_recording())  # fmt: skip
 
 
@@ -123,10 +125,13 @@ def where(condition: Any, *choices: Any) -> Any:
     if not choices:
         return np.nonzero(condition.decided() if isinstance(condition, TracedMask) else condition)
     a, b = choices
+    if isinstance(condition, TracedMask) and not as_exact_as_numbers(choices):
+        return np.where(condition.decided(), plain(a), plain(b))
     if type(condition) is TracedBool and not isinstance(a, TensorArray) and not isinstance(b, TensorArray):
         return select(condition, a, b)
     if _place_of(condition):
-        found = each(chosen, np.array(condition, dtype=object), objects(a), objects(b)).view(np.ndarray)
+        outcomes = condition.outcomes if isinstance(condition, TracedMask) else objects(condition)
+        found = each(chosen, outcomes, a, b)
         return array(found, "where") if found.ndim else found.item()
     if type(condition) is np.ndarray and condition.dtype == bool and condition.ndim:
         found = choose(condition, a, b)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays.convert import array, binary, filled, numbers, objects, shape_of
-from fastscalar.arrays.masks import TracedMask, compare, each, plain
+from fastscalar.arrays.masks import TracedMask, compare, plain
 from fastscalar.arrays.moves import where as _where
 from fastscalar.arrays.products import matmul
 from fastscalar.engine._array import TensorArray
@@ -55,8 +55,8 @@ def logaddexp(x: Any, y: Any) -> Any:
         if x == y:  # also of infinities
             return x * 0.5 + y * 0.5 + float(np.log(2.0)) if abs(x) < inf else x
         return x + (y - x).softplus() if x > y else y + (x - y).softplus()
-    same = each(operator.eq, x, y) if is_recording() else numbers(x) == numbers(y)
-    above = each(operator.gt, x, y) if is_recording() else numbers(x) > numbers(y)
+    same = compare(operator.eq, x, y) if is_recording() else numbers(x) == numbers(y)
+    above = compare(operator.gt, x, y) if is_recording() else numbers(x) > numbers(y)
     apart = _where(same, 0.0, binary("-", x, y))
     largest = _where(above, x, y)
     return binary("+", largest, _where(above, -apart, apart).softplus()) if isinstance(apart, TensorArray) else largest
@@ -81,7 +81,7 @@ TESTS: dict[Any, Callable[[Any], Any]] = {
     np.isnan: lambda x: x != x,
     np.isfinite: lambda x: abs(x) < inf,
     np.isinf: lambda x: abs(x) == inf,
-    np.signbit: lambda x: np.signbit(numbers(x)) if not is_recording() else x < 0.0,
+    np.signbit: lambda x: np.signbit(numbers(x)) if not is_recording() else np.copysign(1.0, x) < 0.0,
 }
 OTHERS: dict[Any, Callable[..., Any]] = {
     np.matmul: lambda x, y: matmul(x, y, "matmul"),

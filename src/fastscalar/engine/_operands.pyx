@@ -160,6 +160,8 @@ cdef Source source(object x, str what):
         s.number[0] = v
         s.count = 1
         return s
+    if type(x) is not np.ndarray and type(x) is not list and hasattr(type(x), "as_numbers"):
+        return source(x.as_numbers(), what)
     x = array_like(x)
     if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
         set_shape(s, x.shape, what)
@@ -172,9 +174,6 @@ cdef Source source(object x, str what):
         PyBuffer_Release(&view)
         return s
     if isinstance(x, np.ndarray) and x.dtype.kind == "O":
-        x = x.as_numbers() if hasattr(type(x), "as_numbers") else x
-        if type(x) is TensorArray:
-            return source(x, what)
         x = x.tolist()
     elif not isinstance(x, (list, tuple)):
         if isinstance(x, NOT_LISTS) or not hasattr(type(x), "__iter__"):

@@ -15,6 +15,7 @@ cdef class TracedBool:
     cdef Tensor right               # None: it was compared with the number, which has no node before one is needed
     cdef double number
     cdef bint outcome
+    cdef bint of_array              # of a comparison of arrays, whose elements are NumPy's bool
 
 
 cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1

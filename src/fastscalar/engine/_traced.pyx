@@ -86,6 +86,8 @@ cdef class TracedInt(TracedNumber):
         return of_whole(operator.mod, left, right)
 
     def __pow__(left, right, modulus):
+        if modulus is not None:
+            return pow(plain_whole(left), plain_whole(right), plain_whole(modulus))
         if type(left) is TracedInt and isinstance(right, float) and right % 1.0 != 0.0:
             if (<TracedInt>left).tensor < 0.0:   # of an int it is complex, of a Tensor an error
                 return operator.index(left) ** right
@@ -153,6 +155,10 @@ cdef object as_tensor(x):
     return (<TracedInt>x).tensor if type(x) is TracedInt else x
 
 
+cdef object plain_whole(x):
+    return operator.index(x) if type(x) is TracedInt else truth(x)
+
+
 cdef object of_whole(operation, left, right):
     """Whole numbers among themselves give a plain int, with anything else a Tensor."""
     if hasattr(type(left), "__index__") and hasattr(type(right), "__index__"):
@@ -177,7 +183,7 @@ cdef class TracedBool:
     @property
     def __class__(self):
         """What `isinstance` is told, as of the bool of a plain comparison."""
-        return bool
+        return np.bool_ if self.of_array else bool
 
     def __bool__(self):
         if self.recording is not None:
@@ -185,10 +191,13 @@ cdef class TracedBool:
         return self.outcome
 
     def __repr__(self):
-        return repr(bool(self))
+        return repr(truth(self))
+
+    def __str__(self):
+        return str(truth(self))
 
     def __index__(self):
-        return int(bool(self))
+        return operator.index(truth(self))
 
     def __int__(self):
         return int(bool(self))
@@ -199,8 +208,11 @@ cdef class TracedBool:
     def __hash__(self):
         return hash(bool(self))
 
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(bool(self), dtype)
+
     def __richcmp__(self, other, int op):
-        return COMPARISONS[op](bool(self), bool(other) if type(other) is TracedBool else other)
+        return COMPARISONS[op](truth(self), truth(other))
 
     def __and__(left, right):
         return of_truth(operator.and_, left, right)
@@ -230,7 +242,7 @@ cdef class TracedBool:
         return of_truth(operator.mod, left, right)
 
     def __pow__(left, right, modulus):
-        return of_truth(operator.pow, left, right)
+        return pow(truth(left), truth(right), truth(modulus))
 
     def __divmod__(left, right):
         return of_truth(divmod, left, right)
@@ -242,16 +254,16 @@ cdef class TracedBool:
         return of_truth(operator.rshift, left, right)
 
     def __invert__(self):
-        return -1 - int(self)                    # ~ of a bool is deprecated
+        return ~truth(self) if self.of_array else -1 - int(self)         # ~ of a bool is deprecated
 
     def __neg__(self):
-        return -int(self)
+        return -truth(self)
 
     def __pos__(self):
-        return int(self)
+        return +truth(self)
 
     def __abs__(self):
-        return int(self)
+        return abs(truth(self))
 
     def __trunc__(self):
         return int(self)
@@ -263,15 +275,29 @@ cdef class TracedBool:
         return int(self)
 
     def __round__(self, digits=None):
-        return round(int(self), digits)
+        return round(truth(self), digits)
 
     def __getattr__(self, name):
-        return getattr(bool(self), name)
+        return getattr(truth(self), name)
+
+
+def of_array(outcome):
+    """The outcome of a comparison of elements of arrays, which is NumPy's bool."""
+    if type(outcome) is not TracedBool:
+        return np.bool_(outcome)
+    (<TracedBool>outcome).of_array = True
+    return outcome
+
+
+cdef object truth(x):
+    """What the plain call has in the place of an outcome, which is a decision from now on."""
+    if type(x) is not TracedBool:
+        return x
+    return np.bool_(bool(x)) if (<TracedBool>x).of_array else bool(x)
 
 
 cdef object of_truth(operation, left, right):
-    left = bool(left) if type(left) is TracedBool else left
-    return operation(left, bool(right) if type(right) is TracedBool else right)
+    return operation(truth(left), truth(right))
 
 
 cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
@@ -310,6 +311,13 @@ def _nested(values: np.ndarray, inputs: list[Any]) -> Any:
     handle = TracedInt(int(values), Tensor(float(values)), len(inputs))
     inputs.append(("whole", handle))
     return handle
+
+
+def read_whole(arguments: list[Any]) -> list[Any]:
+    """Arguments in a recording, whole numbers of them as ints: it holds for rows with the same."""
+    return [
+        read_whole(x) if isinstance(x, list) else operator.index(x) if type(x) is TracedInt else x for x in arguments
+    ]
 
 
 def eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]:
