@@ -18,6 +18,7 @@ cdef class TracedNumber:    # in a recording: a number of the row that is no Ten
 
 
 cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_trace`
+    cdef str refused        # what it did that no replay can do
     # the outcome of a comparison, or what stands for it; with a number where there is no Tensor on the right
     cdef object compare(self, int op, Tensor left, Tensor right, double number)
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1
@@ -98,6 +99,7 @@ cdef dict attributes_of(Tensor t)
 
 cdef Recorder recording_here()
 cdef int forbid(str what) except -1
+cdef int refuse(str what) except -1
 cdef int read_number(Tensor t, str how) except -1
 cdef int node_of_number(double v) except -1
 

@@ -491,6 +491,14 @@ cdef int forbid(str what) except -1:
     return 0
 
 
+cdef int refuse(str what) except -1:
+    """A function that does this is not replayed, but called for every row."""
+    cdef Recorder recording = recording_here()
+    if recording is not None:
+        recording.refused = what
+    return 0
+
+
 elsewhere = []
 
 
@@ -704,6 +712,8 @@ cdef class Tensor:
 
         After `backward(create_graph=True)` a Tensor, which can be differentiated in its turn.
         """
+        if programs:
+            refuse("reading .grad")
         read_gradient(self.index)
         if self.entry and tape.attributes[self.entry - 1].gradient != NULL and not tape.sweeping:
             return recorded_gradient(self)

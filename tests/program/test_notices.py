@@ -889,3 +889,32 @@ def test_branches_beside_labels_are_no_such_ways(batch):
             some = slice(i, i + batch)
             expected = [f(v, n) for v, n in zip(x[some].tolist(), k[some].tolist(), strict=True)]
             np.testing.assert_allclose(program.map(x[some], k[some]), expected, rtol=1e-13)
+
+
+# --- gradients that are read ------------------------------------------------------------------------------------------
+
+GRADIENTS = {
+    "of a leaf": lambda x, w, a: x * w.grad,
+    "of an argument": lambda x, w, a: x * (x.grad + w.grad),
+    "of an array": lambda x, w, a: x * a.grad[1],
+    "all of an array": lambda x, w, a: x * np.asarray(a.grad).sum(),
+    "of a slice": lambda x, w, a: x * a[1:].grad[0],
+    "that decides": lambda x, w, a: x * 2.0 if w.grad > 1.0 else x * 3.0,
+    "in a loop": lambda x, w, a: fs.loop(3, lambda s: s * w.grad, x),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_function_that_reads_gradients_runs_eagerly(name):
+    w, a, x = fs.Tensor(1.0), fs.to_tensor([1.0, 2.0]), np.array([1.0, 2.0])
+    program = fs.compile(lambda x: GRADIENTS[name](x, w, a))
+
+    def follows():
+        for gradient in (0.5, 3.0, 0.0):
+            w.grad, a.grad = gradient, [0.0, gradient]
+            plain = [GRADIENTS[name](fs.Tensor(number), w, a).data for number in x.tolist()]
+            assert program.map(x).tolist() == plain
+            assert [program(number) for number in x.tolist()] == plain
+
+    (message,) = said(follows, fs.CompileWarning)
+    assert "reading .grad cannot be replayed" in message

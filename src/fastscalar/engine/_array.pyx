@@ -548,7 +548,9 @@ cdef class TensorArray:
     def _read(self, str field, str how=".data"):
         """A copy of one field as an ndarray."""
         cdef bint gradients = field == "grad"
-        if programs and not gradients and recording_here() is not None:
+        if programs and gradients:
+            refuse("reading .grad")
+        elif programs and recording_here() is not None:
             for x in self if self.ndim == 1 else flatten_array(self):
                 read_number(x, how)
         out = np.empty(self.shape)

@@ -715,6 +715,8 @@ def extract(Recording recording not None, list results not None):
     try:
         if is_used_elsewhere(recording.born):
             raise NotReplayable("what another thread reads of it, or computes with,")
+        if recording.refused is not None:
+            raise NotReplayable(recording.refused)
         quiet = marked(recording.ieee, recording.first, tape.n)
         start_sweep()
         try:
