@@ -608,3 +608,38 @@ def test_a_comparison_with_a_dot_product_at_a_tie(n):
             total = total + e * 0.1
         sums.append(total)
     agrees(f, x, np.array(sums))
+
+
+# --- whole numbers that are not all float64s --------------------------------------------------------------------------
+
+BIG = 2**53
+LARGE = {
+    "equal": lambda x, k: x * (2.0 if k == BIG + 1 else 3.0),
+    "less": lambda x, k: x * (2.0 if k < BIG + 1 else 3.0),
+    "another": lambda x, k: x * (2.0 if k == k + 1 - 1 else 3.0),
+    "not compared": lambda x, k: x * (2.0 if BIG + 1 != k else 3.0),
+    "remainder": lambda x, k: x * (k % 10),
+    "a key": lambda x, k: x * {BIG: 1.0, BIG + 1: 2.0}.get(k, 5.0),
+    "a number": lambda x, k: x * 1e-9 + k,
+    "its parity": lambda x, k: x if k % 2 else -x,
+    "text": lambda x, k: x * float(str(k)[-1]),
+    "in a list": lambda x, k: x * (k in [BIG + 1, -BIG - 1]),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("rows", [[BIG, BIG + 1, BIG + 2, 5], [BIG + 1, BIG, -BIG - 1, -BIG], [5, 7, BIG + 1, BIG + 3]])
+def test_whole_numbers_have_all_their_digits(name, rows):
+    x, k = np.array([1.3, 0.4, 2.6, 1.7]), np.array(rows)
+    right = [LARGE[name](number, whole) for number, whole in zip(x.tolist(), rows, strict=True)]
+    program = fs.compile(LARGE[name])
+    assert program.map(x, k).tolist() == pytest.approx(right, rel=1e-15)
+    assert [program(*pair) for pair in zip(x.tolist(), rows, strict=True)] == pytest.approx(right, rel=1e-15)
+
+
+def test_two_whole_numbers_that_differ_in_the_last_digit():
+    def f(x, k, j):
+        return x * (k - j) if k != j else x * 10.0
+
+    k, j = np.array([BIG, BIG + 1, BIG + 1]), np.array([BIG + 1, BIG + 1, BIG])
+    assert fs.compile(f).map(np.ones(3), k, j).tolist() == [-1.0, 10.0, 1.0]

@@ -17,6 +17,7 @@ import operator
 
 import numpy as np
 
+cdef object EXACT = 1 << 53
 cdef tuple COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
 
 # Not where it is asked for: of the entries of a tuple written there Cython ignores that one raised (an interrupt).
@@ -67,6 +68,8 @@ cdef class TracedInt(TracedNumber):
         return bool(self.tensor != 0.0)
 
     def __richcmp__(self, other, int op):
+        if is_beyond_exact(self) or is_beyond_exact(other):
+            return COMPARISONS[op](operator.index(self), plain_whole(other))
         right = (<TracedInt>other).tensor if type(other) is TracedInt else other
         return COMPARISONS[op](self.tensor, right)
 
@@ -153,6 +156,13 @@ cdef class TracedInt(TracedNumber):
 
 cdef object as_tensor(x):
     return (<TracedInt>x).tensor if type(x) is TracedInt else x
+
+
+cdef bint is_beyond_exact(x) except -1:
+    """Whether it is a whole number of which Tensors have not all digits."""
+    if type(x) is TracedInt:
+        return not -EXACT < (<TracedInt>x).value < EXACT
+    return isinstance(x, (int, np.integer)) and not -EXACT < x < EXACT
 
 
 cdef object plain_whole(x):

@@ -18,6 +18,7 @@ from fastscalar.program._called import in_a_plain_way, is_inside
 from fastscalar.program.derivatives import DifferentiatedFunction
 from fastscalar.program.exported import write_c
 from fastscalar.program.kept import read_program, recordings_of, take_up, write_program
+from fastscalar.program.methods import CompiledMethod, MethodOf
 from fastscalar.program.nests import Container as Nest
 from fastscalar.program.nests import described, is_float64, of_one, of_rows, weights_of
 from fastscalar.program.recorded import RowFailure, Shared, naming_row
@@ -84,7 +85,7 @@ def load_program(path: StrPath) -> Program:
     return read_program(path, Program)
 
 
-class Program(DifferentiatedFunction):
+class Program(CompiledMethod, DifferentiatedFunction):
     """What `fastscalar.compile` makes of a function.
 
     The first call records; others replay what was recorded, over many rows at once and without Python.  Leaves that
@@ -102,19 +103,14 @@ class Program(DifferentiatedFunction):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the function and the recordings; of these, leaves become those that the function reads."""
-        return {"function": self.function, "shared": self._shared, "recordings": recordings_of(self)}
+        return {"function": self._as_state(), "shared": self._shared, "recordings": recordings_of(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["function"], shared=state["shared"])  # type: ignore[misc]
+        function = state["function"]
+        function = function.bound() if isinstance(function, MethodOf) else function
+        self.__init__(function, shared=state["shared"])  # type: ignore[misc]
         if state["recordings"] is not None:
             take_up(self, state["recordings"])
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """As a method: each object has a program of its own, kept in its attributes."""
-        if instance is None:
-            return self
-        bound = type(self)(self.function.__get__(instance, owner), shared=self._shared)
-        return vars(instance).setdefault(self.__name__, bound)       # another thread may have been here first
 
     def __repr__(self) -> str:
         return f"<fastscalar program {self.__name__}>"

@@ -255,6 +255,7 @@ cdef inline const fs_step *steps_of(const StepList *lists, int n_rows, int first
 cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real *V, real *U, int first_row, int n_rows,
                                      const long long *rows, real tag) noexcept nogil:
     cdef int l
+    cdef long long whole
     cdef const Input *x
     if q.kind == I_ELEMENTS or q.kind == I_SUM:
         if q.kind == I_SUM:
@@ -279,8 +280,13 @@ cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real 
     elif q.kind == I_NUMBER:
         x = &r.input[q.extra]
         for l in range(n_rows):
-            V[<Py_ssize_t>q.out * n_rows + l] = <real>(
-                x.whole[rows[first_row + l]] if x.whole != NULL else x.data[rows[first_row + l]])
+            if x.whole == NULL:
+                V[<Py_ssize_t>q.out * n_rows + l] = <real>x.data[rows[first_row + l]]
+                continue
+            whole = x.whole[rows[first_row + l]]
+            V[<Py_ssize_t>q.out * n_rows + l] = <real>whole
+            if not -(1LL << 53) < whole < 1LL << 53:         # not all of its digits, by which the function goes
+                r.status[first_row + l] |= MAY_RAISE
     elif q.kind == I_RANDOM:
         draw(r, q, V, first_row, n_rows, rows, tag)
     elif q.kind == I_UNPACK:
