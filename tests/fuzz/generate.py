@@ -492,7 +492,7 @@ class Writer(ArrayStatements):
                 steps.append(
                     draw.choice([
                         ("nest", some(), threads()), ("shared", draw.randrange(rows), self.chance(0.5), threads()),
-                        ("derive", some(), self.chance(0.5), threads()),
+                        ("derive", some(), self.chance(0.5), threads()), ("second", some(), threads()),
                     ])
                 )  # fmt: skip
             elif kind < 0.2:

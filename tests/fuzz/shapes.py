@@ -133,4 +133,43 @@ def derive(run: Any, some: Sequence[int] | None, composed: bool, threads: int) -
             judge.compare(case, "derive:argument", gradient[row], [i], lambda o, k=k: o.arguments[k])
 
 
-STEPS = {"nest": nest, "shared": shared, "derive": derive}
+MADE_OF_IT = {
+    "second": """
+def second(*given):
+    total = 0.0
+    for k, slope in enumerate(fs.grad(_function, _floats)(*given)):
+        total = total + (0.5 + 0.25 * k) * (np.sum(slope) if isinstance(slope, fs.TensorArray) else slope)
+    return total
+""",
+}
+
+
+def of_it(run: Any, what: str, some: Sequence[int] | None, threads: int) -> None:
+    """The slope of the function as another case, whose slopes are second derivatives."""
+    case, floats = run.case, floats_of(run.case)
+    if not floats or case.reads or any(isinstance(case.truth(i).error, TypeError) for i in range(case.rows)):
+        return
+
+    def make() -> Any:
+        names = case.function.__globals__
+        names["_function"], names["_floats"] = case.function, tuple(floats)
+        exec(compile(MADE_OF_IT[what], case.file, "exec"), names)
+        return fs.compile(names[what])
+
+    program = made(run, what, make)
+    inner = judge.Run(case.like(program.function))
+    inner.program = program
+    try:
+        inner.step("grad", floats, some, threads)
+        inner.step("backward", False, some, threads)
+    except judge.Difference as difference:
+        if "NotImplementedError" in difference.kind + difference.detail:
+            raise Unstable from None             # of the user's own operation
+        raise judge.Difference(f"{what}:{difference.kind}", difference.detail) from None
+
+
+def second(run: Any, some: Sequence[int] | None, threads: int) -> None:
+    of_it(run, "second", some, threads)
+
+
+STEPS = {"nest": nest, "shared": shared, "derive": derive, "second": second}

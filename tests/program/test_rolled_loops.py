@@ -589,6 +589,20 @@ def test_rows_that_take_other_ways_have_second_derivatives_too():
     np.testing.assert_allclose(slopes, of_rows(fs.hessian(mixed), X), rtol=1e-9, atol=1e-10)
 
 
+def test_rows_that_are_not_finite_do_not_change_their_neighbours():
+    """In what goes back through loops in a program; forwards they never did."""
+    rows = np.array([1e-3, 1e30, 0.5, 1.2])
+
+    def f(x):
+        return fs.loop(9, lambda s: s * s * x * V, 2.0)
+
+    with np.errstate(all="ignore"):
+        second, slopes = fs.compile(f).hessian(rows), fs.compile(fs.grad(f)).value_and_grad(rows)
+        np.testing.assert_allclose(second, of_rows(fs.hessian(f), rows), rtol=1e-9)
+        np.testing.assert_allclose(slopes[0], of_rows(fs.grad(f), rows), rtol=1e-9)
+        np.testing.assert_allclose(slopes[1], second, rtol=1e-9)
+
+
 def test_a_hessian_of_many_steps_does_not_grow():
     n = 200_000
     program = fs.compile(lambda x: fs.loop(n, lambda s: s + (x * x - s) * 1e-6, 0.0) * x)

@@ -395,11 +395,25 @@ class _PullbackChunk:
         self.pullback, self.chunk = pullback, chunk
 
     def sent(self, loop: Rolled, x: np.ndarray, adjoint: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The results of a loop, and what adjoints of them are for its operands."""
-        run = loop.of_rows(self.chunk)
+        """The results of a loop, and what adjoints of them are for its operands.
+
+        Rows of which there is something to say are left out: of the others nothing would be kept beside them."""
+        plain, status, rows, stream = self.chunk
+        said = np.zeros(len(x), np.uint8)
+        run = loop.of_rows((plain, said, rows, stream))
         run.keeps = True
         y = run.forward(x, exact)
-        return y, run.backward(x, y, adjoint, exact)
+        if not said.any():
+            sent = run.backward(x, y, adjoint, exact)
+            status |= said
+            return y, sent
+        status |= said
+        sent, fine = np.zeros_like(x), np.flatnonzero(said == 0)
+        if len(fine):
+            others = _PullbackChunk(self.pullback, (plain, said[fine], rows[fine], stream))
+            y[fine], sent[fine] = others.sent(loop, x[fine], adjoint[fine], exact)
+            status[fine] |= others.chunk[1]
+        return y, sent
 
     def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
         n = self.pullback.loop.operands
