@@ -107,6 +107,21 @@ def inner_while(x):
     return fs.loop(5, step, x)
 
 
+def inner_ways(x):
+    """The loop in the step goes more and more ways."""
+    def step(k, s):
+        return fs.loop(4, lambda t: t * 0.5 + x if t > 0.4 * k else t + 0.3 * x, s) * V
+
+    return fs.loop(6, step, x)
+
+
+root = fs.implicit(lambda y, x: y * y * y + y - x)
+
+
+def solved(x):
+    return fs.loop(4, lambda s: root(1.0, s + x * V) * x + s, x)
+
+
 def table(x):
     return fs.loop(3, lambda k, s: s * x + W[k], 0.5)
 
@@ -169,8 +184,8 @@ def long_and_numbered(x):
     return fs.sum(h) + seen
 
 
-FUNCTIONS = [long, long_and_numbered, outer, net, two, deep, mixed, inner_while, table, nested_state, chosen, newton,
-             unread, matrix, decided_after, with_numpy, caught]  # fmt: skip
+FUNCTIONS = [long, long_and_numbered, outer, net, two, deep, mixed, inner_while, inner_ways, solved, table,
+             nested_state, chosen, newton, unread, matrix, decided_after, with_numpy, caught]  # fmt: skip
 
 
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)

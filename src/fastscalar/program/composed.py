@@ -1,4 +1,4 @@
-"""Bodies of many steps: what an iteration costs for itself is shared by these.
+"""What bodies pass gradients through, and bodies of many steps: what an iteration costs for itself is shared by these.
 
 The boundary: from a Body to a Body; `rolled` runs them.
 """
@@ -15,6 +15,7 @@ from fastscalar.program._graph import (
     NODE_COPY,
     NODE_INPUT,
     NODE_ITEM,
+    NODE_PARAMETER,
     NODE_RANDOM,
     READ_SAME,
     empty_graph,
@@ -22,6 +23,27 @@ from fastscalar.program._graph import (
 
 _CODES = {name: code for code, name, _, _ in operations()}
 ADD, TIMES = _CODES["+"], _CODES["*"]
+
+
+def reaching(body: Any, width: int, captured: int) -> list[int]:
+    """By number of the next state, which inputs pass a gradient to it, as bits: state, captured, leaves."""
+    graph, bits = body.graph, [0] * len(body.graph.op)
+    for i, (op, a, b) in enumerate(zip(graph.op.tolist(), graph.a.tolist(), graph.b.tolist(), strict=True)):
+        if graph.stopped[i]:
+            continue
+        if op == NODE_INPUT and a < 1 + (captured > 0):
+            bits[i] = 1 << (b if a == 0 else width + b) if a or b < width else 0
+        elif op == NODE_PARAMETER:
+            bits[i] = 1 << width + captured + body.leaves[a]
+        elif op == NODE_ITEM and graph.items[a][0] not in ("argmax", "argmin"):
+            item = graph.items[a]
+            operands = item[3][2:] if item[0] == "where" else item[3]
+            for part in (operands, *(x for x in item[4:6] if isinstance(x, np.ndarray) and item[0] != "gather")):
+                for node in np.ravel(part).tolist():
+                    bits[i] |= bits[node]
+        elif op > NODE_CONSTANT and op != NODE_ITEM:
+            bits[i] = bits[a] | (bits[b] if b >= 0 else 0)
+    return [bits[i] for i in graph.results[:width].tolist()]
 
 
 def may_be_composed(body: Any) -> bool:

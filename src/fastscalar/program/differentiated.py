@@ -343,12 +343,19 @@ class Pullback:
         return self.loop.decides
 
     @property
+    def ways(self) -> int:
+        return self.loop.ways
+
+    @property
     def captured(self) -> int:
         return self.loop.captured
 
     @property
     def leaves(self) -> int:
         return self.loop.leaves
+
+    def copied(self) -> Pullback:
+        return Pullback(self.loop.copied())
 
     def is_like(self, other: Any) -> bool:
         return isinstance(other, Pullback) and self.loop.is_like(other.loop)

@@ -238,7 +238,7 @@ class RecordedFunction:
             bucket.append(specialization)
             cache.recorded += 1
             cache.operations += keyed
-            if cache.first is None and len(cache.all()) == 1:
+            if cache.first is None and len(cache.all()) == cache.recorded == 1:
                 cache.first = rows.one(i), specialization
             return specialization
 

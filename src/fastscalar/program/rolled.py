@@ -17,8 +17,6 @@ from fastscalar.engine._lock import Lock
 from fastscalar.program._graph import (
     NODE_CONSTANT,
     NODE_INPUT,
-    NODE_ITEM,
-    NODE_PARAMETER,
     columns_of,
     graph_of,
     places_of,
@@ -30,7 +28,7 @@ from fastscalar.program._graph import (
 from fastscalar.program._iterate import Iterations
 from fastscalar.program._lower import lower
 from fastscalar.program._replay import RowStatus, kernel_set
-from fastscalar.program.composed import composed, may_be_composed
+from fastscalar.program.composed import composed, may_be_composed, reaching
 
 MEMORY = 1 << 26  # bytes of states that the way back keeps; beyond, some of them are computed again
 FOREVER = 1 << 62
@@ -59,22 +57,28 @@ class Body:
         self.drawn = drawn                       # by site, how many numbers it draws
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Body):
-            return NotImplemented
+        return isinstance(other, Body) and self._is_like(other) and same_operands(self.items, other.items)
+
+    def _is_like(self, other: Body) -> bool:
+        """Whether all but the items is the same."""
         return (
             (self.ends, self.leaves, self.own, self.graph.draws)
             == (other.ends, other.leaves, other.own, other.graph.draws)
             and same_nodes(self.columns, other.columns)
             and same_guards(self.graph, other.graph)
-            and same_operands(self.items, other.items)
         )
+
+    def take_in(self, other: Body) -> bool:
+        """Whether another one differs in nothing but the bodies of loops in it; then this one has those of both."""
+        return self._is_like(other) and _taken_in(self.items, other.items)
 
     __hash__ = None  # type: ignore[assignment]
 
     def copied(self) -> Body:
         """For another loop, which settles it by itself."""
         columns = self.columns
-        graph = graph_of(self.graph, columns, columns, self.items, self.graph.guards, columns["results"])
+        items = [(*item[:4], item[4].copied()) if is_loop(item) else item for item in self.items]
+        graph = graph_of(self.graph, columns, columns, items, self.graph.guards, columns["results"])
         return Body(graph, self.numbers, self.leaves, self.drawn, self.ends, self.own)
 
     def settle(self, outputs: int, captured: int, numbered: bool, sites: list[int], own: bool) -> None:
@@ -122,45 +126,25 @@ def draws_in(graph: Any) -> bool:
 
 def take_in(g: Any, h: Any) -> bool:
     """Whether two recordings differ in nothing but the bodies of their loops; then the first has those of both."""
-    pairs = list(zip(g.items, h.items, strict=False))
-    if not any(map(is_loop, g.items)) or len(g.items) != len(h.items) or g.draws != h.draws:
+    same = g.draws == h.draws and same_nodes(columns_of(g), columns_of(h)) and same_guards(g, h) and same_captures(g, h)
+    return same and _taken_in(g.items, h.items)
+
+
+def _taken_in(some: list[Any], others: list[Any]) -> bool:
+    """The same for items."""
+    if not any(map(is_loop, some)) or len(some) != len(others):
         return False
-    same = (
-        same_nodes(columns_of(g), columns_of(h))
-        and same_guards(g, h)
-        and same_captures(g, h)
-        and all(x[4].is_like(y[4]) if is_loop(x) and is_loop(y) else len(x) == len(y) for x, y in pairs)
-        and all(
-            np.array_equal(a, b)
-            for x, y in pairs for a, b in zip(x, y, strict=True) if not hasattr(a, "bodies")
-        )
-    )  # fmt: skip
-    for x, y in pairs if same else ():
+    pairs = list(zip(some, others, strict=True))
+    for x, y in pairs:
+        if len(x) != len(y) or (is_loop(x) and not (is_loop(y) and x[4].is_like(y[4]))) or not all(
+            np.array_equal(a, b) for a, b in zip(x, y, strict=True) if not hasattr(a, "bodies")
+        ):
+            return False
+    for x, y in pairs:
         for body in y[4].bodies if is_loop(x) else ():
             if body not in x[4].bodies:
                 x[4].add(body.copied(), x[4].captured, x[4].leaves)
-    return same
-
-
-def _reaching(body: Body, width: int, captured: int) -> list[int]:
-    """By number of the next state, which inputs pass a gradient to it, as bits: state, captured, leaves."""
-    graph, bits = body.graph, [0] * len(body.graph.op)
-    for i, (op, a, b) in enumerate(zip(graph.op.tolist(), graph.a.tolist(), graph.b.tolist(), strict=True)):
-        if graph.stopped[i]:
-            continue
-        if op == NODE_INPUT and a < 1 + (captured > 0):
-            bits[i] = 1 << (b if a == 0 else width + b) if a or b < width else 0
-        elif op == NODE_PARAMETER:
-            bits[i] = 1 << width + captured + body.leaves[a]
-        elif op == NODE_ITEM and graph.items[a][0] not in ("argmax", "argmin"):
-            item = graph.items[a]
-            operands = item[3][2:] if item[0] == "where" else item[3]
-            for part in (operands, *(x for x in item[4:6] if isinstance(x, np.ndarray) and item[0] != "gather")):
-                for node in np.ravel(part).tolist():
-                    bits[i] |= bits[node]
-        elif op > NODE_CONSTANT and op != NODE_ITEM:
-            bits[i] = bits[a] | (bits[b] if b >= 0 else 0)
-    return [bits[i] for i in graph.results[:width].tolist()]
+    return True
 
 
 def _of_number(item: Any) -> bool:
@@ -244,6 +228,11 @@ class Rolled:
         return [*begun, Stage(made, each, FOREVER, self.decides), Stage(self, 1, FOREVER, False)]
 
     @property
+    def ways(self) -> int:
+        """How many bodies there are, with those of loops in them."""
+        return sum(1 + sum(item[4].ways for item in body.items if is_loop(item)) for body in self.bodies)
+
+    @property
     def decides(self) -> bool:
         return any(
             len(body.graph.guards) or any(is_loop(item) and item[4].decides for item in body.items)
@@ -253,14 +242,14 @@ class Rolled:
     @property
     def said(self) -> str:
         """For a report."""
-        some = [f"{body.graph.operations:,}" for body in self.bodies if not body.ends]
-        return f"{self.kind} of {' or '.join(some) or 'no'} operations"
+        some = " or ".join(f"{body.graph.operations:,}" for body in self.bodies if not body.ends)
+        return f"{self.kind} of {some or 'no'} operations"
 
     @property
     def draws_alike(self) -> bool:
         """Whether as many numbers are drawn for each row."""
-        several = [body.drawn for body in self.bodies if not body.ends]
-        return self.count is not None and all(drawn == several[0] for drawn in several)
+        first, *others = [body.drawn for body in self.bodies if not body.ends] or [{}]
+        return self.count is not None and all(drawn == first for drawn in others)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -281,7 +270,7 @@ class Rolled:
             reached = self.captured + self.leaves
             one = [0] * self.outputs             # by number, what of the state and of the operands after it: bits
             for body in self.bodies:
-                for j, bits in enumerate(_reaching(body, self.outputs, self.captured)):
+                for j, bits in enumerate(reaching(body, self.outputs, self.captured)):
                     one[j] |= bits
             found, before = list(one), [0] * self.outputs
             while found != before:
@@ -305,11 +294,31 @@ class Rolled:
     # --- bodies ---
 
     def add(self, body: Body, captured: int, leaves: int) -> None:
-        self.bodies.append(body)
+        if not self.take_in(body):
+            self.bodies.append(body)
         self.captured, self.leaves = captured, leaves
-        self.plans, self.free, self._sources, self._stages = {}, {}, None, None
+        self._forget()
         for known in self.bodies:
             known.settle(self.state, captured, self.numbered, list(self.sites), self.has_own)
+
+    def copied(self) -> Rolled:
+        """For a body of another loop, which may get others in it."""
+        made = Rolled(self.kind, self.state, self.numbered, self.count, self.own, self.table, self.collected)
+        made.sites = dict(self.sites)
+        for body in self.bodies:
+            made.add(body.copied(), self.captured, self.leaves)
+        return made
+
+    def take_in(self, body: Body) -> bool:
+        """Whether a body differs from a known one in nothing but the bodies of loops in it, which that one has now."""
+        found = any(known.take_in(body) for known in self.bodies)
+        if found:
+            self.tangents = {}                   # of loops in it that had fewer bodies
+            self._forget()
+        return found
+
+    def _forget(self) -> None:
+        self.plans, self.free, self._sources, self._stages = {}, {}, None, None
 
     def plans_of(self, way: str) -> list[Any]:
         """way: "free", with the bits of whatever is fastest; "exact", with those of the function, since something
@@ -340,8 +349,7 @@ class Rolled:
     def give(self, iterations: Iterations, way: str, rows: int) -> None:
         with self._lock:
             kept = self.free.setdefault((way, _room(rows), kernel_set()), [])
-            if len(kept) < KEPT:
-                kept.append(iterations)
+            kept += [iterations] * (len(kept) < KEPT)
 
     def load(self, iterations: Iterations, leaves: np.ndarray) -> None:
         for body, replay in zip(self.bodies, iterations.replays, strict=True):
@@ -350,12 +358,8 @@ class Rolled:
     # --- what the executor calls ---
 
     def of_rows(self, chunk: Any) -> _Chunk | _Stages:
-        stages = self.stages()
-        return _Stages([_Chunk(stage, *chunk) for stage in stages]) if stages else _Chunk(whole(self), *chunk)
-
-
-def whole(loop: Rolled) -> Stage:
-    return Stage(loop, 1, FOREVER, False)
+        stages = [_Chunk(stage, *chunk) for stage in self.stages()]
+        return _Stages(stages) if stages else _Chunk(Stage(self, 1, FOREVER, False), *chunk)
 
 
 class _Stages:

@@ -29,7 +29,7 @@ from fastscalar.program.differentiated import outputs_of
 from fastscalar.program.rolled import FOREVER, Body, Rolled
 
 UNROLLED = 64  # steps, known beforehand: so many are recorded one by one, which is as fast and any derivative passes
-BODIES = 16  # of one loop
+BODIES = 16  # of one loop, with those of loops in it
 OPERANDS = 10_000  # numbers that a loop reads
 ITERATION = 1 << 20  # the argument that the number of an iteration counts as, while a step is recorded; plus the depth
 
@@ -168,9 +168,11 @@ class _Recorder:
 
     def add(self, body: Body, values: np.ndarray) -> np.ndarray:
         """Take up a body; the numbers of the state, with what was drawn at sites that are new."""
-        if len(self.loop.bodies) >= BODIES or body in self.loop.bodies:
+        ways = self.loop.ways
+        if ways < BODIES and body not in self.loop.bodies:
+            self.loop.add(body, len(self.captured), len(self.leaves))
+        if self.loop.ways == ways:
             raise BodyLeaks
-        self.loop.add(body, len(self.captured), len(self.leaves))
         drawn = list(self.loop.sites.values())[values.shape[1] - self.loop.outputs :]
         return np.concatenate([values, np.array([drawn], float)], axis=1)
 
@@ -193,7 +195,7 @@ class _Recorder:
             news = self.record(k, values, call)          # raises what the step raises
             if status & (RowStatus.GUARD_FAILED | RowStatus.MAY_RAISE):
                 values = self.add(news, values)
-            elif status or news not in self.loop.bodies:
+            elif status or not (news in self.loop.bodies or self.loop.take_in(news)):
                 raise BodyLeaks
 
     def advance(self, values: np.ndarray, k: int, until: int) -> tuple[int, int, bool]:
