@@ -23,6 +23,7 @@ transposes these (one thread for all: 0.35 us a sample in which others wait).
 cimport cython
 from cpython.mem cimport PyMem_RawFree
 from libc.math cimport isfinite
+from libc.string cimport memcpy
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
@@ -577,27 +578,19 @@ cdef class Replay:
                 part[:] = False
             elif m.home and m.cols < m.ld:       # padding is zero, and so is its gradient: longer stretches
                 part[part[:, :m.cols].all(axis=1)] = True
-        self.loose = self.side_by_side(loose.view(np.uint8), &self.n_loose)
-        self.steps = self.side_by_side(trained.view(np.uint8), &self.n_steps)
+        self.loose = self.side_by_side(loose, &self.n_loose)
+        self.steps = self.side_by_side(trained, &self.n_steps)
         if decays:
             self.lazy = <unsigned char *>self.block(p.n_matrices, 1)
 
-    cdef int *side_by_side(self, const unsigned char[::1] chosen, Py_ssize_t *count) except NULL:
+    cdef int *side_by_side(self, chosen, Py_ssize_t *count) except NULL:
         """(first, how many) of those chosen that lie side by side."""
-        cdef Py_ssize_t k, n = 0, size = chosen.shape[0]
-        cdef int *out
-        for k in range(size):
-            n += chosen[k] and not (k and chosen[k - 1])
-        out = <int *>self.block(2 * n, sizeof(int))
-        count[0] = n
-        n = -1
-        for k in range(size):
-            if not chosen[k]:
-                continue
-            if k == 0 or not chosen[k - 1]:
-                n += 1
-                out[2 * n], out[2 * n + 1] = <int>k, 0
-            out[2 * n + 1] += 1
+        edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).reshape(-1, 2)
+        cdef const int[:, ::1] stretches = np.stack([edges[:, 0], edges[:, 1] - edges[:, 0]], axis=1).astype(np.int32)
+        count[0] = stretches.shape[0]
+        cdef int *out = <int *>self.block(2 * count[0], sizeof(int))
+        if count[0]:
+            memcpy(out, &stretches[0, 0], 2 * count[0] * sizeof(int))
         return out
 
     cdef char *room_of_state(self, bint keeps, int which) except? NULL:
