@@ -1,5 +1,6 @@
 """What recordings note about decisions: which they are, where they were taken, and whose they are."""
 
+import operator
 import threading
 import warnings
 
@@ -359,3 +360,24 @@ def test_a_tree_of_decisions_is_gone_through_again_and_again(order):
             y.backward()
             assert value == pytest.approx(y.data, rel=1e-12)
             assert gradient == pytest.approx(np.asarray(x.grad), rel=1e-11, abs=1e-13)
+
+
+@pytest.mark.parametrize("kernels", _core.kernel_sets())
+@pytest.mark.parametrize("compare", [operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge])
+def test_every_comparison_parts_rows_as_the_function_does(compare, kernels):
+    def f(x):
+        if compare(x[0], x[1]):
+            return x[0] * 2.0 if compare(x[2], 1.0) else x[1] * 3.0
+        return x[2] * 5.0 if compare(1.0, x[0]) else x[0] * 7.0
+
+    edges = np.array([-np.inf, -1.0, -0.0, 0.0, 1.0, np.inf, np.nan])
+    X = np.random.default_rng(2).choice(edges, (300, 3))
+    before = _core.tape_info()["kernels"]
+    try:
+        _core._select_kernels(kernels)
+        program = fs.compile(f)
+        for some in (X, X[:7], X[:1], X[::-1].copy()):
+            plain = [f(fs.to_tensor(row.tolist())).data for row in some]
+            np.testing.assert_array_equal(program.value_and_grad(some)[0], plain)
+    finally:
+        _core._select_kernels(before)

@@ -90,6 +90,7 @@ cdef extern from "batch.h":
                       Py_ssize_t) noexcept nogil
         void (*where_backward)(int, int, int, void *, const void *, const void *, const void *,
                                Py_ssize_t) noexcept nogil
+        void (*first_failure)(int, int, int, void *, const void *, const void *, double, Py_ssize_t) noexcept nogil
         void (*better)(int, int, void *, void *, const void *, double, Py_ssize_t) noexcept nogil
         void (*best)(int, void *, void *, const void *, Py_ssize_t, int, int) noexcept nogil
         int (*not_finite)(const void *, Py_ssize_t) noexcept nogil

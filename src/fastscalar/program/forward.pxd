@@ -441,16 +441,19 @@ cdef inline bint any_error(Replay r, const Instr *q, const real *V, const real *
     return False
 
 
-cdef inline void check_guards(Replay r, const real *V, const real *U, real *room, int first_row, int n_rows,
+cdef inline void check_guards(Replay r, const real *V, const real *U, real *first, int first_row, int n_rows,
                               real tag) noexcept nogil:
-    """Comparisons of all rows at once, and one by one only if some come out otherwise."""
+    """Of each row the first guard that it fails stands in place of its results.  first: room for as many numbers."""
     cdef const Body *p = &r.plan.body
     cdef Py_ssize_t k
-    cdef int l, ones
+    cdef int l, row
     cdef const Guard *g
     cdef const real *x
     cdef const real *y
-    cdef real yes = 1.0, no = 0.0
+    if p.n_guards == 0:
+        return
+    for l in range(n_rows):
+        first[l] = -1
     for k in range(p.n_guards):
         g = &p.guards[k]
         if g.kind != R_SLOTS and g.other != R_SLOTS:
@@ -458,25 +461,21 @@ cdef inline void check_guards(Replay r, const real *V, const real *U, real *room
         x = V + <Py_ssize_t>g.p * n_rows if g.kind == R_SLOTS else U + g.p
         y = V + <Py_ssize_t>g.q * n_rows if g.other == R_SLOTS else U + g.q
         if g.op <= 5:
-            ones = (g.kind != R_SLOTS) | (g.other != R_SLOTS) << 1 | 12
-            r.kernels.where(g.op, ones, room, x, y, &yes, &no, n_rows)
-            if r.kernels.sum(room, n_rows) == (n_rows if g.value != 0.0 else 0):
-                continue
-            for l in range(n_rows):
-                if room[l] != (1.0 if g.value != 0.0 else 0.0):
-                    fails(r, first_row + l, k)
+            r.kernels.first_failure(g.op, (g.kind != R_SLOTS) | (g.other != R_SLOTS) << 1, g.value != 0.0, first, x, y,
+                                    <double>k, n_rows)
             continue
         for l in range(n_rows):
-            if not holds(g, x[l if g.kind == R_SLOTS else 0],
-                         0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0], <real>g.value):
-                fails(r, first_row + l, k)
-
-
-cdef inline void fails(Replay r, int row, Py_ssize_t guard) noexcept nogil:
-    """The first guard that a row fails stands in place of its results."""
-    if not r.status[row] & GUARD_FAILED and not r.mode & TRAIN and r.plan.body.n_results:
-        r.result[<Py_ssize_t>row * r.plan.body.n_results] = <double>guard
-    r.status[row] |= GUARD_FAILED
+            if first[l] < 0 and not holds(g, x[l if g.kind == R_SLOTS else 0],
+                                          0.0 if g.other == R_NONE else <double>y[l if g.other == R_SLOTS else 0],
+                                          <real>g.value):
+                first[l] = <real>k
+    for l in range(n_rows):
+        if first[l] < 0:
+            continue
+        row = first_row + l
+        if not r.status[row] & GUARD_FAILED and not r.mode & TRAIN and p.n_results:
+            r.result[<Py_ssize_t>row * p.n_results] = first[l]
+        r.status[row] |= GUARD_FAILED
 
 
 cdef inline void apply(Replay r, const Instr *q, int mode, real *out, const real *a, const real *b, Py_ssize_t n,

@@ -192,6 +192,10 @@ typedef struct {
      * the sum. */
     void (*where_backward)(int comparison, int ones, int outcome, void *to, const void *a, const void *b,
                            const void *g, ptrdiff_t n);
+    /* first[i] = k where it is negative and the comparison does not come out as `outcome`; bit 0 of `ones`: a, 1: b is
+     * one number. */
+    void (*first_failure)(int comparison, int ones, int outcome, void *first, const void *a, const void *b, double k,
+                          ptrdiff_t n);
     /* Where x[i] is better than best[i], which it is not if they are equal or best[i] is NaN: best[i] = x[i] and
      * place[i] = k.  Better: greater, or `least` smaller; NaN.  one: x is one number. */
     void (*better)(int least, int one, void *best, void *place, const void *x, double k, ptrdiff_t n);

@@ -944,6 +944,29 @@ static void OF(where_backward)(int comparison, int ones, int outcome, void *to_,
     if (ones & 4)
         *(R *)to_ += (R)total;
 }
+
+static void OF(first_failure)(int comparison, int ones, int outcome, void *first_, const void *a_, const void *b_,
+                              double k_, ptrdiff_t n)
+{
+    R one[2][CHUNK];
+    const vec k = ZERO + (R)k_, wanted = outcome ? ONE : ZERO;
+    if (ones & 1)
+        OF(broadcast)(one[0], *(const R *)a_, n);
+    if (ones & 2)
+        OF(broadcast)(one[1], *(const R *)b_, n);
+    for (ptrdiff_t at = 0; at < n; at += CHUNK) {
+        const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
+        const R *a = ones & 1 ? one[0] : (const R *)a_ + at, *b = ones & 2 ? one[1] : (const R *)b_ + at;
+        R *first = (R *)first_ + at;
+#define INTO(is)                                                                                                       \
+    VECTORS(i, length, {                                                                                               \
+        const vec before = GET(first), holds = SELECT(GET(a) is GET(b), ONE, ZERO);                                    \
+        STORE_SOME(first + i, SELECT((before < 0) & (holds != wanted), k, before));                                    \
+    })
+        COMPARISONS(INTO)
+#undef INTO
+    }
+}
 #undef COMPARISONS
 
 static void OF(better)(int least, int one, void *best_, void *place_, const void *x_, double k_, ptrdiff_t n)
@@ -1128,6 +1151,7 @@ const fs_batch FS_JOIN(FS_JOIN(fs_batch_, FS_SET), _float) = {
     OF(unary_backward),
     OF(where),
     OF(where_backward),
+    OF(first_failure),
     OF(better),
     OF(best),
     OF(not_finite),
