@@ -174,14 +174,20 @@ def scale_gradients(list parameters, double scale, double limit):
     """gradient = gradient * scale, at most `limit` from zero."""
     forbid("clipping of gradients")
     cdef Stretches s = Stretches(parameters)
-    cdef Py_ssize_t k
-    cdef int i
-    cdef double g
+    cdef Py_ssize_t k, i
+    cdef double *g
+    cdef bint all_scaled = isfinite(scale)
     for k in range(s.n):
-        for i in range(s.at[k].node, s.at[k].node + s.at[k].count):
-            if tape.grad[i] != 0.0:                 # zero stays zero, whatever the scale: no row becomes a touched one
-                g = tape.grad[i] * scale
-                tape.grad[i] = limit if g > limit else -limit if g < -limit else g
+        g = tape.grad + s.at[k].node
+        for i in range(s.at[k].count):           # zero stays zero, whatever the scale: no row becomes a touched one
+            if all_scaled or g[i] != 0.0:
+                g[i] = g[i] * scale
+        if limit < INFINITY:
+            for i in range(s.at[k].count):
+                if g[i] > limit:
+                    g[i] = limit
+                elif g[i] < -limit:
+                    g[i] = -limit
 
 
 def values_of(list parameters):
