@@ -74,7 +74,7 @@ def mistakes(net: Any, X: Any, y: Any, *, n: int = 20, names: Sequence[str] | No
     """The images of which the net was most certain, and wrong: what it said, how certain, and what was right."""
     rows, found, certain = most_confident_mistakes(predict_proba(net, X), y, n)
     titles = [
-        f"{_called(said, names)}  {100 * p:.0f} %\n{_called(np.asarray(y)[row], names)}"
+        f"{_called(said, names)}, {100 * p:.0f} %\n{_called(np.asarray(y)[row], names)}"
         for row, said, p in zip(rows, found, certain, strict=True)
     ]
     return _grid(_squares(X)[rows], titles, columns)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pickle
 import sys
 import warnings
@@ -294,6 +295,16 @@ def test_a_history_plots(validation):
     pixels = np.frombuffer(file.getvalue(), np.uint8)
     assert len(np.unique(pixels)) > 20
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_what_was_not_measured_is_not_in_the_picture():
+    """A loss of validation data: a run of the command line has the metric of the test data alone."""
+    pytest.importorskip("matplotlib")
+    history = History([Epoch(k, 1.0 / k, None, 1.0, 1.0, math.nan, 0.9, "test accuracy") for k in (1, 2)])
+    figure = history.plot()
+    assert [len(axis.get_lines()) for axis in figure.axes] == [1, 1]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["training"]
+    assert figure.axes[1].get_ylabel() == "test accuracy"
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):

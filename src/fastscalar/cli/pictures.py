@@ -78,7 +78,7 @@ def _pictures(
     images, said = data.test[0], p.argmax(axis=1)
     wrong, found, certain = plot.most_confident_mistakes(p, y, SAMPLES)
     mistaken = zip(wrong, found, certain, strict=True)
-    titles = [f"{names[k]} {100 * q:.0f} %\nis {names[y[row]]}" for row, k, q in mistaken]
+    titles = [f"{names[k]}, {100 * q:.0f} %\nis {names[y[row]]}" for row, k, q in mistaken]
     figures = {
         "images": plot.images(images[:SAMPLES], y[:SAMPLES], names=names),
         "curves": plot.curves(_history(about)) if about["epochs"] else None,
@@ -102,5 +102,5 @@ def _history(about: dict[str, Any]) -> History:
         epochs.append(Epoch(row["epoch"], row["loss"], None, *speed, loss, metric, "accuracy"))
     if all(e.validation_loss is None for e in epochs):       # measured on the test data alone
         for e in epochs:
-            e.validation_loss = float("nan")
+            e.validation_loss, e.metric = float("nan"), "test accuracy"
     return History(epochs)

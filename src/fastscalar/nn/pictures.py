@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 
@@ -31,8 +32,9 @@ def curves(history: Any) -> Any:
     axes[0].plot(epochs, history.loss, marker=".", label="training")
     axes[0].set(xlabel="epoch", ylabel="loss")
     if measured:
-        at = [e.epoch for e in measured]
-        axes[0].plot(at, [e.validation_loss for e in measured], marker=".", label="validation")
+        at, losses = [e.epoch for e in measured], [e.validation_loss for e in measured]
+        if any(loss is not None and math.isfinite(loss) for loss in losses):
+            axes[0].plot(at, losses, marker=".", label="validation")
         axes[1].plot(at, [e.validation_metric for e in measured], marker=".", color="tab:green")
         axes[1].set(xlabel="epoch", ylabel=measured[0].metric)
     axes[0].legend()
