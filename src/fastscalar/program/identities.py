@@ -1,29 +1,31 @@
 """Whether code asks for the identity of a bool, or for a type: `(x > 0) is True`, `case True`, `type(x > 0) is bool`.
 
 A comparison that is not decided yet is none of the two bools, and neither `is` nor `type` can be answered for it; nor
-can `type(k) is int` for a whole number of the row.
+can `type` for a whole number of the row.
 
 The boundary: looks at code and frames of the user's, and changes nothing.
 """
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import dis
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
-from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from fastscalar._paths import is_users
 
 _RECORDER = os.path.join(os.path.dirname(__file__), "recorded.py")
 MOST = 10_000  # codes that are remembered
-_EMPTY = CellType()
+OBJECTS = 3  # in one another, whose methods are looked at
+_CALLED = ("__call__", "forward")
 _AROUND = (staticmethod, classmethod, MethodType, partial, type(lru_cache(len)))
 _known: dict[int, tuple[CodeType, bool]] = {}  # by identity, which is quicker than the hash of a code
-Names = dict[str, Any]
 
 
 def wants_bools(frame: FrameType | None) -> bool:
@@ -34,37 +36,34 @@ def wants_bools(frame: FrameType | None) -> bool:
         if known is None:
             if len(_known) >= MOST:
                 _known.clear()
-            names = {**frame.f_globals, **frame.f_locals}
-            known = _known[id(frame.f_code)] = frame.f_code, _asks(frame.f_code, names, for_a_bool, set())
+            some = _reached(frame.f_code, {**frame.f_globals, **frame.f_locals}, set())
+            asking = any(_asks_for_a_type(*one) or _asks_for_identity(one[0]) for one in some)
+            known = _known[id(frame.f_code)] = frame.f_code, asking
         asks |= known[1]
         frame = frame.f_back
     return asks and frame is not None
 
 
-def wants_ints(function: Any) -> bool:
-    """Whether a function, or one that it knows by name, asks for the type of a whole number.
+def wants_ints(function: Any, around: int = OBJECTS) -> bool:
+    """Whether a function asks for the type of something, or one that it knows by name: `type(k) is int`.
 
-    Of a function of ours, which derives another one, that is looked at."""
-    found = _inside(function)
-    if type(found) is not FunctionType:
-        found = _inside(inspect.getattr_static(type(function), "__call__", None))
-    if type(found) is not FunctionType:
-        return False
-    cells = zip(found.__code__.co_freevars, found.__closure__ or (), strict=False)
-    inner = {name: cell.cell_contents for name, cell in cells if cell != _EMPTY}
-    if not is_users(found.__code__.co_filename):
-        return any(wants_ints(one) for one in inner.values() if callable(one) and one is not function)
-    return _asks(found.__code__, {**found.__globals__, **inner}, for_a_type_of_number, set())
-
-
-def for_a_type_of_number(code: CodeType) -> bool:
-    named = set(code.co_names)
-    return "type" in named and bool(named & {"int", "__name__", "__qualname__"})
+    A whole number of the row that stands for those of all rows has another one.  around: functions of ours, as
+    `fastscalar.grad` makes them, that are looked through."""
+    inner = _inside(function)
+    if type(inner) is not FunctionType:          # an object that is called, a Module
+        methods = [_inside(inspect.getattr_static(function, name, None)) for name in _CALLED]
+        some = [(f, {**_names_of(f), "self": function}) for f in methods if type(f) is FunctionType]
+    else:
+        some = [(inner, _names_of(inner))]
+    if any(_asks_for_a_type(*one) for f, names in some for one in _reached(f.__code__, names, set())):
+        return True
+    cells = [v for f, names in some if not is_users(f.__code__.co_filename)
+             for v in (getattr(f, "__wrapped__", None), *map(names.get, f.__code__.co_freevars))]  # fmt: skip
+    return around > 0 and any(wants_ints(v, around - 1) for v in cells if callable(v))
 
 
-def for_a_bool(code: CodeType) -> bool:
-    named = set(code.co_names)
-    if named & {"is_", "is_not"} or named >= {"type", "bool"}:
+def _asks_for_identity(code: CodeType) -> bool:
+    if {"is_", "is_not"} & set(code.co_names):
         return True
     instructions = list(dis.get_instructions(code))
     return any(
@@ -73,24 +72,51 @@ def for_a_bool(code: CodeType) -> bool:
     )
 
 
-def _asks(code: CodeType, names: Names, what: Callable[[CodeType], bool], seen: set[int]) -> bool:
+def _asks_for_a_type(code: CodeType, names: dict[str, Any]) -> bool:
+    """Whether it has a name for `type`; an attribute that is called so is another thing, unless it is a module's."""
+    loaded = {one.argval for one in dis.get_instructions(code) if one.opname.startswith("LOAD_") and one.opname not in (
+        "LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD")}  # fmt: skip
+    if any(names.get(name, vars(builtins).get(name) if isinstance(name, str) else None) is type for name in loaded):
+        return True
+    return "type" in code.co_names and any(names.get(name) is builtins for name in loaded)
+
+
+def _reached(code: CodeType, names: dict[str, Any], seen: set[int]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+    """The user's code that code runs, itself first, and what its names are."""
     if id(code) in seen or not is_users(code.co_filename):
-        return False
+        return
     seen.add(id(code))
+    yield code, names
     inner = [(part, names) for part in code.co_consts if isinstance(part, CodeType)]
-    return what(code) or any(_asks(*one, what, seen) for one in [*inner, *_called(code, names)])
+    for one in [*inner, *_called(code, names)]:
+        yield from _reached(*one, seen)
 
 
-def _called(code: CodeType, names: Names) -> Iterator[tuple[CodeType, Names]]:
-    """Functions, and methods of objects, that code has names for."""
-    for name in (*code.co_names, *code.co_varnames, *code.co_freevars):
-        owner = names.get(name)
-        if owner is None or isinstance(owner, ModuleType):
-            continue
-        for found in (owner, *(inspect.getattr_static(owner, attribute, None) for attribute in code.co_names)):
-            function = _inside(found)
-            if type(function) is FunctionType:
-                yield function.__code__, function.__globals__
+def _names_of(function: FunctionType) -> dict[str, Any]:
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    found = dict(function.__globals__)
+    for name, cell in cells:
+        with contextlib.suppress(ValueError):    # not assigned yet
+            found[name] = cell.cell_contents
+    return found
+
+
+def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+    """Functions that code has names for, and methods of objects, and of objects in these."""
+    owners = [names.get(name) for name in (*code.co_names, *code.co_varnames, *code.co_freevars)]
+    for _ in range(OBJECTS):
+        following = []
+        for owner in owners:
+            if owner is None or isinstance(owner, ModuleType):
+                continue
+            names_in_it = (*code.co_names, *_CALLED)
+            for found in (owner, *(inspect.getattr_static(owner, name, None) for name in names_in_it)):
+                function = _inside(found)
+                if type(function) is FunctionType:
+                    yield function.__code__, {**_names_of(function), "self": owner}
+                elif found is not owner and hasattr(type(found), "__dict__") and not isinstance(found, type):
+                    following.append(found)
+        owners = following
 
 
 def _inside(found: Any) -> Any:

@@ -98,6 +98,7 @@ class RecordedFunction:
         self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
         self._lock = Lock()
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
+        self._wants_ints: bool | None = None     # known when something is recorded
         self._wants_leaves = False               # while fit wants to know
         self._stand_ins: dict[Any, Any] = {}     # captured leaves that stand for arrays which all rows share
         self._one_rows: tuple[tuple[Any, OneRow], ...] = ()      # nests of results, and the short way to them
@@ -312,7 +313,9 @@ class RecordedFunction:
         with recording, rows.streams.recorded(i):
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()
-            if wants_ints(self.function):
+            if self._wants_ints is None:
+                self._wants_ints = wants_ints(self.function)
+            if self._wants_ints:
                 leaves = read_whole(leaves)
             results = self._results(rows, rows.call(self.function, leaves))
             try:
