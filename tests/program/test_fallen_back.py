@@ -316,6 +316,14 @@ def test_recordings_that_remain_are_used_where_that_is_worth_it() -> None:
     assert program(3.0) == 9.0
 
 
+@pytest.mark.parametrize("details", [False, True])
+def test_the_report_says_that_rows_run_in_python(details: bool) -> None:
+    program = fs.compile(lambda x: reads(x) * x)
+    assert program.report(details).endswith("nothing was recorded yet")
+    program.map(X)
+    assert program.report(details).endswith("every row runs in Python")
+
+
 @pytest.mark.parametrize("seed", [0, 7])
 def test_rows_draw_the_numbers_of_their_rows(seed: int) -> None:
     program, arguments = fallen_back("random numbers")

@@ -22,7 +22,8 @@ def report(program: Any, details: bool) -> str:
     """A line for each kind of recording; with details, what each decides on, served and takes."""
     specializations = program._specializations()
     if not specializations:
-        return f"{program.__name__}: nothing was recorded yet"
+        fallen_back = any(cache.eager for cache in list(program._caches.values()))
+        return f"{program.__name__}: {'every row runs in Python' if fallen_back else 'nothing was recorded yet'}"
     some = _details(specializations) if details else _lines(specializations)
     if len(specializations) > 1:
         where = where_they_part([specialization for _, specialization in specializations])
