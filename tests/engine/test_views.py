@@ -607,3 +607,15 @@ def test_a_value_changed_in_place_is_noticed():
     p.data -= np.ones(p.shape)
     with pytest.raises(RuntimeError, match="written"):
         loss.backward()
+
+
+@pytest.mark.parametrize("ufunc", [np.add, np.subtract, np.multiply, np.true_divide, np.maximum])
+@pytest.mark.parametrize("field", ["data", "grad"])
+def test_an_array_of_numbers_takes_a_view_in_place(ufunc, field):
+    a = fs.to_tensor([1.0, 2.0, 4.0])
+    a.grad = [0.5, 2.0, -1.0]
+    numbers = np.array([3.0, 5.0, 7.0])
+    right = ufunc(numbers, np.asarray(getattr(a, field)))
+    assert ufunc(numbers, getattr(a, field), out=numbers) is numbers
+    assert numbers.tolist() == right.tolist()
+    assert (a.tolist(), a.grad.tolist()) == ([1.0, 2.0, 4.0], [0.5, 2.0, -1.0])

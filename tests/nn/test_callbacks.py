@@ -364,3 +364,55 @@ def test_a_notebook_is_known_by_its_kernel(monkeypatch):
     assert progress.in_notebook()
     monkeypatch.setitem(sys.modules, "IPython", type("IPython", (), {"get_ipython": staticmethod(lambda: None)}))
     assert not progress.in_notebook()
+
+
+# --- what callbacks change --------------------------------------------------------------------------------------------
+
+
+class Annealed(fs.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.factor = fs.Linear(4, 3, seed=0), fs.Linear(4, 3, seed=1), 1.0
+
+    def forward(self, x):
+        return self.first(x) * self.factor
+
+
+def _factor(net, optimizer):
+    net.factor *= 0.5
+
+
+def _module(net, optimizer):
+    net.first = net.second
+
+
+def _array(net, optimizer):
+    net.first.w = fs.to_tensor(net.first.w.numpy() * 0.5)
+
+
+def _numbers(net, optimizer):
+    net.first.w.data *= 0.9
+
+
+def _rate(net, optimizer):
+    optimizer.lr *= 0.5
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize(
+    ("change", "frozen"), [(_factor, True), (_module, True), (_array, True), (_numbers, False), (_rate, False)]
+)
+def test_what_a_callback_changes_in_the_net_counts(change, frozen, batch_size):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 4)), np.arange(20) % 3
+    trained = []
+    for compiled in (True, False):
+        net, optimizer = Annealed(), fs.SGD(lr=0.1)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fs.fit(net, X, y, optimizer=optimizer, epochs=4, batch_size=batch_size, seed=0, compile=compiled,
+                   progress=False, callbacks=[lambda epoch, n=net, o=optimizer: change(n, o)])  # fmt: skip
+        said = [w for w in caught if issubclass(w.category, fs.CompileWarning)]
+        assert len(said) == (compiled and frozen)
+        trained.append(np.concatenate([p.numpy().ravel() for m in (net.first, net.second) for p in (m.w, m.b)]))
+    np.testing.assert_allclose(*trained, rtol=1e-9, atol=1e-12)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 # `+=` and `-=` in place: how often the operand is subtracted; operands that overflow or are invalid, for NumPy to tell.
-_STEPS = {
+_STEPS: dict[Any, Any] = {
     np.subtract: (1.0, np.array([-1.7e308, np.inf]), np.array([1.7e308, np.inf])),
     np.add: (-1.0, np.array([1.7e308, np.inf]), np.array([1.7e308, -np.inf])),
 }
@@ -59,7 +59,8 @@ class ArrayView(NDArrayOperatorsMixin):
         return values if dtype is None else values.astype(dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
-        if out and inputs[0] is out[0] and ufunc in _STEPS and not kwargs and self._stepped(ufunc, out[0], inputs[1]):
+        in_place = bool(out) and isinstance(out[0], ArrayView) and inputs[0] is out[0]
+        if in_place and ufunc in _STEPS and not kwargs and self._stepped(ufunc, out[0], inputs[1]):
             return out[0]
         plain = [np.asarray(x) if isinstance(x, ArrayView) else x for x in inputs]
         if any(type(x).__name__ in ("Tensor", "TensorArray") for x in plain):

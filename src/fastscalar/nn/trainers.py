@@ -26,6 +26,7 @@ from fastscalar.nn.progress import Watch
 from fastscalar.program._data import state_places
 from fastscalar.program.api import Program
 from fastscalar.program.portions import AT_ONCE
+from fastscalar.program.recorded import RowFailure
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import ONE_TRY, Specialization
 
@@ -97,6 +98,25 @@ class CompiledTrainer:
         if len(columns) > 1:                     # a recording may hold for some labels only
             self.version = next(filter(self._is_for_all, self.site.all()), None)
             self.inside = self.way != "" and self.version is not None and self._takes(self.version)
+
+    def look_again(self) -> None:
+        """Callbacks may have changed what is frozen in the program: where a row says so, the function is called from
+        now on."""
+        version = self.version
+        if version is None or version.example is None or version.graph.draws or version.graph.uncertain:
+            return
+        row, some = version.example, np.zeros(1, np.int64)
+        replayed, called = np.empty((2, 1, self.site.width))
+        status, _ = self.program._replay_values(version, row, some, replayed, 1, True)
+        if status.any():                         # by now it goes another way
+            return
+        try:
+            self.program._eager_values(row, some, called)
+        except RowFailure:
+            return                               # which is said when its turn comes
+        if not np.allclose(replayed, called, rtol=1e-6, atol=1e-9, equal_nan=True):
+            self.program.forget(self.site)
+            self.version, self.inside = None, False
 
     def epoch(self, order: np.ndarray, watch: Watch) -> float:
         order = np.ascontiguousarray(order, dtype=np.int64)

@@ -333,6 +333,8 @@ def _epochs(
             run.replace(course.data["X"], course.data["y"])
         start = time.perf_counter()
         with Watch(number, course.epochs, n, progress, looking.watching) as watch, in_mode(modules, training=True):
+            if looking.all and number > first_epoch and isinstance(run, CompiledTrainer):
+                run.look_again()
             mean = run.epoch(order, watch)
         seconds = time.perf_counter() - start
         found = None if validation is None else validation()

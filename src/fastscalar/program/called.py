@@ -72,7 +72,7 @@ class CalledFunction(RecordedFunction):
         numbers = self._numbers                  # Program's own
         return lambda result: numbers(cache, result)[0]
 
-    def _explained(self, method: str, arguments: tuple[Any, ...], row: int, error: Exception) -> Exception:
+    def _explained(self, method: str, arguments: tuple[Any, ...], row: int, error: Exception) -> BaseException:
         """What a method raises where the function has, for a row."""
         return naming_row(row, Rows(arguments, f"{self.__name__}.{method}").explained(error))
 

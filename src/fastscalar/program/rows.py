@@ -211,7 +211,7 @@ class Rows:
         assert values.shape == self.data[k].shape, values.shape
         self.data[k] = values
         self._columns, self._finite = None, {}
-        self.__dict__.pop("entries", None)
+        self.__dict__.pop("derived", None)
 
     def whole_columns(self) -> dict[int, np.ndarray]:
         """By input of a recording, the whole numbers of all rows."""
@@ -350,7 +350,7 @@ def shared_inputs(signature: Sequence[Any]) -> frozenset[int]:
 
 def rows_by_entries(rows: Rows, k: int, float64: bool, parts: int) -> Any:
     """Argument k by the non-zero entries of its rows, if few are; remembered with the rows."""
-    known = rows.__dict__.setdefault("entries", {})
+    known = rows.__dict__.setdefault("derived", {})
     if (k, float64, parts) not in known:
         known[k, float64, parts] = _data.sparse_rows(rows.data[k].reshape(rows.n, -1), float64, SPARSE, parts)
     return known[k, float64, parts]
@@ -358,7 +358,7 @@ def rows_by_entries(rows: Rows, k: int, float64: bool, parts: int) -> Any:
 
 def rows_as_floats(rows: Rows, k: int) -> np.ndarray:
     """Argument k in float32, row by row; remembered with the rows."""
-    known = rows.__dict__.setdefault("floats", {})
+    known = rows.__dict__.setdefault("derived", {})
     if k not in known:
         with np.errstate(over="ignore"):
             known[k] = rows.data[k].reshape(rows.n, -1).astype(np.float32)
