@@ -75,7 +75,7 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
         else:
             root = _newton(at, slopes, np.array([_value(t) for t in begin]), tolerance, name)
             found = _stepped(at, [Tensor(v) for v in root.tolist()], np.linalg.inv(_matrix(slopes, root)), exact=root)
-        if watches():                            # a transform, which may want second derivatives
+        if watches() or root is not None:        # a transform, or `create_graph`, may want second derivatives
             rows = [[_tensor(s) for s in row] for row in _rows(slopes(found))]
             found = _stepped(at, found, inverted(rows, name, found), exact=root)
         return found[0] if single else found

@@ -357,3 +357,17 @@ def test_ctrl_c_in_an_operation_of_ones_own_is_heard():
     program = fs.compile(lambda x: op(x))
     with pytest.raises(KeyboardInterrupt):
         program.map(np.ones(10))
+
+
+def test_second_derivatives_of_roots_by_a_recorded_backward_pass():
+    """Of one unknown and of two, as fs.hessian has them."""
+    one = fs.implicit(lambda y, x, w: y * y * y + y - x * w)
+    two = fs.implicit(lambda p, x, w: (p[0] * p[0] + p[1] * p[1] - x * w, p[0] - x * p[1]))
+
+    for f in (lambda x, w: one(1.0, x, w), lambda x, w: two([1.0, 2.0], x, w)[1] * x):
+        x, w = fs.Tensor(1.3), fs.Tensor(0.7)
+        f(x, w).backward(create_graph=True)
+        slope = x.grad
+        slope.backward()
+        expected = fs.hessian(f, (0, 1))(1.3, 0.7)
+        np.testing.assert_allclose([x.grad, w.grad], [float(v) for v in expected[0]], rtol=1e-10)
