@@ -122,6 +122,15 @@ def solved(x):
     return fs.loop(4, lambda s: root(1.0, s + x * V) * x + s, x)
 
 
+def slope_in_a_step(x):
+    """A derivative of a loop decides."""
+    def step(s):
+        slope = fs.grad(lambda q: fs.loop(3, lambda u: u * q + V, x))(s)
+        return s - 0.05 * slope if slope > 1.0 else s + 0.1 * x * slope
+
+    return fs.loop(6, step, x)
+
+
 def table(x):
     return fs.loop(3, lambda k, s: s * x + W[k], 0.5)
 
@@ -184,8 +193,9 @@ def long_and_numbered(x):
     return fs.sum(h) + seen
 
 
-FUNCTIONS = [long, long_and_numbered, outer, net, two, deep, mixed, inner_while, inner_ways, solved, table,
-             nested_state, chosen, newton, unread, matrix, decided_after, with_numpy, caught]  # fmt: skip
+FUNCTIONS = [long, long_and_numbered, outer, net, two, deep, mixed, inner_while, inner_ways, solved,
+             slope_in_a_step, table, nested_state, chosen, newton, unread, matrix, decided_after, with_numpy,
+             caught]  # fmt: skip
 
 
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)

@@ -93,15 +93,19 @@ def composed(body: Any, steps: int) -> tuple[Any, list[int], dict[int, int]]:
         some_a[op == NODE_ITEM] += len(items)
         some_a[op == NODE_RANDOM] += len(draws)
         append(op[places], some_a[places], some_b[places], columns["value"][places], columns["stopped"][places])
-        items += [
-            (item[0], int(at[item[1]]), *(
-                at[x].astype(np.int32) if isinstance(x, np.ndarray) else x for x in item[2:]))
-            for item in body.items
-        ]  # fmt: skip
+        items += moved_items(body.items, at)
         guards.append(_moved(pattern.guards, at))
         draws += [(*draw[:5], draw[5] + k * body.drawn.get(draw[3], 0)) for draw in pattern.draws]
         last = at
     return _without_pattern(parts, new, items, draws, np.concatenate(guards), last[results], body, steps)
+
+
+def moved_items(items: list[Any], at: np.ndarray) -> list[Any]:
+    """Items of nodes that lie elsewhere; at: by node, where."""
+    return [
+        (item[0], int(at[item[1]]), *(at[x].astype(np.int32) if isinstance(x, np.ndarray) else x for x in item[2:]))
+        for item in items
+    ]  # fmt: skip
 
 
 def _moved(guards: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -127,10 +131,7 @@ def _without_pattern(
     a[op == NODE_RANDOM] -= len(body.graph.draws)
     graph: Any = empty_graph()
     graph.op, graph.a, graph.b, graph.value, graph.stopped = (column[kept] for column in columns)
-    graph.set_items([
-        (item[0], int(at[item[1]]), *(at[x].astype(np.int32) if isinstance(x, np.ndarray) else x for x in item[2:]))
-        for item in items[len(body.items) :]
-    ])  # fmt: skip
+    graph.set_items(moved_items(items[len(body.items) :], at))
     graph.results, graph.draws = at[results].astype(np.int32), draws[len(body.graph.draws) :]
     pattern = body.graph
     graph.guards, graph.codes, graph.captures, graph.inputs = _moved(guards, at), pattern.codes, pattern.captures, []

@@ -28,6 +28,7 @@ from fastscalar.program._graph import (
 )
 from fastscalar.program._replay import RowStatus
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
+from fastscalar.program.composed import moved_items
 from fastscalar.program.rolled import Body, Rolled
 from fastscalar.transforms.recorded import Partials, send
 
@@ -43,11 +44,11 @@ class Derivatives:
     def __init__(self, callee: Any, output: int) -> None:
         self.callee, self.output = callee, output
 
-    def pushed(self, operands: Sequence[Any], tangents: Tangents) -> Tangents:
-        """The tangents of all outputs."""
+    def pushed(self, operands: Sequence[Any], tangents: Tangents, blind: bool = False) -> Tangents:
+        """The tangents of all outputs.  blind: their values are not read."""
         if isinstance(self.callee, Pullback):
-            return self.callee.pushed(operands, tangents)
-        return pushed_through(self.callee, operands, tangents)
+            return self.callee.pushed(operands, tangents, blind)
+        return pushed_through(self.callee, operands, tangents, blind)
 
     def pulled(self, operands: Sequence[Any], adjoints: dict[int, Any]) -> Tangents:
         """What the adjoints of some outputs, by number, send to each operand."""
@@ -67,10 +68,9 @@ def outputs_of(callee: Any, operands: Sequence[Any], values: Sequence[float]) ->
     return outputs
 
 
-def _computed(callee: Any, operands: Sequence[Any]) -> list[Any]:
-    """The outputs of a derivative of a loop, for the row that is being recorded.  In a body of another loop no value is
-    read."""
-    if current_recording().cut:
+def _computed(callee: Any, operands: Sequence[Any], blind: bool) -> list[Any]:
+    """The outputs of a derivative of a loop, for the row that is being recorded."""
+    if blind:
         return outputs_of(callee, operands, [0.0] * callee.outputs)
     x = values_of([t if isinstance(t, Tensor) else Tensor(t) for t in operands])[None]
     stream, plain = current_stream(), False
@@ -127,9 +127,9 @@ def along(loop: Rolled, operands: Sequence[Any], tangents: Tangents, zero: Any =
     ]  # fmt: skip
 
 
-def pushed_through(loop: Rolled, operands: Sequence[Any], tangents: Tangents) -> Tangents:
+def pushed_through(loop: Rolled, operands: Sequence[Any], tangents: Tangents, blind: bool = False) -> Tangents:
     active = [k for k in range(loop.state + loop.captured) if tangents[k] is not None]
-    outputs = _computed(*along(loop, operands, tangents))
+    outputs = _computed(*along(loop, operands, tangents), blind)
     found: Tangents = [None] * loop.state
     for j, t in zip(active_states(loop, active), outputs[loop.state :], strict=True):
         if loop.decides or set(active).intersection(loop.sources[j]):
@@ -224,7 +224,7 @@ class _Sweep(Partials):
             operands = [self.handles[k] for k in flat]
             tangents = [self.found.get(t) for t in operands]
             if any(t is not None for t in tangents):
-                for j, t in enumerate(Derivatives(item[4], 0).pushed(operands, tangents)):
+                for j, t in enumerate(Derivatives(item[4], 0).pushed(operands, tangents, True)):
                     if t is not None:
                         self.found[self.handles[first + j]] = t
             return
@@ -275,10 +275,7 @@ def _joined(body: Body, loop: Rolled, found: Any, nodes: list[int], states: int,
     op = np.where(known, NODE_CONSTANT, found.op)
     new = {"a": a, "b": b, "op": op, "value": found.value, "stopped": found.stopped}
     joined = {name: np.concatenate([columns[name], some.astype(columns[name].dtype)]) for name, some in new.items()}
-    items = [*body.items, *(
-        (item[0], int(at[item[1]]), *(at[x].astype(np.int32) if isinstance(x, np.ndarray) else x for x in item[2:]))
-        for item in found.items
-    )]  # fmt: skip
+    items = [*body.items, *moved_items(found.items, at)]
     results = [*columns["results"].tolist(), *at[found.results].tolist()]
     graph = graph_of(body.graph, joined, joined, items, body.graph.guards, results)
     graph.operations = body.graph.operations + found.operations
@@ -289,9 +286,11 @@ def _joined(body: Body, loop: Rolled, found: Any, nodes: list[int], states: int,
 # --- backwards ---
 
 
-def pulled_through(loop: Rolled, operands: Sequence[Any], adjoints: dict[int, Any]) -> Tangents:
-    pullback = Pullback(loop)
-    sent = _computed(pullback, [*operands, *(adjoints.get(k, 0.0) for k in range(loop.outputs))])
+def pulled_through(
+    loop: Rolled, operands: Sequence[Any], adjoints: dict[int, Any], blind: bool = False
+) -> Tangents:
+    given = [*operands, *(adjoints.get(k, 0.0) for k in range(loop.outputs))]
+    sent: Tangents = _computed(Pullback(loop), given, blind)
     if not loop.decides:
         reached = {i for k in adjoints for i in loop.sources[k]}
         sent = [t if i in reached else None for i, t in enumerate(sent)]
@@ -368,7 +367,7 @@ class Pullback:
     def with_tangents(self) -> Rolled:
         return tangent_loop(self.loop, tuple(range(self.outputs)))
 
-    def pushed(self, operands: Sequence[Any], tangents: Tangents) -> Tangents:
+    def pushed(self, operands: Sequence[Any], tangents: Tangents, blind: bool = False) -> Tangents:
         """How what is sent changes with the operands: the way back through the loop with tangents, of which the
         adjoint of the tangents is what that of the results was, and the other way round."""
         loop, n = self.loop, self.loop.operands
@@ -376,7 +375,7 @@ class Pullback:
         states = active_states(loop, [k for k in range(self.outputs) if tangents[k] is not None])
         adjoints = {k: t for k, t in enumerate(tangents[n:]) if t is not None}
         adjoints |= {loop.state + k: operands[n + j] for k, j in enumerate(states)}
-        sent = pulled_through(made, both, adjoints)
+        sent = pulled_through(made, both, adjoints, blind)
         return [*sent[: loop.state], *sent[made.state : made.state + loop.captured]]
 
     def pulled(self, operands: Sequence[Any], adjoints: dict[int, Any]) -> Tangents:
