@@ -465,3 +465,23 @@ def test_a_long_product_passes_back_the_bits_of_its_loop(n):
     np.prod(x).backward()
     fs.prod(y).backward()
     assert x.grad.tolist() == y.grad.tolist()
+
+
+@pytest.mark.parametrize("function", [np.fmax, np.fmin], ids=["fmax", "fmin"])
+@pytest.mark.parametrize("nans", ["none", "left", "right", "both"])
+@pytest.mark.parametrize("other", ["array", "columns", "number"])
+def test_the_larger_where_one_is_nan(function, nans, other):
+    a, b = np.random.default_rng(0).normal(size=(2, 6, 4))
+    if nans in ("left", "both"):
+        a[1, 2] = np.nan
+    if nans in ("right", "both"):
+        b[1, 2] = b[3, 0] = np.nan
+    x, y = fs.to_tensor(a), fs.to_tensor(b)
+    if other == "columns":
+        x, y, a, b = x[:, ::2], y[:, ::2], a[:, ::2], b[:, ::2]
+    elif other == "number":
+        y = b = float(b[1, 2])
+    found, expected = function(x, y), function(a, b)
+    assert np.array_equal(found.data, expected, equal_nan=True)
+    fs.sum(found).backward()
+    assert np.array_equal(np.asarray(x.grad), np.where(expected == a, 1.0, 0.0))     # of two that are NaN: the other's

@@ -633,9 +633,10 @@ cdef object told(int code, tuple inputs):
     if TEST <= code:
         return outcomes(x, None, 0.0, code - TEST + 6) if is_contiguous(x) else NotImplemented
     y = inputs[1]
-    if has_nan(x) or (has_nan(y) if type(y) is TensorArray else type(y) is not float or y != y):
+    if type(y) is not TensorArray and type(y) is not float:
         return NotImplemented
-    return operators.map2(MINIMUM if code == FMIN else MAXIMUM, x, y)
+    found = operators.map2(MINIMUM if code == FMIN else MAXIMUM, x, y)
+    return NotImplemented if has_nan(found) else found       # only where an operand is NaN: one look instead of two
 
 
 cdef bint has_nan(TensorArray a):
