@@ -127,8 +127,8 @@ def test_the_configuration_of_a_run_does_it_again(shell: Shell, digits: Path) ->
     [
         ("epochs = [", "not TOML"),
         ("epohcs = 3", "no such option: epohcs"),
-        ("epochs = 0", "--epochs: expected a whole number"),
-        ("optimizer = 'sdg'", "--optimizer: invalid choice"),
+        ("epochs = 0", "--config a.toml: epochs: expected a whole number"),
+        ("optimizer = 'sdg'", "--config a.toml: optimizer: invalid choice"),
         ("resume = true", "resume: is said on the command line"),
         ("lr = {a = 1}", "lr: expected a number, a text or a list"),
         ("hidden = [1.5]", "hidden: expected a number, a text or a list"),

@@ -26,6 +26,13 @@ class Parser(argparse.ArgumentParser):
             super()._print_message(message, file)
 
 
+class ConfigParser(Parser):
+    """Of what a file says, which a message names."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Stop(f"{self.prog}: {message.removeprefix('argument --')}")
+
+
 def number(kind: Callable[[str], Any], least: float, what: str, most: float = math.inf) -> Callable[[str], Any]:
     """A type for argparse: an int of at least `least`, or a float above it; at most `most`."""
 
@@ -125,7 +132,7 @@ def with_config(arguments: list[str]) -> list[str]:
         if name == "--config" and (equals or k + 1 < len(arguments)):
             file = Path(value if equals else arguments[k + 1])
             said = recipe.arguments_of(file)
-            known = Parser(prog="fastscalar train", add_help=False, allow_abbrev=False)
+            known = ConfigParser(prog=f"--config {file}", add_help=False, allow_abbrev=False)
             train_options(known, "")
             if unknown := [a for a in known.parse_known_args(said)[1] if a.startswith("--")]:
                 raise Stop(f"--config {file}: no such option: {unknown[0].partition('=')[0].lstrip('-')}")
