@@ -588,6 +588,14 @@ def test_a_view_changed_in_place_is_what_numpy_leaves(ufunc, field, part):
             assert np.array_equal(getattr(p, field), array), name
 
 
+@pytest.mark.parametrize("field", ["data", "grad"])
+def test_results_of_other_arrays_are_put_into_a_view(field):
+    p = fs.to_tensor(NUMBERS)
+    assert np.negative(NUMBERS, out=getattr(p, field)).tolist() == (-NUMBERS).tolist()
+    assert np.add(NUMBERS, 1.0, out=getattr(p, field)).tolist() == (NUMBERS + 1.0).tolist()
+    assert getattr(p, field).tolist() == (NUMBERS + 1.0).tolist()
+
+
 def test_a_step_of_gradients_takes_no_more_memory_than_their_copy():
     p = fs.to_tensor(np.ones((400, 500)))
     p.grad = np.full((400, 500), 2.0)

@@ -29,7 +29,7 @@ def _room(ufunc: np.ufunc, inputs: tuple[Any, ...], plain: list[Any]) -> np.ndar
     if ufunc.nout != 1 or "d" * ufunc.nin + "->d" not in ufunc.types:
         return None
     copies = [p for x, p in zip(inputs, plain, strict=True) if isinstance(x, ArrayView)]
-    fits = all(
+    fits = bool(copies) and all(
         type(p) is float or (type(p) is np.ndarray and p.dtype == np.float64 and p.shape in ((), copies[0].shape))
         for p in plain
     )
