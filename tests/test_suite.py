@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -72,3 +73,12 @@ def test_three_times_the_work_is_no_disturbance() -> None:
     work, reference = (lambda: sum(range(600_000))), (lambda: sum(range(200_000)))
     assert clock.ratio(work, reference, limit=2.0, most=20) >= 2.0
     assert clock.ratio(work, reference, limit=5.0) < 5.0
+
+
+def test_what_replays_without_the_lock_compiles_in_a_checked_build_too() -> None:
+    """There None is looked for, which needs the lock, unless a file says otherwise; one that is split off forgets."""
+    folder = Path(__file__).parents[1] / "src" / "fastscalar" / "program"
+    asked = [path for path in sorted(folder.glob("*.pxd")) if re.search(r"\bReplay r\b.*nogil:", path.read_text())]
+    assert len(asked) > 5
+    silent = [path.name for path in asked if "nonecheck=False" not in "".join(path.read_text().splitlines()[:3])]
+    assert not silent

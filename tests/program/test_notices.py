@@ -918,3 +918,26 @@ def test_a_function_that_reads_gradients_runs_eagerly(name):
 
     (warning,) = said(follows, fs.CompileWarning)
     assert "reading .grad cannot be replayed" in str(warning.message)
+
+
+class OfItsOwn(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError, TypeError, MemoryError, OfItsOwn, ValueError, IndexError])
+@pytest.mark.parametrize("method", ["map", "backward", "value_and_grad"])
+@pytest.mark.parametrize("caused", [False, True])
+def test_the_chain_of_causes_of_an_error_in_a_row_ends(kind, method, caused):
+    cause = OSError("before") if caused else None
+
+    def f(x):
+        raise kind("here") from cause
+
+    with pytest.raises(kind) as caught:
+        getattr(fs.compile(f), method)(X)
+    chain = [caught.value]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+        assert len(chain) <= 3
+    assert (cause in chain) is caused
+    assert "row 0" in str(caught.value) + str(getattr(caught.value, "__notes__", ""))

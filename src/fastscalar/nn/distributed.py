@@ -19,7 +19,7 @@ from fastscalar.nn.progress import Watch
 from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program._replay import BY_LEAVES
 from fastscalar.program.ranks import Ranks, Tree, blocks_of, checksum, digest
-from fastscalar.program.recorded import naming_row
+from fastscalar.program.recorded import raise_naming
 
 BLOCK = 64  # rows, at least, whose gradients a rank adds up before it adds them to those of others;
 BLOCKS = 8  # and at most so many of these in a batch: each costs writing and adding all gradients once
@@ -237,7 +237,7 @@ class DistributedTrainer:
                 try:
                     loss = alone._of_one(i)
                 except Exception as error:
-                    raise naming_row(i, error) from error
+                    raise_naming(i, error)
                 values.append(loss.data)
                 loss.backward(accumulate=True)
             return np.array(values)

@@ -20,7 +20,7 @@ from fastscalar.nn.optimizers import Optimizer
 from fastscalar.nn.progress import Watch
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.api import Program
-from fastscalar.program.recorded import RowFailure, naming_row
+from fastscalar.program.recorded import RowFailure, raise_naming
 from fastscalar.program.rows import Rows
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
@@ -35,7 +35,7 @@ class rows_named:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, RowFailure):
-            raise naming_row(error.row, error.error) from error.error
+            raise_naming(error.row, error.error)
 
 
 class EagerTrainer:

@@ -191,13 +191,13 @@ cdef class Lowering:
             plan.tables[k] = self.at.base.take(nodes)
         at = self.at.base[:self.n]
         nodes = np.flatnonzero((self.op.base[:self.n] == G_PARAMETER) & (at >= 0))
-        plan.capture_of = self.a.base[nodes].astype(np.int32)
-        plan.offset_of = self.b.base[nodes].astype(np.int32)
-        plan.address_of = at[nodes].astype(np.int32)
+        plan.capture_of = self.a.base.take(nodes)
+        plan.offset_of = self.b.base.take(nodes)
+        plan.address_of = at.take(nodes)
         plan.count_of = np.ones(len(nodes), np.int32)
         plan.n_slots, plan.n_uniform = self.next_slot, (self.next_address + PAD - 1) // PAD * PAD
         plan.trained = np.zeros(plan.n_uniform, np.uint8)
-        np.put(plan.trained, plan.address_of, self.mask.base[nodes] != 0)
+        np.put(plan.trained, plan.address_of, self.mask.base.take(nodes) != 0)
         for i in np.flatnonzero((self.op.base[:self.n] == G_BLOCK) & (at >= 0)):
             self.finish_block(i)
         constants = ints_array(&self.constant_nodes)

@@ -21,7 +21,7 @@ from fastscalar.program.kept import read_program, recordings_of, take_up, write_
 from fastscalar.program.methods import CompiledMethod, MethodOf
 from fastscalar.program.nests import Container as Nest
 from fastscalar.program.nests import described, is_float64, of_one, of_rows, weights_of
-from fastscalar.program.recorded import RowFailure, Shared, naming_row
+from fastscalar.program.recorded import RowFailure, Shared, raise_naming
 from fastscalar.program.reports import report
 from fastscalar.program.rows import One, Rows, as_in_a_program, holds_tensors
 from fastscalar.program.sharing import Sharing, asks_for_ranks, on_all_ranks, shared_by_ranks
@@ -192,7 +192,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
         try:
             values = self._values(given, thread_count(threads), is_float64(dtype, f"{self.__name__}.map"))
         except RowFailure as failure:
-            raise naming_row(failure.row, failure.error) from failure.error
+            raise_naming(failure.row, failure.error)
         self._keep_plain_way(given)
         return of_rows(given.cache.nest, values, dtype)
 
@@ -322,7 +322,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
             float64 = is_float64(dtype, f"{self.__name__}.backward")
             values = self._gradients(given, thread_count(threads), None, accumulate, float64=float64, seeds=seeds)
         except RowFailure as failure:
-            raise naming_row(failure.row, failure.error) from failure.error
+            raise_naming(failure.row, failure.error)
         if given.n == 1 and cotangents is None and float64:
             self._keep_short_way(given)
         self._keep_plain_way(given)
@@ -481,7 +481,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
             float64 = is_float64(dtype, f"{self.__name__}.{method}")
             values = self._gradients(rows, thread_count(threads), gradients, float64=float64, seeds=seeds)
         except RowFailure as failure:
-            raise naming_row(failure.row, failure.error) from failure.error
+            raise_naming(failure.row, failure.error)
 
         def of(k: int) -> Any:
             some, twice = (gradients.get(leaf) for leaf in rows.leaves_of(k)), numbers.count(k) > 1

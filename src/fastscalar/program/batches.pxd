@@ -1,4 +1,5 @@
 # cython: language_level=3, wraparound=False, cdivision=True
+# cython: nonecheck=False
 # A run over rows: batches, each in chunks forwards and backwards, shares of the weights, the step.
 #
 # See the contract of `_replay.pyx`, which alone cimports this.

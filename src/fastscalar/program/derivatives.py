@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastscalar.program.nests import assembled
-from fastscalar.program.recorded import Gone, RowFailure, UnrecordedPath, naming_row
+from fastscalar.program.recorded import Gone, RowFailure, UnrecordedPath, raise_naming
 from fastscalar.program.replayed import ReplayedFunction
 from fastscalar.program.rows import Rows
 from fastscalar.program.sharing import Sharing, shared_by_ranks
@@ -67,7 +67,7 @@ class DifferentiatedFunction(ReplayedFunction):
             self._prepared(rows, None)
             rows.prepared = True
         except RowFailure as failure:
-            raise naming_row(failure.row, failure.error) from failure.error
+            raise_naming(failure.row, failure.error)
 
     def _by_arguments(self, rows: Any, method: str, argnums: Any, threads: int, seeds: Any, dtype: str) -> Any:
         raise NotImplementedError

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -55,6 +55,12 @@ def naming_row(row: int, error: BaseException) -> BaseException:
         return type(error)(f"row {row}: {error}").with_traceback(error.__traceback__)
     error.add_note(f"row {row}")
     return error
+
+
+def raise_naming(row: int, error: BaseException) -> NoReturn:
+    """Raise the same error, saying which row it was."""
+    named = naming_row(row, error)
+    raise named from (error.__cause__ if named is error else error)  # no error is its own cause: chains end
 
 
 class UnrecordedPath(LookupError):

@@ -39,12 +39,13 @@ def leaves_read_anew(graph: Any) -> int:
     anew = 0
     for stretch, first in enumerate(range(0, len(is_leaf), LONGEST)):
         some = slice(first, first + LONGEST)
-        read = np.concatenate([graph.a[some][is_scalar[some]], graph.b[some][is_scalar[some]]])
-        leaves = read[is_leaf[read] & (read >= 0)]
-        new = leaves[latest[leaves] < stretch - 1]
-        latest[new] = numbers = np.arange(len(new))      # of what is there twice one number stays
-        anew += int(np.count_nonzero(latest[new] == numbers))
-        latest[leaves] = stretch
+        read = np.concatenate([side[some].compress(is_scalar[some]) for side in (graph.a, graph.b)])
+        leaves = read.compress(is_leaf.take(read) & (read >= 0))
+        new = leaves.compress(latest.take(leaves) < stretch - 1)
+        numbers = np.arange(len(new))
+        np.put(latest, new, numbers)                     # of what is there twice one number stays
+        anew += int(np.count_nonzero(latest.take(new) == numbers))
+        np.put(latest, leaves, stretch)
     return anew
 
 
