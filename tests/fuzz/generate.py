@@ -556,6 +556,8 @@ class Writer(ArrayStatements):
         plan, text = self.plan(rows, floats, fit), "".join(self.body)
         if "loop(" in text and len(text) % 2:
             plan.insert(0, ("rolled",))
+        if len(text) % 5 == 0:
+            plan.insert(0, ("limited",))
         if "range(12)" in text or len(text) % 4 == 0:
             plan.insert(0, ("found",))
         return "\n".join([

@@ -239,6 +239,7 @@ class RecordedFunction:
             )
             if too_many or (keyed and cache.operations + keyed > KEYED_OPERATIONS):
                 cache.eager = True
+                cache.lost += [*lost, *(place for known in cache.all() for place in known.lost)]
                 self._warn(self._why(cache))
                 cache.give_up([known for known in cache.all() if known.served <= 1])     # they only cost time
                 return None
