@@ -23,7 +23,8 @@ Array = np.ndarray[Any, Any]
 def images(X: Any, labels: Any = None, *, names: Sequence[str] | None = None, columns: int = 10) -> Any:
     """Images side by side, with what they show above them: the article's first look at MNIST.
 
-    X: (n, height, width), or rows of n squares.  labels: n numbers or texts; names: what the numbers are called.
+    X: (n, height, width), or rows of n squares.  labels: n numbers or texts; names: what the numbers are called;
+    columns: images in a line.
     """
     X = _squares(X)
     if labels is not None and len(labels) != len(X):
@@ -35,7 +36,7 @@ def images(X: Any, labels: Any = None, *, names: Sequence[str] | None = None, co
 def confusion(y: Any, predicted: Any, *, names: Sequence[str] | None = None) -> Any:
     """What was taken for what: a row for each true class, a column for each that it was taken for, in numbers.
 
-    y, predicted: n whole numbers, as labels and as `fs.predict` gives them.
+    y, predicted: n whole numbers, as labels and as `fs.predict` gives them; names: what they are called.
     """
     counts = counts_of(y, predicted, 0 if names is None else len(names))
     n = len(counts)
@@ -71,7 +72,9 @@ def counts_of(y: Any, predicted: Any, classes: int = 0) -> Array:
 
 
 def mistakes(net: Any, X: Any, y: Any, *, n: int = 20, names: Sequence[str] | None = None, columns: int = 10) -> Any:
-    """The images of which the net was most certain, and wrong: what it said, how certain, and what was right."""
+    """The images of which the net was most certain, and wrong: what it said, how certain, and what was right.
+
+    X, y: as for `fs.evaluate`, n: how many images at most; names, columns: as in `images`."""
     rows, found, certain = most_confident_mistakes(predict_proba(net, X), y, n)
     titles = [
         f"{_called(said, names)}, {100 * p:.0f} %\n{_called(np.asarray(y)[row], names)}"
@@ -82,6 +85,8 @@ def mistakes(net: Any, X: Any, y: Any, *, n: int = 20, names: Sequence[str] | No
 
 def most_confident_mistakes(probabilities: Any, y: Any, n: int) -> tuple[Array, Array, Array]:
     """Rows, what was said there, and its probability; the most certain first.
+
+    probabilities: (rows, classes); y: the right classes; n: how many at most.
 
     >>> most_confident_mistakes([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [1, 1, 1], 5)[0]
     array([0, 2])
@@ -94,7 +99,8 @@ def most_confident_mistakes(probabilities: Any, y: Any, n: int) -> tuple[Array, 
 
 
 def weights(net: Any, *, n: int = 40, columns: int = 10) -> Any:
-    """The weights of the first layer, as an image for each of its first n outputs: red adds, blue takes away."""
+    """The weights of the first layer of `net`, as an image for each of its first n outputs, `columns` of them in a
+    line: red adds, blue takes away."""
     first = next((p for p in _arrays(net.parameters()) if len(p.shape) == 2), None)
     if first is None or math.isqrt(first.shape[0]) ** 2 != first.shape[0]:
         shape = None if first is None else first.shape

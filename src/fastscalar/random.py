@@ -98,9 +98,9 @@ def bernoulli(p: float | Tensor, shape: Shape | None = None) -> Tensor | TensorA
 
 
 def seed(value: SupportsIndex) -> None:
-    """Begin anew the numbers that are drawn outside of any `stream`; programs that are given no seed use it too.
+    """Begin anew the numbers that are drawn outside of any `stream`, with a whole number `value`.
 
-    It is 0 at first.
+    Programs that are given no seed use it too.  It is 0 at first.
 
     >>> import fastscalar as fs
     >>> def two():

@@ -44,8 +44,11 @@ METHODS: dict[str, Any] = {}
 
 
 def method(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of TensorArrays; its parameters are NumPy's, which refuses none of them silently (`unsupported`)."""
     name = f.__name__
     f.__qualname__ = f"TensorArray.{name}"
+    if f.__doc__ and f.__code__.co_argcount > 1 and hasattr(np.ndarray, name):
+        f.__doc__ += f"\n\nParameters as of `numpy.ndarray.{name}`."
     METHODS[name] = f
     return f
 
@@ -366,7 +369,7 @@ def std(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: A
 
 @method
 def ptp(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    """The largest minus the smallest."""
+    """The largest minus the smallest; axis, keepdims as of `max`, `out` is not supported."""
     unsupported("ptp", {"out": out})
     return self.max(axis, keepdims=keepdims) - self.min(axis, keepdims=keepdims)
 

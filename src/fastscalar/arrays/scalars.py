@@ -47,7 +47,9 @@ def method(f: Any) -> Any:
 
 @method
 def round(self: Tensor, decimals: int = 0, out: None = None) -> Tensor:
-    """The nearest number of so many decimals, a Tensor; its derivative is 0.  (`round(t)` gives a plain number.)"""
+    """The nearest number of so many decimals, a Tensor; its derivative is 0.  (`round(t)` gives a plain number.)
+
+    `out` is there for NumPy, which passes None."""
     if out is not None:
         raise TypeError("round: takes no out= for a Tensor")
     scale = 10.0 ** abs(decimals)

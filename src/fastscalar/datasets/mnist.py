@@ -95,7 +95,7 @@ def fashion_mnist(
 ) -> tuple[Split, Split]:
     """Zalando's Fashion-MNIST: articles of clothing in the format of MNIST, and harder.
 
-    Parameters, result and errors are those of `mnist`; the folders are called `fashion-mnist`, as in Debian's
+    Parameters, results and errors as in `mnist`; the folders are called `fashion-mnist`, as in Debian's
     package `dataset-fashion-mnist`.
 
     >>> fashion_mnist("/nonexistent")  # doctest: +ELLIPSIS

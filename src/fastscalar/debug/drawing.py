@@ -38,7 +38,7 @@ _SIGNS = {"*": "×", "-": "−", "/": "÷", "neg": "−x"}
 def to_dot(
     node: Tensor | TensorArray, *, max_nodes: int = 300, labels: Mapping[str, Any] | None = None
 ) -> str:
-    """The graph behind `node` in the language of Graphviz, without any package; see `draw`.
+    """The graph behind `node` in the language of Graphviz, without any package; max_nodes and labels as in `draw`.
 
     >>> import fastscalar as fs
     >>> a = fs.Tensor(2.0)

@@ -232,6 +232,14 @@ def assemble(list parts not None, order, bint through=False):
         PyBuffer_Release(&view)
 
 
+cdef TensorArray end_pick(ArrayOp *q, int *index, Py_ssize_t n, TensorArray array, int ndim, const Py_ssize_t *shape):
+    """An A_PICK of n nodes, whose list it takes over."""
+    q.x.kind, q.x.count, q.x.index = INDEX, <int>n, index
+    q.inner = 1
+    compute_array_op(q, tape.value + tape.n)
+    return end_array(q, array, ndim, shape)
+
+
 def choose(condition not None, a, b):
     """a where the condition holds, else b: an ndarray of bool, and of its shape an array, or one Tensor or number.
 
@@ -277,12 +285,7 @@ def choose(condition not None, a, b):
         PyMem_RawFree(other)
     finally:
         PyBuffer_Release(&view)
-    q.x.kind = INDEX
-    q.x.count = <int>n
-    q.x.index = index
-    q.inner = 1
-    compute_array_op(q, tape.value + tape.n)
-    return end_array(q, array, <int>condition.ndim, shape)
+    return end_pick(q, index, n, array, <int>condition.ndim, shape)
 
 
 cdef Source nodes(x):
@@ -358,9 +361,4 @@ cdef TensorArray pick(list sources, Py_ssize_t total, const long long *places, P
     for k in range(n):
         index[k] = table[places[k]] if total else <int>(start + places[k])
     PyMem_RawFree(table)
-    q.x.kind = INDEX
-    q.x.count = <int>n
-    q.x.index = index
-    q.inner = 1
-    compute_array_op(q, tape.value + tape.n)
-    return end_array(q, array, ndim, shape)
+    return end_pick(q, index, n, array, ndim, shape)

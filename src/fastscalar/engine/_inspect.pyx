@@ -15,7 +15,7 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport *
-from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
+from fastscalar.engine.memory cimport allocate, allocate_zeroed, enlarge, out_of_memory
 from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, read_gradient, reset_leaf,
                                           value_of, write_gradient)
 from fastscalar.engine.marks cimport mark_node, previous
@@ -36,19 +36,12 @@ ctypedef struct Memo:           # growing lists of numbers; owned
 
 
 cdef int reserve_memo(Memo *m, Py_ssize_t indices, Py_ssize_t values) except -1:
-    cdef void *block
     if m.n_index + indices > m.index_room:
         m.index_room = max(2 * m.index_room, m.n_index + indices + 64)
-        block = reallocate(m.index, m.index_room * sizeof(int))
-        if block == NULL:
-            out_of_memory("a list of nodes", m.index_room)
-        m.index = <int *>block
+        enlarge(<void **>&m.index, m.index_room, sizeof(int), "a list of nodes")
     if m.n_value + values > m.value_room:
         m.value_room = max(2 * m.value_room, m.n_value + values + 64)
-        block = reallocate(m.value, m.value_room * sizeof(double))
-        if block == NULL:
-            out_of_memory("gradients", m.value_room)
-        m.value = <double *>block
+        enlarge(<void **>&m.value, m.value_room, sizeof(double), "gradients")
     return 0
 
 

@@ -13,7 +13,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.string cimport memcpy
 
 from fastscalar._core cimport *
-from fastscalar.engine.memory cimport allocate, out_of_memory, reallocate
+from fastscalar.engine.memory cimport allocate, could_enlarge, out_of_memory
 from fastscalar.engine.numbers cimport as_number
 from fastscalar.engine.array_ops cimport reserve_work
 from fastscalar.engine._array cimport MAX_DIMS, TensorArray, is_contiguous, list_nodes
@@ -375,13 +375,9 @@ cdef int compress_rows(Source s, char *base, Py_ssize_t row_stride, Py_ssize_t s
         else:
             if n + cols > room:                  # `compress` may write all columns before it knows better
                 room = max(2 * room, n + cols)
-                block = reallocate(column, room * sizeof(int))
-                if block != NULL:
-                    column = <int *>block
-                    block = reallocate(value, room * sizeof(double))
-                if block == NULL:
+                if not could_enlarge(<void **>&column, room, sizeof(int)) or not could_enlarge(
+                        <void **>&value, room, sizeof(double)):
                     break
-                value = <double *>block
             n += kernels.compress(column + n, value + n, <double *>(base + r * row_stride), stride, <int>cols)
     else:
         row[rows] = <int>n

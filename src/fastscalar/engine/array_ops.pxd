@@ -7,7 +7,7 @@ from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport kernels, tape
-from fastscalar.engine.memory cimport allocate, allocate_zeroed, out_of_memory, reallocate
+from fastscalar.engine.memory cimport allocate, allocate_zeroed, enlarge, out_of_memory
 from fastscalar.engine.tape cimport (CONSTANT, INDEX, RUN, SPARSE, STRIDED, A_BEST, A_LEAF, ARRAY_OP, Layout, Operand,
                                      Record, ArrayOp)
 
@@ -21,18 +21,11 @@ cdef inline ArrayOp *new_array_op(int op, int count) except NULL:
     """A slot for an instruction that is not on the tape yet: `publish` puts it there, `free_array_op` gives it back."""
     cdef ArrayOp *q
     cdef int capacity
-    cdef void *block
     if tape.n_free == 0:
         if tape.n_array_ops == tape.array_op_capacity:
             capacity = max(64, 2 * tape.array_op_capacity)
-            block = reallocate(tape.array_ops, capacity * sizeof(ArrayOp *))
-            if block == NULL:
-                out_of_memory("the table of array operations", capacity)
-            tape.array_ops = <ArrayOp **>block
-            block = reallocate(tape.free_slots, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("the table of array operations", capacity)
-            tape.free_slots = <int *>block
+            enlarge(<void **>&tape.array_ops, capacity, sizeof(ArrayOp *), "the table of array operations")
+            enlarge(<void **>&tape.free_slots, capacity, sizeof(int), "the table of array operations")
             tape.array_op_capacity = capacity
         q = <ArrayOp *>allocate_zeroed(1, sizeof(ArrayOp))
         if q == NULL:
@@ -337,17 +330,10 @@ cdef inline void write_gradient(int i) noexcept nogil:
 # so that nothing can fail in the middle of a backward pass.
 
 cdef inline int reserve_work(size_t doubles, size_t ints, str what) except -1:
-    cdef void *block
     if doubles > tape.work_size:
-        block = reallocate(tape.work, doubles * sizeof(double))
-        if block == NULL:
-            out_of_memory(what, doubles)
-        tape.work = <double *>block
+        enlarge(<void **>&tape.work, doubles, sizeof(double), what)
         tape.work_size = doubles
     if ints > tape.work_int_size:
-        block = reallocate(tape.work_int, ints * sizeof(int))
-        if block == NULL:
-            out_of_memory(what, ints)
-        tape.work_int = <int *>block
+        enlarge(<void **>&tape.work_int, ints, sizeof(int), what)
         tape.work_int_size = ints
     return 0

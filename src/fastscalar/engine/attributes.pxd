@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy
 
 from fastscalar._core cimport tape, Tensor, bound
 from fastscalar.engine.array_ops cimport read_gradient, write_gradient
-from fastscalar.engine.memory cimport out_of_memory, reallocate
+from fastscalar.engine.memory cimport enlarge
 from fastscalar.engine.tape cimport CONST, A_CUSTOM, A_LEAF, ARRAY_OP, Attributes
 
 cdef extern from "Python.h":
@@ -23,7 +23,6 @@ cdef extern from "Python.h":
 cdef inline int add_attributes(Tensor t) except -1:
     """A place for attributes; from now on the table holds the Tensor, and the node the table's entry."""
     cdef int p, capacity
-    cdef void *block
     cdef dict attributes = {}                    # may run Python's collector, and so anything
     bound(t)
     if t.entry:
@@ -31,22 +30,10 @@ cdef inline int add_attributes(Tensor t) except -1:
     if tape.n_free_attributes == 0:
         if tape.n_attributes == tape.attributes_capacity:
             capacity = max(64, 2 * tape.attributes_capacity)
-            block = reallocate(tape.attributes, capacity * sizeof(Attributes))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            tape.attributes = <Attributes *>block
-            block = reallocate(tape.free_attributes, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            tape.free_attributes = <int *>block
-            block = reallocate(tape.young_attributes, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            tape.young_attributes = <int *>block
-            block = reallocate(tape.pending, capacity * sizeof(int))
-            if block == NULL:
-                out_of_memory("attributes of Tensors", capacity)
-            tape.pending = <int *>block
+            enlarge(<void **>&tape.attributes, capacity, sizeof(Attributes), "attributes of Tensors")
+            enlarge(<void **>&tape.free_attributes, capacity, sizeof(int), "attributes of Tensors")
+            enlarge(<void **>&tape.young_attributes, capacity, sizeof(int), "attributes of Tensors")
+            enlarge(<void **>&tape.pending, capacity, sizeof(int), "attributes of Tensors")
             tape.attributes_capacity = capacity
         p = tape.n_attributes
         tape.n_attributes += 1

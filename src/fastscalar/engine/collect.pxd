@@ -15,7 +15,7 @@ from fastscalar._core cimport tape, Tensor
 from fastscalar.engine.array_ops cimport free_array_op
 from fastscalar.engine.attributes cimport release_pending
 from fastscalar.engine.checked cimport CHECKED, broken_tape, require
-from fastscalar.engine.memory cimport reallocate, resize, set_limit
+from fastscalar.engine.memory cimport could_enlarge, resize, set_limit
 from fastscalar.engine.roots cimport (hide_weak_roots, keep, keep_closure, keep_gradients, reserve_weak_roots,
                                       restore_weak_roots)
 from fastscalar.engine.tape cimport INDEX, NURSERY, RUN, STRIDED, A_CUSTOM, A_LEAF, ARRAY_OP, Operand, Record, ArrayOp
@@ -179,12 +179,9 @@ cdef inline void slide_sources(Py_ssize_t base) noexcept nogil:
 cdef inline bint compact(Py_ssize_t base) noexcept nogil:
     """Forget what is dead from `base` on.  False, and nothing has changed, if there was no memory for it."""
     cdef Py_ssize_t size = tape.n - base, end = tape.n, alive, i
-    cdef void *block
     if size > tape.scratch_size:
-        block = reallocate(tape.scratch, size * sizeof(int))
-        if block == NULL:
+        if not could_enlarge(<void **>&tape.scratch, size, sizeof(int)):
             return False
-        tape.scratch = <int *>block
         tape.scratch_size = size
     if not reserve_weak_roots(base):
         return False

@@ -38,6 +38,22 @@ cdef inline int out_of_memory(what, size_t count) except -1:
     raise MemoryError(f"{what}: no memory for {count:,}")
 
 
+cdef inline bint could_enlarge(void **block, size_t count, size_t size) noexcept nogil:
+    """Give a block room for `count` entries of so many bytes.  False, and nothing has changed, if that is refused."""
+    cdef void *larger = reallocate(block[0], count * size)
+    if larger == NULL:
+        return False
+    block[0] = larger
+    return True
+
+
+cdef inline int enlarge(void **block, size_t count, size_t size, what) except -1:
+    """The same; MemoryError if it is refused."""
+    if not could_enlarge(block, count, size):
+        out_of_memory(what, count)
+    return 0
+
+
 # --- columns --------------------------------------------------------------------------------------
 
 cdef inline bint any_byte(const char *p, size_t size) noexcept nogil:

@@ -16,7 +16,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memset
 
 from fastscalar._core cimport tape, Tensor
-from fastscalar.engine.memory cimport reallocate
+from fastscalar.engine.memory cimport could_enlarge
 from fastscalar.engine.tape cimport ARRAY_OP, Attributes, ArrayOp
 
 cdef extern from "Python.h":
@@ -80,7 +80,6 @@ cdef inline bint reserve_weak_roots(Py_ssize_t base) noexcept nogil:
     cdef int k, p, count = tape.n_young_attributes if base == tape.young else tape.n_attributes
     cdef Py_ssize_t need = 4 * count if tape.n_recorded else 2 * count
     cdef PyObject *cells
-    cdef void *block
     if tape.n_steps:
         for k in range(count):
             p = tape.young_attributes[k] if base == tape.young else k
@@ -88,10 +87,8 @@ cdef inline bint reserve_weak_roots(Py_ssize_t base) noexcept nogil:
                 cells = <PyObject *>closure_of(&tape.attributes[p])
                 need += 2 * PyTuple_GET_SIZE_(cells) if cells != NULL else 0
     if need > tape.weak_root_capacity:
-        block = reallocate(tape.weak_roots, need * sizeof(void *))
-        if block == NULL:
+        if not could_enlarge(<void **>&tape.weak_roots, need, sizeof(void *)):
             return False
-        tape.weak_roots = <void **>block
         tape.weak_root_capacity = <int>need
     return True
 

@@ -2,7 +2,7 @@
 # Which thread made which nodes, while a program is recorded: a recording takes in nothing that others do meanwhile.
 
 from fastscalar._core cimport elsewhere, tape
-from fastscalar.engine.memory cimport out_of_memory, reallocate
+from fastscalar.engine.memory cimport enlarge
 from fastscalar.engine.tape cimport Shift
 
 cdef extern from "Python.h":
@@ -12,16 +12,13 @@ cdef extern from "Python.h":
 cdef inline int note_shift() except -1:
     """What is emitted now is this thread's: a recording takes nothing in that others do meanwhile."""
     cdef const void *here = PyThreadState_Get()
-    cdef void *block
     cdef int room
     if tape.n_shifts and tape.shifts[tape.n_shifts - 1].thread == here:
         return 0
     if tape.n_shifts == tape.shift_room:
         room = 2 * tape.shift_room + 16
-        block = reallocate(tape.shifts, room * sizeof(Shift))
-        if block == NULL:
-            out_of_memory("the tape", room)
-        tape.shifts, tape.shift_room = <Shift *>block, room
+        enlarge(<void **>&tape.shifts, room, sizeof(Shift), "the tape")
+        tape.shift_room = room
     tape.shifts[tape.n_shifts].thread, tape.shifts[tape.n_shifts].first = here, <int>tape.n
     tape.n_shifts += 1
     return 0

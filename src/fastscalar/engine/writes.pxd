@@ -13,7 +13,7 @@
 
 
 from fastscalar._core cimport tape, Tensor, attributes_of, handle_of, row
-from fastscalar.engine.memory cimport out_of_memory, reallocate
+from fastscalar.engine.memory cimport enlarge
 from fastscalar.engine.names cimport name_of
 from fastscalar.engine.tape cimport (CONST, INDEX, READS_A, READS_B, READS_V, RUN, STRIDED, A_AFFINE, A_DOT,
                                      A_MAP1, A_MAP2, A_PROD, ARRAY_OP, Operand, Record, ArrayOp, Write)
@@ -60,15 +60,11 @@ cdef inline void merge_writes(int first) noexcept nogil:
 cdef inline int moment_of_write() except -1:
     """The number of the moment that is now."""
     cdef int room
-    cdef void *block
     if tape.written == tape.n:
         return tape.moment
     if tape.n_writes == tape.write_room:
         room = max(64, 2 * tape.write_room)
-        block = reallocate(tape.writes, room * sizeof(Write))
-        if block == NULL:
-            out_of_memory("writes of .data", room)
-        tape.writes = <Write *>block
+        enlarge(<void **>&tape.writes, room, sizeof(Write), "writes of .data")
         tape.write_room = room
     if tape.moment == 0x7fffffff:
         renumber_writes()

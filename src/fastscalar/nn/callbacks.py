@@ -87,12 +87,14 @@ class EarlyStopping:
         self.value: float | None = None
 
     def on_begin(self, course: Course) -> None:
+        """Forget the run before; `course` is the one that begins."""
         self._optimizer = course.optimizer
         self._kept: Before | None = None
         self._then: dict[str, Any] | None = None
         self.best = self.value = None
 
     def on_epoch(self, epoch: Epoch) -> None:
+        """Keep what an `epoch` left if it is the best so far, or end the run."""
         found = getattr(epoch, self.monitor)
         if found is None:
             raise ValueError(f"EarlyStopping: there is no {self.monitor}; give fit validation_data, or monitor='loss'")
@@ -112,7 +114,7 @@ class EarlyStopping:
         return {"best": self.best, "value": self.value, "weights": kept, "optimizer": self._then}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inside a run, after `on_begin`."""
+        """Take up a `state` of `state_dict`: inside a run, after `on_begin`."""
         self.best, self.value, self._then = state["best"], state["value"], state["optimizer"]
         if state["weights"] is not None:
             self._kept = Before(self._optimizer)
@@ -124,6 +126,7 @@ class EarlyStopping:
                 self._optimizer.load_state_dict(now)
 
     def on_end(self, history: History) -> None:
+        """Give back the best weights, unless the last epoch of the `history` has them."""
         if self._kept is not None and history.epochs and history.epochs[-1].epoch != self.best:
             self._kept.restore()
         self._kept = None

@@ -14,8 +14,8 @@ from fastscalar.engine._step import distinct_parameters
 def clip_grad_norm(parameters: Any, max_norm: float) -> float:
     """Shorten all gradients by one factor, so that together, as one vector, they are at most `max_norm` long.
 
-    Called between `backward()` and `step()`; returns the length that they had.  As PyTorch's `clip_grad_norm_`, which
-    divides by a length that is 1e-6 larger.
+    Called between `backward()` and `step()` with nested lists of `parameters`; returns the length that they had.  As
+    PyTorch's `clip_grad_norm_`, which divides by a length that is 1e-6 larger.
 
     >>> import fastscalar as fs
     >>> a, b = fs.Tensor(3.0), fs.Tensor(4.0)
@@ -32,7 +32,9 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> float:
 
 
 def clip_grad_value(parameters: Any, max_value: float) -> None:
-    """Cut every gradient off at `max_value` from zero.  Called between `backward()` and `step()`.
+    """Cut every gradient off at `max_value` from zero.
+
+    Called between `backward()` and `step()` with nested lists of `parameters`.
 
     >>> import fastscalar as fs
     >>> a = fs.Tensor(3.0)

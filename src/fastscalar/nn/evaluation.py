@@ -22,7 +22,7 @@ SAME = 1e-9  # relative; of two ways to compute a number
 
 
 class Evaluation(float):
-    """What `evaluate` returns: a number, and what it is.
+    """What `evaluate` returns: a number, its `value`, and what it is.
 
     `metric`: "accuracy", from 0 to 1, or "r2", the coefficient of determination: 1 is perfect, 0 what the mean of the
     targets would get.  `loss`: the mean over the samples.

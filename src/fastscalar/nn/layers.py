@@ -120,7 +120,7 @@ class Linear(Module):
         return f"Linear({self.in_features}, {self.out_features})"
 
     def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
-        """Write the layer to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it.
+        """Write the layer to `path`, an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it.
 
         All of the file is written or nothing.  OSError names it; TypeError for metadata that JSON cannot hold.
         """
@@ -202,7 +202,7 @@ class MLP(Module):
         return self.activation is ACTIVATIONS["relu"]
 
     def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
-        """Write the net to an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it.
+        """Write the net to `path`, an .npz file, with `metadata` that JSON can hold; `fastscalar.load` reads it.
 
         All of the file is written or nothing.  OSError names it; TypeError for metadata that JSON cannot hold.
         """

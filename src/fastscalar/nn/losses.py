@@ -49,7 +49,7 @@ def _is_sequence(x: Any) -> bool:
 
 
 def binary_cross_entropy(logits: Any, y: Any) -> Tensor:
-    """The cross-entropy of the probability sigmoid(logit) and y, which is 0, 1 or between; the mean of several.
+    """The cross-entropy of the probability sigmoid(logit) and y, which is 0, 1 or between; the mean over `logits`.
 
     A sum of y softplus(-logit) and (1 - y) softplus(logit): exact to the last digits for any finite logit.
 
@@ -67,8 +67,8 @@ def _binary(z: Any, y: Any) -> Any:
 
 
 def huber_loss(y_hat: Any, y: Any, delta: float = 1.0) -> Tensor:
-    """Half the square of a difference up to `delta`, beyond it delta times (the difference less delta / 2); the mean of
-    several (Huber 1964).  PyTorch's `huber_loss`.
+    """Half the square of a difference y_hat - y up to `delta`, beyond it delta times (the difference less delta / 2);
+    the mean of several (Huber 1964).  PyTorch's `huber_loss`.
 
     >>> import fastscalar as fs
     >>> fs.huber_loss(fs.Tensor(0.5), 0.0), fs.huber_loss(fs.Tensor(-3.0), 0.0)

@@ -42,6 +42,7 @@ class Module(Rebuildable):
     takes_indices = False                        # whole numbers are what it looks up, no images that want scaling
 
     def forward(self, x: Any) -> Any:
+        """What the module makes of x, one row or (n, ...) rows; calling the module calls it."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, x: Any) -> Any:
@@ -105,7 +106,7 @@ class Module(Rebuildable):
         return {name: _numbers(p) for name, p in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, or `np.load` of the file.
+        """Take over a `state`: what `state_dict` gave, or `np.load` of the file.
 
         ValueError if a name is missing, unknown, or of another shape; then nothing has changed.
         """

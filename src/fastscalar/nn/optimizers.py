@@ -140,6 +140,7 @@ class Optimizer:
     def _set_state(self, state: Any) -> None: ...
 
     def step(self) -> None:
+        """One step with the gradients as they stand; a class of your own says which."""
         raise NotImplementedError
 
     def zero_grad(self) -> None:
@@ -333,6 +334,8 @@ class SGD(RuleOptimizer):
         `fit` binds those of its net if they are left out.
     lr : float
     momentum : float
+    nesterov : bool
+        Look ahead along the momentum, which then has to be above 0.
     weight_decay : float
         So many times the parameter is added to its gradient (L2).
     clip_norm, clip_value : float
@@ -392,8 +395,19 @@ class SGD(RuleOptimizer):
 class Adam(RuleOptimizer):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980), with PyTorch's defaults.
 
-    weight_decay: so many times the parameter is added to its gradient (L2); `AdamW` shrinks the parameter instead.
-    clip_norm, clip_value: see `clip_grad_norm` and `clip_grad_value`.
+    Parameters
+    ----------
+    parameters : nested lists of Tensors and TensorArrays
+        `fit` binds those of its net if they are left out.
+    lr : float
+    betas : (float, float)
+        How much of the running means of the gradient and of its square stays in each step.
+    eps : float
+        Added to the root of the mean square.
+    weight_decay : float
+        So many times the parameter is added to its gradient (L2); `AdamW` shrinks the parameter instead.
+    clip_norm, clip_value : float
+        See `clip_grad_norm` and `clip_grad_value`.
 
     >>> import fastscalar as fs
     >>> w = fs.Tensor(1.0)
@@ -428,8 +442,14 @@ class Adam(RuleOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), with PyTorch's defaults: every
-    step first takes lr * weight_decay of each parameter off.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), with PyTorch's defaults.
+
+    Parameters
+    ----------
+    weight_decay : float
+        Every step first takes lr * weight_decay of each parameter off.
+    parameters, lr, betas, eps, clip_norm, clip_value
+        As in `Adam`.
 
     >>> import fastscalar as fs
     >>> w = fs.Tensor(1.0)
@@ -462,7 +482,14 @@ class RMSprop(RuleOptimizer):
     """RMSprop (Hinton 2012, lecture 6e), with PyTorch's defaults: the gradient over the root of a running mean of its
     squares.
 
-    alpha: how much of that mean stays in each step.  Otherwise as in `SGD`.
+    Parameters
+    ----------
+    alpha : float
+        How much of that mean stays in each step.
+    eps : float
+        Added to the root of the mean square.
+    parameters, lr, momentum, weight_decay, clip_norm, clip_value
+        As in `SGD`.
 
     >>> import fastscalar as fs
     >>> w = fs.Tensor(1.0)

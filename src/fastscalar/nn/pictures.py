@@ -24,7 +24,7 @@ def new_figure(**layout: Any) -> Any:
 
 
 def curves(history: Any) -> Any:
-    """Of a History: losses by epoch on the left, the metric of the validation data, if there is any, on the right."""
+    """The `history` of a fit: losses by epoch on the left, the metric of the validation data on the right."""
     figure = new_figure(figsize=(7.0, 3.2), layout="constrained")
     epochs = [e.epoch for e in history.epochs]
     measured = [e for e in history.epochs if e.validation_loss is not None]

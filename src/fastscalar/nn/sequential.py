@@ -152,6 +152,7 @@ class Embedding(Module):
         self.w = to_tensor(initial_weights((count, features), init, generator(seed), biases=False)[0])
 
     def forward(self, k: Any) -> Any:
+        """The vector of number k, or those of several."""
         if isinstance(k, (list, tuple)) or (isinstance(k, np.ndarray) and k.ndim):
             return [self.forward(one) for one in k]
         if isinstance(k, bool) or not isinstance(k, (int, np.integer, TracedInt)):

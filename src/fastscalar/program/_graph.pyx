@@ -11,7 +11,7 @@ from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport Py_EQ
 
 from fastscalar._core cimport *
-from fastscalar.engine.memory cimport out_of_memory, reallocate
+from fastscalar.engine.memory cimport enlarge, reallocate
 
 import numpy as np
 
@@ -74,27 +74,11 @@ cdef class Graph:
         self.per_row_ = NULL
 
     cdef int grow(self, Py_ssize_t room) except -1:
-        cdef void *block
-        block = reallocate(self.op_, room * sizeof(int))
-        if block == NULL:
-            out_of_memory("a program", room)
-        self.op_ = <int *>block
-        block = reallocate(self.a_, room * sizeof(int))
-        if block == NULL:
-            out_of_memory("a program", room)
-        self.a_ = <int *>block
-        block = reallocate(self.b_, room * sizeof(int))
-        if block == NULL:
-            out_of_memory("a program", room)
-        self.b_ = <int *>block
-        block = reallocate(self.value_, room * sizeof(double))
-        if block == NULL:
-            out_of_memory("a program", room)
-        self.value_ = <double *>block
-        block = reallocate(self.per_row_, room)
-        if block == NULL:
-            out_of_memory("a program", room)
-        self.per_row_ = <unsigned char *>block
+        enlarge(<void **>&self.op_, room, sizeof(int), "a program")
+        enlarge(<void **>&self.a_, room, sizeof(int), "a program")
+        enlarge(<void **>&self.b_, room, sizeof(int), "a program")
+        enlarge(<void **>&self.value_, room, sizeof(double), "a program")
+        enlarge(<void **>&self.per_row_, room, 1, "a program")
         self.room = room
         return 0
 
@@ -269,11 +253,7 @@ GUARD = np.dtype([("value", "f8"), ("op", "i4"), ("left", "i4"), ("right", "i4")
 
 cdef void *room_for(void **table, Py_ssize_t *room, Py_ssize_t n, size_t size) except NULL:
     """The place of the next entry of a growing table."""
-    cdef void *block
     if n == room[0]:
-        block = reallocate(table[0], (2 * room[0] + 16) * size)
-        if block == NULL:
-            out_of_memory("a program", 2 * room[0] + 16)
-        table[0] = block
+        enlarge(table, 2 * room[0] + 16, size, "a program")
         room[0] = 2 * room[0] + 16
     return <char *>table[0] + n * size

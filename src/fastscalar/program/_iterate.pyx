@@ -15,7 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy, memset
 
-from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory, reallocate
+from fastscalar.engine.memory cimport allocate_zeroed, could_enlarge, out_of_memory
 from fastscalar.program._replay cimport GUARD_FAILED, MAY_RAISE, Replay, run_again
 from fastscalar.program.plan cimport ARGUMENTS, PARAMETERS
 
@@ -417,18 +417,13 @@ cdef void *room_of(size_t n, size_t size) except NULL:
 
 cdef unsigned char *keep(Kept *kept, const double *state, Py_ssize_t n, Py_ssize_t width) except NULL nogil:
     """A copy of the states; returns where to note the body of each row."""
-    cdef void *block
     cdef Py_ssize_t more
     if (kept.n + 1) * n * (width + 1) > kept.room:               # numbers, and as many bytes as there is room for
         more = 2 * kept.room + 64 * n * (width + 1)
-        block = reallocate(kept.states, more * sizeof(double))
-        if block != NULL:
-            kept.states = <double *>block
-            block = reallocate(kept.taken, more)
-        if block == NULL:
+        if not could_enlarge(<void **>&kept.states, more, sizeof(double)) or not could_enlarge(
+                <void **>&kept.taken, more, 1):
             with gil:
                 out_of_memory("the states of a loop", more)
-        kept.taken = <unsigned char *>block
         kept.room = more
     memcpy(kept.states + kept.n * n * width, state, n * width * sizeof(double))
     memset(kept.taken + kept.n * n, NO_BODY, n)

@@ -90,7 +90,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
 
     The first call records; others replay what was recorded, over many rows at once and without Python.  Leaves that
     the function reads (parameters) are captured: each replay uses the value that they have then, and `backward` leaves
-    gradients in them.  Everything else that it reads is frozen, until `reset()`.
+    gradients in them.  Everything else that it reads is frozen, until `reset()`.  function, shared: as in `compile`.
 
     >>> import fastscalar as fs, numpy as np
     >>> w = fs.Tensor(2.0)
@@ -214,8 +214,8 @@ class Program(CompiledMethod, DifferentiatedFunction):
         row, with an axis of rows before all others.  Captured leaves keep their gradients.  With a tuple of argnums a
         tuple of derivatives.  has_aux: the function returns (value, more); what comes back is ((value, more),
         derivatives), of the value alone.
-        Errors as in `map`; ValueError if there is no such argument, or if it holds whole numbers; TypeError if the
-        function returns more than one number.
+        arguments, threads, rows, dtype, named: as in `map`, and its errors; ValueError if there is no such argument, or
+        if it holds whole numbers; TypeError if the function returns more than one number.
 
         >>> import fastscalar as fs, numpy as np
         >>> f = fs.compile(lambda x, k: x[0] * x[1] * k)
@@ -257,7 +257,8 @@ class Program(CompiledMethod, DifferentiatedFunction):
 
         cotangents: in the structure of the results, with or without the axis of rows.  argnums: as in `value_and_grad`,
         whose shapes the derivatives have; None: a tuple for all arguments that hold real numbers, None for the others.
-        Errors as there; ValueError for cotangents of another structure.
+        arguments, threads, per_row, rows, dtype, named, and errors: as there; ValueError for cotangents of another
+        structure.
 
         >>> import fastscalar as fs, numpy as np
         >>> f = fs.compile(lambda x: (x[0] * x[1], x[0] + x[1]))
@@ -290,7 +291,8 @@ class Program(CompiledMethod, DifferentiatedFunction):
 
         Their gradients are reset first, unless accumulate=True.  All or nothing: if a row raises, none has changed.
         cotangents: what each result counts for, in the structure of the results, with or without the axis of rows.
-        Errors as in `map`; TypeError for a function of several results without cotangents.
+        arguments, threads, rows, dtype, named, and errors: as in `map`; TypeError for a function of several results
+        without cotangents.
 
         >>> import fastscalar as fs, numpy as np
         >>> w = fs.Tensor(3.0)

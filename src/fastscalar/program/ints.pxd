@@ -1,7 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True
 # Growing lists of whole numbers, for passes over graphs.  Inline.
 
-from fastscalar.engine.memory cimport out_of_memory, reallocate
+from fastscalar.engine.memory cimport enlarge
 
 ctypedef struct Ints:            # a growing list; owned
     int *at
@@ -10,12 +10,8 @@ ctypedef struct Ints:            # a growing list; owned
 
 
 cdef inline int push(Ints *m, int i) except -1:
-    cdef void *block
     if m.n == m.room:
-        block = reallocate(m.at, (2 * m.room + 1024) * sizeof(int))
-        if block == NULL:
-            out_of_memory("a program", 2 * m.room + 1024)
-        m.at = <int *>block
+        enlarge(<void **>&m.at, 2 * m.room + 1024, sizeof(int), "a program")
         m.room = 2 * m.room + 1024
     m.at[m.n] = i
     m.n += 1

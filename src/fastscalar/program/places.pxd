@@ -96,6 +96,25 @@ cdef inline int schedule(Lowering low, list units, list levels) except -1:
     return 0
 
 
+cdef inline int use_again(Lowering low, int k, bint product) except -1:
+    """A matrix that is there already, for one more reader."""
+    low.plan.matrices[k].uses += 1
+    if not product:
+        low.plan.matrices[k].only = False
+    return k
+
+
+cdef inline Matrix new_matrix(Lowering low, int rows, int cols, bint product) noexcept:
+    """A matrix at the next addresses, of one reader, not in the plan yet."""
+    cdef Matrix m
+    memset(&m, 0, sizeof(Matrix))
+    m.rows, m.cols, m.ld = rows, cols, 1 if cols == 1 else (cols + PAD - 1) // PAD * PAD
+    m.base = low.next_address = (low.next_address + PAD - 1) // PAD * PAD
+    m.uses, m.only, m.table = 1, product, -1
+    low.next_address += m.rows * m.ld
+    return m
+
+
 cdef inline int matrix_for(Lowering low, nodes, bint product, int cols=0) except -1:
     """The matrix of these nodes (inputs x outputs): a place of its own if they are captured leaves without one.
 
@@ -111,16 +130,8 @@ cdef inline int matrix_for(Lowering low, nodes, bint product, int cols=0) except
     for known, k in some:
         if not np.array_equal(known, table):
             continue
-        low.plan.matrices[k].uses += 1
-        if not product:
-            low.plan.matrices[k].only = False
-        return k
-    memset(&m, 0, sizeof(Matrix))
-    m.rows, m.cols = <int>table.shape[0], <int>table.shape[1]
-    m.ld = 1 if m.cols == 1 else (m.cols + PAD - 1) // PAD * PAD
-    m.base = low.next_address = (low.next_address + PAD - 1) // PAD * PAD
-    m.uses, m.only, m.table = 1, product, -1
-    low.next_address += m.rows * m.ld
+        return use_again(low, k, product)
+    m = new_matrix(low, <int>table.shape[0], <int>table.shape[1], product)
     k = <int>low.plan.n_matrices
     for j in range(m.rows):
         for i in range(m.cols):
@@ -153,16 +164,9 @@ cdef inline int matrix_of_block(Lowering low, int i, int cols, bint product) exc
     cdef Matrix m
     cdef int k = low.node_matrix[i]
     if k >= 0:
-        low.plan.matrices[k].uses += 1
-        if not product:
-            low.plan.matrices[k].only = False
-        return k
-    memset(&m, 0, sizeof(Matrix))
-    m.rows, m.cols = low.b[i], cols
-    m.ld = 1 if m.cols == 1 else (m.cols + PAD - 1) // PAD * PAD
-    m.base = low.next_address = (low.next_address + PAD - 1) // PAD * PAD
-    m.uses, m.only, m.table, m.home, m.mask = 1, product, -1, True, low.mask[i]
-    low.next_address += m.rows * m.ld
+        return use_again(low, k, product)
+    m = new_matrix(low, low.b[i], cols, product)
+    m.home, m.mask = True, low.mask[i]
     k = <int>low.plan.n_matrices
     low.where[i], low.at[i], low.node_matrix[i] = UNIFORM, m.base, k
     low.plan.add_matrix(&m)

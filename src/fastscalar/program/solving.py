@@ -84,6 +84,7 @@ def solved(matrix: list[Numbers], f: Numbers, name: str, x: Numbers) -> Numbers:
 
 
 def inverted(matrix: list[Numbers], name: str, x: Numbers) -> list[Numbers]:
+    """The inverse; name, x: for the error of a matrix that is singular."""
     n = len(matrix)
     wide = [[*row, *(1.0 if i == j else 0.0 for j in range(n))] for i, row in enumerate(matrix)]
     return [row[n:] for row in eliminated(wide, name, x)]

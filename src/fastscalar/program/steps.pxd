@@ -12,7 +12,7 @@ from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memset
 
 from fastscalar._core cimport *
-from fastscalar.engine.memory cimport allocate, out_of_memory, reallocate
+from fastscalar.engine.memory cimport allocate, enlarge, out_of_memory
 from fastscalar.program._kernels cimport *
 from fastscalar.program._replay cimport *
 from fastscalar.program.forward cimport place
@@ -36,12 +36,9 @@ cdef inline void free_steps(StepList *list) noexcept:
 
 cdef inline fs_step *add_step(StepList *list, int code, int op, int mode, int count) except NULL:
     cdef fs_step *s
-    cdef void *grown
     if list.n == list.room:
-        grown = reallocate(list.steps, (2 * list.room + 64) * sizeof(fs_step))
-        if grown == NULL:
-            out_of_memory("a program", list.n)
-        list.steps, list.room = <fs_step *>grown, 2 * list.room + 64
+        enlarge(<void **>&list.steps, 2 * list.room + 64, sizeof(fs_step), "a program")
+        list.room = 2 * list.room + 64
     s = &list.steps[list.n]
     memset(s, 0, sizeof(fs_step))
     s.code, s.op, s.mode, s.count = <short>code, op, <signed char>mode, count
@@ -350,12 +347,9 @@ cdef inline int backward_steps(Replay r, StepList *list, bint one, int which) ex
 
 cdef inline int add_new(StepList *list, int first, int stop) except -1:
     """Gradients that begin with this instruction and that nothing was added to yet."""
-    cdef void *grown
     if list.n_new == list.new_room:
-        grown = reallocate(list.new, (2 * list.new_room + 16) * sizeof(Birth))
-        if grown == NULL:
-            out_of_memory("a program", list.n_new)
-        list.new, list.new_room = <Birth *>grown, 2 * list.new_room + 16
+        enlarge(<void **>&list.new, 2 * list.new_room + 16, sizeof(Birth), "a program")
+        list.new_room = 2 * list.new_room + 16
     list.new[list.n_new].at, list.new[list.n_new].count = first, stop - first
     list.n_new += 1
     return 0

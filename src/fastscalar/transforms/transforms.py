@@ -58,7 +58,7 @@ def _named(function: Callable[..., Any], name: str, f: Callable[..., Any]) -> Ca
 def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
     """The function that gives (f(...), gradient) in one pass.
 
-    Parameters, structure of the gradient and errors are those of `grad`.
+    f, argnums, structure of the gradient and errors: as in `grad`.
 
     Examples
     --------
