@@ -12,7 +12,8 @@ from compiled import close
 from fastscalar import _core
 from fastscalar.engine import testing
 from fastscalar.engine._step import all_apart, distinct_parameters, flatten_parameters
-from fastscalar.nn.optimizers import Optimizer, each_once
+from fastscalar.nn.optimizers import Optimizer
+from fastscalar.nn.parameters import each_once
 
 # --- ways to list what lies in one array of 12 numbers ----------------------------------------------------------------
 

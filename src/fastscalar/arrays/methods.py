@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import html
+import itertools
 import math
 import operator
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.arrays import products
-from fastscalar.arrays.convert import (
+from fastscalar.arrays.convert import (  # fmt: skip
     Flat,
     array,
     axes_of,
@@ -27,7 +28,7 @@ from fastscalar.arrays.convert import (
     numbers,
     objects,
     shape_of,
-    unsupported,  # fmt: skip
+    unsupported,
 )
 from fastscalar.arrays.functions import function
 from fastscalar.arrays.masks import TracedMask, compare, plain
@@ -369,7 +370,7 @@ def std(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: A
 
 @method
 def ptp(self: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    """The largest minus the smallest; axis, keepdims as of `max`, `out` is not supported."""
+    """The largest minus the smallest, along `axis` with `keepdims` as in `max`; there is no `out`."""
     unsupported("ptp", {"out": out})
     return self.max(axis, keepdims=keepdims) - self.min(axis, keepdims=keepdims)
 
@@ -427,10 +428,8 @@ def cumprod(self: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> 
     if axis is None:
         self, axis = self.ravel(), 0
     axis = axis_of(axis, self.ndim, "cumprod")
-    so_far: list[Any] = []
-    for k in range(self.shape[axis]):
-        part = self[(slice(None),) * axis + (k,)]
-        so_far.append(so_far[-1] * part if so_far else part)
+    parts = (self[(slice(None),) * axis + (k,)] for k in range(self.shape[axis]))
+    so_far = list(itertools.accumulate(parts, operator.mul))
     return function(np.stack, (so_far,), {"axis": axis}) if so_far else self
 
 
@@ -456,17 +455,13 @@ def round(self: Any, decimals: int = 0, out: Any = None) -> Any:
 
 
 @method
-def __round__(self: Any, digits: int | None = None) -> Any:
-    return self.round(digits or 0)
-
-
-@method
 def conj(self: Any) -> Any:
     """The array itself: elements are real."""
     return self
 
 
 METHODS["conjugate"] = conj
+METHODS["__round__"] = lambda self, digits=None: self.round(digits or 0)
 METHODS["__pandas_priority__"] = 5000  # a Series on the left leaves its operators to the array
 
 

@@ -17,7 +17,7 @@ from fastscalar.nn.activations import ACTIVATIONS, Activation, activation_of, na
 from fastscalar.nn.init import Initializer, generator, initial_weights, without_drawing
 from fastscalar.nn.models import ORIGIN, read_model, write_model
 from fastscalar.nn.module import Module
-from fastscalar.nn.optimizers import each_once
+from fastscalar.nn.parameters import each_once
 from fastscalar.nn.saved import filled, ours, save_module
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
-from fastscalar.nn.optimizers import each_once
+from fastscalar.nn.parameters import each_once
 from fastscalar.nn.saved import Rebuildable, save_module
 
 

@@ -214,8 +214,8 @@ class Program(CompiledMethod, DifferentiatedFunction):
         row, with an axis of rows before all others.  Captured leaves keep their gradients.  With a tuple of argnums a
         tuple of derivatives.  has_aux: the function returns (value, more); what comes back is ((value, more),
         derivatives), of the value alone.
-        arguments, threads, rows, dtype, named: as in `map`, and its errors; ValueError if there is no such argument, or
-        if it holds whole numbers; TypeError if the function returns more than one number.
+        Other arguments and errors: as in `map`; ValueError if there is no such argument, or if it holds whole numbers;
+        TypeError if the function returns more than one number.
 
         >>> import fastscalar as fs, numpy as np
         >>> f = fs.compile(lambda x, k: x[0] * x[1] * k)
@@ -257,8 +257,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
 
         cotangents: in the structure of the results, with or without the axis of rows.  argnums: as in `value_and_grad`,
         whose shapes the derivatives have; None: a tuple for all arguments that hold real numbers, None for the others.
-        arguments, threads, per_row, rows, dtype, named, and errors: as there; ValueError for cotangents of another
-        structure.
+        Other arguments and errors: as there; ValueError for cotangents of another structure.
 
         >>> import fastscalar as fs, numpy as np
         >>> f = fs.compile(lambda x: (x[0] * x[1], x[0] + x[1]))
@@ -291,8 +290,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
 
         Their gradients are reset first, unless accumulate=True.  All or nothing: if a row raises, none has changed.
         cotangents: what each result counts for, in the structure of the results, with or without the axis of rows.
-        arguments, threads, rows, dtype, named, and errors: as in `map`; TypeError for a function of several results
-        without cotangents.
+        Other arguments and errors: as in `map`; TypeError for several results without cotangents.
 
         >>> import fastscalar as fs, numpy as np
         >>> w = fs.Tensor(3.0)
