@@ -12,25 +12,23 @@ import pytest
 import fastscalar
 from fastscalar import reference
 from fastscalar.engine import testing
-from operations import ROWS
+from operations import ROWS, difference
 
 TOLERANCE = 1e-9  # of the larger of 1 and the derivative
 
 
-def difference(f, x, part=1.0):
-    """f'(x) to about 1e-11: fourth order."""
-    h = 1e-3 * part * max(abs(x), 0.1)
-    return (f(x - 2 * h) - 8 * f(x - h) + 8 * f(x + h) - f(x + 2 * h)) / (12 * h)
+def step(x):
+    return 1e-3 * max(abs(x), 0.1)
 
 
 def assert_derivative(found, f, x, where=""):
-    expected = difference(f, x)
+    expected = difference(f, x, step(x))
     assert abs(found - expected) <= TOLERANCE * max(1.0, abs(expected)), (where, x, found, expected)
 
 
 def is_settled(f, x):
     """Whether the difference is the derivative to a tenth of the tolerance: near a pole it is not."""
-    wide, narrow = difference(f, x), difference(f, x, 0.5)
+    wide, narrow = difference(f, x, step(x)), difference(f, x, 0.5 * step(x))
     return abs(wide - narrow) <= 0.1 * TOLERANCE * max(1.0, abs(narrow))
 
 

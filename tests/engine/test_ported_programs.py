@@ -17,6 +17,7 @@ import pytest
 
 import fastscalar
 from fastscalar import _core, reference
+from operations import difference
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "porting"
 NUMPY_1 = np.lib.NumpyVersion(np.__version__) < "2.0.0"  # its numbers, on the left, make their own bool of the answer
@@ -29,12 +30,6 @@ def program(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def difference(f, x, h):
-    """f'(x), fourth order; f may give a list."""
-    points = [np.array(f(x + k * h)) for k in (-2, -1, 1, 2)]
-    return (points[0] - 8 * points[1] + 8 * points[2] - points[3]) / (12 * h)
 
 
 def close(found, expected, tolerance):
@@ -180,7 +175,7 @@ def assert_sensitivities(fs, ball):
             *final, again = ball.main(fs, *[x if j == k else v for j, v in enumerate(start)])
             # The steps' errors jump when an impact moves from one step to the next.
             assert [int(20 * t) for t in again] == [int(20 * t) for t in impacts]
-            return [state for state, _ in final]
+            return np.array([state for state, _ in final])
 
         expected = difference(moved, x, 2e-4 * max(x, 0.1))
         for (_, slopes), value in zip(final, expected, strict=True):

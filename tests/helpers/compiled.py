@@ -125,6 +125,17 @@ def close(found, expected, tolerance=1e-12, scale=None, what=""):
     )
 
 
+def counted(f):
+    """The function, and the list of what it was called with: as long as the number of its calls."""
+    calls = []
+
+    def g(*arguments):
+        calls.append(arguments)
+        return f(*arguments)
+
+    return g, calls
+
+
 def bits(x):
     return np.asarray(x, dtype=float).tobytes()
 

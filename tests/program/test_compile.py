@@ -18,6 +18,7 @@ from compiled import (
     clear,
     close,
     compiled_only,
+    counted,
     eager_backward,
     eager_gradients,
     eager_values,
@@ -31,17 +32,6 @@ from interrupts import Interrupt
 STRESS = _core.tape_info()["stress"]
 needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
 FEW = 4  # calls of a function that one version may take: to record it, and to look at it again
-
-
-def counted(f):
-    """The function, and the list of what it was called with: as long as the number of its calls."""
-    calls = []
-
-    def g(*arguments):
-        calls.append(arguments)
-        return f(*arguments)
-
-    return g, calls
 
 
 def classifier(seed=1, widths=(4, (6, 3))):

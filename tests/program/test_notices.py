@@ -18,22 +18,12 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from compiled import compiled_only
+from compiled import compiled_only, counted
 from fastscalar import math
 from fastscalar.engine import testing
 
 ROWS = np.array([0.5, 1.0, 2.0])
 X = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 4.0]])
-
-
-def counted(f):
-    calls = []
-
-    def g(*arguments):
-        calls.append(arguments)
-        return f(*arguments)
-
-    return g, calls
 
 
 def said(call, category):

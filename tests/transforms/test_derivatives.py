@@ -20,7 +20,7 @@ from fastscalar import math as fmath
 from fastscalar.engine import _array_ops, _inspect, _modes, testing
 from fastscalar.transforms.rules import RULES
 from fastscalar.transforms.watch import tracing
-from operations import ROWS, operation, points
+from operations import ROWS, difference, operation, points
 
 UNARY = [name for name, (_, arity) in ROWS.items() if arity == 1]
 BINARY = [name for name, (_, arity) in ROWS.items() if arity == 2]
@@ -59,10 +59,6 @@ def test_a_rule_follows_ieee_where_the_table_does(name):
     for xs in [(x,) for x in HARSH] if arity == 1 else [(x, y) for x in HARSH for y in HARSH]:
         slopes = list(testing.value_and_slopes(code, *xs)[1:])
         assert rule_partials(name, *xs) == pytest.approx(slopes, rel=1e-13, abs=1e-300, nan_ok=True), (name, xs)
-
-
-def difference(f, x, h=1e-3):
-    return (f(x - 2 * h) - 8 * f(x - h) + 8 * f(x + h) - f(x + 2 * h)) / (12 * h)
 
 
 @pytest.mark.parametrize("name", UNARY)

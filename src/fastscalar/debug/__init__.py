@@ -1,5 +1,9 @@
 """Looking inside: a drawing of a graph, what it is made of, where an inf or a NaN came from.
 
+    summary, drawing, pictures    what a graph is made of; as text for Graphviz; as SVG
+    anomaly, lines          where an inf or a NaN came from, and the line that recorded it
+    instructions            how all of these read the graph
+
 Everything here looks at the graph behind one Tensor (or TensorArray) and leaves it as it is.  A layer, a loss, a sum or
 any other operation of arrays counts as one operation, and is looked at whole: what uses one of its outputs uses it all.
 

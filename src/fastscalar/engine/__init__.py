@@ -17,7 +17,8 @@ Inline parts, `cdef inline` functions that are compiled into the module that cim
     errors          what operations raise
     names           what they are called
     marks           what a backward pass reaches
-    array_backward  backward steps of array operations
+    array_forward, array_backward    what array operations compute; their backward steps
+    checked         what a checked build looks at
     passed          operands of a node one by one, and which of them it passes a gradient to
     parents, numbers, threads    what a node was made of; numbers beside Tensors; what a thread is in
     shifts, observers            which thread made which nodes; blocks of detect_anomaly
@@ -33,6 +34,7 @@ Modules, from the bottom up:
     _inspect        looks at the graph, for transforms and debug
     _anomaly        what detect_anomaly looks at
     testing         hooks for tests
+    _images         convolutions and pools; `patches`, which elements they read
     views           `.data` and `.grad` of arrays, Python
     kernels         C: loops over plain arrays, one set for each kind of CPU
 """

@@ -1,4 +1,14 @@
-"""Nets and what trains them: layers, losses, optimisers, `fit` and `evaluate`."""
+"""Nets and what trains them: layers, losses, optimisers, `fit` and `evaluate`.
+
+    module, layers, sequential, images, dropout    what nets are made of; init, activations, by name
+    losses, optimizers, parameters, schedules, clipping    what is made small, and the steps
+    training                `fit`: checks, then epochs by one of the loops
+    trainers, eager, distributed    these loops: by replays, by calls, on several processes, which agree in `together`
+    samples, batches, course, progress    the data; where a run stands; how far an epoch is
+    callbacks, history, pictures    what looks on; what comes of a run, printed and plotted
+    evaluation              `predict`, `evaluate`
+    models, saved, checkpoints    nets and runs in files
+"""
 
 from fastscalar.nn.callbacks import EarlyStopping, Samples, StopTraining
 from fastscalar.nn.dropout import Dropout

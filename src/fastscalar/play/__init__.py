@@ -5,6 +5,7 @@
     training.py  a run that can be steered while it goes on, in a thread of its own
     graphs.py    graphs as boxes, folded where they are large, with what plays them
     samples.py   data; drawings made to look like MNIST's images
+    examples.py  the programs of the guided tour
     page.py      `play`, `Page`: from Python and in notebooks; pages saved as one file
     static/      the page: HTML, CSS, JavaScript, nothing that has to be built
 

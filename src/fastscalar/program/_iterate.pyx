@@ -152,8 +152,8 @@ cdef class Iterations:
         may raise.  status: what there is to say about each row, 0 at first; rows with anything are left alone.
         steps: what each iteration has of its own, (rows, iterations * of_row).  collected: is set, where that is
         wanted, to what each iteration gives, (rows, iterations * numbers).  memory: bytes for the states that
-        `gradients` needs; 0: it is not asked for.  before: by row, the number of its first iteration.  lenient: rows that
-        fit no body, or may raise, have ended, and nothing is said about them."""
+        `gradients` needs; 0: it is not asked for.  before: by row, the number of its first iteration.  lenient: rows
+        that fit no body, or may raise, have ended, and nothing is said about them."""
         cdef double[:, ::1] x = state, c = captured
         cdef long long[::1] stop = ended
         cdef unsigned char[::1] said = status

@@ -173,7 +173,7 @@ def known_to_all(error: BaseException | None) -> bool:
     return False
 
 
-# --- sums whose order depends on nobody -----------------------------------------------------------
+# --- sums in one order for any number of ranks -----------------------------------------------------------
 
 
 def blocks_of(count: int, rank: int, size: int) -> tuple[int, int]:

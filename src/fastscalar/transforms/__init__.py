@@ -1,8 +1,9 @@
 """Functions in, functions out: `grad`, `jacobian`, `hessian` and their relatives, and the check by differences.
 
 `transforms` has what users call, `inputs` the structures that go in and come out, `recorded` the sweeps that can be
-differentiated again, `rules` the derivative of each operation, `watch` the warning about Tensors that became plain
-numbers, `gradcheck` the check.  Nothing here knows programs or nets.
+differentiated again, `rules` the derivative of each operation, `sparsity` which entries of a Jacobian are zero,
+`watch` the warning about Tensors that became plain numbers, `gradcheck` the check.  Nothing here knows programs or
+nets.
 """
 
 from fastscalar._core import _register
