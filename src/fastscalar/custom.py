@@ -91,30 +91,30 @@ class _ForRows:
         out = np.zeros_like(x)
         some = np.flatnonzero(adjoint[:, 0])
         if len(some):
-            slopes = self._slopes(x[some], exact)
+            partials = self._partials(x[some], exact)
             with np.errstate(all="ignore"):
-                out[some] = np.where(slopes == 0.0, 0.0, slopes * adjoint[some])
+                out[some] = np.where(partials == 0.0, 0.0, partials * adjoint[some])
         return out
 
-    def _slopes(self, x: np.ndarray, exact: bool) -> np.ndarray:
+    def _partials(self, x: np.ndarray, exact: bool) -> np.ndarray:
         count = x.shape[1]
 
         def alone(row: Any) -> list[float]:
-            return _checked_slopes(self.derivatives(*row), count, self.name)
+            return _checked_partials(self.derivatives(*row), count, self.name)
 
         if exact or self.derivatives_take_arrays is False or len(x) == 1:
             return np.array(list(map(alone, x.tolist())), dtype=float)
-        found = _of_columns(lambda *columns: _checked_slopes(self.derivatives(*columns), count, self.name), x, count)
+        found = _of_columns(lambda *columns: _checked_partials(self.derivatives(*columns), count, self.name), x, count)
         if self.derivatives_take_arrays is None:
             self.derivatives_take_arrays = _agree(found, alone, x)
-        return found if found is not None and self.derivatives_take_arrays else self._slopes(x, True)
+        return found if found is not None and self.derivatives_take_arrays else self._partials(x, True)
 
 
-def _checked_slopes(found: Any, count: int, name: str) -> list[Any]:
-    slopes = list(found) if isinstance(found, Sequence) else [found]
-    if len(slopes) != count:
-        raise ValueError(f"{name}: {count} operands but {len(slopes)} derivatives")
-    return slopes
+def _checked_partials(found: Any, count: int, name: str) -> list[Any]:
+    partials = list(found) if isinstance(found, Sequence) else [found]
+    if len(partials) != count:
+        raise ValueError(f"{name}: {count} operands but {len(partials)} derivatives")
+    return partials
 
 
 def _of_columns(function: Callable[..., list[Any]], x: np.ndarray, count: int) -> np.ndarray | None:
@@ -150,8 +150,8 @@ def _is_of_tensors(value: Callable[..., Any], derivatives: Derivatives, operands
         handles = [Tensor(v) for v in values_of(list(operands)).tolist()]
         trial.begin()
         found = value(*handles)
-        slopes = _checked_slopes(derivatives(*handles), len(handles), "")
-        single = type(found) is Tensor and all(isinstance(s, (Tensor, int, float)) for s in slopes)
+        partials = _checked_partials(derivatives(*handles), len(handles), "")
+        single = type(found) is Tensor and all(isinstance(s, (Tensor, int, float)) for s in partials)
         return single and not trial.reads and any(t is not found for t in handles)
     except Exception:                            # as plain numbers it may be something
         return False
@@ -160,12 +160,12 @@ def _is_of_tensors(value: Callable[..., Any], derivatives: Derivatives, operands
         trial.leave()
 
 
-def _in_operations(value: Any, slopes: Any, operands: tuple[Tensor, ...]) -> Any:
+def _in_operations(value: Any, partials: Any, operands: tuple[Tensor, ...]) -> Any:
     """The value, with the derivatives that were given and not those of how it was computed; operands are finite."""
     out = value.detach()
-    for x, slope in zip(operands, slopes if isinstance(slopes, Sequence) else [slopes], strict=True):
-        slope = slope.detach() if isinstance(slope, Tensor) else Tensor(float(slope))
-        out = out - (x.detach() - x).send(slope)  # has the derivative that was given; less 0.0, a zero keeps its sign
+    for x, partial in zip(operands, partials if isinstance(partials, Sequence) else [partials], strict=True):
+        partial = partial.detach() if isinstance(partial, Tensor) else Tensor(float(partial))
+        out = out - (x.detach() - x).send(partial)  # has the derivative that was given; less 0.0, a zero keeps its sign
     return out
 
 
@@ -191,9 +191,9 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
                 return
             nodes = out._parents  # not captured: a closure that holds only `out` keeps no other node
             found = derivatives(*[x.data for x in nodes])
-            for x, slope in zip(nodes, _checked_slopes(found, len(nodes), op), strict=True):
-                if slope != 0.0:  # nothing passes it, also where the gradient is infinite
-                    x.grad += out.grad * slope
+            for x, partial in zip(nodes, _checked_partials(found, len(nodes), op), strict=True):
+                if partial != 0.0:  # nothing passes it, also where the gradient is infinite
+                    x.grad += out.grad * partial
 
         if out._parents:  # under no_grad it is a leaf
             step.derivatives = derivatives  # type: ignore[attr-defined]  # for a backward pass that is recorded

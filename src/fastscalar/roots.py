@@ -59,7 +59,7 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
                 raise ValueError(f"implicit: {name}: {wanted}, got {len(found)}")
             return found
 
-        def slopes(x: list[Any]) -> Any:
+        def partials(x: list[Any]) -> Any:
             """df/dx at numbers, or at Tensors: then Tensors themselves, if they are differentiated once more."""
             if single:
                 return [[grad(lambda t: at([t])[0])(x[0])]]
@@ -67,16 +67,16 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
 
         root: Any = None                         # as numbers; unknown while a program is recorded
         if is_recording():
-            found = newton(at, lambda x: _rows(slopes(x)), begin, tolerance, name)
+            found = newton(at, lambda x: _rows(partials(x)), begin, tolerance, name)
             with no_grad():
-                inverse = [[_tensor(s) for s in row] for row in _rows(slopes(found))]
+                inverse = [[_tensor(s) for s in row] for row in _rows(partials(found))]
                 inverse = inverted(inverse, name, found)
             found = _stepped(at, found, inverse)
         else:
-            root = _newton(at, slopes, np.array([_value(t) for t in begin]), tolerance, name)
-            found = _stepped(at, [Tensor(v) for v in root.tolist()], np.linalg.inv(_matrix(slopes, root)), exact=root)
+            root = _newton(at, partials, np.array([_value(t) for t in begin]), tolerance, name)
+            found = _stepped(at, [Tensor(v) for v in root.tolist()], np.linalg.inv(_matrix(partials, root)), exact=root)
         if watches() or root is not None:        # a transform, or `create_graph`, may want second derivatives
-            rows = [[_tensor(s) for s in row] for row in _rows(slopes(found))]
+            rows = [[_tensor(s) for s in row] for row in _rows(partials(found))]
             found = _stepped(at, found, inverted(rows, name, found), exact=root)
         return found[0] if single else found
 
@@ -92,21 +92,21 @@ def _tensor(t: Any) -> Any:
     return t if isinstance(t, Tensor) else float(t)
 
 
-def _rows(slopes: Any) -> list[list[Any]]:
+def _rows(partials: Any) -> list[list[Any]]:
     """A Jacobian, row by row: of a scalar root, of the transform's tuples by argument, ..."""
-    if isinstance(slopes, tuple):                # by argument: columns
-        columns = [list(np.asarray(column, dtype=object).ravel()) for column in slopes]
+    if isinstance(partials, tuple):                # by argument: columns
+        columns = [list(np.asarray(column, dtype=object).ravel()) for column in partials]
         return [list(row) for row in zip(*columns, strict=True)]
-    return [list(row) for row in slopes]
+    return [list(row) for row in partials]
 
 
-def _matrix(slopes: Callable[[list[Any]], Any], x: np.ndarray) -> np.ndarray:
-    return np.array([[_value(s) for s in row] for row in _rows(slopes(x.tolist()))])
+def _matrix(partials: Callable[[list[Any]], Any], x: np.ndarray) -> np.ndarray:
+    return np.array([[_value(s) for s in row] for row in _rows(partials(x.tolist()))])
 
 
 def _newton(
     at: Callable[[list[Any]], list[Any]],
-    slopes: Callable[[list[Any]], Any],
+    partials: Callable[[list[Any]], Any],
     x: np.ndarray,
     tolerance: float,
     name: str,
@@ -119,7 +119,7 @@ def _newton(
     for _ in range(STEPS):
         if not f.any():
             return x
-        matrix = _matrix(slopes, x)
+        matrix = _matrix(partials, x)
         try:
             step = np.linalg.solve(matrix, f)
         except np.linalg.LinAlgError:

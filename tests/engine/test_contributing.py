@@ -30,11 +30,11 @@ for x in (-1e9, -800.0, -30.0, -2.0, -0.5, -0.0, 0.0, 1e-9, 0.7, 3.0, 40.0, 1e9,
     y.backward(), z.backward()
     assert (y.data, ours.grad) == (z.data, twins.grad), x
 for x in (-3.0, -0.4, 0.3, 2.5):
-    slope = testing.value_and_slopes(code, x)[1]
-    at = [testing.value_and_slopes(code, x + k * 1e-3)[0] for k in (-2, -1, 1, 2)]
+    slope = testing.value_and_partials(code, x)[1]
+    at = [testing.value_and_partials(code, x + k * 1e-3)[0] for k in (-2, -1, 1, 2)]
     assert abs((at[0] - 8.0 * at[1] + 8.0 * at[2] - at[3]) / 12e-3 - slope) < 1e-9, x
     second = fastscalar.grad(fastscalar.grad(lambda t: t.mish()))(x)
-    near = [testing.value_and_slopes(code, x + k * 1e-3)[1] for k in (-2, -1, 1, 2)]
+    near = [testing.value_and_partials(code, x + k * 1e-3)[1] for k in (-2, -1, 1, 2)]
     assert abs((near[0] - 8.0 * near[1] + 8.0 * near[2] - near[3]) / 12e-3 - second) < 1e-8, x
 assert fastscalar.to_tensor([1.0, -2.0]).mish().tolist() == [fastscalar.Tensor(v).mish().data for v in (1.0, -2.0)]
 assert "softplus" in fastscalar.Tensor.mish.__doc__

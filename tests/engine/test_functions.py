@@ -90,8 +90,8 @@ def step(x):
 def test_unary_derivatives_against_fourth_order_differences(name):
     code = ROWS[name][0]
     for x in SMOOTH.get(name, [0.37, -0.73, 1.61, -2.42, 3.3]):
-        _, slope = testing.value_and_slopes(code, x)
-        expected = difference(lambda t: testing.value_and_slopes(code, t)[0], x, step(x))
+        _, slope = testing.value_and_partials(code, x)
+        expected = difference(lambda t: testing.value_and_partials(code, t)[0], x, step(x))
         assert slope == pytest.approx(expected, rel=1e-8, abs=1e-9), (name, x)
 
 
@@ -99,17 +99,17 @@ def test_unary_derivatives_against_fourth_order_differences(name):
 def test_binary_derivatives_against_fourth_order_differences(name):
     code = ROWS[name][0]
     for x, y in [(0.37, 1.31), (2.61, 0.73), (1.7, 2.3)]:
-        _, by_left, by_right = testing.value_and_slopes(code, x, y)
-        left = difference(lambda t, y=y: testing.value_and_slopes(code, t, y)[0], x, step(x))
-        right = difference(lambda t, x=x: testing.value_and_slopes(code, x, t)[0], y, step(y))
+        _, by_left, by_right = testing.value_and_partials(code, x, y)
+        left = difference(lambda t, y=y: testing.value_and_partials(code, t, y)[0], x, step(x))
+        right = difference(lambda t, x=x: testing.value_and_partials(code, x, t)[0], y, step(y))
         assert by_left == pytest.approx(left, rel=1e-8, abs=1e-9), (name, x, y)
         assert by_right == pytest.approx(right, rel=1e-8, abs=1e-9), (name, x, y)
 
 
 def test_a_wrong_derivative_is_caught(monkeypatch):
     """The comparison of derivatives with differences can fail."""
-    real = testing.value_and_slopes
-    monkeypatch.setattr(testing, "value_and_slopes", lambda *a: (real(*a)[0], real(*a)[1] * 1.0001))
+    real = testing.value_and_partials
+    monkeypatch.setattr(testing, "value_and_partials", lambda *a: (real(*a)[0], real(*a)[1] * 1.0001))
     with pytest.raises(AssertionError):
         test_unary_derivatives_against_fourth_order_differences("sin")
 

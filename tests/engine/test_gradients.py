@@ -54,7 +54,7 @@ WHOLE = ["polygamma"]  # the right operand is a whole number, a parameter
 
 
 def is_real(code, *point):
-    value = testing.value_and_slopes(code, *point)[0]
+    value = testing.value_and_partials(code, *point)[0]
     return math.isfinite(value)
 
 
@@ -63,10 +63,10 @@ def test_the_derivative_of_every_function_in_the_table(name):
     code, rng = ROWS[name][0], random.Random(name)
     points = [rng.uniform(*interval) for interval in INTERVALS for _ in range(20)]
     points = [x for x in points if is_real(code, x)]
-    points = [x for x in points if is_settled(lambda x: testing.value_and_slopes(code, x)[0], x)]
+    points = [x for x in points if is_settled(lambda x: testing.value_and_partials(code, x)[0], x)]
     assert len(points) >= 20
     for x in points:
-        assert_derivative(testing.value_and_slopes(code, x)[1], lambda x: testing.value_and_slopes(code, x)[0], x)
+        assert_derivative(testing.value_and_partials(code, x)[1], lambda x: testing.value_and_partials(code, x)[0], x)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, arity) in ROWS.items() if arity == 2])
@@ -81,12 +81,12 @@ def test_the_derivatives_of_every_binary_operation_in_the_table(name):
         points = [(a, b) for a, b in points if is_settled(lambda x, a=a: math.remainder(a, x), b)]
     assert len(points) >= 20
     for a, b in points:
-        _, by_a, by_b = testing.value_and_slopes(code, a, b)
-        assert_derivative(by_a, lambda x, b=b: testing.value_and_slopes(code, x, b)[0], a, "left")
+        _, by_a, by_b = testing.value_and_partials(code, a, b)
+        assert_derivative(by_a, lambda x, b=b: testing.value_and_partials(code, x, b)[0], a, "left")
         if name in WHOLE:
             assert by_b == 0.0
         elif name != "**" or a > 0.0:
-            assert_derivative(by_b, lambda x, a=a: testing.value_and_slopes(code, a, x)[0], b, "right")
+            assert_derivative(by_b, lambda x, a=a: testing.value_and_partials(code, a, x)[0], b, "right")
 
 
 def test_a_negative_base_has_a_derivative_for_whole_exponents(fs):
@@ -290,8 +290,8 @@ def test_a_planted_wrong_derivative_is_caught_on_the_engine():
 def test_every_row_of_the_table_with_a_slope_off_by_a_millionth_is_caught():
     for name, (code, arity) in ROWS.items():
         point = next(p for p in ((0.45, 1.35), (1.45, 1.35), (1.45, 2.0)) if is_real(code, *p[:arity]))
-        slope = testing.value_and_slopes(code, *point[:arity])[1]
-        f = lambda x, code=code, rest=point[1:arity]: testing.value_and_slopes(code, x, *rest)[0]
+        slope = testing.value_and_partials(code, *point[:arity])[1]
+        f = lambda x, code=code, rest=point[1:arity]: testing.value_and_partials(code, x, *rest)[0]
         assert_derivative(slope, f, point[0], name)
         with pytest.raises(AssertionError):
             assert_derivative(slope + 1e-6 * max(1.0, abs(slope)), f, point[0], name)

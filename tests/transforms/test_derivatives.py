@@ -48,7 +48,7 @@ def test_every_row_of_the_table_has_a_rule():
 def test_a_rule_has_the_value_of_the_derivative_in_the_table(name):
     code, _ = ROWS[name]
     for xs in points(name):
-        slopes = testing.value_and_slopes(code, *xs)[1:]
+        slopes = testing.value_and_partials(code, *xs)[1:]
         assert rule_partials(name, *xs) == pytest.approx(list(slopes), rel=1e-13, abs=1e-300), (name, xs)
 
 
@@ -57,7 +57,7 @@ def test_a_rule_follows_ieee_where_the_table_does(name):
     """At poles, ends of the domain, +-0, inf and NaN nothing raises, and inf is inf."""
     code, arity = ROWS[name]
     for xs in [(x,) for x in HARSH] if arity == 1 else [(x, y) for x in HARSH for y in HARSH]:
-        slopes = list(testing.value_and_slopes(code, *xs)[1:])
+        slopes = list(testing.value_and_partials(code, *xs)[1:])
         assert rule_partials(name, *xs) == pytest.approx(slopes, rel=1e-13, abs=1e-300, nan_ok=True), (name, xs)
 
 
@@ -66,7 +66,7 @@ def test_second_derivatives_of_unary_rows(name):
     code = ROWS[name][0]
     second = fs.grad(fs.grad(operation(name)))
     for (x,) in points(name, 1):
-        expected = difference(lambda t: testing.value_and_slopes(code, t)[1], x, 1e-3 * max(0.1, min(1.0, abs(x))))
+        expected = difference(lambda t: testing.value_and_partials(code, t)[1], x, 1e-3 * max(0.1, min(1.0, abs(x))))
         assert second(x) == pytest.approx(expected, rel=2e-7, abs=1e-8), (name, x)
 
 
@@ -80,8 +80,8 @@ def test_second_derivatives_of_binary_rows(name):
         (aa, ab), (ba, bb) = second(x, y)
         assert ab == pytest.approx(ba, rel=1e-12, abs=1e-12)
         for j, row in enumerate([(aa, ab), (ba, bb)], start=1):
-            by_x = difference(lambda t, j=j, y=y: testing.value_and_slopes(code, t, y)[j], x)
-            by_y = difference(lambda t, j=j, x=x: testing.value_and_slopes(code, x, t)[j], y)
+            by_x = difference(lambda t, j=j, y=y: testing.value_and_partials(code, t, y)[j], x)
+            by_y = difference(lambda t, j=j, x=x: testing.value_and_partials(code, x, t)[j], y)
             assert row == pytest.approx((by_x, by_y), rel=1e-6, abs=1e-8), (name, x, y)
 
 

@@ -79,12 +79,12 @@ cdef int first_nan_gradient(Operand *o) noexcept nogil:
     return 0
 
 
-cdef double element_slope(ArrayOp *q, int k) noexcept nogil:
+cdef double element_partial(ArrayOp *q, int k) noexcept nogil:
     """A slope of output k that is infinite or NaN; 0.0: there is none that counts."""
     cdef double s = 0.0, x
     cdef Py_ssize_t j
     if q.op == A_MAP1 or q.op == A_MAP2:
-        return worst_slope(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == A_MAP2 else 0.0,
+        return worst_partial(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == A_MAP2 else 0.0,
                            tape.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
     for j in range(q.inner if q.op == A_AFFINE or q.op == A_DOT else 0):
         if has_nodes(&q.x):
@@ -96,7 +96,7 @@ cdef double element_slope(ArrayOp *q, int k) noexcept nogil:
     return s
 
 
-cdef double worst_slope(int code, double x, double y, double v, bint left, bint right) noexcept nogil:
+cdef double worst_partial(int code, double x, double y, double v, bint left, bint right) noexcept nogil:
     cdef double s = 0.0
     if row(code).arity == 1:
         s = row(code).d(x, v)
@@ -131,7 +131,7 @@ cdef int check_zeros(int i, zero) except -1:
     if op != ARRAY_OP:
         a, b = tape.record[i].a, tape.record[i].b
         if tape.grad[i] == 0.0:
-            s = worst_slope(op, tape.value[a], tape.value[b], tape.value[i], tape.record[a].op != CONST,
+            s = worst_partial(op, tape.value[a], tape.value[b], tape.value[i], tape.record[a].op != CONST,
                             tape.record[b].op != CONST)
         if s != 0.0 or (isinf(tape.grad[i]) and is_flat_at(op, a, b, i)):
             zero(handle_of(i), s)
@@ -142,7 +142,7 @@ cdef int check_zeros(int i, zero) except -1:
     last = q.count if whole else first + 1
     for k in range(first, last):
         if tape.grad[q.start + k] == 0.0:
-            s = element_slope(q, k)
+            s = element_partial(q, k)
             if s != 0.0:
                 zero(handle_of(q.start + k), s)
                 return 0

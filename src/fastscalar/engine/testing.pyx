@@ -7,7 +7,7 @@ from fastscalar.engine.checked cimport CHECKED, broken_tape
 from fastscalar.engine.memory cimport set_limit
 
 
-def value_and_slopes(int code, double a, double b=0.0):
+def value_and_partials(int code, double a, double b=0.0):
     """One row of the table at a point, for tests."""
     cdef double v
     if row(code).arity == 1:

@@ -18,7 +18,7 @@ Numbers = list[Any]
 
 
 def newton(
-    at: Callable[[Numbers], Numbers], slopes: Callable[[Numbers], list[Numbers]], begin: Numbers, tolerance: float,
+    at: Callable[[Numbers], Numbers], partials: Callable[[Numbers], list[Numbers]], begin: Numbers, tolerance: float,
     name: str,
 ) -> Numbers:
     """A root of `at` next to numbers, by steps that are halved until the residual is smaller; no gradient passes.
@@ -41,7 +41,7 @@ def newton(
         size = squares(f)
         if size == 0.0:
             return x, 0.0, k
-        move = solved(slopes(x), f, name, x)
+        move = solved(partials(x), f, name, x)
 
         def no_better(part: Any) -> Any:
             try:

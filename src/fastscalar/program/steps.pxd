@@ -326,10 +326,10 @@ cdef inline int backward_steps(Replay r, StepList *list, bint one, int which) ex
                 q.kind == I_ELEMENTS and q.code == X_COPY):
             zero_new(list)
         elif q.kind == I_SUM:
-            sums_slopes(r, list, q, one, which)
+            sums_partials(r, list, q, one, which)
             zero_new(list)
         elif q.kind == I_ELEMENTS and q.op >= 0:
-            elements_slopes(r, list, q, one, which)
+            elements_partials(r, list, q, one, which)
             zero_new(list)
         elif one and q.kind == I_UNPACK:
             unpack_steps(r, list, q, True)
@@ -434,16 +434,16 @@ cdef inline int *groups_of(const Body *p, const Instr *q, bint sums, int *n) exc
     return first
 
 
-cdef inline int elements_slopes(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
+cdef inline int elements_partials(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
     """From the last operation to the first, those that are alike together."""
     cdef int i, n_groups
     cdef int *first = groups_of(&r.plan.body, q, False, &n_groups)
     try:
         for i in range(n_groups - 1, -1, -1):
             if q.a.mask & which:
-                slopes_of(r, list, q, &q.a, False, first[i], first[i + 1] - first[i], one)
+                partials_of(r, list, q, &q.a, False, first[i], first[i + 1] - first[i], one)
             if q.b.kind != R_NONE and q.b.mask & which:
-                slopes_of(r, list, q, &q.b, True, first[i], first[i + 1] - first[i], one)
+                partials_of(r, list, q, &q.b, True, first[i], first[i + 1] - first[i], one)
     finally:
         PyMem_RawFree(first)
     return 0
@@ -459,7 +459,7 @@ cdef inline bint lie_together(const int *adjoint, int slot, int m) noexcept:
     return True
 
 
-cdef inline int slopes_of(Replay r, StepList *list, const Instr *q, const Ref *to, bint right, int i, int m,
+cdef inline int partials_of(Replay r, StepList *list, const Instr *q, const Ref *to, bint right, int i, int m,
                           bint one) except -1:
     """What m operations that are alike, from the i-th on, send to one operand."""
     cdef const int *adjoint = r.plan.body.adjoint
@@ -472,13 +472,13 @@ cdef inline int slopes_of(Replay r, StepList *list, const Instr *q, const Ref *t
     elif together and m > 1 and stays(to, i):    # one port, or one each
         together = to.index == NULL
     if together:
-        return slope_of(r, list, q, to, mode_from(q, i, m, one), right, i, m)
+        return partial_of(r, list, q, to, mode_from(q, i, m, one), right, i, m)
     for j in range(i + m - 1, i - 1, -1):
-        slope_of(r, list, q, to, mode_of(q), right, j, 1)
+        partial_of(r, list, q, to, mode_of(q), right, j, 1)
     return 0
 
 
-cdef inline int slope_of(Replay r, StepList *list, const Instr *q, const Ref *to, int mode, bint right, int i,
+cdef inline int partial_of(Replay r, StepList *list, const Instr *q, const Ref *to, int mode, bint right, int i,
                          int count) except -1:
     """What is sent to one operand of `count` operations from the i-th on."""
     cdef const int *adjoint = r.plan.body.adjoint
@@ -523,20 +523,20 @@ cdef inline int slope_of(Replay r, StepList *list, const Instr *q, const Ref *to
                           &s)
 
 
-cdef inline int sums_slopes(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
+cdef inline int sums_partials(Replay r, StepList *list, const Instr *q, bint one, int which) except -1:
     """From the last sum to the first, as they were put together."""
     cdef const Body *p = &r.plan.body
     cdef int i, n_groups
     cdef int *first = groups_of(p, q, True, &n_groups)
     try:
         for i in range(n_groups - 1, -1, -1):
-            sum_slopes(p, list, q.extra + first[i], p.adjoint[q.out + first[i]], first[i + 1] - first[i], one, which)
+            sum_partials(p, list, q.extra + first[i], p.adjoint[q.out + first[i]], first[i + 1] - first[i], one, which)
     finally:
         PyMem_RawFree(first)
     return 0
 
 
-cdef inline int sum_slopes(const Body *p, StepList *list, int first, int g, int m, bint one, int which) except -1:
+cdef inline int sum_partials(const Body *p, StepList *list, int first, int g, int m, bint one, int which) except -1:
     """What a sum, or m parallel ones whose gradients lie from g on, sends to its operands."""
     cdef const Sum *sum = &p.sums[first]
     cdef const Term *t
@@ -550,16 +550,16 @@ cdef inline int sum_slopes(const Body *p, StepList *list, int first, int g, int 
                 k -= c - 1
                 t = &p.terms[k]
                 if t.p_mask & which:
-                    scaled_slopes(list, t.sign, p.adjoint[t.p], t.q, g, c)
+                    scaled_partials(list, t.sign, p.adjoint[t.p], t.q, g, c)
                 if t.q_mask & which:
-                    scaled_slopes(list, t.sign, p.adjoint[t.q], t.p, g, c)
+                    scaled_partials(list, t.sign, p.adjoint[t.q], t.p, g, c)
                 continue
         if m > 1:
             dp, dq = t[other].p - t.p, t[other].q - t.q
         if t.p_mask & which:
-            term_slopes(p, list, t.sign, t.p_kind, t.p, dp, t.p_port, t.q_kind, t.q, dq, g, m, one)
+            term_partials(p, list, t.sign, t.p_kind, t.p, dp, t.p_port, t.q_kind, t.q, dq, g, m, one)
         if t.q_kind != R_NONE and t.q_mask & which:
-            term_slopes(p, list, t.sign, t.q_kind, t.q, dq, t.q_port, t.p_kind, t.p, dp, g, m, one)
+            term_partials(p, list, t.sign, t.q_kind, t.q, dq, t.q_port, t.p_kind, t.p, dp, g, m, one)
     return 0
 
 
@@ -577,7 +577,7 @@ cdef inline int products_back_from(const Body *p, int k, int first) noexcept:
     return 1 if t.q < t.p < t.q + c else c
 
 
-cdef inline int scaled_slopes(StepList *list, int sign, int at, int factor, int g, int c) except -1:
+cdef inline int scaled_partials(StepList *list, int sign, int at, int factor, int g, int c) except -1:
     """c operands of products get one gradient times their factors."""
     cdef fs_step s
     memset(&s, 0, sizeof(fs_step))
@@ -586,27 +586,27 @@ cdef inline int scaled_slopes(StepList *list, int sign, int at, int factor, int 
     return send(list, FS_SEND_SCALED if sign > 0 else FS_SEND_LESS_SCALED, ADJOINTS, at, c, &s)
 
 
-cdef inline int term_slopes(const Body *p, StepList *list, int sign, int kind, int to, int step, int port, int other,
+cdef inline int term_partials(const Body *p, StepList *list, int sign, int kind, int to, int step, int port, int other,
                             int factor, int factor_step, int g, int m, bint one) except -1:
     """What m parallel sums send to one of their operands, whose factor is another number."""
     cdef fs_step s
     cdef int i
     cdef bint flat = kind == R_SLOTS and step == 1 and lie_together(&p.adjoint[0], to, m)
     if m == 1:
-        return term_slope(p, list, sign, kind, to, port, other, factor, False, g, 1)
+        return term_partial(p, list, sign, kind, to, port, other, factor, False, g, 1)
     if flat and (one or other != R_SLOTS or factor_step == 1):
-        return term_slope(p, list, sign, kind, to, port, other, factor, other == R_SLOTS and factor_step == 0, g, m)
+        return term_partial(p, list, sign, kind, to, port, other, factor, other == R_SLOTS and factor_step == 0, g, m)
     if one and step == 0 and other == R_SLOTS:
         memset(&s, 0, sizeof(fs_step))
         set_place(&s, 1, ADJOINTS, g)
         set_place(&s, 2, VALUES, factor)
         return send_to_one(list, p.adjoint[to], sign, True, m, &s)
     for i in range(m - 1, -1, -1):
-        term_slope(p, list, sign, kind, to + i * step, port, other, factor + i * factor_step, False, g + i, 1)
+        term_partial(p, list, sign, kind, to + i * step, port, other, factor + i * factor_step, False, g + i, 1)
     return 0
 
 
-cdef inline int term_slope(const Body *p, StepList *list, int sign, int kind, int to, int port, int other, int factor,
+cdef inline int term_partial(const Body *p, StepList *list, int sign, int kind, int to, int port, int other, int factor,
                            bint one_factor, int g, int count) except -1:
     """What is sent to `count` slots side by side, or to one uniform number, by as many gradients."""
     cdef fs_step s

@@ -40,10 +40,10 @@ class Tensor(Number):
             if self._id < Number._written:
                 check_unchanged(self)
             if self.grad:
-                slopes = _DERIVATIVES[self._op](*[p._data for p in self._parents], self._data)
-                for parent, slope in zip(self._parents, slopes, strict=True):
-                    if slope and not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
-                        parent.grad += self.grad * slope
+                partials = _DERIVATIVES[self._op](*[p._data for p in self._parents], self._data)
+                for parent, partial in zip(self._parents, partials, strict=True):
+                    if partial and not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
+                        parent.grad += self.grad * partial
 
     def backward(self, accumulate=False):
         """Leave d self / d node in `.grad` of every node behind self; `accumulate`: add to those of the leaves."""

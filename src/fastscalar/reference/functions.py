@@ -39,7 +39,7 @@ def _sigmoid(a):
     return 1.0 / (1.0 + e) if a >= 0.0 else e / (1.0 + e)
 
 
-def _sigmoid_slope(a):
+def _sigmoid_partial(a):
     e = math.exp(-abs(a))
     return e / ((1.0 + e) * (1.0 + e))
 
@@ -135,7 +135,7 @@ def _polygamma(a, b):
     return v
 
 
-def _polygamma_slopes(a, b, v):
+def _polygamma_partials(a, b, v):
     try:
         return _polygamma(a, b + 1.0), 0.0
     except OverflowError:
@@ -149,7 +149,7 @@ def _same_sign(a, b):
     return math.copysign(1.0, a) * math.copysign(1.0, b)
 
 
-def _atan2_slope(a, b):
+def _atan2_partial(a, b):
     """b / (a * a + b * b) without its overflow."""
     if a == 0.0 and b == 0.0:
         return 0.0
@@ -160,7 +160,7 @@ def _atan2_slope(a, b):
     return quotient(1.0 / (1.0 + r * r), b)
 
 
-def _hypot_slopes(a, b, v):
+def _hypot_partials(a, b, v):
     if math.isinf(v):  # the first operand that is infinite outweighs the other
         first = math.isinf(a)
         by_b = math.copysign(1.0, b) if math.isinf(b) and not first else 0.0
@@ -207,7 +207,7 @@ _UNARY = {
     "trunc": (_of_finite(_trunc), lambda a, v: 0.0),
     "degrees": (math.degrees, lambda a, v: 180.0 / math.pi),
     "radians": (math.radians, lambda a, v: math.pi / 180.0),
-    "sigmoid": (_sigmoid, lambda a, v: _sigmoid_slope(a)),
+    "sigmoid": (_sigmoid, lambda a, v: _sigmoid_partial(a)),
     "softplus": (
         lambda a: (0.0 if a <= 0.0 else a) + math.log1p(math.exp(-abs(a))),
         lambda a, v: _sigmoid(a),
@@ -230,8 +230,8 @@ _BINARY = {
         lambda a, b: a if a >= b or a != a else b,
         lambda a, b, v: (1.0, 0.0) if a >= b or a != a else (0.0, 1.0),
     ),
-    "atan2": (math.atan2, lambda a, b, v: (_atan2_slope(a, b), -_atan2_slope(b, a))),
-    "hypot": (math.hypot, _hypot_slopes),
+    "atan2": (math.atan2, lambda a, b, v: (_atan2_partial(a, b), -_atan2_partial(b, a))),
+    "hypot": (math.hypot, _hypot_partials),
     "copysign": (math.copysign, lambda a, b, v: (_same_sign(a, b), 0.0)),
     "fmod": (math.fmod, lambda a, b, v: (1.0, -whole_quotient(a, b, v))),
     "remainder": (math.remainder, lambda a, b, v: (1.0, -whole_quotient(a, b, v))),
@@ -239,7 +239,7 @@ _BINARY = {
         lambda a, b: a if a > 0.0 or a != a else b * a,
         lambda a, b, v: (1.0 if a > 0.0 or a != a else b, 0.0 if a > 0.0 else a),
     ),
-    "polygamma": (_polygamma, _polygamma_slopes),
+    "polygamma": (_polygamma, _polygamma_partials),
     "send": (lambda a, b: a * b if a and b else 0.0, lambda a, b, v: (b, a)),
     "elu": (
         lambda a, b: a if a > 0.0 or a != a else b * math.expm1(a),
@@ -248,14 +248,14 @@ _BINARY = {
 }
 
 
-def _register(name, value, slopes):
+def _register(name, value, partials):
     """A function of the table becomes a method of Tensor."""
     if name in _UNARY:
 
         def method(self):
             return Tensor(value(self._data), (self,), name)
 
-        _DERIVATIVES[name] = lambda a, v: (slopes(a, v),)
+        _DERIVATIVES[name] = lambda a, v: (partials(a, v),)
     else:
 
         def method(self, other):
@@ -265,7 +265,7 @@ def _register(name, value, slopes):
                 other = Tensor(other, (), "const")
             return Tensor(value(self._data, other._data), (self, other), name)
 
-        _DERIVATIVES[name] = slopes
+        _DERIVATIVES[name] = partials
     setattr(Tensor, name, method)
 
 

@@ -94,7 +94,7 @@ def ieee_power(a, b):
         return math.copysign(math.inf, a) if odd else math.inf
 
 
-def _power_slopes(a, b, v):
+def _power_partials(a, b, v):
     by_base = 0.0 if b == 0.0 else b * ieee_power(a, b - 1.0)
     by_exponent = v * math.log(a) if a > 0.0 else 0.0 if a == 0.0 and b >= 0.0 else math.nan
     return by_base, by_exponent
@@ -112,7 +112,7 @@ def whole_quotient(a, b, v):
 _DERIVATIVES.update(
     {
         "/": lambda a, b, v: (quotient(1.0, b), -quotient(v, b)),
-        "**": _power_slopes,
+        "**": _power_partials,
         "neg": lambda a, v: (-1.0,),
         "%": lambda a, b, v: (1.0, -whole_quotient(a, b, v)),
         "//": lambda a, b, v: (0.0, 0.0),

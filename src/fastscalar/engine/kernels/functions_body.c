@@ -459,7 +459,7 @@ INLINE vec gelu_double(vec a)
 }
 
 /* ndtr(a) is v / a, but where v may be subnormal or is infinite */
-INLINE vec gelu_slope_double(vec a, vec v)
+INLINE vec gelu_partial_double(vec a, vec v)
 {
     const vec size = OF(magnitude)(a), side = a * (ONE_OVER_SQRT_2PI * bell_double(a, 0.5));
     const vec below = SELECT(size < 1e-30, ZERO + 0.5, SELECT(a > 1e3, ONE, v / a));
@@ -471,7 +471,7 @@ INLINE vec silu_double(vec a)
     return SELECT(a < -1e3, -ZERO, a * sigmoid_double(a));
 }
 
-INLINE vec silu_slope_double(vec a)
+INLINE vec silu_partial_double(vec a)
 {
     const vec s = sigmoid_double(a);
     return SELECT(OF(magnitude)(a) > 1e3, s, s * (1 + a * (1 - s)));
@@ -526,17 +526,17 @@ INLINE vec pow_double(vec a, vec b)
     return two_by_two_double(SELECT((a < 0) & odd, -y, y), a, b, ~(usual & signed_too), pow);
 }
 
-static double pow_slope_of(double a, double b)
+static double pow_partial_of(double a, double b)
 {
     return b == 0 ? 0 : b * pow(a, b - 1);
 }
 
 /* b * pow(a, b - 1), v = pow(a, b) */
-INLINE vec pow_slope_double(vec a, vec b, vec v)
+INLINE vec pow_partial_double(vec a, vec b, vec v)
 {
     const vec size = OF(magnitude)(v), y = b * (v / a);
     const ivec usual = (size >= 0x1p-1000) & (size < 0x1p1000) & (OF(magnitude)(a) >= 0x1p-1022) & (a - a == 0);
-    return any_double(~usual) ? two_by_two_double(y, a, b, ~usual, pow_slope_of) : y;
+    return any_double(~usual) ? two_by_two_double(y, a, b, ~usual, pow_partial_of) : y;
 }
 
 INLINE vec hypot_double(vec a, vec b)
@@ -550,7 +550,7 @@ INLINE vec hypot_double(vec a, vec b)
     return any_double(~usual) ? two_by_two_double(h, a, b, ~usual, hypot) : h;
 }
 
-INLINE vec hypot_slope_double(vec a, vec b, vec v, int left)
+INLINE vec hypot_partial_double(vec a, vec b, vec v, int left)
 {
     const ivec endless = OF(magnitude)(v) == INFINITY, mine = OF(magnitude)(a) == INFINITY;
     const ivec other = left ? mine ^ mine : OF(magnitude)(b) == INFINITY; /* the first that is infinite outweighs */
@@ -559,7 +559,7 @@ INLINE vec hypot_slope_double(vec a, vec b, vec v, int left)
 }
 
 /* b / (a^2 + b^2) */
-INLINE vec atan2_slope_double(vec a, vec b)
+INLINE vec atan2_partial_double(vec a, vec b)
 {
     const ivec steep = OF(magnitude)(a) > OF(magnitude)(b);
     const vec most = SELECT(steep, a, b), r = SELECT(steep, b, a) / most, d = 1 + r * r;
@@ -591,8 +591,8 @@ INLINE vec atan2_slope_double(vec a, vec b)
     DO(ERFC, erfc_double(x), -(TWO_OVER_SQRT_PI * bell_double(x, 1)))                                                  \
     DO(NDTR, ndtr_double(x), ONE_OVER_SQRT_2PI * bell_double(x, 0.5))                                                  \
     DO(SOFTPLUS, softplus_double(x), sigmoid_double(x))                                                                \
-    DO(SILU, silu_double(x), silu_slope_double(x))                                                                     \
-    DO(GELU, gelu_double(x), gelu_slope_double(x, v))
+    DO(SILU, silu_double(x), silu_partial_double(x))                                                                   \
+    DO(GELU, gelu_double(x), gelu_partial_double(x, v))
 
 /* Functions of their own: in one switch they would take each other's registers. */
 #define PARTS(i, n) for (ptrdiff_t i = 0, some = VW; i < (n) && (some = (n) - i < VW ? (n) - i : VW, 1); i += VW)
@@ -613,7 +613,7 @@ INLINE vec atan2_slope_double(vec a, vec b)
             PUT_PART(out, value);                                                                                      \
         }                                                                                                              \
     }                                                                                                                  \
-    static __attribute__((noinline)) void slope_##name(double *to, const double *a, const double *v_, const double *g, \
+    static __attribute__((noinline)) void partial_##name(double *to, const double *a, const double *v_, const double *g, \
                                                        ptrdiff_t n)                                                    \
     {                                                                                                                  \
         PARTS(i, n)                                                                                                    \
@@ -628,10 +628,10 @@ FUNCTIONS(BODIES)
 
 /* Of two numbers: the value, and the slopes by the first and by the second. */
 #define FUNCTIONS_OF_TWO(DO)                                                                                           \
-    DO(POW, pow_double(x, y), pow_slope_double(x, y, v),                                                               \
+    DO(POW, pow_double(x, y), pow_partial_double(x, y, v),                                                             \
        SELECT(x > 0, v * log_double(x), SELECT((x == 0) & (y >= 0), ZERO, ZERO + NAN)))                                \
-    DO(ATAN2, atan2_double(x, y), atan2_slope_double(x, y), -atan2_slope_double(y, x))                                 \
-    DO(HYPOT, hypot_double(x, y), hypot_slope_double(x, y, v, 1), hypot_slope_double(y, x, v, 0))
+    DO(ATAN2, atan2_double(x, y), atan2_partial_double(x, y), -atan2_partial_double(y, x))                             \
+    DO(HYPOT, hypot_double(x, y), hypot_partial_double(x, y, v, 1), hypot_partial_double(y, x, v, 0))
 
 #define BODIES(name, value, left, right)                                                                               \
     static __attribute__((noinline)) void value_##name(double *out, const double *a, const double *b, ptrdiff_t n)     \
@@ -642,7 +642,7 @@ FUNCTIONS(BODIES)
             PUT_PART(out, value);                                                                                      \
         }                                                                                                              \
     }                                                                                                                  \
-    static __attribute__((noinline)) void slope_##name(int by_right, double *to, const double *a, const double *b,     \
+    static __attribute__((noinline)) void partial_##name(int by_right, double *to, const double *a, const double *b,   \
                                                        const double *v_, const double *g, ptrdiff_t n)                 \
     {                                                                                                                  \
         PARTS(i, n)                                                                                                    \

@@ -688,7 +688,7 @@ static void OF(binary_by_doubles)(int op, R *out, const R *a, const R *b, ptrdif
     }
 }
 
-static void OF(slopes_by_doubles)(int op, int right, R *to, const R *a, const R *b, const R *v, const R *g,
+static void OF(partials_by_doubles)(int op, int right, R *to, const R *a, const R *b, const R *v, const R *g,
                                   ptrdiff_t n)
 {
     double x[CHUNK], y[CHUNK], z[CHUNK], s[CHUNK], sent[CHUNK];
@@ -776,13 +776,13 @@ static void OF(binary_backward)(int op, int mode, void *da, void *db, const void
             case 2 * FS_MAXIMUM + 1: INTO(SELECT((x >= y) | (x != x), ZERO, ONE)) break;
 #if FS_OWN_FUNCTIONS && WIDE
             case 2 * FS_POW:
-            case 2 * FS_POW + 1: slope_POW(right, to, a, b, v, g, length); break;
+            case 2 * FS_POW + 1: partial_POW(right, to, a, b, v, g, length); break;
             case 2 * FS_ATAN2:
-            case 2 * FS_ATAN2 + 1: slope_ATAN2(right, to, a, b, v, g, length); break;
+            case 2 * FS_ATAN2 + 1: partial_ATAN2(right, to, a, b, v, g, length); break;
             case 2 * FS_HYPOT:
-            case 2 * FS_HYPOT + 1: slope_HYPOT(right, to, a, b, v, g, length); break;
+            case 2 * FS_HYPOT + 1: partial_HYPOT(right, to, a, b, v, g, length); break;
 #elif FS_OWN_FUNCTIONS
-            default: OF(slopes_by_doubles)(op, right, to, a, b, v, g, length);
+            default: OF(partials_by_doubles)(op, right, to, a, b, v, g, length);
 #endif
             }
 #undef INTO
@@ -799,9 +799,9 @@ static void OF(binary_backward)(int op, int mode, void *da, void *db, const void
 #define UNARY_FUNCTION(name, value, slope)                                                                             \
     case FS_##name: value_##name(out, a, n); break;
 #define UNARY_FUNCTIONS FUNCTIONS(UNARY_FUNCTION)
-#define UNARY_SLOPE(name, value, slope)                                                                                \
-    case FS_##name: slope_##name(to, a, v, g, n); break;
-#define UNARY_SLOPES FUNCTIONS(UNARY_SLOPE)
+#define UNARY_PARTIAL(name, value, slope)                                                                              \
+    case FS_##name: partial_##name(to, a, v, g, n); break;
+#define UNARY_PARTIALS FUNCTIONS(UNARY_PARTIAL)
 #else
 static void OF(unary_by_doubles)(int op, R *out, const R *a, ptrdiff_t n)
 {
@@ -813,7 +813,7 @@ static void OF(unary_by_doubles)(int op, R *out, const R *a, ptrdiff_t n)
     }
 }
 
-static void OF(slope_by_doubles)(int op, R *to, const R *a, const R *v, const R *g, ptrdiff_t n)
+static void OF(partial_by_doubles)(int op, R *to, const R *a, const R *v, const R *g, ptrdiff_t n)
 {
     double x[CHUNK], y[CHUNK], s[CHUNK], sent[CHUNK];
     for (ptrdiff_t at = 0; at < n; at += CHUNK) {
@@ -826,13 +826,13 @@ static void OF(slope_by_doubles)(int op, R *to, const R *a, const R *v, const R 
 }
 #define UNARY_FUNCTIONS                                                                                                \
     default: OF(unary_by_doubles)(op, out, a, n); break;
-#define UNARY_SLOPES                                                                                                   \
-    default: OF(slope_by_doubles)(op, to, a, v, g, n); break;
+#define UNARY_PARTIALS                                                                                                 \
+    default: OF(partial_by_doubles)(op, to, a, v, g, n); break;
 #endif
 #else
 #define UNARY_FUNCTIONS                                                                                                \
     case FS_LOG: EACH(i, n) out[i] = MATH(log)(a[i]); break;
-#define UNARY_SLOPES                                                                                                   \
+#define UNARY_PARTIALS                                                                                                 \
     case FS_LOG: EACH(i, n) to[i] += g[i] * (1 / a[i]); break;
 #endif
 
@@ -876,13 +876,13 @@ static void OF(unary_backward)(int op, void *da, const void *a_, const void *v_,
         })
         break;
     case FS_SQUARE: EACH(i, n) to[i] += g[i] * (2 * a[i]); break;
-        UNARY_SLOPES
+        UNARY_PARTIALS
     }
 }
 #undef UNARY_FUNCTION
 #undef UNARY_FUNCTIONS
-#undef UNARY_SLOPE
-#undef UNARY_SLOPES
+#undef UNARY_PARTIAL
+#undef UNARY_PARTIALS
 
 #include "batch_steps.c"
 
