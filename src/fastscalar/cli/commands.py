@@ -75,8 +75,8 @@ def do(run: Run, args: argparse.Namespace, comm: Any = None) -> int:
     except KeyboardInterrupt:
         if run.out is None and args.json is None:
             raise
-        again = f"\nto go on: fastscalar train --out {run.out} --resume" if run.out is not None else ""
-        raise Stop(f"interrupted{run.stop('interrupted', args.json)}{again}", 130) from None
+        again = f"to go on: fastscalar train --out {run.out} --resume" if run.out is not None else ""
+        raise Stop(f"interrupted{run.stop('interrupted', args.json)}", 130, again) from None
     except FloatingPointError as error:
         raise Stop(f"{error}{run.stop('diverged', args.json)}; try a smaller --lr") from error
     run.take_best()
@@ -453,7 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         caught, line, status = error, "interrupted", 130
     except Stop as error:
-        caught, line, status = error, str(error), error.status
+        caught, line, status = error, f"{error}\n{error.then}".rstrip(), error.status
     except OSError as error:
         caught, line, status = error, describe(error), 2
     except MemoryError as error:

@@ -21,11 +21,11 @@ _CODES = {"bold": "1", "yellow": "33", "dim": "2"}
 
 
 class Stop(Exception):
-    """The command ends here with one line for the user."""
+    """The command ends here with one line for the user; `then`: what to do next, in a line of its own, to be copied."""
 
-    def __init__(self, message: str, status: int = 2) -> None:
+    def __init__(self, message: str, status: int = 2, then: str = "") -> None:
         super().__init__(" ".join(message.split()))
-        self.status = status
+        self.status, self.then = status, then
 
 
 @contextmanager

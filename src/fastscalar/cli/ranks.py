@@ -46,7 +46,7 @@ def one_voice(ranks: Ranks) -> Iterator[None]:
     except Stop as error:
         if not ranks.rank:
             raise
-        raise Stop(f"rank {ranks.rank} of {ranks.size} on {ranks.host}: {error}", error.status) from None
+        raise Stop(f"rank {ranks.rank} of {ranks.size} on {ranks.host}: {error}", error.status, error.then) from None
     except (FloatingPointError, KeyboardInterrupt):
         if not ranks.rank:
             raise
