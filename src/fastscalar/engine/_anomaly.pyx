@@ -85,7 +85,7 @@ cdef double element_partial(ArrayOp *q, int k) noexcept nogil:
     cdef Py_ssize_t j
     if q.op == A_MAP1 or q.op == A_MAP2:
         return worst_partial(q.code, value_of(&q.x, k), value_of(&q.y, k) if q.op == A_MAP2 else 0.0,
-                           tape.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
+                             tape.value[q.start + k], has_nodes(&q.x), has_nodes(&q.y))
     for j in range(q.inner if q.op == A_AFFINE or q.op == A_DOT else 0):
         if has_nodes(&q.x):
             x = value_of(&q.y, j * q.cols + k % q.cols if q.op == A_AFFINE else k * q.inner + j)
@@ -132,7 +132,7 @@ cdef int check_zeros(int i, zero) except -1:
         a, b = tape.record[i].a, tape.record[i].b
         if tape.grad[i] == 0.0:
             s = worst_partial(op, tape.value[a], tape.value[b], tape.value[i], tape.record[a].op != CONST,
-                            tape.record[b].op != CONST)
+                              tape.record[b].op != CONST)
         if s != 0.0 or (isinf(tape.grad[i]) and is_flat_at(op, a, b, i)):
             zero(handle_of(i), s)
         return 0

@@ -460,7 +460,7 @@ cdef inline bint lie_together(const int *adjoint, int slot, int m) noexcept:
 
 
 cdef inline int partials_of(Replay r, StepList *list, const Instr *q, const Ref *to, bint right, int i, int m,
-                          bint one) except -1:
+                            bint one) except -1:
     """What m operations that are alike, from the i-th on, send to one operand."""
     cdef const int *adjoint = r.plan.body.adjoint
     cdef int j
@@ -479,7 +479,7 @@ cdef inline int partials_of(Replay r, StepList *list, const Instr *q, const Ref 
 
 
 cdef inline int partial_of(Replay r, StepList *list, const Instr *q, const Ref *to, int mode, bint right, int i,
-                         int count) except -1:
+                           int count) except -1:
     """What is sent to one operand of `count` operations from the i-th on."""
     cdef const int *adjoint = r.plan.body.adjoint
     cdef fs_step s
@@ -587,7 +587,7 @@ cdef inline int scaled_partials(StepList *list, int sign, int at, int factor, in
 
 
 cdef inline int term_partials(const Body *p, StepList *list, int sign, int kind, int to, int step, int port, int other,
-                            int factor, int factor_step, int g, int m, bint one) except -1:
+                              int factor, int factor_step, int g, int m, bint one) except -1:
     """What m parallel sums send to one of their operands, whose factor is another number."""
     cdef fs_step s
     cdef int i
@@ -607,7 +607,7 @@ cdef inline int term_partials(const Body *p, StepList *list, int sign, int kind,
 
 
 cdef inline int term_partial(const Body *p, StepList *list, int sign, int kind, int to, int port, int other, int factor,
-                           bint one_factor, int g, int count) except -1:
+                             bint one_factor, int g, int count) except -1:
     """What is sent to `count` slots side by side, or to one uniform number, by as many gradients."""
     cdef fs_step s
     cdef int at = port if kind == R_UNIFORM else p.adjoint[to], plus = FS_SEND_PLUS, minus = FS_SEND_MINUS
