@@ -405,9 +405,6 @@ cdef void run_body(Replay r, const double *state, const double *captured, Py_ssi
 
 # --- states ----------------------------------------------------------------------------------------
 
-cdef long long LAST = <long long>1 << 62
-
-
 cdef void *room_of(size_t n, size_t size) except NULL:
     cdef void *p = allocate_zeroed(n + 8, size)
     if p == NULL:

@@ -549,7 +549,7 @@ cdef bint made_by(Py_ssize_t node, Py_ssize_t shift, Py_ssize_t first, const voi
 
 
 cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, list own,
-                       const unsigned char[::1] quiet) except -1:
+                       const unsigned char[::1] of_ieee) except -1:
     """What the results, the decisions and what may raise were computed from, from young to old: scalar nodes, leaves,
     last nodes of instructions.
 
@@ -583,7 +583,7 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, 
             if inside[k - first]:
                 continue
             if tape.record[k].op > ARRAY_OP:
-                if not never_raises(tape.record[k].op) and not quiet[k - first]:
+                if not never_raises(tape.record[k].op) and not of_ieee[k - first]:
                     mark_computed(<int>k)
             elif tape.record[k].op == ARRAY_OP and (           # an index or a label: out of range?
                     tape.array_ops[tape.record[k].a].op == A_CUSTOM or
@@ -702,7 +702,7 @@ def extract(Recording recording not None, list results not None):
     cdef Ints m
     cdef int *number = NULL
     cdef RecordedGuard[::1] guards
-    cdef const unsigned char[::1] quiet
+    cdef const unsigned char[::1] of_ieee
     cdef Py_ssize_t k, begin, end, first, stop
     cdef long long operations = 0
     memset(&m, 0, sizeof(Ints))
@@ -717,11 +717,11 @@ def extract(Recording recording not None, list results not None):
             raise NotReplayable("what another thread reads of it, or computes with,")
         if recording.refused is not None:
             raise NotReplayable(recording.refused)
-        quiet = marked(recording.ieee, recording.first, tape.n)
+        of_ieee = marked(recording.ieee, recording.first, tape.n)
         start_sweep()
         try:
             oldest = recording.cut
-            list_nodes_of(&m, results, recording, g.blocks, own, quiet)
+            list_nodes_of(&m, results, recording, g.blocks, own, of_ieee)
         finally:
             oldest = 0
             end_sweep()
@@ -730,7 +730,7 @@ def extract(Recording recording not None, list results not None):
         number = <int *>allocate_zeroed(tape.n, sizeof(int))      # by node of the tape: node of the graph + 1
         if number == NULL:
             out_of_memory("a program", tape.n)
-        copy_nodes(g, &m, number, recording, quiet)
+        copy_nodes(g, &m, number, recording, of_ieee)
         g.results = np.array([number[(<Tensor>t).index] - 1 for t in results], np.int32)
         g.guards, g.codes = recording.guards(), recording.codes
         guards = g.guards
@@ -807,7 +807,7 @@ cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) ex
     return 0
 
 
-cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording, const unsigned char[::1] quiet) except -1:
+cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording, const unsigned char[::1] of_ieee) except -1:
     cdef Py_ssize_t k
     cdef int i, op, b, leaf_op = 0, leaf_of = 0
     cdef Py_ssize_t at = 0
@@ -838,7 +838,7 @@ cdef int copy_nodes(Graph g, Ints *m, int *number, Recording recording, const un
             g.captures.append(handle_of(i))
         elif op > ARRAY_OP:
             b = number[tape.record[i].b] - 1 if row(op).arity == 2 else -1
-            if i >= first and quiet[i - first]:
+            if i >= first and of_ieee[i - first]:
                 op |= IEEE
             number[i] = 1 + g.add(op, number[tape.record[i].a] - 1, b, tape.value[i],
                                   g.per_row_[number[tape.record[i].a] - 1] or (b >= 0 and g.per_row_[b]))
