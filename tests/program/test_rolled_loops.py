@@ -614,6 +614,18 @@ def test_rows_that_take_other_ways_have_second_derivatives_too():
     np.testing.assert_allclose(slopes, of_rows(fs.hessian(mixed), X), rtol=1e-9, atol=1e-10)
 
 
+def test_second_derivatives_of_an_operation_of_ones_own_in_a_step():
+    cube = fs.custom_op(lambda a, b: a * a * a * b, lambda a, b: (3.0 * a * a * b, a * a * a))
+
+    def f(x):
+        return fs.loop(5, lambda s: s * 0.5 + cube(s, x) + cube(x, V), x)
+
+    program = fs.compile(f)
+    np.testing.assert_allclose(program.hessian(X[:3]), of_rows(fs.hessian(f), X[:3]), rtol=1e-9)
+    np.testing.assert_allclose(program.value_and_grad(X[:3])[1], of_rows(fs.grad(f), X[:3]), rtol=1e-9)
+    assert "loop of" in program.report()
+
+
 def test_rows_that_are_not_finite_do_not_change_their_neighbours():
     """In what goes back through loops in a program; forwards they never did."""
     rows = np.array([1e-3, 1e30, 0.5, 1.2])
