@@ -200,7 +200,7 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
             out._backward = step
             tell_call(out, for_rows if computed is None else computed)      # which a program has instead
             recording: Any = current_recording()
-            if computed is not None and watches() and getattr(recording, "cut", 0):
+            if computed is not None and watches() and getattr(recording, "cut", ()):
                 recording.leaked = True          # in the step of a loop it would have first derivatives only
         else:
             for x in made_of:

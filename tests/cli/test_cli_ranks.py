@@ -102,9 +102,9 @@ INTERRUPTED = LATE + (
 FAILED = LATE + (
     "import fastscalar.cli.ranks as ranks\n"
     "begin, tell = ranks.start, ranks.Stop.__init__\n"
-    "def late(self, message, status=2):\n"
+    "def late(self, message, *more):\n"
     "    time.sleep(2 * message.startswith('rank'))\n"
-    "    tell(self, message, status)\n"
+    "    tell(self, message, *more)\n"
     "ranks.Stop.__init__ = late\n"
     "def start(args):\n"
     "    if MPI.COMM_WORLD.Get_rank() == 1:\n"
