@@ -411,3 +411,36 @@ def test_what_some_numbers_select_does_not_part_the_outputs_of_one_operation(use
         for k in values * 2:
             expected = [float(function(list(map(fs.Tensor, row)), k)) for row in X.tolist()]
             np.testing.assert_allclose(program.map(X, np.full(2, k)), expected, rtol=1e-12)
+
+
+SLOPES: dict[str, Any] = {
+    "grad": lambda f, x, k: fs.grad(f)(x, k),
+    "value_and_grad": lambda f, x, k: sum(fs.value_and_grad(f)(x, k)),
+    "jvp": lambda f, x, k: fs.jvp(lambda y: f(y, k), (x,), (2.0,))[1],
+    "vjp": lambda f, x, k: fs.vjp(lambda y: f(y, k), x)[1](3.0)[0],
+    "hessian": lambda f, x, k: fs.hessian(lambda y: f(y, k))(x),
+    "of a slope": lambda f, x, k: fs.grad(lambda y: fs.grad(f)(y, k) * y)(x),
+}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+@pytest.mark.parametrize("order", [(1, 2, 0, 3), (0, 2, 3, 1), (2, 0, 1, 3), (3, 0, 1, 2)])
+def test_a_derivative_depends_on_what_was_selected(name: str, order: tuple[int, ...]) -> None:
+    """Two elements that do not depend on x say nothing of a third one, which does."""
+    w = fs.Tensor(1.0)
+
+    def of(x: Any, k: int) -> Any:
+        some = [fs.clip(w, 0, 2), x * x * x, w * 2.0, 1.0 * x]
+        return some[k]
+
+    def f(x: Any, k: int) -> Any:
+        selected = of(x, k)
+        return SLOPES[name](of, x, k) * 0.7 + selected
+
+    xs, ks = np.array([1.0, 1.5, -1.0, 0.5]), np.array(order)
+    program = fs.compile(f)
+    right = [float(f(fs.Tensor(x), int(k))) for x, k in zip(xs, ks, strict=True)]
+    for _ in range(2):
+        np.testing.assert_allclose(program.map(xs, ks), right, rtol=1e-14)
+        for i in range(4):
+            np.testing.assert_allclose(program.backward(xs[i : i + 1], ks[i : i + 1]), right[i : i + 1], rtol=1e-14)

@@ -163,6 +163,9 @@ def _reached(Tensor root not None, list inputs=None):
     bound(root)
     if inputs is not None and not inputs:
         return out
+    cdef Recorder recording = recording_here()
+    if recording is not None:
+        (<object>recording).forget_lists()
     start_look()
     lock_nodes()                               # the indices stay right while the list is made
     try:

@@ -205,6 +205,14 @@ cdef class Recording(Recorder):
                 self.lists[decision] = elements
         return 0
 
+    def forget_lists(self):
+        """What is recorded now depends on how its operands were made (derivatives do): another element of a list may
+        have been made otherwise, so its lists say nothing."""
+        cdef Recording recording = self
+        while recording is not None:
+            recording.lists.clear()
+            recording = recording.outer
+
     cdef bint may_select(self, list some, set arrays) except -1:
         """Whether elements of a list may stand in the graph although none was read: not leaves of the user's,
         which the program would have for its parameters then."""
