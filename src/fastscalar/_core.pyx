@@ -594,9 +594,7 @@ cdef class Tensor:
         return number_of(self, "float()")
 
     def __bool__(self):
-        if programs:
-            return bool(self != 0.0)
-        return tape.value[self.index] != 0.0
+        return bool(self != 0.0) if programs else tape.value[self.index] != 0.0
 
     def __int__(self):
         return int(number_of(self, "int()"))
@@ -619,6 +617,8 @@ cdef class Tensor:
         return format(tape.value[self.index], spec) if spec else repr(self)
 
     def __hash__(self):
+        if programs and recording_here() is not None:
+            (<object>recording_here()).forget_lists()    # `{x: 1.0}[some[k]]` asks which one was selected
         return <Py_hash_t>(<size_t><void *>self >> 4)
 
     def __richcmp__(self, other, int op):

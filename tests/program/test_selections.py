@@ -444,3 +444,49 @@ def test_a_derivative_depends_on_what_was_selected(name: str, order: tuple[int, 
         np.testing.assert_allclose(program.map(xs, ks), right, rtol=1e-14)
         for i in range(4):
             np.testing.assert_allclose(program.backward(xs[i : i + 1], ks[i : i + 1]), right[i : i + 1], rtol=1e-14)
+
+
+def _doubled(t: Any, y: Any) -> Any:
+    return t * 2.0 if t is y else t
+
+
+def _is(x: Any, k: int) -> Any:
+    y = x * 2.0
+    some = [x * x, x + 1.0, y, x * 3.0]
+    t = some[k]
+    return t * (2.0 if t is y else 1.0)
+
+
+def _is_not(x: Any, k: int) -> Any:
+    y = x * 2.0
+    some = [x * x, x + 1.0, y, x * 3.0]
+    t = some[k]
+    return t if t is not y else t * 2.0
+
+
+def _in_a_helper(x: Any, k: int) -> Any:
+    y = x * 2.0
+    some = [x * x, x + 1.0, y, x * 3.0]
+    return _doubled(some[k], y)
+
+
+def _by_id(x: Any, k: int) -> Any:
+    y = x * 2.0
+    some = [x * x, x + 1.0, y, x * 3.0]
+    t = some[k]
+    return t * (2.0 if id(t) == id(y) else 1.0)
+
+
+def _as_a_key(x: Any, k: int) -> Any:
+    y = x * 2.0
+    some = [x * x, x + 1.0, y, x * 3.0]
+    t = some[k]
+    return t * {y: 2.0}.get(t, 1.0)
+
+
+@pytest.mark.parametrize("f", [_is, _is_not, _in_a_helper, _by_id, _as_a_key])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (2, 0, 1, 3), (1, 3, 2, 0)])
+def test_which_tensor_was_selected_is_asked_of_each(f: Any, order: tuple[int, ...]) -> None:
+    xs, ks = np.array([1.0, 1.5, -1.0, 0.5]), np.array(order)
+    right = [float(f(fs.Tensor(x), k)) for x, k in zip(xs, order, strict=True)]
+    np.testing.assert_allclose(fs.compile(f).map(xs, ks), right, rtol=1e-14)

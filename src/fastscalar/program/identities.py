@@ -18,7 +18,9 @@ from functools import lru_cache, partial
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from fastscalar._core import Tensor
 from fastscalar._paths import is_users
+from fastscalar.engine._array import TensorArray
 
 _RECORDER = os.path.join(os.path.dirname(__file__), "recorded.py")
 MOST = 10_000  # codes that are remembered
@@ -45,9 +47,10 @@ def wants_bools(frame: FrameType | None) -> bool:
 
 
 def wants_ints(function: Any, around: int = OBJECTS) -> bool:
-    """Whether a function asks for the type of something, or one that it knows by name: `type(k) is int`.
+    """Whether a function asks for a type, or which Tensor something is, or one that it knows by name does.
 
-    A whole number of the row that stands for those of all rows has another one.  around: functions of ours, as
+    `type(k) is int`, `some[k] is x`: a whole number of the row that stands for those of all rows has another type, and
+    selects more than one Tensor.  around: functions of ours, as
     `fastscalar.grad` makes them, that are looked through."""
     inner = _inside(function)
     if type(inner) is not FunctionType:          # an object that is called, a Module
@@ -55,7 +58,8 @@ def wants_ints(function: Any, around: int = OBJECTS) -> bool:
         some = [(f, {**_names_of(f), "self": function}) for f in methods if type(f) is FunctionType]
     else:
         some = [(inner, _names_of(inner))]
-    if any(_asks_for_a_type(*one) for f, names in some for one in _reached(f.__code__, names, set())):
+    codes = [one for f, names in some for one in _reached(f.__code__, names, set())]
+    if any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
         return True
     cells = [v for f, names in some if not is_users(f.__code__.co_filename)
              for v in (getattr(f, "__wrapped__", None), *map(names.get, f.__code__.co_freevars))]  # fmt: skip
@@ -72,13 +76,25 @@ def _asks_for_identity(code: CodeType) -> bool:
     )
 
 
+def _asks_for_a_tensor(code: CodeType, names: dict[str, Any]) -> bool:
+    """Whether it compares by `is` with what is no constant, and no global that is something else (MISSING)."""
+    instructions = list(dis.get_instructions(code))
+    return any(
+        one.opname == "IS_OP"
+        and before.opname != "LOAD_CONST"
+        and (before.opname != "LOAD_GLOBAL" or isinstance(names.get(before.argval), (Tensor, TensorArray)))
+        for before, one in zip(instructions, instructions[1:], strict=False)
+    )
+
+
 def _asks_for_a_type(code: CodeType, names: dict[str, Any]) -> bool:
-    """Whether it has a name for `type`; an attribute that is called so is another thing, unless it is a module's."""
+    """Whether it has a name for `type` or `id`; an attribute that is called so is another thing, unless a module's."""
     loaded = {one.argval for one in dis.get_instructions(code) if one.opname.startswith("LOAD_") and one.opname not in (
         "LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD")}  # fmt: skip
-    if any(names.get(name, vars(builtins).get(name) if isinstance(name, str) else None) is type for name in loaded):
+    values = [names.get(name, vars(builtins).get(name) if isinstance(name, str) else None) for name in loaded]
+    if any(value is type or value is id for value in values):
         return True
-    return "type" in code.co_names and any(names.get(name) is builtins for name in loaded)
+    return not {"type", "id"}.isdisjoint(code.co_names) and any(names.get(name) is builtins for name in loaded)
 
 
 def _reached(code: CodeType, names: dict[str, Any], seen: set[int]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
