@@ -10,6 +10,7 @@ The boundary: from Bodies to Bodies, by the rules of `transforms`; `rolled` runs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -329,29 +330,12 @@ class Pullback:
 
     # --- what is asked of a loop ---
 
-    @property
-    def bodies(self) -> list[Body]:
-        return self.loop.bodies
-
-    @property
-    def sites(self) -> dict[int, int]:
-        return self.loop.sites
-
-    @property
-    def decides(self) -> bool:
-        return self.loop.decides
-
-    @property
-    def ways(self) -> int:
-        return self.loop.ways
-
-    @property
-    def captured(self) -> int:
-        return self.loop.captured
-
-    @property
-    def leaves(self) -> int:
-        return self.loop.leaves
+    bodies = property(attrgetter("loop.bodies"))
+    sites = property(attrgetter("loop.sites"))
+    decides = property(attrgetter("loop.decides"))
+    ways = property(attrgetter("loop.ways"))
+    captured = property(attrgetter("loop.captured"))
+    leaves = property(attrgetter("loop.leaves"))
 
     def copied(self) -> Pullback:
         return Pullback(self.loop.copied())

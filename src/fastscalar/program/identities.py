@@ -1,7 +1,8 @@
-"""Whether code asks for the identity of a bool, or for a type: `(x > 0) is True`, `case True`, `type(x > 0) is bool`.
+"""Whether code asks for the identity of a bool or a Tensor, or for a type: `(x > 0) is True`, `case True`,
+`type(x > 0) is bool`, `some[k] is x`.
 
 A comparison that is not decided yet is none of the two bools, and neither `is` nor `type` can be answered for it; nor
-can `type` for a whole number of the row.
+can `type` for a whole number of the row, or `is` for what it selects.
 
 The boundary: looks at code and frames of the user's, and changes nothing.
 """
@@ -50,8 +51,8 @@ def wants_ints(function: Any, around: int = OBJECTS) -> bool:
     """Whether a function asks for a type, or which Tensor something is, or one that it knows by name does.
 
     `type(k) is int`, `some[k] is x`: a whole number of the row that stands for those of all rows has another type, and
-    selects more than one Tensor.  around: functions of ours, as
-    `fastscalar.grad` makes them, that are looked through."""
+    selects more than one Tensor.  around: functions of ours, as `fastscalar.grad` makes them, that are looked
+    through."""
     inner = _inside(function)
     if type(inner) is not FunctionType:          # an object that is called, a Module
         methods = [_inside(inspect.getattr_static(function, name, None)) for name in _CALLED]
