@@ -16,12 +16,13 @@ SOURCES = sorted(p for ending in ("*.py", "*.pyx", "*.pxd") for p in PACKAGE.rgl
 
 # What each room may import beside itself.  A module at the top level is a room of its own.
 NONE: set[str] = set()
-FOUNDATION = {"_interpreter", "_paths", "_warnings", "files", "version"}
+FOUNDATION = {"_imports", "_interpreter", "_paths", "_warnings", "files", "version"}
 ENGINE = {*FOUNDATION, "_core", "engine"}
 SURFACE = {*ENGINE, "arrays", "_typing", "_table", "functions", "math", "custom", "random"}
 NETS = {*SURFACE, "program", "transforms", "nn"}
 WHOLE = {*NETS, "datasets", "reference", "article", "debug", "optim", "plot", "roots", "schedules"}
 MAY_IMPORT = {
+    "_imports": NONE,
     "_interpreter": NONE,
     "_paths": NONE,
     "_warnings": {"_paths"},
@@ -180,6 +181,34 @@ def test_imports_point_one_way() -> None:
 
 def test_no_circles() -> None:
     assert not circle(graph())
+
+
+def unguarded_imports(text: str) -> list[int]:
+    """Lines of imports in functions that stand in no `with importing():`, so that a fork does not wait for them."""
+    found: list[int] = []
+
+    def visit(node: ast.AST, late: bool) -> None:
+        if isinstance(node, ast.With):
+            late = late and not any(ast.unparse(item.context_expr) == "importing()" for item in node.items)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            late = True
+        elif late and (
+            isinstance(node, (ast.Import, ast.ImportFrom))
+            or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"))
+        ):
+            found.append(node.lineno)
+        for child in ast.iter_child_nodes(node):
+            visit(child, late)
+
+    visit(ast.parse(text), False)
+    return found
+
+
+def test_a_fork_waits_for_imports_that_come_late() -> None:
+    mains = {"cli", "play", "__main__", "_interpreter"}  # nobody forks beside them
+    python = [path for path in SOURCES if path.suffix == ".py" and room(module_of(path)) not in mains]
+    assert not {module_of(path): lines for path in python if (lines := unguarded_imports(path.read_text()))}
+    assert unguarded_imports("import a\ndef f():\n    import b\n    with importing():\n        import c\n") == [3]
 
 
 def test_wrong_ways_and_circles_are_seen() -> None:

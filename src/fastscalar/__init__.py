@@ -35,6 +35,7 @@ from fastscalar import (
 )
 from fastscalar import arrays as _arrays  # noqa: F401 - what NumPy knows of arrays, for TensorArrays
 from fastscalar._core import Tensor, no_grad, tape_info
+from fastscalar._imports import importing
 from fastscalar._table import *  # noqa: F403
 from fastscalar._warnings import CompileWarning, GradientLossWarning
 from fastscalar.custom import custom_op
@@ -84,7 +85,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """What most programs never use is imported when it is."""
     if name in ("play", "plot", "testing"):
-        return import_module(f"fastscalar.{name}")
+        with importing():
+            return import_module(f"fastscalar.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,7 +2,7 @@
 
 Whoever listens to Python's collector (hypothesis does) runs Python in the middle of everything.  What a signal raises
 there is ignored by Python, so that nothing was interrupted, and a test would wait for it in vain: there the signal
-comes a little later.
+comes a little later, as it does in code that is known to hold up no interrupt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import fastscalar as fs
 
 OURS = (str(pathlib.Path(fs.__file__).parent), str(pathlib.Path(__file__).resolve().parents[1]))
-OTHERS = {"hypothesis", "_pytest", "pytest", "pluggy", "xdist", "execnet", "weakref", "_weakrefset"}
+# logging and tqdm take their locks in Python: a signal just there leaves them taken, and other threads wait for ever.
+OTHERS = {"logging", "tqdm", "hypothesis", "_pytest", "pytest", "pluggy", "xdist", "execnet", "weakref", "_weakrefset"}
 LATER = 1e-4  # seconds
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
-from fastscalar import _core
+from fastscalar import _core, _imports
+from fastscalar._imports import importing
 from fastscalar.engine import _anomaly, _modes, testing
 from fastscalar.program import _replay
 
@@ -29,7 +30,7 @@ TIMEOUT = 300
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
-def in_child(work):
+def in_child(work, patience=TIMEOUT):
     """Fork; what is wrong after work() in the child, as text, "" if nothing is."""
     read, write = os.pipe()
     with warnings.catch_warnings():
@@ -38,7 +39,7 @@ def in_child(work):
     if pid == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(TIMEOUT)
+            signal.alarm(patience)
             os.close(read)
             try:
                 work()
@@ -216,6 +217,84 @@ def test_a_child_that_dies_while_it_draws_a_bar_stops_nobody():
     thread.start()
     thread.join(120)
     assert not thread.is_alive()
+
+
+@needs_fork
+def test_a_fork_waits_for_an_import(tmp_path, monkeypatch):
+    """The child would find the module half made, and its lock held by a thread that is not there."""
+    (tmp_path / "module_that_takes_its_time.py").write_text("import time; time.sleep(0.3); whole = True")
+    monkeypatch.syspath_prepend(tmp_path)
+    started = threading.Event()
+
+    def load():
+        with importing():
+            started.set()
+            import module_that_takes_its_time
+        return module_that_takes_its_time
+
+    def child():
+        assert load().whole
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    assert started.wait(TIMEOUT)
+    said = in_child(child, patience=20)
+    thread.join(TIMEOUT)
+    assert not said, said
+    assert not in_child(child, patience=20)
+
+
+FIRST_BAR = """
+import sys, threading, time
+import test_forks as forks
+
+sys.stderr = forks.Terminal()
+model = forks.Model()
+threading.Thread(target=model.fitting_with_a_bar, daemon=True).start()
+while "tqdm" not in sys.modules:
+    time.sleep(0.0001)
+time.sleep({delay})
+print(forks.in_child(model.works, patience=60))
+"""
+
+
+@needs_fork
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05])
+def test_a_fork_while_the_first_bar_is_made(delay):
+    """A new process, since a bar imports things once."""
+    pytest.importorskip("tqdm")
+    path = os.pathsep.join(filter(None, sys.path))
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST_BAR.format(delay=delay)], env={**os.environ, "PYTHONPATH": path},
+        cwd=os.path.dirname(__file__), capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert run.stdout.strip() == "", run.stdout + run.stderr
+    assert run.returncode == 0, run.stderr
+
+
+@needs_fork
+def test_a_fork_in_the_middle_of_an_import_of_ones_own(monkeypatch):
+    with importing():
+        assert not in_child(lambda: importing().__enter__())
+    monkeypatch.setattr(_imports, "PATIENCE", 0.05)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def stay():
+        with importing():
+            inside.set()
+            go_on.wait(TIMEOUT)
+
+    thread = threading.Thread(target=stay, daemon=True)
+    thread.start()
+    assert inside.wait(TIMEOUT)
+    try:
+        said = in_child(lambda: importing().__enter__(), patience=20)    # it has waited long enough
+    finally:
+        go_on.set()
+        thread.join(TIMEOUT)
+    assert not said, said
+    with importing():
+        pass
 
 
 @needs_fork

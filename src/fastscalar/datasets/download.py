@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from fastscalar._imports import importing
+
 TIMEOUT = 5.0  # seconds until the first bytes of an answer
 STALL, STALL_BYTES = 15.0, 1 << 16  # at least so many bytes in every so many seconds afterwards
 STALE = 3600.0  # seconds without a write after which a temporary file belongs to no running download
@@ -129,7 +131,8 @@ def _transfer(url: str, out: IO[bytes], limit: int, deadline: float) -> str | No
         return "no time left to try it"
     try:
         # Here, because it takes a quarter of a second and most runs download nothing.
-        import pooch
+        with importing():
+            import pooch
     except ImportError as error:
         return f"the package pooch is needed to download ({error})"
     sink = _Sink(out, limit)

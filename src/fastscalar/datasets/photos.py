@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastscalar._imports import importing
 from fastscalar.files import StrPath, brief, naming
 
 from .scans import SIDE, Scan, cut_out, whole
@@ -90,7 +91,8 @@ def _read(file: IO[bytes], size: int) -> tuple[Array, Array | None]:
     if not is_picture(start):
         raise ValueError("expected a PNG, JPEG, WebP, BMP or GIF file; found something else")
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        with importing():
+            from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise ImportError("pictures are read by Pillow: pip install 'fastscalar[images]'") from None
     with warnings.catch_warnings():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastscalar._core import Tensor
+from fastscalar._imports import importing
 from fastscalar.debug.instructions import ROLES, Instruction, Operand, made, number, plural, root_of, span
 from fastscalar.debug.lines import place_name, places
 from fastscalar.debug.pictures import Picture, to_svg
@@ -70,7 +71,8 @@ def draw(
     """
     body = _body(node, max_nodes, labels, "draw")
     try:
-        from graphviz import Digraph
+        with importing():
+            from graphviz import Digraph
     except ImportError:
         return Picture(to_svg(node, max_nodes, names_of(labels), "draw"))
     return Digraph("fastscalar", body=body)

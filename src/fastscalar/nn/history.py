@@ -6,6 +6,8 @@ import html
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fastscalar._imports import importing
+
 
 @dataclass
 class Epoch:
@@ -93,7 +95,8 @@ class History:
         """Losses and metric over the epochs, a matplotlib Figure (`pip install fastscalar[plot]`).
 
         `history.plot().savefig("run.png")`; a notebook shows it."""
-        from fastscalar.nn.pictures import curves
+        with importing():
+            from fastscalar.nn.pictures import curves
 
         return curves(self)
 

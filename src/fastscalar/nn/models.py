@@ -31,6 +31,7 @@ import numpy as np
 
 from fastscalar._core import tape_info
 from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_into, replacing
+from fastscalar.version import __version__
 
 FORMAT = 2
 CLASSES = ("Linear", "MLP", "Module")
@@ -43,8 +44,6 @@ Arrays = list[np.ndarray[Any, Any]]
 def write_model(path: StrPath, about: dict[str, Any], given: Arrays, metadata: dict[str, Any]) -> None:
     """All of the file or nothing.  given: the arrays in the order of their names.  TypeError for metadata that JSON
     cannot hold."""
-    from fastscalar.version import __version__
-
     origin = {"fastscalar": __version__, "kernels": tape_info()["kernels"]}
     version = 2 if about["class"] == "Module" else 1
     header = json.dumps({"format": version, **origin, **about, "metadata": metadata})

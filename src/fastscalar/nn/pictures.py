@@ -6,11 +6,14 @@ import io
 import math
 from typing import Any
 
+from fastscalar._imports import importing
+
 
 def new_figure(**layout: Any) -> Any:
     """A Figure that a notebook shows without pyplot: nothing is kept open, no backend is chosen."""
     try:
-        from matplotlib.figure import Figure
+        with importing():
+            from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("pictures need matplotlib: pip install 'fastscalar[plot]'") from None
 

@@ -8,6 +8,7 @@ import threading
 import warnings
 from typing import Any
 
+from fastscalar._imports import importing
 from fastscalar.nn.callbacks import Samples
 
 
@@ -36,10 +37,12 @@ def bar_of(title: str, n: int) -> Any:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")          # without ipywidgets it says so, and is drawn with characters
-        if page:
-            from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
+        with importing():
+            if page:
+                from tqdm.auto import tqdm
+            else:
+                from tqdm import tqdm
+            tqdm.get_lock()                      # the first time imports what locks are made of
         return tqdm(
             total=n,
             desc=title,

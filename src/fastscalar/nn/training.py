@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastscalar._imports import importing
 from fastscalar._warnings import LOG, warn
 from fastscalar.engine._anomaly import detects_anomalies
 from fastscalar.engine._step import distinct_parameters
@@ -206,7 +207,8 @@ def fit(
     if augment is not None and not callable(augment):
         raise TypeError(f"fit: augment: expected a function of X and the number of an epoch, got {augment!r}")
     if comm is not None:
-        from fastscalar.nn.together import fit_together
+        with importing():
+            from fastscalar.nn.together import fit_together
 
         return fit_together(
             comm, net, X, y, _prepared, wishes, shard=shard, deterministic=deterministic,

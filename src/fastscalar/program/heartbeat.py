@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from fastscalar._imports import importing
 from fastscalar._warnings import warn
 from fastscalar.program import _beats
 
@@ -221,7 +222,8 @@ def _addresses() -> list[str]:
     with suppress(OSError):
         found += socket.gethostbyname_ex(socket.gethostname())[2]
     with suppress(OSError, ImportError):
-        import fcntl
+        with importing():
+            import fcntl
 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             for _, name in socket.if_nameindex():

@@ -34,6 +34,7 @@ from fastscalar.program.rolled import is_loop
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import SignatureCache, Specialization
 from fastscalar.program.streams import Streams
+from fastscalar.version import __version__
 
 FORMAT = "fastscalar program"
 VERSION = 1
@@ -223,8 +224,6 @@ class Writer:
         return ["whole", data.tolist()] if data.dtype.kind == "i" else self.array(data)
 
     def members(self, program: Any, with_function: bool = False) -> dict[str, np.ndarray]:
-        from fastscalar.version import __version__
-
         body = self.program(program, with_function)
         header = {"format": FORMAT, "version": VERSION, "fastscalar": __version__, "program": body,
                   "leaves": self.values}  # fmt: skip
