@@ -211,6 +211,15 @@ def test_a_fork_waits_for_imports_that_come_late() -> None:
     assert unguarded_imports("import a\ndef f():\n    import b\n    with importing():\n        import c\n") == [3]
 
 
+@pytest.mark.parametrize("package", sorted({path.parent for path in PACKAGE.rglob("__init__.py")} - {PACKAGE}))
+def test_the_head_of_a_room_is_its_map(package: Path) -> None:
+    """Each module has its line in the docstring of `__init__.py`."""
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""))
+    modules = {path.stem for path in SOURCES if path.parent == package} - {"__init__"}
+    assert modules
+    assert modules <= words, sorted(modules - words)
+
+
 def test_wrong_ways_and_circles_are_seen() -> None:
     edges = graph()
     edges["engine._array"] = edges["engine._array"] | {"program._graph"}

@@ -68,7 +68,7 @@ cdef Tape tape
 cdef const fs_kernels *kernels
 cdef int n_codes            # the operation table ends before it
 cdef int programs           # recordings of programs under way
-cdef list elsewhere         # nodes that other threads than their own read meanwhile
+cdef list foreign_reads     # nodes that other threads than their own read meanwhile
 cdef int lenient_threads    # threads in _ieee
 cdef int tracing            # functions that are being traced
 cdef list states            # every ThreadState

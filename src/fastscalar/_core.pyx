@@ -40,7 +40,7 @@ from fastscalar.engine.names cimport name_of
 from fastscalar.engine.numbers cimport NO_NUMBER, as_number, compare_numbers, nearest_double, not_a_number, own_array
 from fastscalar.engine.operations cimport fill_table
 from fastscalar.engine.parents cimport emit_custom, parents
-from fastscalar.engine.shifts cimport note_shift, read_elsewhere
+from fastscalar.engine.shifts cimport note_foreign_read, note_shift
 from fastscalar.engine.threads cimport end_thread, forget_thread, fs_here, this_thread
 
 import math
@@ -499,7 +499,7 @@ cdef int refuse(str what) except -1:
     return 0
 
 
-elsewhere = []
+foreign_reads = []
 
 
 cdef int read_number(Tensor t, str how) except -1:
@@ -508,7 +508,7 @@ cdef int read_number(Tensor t, str how) except -1:
     if recording is not None:
         recording.number_read(t.index, how)
     else:
-        read_elsewhere(t.index)
+        note_foreign_read(t.index)
     return 0
 
 
@@ -644,9 +644,9 @@ cdef class Tensor:
             recording = recording_here()
             if recording is not None:
                 return recording.compare(op, self, <Tensor>other if type(other) is Tensor else None, y)
-            read_elsewhere(self.index)
+            note_foreign_read(self.index)
             if type(other) is Tensor:
-                read_elsewhere((<Tensor>other).index)
+                note_foreign_read((<Tensor>other).index)
         return compare_numbers(op, tape.value[self.index], y)
 
     # --- operators: left or right is a Tensor ---

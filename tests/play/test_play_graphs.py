@@ -19,8 +19,8 @@ def test_the_articles_graph():
     page = Graphs().show({"graph": "hand"})
     boxes = named(page)
     assert [boxes[n]["grad"][0] for n in "abxz"] == [6.0, 4.0, 2.0, 1.0]
-    assert boxes["z"]["slopes"] == [2.0]
-    assert boxes["x"]["slopes"] == [3.0, 2.0]
+    assert boxes["z"]["partials"] == [2.0]
+    assert boxes["x"]["partials"] == [3.0, 2.0]
     assert boxes["x"]["code"] == "x = a * b"
     assert page["source"][boxes["x"]["line"] - 1] == "x = a * b"
 
@@ -41,7 +41,7 @@ def replayed(page):
     g = [0.0] * len(page["boxes"])
     g[-1] = 1.0
     for box in reversed(page["boxes"]):
-        for parent, slope in zip(box["parents"], box.get("slopes", ()), strict=bool(box.get("slopes"))):
+        for parent, slope in zip(box["parents"], box.get("partials", ()), strict=bool(box.get("partials"))):
             g[parent] += slope * g[box["id"]]
     return g
 

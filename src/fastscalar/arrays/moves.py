@@ -15,9 +15,10 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar.arrays.convert import array, objects, shape_of
 from fastscalar.arrays.masks import TracedMask, as_exact_as_numbers, chosen, each, plain
+from fastscalar.engine import _axes
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import select
-from fastscalar.engine._axes import assemble, choose
+from fastscalar.engine._axes import assemble
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._traced import TracedBool
 
@@ -134,7 +135,7 @@ def where(condition: Any, *choices: Any) -> Any:
         found = each(chosen, outcomes, a, b)
         return array(found, "where") if found.ndim else found.item()
     if type(condition) is np.ndarray and condition.dtype == bool and condition.ndim:
-        found = choose(condition, a, b)
+        found = _axes.where(condition, a, b)
         if found is not None:
             return found
     shape = np.broadcast_shapes(np.shape(condition), shape_of(a), shape_of(b))

@@ -88,8 +88,8 @@ def gradient(f: Any, *spacing: Any, axis: Any = None, edge_order: int = 1) -> An
             p, q = h[(*at, slice(None, -1))], h[(*at, slice(1, None))]
             left, middle, right = f[(*at, slice(None, -2))], f[(*at, slice(1, -1))], f[(*at, slice(2, None))]
             inside = left * (-q / (p * (p + q))) + middle * ((q - p) / (p * q)) + right * (p / (q * (p + q)))
-            slopes = diff(f, axis=d) / h
-            first, last = slopes[(*at, slice(0, 1))], slopes[(*at, slice(-1, None))]
+            quotients = diff(f, axis=d) / h
+            first, last = quotients[(*at, slice(0, 1))], quotients[(*at, slice(-1, None))]
         else:
             inside = (f[(*at, slice(2, None))] - f[(*at, slice(None, -2))]) / (2.0 * h)
             first = (f[(*at, slice(1, 2))] - f[(*at, slice(0, 1))]) / h

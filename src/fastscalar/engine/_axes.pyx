@@ -240,7 +240,7 @@ cdef TensorArray end_pick(ArrayOp *q, int *index, Py_ssize_t n, TensorArray arra
     return end_array(q, array, ndim, shape)
 
 
-def choose(condition not None, a, b):
+def where(condition not None, a, b):
     """a where the condition holds, else b: an ndarray of bool, and of its shape an array, or one Tensor or number.
 
     None if a or b has another shape."""

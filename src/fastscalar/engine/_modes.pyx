@@ -94,7 +94,7 @@ def set_recording(Recorder recording):
         state.recorder = recording
         if not programs:
             tape.n_shifts = 0
-            elsewhere.clear()
+            foreign_reads.clear()
         programs += 1
         set_limit()                              # from now on the safepoint is told which thread makes which nodes
 

@@ -14,7 +14,7 @@ from fastscalar.engine.writes cimport has_nodes
 
 cdef extern from "strided.h":
     void fs_accumulate(double *out, Py_ssize_t so, const double *x, Py_ssize_t sx, Py_ssize_t n) noexcept nogil
-    void fs_pass_product(double *to, Py_ssize_t st, const double *g, Py_ssize_t sg, const double *slope, Py_ssize_t ss,
+    void fs_pass_product(double *to, Py_ssize_t st, const double *g, Py_ssize_t sg, const double *partial, Py_ssize_t ss,
                          Py_ssize_t n) noexcept nogil
 
 
@@ -224,14 +224,14 @@ cdef inline bint is_read_by_columns(ArrayOp *q, const Operand *o) noexcept nogil
             and o.layout.stride[0] == 1 and o.layout.stride[1] > 1)
 
 
-cdef inline void pass_columns(ArrayOp *q, double *to, const Layout *l, const double *slope,
+cdef inline void pass_columns(ArrayOp *q, double *to, const Layout *l, const double *partial,
                               const Layout *other) noexcept nogil:
     """To such an operand of dot products, term by term."""
     cdef Py_ssize_t j, outer = other.stride[0] if other != NULL else 0, step = other.stride[1] if other != NULL else 0
     if to == NULL:
         return
     for j in range(q.inner):
-        fs_pass_product(to + j * l.stride[1], 1, tape.grad + q.start, 1, slope + j * step, outer, q.count)
+        fs_pass_product(to + j * l.stride[1], 1, tape.grad + q.start, 1, partial + j * step, outer, q.count)
 
 
 cdef inline void reduction_backward(ArrayOp *q) noexcept nogil:

@@ -73,7 +73,7 @@ cdef inline void fill_table() noexcept:
               READS_NOTHING, b"-1.0",
               b"The negative.")
     unary_row(RELU, b"relu", f_relu, d_relu, METHOD, NO_ERROR, b"",
-              READS_A, b"choose(a <= 0.0, 0.0, 1.0)",
+              READS_A, b"where(a <= 0.0, 0.0, 1.0)",
               b"x where x > 0, else 0; the derivative at 0 is 0.")
     unary_row(EXP, b"exp", f_exp, d_exp, METHOD, TOO_LARGE, b"",
               READS_V, b"v",
@@ -130,7 +130,7 @@ cdef inline void fill_table() noexcept:
               READS_V, b"(1.0 - v) * (1.0 + v)",
               b"The hyperbolic tangent.")
     unary_row(NEW, b"asinh", f_asinh, d_asinh, METHOD, NO_ERROR, b"",
-              READS_A, b"choose(abs(a) < 1e150, lambda: 1.0 / (a * a + 1.0).sqrt(), lambda: 1.0 / abs(a))",
+              READS_A, b"where(abs(a) < 1e150, lambda: 1.0 / (a * a + 1.0).sqrt(), lambda: 1.0 / abs(a))",
               b"The inverse hyperbolic sine.")
     unary_row(NEW, b"acosh", f_acosh, d_acosh, METHOD, NO_ERROR, b"x >= 1",
               READS_A, b"1.0 / ((a - 1.0).sqrt() * (a + 1.0).sqrt())",
@@ -154,7 +154,7 @@ cdef inline void fill_table() noexcept:
               READS_A, b"a.polygamma(1.0)",
               b"The derivative of lgamma; ValueError at 0, -1, -2, ...")
     unary_row(ABS, b"abs", f_abs, d_abs, METHOD, NO_ERROR, b"",
-              READS_A, b"choose(a != 0.0, lambda: sign(a), 0.0)",
+              READS_A, b"where(a != 0.0, lambda: sign(a), 0.0)",
               b"The absolute value; the derivative at 0 is 0.")
     unary_row(SIGN, b"sign", f_sign, d_sign, FUNCTION, NO_ERROR, b"",
               READS_NOTHING, b"0.0",
@@ -184,10 +184,10 @@ cdef inline void fill_table() noexcept:
               READS_A, b"a.sigmoid()",
               b"log(1 + exp(x)); does not overflow.")
     unary_row(NEW, b"silu", f_silu, d_silu, FUNCTION, NO_ERROR, b"",
-              READS_A, b"choose(abs(a) > 1e3, a.sigmoid, lambda: a.sigmoid() * (1.0 + a * (-a).sigmoid()))",
+              READS_A, b"where(abs(a) > 1e3, a.sigmoid, lambda: a.sigmoid() * (1.0 + a * (-a).sigmoid()))",
               b"x * sigmoid(x) (Elfwing et al. 2018, arXiv:1702.03118).")
     unary_row(NEW, b"gelu", f_gelu, d_gelu, FUNCTION, NO_ERROR, b"",
-              READS_A, b"choose(abs(a) > 1e3, a.ndtr, "
+              READS_A, b"where(abs(a) > 1e3, a.ndtr, "
               b"lambda: a.ndtr() + a * (ONE_OVER_SQRT_2PI * (-0.5 * a * a).exp()))",
               b"x * ndtr(x), exact (Hendrycks and Gimpel 2016, arXiv:1606.08415).")
     binary_row(MINIMUM, b"minimum", f_minimum, d_minimum_a, d_minimum_b, FUNCTION,
@@ -226,11 +226,11 @@ cdef inline void fill_table() noexcept:
                b"The quotient, rounded down.")
     binary_row(NEW, b"leaky_relu", f_leaky_relu, d_leaky_relu_a, d_leaky_relu_b, METHOD,
                b"", READS_A | READS_B, READS_A,
-               b"unless_nan(a, a > 0.0, 1.0, b)", b"choose(a > 0.0, 0.0, a)",
+               b"unless_nan(a, a > 0.0, 1.0, b)", b"where(a > 0.0, 0.0, a)",
                b"x where x > 0, else other * x; the derivative at 0 is other.")
     binary_row(NEW, b"elu", f_elu, d_elu_a, d_elu_b, METHOD,
                b"", READS_A | READS_B, READS_A,
-               b"unless_nan(a, a > 0.0, 1.0, lambda: b * a.exp())", b"choose(a > 0.0, 0.0, a.expm1)",
+               b"unless_nan(a, a > 0.0, 1.0, lambda: b * a.exp())", b"where(a > 0.0, 0.0, a.expm1)",
                b"x where x > 0, else other * (exp(x) - 1), the derivative at 0 is other (arXiv:1511.07289).")
     binary_row(POLYGAMMA, b"polygamma", f_polygamma, d_polygamma_a, d_polygamma_b, METHOD,
                b"(x > 0 or x != floor(x)) and 0 <= y <= 100 and y == floor(y)", READS_A | READS_B, READS_NOTHING,

@@ -1,7 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True
 # Which thread made which nodes, while a program is recorded: a recording takes in nothing that others do meanwhile.
 
-from fastscalar._core cimport elsewhere, tape
+from fastscalar._core cimport foreign_reads, tape
 from fastscalar.engine.memory cimport enlarge
 from fastscalar.engine.tape cimport Shift
 
@@ -24,11 +24,11 @@ cdef inline int note_shift() except -1:
     return 0
 
 
-cdef inline int read_elsewhere(int node) except -1:
+cdef inline int note_foreign_read(int node) except -1:
     """A thread that records nothing reads a number while others do: it may be theirs, and a decision of theirs."""
     cdef int k = tape.n_shifts - 1
     while k >= 0 and tape.shifts[k].first > node:
         k -= 1
     if k >= 0 and tape.shifts[k].thread != PyThreadState_Get():
-        elsewhere.append(node)
+        foreign_reads.append(node)
     return 0

@@ -1,9 +1,10 @@
 """Graphs as the pages draw them: one box for each instruction of the tape, or one for many.
 
-A drawing has all that its page needs to play it: boxes from old to young, of scalars the slope by each operand, of
-wider ones the gradients after each backward step.  So a page only multiplies and adds what it got from the engine, and
-works without a server once it is saved.  Of a graph of more than `MOST` instructions those of one source line (or,
-where lines are not known, of one kind in one stretch of the depth) are one box; its inside is drawn when it is opened.
+A drawing has all that its page needs to play it: boxes from old to young, of scalars the partial derivatives by their
+operands, of wider ones the gradients after each backward step.  So a page only multiplies and adds what it got from the
+engine, and works without a server once it is saved.  Of a graph of more than `MOST` instructions those of one source
+line (or, where lines are not known, of one kind in one stretch of the depth) are one box; its inside is drawn when it
+is opened.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ class Drawing:
         self, nodes: list[Tensor], boxes: list[dict[str, Any]]
     ) -> tuple[list[dict[str, Any]] | None, str]:
         """The gradients that change at each backward step, from the youngest operation to the oldest; or None, and why.
-        Each step is the engine's `_backward()` of the instruction's nodes.  Scalars get their slopes."""
+        Each step is the engine's `_backward()` of the instruction's nodes.  Scalars get their partial derivatives."""
         steps: dict[int, list[Tensor]] = {}
         operations = [node for node in nodes if node._op not in ("", "const")]
         if len(operations) > STEPS:
@@ -183,7 +184,7 @@ class Drawing:
         try:
             for k, box in enumerate(boxes):
                 if k in steps and box["size"] == 1 and all(boxes[p]["size"] == 1 for p in box["parents"]):
-                    box["slopes"] = self._slopes(k, box["parents"])
+                    box["partials"] = self._partials(k, box["parents"])
             for node in nodes:
                 node.grad = 0.0
             self.root.grad = 1.0
@@ -197,7 +198,7 @@ class Drawing:
             return None, str(error)
         return frames, ""
 
-    def _slopes(self, k: int, parents: list[int]) -> list[float | str | None]:
+    def _partials(self, k: int, parents: list[int]) -> list[float | str | None]:
         """What `_backward()` adds to each operand for a gradient of 1."""
         one = self.instructions[k].first
         firsts = [self.instructions[p].first for p in parents]

@@ -327,7 +327,7 @@ cdef class PlainWay:
         all leaves."""
         cdef RowCalls calls
         cdef Py_ssize_t first = 0
-        cdef list results, given, slopes
+        cdef list results, given, gradients
         cdef bint single = type(argnums) is int
         cdef tuple numbers = (argnums,) if single else argnums if type(argnums) is tuple else ()
         for number in numbers:
@@ -336,18 +336,18 @@ cdef class PlainWay:
         calls = self.calls(arguments) if numbers else None
         if calls is None:
             return None
-        values, slopes = empty(calls.n), [empty(arguments[number].shape) for number in numbers]
+        values, gradients = empty(calls.n), [empty(arguments[number].shape) for number in numbers]
         try:
             while first < calls.n:
                 given = []
                 results = self.results(calls, given, AT_ONCE)
-                enter_gradients(results, given, numbers, slopes, first)
+                enter_gradients(results, given, numbers, gradients, first)
                 enter(values, first, results, tape.value)
                 first += len(results)
         except Exception as error:
             self.failed(calls, "value_and_grad", arguments, error)
         self.end(calls)
-        return values, slopes[0] if single else tuple(slopes)
+        return values, gradients[0] if single else tuple(gradients)
 
     def backward(self, tuple arguments not None, bint accumulate):
         """The values, (n,); leaves the sum of the gradients in the captured leaves, or nothing has changed."""
@@ -381,7 +381,7 @@ cdef Tensor sum_of(list results):
         return total(results)
 
 
-cdef int enter_gradients(list results, list given, tuple numbers, list slopes, Py_ssize_t first) except -1:
+cdef int enter_gradients(list results, list given, tuple numbers, list gradients, Py_ssize_t first) except -1:
     """The derivatives of some results by arguments of theirs, into an array of float64 for each from a row on.
 
     given: the leaves of each result."""
@@ -412,9 +412,9 @@ cdef int enter_gradients(list results, list given, tuple numbers, list slopes, P
         for k in range(len(numbers)):
             size = size_of((<list>given[0])[numbers[k]])
             if rows * size == 1:                 # faster than to ask for the memory
-                slopes[k][first] = found[n]
+                gradients[k][first] = found[n]
             else:
-                out = <double *>data_of(slopes[k])
+                out = <double *>data_of(gradients[k])
                 memcpy(out + first * size, found + n, rows * size * sizeof(double))
             n += rows * size
     finally:

@@ -531,11 +531,11 @@ cdef list own_stretches(Py_ssize_t first):
     return own
 
 
-cdef bint is_used_elsewhere(Py_ssize_t first):
+cdef bint is_used_by_others(Py_ssize_t first):
     """Whether other threads have read, or computed with, nodes from first on that this thread has made."""
     cdef const void *here = PyThreadState_Get()
     cdef Py_ssize_t k, i, end
-    for i in elsewhere:
+    for i in foreign_reads:
         if made_by(i, tape.n_shifts - 1, first, here):
             return True
     for k in range(tape.n_shifts):
@@ -721,7 +721,7 @@ def extract(Recording recording not None, list results not None):
     recording.__exit__()
     around = swap_recording(None)              # that of what the body is in
     try:
-        if is_used_elsewhere(recording.born):
+        if is_used_by_others(recording.born):
             raise NotReplayable("what another thread reads of it, or computes with,")
         if recording.refused is not None:
             raise NotReplayable(recording.refused)

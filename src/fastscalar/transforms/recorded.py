@@ -18,7 +18,7 @@ from numpy import unravel_index
 from fastscalar._core import Tensor
 from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array_ops import best_of, select, softmax
-from fastscalar.transforms.rules import RULES, Choice, choose
+from fastscalar.transforms.rules import RULES, Choice, where
 from fastscalar.transforms.watch import Watch
 
 
@@ -165,8 +165,8 @@ def _chosen_operands(name: str, node: Tensor, operands: list[Any], numbers: tupl
     if name == "where":
         left, right, a, b = operands
         condition = _COMPARISONS[numbers[0]](left, right)
-        yield a, choose(condition, 1.0, 0.0)
-        yield b, choose(condition, 0.0, 1.0)
+        yield a, where(condition, 1.0, 0.0)
+        yield b, where(condition, 0.0, 1.0)
     elif name == "gather":
         count, output = numbers
         given = _inspect._whole_argument(node)
@@ -174,13 +174,13 @@ def _chosen_operands(name: str, node: Tensor, operands: list[Any], numbers: tupl
             *operands, given = operands
         rows = len(operands) // count
         for j in range(rows):
-            yield operands[j * count + output], lambda j=j: choose(
-                given == j, 1.0, lambda: choose(given == j - rows, 1.0, 0.0)
+            yield operands[j * count + output], lambda j=j: where(
+                given == j, 1.0, lambda: where(given == j - rows, 1.0, 0.0)
             )
     elif name in ("max", "min"):
         place = best_of(operands, _BEST.index("arg" + name))
         for j, x in enumerate(operands):
-            yield x, lambda j=j: choose(place == j, 1.0, 0.0)
+            yield x, lambda j=j: where(place == j, 1.0, 0.0)
 
 
 def _custom_partials(node: Tensor, operands: list[Tensor]) -> list[Any]:

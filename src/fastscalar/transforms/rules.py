@@ -5,7 +5,7 @@ the result `v`, as a Tensor or, where it is constant around the point, a float. 
 derivative; a test compares them.  Rules are evaluated under `_modes.ieee`: 1 / 0 is inf here, as it is in the table.
 The expressions stand in the rows of the table (`engine/operations.pxd`); here are the names that they use.
 
-A rule reads no value: where it depends on one, it `choose`s.  While a program is recorded the choice is part of the
+A rule reads no value: where it depends on one, it asks `where`.  While a program is recorded the choice is part of the
 recording, which holds for all rows.
 """
 
@@ -33,7 +33,7 @@ class Choice(NamedTuple):
     no: Any
 
 
-def choose(condition: Any, yes: Any, no: Any) -> Any:
+def where(condition: Any, yes: Any, no: Any) -> Any:
     """`yes` where a comparison holds, else `no`: partial derivatives, or what gives them."""
     if type(condition) is TracedBool:
         return Choice(condition, yes() if callable(yes) else yes, no() if callable(no) else no)
@@ -43,7 +43,7 @@ def choose(condition: Any, yes: Any, no: Any) -> Any:
 
 def unless_nan(a: Tensor, holds: Any, yes: float, no: Any = None) -> Any:
     """`yes` where a comparison holds or a is NaN, else `no`, or 1 - yes."""
-    return choose(holds, yes, lambda: choose(a != a, yes, 1.0 - yes if no is None else no))
+    return where(holds, yes, lambda: where(a != a, yes, 1.0 - yes if no is None else no))
 
 
 def number(t: Tensor) -> Any:
@@ -66,12 +66,12 @@ def power_by_base(a: Tensor, b: Tensor, v: Tensor) -> Any:
     if n is not b:  # a number stays a number: x**3 -> 3 * x**2, and not an exponent 3 - 1 with its own gradient
         return n * a ** (n - 1.0) if n != 0.0 else 0.0
     partial = b * a ** (b - 1.0)
-    return choose(b != 0.0, partial, lambda: choose(partial == 0.0, partial, 0.0))
+    return where(b != 0.0, partial, lambda: where(partial == 0.0, partial, 0.0))
 
 
 def power_by_exponent(a: Tensor, b: Tensor, v: Tensor) -> Any:
     nan = float("nan")
-    return choose(a > 0.0, lambda: v * a.log(), lambda: choose(a == 0.0, lambda: choose(b >= 0.0, 0.0, nan), nan))
+    return where(a > 0.0, lambda: v * a.log(), lambda: where(a == 0.0, lambda: where(b >= 0.0, 0.0, nan), nan))
 
 
 def atan2_partial(a: Tensor, b: Tensor, sign: float) -> Any:
@@ -85,17 +85,17 @@ def atan2_partial(a: Tensor, b: Tensor, sign: float) -> Any:
         r = a / b
         return 1.0 / (1.0 + r * r) / (b * sign)
 
-    def elsewhere() -> Any:
-        return choose(abs(a) > abs(b), steep, flat)
+    def otherwise() -> Any:
+        return where(abs(a) > abs(b), steep, flat)
 
-    return choose(a == 0.0, lambda: choose(b == 0.0, 0.0, elsewhere), elsewhere)
+    return where(a == 0.0, lambda: where(b == 0.0, 0.0, otherwise), otherwise)
 
 
 def _hypot_by(a: Tensor, v: Tensor, infinite: Any) -> Any:
-    def slope() -> Any:
-        return choose(v != 0.0, lambda: a / v, 0.0)
+    def quotient() -> Any:
+        return where(v != 0.0, lambda: a / v, 0.0)
 
-    return choose(v == inf, lambda: choose(abs(a) == inf, infinite, 0.0), slope)
+    return where(v == inf, lambda: where(abs(a) == inf, infinite, 0.0), quotient)
 
 
 def hypot_by_left(a: Tensor, b: Tensor, v: Tensor) -> Any:
@@ -103,7 +103,7 @@ def hypot_by_left(a: Tensor, b: Tensor, v: Tensor) -> Any:
 
 
 def hypot_by_right(a: Tensor, b: Tensor, v: Tensor) -> Any:
-    return _hypot_by(b, v, lambda: choose(abs(a) == inf, 0.0, lambda: sign_bit(b)))
+    return _hypot_by(b, v, lambda: where(abs(a) == inf, 0.0, lambda: sign_bit(b)))
 
 
 def minus_quotient(a: Tensor, b: Tensor, v: Tensor) -> Any:
@@ -112,7 +112,7 @@ def minus_quotient(a: Tensor, b: Tensor, v: Tensor) -> Any:
 
 
 _NAMES = {
-    **{f.__name__: f for f in (abs, choose, unless_nan, number, sign, sign_bit, power_by_base, power_by_exponent)},
+    **{f.__name__: f for f in (abs, where, unless_nan, number, sign, sign_bit, power_by_base, power_by_exponent)},
     **{f.__name__: f for f in (atan2_partial, hypot_by_left, hypot_by_right, minus_quotient)},
     "PI": 3.141592653589793,
     "LN2": 0.69314718055994530942,

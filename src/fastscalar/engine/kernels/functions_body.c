@@ -566,7 +566,7 @@ INLINE vec atan2_partial_double(vec a, vec b)
     return SELECT((a == 0) & (b == 0), ZERO, SELECT(steep, r, ONE) / d / most);
 }
 
-/* --- all of them: the value of x; the slope, by x and the value v --- */
+/* --- all of them: the value of x; the partial, by x and the value v --- */
 
 #define FUNCTIONS(DO)                                                                                                  \
     DO(LOG, log_double(x), 1 / x)                                                                                      \
@@ -604,7 +604,7 @@ INLINE vec atan2_partial_double(vec a, vec b)
         else                                                                                                           \
             store_some_double((p) + i, (int)some, v);                                                                  \
     } while (0)
-#define BODIES(name, value, slope)                                                                                     \
+#define BODIES(name, value, partial)                                                                                   \
     static __attribute__((noinline)) void value_##name(double *out, const double *a, ptrdiff_t n)                      \
     {                                                                                                                  \
         PARTS(i, n)                                                                                                    \
@@ -620,13 +620,13 @@ INLINE vec atan2_partial_double(vec a, vec b)
         {                                                                                                              \
             const vec x = PART_OF(a, 0.75), v = PART_OF(v_, 0.75);                                                     \
             (void)x, (void)v;                                                                                                 \
-            PUT_PART(to, PART_OF(to, 0) + PART_OF(g, 0) * (slope));                                                    \
+            PUT_PART(to, PART_OF(to, 0) + PART_OF(g, 0) * (partial));                                                  \
         }                                                                                                              \
     }
 FUNCTIONS(BODIES)
 #undef BODIES
 
-/* Of two numbers: the value, and the slopes by the first and by the second. */
+/* Of two numbers: the value, and the partials by the first and by the second. */
 #define FUNCTIONS_OF_TWO(DO)                                                                                           \
     DO(POW, pow_double(x, y), pow_partial_double(x, y, v),                                                             \
        SELECT(x > 0, v * log_double(x), SELECT((x == 0) & (y >= 0), ZERO, ZERO + NAN)))                                \

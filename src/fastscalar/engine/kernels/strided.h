@@ -146,8 +146,8 @@ static void fs_dot_rows(double *FS_RESTRICT out, int m, const double *x, ptrdiff
     }
 }
 
-/* to[i] += g[i] * slope[i] */
-static void fs_pass_product(double *FS_RESTRICT to, ptrdiff_t st, const double *g, ptrdiff_t sg, const double *slope,
+/* to[i] += g[i] * partial[i] */
+static void fs_pass_product(double *FS_RESTRICT to, ptrdiff_t st, const double *g, ptrdiff_t sg, const double *partial,
                             ptrdiff_t ss, ptrdiff_t n)
 {
     double bad = 0.0;
@@ -155,14 +155,14 @@ static void fs_pass_product(double *FS_RESTRICT to, ptrdiff_t st, const double *
         const double t = g[0];
         if (t == 0.0)
             return;
-        FS_EACH(bad += slope[i] - slope[i])
+        FS_EACH(bad += partial[i] - partial[i])
         if (bad == 0.0 && t - t == 0.0) { /* all finite: no product is the NaN of 0 times inf */
-            FS_EACH(to[i] += t * slope[i])
+            FS_EACH(to[i] += t * partial[i])
             return;
         }
     }
     for (ptrdiff_t i = 0; i < n; i++) {
-        const double a = g[i * sg], b = slope[i * ss];
+        const double a = g[i * sg], b = partial[i * ss];
         if (a != 0.0 && b != 0.0)
             to[i * st] += a * b;
     }

@@ -76,7 +76,7 @@ const Graph = {
     $("outer").hidden = group === null;
     $("more").hidden = group === null || drawing.at + drawing.boxes.filter((b) => !b.outside).length >= drawing.count;
     this.order = drawing.boxes.filter((b) => b.op && b.kind !== "const" && !b.outside).map((b) => b.id);
-    this.scalar = drawing.boxes.every((b) => !this.isOp(b) || b.slopes);
+    this.scalar = drawing.boxes.every((b) => !this.isOp(b) || b.partials);
     $("by-hand").disabled = !this.scalar || !drawing.frames;
     $("scrub").max = this.steps();
     this.position = this.steps();
@@ -189,7 +189,7 @@ const Graph = {
   },
 
   pass(g, box) {  // zero sends zero
-    if (g[box.id] !== 0) box.parents.forEach((p, i) => { if (typeof box.slopes[i] === "number") g[p] += box.slopes[i] * g[box.id]; });
+    if (g[box.id] !== 0) box.parents.forEach((p, i) => { if (typeof box.partials[i] === "number") g[p] += box.partials[i] * g[box.id]; });
   },
 
   go(position) {
@@ -304,7 +304,7 @@ const Graph = {
     if (b.count > 1) rows.push([word("k_count"), count(b.count)]);
     if (b.plain) rows.push([word("k_numbers"), count(b.plain)]);
     if (b.classes && b.classes.length) rows.push([word("k_label"), b.classes.join(", ")]);
-    (b.slopes || []).forEach((s, i) => rows.push([word("k_slope", this.name(this.drawing.boxes[b.parents[i]])), number(s)]));
+    (b.partials || []).forEach((s, i) => rows.push([word("k_slope", this.name(this.drawing.boxes[b.parents[i]])), number(s)]));
     if (b.line) rows.push([`${b.file}:${b.line}`, b.code]);
     const table = document.createElement("table");
     for (const [head, value] of rows) {
