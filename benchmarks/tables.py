@@ -176,7 +176,7 @@ COLUMNS = {  # of the table: the race
 NUMBA = ["Numba by hand", "Numba by hand, fastmath", "Numba by hand, float32", "Numba by hand, float32, fastmath"]
 ROWS = {  # in its best settings: where there are several, the fastest of these in each column
     "fastscalar `fit`, float32": ["fastscalar compiled, float32"],
-    "the reader's own `for` loops in `fit`, float32": ["fastscalar compiled, scalar loops, lists, float32"],
+    "your own `for` loops in `fit`, float32": ["fastscalar compiled, scalar loops, lists, float32"],
     "fastscalar `fit`, float64": ["fastscalar compiled"],
     "fastscalar, loop in Python, float64": ["fastscalar"],
     "Numba by hand, the fastest of four": NUMBA,
@@ -225,7 +225,7 @@ def faster(figures: Figures) -> str:
             ours = max(race[side] for side in race if side.startswith("fastscalar"))
             said.append(f"{place}, {digits(race[best] / ours)} times ({best})")
     if not said:
-        return "Nobody was faster in these."
+        return "None of the others was faster in these."
     return filled("**Others are faster** at " + "; ".join(said) + ".")
 
 

@@ -135,7 +135,7 @@ def test_where_others_are_faster() -> None:
         return tables.TEXTS["faster"](tables.Figures([{"races": races}]))
 
     assert said(sides) == "**Others are faster** at `Linear(784, 10)` without zeros, 1.50 times (Numba by hand)."
-    assert said(slower) == "Nobody was faster in these."
+    assert said(slower) == "None of the others was faster in these."
 
 
 def test_every_mark_has_a_text() -> None:
