@@ -40,6 +40,7 @@ class Workload:
 LINEAR1 = Workload("linear1", (784, 1), "mse", rate=1e-7, white=255.0)
 LINEAR10 = Workload("linear10", (784, 10))
 MLP = Workload("mlp", (784, 256, 10))
+WIDE = Workload("wide", (784, 1024, 1024, 10))
 
 
 @cache

@@ -12,7 +12,7 @@ import pytest
 
 from contestants import Race, arrays, graphs
 from contestants.base import Compiled, Compiled32, Contestant, Loop, NumPy, Torch
-from nets import LINEAR10, MLP, Workload
+from nets import LINEAR10, MLP, WIDE, Workload
 from workloads import rows
 
 pytestmark = pytest.mark.benchmark(group="minibatch")
@@ -58,3 +58,19 @@ def test_minibatch(
         best = min(map(turns.median, names))
         limit = LIMITS[kind] if work is MLP else None
         bar(f"minibatch: {what}, the best / ours", best / turns.median(ours.name), "x", at_least=limit)
+
+
+def test_wide(benchmark: Any, bar: Any, small: bool, race: Race) -> None:
+    """Three dense layers of a thousand units: matrix products are nearly all of it."""
+    benchmark.group = "wide"
+    size = 4 if small else 64
+    X, y, source = rows("dense", 3 * size if small else 640)
+    benchmark.extra_info.update(data=source, widths=WIDE.widths, batch=size, threads=1)
+    pairs: list[tuple[type[Contestant], type[Contestant]]]
+    pairs = [(Compiled, graphs.JaxEpoch64), (Compiled32, graphs.JaxEpoch)]
+    race.train([side for pair in pairs for side in pair], WIDE, X, y, size)
+    turns = race.run(rounds=9)
+    for ours, jax in pairs:
+        if jax.name in turns.seconds:
+            what = f"wide: 784-1024-1024-10, batches of 64, dense, {ours.dtype}, JAX lax.scan / ours"
+            bar(what, turns.ratio(jax.name, ours.name), "x", at_least=1.3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,12 +76,13 @@ def test_peers(benchmark: Any, bar: Any, small: bool, name: str, skipped: Any) -
         bar(f"simulations: peers, {name}, a row, {side_name}", seconds * 1e6 / n, "us")
 
 
-def test_gpt(benchmark: Any, bar: Any, small: bool) -> None:
-    """A step of a GPT of 4,192 parameters with Adam, a name of six letters at a time."""
-    model, names = simulations.GPT(), simulations.names(20, letters=2 if small else 6)
+@pytest.mark.parametrize(("width", "count", "limit"), [(16, 4_192, 30), (64, 53_632, 300)])
+def test_gpt(benchmark: Any, bar: Any, small: bool, width: int, count: int, limit: float) -> None:
+    """A step of a GPT with Adam, a name of six letters at a time."""
+    model, names = simulations.GPT(width), simulations.names(20, letters=2 if small else 6)
     program = fs.compile(model.loss)
     parameters = model.parameters()
-    assert sum(p.size for p in parameters) == 4192
+    assert sum(p.size for p in parameters) == count
     for tokens in names[:3]:
         value = program.backward(tokens[None])[0]
         ours = [np.asarray(p.grad) for p in parameters]
@@ -98,7 +101,63 @@ def test_gpt(benchmark: Any, bar: Any, small: bool) -> None:
             optimizer.step()
 
     best = benchmark.pedantic(shortest, ({"step": steps}, 1 if small else ROUNDS), rounds=1)
-    bar("simulations: a GPT of 4,192 parameters, a step with Adam", best["step"] * 1e6 / len(names), "us", at_most=30)
+    step = best["step"] * 1e6 / len(names)
+    bar(f"simulations: a GPT of {count:,} parameters, a step with Adam", step, "us", at_most=limit)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float64", 5.0), ("float32", 3.0)])
+def test_gpt_rows(benchmark: Any, bar: Any, small: bool, dtype: str, limit: float) -> None:
+    """1,024 names of six letters at once."""
+    n = 8 if small else 1024
+    model, program = simulations.GPT(), fs.compile(simulations.GPT().loss)
+    X = np.array(simulations.names(n, letters=2 if small else 6))
+    losses = program.backward(X, dtype=dtype)
+    for k in range(3):
+        assert math.isclose(losses[k], model.loss(X[k].tolist()).data, rel_tol=1e-10 if dtype == "float64" else 1e-5)
+    works = {"rows": lambda: program.backward(X, dtype=dtype)}
+    best = benchmark.pedantic(shortest, (works, 1 if small else ROUNDS), rounds=1)
+    bar(f"simulations: 1,024 names, {dtype}, a name", best["rows"] * 1e6 / n, "us", at_most=limit)
+
+
+def test_recording_a_gpt(benchmark: Any, bar: Any, small: bool) -> None:
+    """Names of twelve lengths, the GPT of 64 dimensions: the first call of each, and what it plans for gradients."""
+    model = simulations.GPT(64)
+    names = [simulations.names(1, letters=k)[0] for k in range(3, 5 if small else 15)]
+    seconds = []
+
+    def record() -> None:
+        program = fs.compile(model.loss)
+        start = time.process_time()
+        losses = [program.backward(tokens[None])[0] for tokens in names]
+        seconds.append(time.process_time() - start)
+        assert np.allclose(losses, math.log(simulations.VOCABULARY), rtol=0.2)   # of weights that know nothing yet
+
+    benchmark.pedantic(record, rounds=1 if small else 3)
+    bar("simulations: recording twelve lengths of a GPT of 53,632 parameters", min(seconds), "s", at_most=1.0)
+
+
+@pytest.mark.parametrize("name", ["heston", "pendulum"])
+def test_two_threads(benchmark: Any, bar: Any, small: bool, name: str) -> None:
+    """Rows of a program shared out: by the clock, one thread and two in turn, the same bits."""
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one core")
+    n = 40 if small else 8192
+    program, X = fs.compile(simulations.SIMULATIONS[name]), simulations.rows(name, n)
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    found = set()
+
+    def turns() -> None:
+        for _ in range(1 if small else ROUNDS):
+            for threads, times in seconds.items():
+                start = time.perf_counter()
+                values, gradients = program.value_and_grad(X, threads=threads)
+                times.append(time.perf_counter() - start)
+                found.add(values.tobytes() + gradients.tobytes())
+
+    benchmark.pedantic(turns, rounds=1)
+    assert len(found) == 1
+    ratio = statistics.median(seconds[1]) / statistics.median(seconds[2])
+    bar(f"simulations: {name}, 1 thread / 2", ratio, "x", at_least=1.7)
 
 
 def test_gpt_peers(benchmark: Any, bar: Any, small: bool, skipped: Any) -> None:

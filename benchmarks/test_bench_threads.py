@@ -74,4 +74,4 @@ def test_threads(benchmark: Any, bar: Any, small: bool, kind: str, batch: int, o
     if others:
         bar(f"{what}, 2 threads / 1", two / one, "x", at_most=1.2)
     else:
-        bar(f"{what}, 1 thread / 2", one / two, "x", at_least=1.14 if batch == 256 else None)
+        bar(f"{what}, 1 thread / 2", one / two, "x", at_least=1.7 if batch == 256 else None)

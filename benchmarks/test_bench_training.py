@@ -38,7 +38,7 @@ NUMBA = {"linear10": 1, "mlp": 2}  # times the speed of Numba, both in float64
     ("work", "kind"),
     [
         pytest.param(LINEAR1, "sparse", id="linear1-sparse"),
-        pytest.param(LINEAR1, "dense", id="linear1-dense", marks=pytest.mark.thorough),
+        pytest.param(LINEAR1, "dense", id="linear1-dense"),
         pytest.param(LINEAR10, "sparse", id="linear10-sparse"),
         pytest.param(LINEAR10, "dense", id="linear10-dense"),
         pytest.param(MLP, "sparse", id="mlp-sparse"),
@@ -64,8 +64,17 @@ def test_a_step(benchmark: Any, bar: Any, small: bool, race: Race, work: Workloa
             scale, note = MLP.products / TINY.products, ", scaled from 8 hidden units"
         seconds = turns.median(entry.name) * scale
         bar(f"{work.name}: {kind}, {entry.name}{note}", seconds * 1e6, "us/step")
+    if kind == "dense" and work is not MLP:
+        against_numba(bar, f"{work.name}: dense, Numba / ours, float32", turns, at_least=1.0)
     if kind == "sparse" and work is not LINEAR1:
         bars_of(bar, work, turns)
+
+
+def against_numba(bar: Any, name: str, turns: Turns, at_least: float | None = None) -> None:
+    """The best of Numba's loops in float32 over ours."""
+    there = [turns.median(peer.name) for peer in (arrays.Numba32, arrays.NumbaFast32) if peer.name in turns.seconds]
+    if there:
+        bar(name, min(there) / turns.median(Compiled32.name), "x", at_least=at_least)
 
 
 def bars_of(bar: Any, work: Workload, turns: Turns) -> None:
@@ -77,7 +86,7 @@ def bars_of(bar: Any, work: Workload, turns: Turns) -> None:
 
     against("PyTorch eager / our loop in Python", Loop, Torch, at_least=EAGER[work.name])
     against("Numba / ours, float64", Compiled, arrays.Numba, arrays.NumbaFast, at_least=NUMBA[work.name])
-    against("Numba / ours, float32", Compiled32, arrays.Numba32, arrays.NumbaFast32)
+    against_numba(bar, f"{work.name}: Numba / ours, float32", turns)
     if work is MLP:
         against("PyTorch eager / ours, float32", Compiled32, Torch, at_least=20)
         against("JAX lax.scan / ours, float32", Compiled32, graphs.JaxEpoch, at_least=5)

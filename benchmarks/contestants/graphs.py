@@ -41,21 +41,28 @@ class JaxEpoch(Jax):
     whole = True
 
 
+class JaxEpoch64(JaxEpoch):
+    name = "JAX, lax.scan"
+    dtype = "float64"
+    inner = "contestants.graphs:JaxScan64"
+
+
 class JaxStep(Contestant):
     name = "inside"
     dtype = "float32"
 
     def start(self) -> None:
         jax: Any = importlib.import_module("jax")
+        jax.config.update("jax_enable_x64", self.dtype == "float64")
         jnp, lax = jax.numpy, jax.lax
         squared, rate, batch = self.work.loss == "mse", self.work.rate, self.batch
         self.parameters = [
-            (jnp.asarray(w, dtype="float32"), jnp.asarray(b, dtype="float32"))
+            (jnp.asarray(w, dtype=self.dtype), jnp.asarray(b, dtype=self.dtype))
             for w, b in initial_layers(self.work.widths)
         ]
         self.jax = jax
         self.inputs = jnp.asarray(self.X)
-        self.labels = jnp.asarray(np.array(self.y, dtype=np.float32 if squared else np.int32))
+        self.labels = jnp.asarray(np.array(self.y, dtype=self.dtype if squared else np.int32))
 
         def loss_of(parameters: Any, x: Any, label: Any) -> Any:
             for w, b in parameters[:-1]:
@@ -95,6 +102,10 @@ class JaxScan(JaxStep):
         y = self.labels[:count].reshape(steps, self.batch)
         self.parameters, losses = self.epoch(self.parameters, X, y)
         return np.array(losses)
+
+
+class JaxScan64(JaxScan):
+    dtype = "float64"
 
 
 # --- Paddle ---
