@@ -14,6 +14,7 @@ TRIPLE = fs.custom_op(lambda x: 3.0 * x, lambda x: 3.0, name="triple")  # is not
 
 RULES = {
     "momentum": lambda p=None: fs.SGD(p, lr=0.02, momentum=0.9),
+    "fading": lambda p=None: fs.SGD(p, lr=0.02, momentum=0.15, weight_decay=0.1),
     "nesterov": lambda p=None: fs.SGD(p, lr=0.02, momentum=0.8, nesterov=True, weight_decay=0.1),
     "decay": lambda p=None: fs.SGD(p, lr=0.05, weight_decay=0.2),
     "norm": lambda p=None: fs.SGD(p, lr=0.05, clip_norm=0.4),
@@ -131,6 +132,43 @@ def test_single_rows_of_all_kinds(rule, kind, monkeypatch):
     assert all(seen) or kind == "infinite"
     for found, expected in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["momentum", "fading"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "one output", "one output, sparse", "dead", "infinite"])
+def test_a_momentum_in_batches_over_many_steps(rule, kind):
+    """Gradients go straight into it, and what fades is a factor, which is multiplied in once it is small."""
+    results = []
+    for compile, threads in ((False, 1), (True, 1), (True, 2)):
+        net, X, y = a_net_and_rows(kind)
+        X[::2, 7] = 0.0
+        optimizer = RULES[rule]()
+        optimizer.lr /= 10
+        loss = "squared" if kind.startswith("one output") else "cross_entropy"
+        again = np.arange(350) % 24              # 70 steps: at 0.9 it is multiplied in after 66, and at the end
+        fit(net, X[again], y[again], loss=loss, optimizer=optimizer, compile=compile, threads=threads, epochs=2,
+            batch_size=5)  # fmt: skip
+        results.append((values(net), state(optimizer)))
+    for found, same in zip(*results[1:], strict=True):
+        np.testing.assert_array_equal(found, same)
+    for expected, found in zip(*results[:2], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_momentum_that_no_gradient_reaches_any_more_fades_to_zero(dtype):
+    """And not through numbers that are too small to be normal, which take a hundred times as long."""
+    draw = np.random.default_rng(0)
+    X, y = draw.normal(size=(40, 3)), draw.integers(0, 2, size=40)
+    X[8:, 1] = 0.0
+    net, optimizer = fs.Linear(3, 2, seed=0), fs.SGD(lr=0.01, momentum=0.5)
+    for first, stop, epochs in ((0, 8, 1), (8, 40, 150), (8, 40, 120)):
+        fit(net, X[first:stop], y[first:stop], optimizer=optimizer, batch_size=8, epochs=epochs, dtype=dtype)
+        kept = optimizer.state_dict()["momentum"][2:4]
+        if stop == 8:
+            assert (abs(kept) > 1e-3).all()
+        assert ((kept == 0.0) | (abs(kept) >= np.finfo(dtype).tiny)).all()
+    assert (kept == 0.0).all()
 
 
 def test_a_limit_of_the_norm_that_comes_and_goes():

@@ -8,6 +8,7 @@ cdef extern from "kernels.h":
         FS_RULE_ADAM
         FS_RULE_ADAMW
         FS_RULE_RMSPROP
+        FS_RULE_FADED
     ctypedef struct fs_rule:    # see rules.h
         int kind
         int nesterov

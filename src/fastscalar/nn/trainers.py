@@ -184,14 +184,19 @@ class CompiledTrainer:
 
     def _way(self) -> str:
         """How a replay is prepared for the optimiser: "plain", "decay" (and nothing else), "rows" (of single rows, with
-        their gradients), or "rule"; "" for one with a step of its own, which it takes itself."""
+        their gradients), "momentum" (into which gradients are added), or "rule"; "" for one with a step of its own,
+        which it takes itself."""
         optimizer = self.course.optimizer
         if type(optimizer) not in (SGD, Adam, AdamW, RMSprop):
             return ""
         assert isinstance(optimizer, RuleOptimizer)
         if type(optimizer) is SGD and optimizer._memoryless:
             return "decay" if optimizer.weight_decay else "plain"
-        return "rows" if self.batch_size == 1 and not optimizer.clip_norm else "rule"
+        if self.batch_size == 1 and not optimizer.clip_norm:
+            return "rows"
+        if type(optimizer) is not SGD or optimizer.nesterov or optimizer.clip_norm or optimizer.clip_value:
+            return "rule"
+        return "momentum" if optimizer.momentum >= 0.1 else "rule"      # it fades slowly: is scaled once in a while
 
     def _open(self, version: Specialization) -> Any:
         optimizer = self.course.optimizer
@@ -206,7 +211,8 @@ class CompiledTrainer:
         replay.load()
         self.rows.streams.begin(replay)
         self.program._bind(replay, self.rows)
-        replay.prepare_training(None if self.way == "plain" else optimizer._ready(), self.way != "rule")
+        rule = None if self.way == "plain" else optimizer._ready()
+        replay.prepare_training(rule, self.way not in ("rule", "momentum"), self.way == "momentum")
         replay.load_state(self.places[version], *optimizer._kept, optimizer._steps)
         return replay
 

@@ -120,6 +120,8 @@ cdef class Replay:
     cdef double decay                # of fused matrices, each step takes rate * decay of them; see `weights.pxd`
     cdef unsigned char *lazy         # by matrix: its numbers are `shrunk` times what is stored
     cdef double shrunk
+    cdef bint by_momentum            # gradients of fused matrices go straight into the momentum,
+    cdef double faded                # and theirs is so many times what is stored
     cdef char **turned               # by matrix: its weights in this run, see `turned.pxd`; NULL: they lie as ever
     cdef char **room_to_turn         # and the memory for that, if it was needed
     cdef int *loose                  # (address, count) of uniform numbers that are in no fused matrix

@@ -545,12 +545,14 @@ cdef class Replay:
 
     # --- what takes its step at once ---
 
-    def prepare_training(self, Rule rule=None, bint at_once=True):
+    def prepare_training(self, Rule rule=None, bint at_once=True, bint by_momentum=False):
         """Which matrices take their step with their gradient (at_once), and what else a step writes: matrices of
         trained leaves that one product reads, and nothing else.
 
         rule: of the optimiser; None for plain SGD.  One that has no more than weight decay can do it for any batch, and
-        all but those that shorten gradients for single rows.  A replay is prepared for one of these ways, once."""
+        all but those that shorten gradients for single rows.  by_momentum: matrices have their gradients added into the
+        momentum, for SGD of the form s = momentum s + g, w -= rate s.  A replay is prepared for one way, once.
+        """
         cdef Plan p = self.plan
         cdef Py_ssize_t k
         cdef Matrix *m
@@ -558,6 +560,7 @@ cdef class Replay:
             isfinite(rule.rule.limit))
         self.ruled = rule is not None
         self.by_rows = at_once and rule is not None and not decays
+        self.by_momentum = by_momentum
         if rule is not None:
             self.rule, self.clip_norm = rule.rule, rule.clip_norm
             self.first_kept = self.room_of_state(rule.keeps_first, 0)
@@ -571,7 +574,7 @@ cdef class Replay:
         for k in range(p.n_matrices):
             m = &p.matrices[k]
             part = trained[m.base:m.base + m.rows * m.ld].reshape(m.rows, m.ld)
-            self.fused[k] = at_once and m.home and m.only and m.uses == 1 and m.rows > 1 and bool(
+            self.fused[k] = (at_once or by_momentum) and m.home and m.only and m.uses == 1 and m.rows > 1 and bool(
                 part[:, :m.cols].all())
             if self.fused[k]:
                 loose[m.base:m.base + m.rows * m.ld] = False
@@ -606,7 +609,7 @@ cdef class Replay:
 
     def load_state(self, list places, first, second, long long step):
         """Copy in what the optimiser keeps after so many steps: flat arrays, or None for what it does not keep."""
-        self.step = step
+        self.step, self.faded = step, 1.0
         self.copy_state(places, first, self.first_kept, True)
         self.copy_state(places, second, self.second_kept, True)
 

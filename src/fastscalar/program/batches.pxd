@@ -110,6 +110,9 @@ cdef inline void end_batch(Replay r, int n, double rate, real tag) noexcept nogi
     r.step += 1
     if r.ruled:
         rule_step(r, n, rate, tag)
+        if r.by_momentum:
+            r.faded = faded_next(r)
+            follow_momentum(r, rate, r.rule.decay, r.faded < 1e-3, tag)
     else:
         plain_step(r, -rate / n, tag)
     for l in range(n):

@@ -59,8 +59,10 @@ cdef inline void update_weights(Replay r, int thread, int share, double rate, re
         if by_rows:
             rule_of_row(r, thread, product, g, rate, tag)
             continue
-        target = <real *>(r.uniform if r.fused[product.matrix] and r.mode & TRAIN else r.uniform_adjoint) + m.base
-        scale = -rate / n if r.fused[product.matrix] and r.mode & TRAIN else 1.0
+        target, scale = <real *>r.uniform_adjoint + m.base, 1.0
+        if r.fused[product.matrix] and r.mode & TRAIN:
+            target = <real *>(r.first_kept if r.by_momentum else r.uniform) + m.base
+            scale = 1.0 / (n * faded_next(r)) if r.by_momentum else -rate / n
         keep = keep_of(r, product, rate, &scale)
         if r.turned[product.matrix] != NULL:
             if share == 0:
@@ -305,6 +307,8 @@ cdef inline void step_one(Replay r, const Matrix *m, real *target, double scale,
 cdef inline void settle_all(Replay r, real tag) noexcept nogil:
     cdef const Matrix *m
     cdef Py_ssize_t k
+    if r.by_momentum and r.faded != 1.0:
+        follow_momentum(r, 0.0, 0.0, True, tag)
     if r.lazy == NULL or r.shrunk == 1.0:
         return
     for k in range(r.plan.n_matrices):
@@ -332,3 +336,27 @@ cdef inline void end_decay(Replay r, double rate, real tag) noexcept nogil:
     r.shrunk = 1.0 if is_small(keep) else r.shrunk * keep
     if r.shrunk < 1e-3:
         settle_all(r, tag)
+
+
+# --- momentum of matrices, for batches ------------------------------------------------------------------
+
+# Gradients are added straight into the momentum, not into memory that is set to zero first and read again.  That the
+# momentum fades is one factor for all, `faded`, by which gradients are divided as they come, until it is small.
+
+cdef inline double faded_next(Replay r) noexcept nogil:
+    """The factor in this step."""
+    return r.faded * r.rule.momentum
+
+
+cdef inline void follow_momentum(Replay r, double rate, double decay, bint settle, real tag) noexcept nogil:
+    """The step of these matrices, whose gradients are in; settle: nothing is left to be multiplied in after it."""
+    cdef fs_rule rule = r.rule
+    cdef const Matrix *m
+    cdef Py_ssize_t k
+    rule.kind, rule.rate, rule.decay, rule.momentum, rule.scale = FS_RULE_FADED, rate, decay, settle, r.faded
+    if settle:
+        r.faded = 1.0
+    for k in range(r.plan.n_matrices):
+        if r.fused[k]:
+            m = &r.plan.body.matrices[k]
+            apply_rule(r, &rule, m.base, <real *>NULL, <Py_ssize_t>m.rows * m.ld, <real *>NULL, 1)

@@ -10,6 +10,8 @@
  *            w -= rate / correction1 * s / (sqrt(t) / correction2 + eps)
  *   AdamW    w *= 1 - rate decay, then Adam without decay
  *   RMSprop  g += decay w;  t = beta2 t + (1 - beta2) g^2;  s = momentum s + g / (sqrt(t) + eps);   w -= rate s
+ *   FADED    SGD where s is scale times what is stored, and the gradient is in it:  s += decay w;  w -= rate s;
+ *            with a momentum that is not 0, what is stored becomes s
  *
  * (PyTorch's forms.)  correction1 = 1 - beta1^n and correction2 = sqrt(1 - beta2^n) at step n = 1, 2, ...
  */
@@ -18,7 +20,7 @@
 
 #include <stddef.h>
 
-enum { FS_RULE_SGD, FS_RULE_ADAM, FS_RULE_ADAMW, FS_RULE_RMSPROP };
+enum { FS_RULE_SGD, FS_RULE_ADAM, FS_RULE_ADAMW, FS_RULE_RMSPROP, FS_RULE_FADED };
 
 typedef struct {
     int kind;

@@ -53,6 +53,19 @@ static void FS_JOIN(rule_, FS_TYPE)(const fs_rule *rule, FS_REAL *restrict w, co
         else
             EACH_NUMBER(s[i] = NORMAL(momentum * s[i] + a); w[i] -= rate * s[i];)
         break;
+    case FS_RULE_FADED: {
+        const FS_REAL step = (FS_REAL)(rule->rate * rule->scale), more = (FS_REAL)(rule->decay / rule->scale);
+        if (decay == 0 && momentum == 0)
+            for (ptrdiff_t i = 0; i < n; i++)
+                w[i] -= step * s[i];
+        else
+            for (ptrdiff_t i = 0; i < n; i++) {
+                const FS_REAL a = decay != 0 ? s[i] + more * w[i] : s[i];
+                w[i] -= step * a;
+                s[i] = momentum != 0 ? NORMAL(all * a) : a;
+            }
+        break;
+    }
     case FS_RULE_ADAM:
     case FS_RULE_ADAMW:
         EACH_NUMBER(s[i] = NORMAL(s[i] + new1 * (a - s[i])); t[i] = NORMAL(beta2 * t[i] + new2 * a * a);
