@@ -14,8 +14,8 @@ from fastscalar.engine.writes cimport has_nodes
 
 cdef extern from "strided.h":
     void fs_accumulate(double *out, Py_ssize_t so, const double *x, Py_ssize_t sx, Py_ssize_t n) noexcept nogil
-    void fs_pass_product(double *to, Py_ssize_t st, const double *g, Py_ssize_t sg, const double *partial, Py_ssize_t ss,
-                         Py_ssize_t n) noexcept nogil
+    void fs_pass_product(double *to, Py_ssize_t st, const double *g, Py_ssize_t sg, const double *partial,
+                         Py_ssize_t ss, Py_ssize_t n) noexcept nogil
 
 
 cdef inline long array_op_backward(ArrayOp *q) noexcept nogil:

@@ -1,3 +1,4 @@
+# cython: language_level=3, wraparound=False, cdivision=True
 # The formulas of the scalar operations: f_* is the value, d_* the derivative by an operand.
 #
 # Inline, nogil, without Python objects and without errors: they follow IEEE 754, and the engine decides what is an
@@ -5,7 +6,6 @@
 # formulas in the same order of operations (`reference._DERIVATIVES`), so that both give the same bits; lgamma and gamma
 # aside, for which Python has code of its own.
 
-cimport cython
 from libc.math cimport (INFINITY, M_PI, NAN, acos, acosh, asin, asinh, atan, atan2, atanh, cbrt, ceil, copysign, cos,
                         cosh, erf, erfc, exp, exp2, expm1, fabs, floor, fma, fmod, frexp, isinf, ldexp, lgamma, log,
                         log1p, log2, log10, pow, remainder, rint, sin, sinh, sqrt, tan, tanh, tgamma, trunc)
@@ -40,7 +40,6 @@ cdef inline double f_mul(double a, double b) noexcept nogil:
     return a * b
 
 
-@cython.cdivision(True)
 cdef inline double f_div(double a, double b) noexcept nogil:
     return a / b
 
@@ -199,7 +198,6 @@ cdef inline double f_radians(double a) noexcept nogil:
     return a * (M_PI / 180.0)
 
 
-@cython.cdivision(True)
 cdef inline double f_sigmoid(double a) noexcept nogil:
     cdef double e = exp(-fabs(a))                # never overflows
     return 1.0 / (1.0 + e) if a >= 0.0 else e / (1.0 + e)
@@ -217,7 +215,6 @@ cdef inline double f_gelu(double a) noexcept nogil:
     return -0.0 if a < -1e3 else a * f_ndtr(a)         # exact, not the tanh approximation
 
 
-@cython.cdivision(True)
 cdef inline double f_digamma(double a) noexcept nogil:
     cdef double r = 0.0, x = a, y
     if x <= 0.0 and x == floor(x):
@@ -232,7 +229,6 @@ cdef inline double f_digamma(double a) noexcept nogil:
         y * (691.0 / 32760 - y / 12)))))))
 
 
-@cython.cdivision(True)
 cdef inline double zeta_polygamma(double x, double n) noexcept nogil:
     cdef double s = n + 1.0, total = 0.0, t, y     # n! (1 / x**s + 1 / (x + 1)**s + ...), x > 0: Euler and Maclaurin
     cdef int k
@@ -249,7 +245,6 @@ cdef inline double zeta_polygamma(double x, double n) noexcept nogil:
     return total
 
 
-@cython.cdivision(True)
 cdef inline double f_polygamma(double a, double b) noexcept nogil:
     cdef double r, sign                          # the derivative of order b of digamma at a
     if a != a or b != b:
@@ -268,22 +263,18 @@ cdef inline double f_polygamma(double a, double b) noexcept nogil:
         zeta_polygamma(1.0 - a, b))
 
 
-@cython.cdivision(True)
 cdef inline double f_minimum(double a, double b) noexcept nogil:
     return a if a <= b or a != a else b          # NaN stays; the left one if they are equal
 
 
-@cython.cdivision(True)
 cdef inline double f_maximum(double a, double b) noexcept nogil:
     return a if a >= b or a != a else b
 
 
-@cython.cdivision(True)
 cdef inline double f_atan2(double a, double b) noexcept nogil:
     return atan2(a, b)
 
 
-@cython.cdivision(True)
 cdef inline double f_hypot(double a, double b) noexcept nogil:
     # As Python has it, correctly rounded but for one case in millions; the C library's is not.  Scaled by a power of
     # two, and the square root corrected by half of what its square is off: fma gives the squares exactly.
@@ -304,22 +295,18 @@ cdef inline double f_hypot(double a, double b) noexcept nogil:
     return ldexp(h + off / (2.0 * h), e)
 
 
-@cython.cdivision(True)
 cdef inline double f_copysign(double a, double b) noexcept nogil:
     return copysign(a, b)
 
 
-@cython.cdivision(True)
 cdef inline double f_fmod(double a, double b) noexcept nogil:
     return fmod(a, b)
 
 
-@cython.cdivision(True)
 cdef inline double f_remainder(double a, double b) noexcept nogil:
     return remainder(a, b)                       # a - n * b, n the whole number nearest to a / b
 
 
-@cython.cdivision(True)
 cdef inline double f_mod(double a, double b) noexcept nogil:
     cdef double r = fmod(a, b)                   # of the sign of b, as Python's % of floats
     if r:
@@ -327,7 +314,6 @@ cdef inline double f_mod(double a, double b) noexcept nogil:
     return copysign(0.0, b)
 
 
-@cython.cdivision(True)
 cdef inline double f_floordiv(double a, double b) noexcept nogil:
     cdef double r = fmod(a, b), q = (a - r) / b, w  # Python's // of floats
     if b == 0.0:
@@ -350,12 +336,10 @@ cdef inline double sent(double g, double slope) noexcept nogil:
     return product if product == product else f_send(g, slope)
 
 
-@cython.cdivision(True)
 cdef inline double f_leaky_relu(double a, double b) noexcept nogil:
     return a if a > 0.0 or a != a else b * a     # b: the slope on the left
 
 
-@cython.cdivision(True)
 cdef inline double f_elu(double a, double b) noexcept nogil:
     return a if a > 0.0 or a != a else b * expm1(a)
 
@@ -375,127 +359,102 @@ cdef inline double d_exp(double a, double v) noexcept nogil:
     return v
 
 
-@cython.cdivision(True)
 cdef inline double d_log(double a, double v) noexcept nogil:
     return 1.0 / a
 
 
-@cython.cdivision(True)
 cdef inline double d_exp2(double a, double v) noexcept nogil:
     return v * LN2
 
 
-@cython.cdivision(True)
 cdef inline double d_expm1(double a, double v) noexcept nogil:
     return v + 1.0
 
 
-@cython.cdivision(True)
 cdef inline double d_log2(double a, double v) noexcept nogil:
     return 1.0 / (a * LN2)
 
 
-@cython.cdivision(True)
 cdef inline double d_log10(double a, double v) noexcept nogil:
     return 1.0 / (a * LN10)
 
 
-@cython.cdivision(True)
 cdef inline double d_log1p(double a, double v) noexcept nogil:
     return 1.0 / (1.0 + a)
 
 
-@cython.cdivision(True)
 cdef inline double d_sqrt(double a, double v) noexcept nogil:
     return 0.5 / v
 
 
-@cython.cdivision(True)
 cdef inline double d_cbrt(double a, double v) noexcept nogil:
     return 1.0 / (3.0 * v * v)
 
 
-@cython.cdivision(True)
 cdef inline double d_sin(double a, double v) noexcept nogil:
     return cos(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_cos(double a, double v) noexcept nogil:
     return -sin(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_tan(double a, double v) noexcept nogil:
     return 1.0 + v * v
 
 
-@cython.cdivision(True)
 cdef inline double d_asin(double a, double v) noexcept nogil:
     return 1.0 / sqrt((1.0 - a) * (1.0 + a))
 
 
-@cython.cdivision(True)
 cdef inline double d_acos(double a, double v) noexcept nogil:
     return -1.0 / sqrt((1.0 - a) * (1.0 + a))
 
 
-@cython.cdivision(True)
 cdef inline double d_atan(double a, double v) noexcept nogil:
     return 1.0 / (1.0 + a * a)
 
 
-@cython.cdivision(True)
 cdef inline double d_sinh(double a, double v) noexcept nogil:
     return cosh(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_cosh(double a, double v) noexcept nogil:
     return sinh(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_tanh(double a, double v) noexcept nogil:
     return (1.0 - v) * (1.0 + v)
 
 
-@cython.cdivision(True)
 cdef inline double d_asinh(double a, double v) noexcept nogil:
     return 1.0 / sqrt(a * a + 1.0) if fabs(a) < 1e150 else 1.0 / fabs(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_acosh(double a, double v) noexcept nogil:
     return 1.0 / (sqrt(a - 1.0) * sqrt(a + 1.0))
 
 
-@cython.cdivision(True)
 cdef inline double d_atanh(double a, double v) noexcept nogil:
     return 1.0 / ((1.0 - a) * (1.0 + a))
 
 
-@cython.cdivision(True)
 cdef inline double d_erf(double a, double v) noexcept nogil:
     return TWO_OVER_SQRT_PI * exp(-a * a)
 
 
-@cython.cdivision(True)
 cdef inline double d_erfc(double a, double v) noexcept nogil:
     return -(TWO_OVER_SQRT_PI * exp(-a * a))
 
 
-@cython.cdivision(True)
 cdef inline double d_ndtr(double a, double v) noexcept nogil:
     return ONE_OVER_SQRT_2PI * exp(-0.5 * a * a)
 
 
-@cython.cdivision(True)
 cdef inline double d_lgamma(double a, double v) noexcept nogil:
     return f_digamma(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_digamma(double a, double v) noexcept nogil:
     cdef double r = 0.0, x = a, y                # the trigamma function
     if x <= 0.0:
@@ -515,59 +474,36 @@ cdef inline double d_gamma(double a, double v) noexcept nogil:
     return v * f_digamma(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_abs(double a, double v) noexcept nogil:
     return 1.0 if a > 0.0 else -1.0 if a < 0.0 else a * 0.0    # the kink: 0 at 0; NaN stays
 
 
-@cython.cdivision(True)
-cdef inline double d_sign(double a, double v) noexcept nogil:
+cdef inline double d_step(double a, double v) noexcept nogil:
     return 0.0
 
 
-@cython.cdivision(True)
-cdef inline double d_floor(double a, double v) noexcept nogil:
-    return 0.0
-
-
-@cython.cdivision(True)
-cdef inline double d_ceil(double a, double v) noexcept nogil:
-    return 0.0
-
-
-@cython.cdivision(True)
-cdef inline double d_trunc(double a, double v) noexcept nogil:
-    return 0.0
-
-
-@cython.cdivision(True)
 cdef inline double d_degrees(double a, double v) noexcept nogil:
     return 180.0 / M_PI
 
 
-@cython.cdivision(True)
 cdef inline double d_radians(double a, double v) noexcept nogil:
     return M_PI / 180.0
 
 
-@cython.cdivision(True)
 cdef inline double d_sigmoid(double a, double v) noexcept nogil:
     cdef double e = exp(-fabs(a))                # v * (1 - v) would lose the tail
     return e / ((1.0 + e) * (1.0 + e))
 
 
-@cython.cdivision(True)
 cdef inline double d_softplus(double a, double v) noexcept nogil:
     return f_sigmoid(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_silu(double a, double v) noexcept nogil:
     cdef double s = f_sigmoid(a)
     return s if fabs(a) > 1e3 else s * (1.0 + a * (1.0 - s))
 
 
-@cython.cdivision(True)
 cdef inline double d_gelu(double a, double v) noexcept nogil:
     return f_ndtr(a) + (0.0 if fabs(a) > 1e3 else a * (ONE_OVER_SQRT_2PI * exp(-0.5 * a * a)))
 
@@ -599,12 +535,10 @@ cdef inline double d_mul_b(double a, double b, double v) noexcept nogil:
     return a
 
 
-@cython.cdivision(True)
 cdef inline double d_div_a(double a, double b, double v) noexcept nogil:
     return 1.0 / b
 
 
-@cython.cdivision(True)
 cdef inline double d_div_b(double a, double b, double v) noexcept nogil:
     return -(v / b)
 
@@ -619,27 +553,22 @@ cdef inline double d_pow_b(double a, double b, double v) noexcept nogil:
     return 0.0 if a == 0.0 and b >= 0.0 else NAN
 
 
-@cython.cdivision(True)
 cdef inline double d_minimum_a(double a, double b, double v) noexcept nogil:
     return 1.0 if a <= b or a != a else 0.0
 
 
-@cython.cdivision(True)
 cdef inline double d_minimum_b(double a, double b, double v) noexcept nogil:
     return 0.0 if a <= b or a != a else 1.0
 
 
-@cython.cdivision(True)
 cdef inline double d_maximum_a(double a, double b, double v) noexcept nogil:
     return 1.0 if a >= b or a != a else 0.0
 
 
-@cython.cdivision(True)
 cdef inline double d_maximum_b(double a, double b, double v) noexcept nogil:
     return 0.0 if a >= b or a != a else 1.0
 
 
-@cython.cdivision(True)
 cdef inline double d_atan2_a(double a, double b, double v) noexcept nogil:
     cdef double r                                # b / (a * a + b * b) without its overflow
     if a == 0.0 and b == 0.0:
@@ -651,55 +580,29 @@ cdef inline double d_atan2_a(double a, double b, double v) noexcept nogil:
     return 1.0 / (1.0 + r * r) / b
 
 
-@cython.cdivision(True)
 cdef inline double d_atan2_b(double a, double b, double v) noexcept nogil:
     return -d_atan2_a(b, a, v)
 
 
-@cython.cdivision(True)
 cdef inline double d_hypot_a(double a, double b, double v) noexcept nogil:
     if isinf(v):                                 # the first operand that is infinite outweighs the other
         return copysign(1.0, a) if isinf(a) else 0.0
     return a / v if v else 0.0                   # the kink: 0 at the origin
 
 
-@cython.cdivision(True)
 cdef inline double d_hypot_b(double a, double b, double v) noexcept nogil:
     if isinf(v):
         return copysign(1.0, b) if isinf(b) and not isinf(a) else 0.0
     return b / v if v else 0.0
 
 
-@cython.cdivision(True)
 cdef inline double d_copysign_a(double a, double b, double v) noexcept nogil:
     return copysign(1.0, a) * copysign(1.0, b)
 
 
-@cython.cdivision(True)
-cdef inline double d_copysign_b(double a, double b, double v) noexcept nogil:
-    return 0.0
-
-
 # v is a - n * b for a whole n, which a / b alone would miss by one beside a multiple of b
-@cython.cdivision(True)
 cdef inline double whole_quotient(double a, double b, double v) noexcept nogil:
     return floor(a / b - v / b + 0.5)
-
-
-cdef inline double d_fmod_a(double a, double b, double v) noexcept nogil:
-    return 1.0
-
-
-cdef inline double d_fmod_b(double a, double b, double v) noexcept nogil:
-    return -whole_quotient(a, b, v)
-
-
-cdef inline double d_remainder_a(double a, double b, double v) noexcept nogil:
-    return 1.0
-
-
-cdef inline double d_remainder_b(double a, double b, double v) noexcept nogil:
-    return -whole_quotient(a, b, v)
 
 
 cdef inline double d_mod_a(double a, double b, double v) noexcept nogil:
@@ -710,32 +613,22 @@ cdef inline double d_mod_b(double a, double b, double v) noexcept nogil:
     return -whole_quotient(a, b, v)
 
 
-@cython.cdivision(True)
-cdef inline double d_floordiv_a(double a, double b, double v) noexcept nogil:
+cdef inline double d_steps(double a, double b, double v) noexcept nogil:
     return 0.0
 
 
-@cython.cdivision(True)
-cdef inline double d_floordiv_b(double a, double b, double v) noexcept nogil:
-    return 0.0
-
-
-@cython.cdivision(True)
 cdef inline double d_leaky_relu_a(double a, double b, double v) noexcept nogil:
     return 1.0 if a > 0.0 or a != a else b       # the kink: the slope at 0
 
 
-@cython.cdivision(True)
 cdef inline double d_leaky_relu_b(double a, double b, double v) noexcept nogil:
     return 0.0 if a > 0.0 else a
 
 
-@cython.cdivision(True)
 cdef inline double d_elu_a(double a, double b, double v) noexcept nogil:
     return 1.0 if a > 0.0 or a != a else b * exp(a)
 
 
-@cython.cdivision(True)
 cdef inline double d_elu_b(double a, double b, double v) noexcept nogil:
     return 0.0 if a > 0.0 else expm1(a)
 

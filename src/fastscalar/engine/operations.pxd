@@ -156,19 +156,19 @@ cdef inline void fill_table() noexcept:
     unary_row(ABS, b"abs", f_abs, d_abs, METHOD, NO_ERROR, b"",
               READS_A, b"where(a != 0.0, lambda: sign(a), 0.0)",
               b"The absolute value; the derivative at 0 is 0.")
-    unary_row(SIGN, b"sign", f_sign, d_sign, FUNCTION, NO_ERROR, b"",
+    unary_row(SIGN, b"sign", f_sign, d_step, FUNCTION, NO_ERROR, b"",
               READS_NOTHING, b"0.0",
               b"1.0, -1.0, or x itself if it is zero or NaN; the derivative is 0.")
-    unary_row(FLOOR, b"floor", f_floor, d_floor, METHOD, NO_ERROR, b"isfinite(x)",
+    unary_row(FLOOR, b"floor", f_floor, d_step, METHOD, NO_ERROR, b"isfinite(x)",
               READS_NOTHING, b"0.0",
               b"The largest whole number that is not above x, a Tensor; the derivative is 0.")
-    unary_row(NEW, b"rint", f_rint, d_floor, METHOD, NO_ERROR, b"",
+    unary_row(NEW, b"rint", f_rint, d_step, METHOD, NO_ERROR, b"",
               READS_NOTHING, b"0.0",
               b"The nearest whole number, of two the even one, a Tensor; the derivative is 0.")
-    unary_row(CEIL, b"ceil", f_ceil, d_ceil, METHOD, NO_ERROR, b"isfinite(x)",
+    unary_row(CEIL, b"ceil", f_ceil, d_step, METHOD, NO_ERROR, b"isfinite(x)",
               READS_NOTHING, b"0.0",
               b"The smallest whole number that is not below x, a Tensor; the derivative is 0.")
-    unary_row(TRUNC, b"trunc", f_trunc, d_trunc, METHOD, NO_ERROR, b"isfinite(x)",
+    unary_row(TRUNC, b"trunc", f_trunc, d_step, METHOD, NO_ERROR, b"isfinite(x)",
               READS_NOTHING, b"0.0",
               b"x without its fraction, a Tensor; the derivative is 0.")
     unary_row(NEW, b"degrees", f_degrees, d_degrees, METHOD, NO_ERROR, b"",
@@ -208,11 +208,11 @@ cdef inline void fill_table() noexcept:
                b"", READS_A | READS_V, READS_B | READS_V,
                b"hypot_by_left(a, b, v)", b"hypot_by_right(a, b, v)",
                b"sqrt(self**2 + other**2) without overflow on the way; all derivatives at the origin are 0.")
-    binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_copysign_b, METHOD,
+    binary_row(COPYSIGN, b"copysign", f_copysign, d_copysign_a, d_steps, METHOD,
                b"", READS_A | READS_B, READS_NOTHING,
                b"sign_bit(a) * sign_bit(b)", b"0.0",
                b"The absolute value of self with the sign of other.")
-    binary_row(FMOD, b"fmod", f_fmod, d_fmod_a, d_fmod_b, METHOD,
+    binary_row(FMOD, b"fmod", f_fmod, d_mod_a, d_mod_b, METHOD,
                b"isfinite(x) and y != 0", READS_NOTHING, READS_A | READS_B | READS_V,
                b"1.0", b"minus_quotient(a, b, v)",
                b"The remainder with the sign of self; ValueError if other is 0 or self infinite.")
@@ -220,7 +220,7 @@ cdef inline void fill_table() noexcept:
                b"y != 0", READS_NOTHING, READS_A | READS_B | READS_V,
                b"1.0", b"minus_quotient(a, b, v)",
                b"The remainder with the sign of the right operand.")
-    binary_row(FLOORDIV, b"//", f_floordiv, d_floordiv_a, d_floordiv_b, OPERATOR,
+    binary_row(FLOORDIV, b"//", f_floordiv, d_steps, d_steps, OPERATOR,
                b"y != 0", READS_NOTHING, READS_NOTHING,
                b"0.0", b"0.0",
                b"The quotient, rounded down.")
@@ -240,7 +240,7 @@ cdef inline void fill_table() noexcept:
                b"", READS_B, READS_A,
                b"b", b"a",
                b"self * other, and 0.0 where self is zero, whatever other is: a gradient on its way.")
-    binary_row(REMAINDER, b"remainder", f_remainder, d_remainder_a, d_remainder_b, METHOD,
+    binary_row(REMAINDER, b"remainder", f_remainder, d_mod_a, d_mod_b, METHOD,
                b"isfinite(x) and y != 0", READS_NOTHING, READS_A | READS_B | READS_V,
                b"1.0", b"minus_quotient(a, b, v)",
                b"The IEEE 754 remainder: self minus the multiple of other that is nearest; ValueError if other is 0.")

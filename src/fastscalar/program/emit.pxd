@@ -304,25 +304,24 @@ cdef inline bint only_products(Lowering low, int s):
 cdef inline int fill_term(Lowering low, Term *term, int sign, int p, int q) except -1:
     memset(term, 0, sizeof(Term))
     term.sign, term.count, term.p_port, term.q_port = <signed char>sign, 1, -1, -1
-    term.p_mask = low.mask[p]
-    if low.depends[p] == C_PER_ROW:
-        term.p_kind, term.p = R_SLOTS, slot_of(low, p)
-    else:
-        term.p_kind, term.p = R_UNIFORM, address_of(low, p)
-        if term.p_mask:
-            term.p_port = <int>len(low.plan.port_address)
-            low.plan.port_address.append(term.p)
+    fill_factor(low, p, &term.p_kind, &term.p_mask, &term.p, &term.p_port)
     if q < 0:
         term.q_kind = R_NONE
-        return 0
-    term.q_mask = low.mask[q]
-    if low.depends[q] == C_PER_ROW:
-        term.q_kind, term.q = R_SLOTS, slot_of(low, q)
     else:
-        term.q_kind, term.q = R_UNIFORM, address_of(low, q)
-        if term.q_mask:
-            term.q_port = <int>len(low.plan.port_address)
-            low.plan.port_address.append(term.q)
+        fill_factor(low, q, &term.q_kind, &term.q_mask, &term.q, &term.q_port)
+    return 0
+
+
+cdef inline int fill_factor(Lowering low, int i, unsigned char *kind, unsigned char *mask, int *at,
+                            int *port) except -1:
+    mask[0] = low.mask[i]
+    if low.depends[i] == C_PER_ROW:
+        kind[0], at[0] = R_SLOTS, slot_of(low, i)
+    else:
+        kind[0], at[0] = R_UNIFORM, address_of(low, i)
+        if mask[0]:
+            port[0] = <int>len(low.plan.port_address)
+            low.plan.port_address.append(at[0])
     return 0
 
 

@@ -896,18 +896,24 @@ static void OF(unary_backward)(int op, void *da, const void *a_, const void *v_,
     case 5: INTO(>=) break;                                                                                            \
                          }
 
+/* Those operands that are one number, by their bits. */
+static void OF(broadcast_ones)(int ones, R (*one)[CHUNK], const R *const *from, ptrdiff_t n)
+{
+    for (int k = 0; ones >> k; k++)
+        if (ones >> k & 1)
+            OF(broadcast)(one[k], *from[k], n);
+}
+#define PART(k) (ones >> (k) & 1 ? one[k] : from[k] + at)
+
 static void OF(where)(int comparison, int ones, void *out_, const void *a_, const void *b_, const void *c_,
                       const void *d_, ptrdiff_t n)
 {
     R one[4][CHUNK];
     const R *from[4] = {a_, b_, c_, d_};
-    for (int k = 0; k < 4; k++)
-        if (ones >> k & 1)
-            OF(broadcast)(one[k], *from[k], n);
+    OF(broadcast_ones)(ones & 15, one, from, n);
     for (ptrdiff_t at = 0; at < n; at += CHUNK) {
         const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
-        const R *a = ones & 1 ? one[0] : from[0] + at, *b = ones & 2 ? one[1] : from[1] + at;
-        const R *c = ones & 4 ? one[2] : from[2] + at, *d = ones & 8 ? one[3] : from[3] + at;
+        const R *a = PART(0), *b = PART(1), *c = PART(2), *d = PART(3);
         R *out = (R *)out_ + at;
 #define INTO(is) VECTORS(i, length, STORE_SOME(out + i, SELECT(GET(a) is GET(b), GET(c), GET(d))))
         COMPARISONS(INTO)
@@ -919,14 +925,12 @@ static void OF(where_backward)(int comparison, int ones, int outcome, void *to_,
                                const void *g_, ptrdiff_t n)
 {
     R one[2][CHUNK], sums[CHUNK];
+    const R *from[2] = {a_, b_};
     double total = 0.0;
-    if (ones & 1)
-        OF(broadcast)(one[0], *(const R *)a_, n);
-    if (ones & 2)
-        OF(broadcast)(one[1], *(const R *)b_, n);
+    OF(broadcast_ones)(ones & 3, one, from, n);
     for (ptrdiff_t at = 0; at < n; at += CHUNK) {
         const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
-        const R *a = ones & 1 ? one[0] : (const R *)a_ + at, *b = ones & 2 ? one[1] : (const R *)b_ + at;
+        const R *a = PART(0), *b = PART(1);
         const R *g = (const R *)g_ + at;
         R *to = ones & 4 ? sums : (R *)to_ + at;
         if (ones & 4)
@@ -949,14 +953,12 @@ static void OF(first_failure)(int comparison, int ones, int outcome, void *first
                               double k_, ptrdiff_t n)
 {
     R one[2][CHUNK];
+    const R *from[2] = {a_, b_};
     const vec k = ZERO + (R)k_, wanted = outcome ? ONE : ZERO;
-    if (ones & 1)
-        OF(broadcast)(one[0], *(const R *)a_, n);
-    if (ones & 2)
-        OF(broadcast)(one[1], *(const R *)b_, n);
+    OF(broadcast_ones)(ones & 3, one, from, n);
     for (ptrdiff_t at = 0; at < n; at += CHUNK) {
         const ptrdiff_t length = n - at < CHUNK ? n - at : CHUNK;
-        const R *a = ones & 1 ? one[0] : (const R *)a_ + at, *b = ones & 2 ? one[1] : (const R *)b_ + at;
+        const R *a = PART(0), *b = PART(1);
         R *first = (R *)first_ + at;
 #define INTO(is)                                                                                                       \
     VECTORS(i, length, {                                                                                               \
@@ -968,6 +970,7 @@ static void OF(first_failure)(int comparison, int ones, int outcome, void *first
     }
 }
 #undef COMPARISONS
+#undef PART
 
 static void OF(better)(int least, int one, void *best_, void *place_, const void *x_, double k_, ptrdiff_t n)
 {
