@@ -178,8 +178,7 @@ class Run:
             return
         lost = [self.case.lost(i) for i in rows]
         right = set().union(*(leaves if by_leaves else arguments for arguments, leaves in lost))
-        plainly = any("cannot be replayed" in said for said in self.said)  # then nothing is said, as without compile
-        if right and complete and not self.case.stops and not plainly and not right & self.lost:
+        if right and complete and not self.case.stops and not right & self.lost:
             raise Difference(f"{what}:lost", f"a gradient gets lost at lines {right} and nothing was said")
         every = self.case.reading_lines.union(*(a | b for a, b in (self.case.lost(i) for i in range(self.case.rows))))
         self.losing |= every  # said before leaves changed, when it was so

@@ -21,6 +21,7 @@ import fastscalar as fs
 from compiled import compiled_only, counted
 from fastscalar import math
 from fastscalar.engine import testing
+from fastscalar.program import recorded, rolling
 
 ROWS = np.array([0.5, 1.0, 2.0])
 X = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 4.0]])
@@ -98,6 +99,69 @@ def test_a_lost_gradient_is_said_as_fs_grad_says_it(name, method):
     assert {(w.filename, w.lineno) for w in found} == {(w.filename, w.lineno) for w in expected}
     if name in FOR_USERS:                         # not where NumPy's or Python's own code has read it
         assert {w.filename for w in found} == {__file__}
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize("method", ["value_and_grad", "backward", "vjp"])
+@pytest.mark.parametrize("name", LOST)
+def test_a_loss_that_only_a_row_meets_which_runs_eagerly(name, method, short_way, monkeypatch):
+    """The program has fallen back, and no recording comes to the line."""
+    f, w = LOST[name], fs.Tensor(1.0)
+    program = fs.compile(lambda x: f(x * w) if x.data > 1.0 else x * w)
+    more = {"cotangents": 1.0} if method == "vjp" else {}
+    call = getattr(program, method)
+    monkeypatch.setattr(recorded, "SPECIALIZATIONS", 1)
+    if short_way:                                 # of calls after those that went the long one
+        assert not said(lambda: [call(ROWS[:2], **more) for _ in range(3)], fs.GradientLossWarning)
+    expected = said(lambda: fs.grad(f)(2.0), fs.GradientLossWarning)
+    found = said(lambda: [call(ROWS, **more) for _ in range(3)], fs.GradientLossWarning)
+    assert {(w.filename, w.lineno) for w in found} == {(w.filename, w.lineno) for w in expected}
+    assert len(found) == 1
+
+
+KEPT = fs.Tensor(2.0)
+
+
+@pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
+@pytest.mark.parametrize("f", [
+    lambda x: x * float(x.detach()), lambda x: x * float(fs.Tensor(3.0)), lambda x: x * float(fs.argmax([x, x * 2.0])),
+    lambda x: x * float(fs.where(x > -1e9, 2.0, x)), lambda x: x * x.data, lambda x: x * round(x.data),
+])  # fmt: skip
+def test_what_rows_that_run_eagerly_do_not_lose(f, monkeypatch):
+    program = fs.compile(lambda x: f(x) * KEPT if x.data > 1.0 else x)
+    monkeypatch.setattr(recorded, "SPECIALIZATIONS", 1)
+    for method in ("value_and_grad", "backward"):
+        assert not said(lambda m=method: [getattr(program, m)(ROWS) for _ in range(3)], fs.GradientLossWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", fs.GradientLossWarning)
+        assert float(KEPT * 1.0) == 2.0           # outside of a row
+
+
+@pytest.mark.parametrize("derivative", ["value_and_grad", "backward", "jacobian", "fs.grad in it"])
+@pytest.mark.parametrize("name", ["where", "max", "in a loop in it", "replaced"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_losses_behind_loops_are_those_of_their_steps(name, derivative, lost, monkeypatch):
+    """What a step did not choose, or does not read of the state, has no gradient to lose."""
+    monkeypatch.setattr(rolling, "UNROLLED", 0)
+    w, y = fs.Tensor(1.5), 1.0 if lost else -1.0
+    step = {
+        "where": lambda x, z: z * 0.5 + fs.where(z * 0.0 + y > 0.0, w * x, 0.0),
+        "max": lambda x, z: z * 0.5 + fs.max([w * x * y - 100.0 + 200.0 * (y > 0), 0.0]),
+        "in a loop in it": lambda x, z: fs.loop(2, lambda u: u * 0.5 + fs.where(u * 0.0 + y > 0.0, w * x, 0.0), z),
+        "replaced": lambda x, z: z * x if lost else w.detach() * 1.0,
+    }[name]
+
+    def f(x):
+        return x * x + float(fs.loop(3, lambda z: step(x, z), x if name == "replaced" else 0.0)) * x
+
+    if derivative == "fs.grad in it":
+        program = fs.compile(fs.grad(f))
+        found = said(lambda: program.map(ROWS), fs.GradientLossWarning)
+    else:
+        program = fs.compile(f)
+        found = said(lambda: getattr(program, derivative)(ROWS), fs.GradientLossWarning)
+    assert bool(found) == lost
 
 
 @pytest.mark.parametrize("method", ["value_and_grad", "backward"])

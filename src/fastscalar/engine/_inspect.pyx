@@ -20,7 +20,7 @@ from fastscalar.engine.array_ops cimport (elements_of, enter_row, materialise, r
                                           value_of, write_gradient)
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.engine.names cimport name_of
-from fastscalar.engine.passed cimport first_passed, operand, operand_count
+from fastscalar.engine.passed cimport first_passed, is_chosen, is_leaf, mark_once, operand, operand_count
 from fastscalar.engine.writes cimport require_unchanged
 
 
@@ -68,8 +68,7 @@ cdef bint passes_nothing(int i, const Memo *stopped) noexcept nogil:
     cdef Py_ssize_t k
     for k in range(0, stopped.n_index, 2):
         if stopped.index[k] <= i < stopped.index[k + 1]:
-            return tape.record[i].op != ARRAY_OP or tape.array_ops[tape.record[i].a].op not in (
-                A_WHERE, A_GATHER, A_BEST, A_PICK)
+            return not is_chosen(i)
     return False
 
 
@@ -193,15 +192,9 @@ def _depends(Tensor root not None, list inputs):
     choose the same.  False inside a backward pass of this thread."""
     if not inputs or root.index == 0 or (tape.sweeping and tape.owner == PyThread_get_thread_ident()):
         return False
-    if depends(root.index, inputs, True):
-        return True
     cdef Recorder recording = recording_here()
-    if recording is not None and depends(root.index, inputs, False):
-        (<object>recording).keep_choices(root)
-    return False
-
-
-cdef bint depends(int root, list inputs, bint chosen) except -1:
+    if recording is not None:                    # which knows what goes through loops
+        return (<object>recording).depends(root, inputs)
     cdef Memo m, stops, stopped
     memset(&m, 0, sizeof(Memo))
     memset(&stops, 0, sizeof(Memo))
@@ -209,15 +202,38 @@ cdef bint depends(int root, list inputs, bint chosen) except -1:
     start_look()
     try:
         indices_of(&stops, inputs)
-        if stops.n_index:
-            list_stopped(&stopped, stops.index[stops.n_index - 1])
-        list_reached(&m, root, &stops, &stopped, chosen)
+        list_reached(&m, root.index, &stops, &stopped, True)
         return m.n_index > 0
     finally:
         end_sweep()
         free_memo(&m)
         free_memo(&stops)
-        free_memo(&stopped)
+
+
+cdef bint reaches_leaf(int node, int before) except -1:
+    """Whether a node has a gradient to pass to a leaf that is older than another node, by what it chose on the way.
+
+    False inside a backward pass of this thread."""
+    cdef int i = node
+    cdef Py_ssize_t k, stop
+    cdef bint found = False
+    if not node or (tape.sweeping and tape.owner == PyThread_get_thread_ident()):
+        return False
+    start_look()
+    try:
+        mark_node(node)
+        while i > 0 and not found:
+            tape.at = i
+            tape.mark[i] = 0
+            found = i < before and is_leaf(i)
+            k = first_passed(i, True, &stop)
+            while k < stop:
+                mark_once(operand(i, k, NULL))
+                k += 1
+            i = previous(i)
+    finally:
+        end_sweep()
+    return found
 
 
 def _instruction(Tensor t not None):

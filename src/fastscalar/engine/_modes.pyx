@@ -2,13 +2,21 @@
 # cython: auto_pickle=False
 """Modes that other rooms put a thread in, besides `no_grad`, and what a recorded backward pass asks of the tape."""
 
-from cpython.ref cimport Py_INCREF
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 from fastscalar._core cimport *
+from fastscalar.engine._inspect cimport reaches_leaf
 from fastscalar.engine.memory cimport set_limit
 from fastscalar.engine.array_ops cimport write_gradient
 from fastscalar.engine.writes cimport changed_in, raise_changed
 from fastscalar.engine.attributes cimport drop_recorded
+
+cdef extern from "Python.h":
+    ctypedef struct PyFrameObject
+    PyFrameObject *PyEval_GetFrame()
+    PyObject *PyFrame_GetCode(PyFrameObject *frame)
+    int PyFrame_GetLasti(PyFrameObject *frame)
 
 
 class record:
@@ -58,8 +66,14 @@ class ieee:
 
 
 cdef class Watching:
-    """Context in which this thread traces a function; the base of what `derivatives` makes of it."""
-    cdef tuple before                            # it needs no memory to leave it
+    """Context in which this thread traces a function; the base of what `derivatives` makes of it.
+
+    said: of rows that run eagerly, where losses were said: (file, line), and by `key_of` an instruction the code
+    object, which is asked first.  What is lost then is a gradient of leaves that are older than the row; between two
+    rows nothing is.  None: the context knows what."""
+
+    def __init__(self, said=None):
+        self.said = said
 
     def __enter__(self):
         global tracing
@@ -72,6 +86,78 @@ cdef class Watching:
         global tracing
         own_state().watches = self.before
         tracing -= 1
+
+    cdef bint knows_place(self) except -1:
+        """Whether it was said of the instruction that this thread is at."""
+        cdef PyFrameObject *frame = PyEval_GetFrame()
+        cdef PyObject *code
+        if frame == NULL or not self.said:
+            return False
+        code = PyFrame_GetCode(frame)
+        key = key_at(<size_t>code, PyFrame_GetLasti(frame))
+        Py_XDECREF(code)
+        return key in self.said
+
+
+cdef inline object key_at(size_t code, size_t instruction):
+    return code ^ instruction << 48
+
+
+def key_of(code, int instruction):
+    """What an instruction is known by; the code object is to be kept, so that no other one gets its address."""
+    return key_at(<size_t><PyObject *>code, instruction)
+
+
+cdef bint begin_row() except -1:
+    """A function is about to be called for a row: whether `end_row` is to be called after it."""
+    cdef tuple watching = own_state().watches
+    cdef Watching last
+    if not watching:
+        return False
+    last = watching[len(watching) - 1]
+    if last.said is None or last.marker is not None:         # the latter: in a row of another program
+        return False
+    last.marker = result(LEAF, 0, 0, 0.0)
+    return True
+
+
+cdef int end_row() except -1:
+    cdef tuple watching = own_state().watches
+    (<Watching>watching[len(watching) - 1]).marker = None
+    return 0
+
+
+class row_begun:
+    """Context of the call of a function for a row."""
+
+    def __enter__(self):
+        self.begun = tracing and begin_row()
+
+    def __exit__(self, kind=None, error=None, trace=None):
+        if self.begun:
+            end_row()
+
+
+cdef object report = None        # called with the Tensor
+
+
+def hearing(function):
+    """What the engine is to call when a Tensor becomes a plain number, so that `function` is called if it matters."""
+    global report
+    report = function
+    return number_read
+
+
+def number_read(Tensor t not None):
+    cdef tuple watching = own_state().watches
+    cdef Watching last
+    if not watching:
+        return                   # another thread is tracing
+    last = watching[len(watching) - 1]
+    if last.said is not None and (
+            last.marker is None or last.knows_place() or not reaches_leaf(t.index, last.marker.index)):
+        return
+    report(t)
 
 
 def watches():

@@ -1,8 +1,11 @@
 # cython: language_level=3, wraparound=False, cdivision=True
 # The operands of a node, one by one, and which of them it passes a gradient to.
 
+from cpython.object cimport Py_GT, Py_LT
+
 from fastscalar._core cimport row, tape
 from fastscalar.engine.array_ops cimport node_of, value_of
+from fastscalar.engine.marks cimport mark_node
 from fastscalar.engine.tape cimport *
 
 
@@ -97,3 +100,43 @@ cdef inline Py_ssize_t first_passed(int i, bint chosen, Py_ssize_t *stop) noexce
     if chosen and (q.op == A_WHERE or q.op == A_BEST):
         stop[0] = first + 1
     return first
+
+
+cdef inline bint may_have_gradient(int p) noexcept nogil:
+    return p > 0 and tape.record[p].op != CONST
+
+
+cdef inline bint is_leaf(int i) noexcept nogil:
+    return tape.record[i].op == LEAF or (
+        tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op == A_LEAF)
+
+
+cdef inline void mark_once(int p) noexcept nogil:
+    if p > 0 and not tape.mark[p]:
+        mark_node(p)
+
+
+cdef inline int list_choices(int i, list choices) except -1:
+    """The comparisons by which a `where`, a `max` or a `min` is what it is, where another operand has a gradient."""
+    cdef ArrayOp *q
+    cdef Py_ssize_t k, first
+    cdef int other, chosen
+    if tape.record[i].op != ARRAY_OP:
+        return 0
+    q = tape.array_ops[tape.record[i].a]
+    if q.op == A_WHERE and may_have_gradient(node_of(&q.x, 3 if q.labels[0] else 2)):
+        choices.append((q.code, node_of(&q.x, 0), node_of(&q.x, 1)))
+    elif q.op == A_BEST and q.code <= BEST_MIN:
+        first = <Py_ssize_t>tape.record[i].b * q.inner
+        chosen = node_of(&q.x, first + q.labels[tape.record[i].b])
+        for k in range(first, first + q.inner):
+            other = node_of(&q.x, k)
+            if other != chosen and may_have_gradient(other):
+                choices.append((Py_GT if q.code == BEST_MIN else Py_LT, other, chosen))
+    return 0
+
+
+cdef inline bint is_chosen(int i) noexcept nogil:
+    """A `where`, an index and a maximum are no operations for the function itself: they give it one of their
+    operands."""
+    return tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op in (A_WHERE, A_GATHER, A_BEST, A_PICK)

@@ -14,6 +14,7 @@ Recording:
     _graph, ints            the graph as data; growing lists
     identities, subscripts  what Python's own instructions say of a bool, or of the index of a list
     loops, rolling, rolled  `fs.loop` and `fs.while_loop`; recorded as one instruction; that instruction
+    whole_states            whole numbers in the state of a loop
     repeats, found, composed    loops that nothing says: what repeats, as a body and a count, or a body of many steps
     differentiated          derivatives of loops as loops
     solving                 Newton's method as such a loop, for `fs.implicit`

@@ -16,6 +16,7 @@ from libc.string cimport memcpy
 from fastscalar._core cimport *
 from fastscalar.engine._random cimport Stream, streams
 from fastscalar.engine._array cimport TensorArray, element_count
+from fastscalar.engine._modes cimport begin_row, end_row
 from fastscalar.engine._inspect cimport backward_or_nothing, find_gradients
 from fastscalar.engine.memory cimport allocate, out_of_memory
 
@@ -135,6 +136,7 @@ cdef class RowCalls:
         cdef Py_ssize_t k
         cdef list given = [], passed = given
         cdef list stack = streams()
+        cdef bint watched = False
         self.at += 1
         for k in range(len(self.columns)):
             if <int>self.kinds[k] == A_NUMBER:
@@ -153,6 +155,8 @@ cdef class RowCalls:
         if self.stream.begun:
             self.stream.begun = {}
         self.stream.scope = 0
+        if tracing:
+            watched = begin_row()
         stack.append(self.stream)
         fs_inside += 1
         try:
@@ -162,6 +166,8 @@ cdef class RowCalls:
         finally:
             fs_inside -= 1
             stack.pop()
+            if watched:
+                end_row()
         self.calling = False
         return <Tensor>value
 
@@ -440,7 +446,8 @@ def in_a_plain_way(program, str method, tuple arguments not None, more):
         else:
             if way.cache.lost:
                 program.warn_of_loss(way.cache)
-            found = way.gradients(arguments, more) if method == "value_and_grad" else way.backward(arguments, more)
+            with program.watching_rows():
+                found = way.gradients(arguments, more) if method == "value_and_grad" else way.backward(arguments, more)
         if found is not None:
             return found
     return None

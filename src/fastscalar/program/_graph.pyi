@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 GUARD: np.dtype[Any]
 ARE_EQUAL: int
+IS_LESS: int
 NODE_CONSTANT: int
 NODE_COPY: int
 NODE_INPUT: int

@@ -8,7 +8,7 @@ them; `_lower` makes instructions of it.
 
 from cpython.buffer cimport Py_buffer, PyBuffer_FillInfo
 from cpython.mem cimport PyMem_RawFree
-from cpython.object cimport Py_EQ
+from cpython.object cimport Py_EQ, Py_LT
 
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport enlarge, reallocate
@@ -20,7 +20,7 @@ from fastscalar.engine._step import storage_of
 NODE_CONSTANT, NODE_INPUT, NODE_ITEM, NODE_COPY = G_CONSTANT, G_INPUT, G_ITEM, G_COPY    # for readers of graphs
 NODE_RANDOM = G_RANDOM
 NODE_PARAMETER, NODE_BLOCK = G_PARAMETER, G_BLOCK
-READ_SAME, READ_RAISES, ARE_EQUAL = GUARD_SAME, GUARD_RAISES, Py_EQ
+READ_SAME, READ_RAISES, ARE_EQUAL, IS_LESS = GUARD_SAME, GUARD_RAISES, Py_EQ, Py_LT
 
 
 cdef class Graph:

@@ -41,10 +41,13 @@ cdef class Recording(Recorder):
     cdef set without                # nodes that were found to have no gradient
     cdef dict lists                 # decision that a whole number was read as -> what it was an index of
 
-    cdef int mark_sources(self, ArrayOp *q) except -1
+    cdef bint mark_sources(self, ArrayOp *q, callee) except -1
+    cdef object callee_of(self, ArrayOp *q)
     cdef int leak(self) except -1
-    cdef bint is_stopped(self, int i) except -1
-    cdef bint has_gradient(self, int node, bint throughout=*) except -1
+    cdef bint is_stopped(self, int i, int since) except -1
+    cdef bint has_gradient(self, int node) except -1
+    cdef bint reaches(self, int node, set wanted, bint chosen, list choices) except -1
+    cdef int keep(self, list choices) except -1
     cdef int add_guard(self, int op, int left, int right, double value) except -1
     cdef int find_place(self, RecordedGuard *d) except -1
     cdef int code_number(self, PyObject *code) except -2

@@ -8,7 +8,7 @@ of the tape, but for the leaves that replays copy in and out.
 """
 
 from cpython.mem cimport PyMem_RawFree
-from cpython.object cimport Py_GT, Py_LT, PyObject
+from cpython.object cimport PyObject
 from libc.string cimport memset
 
 from fastscalar.engine._array cimport *
@@ -19,7 +19,7 @@ from fastscalar.engine.array_ops cimport elements_of, node_of
 from fastscalar.engine.marks cimport mark_node, previous
 from fastscalar.engine.names cimport name_of
 from fastscalar.engine.numbers cimport compare_numbers
-from fastscalar.engine.passed cimport first_passed, operand
+from fastscalar.engine.passed cimport first_passed, is_chosen, is_leaf, list_choices, mark_once, operand
 from fastscalar.program._graph cimport *
 from fastscalar.program._items cimport add_items
 from fastscalar.program.ints cimport *
@@ -224,69 +224,113 @@ cdef class Recording(Recorder):
                 return False
         return True
 
-    cdef bint is_stopped(self, int i) except -1:
-        """Whether a node was made in a block of no_grad."""
+    cdef bint is_stopped(self, int i, int since) except -1:
+        """Whether a node was made in a block of no_grad that was opened since a node, as one that is still open was."""
         for first, stop in self.stopped:
-            if first <= i < stop and not is_chosen(i):
+            if since <= first <= i and (i < stop or stop == first) and not is_chosen(i):
                 return True
+        return self.outer is not None and self.outer.is_stopped(i, since)
+
+    def depends(self, Tensor root not None, list inputs not None):
+        """Whether root was computed from one of these Tensors, or is one, by what it chose on the way.
+
+        Where it was not, but would have been by another choice, the program holds only for rows that choose the
+        same."""
+        cdef Tensor t
+        cdef set wanted = {t.index for t in inputs}
+        cdef list choices = []
+        if self.reaches(root.index, wanted, True, choices):
+            return True
+        if choices and self.reaches(root.index, wanted, False, []):
+            self.keep(choices)
         return False
 
-    def keep_choices(self, Tensor t not None):
-        """What t was computed from is so because of what the row chose: the program holds for rows that choose so."""
-        self.has_gradient(t.index, True)
-
-    cdef bint has_gradient(self, int node, bint throughout=False) except -1:
+    cdef bint has_gradient(self, int node) except -1:
         """Whether a node was computed from numbers that have one: arguments and captured leaves, not whole numbers.
 
-        No node is looked at twice: `without` are those that were found to have none.  Where that is so because of what
-        a row chose, or throughout, the program holds only for rows that choose the same."""
-        cdef int i
-        cdef list seen = [], choices = []
-        cdef bint found = False
+        Where it was not because of what a row chose, the program holds only for rows that choose the same."""
+        cdef list choices = []
+        if self.reaches(node, None, True, choices):
+            return True
+        self.keep(choices)
+        return False
+
+    cdef int keep(self, list choices) except -1:
+        for op, left, right in choices:
+            self.add_guard(op, left, right, compare_numbers(op, tape.value[<int>left], tape.value[<int>right]))
+        return 0
+
+    cdef bint reaches(self, int node, set wanted, bint chosen, list choices) except -1:
+        """Whether a node was computed from one of some nodes; None: from any that has a gradient.
+
+        No node is looked at twice: `without` are those that were found to have none.  chosen: not by what it did not
+        choose; `choices` are the comparisons that say so.  In a loop other steps choose otherwise: then it is to be
+        recorded step by step."""
+        cdef int i, since = 0
+        cdef list seen = []
+        cdef bint found = False, unsure = False
         cdef ArrayOp *q
         cdef Py_ssize_t k, first, stop
-        cdef set whole = {(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"}
+        cdef set whole = set()
+        cdef Recording recording = self
+        if wanted is not None:
+            since = min(wanted)
+        else:
+            while recording is not None:
+                whole.update([(<TracedInt>handle).tensor.index for kind, handle in recording.inputs if kind == "whole"])
+                recording = recording.outer
         start_look()
         try:
             mark_once(node)
             i = previous(<int>tape.n)
-            while i > 0 and (throughout or not found):
+            while i > 0 and not found:
                 tape.at = i                         # what is still marked is cleared from here on
                 tape.mark[i] = 0
                 seen.append(i)
                 q = tape.array_ops[tape.record[i].a] if tape.record[i].op == ARRAY_OP else NULL
-                if i in self.without or self.is_stopped(i):
+                if wanted is not None and i in wanted:
+                    found = True
+                elif i < since or (wanted is None and i in self.without) or self.is_stopped(i, since):
                     pass
                 elif is_leaf(i) or tape.record[i].op == CONST:
-                    found |= i < self.first and tape.record[i].op != CONST and i not in whole
-                elif q != NULL and q.op == A_CUSTOM and q.start in self.callees:
-                    self.mark_sources(q)
+                    found = wanted is None and i < self.first and tape.record[i].op != CONST and i not in whole
+                elif q != NULL and q.op == A_CUSTOM and (callee := self.callee_of(q)) is not None:
+                    unsure |= self.mark_sources(q, callee)
                 else:
-                    first = first_passed(i, True, &stop)
+                    first = first_passed(i, chosen, &stop)
                     for k in range(first, stop):
                         mark_once(operand(i, k, NULL))
-                    list_choices(i, choices)
+                    if chosen:
+                        list_choices(i, choices)
                 i = previous(i)
         finally:
             end_sweep()
-        if not found:
+        if found and unsure and chosen:
+            raise BodyLeaks
+        if not found and wanted is None:
             self.without.update(seen)
-        if throughout or not found:
-            for op, left, right in choices:
-                self.add_guard(op, left, right, compare_numbers(op, tape.value[<int>left], tape.value[<int>right]))
         return found
 
-    cdef int mark_sources(self, ArrayOp *q) except -1:
-        """What passes a gradient to an operation of the user's, or to a number of the state of a loop."""
+    cdef object callee_of(self, ArrayOp *q):
+        """What computes an operation of the user's, here or in a recording around it; the number of what it is of."""
+        cdef Recording recording = self
+        while recording is not None:
+            if q.start in recording.callees:
+                return recording.callees[q.start]
+            recording = recording.outer
+        return None
+
+    cdef bint mark_sources(self, ArrayOp *q, callee) except -1:
+        """What passes a gradient to an operation of the user's, or to a number of the state of a loop; whether it is
+        one whose steps may choose what does."""
         cdef int k = 0
-        callee = self.callees[q.start]
         if type(callee) is int:
             k = callee
             q = tape.array_ops[tape.record[node_of(&q.x, 0)].a]
-            callee = self.callees[q.start]
+            callee = self.callee_of(q)
         for place in callee.sources[k] if hasattr(callee, "sources") else range(elements_of(&q.x)):
             mark_once(node_of(&q.x, place))
-        return 0
+        return getattr(callee, "chooses", False)
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
         """The caller may catch it: from now on the program holds only for rows that raise here too."""
@@ -415,41 +459,7 @@ cdef double truncated(int op, double v):
 
 # --- from the tape --------------------------------------------------------------------------------
 
-cdef bint may_have_gradient(int p) noexcept nogil:
-    return p > 0 and tape.record[p].op != CONST
-
-
 cdef int oldest = 0          # nodes before this one are not looked into: what a body captures
-
-
-cdef bint is_leaf(int i) noexcept nogil:
-    return tape.record[i].op == LEAF or (
-        tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op == A_LEAF)
-
-
-cdef void mark_once(int p) noexcept nogil:
-    if p > 0 and not tape.mark[p]:
-        mark_node(p)
-
-
-cdef int list_choices(int i, list choices) except -1:
-    """The comparisons by which a `where`, a `max` or a `min` is what it is, where another operand has a gradient."""
-    cdef ArrayOp *q
-    cdef Py_ssize_t k, first
-    cdef int other, chosen
-    if tape.record[i].op != ARRAY_OP:
-        return 0
-    q = tape.array_ops[tape.record[i].a]
-    if q.op == A_WHERE and may_have_gradient(node_of(&q.x, 3 if q.labels[0] else 2)):
-        choices.append((q.code, node_of(&q.x, 0), node_of(&q.x, 1)))
-    elif q.op == A_BEST and q.code <= BEST_MIN:
-        first = <Py_ssize_t>tape.record[i].b * q.inner
-        chosen = node_of(&q.x, first + q.labels[tape.record[i].b])
-        for k in range(first, first + q.inner):
-            other = node_of(&q.x, k)
-            if other != chosen and may_have_gradient(other):
-                choices.append((Py_GT if q.code == BEST_MIN else Py_LT, other, chosen))
-    return 0
 
 
 cdef void mark_computed(int p) noexcept nogil:
@@ -787,12 +797,6 @@ cdef long long count_operations(Py_ssize_t i, Py_ssize_t end) except -1:
             total += 3 * q.x.count
         i += q.count
     return total
-
-
-cdef bint is_chosen(int i) noexcept nogil:
-    """A `where`, an index and a maximum are no operations for the function itself: they give it one of their
-    operands."""
-    return tape.record[i].op == ARRAY_OP and tape.array_ops[tape.record[i].a].op in (A_WHERE, A_GATHER, A_BEST, A_PICK)
 
 
 cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) except -1:

@@ -33,6 +33,7 @@ from fastscalar.program.specializations import (
     where_they_part,
     whole_numbers_read,
 )
+from fastscalar.transforms.watch import RowWatch
 
 # Of one program for arguments of one shape, and the same whole numbers where those are read.
 SPECIALIZATIONS = 64
@@ -103,6 +104,7 @@ class RecordedFunction:
         self._exact_where_not_finite = False     # such rows are the function's own
         self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
         self._lock = Lock()
+        self._said: dict[Any, Any] = {}          # where losses were said
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_ints: bool | None = None     # known when something is recorded
         self._wants_leaves = False               # while fit wants to know
@@ -404,8 +406,14 @@ class RecordedFunction:
     def warn_of_loss(self, of: Specialization | SignatureCache) -> None:
         """Gradients are asked for: say where some get lost."""
         places, of.lost = of.lost, []
-        for place in dict.fromkeys(places):
-            warn_of_loss(*line_of(place), getattr(self.function, "__module__", None), vars(self))
+        for line in dict.fromkeys(map(line_of, places)):
+            if line not in self._said:
+                self._said[line] = None
+                warn_of_loss(*line, getattr(self.function, "__module__", None), vars(self))
+
+    def watching_rows(self) -> RowWatch:
+        """Context in which losses of rows that run eagerly are said, each place once."""
+        return RowWatch(self._said)
 
     def _warn(self, message: str) -> None:
         warn(f"{self.__name__}: {message}")

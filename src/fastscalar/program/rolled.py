@@ -32,6 +32,7 @@ from fastscalar.program.composed import composed, may_be_composed, reaching
 
 MEMORY = 1 << 26  # bytes of states that the way back keeps; beyond, some of them are computed again
 FOREVER = 1 << 62
+CHOOSING = ("where", "max", "min")
 FOUND = "found loop"  # the kind of those that were not said
 STEPS = 1_024  # nodes of a body, or so, that stands for many steps, and
 MANY = 32  # how many these are at most, where a row may need less
@@ -262,6 +263,11 @@ class Rolled:
         )  # fmt: skip
 
     __hash__ = object.__hash__
+
+    @property
+    def chooses(self) -> bool:
+        """Whether some step passes gradients to one of several operands, whichever it is: `sources` has all of them."""
+        return any(item[0] in CHOOSING or is_loop(item) for body in self.bodies for item in body.items)
 
     @property
     def sources(self) -> list[list[int]]:

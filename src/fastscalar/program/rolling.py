@@ -27,6 +27,7 @@ from fastscalar.program._replay import RowStatus
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.differentiated import outputs_of
 from fastscalar.program.rolled import FOREVER, Body, Rolled
+from fastscalar.program.whole_states import bounded, is_exact, is_whole
 
 UNROLLED = 64  # steps, known beforehand: so many are recorded one by one, which is as fast and any derivative passes
 BODIES = 16  # of one loop, with those of loops in it
@@ -40,18 +41,22 @@ class _Nest:
     def __init__(self, state: Any) -> None:
         self.state = state
 
-    def flat(self, state: Any) -> list[Any]:
-        if isinstance(state, TracedInt):
-            return [state.tensor]
+    def leaves(self, state: Any) -> list[Any]:
         if isinstance(state, dict):
-            return [t for key in self_keys(state) for t in self.flat(state[key])]
+            return [t for key in self_keys(state) for t in self.leaves(state[key])]
         if isinstance(state, (tuple, list)):
-            return [t for part in state for t in self.flat(part)]
+            return [t for part in state for t in self.leaves(part)]
         if isinstance(state, TensorArray):
             return list(state.reshape(-1)) if state.size else []
         if isinstance(state, np.ndarray):
-            return [t for part in state.ravel().tolist() for t in self.flat(part)]
-        return [state if isinstance(state, Tensor) else float(state)]
+            return [t for part in state.ravel().tolist() for t in self.leaves(part)]
+        return [state]
+
+    def flat(self, state: Any) -> list[Any]:
+        return [
+            x.tensor if isinstance(x, TracedInt) else x if isinstance(x, Tensor) else float(x)
+            for x in self.leaves(state)
+        ]
 
     def made(self, numbers: Any, state: Any = None, whole: bool = True) -> Any:
         """A state of this structure with the next numbers of an iterator."""
@@ -89,9 +94,11 @@ class _Recorder:
 
     def __init__(self, outer: Any, kind: str, count: Any, numbered: bool, state: Any) -> None:
         self.outer, self.nest, self.numbered = outer, _Nest(state), numbered
-        self.first = self.nest.flat(state)
-        if not self.first:
+        leaves = self.nest.leaves(state)
+        if not leaves or not all(map(is_exact, leaves)):
             raise BodyLeaks
+        self.first = self.nest.flat(state)
+        self.whole = {k for k, leaf in enumerate(leaves) if is_whole(leaf)}
         self.loop = Rolled(kind, len(self.first), numbered, count if type(count) is int else None)
         self.captured = _Places()                # numbers of the row, and
         self.leaves = _Places()                  # leaves that the bodies read
@@ -164,6 +171,8 @@ class _Recorder:
             items.append(item)
         graph.set_items(items)
         graph.op, graph.a, graph.b = op, a, b
+        if self.whole:
+            bounded(graph, self.whole, last)
         return Body(graph, last, leaves, drawn, ends)
 
     def add(self, body: Body, values: np.ndarray) -> np.ndarray:
