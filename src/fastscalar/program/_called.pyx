@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 from fastscalar._core cimport *
 from fastscalar.engine._random cimport Stream, streams
 from fastscalar.engine._array cimport TensorArray, element_count
-from fastscalar.engine._modes cimport begin_row, end_row
+from fastscalar.engine._modes cimport Watching, begin_row, end_row
 from fastscalar.engine._inspect cimport backward_or_nothing, find_gradients
 from fastscalar.engine.memory cimport allocate, out_of_memory
 
@@ -446,7 +446,7 @@ def in_a_plain_way(program, str method, tuple arguments not None, more):
         else:
             if way.cache.lost:
                 program.warn_of_loss(way.cache)
-            with program.watching_rows():
+            with Watching(program._said):
                 found = way.gradients(arguments, more) if method == "value_and_grad" else way.backward(arguments, more)
         if found is not None:
             return found

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import total
-from fastscalar.engine._modes import record, row_begun
+from fastscalar.engine._modes import Watching, record, row_begun
 from fastscalar.engine._step import storage_of
 from fastscalar.program._called import A_NUMBER, AN_ARRAY, AS_IT_IS, LossesInTurn, PlainWay, RowCalls, go_inside
 from fastscalar.program._trace import leaves_before
@@ -130,7 +130,7 @@ class CalledFunction(RecordedFunction):
         found: list[list[Tensor]] = []
         given: list[Any] = []
         native = self._row_calls(rows, some)
-        with record(), self.watching_rows():      # the first: as replays do, also in a block of no_grad
+        with record(), Watching(self._said):      # the first: as replays do, also in a block of no_grad
             if native is not None:
                 with self._naming(native, rows, some):
                     found = [[result] for result in native.results(given, len(some))]
@@ -159,12 +159,12 @@ class CalledFunction(RecordedFunction):
         """Context of an iterator over rows: the row, its result, and whether it has read leaves that no row had."""
         native = self._row_calls(rows, some, LossesInTurn)
         if native is not None:
-            with record(), self.watching_rows(), self._naming(native, rows, some):
+            with record(), Watching(self._said), self._naming(native, rows, some):
                 yield native.asking(self._eager_leaves if self._wants_leaves else None)
             return
         with (
             record(),
-            self.watching_rows(),
+            Watching(self._said),
             self._called(rows, some) as calls,
             closing(self._with_news(zip(some.tolist(), calls, strict=False))) as results,
         ):

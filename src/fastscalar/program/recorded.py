@@ -33,7 +33,6 @@ from fastscalar.program.specializations import (
     where_they_part,
     whole_numbers_read,
 )
-from fastscalar.transforms.watch import RowWatch
 
 # Of one program for arguments of one shape, and the same whole numbers where those are read.
 SPECIALIZATIONS = 64
@@ -410,10 +409,6 @@ class RecordedFunction:
             if line not in self._said:
                 self._said[line] = None
                 warn_of_loss(*line, getattr(self.function, "__module__", None), vars(self))
-
-    def watching_rows(self) -> RowWatch:
-        """Context in which losses of rows that run eagerly are said, each place once."""
-        return RowWatch(self._said)
 
     def _warn(self, message: str) -> None:
         warn(f"{self.__name__}: {message}")

@@ -5,21 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
 
 from fastscalar._core import Tensor
 from fastscalar._paths import PACKAGE, is_users
 from fastscalar._warnings import warn_of_loss
 from fastscalar.engine import _inspect, _modes
-
-
-class RowWatch(_modes.Watching):
-    """The same for rows of a program that run eagerly: reported once for each line, `said` remembers which."""
-
-    said: dict[Any, Any]
-
-    def __init__(self, said: dict[Any, Any]) -> None:
-        super().__init__(said)
 
 
 class Watch(_modes.Watching):
@@ -37,7 +27,7 @@ def tracing() -> bool:
 
 def became_a_number(t: Tensor) -> None:
     """Called by Tensor.__float__ while this thread traces anything; of rows, where a gradient gets lost."""
-    watches: tuple[Watch | RowWatch, ...] = _modes.watches()
+    watches: tuple[_modes.Watching, ...] = _modes.watches()
     last = watches[-1]
     if isinstance(last, Watch) and last.report is not None:
         if _inspect._depends(t, last.inputs):
@@ -54,7 +44,7 @@ def became_a_number(t: Tensor) -> None:
         users = _through_numpy(users.f_back)
     if users is not None and not _is_ours(users):
         frame = users
-    if isinstance(last, RowWatch):
+    if last.said is not None:                    # of rows that run eagerly
         line = frame.f_code.co_filename, frame.f_lineno
         last.said[_modes.key_of(frame.f_code, frame.f_lasti)] = frame.f_code
         if line in last.said:
