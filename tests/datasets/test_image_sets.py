@@ -64,6 +64,23 @@ def zipped(folder: Path) -> None:
         file.writestr("sample_submission.csv", "ImageId,Label\n1,0\n")
 
 
+def zipped_idx(folder: Path, *names: str) -> None:
+    """As EMNIST is published, with what a Mac adds."""
+    (folder / "gzip").mkdir()
+    for name in names:
+        idx(folder / "gzip", f"emnist-{name}-{{part}}-{{what}}-idx{{number}}-ubyte", transpose=True, end=".gz")
+    with zipfile.ZipFile(folder / "all.zip", "w") as file:
+        for path in (folder / "gzip").iterdir():
+            file.write(path, f"gzip/{path.name}")
+            file.writestr(f"__MACOSX/gzip/._{path.name}", b"junk")
+    shutil.rmtree(folder / "gzip")
+
+
+def inside(folder: Path) -> None:
+    (folder / "MNIST" / "raw").mkdir(parents=True)
+    idx(folder / "MNIST" / "raw", "t10k{part}-{what}-idx{number}-ubyte")
+
+
 WAYS: dict[str, Any] = {
     "MNIST, KMNIST, Fashion": lambda f: idx(f, "t10k{part}-{what}-idx{number}-ubyte", end=".gz"),
     "with dots": lambda f: idx(f, "t10k{part}-{what}.idx{number}-ubyte"),
@@ -82,6 +99,8 @@ WAYS: dict[str, Any] = {
     "CSV without names": lambda f: tables(f, "mnist_{}.csv", head=False),
     "CSV, labels last": lambda f: tables(f, "{}.csv", last=True),
     "a zip of CSV files": zipped,
+    "a zip of EMNIST": lambda f: zipped_idx(f, "digits"),
+    "in folders of a folder": inside,
 }
 
 
@@ -90,7 +109,7 @@ def test_the_same_images_in_every_way(tmp_path: Path, way: str) -> None:
     WAYS[way](tmp_path)
     files = list(tmp_path.iterdir())
     for place in [tmp_path, *(files if len(files) == 1 else [])]:
-        if place.suffix != ".zip" and way == "a zip of CSV files":
+        if place.suffix != ".zip" and way.startswith("a zip"):
             continue
         found = load_images(place)
         for (images, labels), (right, right_labels) in ((found.train, (X, Y)), (found.test, (X_TEST, Y_TEST))):
@@ -99,7 +118,8 @@ def test_the_same_images_in_every_way(tmp_path: Path, way: str) -> None:
             assert np.array_equal(labels, right_labels)
         assert len(found.classes) == 10
         assert found.classes[0] == ("1" if "from 1" in way else "0")
-        assert any("turned" in note for note in found.notes) == (way in ("EMNIST", "EMNIST letters, from 1"))
+        turned = way in ("EMNIST", "EMNIST letters, from 1", "a zip of EMNIST")
+        assert any("turned" in note for note in found.notes) == turned
 
 
 def test_classes_of_emnist(tmp_path: Path) -> None:
@@ -109,12 +129,18 @@ def test_classes_of_emnist(tmp_path: Path) -> None:
     assert load_images(tmp_path).classes == list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def test_several_sets_in_a_folder(tmp_path: Path) -> None:
-    for name in ("balanced", "digits"):
-        idx(tmp_path, f"emnist-{name}-{{part}}-{{what}}-idx{{number}}-ubyte", transpose=True)
+@pytest.mark.parametrize("place", ["", "all.zip"])
+def test_several_sets_in_a_place(tmp_path: Path, place: str) -> None:
+    if place:
+        zipped_idx(tmp_path, "balanced", "digits")
+    else:
+        for name in ("balanced", "digits"):
+            idx(tmp_path, f"emnist-{name}-{{part}}-{{what}}-idx{{number}}-ubyte", transpose=True)
     with pytest.raises(ValueError, match="several data sets: emnist-balanced, emnist-digits; say which"):
-        load_images(tmp_path)
-    assert np.array_equal(load_images(tmp_path / "emnist-digits").train[0], X)
+        load_images(tmp_path / place)
+    assert np.array_equal(load_images(tmp_path / place / "emnist-digits").train[0], X)
+    with pytest.raises(FileNotFoundError, match="expected a folder or a file"):
+        load_images(tmp_path / place / "emnist-letters")
 
 
 @pytest.mark.parametrize("kind", ["csv", "npz", "kaggle"])
@@ -210,7 +236,8 @@ def line(*cells: object) -> str:
         (line("label", *("abcd")) + line(1, 0, "nan", 0, 0), "line 2: expected numbers; found 'nan'"),
         (line("label", *("abcd")) + line(1, 0, 256, 0, 0), "pixels of 0..255"),
         (line("label", *("abcd")) + line(1, 0, -1, 0, 0), "pixels of 0..255"),
-        (line("label", *("abcd")) + line(1.5, 0, 1, 0, 0), "whole numbers as labels"),
+        (line("label", *("abcd")) + line(1.5, 0, 1, 0, 0), "whole numbers as labels, from 0 on; found 1.5"),
+        (line("label", *("abcd")) + line(-1, 0, 1, 0, 0), "whole numbers as labels, from 0 on; found -1"),
         (line("label", *("abcd")) + line("seven", 0, 1, 0, 0), "expected numbers; found 'seven'"),
         (line(1, 0, 0, 0, 0) + "\0\0", "expected 5 columns"),
     ],
@@ -299,6 +326,8 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         load_images(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a folder or a file"):
         load_images(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"zero: expected a folder or a file of images; found something else"):
+        load_images("/dev/zero")                 # which has no end
     (tmp_path / "a").mkdir()
     with pytest.raises(ValueError, match="a folder of pictures for each class"):
         load_images(tmp_path)

@@ -7,6 +7,7 @@ import copy
 import ctypes
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -341,6 +342,8 @@ def compiled(path):
     done = subprocess.run([COMPILER, *flags, "-o", str(library), str(path), "-lm"], capture_output=True, text=True,
                           timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
+    names = re.findall(r"\bfs_\w+", path.read_text())
+    assert all(names.count(name) > 1 for name in names)          # clang warns of functions that are not used
     return ctypes.CDLL(str(library))
 
 
@@ -542,6 +545,81 @@ def test_the_status_of_rows_that_are_not_computed(tmp_path):
     assert status.tolist() == [[0, 2, 1], [0, 2, 1]]
     assert y[0, 0] == 0.0
     assert np.isnan(y[1:]).all()
+
+
+SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1e300, -1e300, 1e-310, 1.0, -1.5, 2.0)
+RAISING = [
+    lambda x, y: x / y, lambda x, y: x % y, lambda x, y: x // y, lambda x, y: x**y, math.fmod, math.remainder,
+    lambda x, y: math.floor(x) * y, lambda x, y: math.ceil(x) + y, lambda x, y: math.exp(x) + math.log(y),
+    lambda x, y: math.sqrt(x) * math.acosh(y), lambda x, y: math.gamma(x) - math.lgamma(y),
+    lambda x, y: (math.tan(x), y % 3.0)[1],
+]  # fmt: skip
+
+
+@needs_compiler
+def test_exported_c_raises_where_the_function_does(tmp_path):
+    rows = np.array([(x, y, k) for k in range(len(RAISING)) for x in SPECIAL for y in SPECIAL])
+    wanted = np.full(len(rows), np.nan)
+    raises = np.zeros(len(rows), int)
+    program = fs.compile(lambda x, y, k: RAISING[k](x, y))
+    for i, (x, y, k) in enumerate(rows.tolist()):
+        try:
+            wanted[i] = RAISING[int(k)](fs.Tensor(x), fs.Tensor(y)).data
+        except (ValueError, ArithmeticError):
+            raises[i] = 2
+    some = raises == 0
+    program.map(rows[some, 0], rows[some, 1], rows[some, 2].astype(int))
+    program.export_c(tmp_path / "f.c")
+    y, _, status = run(compiled(tmp_path / "f.c"), "f", rows, 1)
+    np.testing.assert_array_equal(status, [raises, raises])
+    np.testing.assert_allclose(y[some, 0], wanted[some], rtol=1e-12)
+
+
+LISTED = [3.0, 1.0, -2.0, 7.0, 5.0]
+OF_WHOLE_NUMBERS = {
+    "of a list": lambda x, k: LISTED[k] * x,
+    "of a dictionary": lambda x, k: dict(enumerate(LISTED))[int(k)] * x,
+    "computed": lambda x, k: (k * k + 1) * x,
+    "steps": lambda x, k: sum((x * i for i in range(abs(k))), x),
+    "taken among Tensors": lambda x, k: [x, x * x, 2.0 * x, 1.0 + x, -x][k],
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("known", [(0, 3), (2,), (1, 2, 4)])
+@pytest.mark.parametrize("name", OF_WHOLE_NUMBERS)
+def test_exported_c_knows_the_whole_numbers_that_were_recorded(tmp_path, name, known):
+    """No others: a row of one that was not is unrecorded, or right."""
+    f = OF_WHOLE_NUMBERS[name]
+    program = fs.compile(f)
+    for k in known:
+        program.map(np.array([1.5]), np.array([k]))
+    program.export_c(tmp_path / "f.c")
+    rows = np.array([(0.5 + k, k) for k in range(-5, 8)])
+    y, d, status = run(compiled(tmp_path / "f.c"), "f", rows, 1)
+    for k, found, (by_x, _), own in zip(rows[:, 1].astype(int).tolist(), y[:, 0], d[:, 0], status.T, strict=True):
+        assert (own == 0).all() if k in known else (own != 0).any() or k in range(-5, 5)
+        x = fs.Tensor(0.5 + k)
+        if own[1] == 0:
+            assert found == f(x, k).data
+        if own[0] == 0:
+            assert by_x == fs.grad(f)(0.5 + k, k)
+
+
+@needs_compiler
+def test_exported_derivatives_go_all_ways_that_were_recorded(tmp_path):
+    """Of a loop too whose bodies were recorded of several rows."""
+    solve = fs.implicit(lambda t, a: t * t * t + t - a)
+    program = fs.compile(lambda x: solve(0.5, x))
+    rows = np.linspace(-3.0, 3.0, 7)[:, None]
+    for row in rows:
+        program.map(row)
+    program.export_c(tmp_path / "f.c")
+    y, d, status = run(compiled(tmp_path / "f.c"), "f", rows, 1)
+    assert not status.any()
+    values, slopes = program.value_and_grad(rows[:, 0])
+    np.testing.assert_allclose(y[:, 0], values, rtol=1e-12)
+    np.testing.assert_allclose(d[:, 0, 0], slopes, rtol=1e-9)
 
 
 # --- single precision, reports --------------------------------------------------------------------------

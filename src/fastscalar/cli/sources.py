@@ -50,11 +50,13 @@ class Data:
 
 def is_place(name: str) -> bool:
     """Whether data may lie there: a folder, a zip, CSV or .npz file, or the beginning of the names in a folder."""
-    if os.path.isdir(name) or zipfile.is_zipfile(name):
-        return True
     if os.path.isfile(name):
-        return name.lower().endswith((".csv", ".csv.gz", ".npz"))
+        return name.lower().endswith((".csv", ".csv.gz", ".npz", ".zip")) or zipfile.is_zipfile(name)
+    if os.path.exists(name):                                 # a device may have no end
+        return os.path.isdir(name)
     parent, beginning = os.path.split(name)
+    if os.path.isfile(parent):
+        return zipfile.is_zipfile(parent)
     try:
         there = os.listdir(parent or ".")
         return bool(beginning) and any(file.startswith(beginning) and file != beginning for file in there)

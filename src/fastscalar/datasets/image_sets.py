@@ -66,20 +66,28 @@ def load_images(path: StrPath) -> ImageSet:
     if not path.exists():
         if path.parent.is_dir() and any(path.parent.glob(f"{_literal(path.name)}*")):
             return _of_folder(path.parent, path.name)
+        if path.parent.is_file() and (found := _of_files(path.parent, _members(path.parent, path.name))):
+            return found
         raise FileNotFoundError(2, "expected a folder or a file of images", str(path))
+    if not path.is_file():                                   # a device, which may have no end
+        raise ValueError(f"{path}: expected a folder or a file of images; found something else")
     if _kind(path) == "csv":
         return _split(path, [(path, *_with_labels(path))])
     if _kind(path) == "npz":
         return _of_npz(path)
-    tables = [path / name for name in members_of(path) if _kind(Path(name)) == "csv"]
-    if tables and not any(find(path, file) for file in FILES):
-        found = _of_files(path, tables)                      # as Kaggle hands them out
-        if found is not None:
-            return found
-    if not any(find(path, file) for file in FILES) and pictures_in(path):
+    known = any(find(path, file) for file in FILES)
+    if not known and (found := _of_files(path, _members(path))) is not None:     # as Kaggle and NIST hand them out
+        return found
+    if not known and pictures_in(path):
         with whole_zip(path) as inside:
             return _of_classes(path, inside)
     return _finished(path, *load_folder(path))
+
+
+def _members(archive: Path, beginning: str = "") -> list[Path]:
+    """The CSV and IDX files in a zip whose names begin so."""
+    some = (archive / name for name in members_of(archive))
+    return [p for p in some if p.name.startswith(beginning) and p.name[:1] not in (".", "_") and _kind(p) != "npz"]
 
 
 def _literal(name: str) -> str:
@@ -96,11 +104,12 @@ def _of_folder(folder: Path, beginning: str) -> ImageSet:
     if all(known):
         return _finished(folder, *load_folder(folder))
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.startswith(beginning))
-    return _of_files(folder, files) or (
-        _of_classes(folder, folder)
-        if not beginning and not any(known) and any(p.is_dir() for p in folder.iterdir())
-        else _finished(folder, *load_folder(folder))         # it says what is missing
-    )
+    if (found := _of_files(folder, files)) is not None:
+        return found
+    inside = _folders(folder) if not beginning and not any(known) else []
+    if len(inside) == 1 and any(p.is_dir() or _parts(p.name) for p in inside[0].iterdir()):
+        return _of_folder(inside[0], "")                     # all is in one, such as torchvision's MNIST/raw
+    return _of_classes(folder, folder) if inside else _finished(folder, *load_folder(folder))    # says what is missing
 
 
 def _of_files(folder: Path, files: list[Path]) -> ImageSet | None:
@@ -185,8 +194,9 @@ def _whole(path: object, labels: Array) -> Array:
     if labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
         labels = labels.argmax(axis=1)                       # one-hot
     if labels.ndim != 1 or not np.isfinite(labels).all() or not (labels == np.trunc(labels)).all() or labels.min() < 0:
-        raise ValueError(f"{path}: expected labels, whole numbers from 0 on of shape (n,); found {labels.dtype} of "
-                         f"shape {labels.shape}")
+        wrong = labels[(labels != np.trunc(labels)) | (labels < 0)] if labels.ndim == 1 else labels[:0]
+        found = f"{wrong[0]}" if len(wrong) else f"{labels.dtype} of shape {labels.shape}"
+        raise ValueError(f"{path}: expected labels, whole numbers from 0 on of shape (n,); found {found}")
     return labels.astype(np.int32)
 
 

@@ -95,8 +95,8 @@ def _table(path: Path, text: IO[str]) -> tuple[Array, Array | None]:
         lines += len(block)
         if column is not None:
             some = numbers[:, column]
-            if not np.isin(some, np.arange(1 << 15)).all():
-                raise ValueError(f"{path}: expected whole numbers as labels; found {some[some != np.trunc(some)][:1]}")
+            if (wrong := some[~np.isin(some, np.arange(1 << 15))]).size:
+                raise ValueError(f"{path}: expected whole numbers as labels, from 0 on; found {wrong[0]:g}")
             labels.append(some.astype(np.int32))
             numbers = np.delete(numbers, column, axis=1)
         small = numbers.astype(np.float32)

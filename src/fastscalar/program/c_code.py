@@ -29,13 +29,14 @@ from fastscalar.program._graph import (
     READ_RAISES,
 )
 from fastscalar.program.c_loops import REPEATS, loop_statements
-from fastscalar.program.c_prelude import BINARY, INFIX, PRELUDE, QUIET, UNARY, number, wrapped
+from fastscalar.program.c_prelude import BINARY, INFIX, QUIET, UNARY, number, prelude, wrapped
 from fastscalar.program.found import with_found_loops
 
 IEEE = 0x100
 _NAMES = {code: name for code, name, _, _ in operations()}
 _ARITIES = {code: arity for code, _, arity, _ in operations()}
 _COMPARISONS = ("<", "<=", "==", "!=", ">", ">=")
+INTEGERS = ("floor", "ceil", "trunc", "rint")                # whose results are an int in Python
 _READS = {6: "fs_same", 7: "fs_truncates"}
 
 
@@ -66,11 +67,13 @@ class Way:
 
     offsets: where each input of the graph begins in the numbers of a row; shared: likewise by capture, of arguments
     that all rows share; leaves: where all other captures are.  name: of the function; counters: of the body of a loop,
-    by draw, where it stands how many were drawn.  parameters: the array of leaves; stream: handed on to functions."""
+    by draw, where it stands how many were drawn.  parameters: the array of leaves; stream: handed on to functions.
+    known: an input, and its values, if the recording holds for no others."""
 
     def __init__(
         self, graph: Any, offsets: Sequence[int], shared: dict[int, int], leaves: dict[int, int], name: str,
         parameters: str, stream: str, counters: dict[int, int] | None = None,
+        known: tuple[int, np.ndarray] | None = None,
     ) -> None:
         self.graph, self.offsets, self.shared, self.leaves = graph, offsets, shared, leaves
         self.function, self.stream, self.counters = name, stream, counters or {}
@@ -79,6 +82,8 @@ class Way:
         self.op, self.a, self.b = graph.op.tolist(), graph.a.tolist(), graph.b.tolist()
         self.value = graph.value.tolist()
         self.lines: list[str] = []
+        if known is not None:
+            self.lines.append(f"if (!({self._is_one_of(*known)})) return FS_UNRECORDED;")
         self.arrays = 0
         self.guards: dict[int, list[Any]] = {}
         for guard in graph.guards.tolist():
@@ -225,7 +230,7 @@ class Way:
         x, y = self.name(self.a[i]), self.name(self.b[i]) if two else ""
         self.lines.append(f"const double v{i} = {self._expression(name, x, y)};")
         if not self.op[i] & IEEE and name not in QUIET:
-            self.lines.append(f"if (fs_raises({x}, {y or '0.0'}, v{i})) return FS_ERROR;")
+            self.lines.append(f"if ({_raises(name, x, y, f'v{i}')}) return FS_ERROR;")
 
     def _guard(self, g: dict[str, Any]) -> None:
         op, x = g["op"], self.name(g["left"])
@@ -237,8 +242,8 @@ class Way:
         elif op == READ_RAISES:
             code, kind = int(g["value"]) & 0xFF, int(g["value"]) >> 8
             v = self._expression(_NAMES[code], x, y)
-            other = y if _ARITIES[code] == 2 else "0.0"
-            holds = f"fs_raises({x}, {other}, {v}) && fs_kind({x}, {v}) == {kind}"
+            raises = _raises(_NAMES[code], x, y if _ARITIES[code] == 2 else "", v)
+            holds = f"{raises} && fs_kind({x}, {v}) == {kind}"
         else:
             v = number(g["value"])
             holds = f"{v} <= {x} && {x} < {v} + 1.0" if op == 8 else f"{v} - 1.0 < {x} && {x} <= {v}"
@@ -273,6 +278,13 @@ class Way:
 
     def _whole(self, at: int) -> str:
         return f"x[{self.offsets[at]}]"
+
+    def _is_one_of(self, at: int, values: np.ndarray) -> str:
+        """Whether a whole number is one of these."""
+        ends = np.flatnonzero(np.diff(values) != 1) + 1
+        runs = [(int(run[0]), int(run[-1])) for run in np.split(values, ends)]
+        x = self._whole(at)
+        return " || ".join(f"{x} == {a}.0" if a == b else f"({a}.0 <= {x} && {x} <= {b}.0)" for a, b in runs)
 
     def _item(self, item: tuple[Any, ...]) -> None:
         kind, first, count, x = item[:4]
@@ -331,6 +343,13 @@ class Way:
             self.lines.append(f"const double v{first + k} = ({z})[(int)g{first} * {count} + {k}];")
 
 
+def _raises(name: str, x: str, y: str, v: str) -> str:
+    """Whether the Python function raises for these operands and this result."""
+    if name in ("/", "%", "//"):
+        return f"fs_by_zero({y}, {v})"
+    return f"fs_no_int({x}, {v})" if name in INTEGERS else f"fs_raises({x}, {y or '0.0'}, {v})"
+
+
 def graph_offsets(b: list[int], nodes: np.ndarray) -> np.ndarray:
     return np.array([b[i] for i in nodes.tolist()], np.int64)
 
@@ -374,7 +393,7 @@ def c_file(
         "   What row i of a batch draws follows from the stream: its seed and epoch, the row of the data set,",
         "   stream->row + i, and whether rows 2k and 2k + 1 have mirrored numbers.",
     ]  # fmt: skip
-    out = [
+    head = [
         f"/* {about}",
         "",
         f"   A row is {size} numbers:",
@@ -391,10 +410,8 @@ def c_file(
         f"     double {name}_parameters[];",
         *(said if draws else []),
         "*/",
-        PRELUDE,
-        *([random_numbers()] if draws else []),
-        *leaves.text(name),
     ]
+    out = [*([random_numbers()] if draws else []), *leaves.text(name)]
     for suffix, (count, recordings) in ways.items():
         out += recordings
         tried = [
@@ -432,4 +449,5 @@ def c_file(
             "    return missed;",
             "}",
         ]
-    return "\n".join(out) + "\n"
+    text = "\n".join(out)
+    return "\n".join([*head, prelude(text), text]) + "\n"

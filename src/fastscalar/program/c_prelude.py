@@ -1,5 +1,7 @@
 """The operations of the table in C, for files that `Program.export_c` writes: the engine's own formulas."""
 
+import re
+
 PRELUDE = r"""
 #include <math.h>
 #include <float.h>
@@ -92,11 +94,12 @@ static inline double fs_polygamma(double a, double b) {
     return fs_zeta(r > 0.0 ? 1.0 - r : -r, b) + sign * fs_zeta(r > 0.0 ? r : 1.0 + r, b) - fs_zeta(1.0 - a, b);
 }
 
-/* whether the Python function raises where an operation has this result */
-static inline int fs_raises(double a, double b, double v) {
+static inline int fs_raises(double a, double b, double v) {   /* the Python function, where v is the result */
     if (fs_finite(v)) return 0;
     return v != v ? a == a && b == b : fs_finite(a) && fs_finite(b);
 }
+static inline int fs_by_zero(double b, double v) { (void)v; return b == 0.0; }
+static inline int fs_no_int(double a, double v) { (void)v; return !fs_finite(a); }
 static inline int fs_kind(double x, double v) { return v != v ? 1 : x == 0.0 ? 3 : x <= 1.0 && x == floor(x) ? 2 : 0; }
 static inline int fs_same(double x, double value) {
     return (x == value && signbit(x) == signbit(value)) || (x != x && value != value);
@@ -146,6 +149,19 @@ QUIET = (
     "atan", "asinh", "erf", "erfc", "ndtr", "cbrt", "degrees", "radians", "softplus", "silu", "gelu", "atan2", "hypot",
     "send",
 )  # fmt: skip
+
+
+def prelude(used_in: str) -> str:
+    """Those of the functions that a text uses, and what these use."""
+    head, *functions = re.split(r"^(?=static inline )", PRELUDE, flags=re.MULTILINE)
+    names = set(re.findall(r"fs_\w+", used_in))
+    kept: list[str] = []
+    for text in reversed(functions):
+        own, *others = re.findall(r"fs_\w+", text)
+        if own in names:
+            names.update(others)
+            kept.insert(0, text)
+    return head + "".join(kept)
 
 
 def number(v: float) -> str:

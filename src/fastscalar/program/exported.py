@@ -6,7 +6,7 @@ The boundary: knows programs; `c_code` has the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from fastscalar.program.found import with_found_loops
 from fastscalar.program.nests import Container, Static
 from fastscalar.program.recorded import UnrecordedPath
 from fastscalar.program.rolled import FOUND, draws_in, is_loop
-from fastscalar.program.specializations import SignatureCache
+from fastscalar.program.rows import Rows, first_inputs
+from fastscalar.program.specializations import SignatureCache, Specialization
 from fastscalar.transforms.inputs import Run, leaves_of
 from fastscalar.transforms.sparsity import rows_by_columns, rows_by_shape
 
@@ -54,7 +55,7 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
                 for at, capture in enumerate(graph.captures) if at not in shared
             }
             way = Way(graph, _offsets(cache.kinds, first), shared, places, f"{name}{suffix}_{k}", f"{name}_parameters",
-                      ", stream" if draws else "")  # fmt: skip
+                      ", stream" if draws else "", known=one.known)  # fmt: skip
             texts.append(way.text())
         ways[suffix] = some.width, texts
     text = c_file(
@@ -147,14 +148,29 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
     derived = program._derived(("value and derivatives", tuple(cache.kinds), cache.nests, names), make)
     found = SignatureCache()
     for one in cache.all():
-        if one.example is None:
+        if not one.examples:
             raise UnrecordedPath(f"{program.__name__}.export_c: a program without its function has no derivatives")
-        row = one.example.one(0)
-        row.names, row.cache = (), None
-        derived._values(row, 1)
-        assert row.cache is not None
-        found = row.cache
+        for row in _rows_of(one):
+            row.names, row.cache = (), None
+            derived._values(row, 1)
+            assert row.cache is not None
+            found = row.cache
     return found
+
+
+def _rows_of(one: Specialization) -> Iterator[Rows]:
+    """The rows that a recording was made of; one for each whole number that it holds for, if it holds for no others."""
+    if one.known is None:
+        yield from (row.one(0) for row in one.examples)
+        return
+    at, values = one.known
+    first = first_inputs(one.examples[-1].kinds)
+    k = int(np.searchsorted(first, at, side="right")) - 1
+    for value in values.tolist():
+        row = one.examples[-1].one(0)
+        row.data[k] = row.data[k].copy()
+        row.data[k].reshape(-1)[at - first[k]] = value
+        yield row
 
 
 def _leaves_of_nest(nest: Any, kinds: Any) -> list[int]:

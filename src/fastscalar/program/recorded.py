@@ -220,8 +220,8 @@ class RecordedFunction:
             except Exception as error:
                 raise RowFailure(i, rows.explained(error)) from error
             specialization = Specialization(graph, sizes)
-            specialization.lost, specialization.example = lost, rows.one(i)
-            cache.example = cache.example or specialization.example
+            specialization.lost, specialization.examples = lost, [rows.one(i)]
+            cache.example = cache.example or specialization.examples[0]
             families = len(cache.families)
             relative = cache.relative(specialization)
             if relative is not None:
@@ -232,6 +232,7 @@ class RecordedFunction:
             for known in list(bucket):
                 if take_in(specialization.graph, known.graph):         # which it takes the place of
                     specialization.lost, specialization.served = specialization.lost + known.lost, known.served
+                    specialization.examples = known.examples + specialization.examples
                     bucket.remove(known)
                     cache.operations -= known.graph.operations if known.key else 0
             keyed = graph.operations if specialization.key else 0

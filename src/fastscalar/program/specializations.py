@@ -38,7 +38,7 @@ class Specialization:
         self.after: dict[int, Specialization] = {}       # by guard: what fitted the first row that failed it here
         self.divides = False                     # rows that came here from another one did not all stay
         self.lost: list[Any] = []                # places where gradients get lost, until that was said
-        self.example: Rows | None = None         # a row that it was recorded of
+        self.examples: list[Rows] = []           # rows that it was recorded of
         self.known: tuple[int, np.ndarray] | None = None     # an input, and its values, if it holds for no others
         self.plans: dict[Any, Any] = {}
         self.free: dict[Any, list[Any]] = {}
@@ -276,7 +276,7 @@ class SignatureCache:
     def _grown(self, family: Family, specialization: Specialization, old: Specialization) -> Specialization:
         made = Specialization(family.graph(), specialization.sizes)
         made.known = family.at, np.array(sorted(family.selected))
-        made.example = specialization.example
+        made.examples = specialization.examples
         made.lost, made.served = specialization.lost + old.lost, old.served
         self.specializations.append(made)
         self.recorded += 1
