@@ -103,9 +103,9 @@ class CompiledTrainer:
         """Callbacks may have changed what is frozen in the program: where a row says so, the function is called from
         now on."""
         version = self.version
-        if version is None or version.example is None or version.graph.draws or version.graph.uncertain:
+        if version is None or not version.examples or version.graph.draws or version.graph.uncertain:
             return
-        row, some = version.example, np.zeros(1, np.int64)
+        row, some = version.examples[-1], np.zeros(1, np.int64)
         replayed, called = np.empty((2, 1, self.site.width))
         status, _ = self.program._replay_values(version, row, some, replayed, 1, True)
         if status.any():                         # by now it goes another way
