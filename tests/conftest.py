@@ -67,13 +67,13 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(autouse=True)
 def tape_is_consistent(request):
     """Every invariant of the data sheet holds after every test; in a checked build all that it made has gone too."""
-    before = living.counted() if testing.checked_build() else None
+    before = living.counted(request.module) if testing.checked_build() else None
     yield
     if "big" not in request.keywords:
         testing.check()
     if before is not None and request.node.stash.get(PASSED, False):
         request.node.funcargs.clear()  # this fixture is the last to end: no other value is in use
-        living.compare(before)
+        living.compare(before, request.module)
 
 
 @pytest.fixture

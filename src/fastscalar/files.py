@@ -20,7 +20,7 @@ import socket
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -160,9 +160,29 @@ def _lock(file: IO[bytes]) -> bool | None:
 _DIRECTORY = 1 << 20  # bytes of a directory of members: some ten thousand of them
 
 
-def open_zip(file: IO[bytes], directory: int = _DIRECTORY) -> zipfile.ZipFile:
-    """A zip file whose directory is not read if it is absurdly long, in bytes.  Raises what zipfile raises."""
-    return zipfile.ZipFile(_Limited(file, directory))
+@contextmanager
+def open_zip(path: StrPath, directory: int = _DIRECTORY) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose directory is not read if it is absurdly long, in bytes.  Raises what zipfile raises, and
+    MemoryError where there is no memory for one of its locks, which Python has as a RuntimeError."""
+    try:
+        with naming(path), open(path, "rb") as file, zipfile.ZipFile(_Limited(file, directory)) as archive:
+            yield archive
+    except RuntimeError as error:
+        if str(error).endswith(" lock"):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def write_npz(path: StrPath, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """As np.savez, but all of the file or nothing, and the first error is the one that is seen."""
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        try:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        except BaseException:
+            archive.fp = None  # it does not close: what it says of a half member would hide the error
+            raise
 
 
 class _Limited:

@@ -5,12 +5,14 @@ FASTSCALAR_DISKS=1: the disk is full at every byte, not at 30 of them; files cha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+from fastscalar.datasets.archive import whole_zip
+from fastscalar.datasets.tables import read_npz
 
 resource = pytest.importorskip("resource", reason="no limits on this system")
 ALL = os.environ.get("FASTSCALAR_DISKS", "0") not in ("", "0")
@@ -69,6 +73,8 @@ READ_ONLY = """
 import os, sys
 import numpy as np
 import fastscalar as fs
+from fastscalar.datasets.archive import whole_zip
+from fastscalar.datasets.tables import read_npz
 folder, kind = sys.argv[1:]
 net = fs.MLP(4, [3, 2], seed=0)
 net.save(os.path.join(folder, "warm.npz"))
@@ -141,3 +147,34 @@ def test_a_file_that_changes_while_it_is_read(name: str, tmp_path: Path) -> None
         changer.join(60)
     path.write_bytes(whole)
     READERS[name](path)
+
+
+NO_MEMORY: dict[str, Callable[[Path], Any]] = {
+    "net.npz": fs.load,
+    "program.npz": fs.load_program,
+    "arrays.npz": read_npz,
+    "pictures.zip": lambda path: contextlib.ExitStack().enter_context(whole_zip(path)),
+}
+
+
+def test_memory_that_is_refused_is_a_memory_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """zipfile ends with a ValueError of its own where a member cannot be opened, Python's locks with a RuntimeError."""
+
+    def refuse(error: Exception) -> Callable[..., Any]:
+        def refused(*_: Any, **__: Any) -> Any:
+            raise error
+
+        return refused
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile, "_ZipWriteFile", refuse(MemoryError("no room for a member")))
+        for name in ("net.npz", "program.npz"):
+            with pytest.raises(MemoryError, match="a member"):
+                WRITERS[name](tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    for name, read in NO_MEMORY.items():
+        (tmp_path / name).write_bytes(b"")
+        with monkeypatch.context() as patch:
+            patch.setattr(zipfile, "ZipFile", refuse(RuntimeError("can't allocate lock")))
+            with pytest.raises(MemoryError, match="lock"):
+                read(tmp_path / name)

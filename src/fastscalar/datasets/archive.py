@@ -28,7 +28,7 @@ _ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError,
 def find_member(archive: Path, names: Sequence[str]) -> Path | None:
     """The path of the member with the first of these names that is there; None also for what is no zip file."""
     try:
-        with open(archive, "rb") as content, open_zip(content) as file:
+        with open_zip(archive) as file:
             members = {PurePosixPath(name).name: name for name in file.namelist() if not name.endswith("/")}
     except (OSError, *_ERRORS):
         return None
@@ -38,7 +38,7 @@ def find_member(archive: Path, names: Sequence[str]) -> Path | None:
 def members_of(archive: Path) -> list[str]:
     """The names in a zip file; none of what is no zip file."""
     try:
-        with open(archive, "rb") as content, open_zip(content, DIRECTORY) as file:
+        with open_zip(archive, DIRECTORY) as file:
             return [name for name in file.namelist() if not name.endswith("/")]
     except (OSError, *_ERRORS):
         return []
@@ -47,7 +47,7 @@ def members_of(archive: Path) -> list[str]:
 def is_zip(path: Path) -> bool:
     """Whether it is one, with a directory that can be read."""
     try:
-        with open(path, "rb") as content, open_zip(content):
+        with open_zip(path):
             return True
     except (OSError, *_ERRORS):
         return False
@@ -65,7 +65,7 @@ def pictures_in(archive: Path) -> bool:
 def whole_zip(archive: Path) -> Iterator[zipfile.Path]:
     """The inside of a zip as a folder; what is damaged in it is a ValueError that names the file."""
     try:
-        with open(archive, "rb") as content, open_zip(content, DIRECTORY) as file:
+        with open_zip(archive, DIRECTORY) as file:
             file.filename = str(archive)                     # what its members are called
             yield zipfile.Path(file)
     except _ERRORS as error:
@@ -92,7 +92,7 @@ def open_member(path: Path) -> IO[bytes] | None:
     damaged = f"{path}: expected a whole zip file; found a damaged one"
     out = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     try:
-        with open(archive, "rb") as content, open_zip(content) as file:
+        with open_zip(archive) as file:
             about = file.getinfo(path.relative_to(archive).as_posix())
             limit = max(ROOM, RATIO * min(about.compress_size, archive.stat().st_size))
             if about.file_size > limit:

@@ -153,7 +153,7 @@ def read_npz(path: Path) -> dict[str, Array]:
     size = path.stat().st_size
     limit = max(_ROOM, _RATIO * size)
     try:
-        with naming(path), open(path, "rb") as file, open_zip(file) as archive:
+        with open_zip(path) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if sum(info.file_size for info in members) > limit:
                 raise ValueError(f"expected at most {limit:,} bytes of arrays in {size:,}; found a claim of more")

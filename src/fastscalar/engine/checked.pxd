@@ -12,6 +12,7 @@ cdef extern from "checked.h":
     const bint CHECKED "FS_CHECKED"
     const Py_ssize_t MARGIN "FS_MARGIN"      # bytes around each block of a replay that nothing may write to
     void require "FS_REQUIRE"(bint condition) noexcept nogil
+    void require_whole "FS_REQUIRE_WHOLE"(const char *broken) noexcept nogil  # NULL, or what does not hold
     void seal_margin "fs_seal_margin"(void *block) noexcept nogil
     bint margin_is_whole "fs_margin_is_whole"(const void *block) noexcept nogil
 

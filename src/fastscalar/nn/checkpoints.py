@@ -17,7 +17,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._rules import values_of
-from fastscalar.files import StrPath, brief, replacing
+from fastscalar.files import StrPath, brief, write_npz
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.optimizers import Optimizer
 
@@ -145,8 +145,7 @@ class Checkpoint:
                 if hasattr(c, "state_dict")
             ],
         }
-        with replacing(self.path) as file:
-            np.savez(file, header=np.array(json.dumps(header)), **arrays)
+        write_npz(self.path, {"header": np.array(json.dumps(header)), **arrays})
 
     def _count(self, history: History) -> int:
         """How many of the history's epochs are of this run: it may have been given one with others before."""

@@ -30,7 +30,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastscalar._core import tape_info
-from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_into, replacing
+from fastscalar.files import StrPath, brief, npy_header, open_zip, read_into, write_npz
 from fastscalar.version import __version__
 
 FORMAT = 2
@@ -50,11 +50,7 @@ def write_model(path: StrPath, about: dict[str, Any], given: Arrays, metadata: d
     arrays = {"header": np.array(header)}
     arrays |= {name: array for (name, _), array in zip(_expected(about), given, strict=True)}
     arrays |= _more.get()
-    # As np.savez does it, which at a full disk leaves an archive that complains once more when it is collected.
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    write_npz(path, arrays)
 
 
 _more: ContextVar[dict[str, np.ndarray[Any, Any]]] = ContextVar("more", default={})  # noqa: B039 - never changed
@@ -89,7 +85,7 @@ def read_model(path: StrPath, allow_nonfinite: bool = False) -> tuple[dict[str, 
         raise ValueError(f"{path}: expected the file of a net written by save(); found a device or a pipe")
     size = path.stat().st_size
     try:
-        with naming(path), open(path, "rb") as file, open_zip(file) as archive:
+        with open_zip(path) as archive:
             return _read(archive, size, allow_nonfinite)
     except zipfile.BadZipFile as error:
         disk = error.__context__  # zipfile takes every OSError at the beginning for another kind of file

@@ -7,7 +7,7 @@ The boundary: knows neither graphs nor rows; `plan.pxd` says what is in one.
 
 from cpython.mem cimport PyMem_RawFree
 
-from fastscalar.engine.checked cimport CHECKED, require
+from fastscalar.engine.checked cimport CHECKED, require_whole
 from fastscalar.engine.memory cimport allocate, out_of_memory
 from fastscalar.program._graph cimport room_for
 from fastscalar.program.checked cimport broken_plan
@@ -67,7 +67,7 @@ cdef class Plan:
         p.n_ports, p.n_runs, p.n_results = self.n_ports, self.n_runs, <int>results.shape[0]
         p.results = <const Result *>&results[0, 0]
         if CHECKED:
-            require(broken_plan(self) == NULL)
+            require_whole(broken_plan(self))
         return 0
 
     cdef Py_ssize_t add_instr(self, Instr *q, bint per_row) except -1:

@@ -345,6 +345,7 @@ cdef inline int add_segments(Lowering low, int s) except -1:
     array = array[np.lexsort((array[:, 2], array[:, 1], plain, array[:, 0]))]
     sorted_rows = array
     memset(&term, 0, sizeof(Term))
+    term.p_port = term.q_port = -1               # of sums of each row alone
     for k in range(count):
         if k and sorted_rows[k, 0] == term.sign and (
                 sorted_rows[k, 3] == term.p_mask and sorted_rows[k, 4] == term.q_mask):

@@ -24,7 +24,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import to_tensor
 from fastscalar.engine._functions import operations
 from fastscalar.engine._step import storage_of
-from fastscalar.files import StrPath, brief, naming, npy_header, open_zip, read_into, replacing
+from fastscalar.files import StrPath, brief, npy_header, open_zip, read_into, write_npz
 from fastscalar.program._graph import GUARD, NODE_CONSTANT, READ_RAISES, empty_graph, line_of
 from fastscalar.program.checks import checked, require, shape_of
 from fastscalar.program.kept_loops import loop_as_json, loop_of_json
@@ -237,11 +237,7 @@ class Writer:
 
 def write_program(program: Any, path: StrPath) -> None:
     """All of the file or nothing."""
-    members = Writer().members(program)
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in members.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    write_npz(path, Writer().members(program))
 
 
 # --- reading --------------------------------------------------------------------------------------------
@@ -256,7 +252,7 @@ def read_members(path: StrPath) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: expected the file of a program written by save()")
     size = path.stat().st_size
     try:
-        with naming(path), open(path, "rb") as file, open_zip(file) as archive:
+        with open_zip(path) as archive:
             found = {}
             for name in ("header", "ints", "numbers"):
                 info = archive.NameToInfo.get(f"{name}.npy")

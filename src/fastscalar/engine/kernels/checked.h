@@ -19,6 +19,12 @@ static void fs_broken(const char *what, const char *file, int line)
 }
 
 #define FS_REQUIRE(condition) ((condition) ? (void)0 : fs_broken(#condition, __FILE__, __LINE__))
+#define FS_REQUIRE_WHOLE(broken)                                                                                       \
+    do {                                                                                                               \
+        const char *fs_what = (broken);                                                                                \
+        if (fs_what)                                                                                                   \
+            fs_broken(fs_what, __FILE__, __LINE__);                                                                    \
+    } while (0)
 
 static void fs_seal_margin(void *block) { memset(block, 0xA5, FS_MARGIN); }
 
@@ -36,6 +42,7 @@ static int fs_margin_is_whole(const void *block)
 #define FS_CHECKED 0
 #define FS_MARGIN 0
 #define FS_REQUIRE(condition) ((void)0)
+#define FS_REQUIRE_WHOLE(broken) ((void)0)
 #define fs_seal_margin(block) ((void)(block))
 #define fs_margin_is_whole(block) ((void)(block), 1)
 
