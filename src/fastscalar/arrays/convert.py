@@ -21,6 +21,8 @@ def of_numpy(*names: str) -> Callable[..., Any]:
     """The function of NumPy with these names (with a dot: in a module of it), as far as this NumPy has them."""
 
     def register(f: Callable[..., Any]) -> Callable[..., Any]:
+        if "<" in f.__qualname__:
+            f.__qualname__ = names[0]            # what an error calls it
         for name in names:
             where: Any = np
             for part in name.split("."):

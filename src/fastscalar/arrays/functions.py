@@ -29,9 +29,7 @@ from fastscalar.engine._modes import is_recording
 
 def _as_method(name: str) -> Callable[..., Any]:
     def f(x: Any, *args: Any, **options: Any) -> Any:
-        if isinstance(x, (list, tuple)):
-            x = array(x, name)
-        if isinstance(x, np.ndarray):
+        if isinstance(x, (list, tuple, np.ndarray)):
             x = array(x, name)
         return getattr(x, name)(*args, **options)
 
@@ -68,29 +66,11 @@ of_numpy("linalg.tensordot")(products.tensordot)
 # --- shape ----------------------------------------------------------------------------------------
 
 
-@of_numpy("matrix_transpose", "linalg.matrix_transpose")
-def matrix_transpose(x: Any) -> Any:
-    return x.swapaxes(-1, -2)
-
-
-@of_numpy("linalg.diagonal")
-def matrix_diagonal(x: Any, *, offset: int = 0) -> Any:
-    return x.diagonal(offset, -2, -1)
-
-
-@of_numpy("linalg.trace")
-def matrix_trace(x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
-    return x.trace(offset, -2, -1)
-
-
-@of_numpy("shape")
-def shape(x: Any) -> tuple[int, ...]:
-    return shape_of(x)
-
-
-@of_numpy("ndim")
-def ndim(x: Any) -> int:
-    return len(shape_of(x))
+of_numpy("matrix_transpose", "linalg.matrix_transpose")(lambda x: x.swapaxes(-1, -2))
+of_numpy("linalg.diagonal")(lambda x, *, offset=0: x.diagonal(offset, -2, -1))
+of_numpy("linalg.trace")(lambda x, *, offset=0, dtype=None: x.trace(offset, -2, -1))
+of_numpy("shape")(shape_of)
+of_numpy("ndim")(lambda x: len(shape_of(x)))
 
 
 @of_numpy("size")
@@ -153,34 +133,16 @@ of_numpy("ones_like")(_like(1.0))
 of_numpy("full_like")(_like(None))
 
 
-@of_numpy("real", "real_if_close", "conj", "ascontiguousarray", "asfortranarray")
-def itself(x: Any, *args: Any, **options: Any) -> Any:
-    return x
+of_numpy("real", "real_if_close", "conj", "ascontiguousarray", "asfortranarray")(lambda x, *args, **options: x)
+of_numpy("imag")(lambda x, *args: x.imag)
+of_numpy("isrealobj")(lambda x: True)
+of_numpy("iscomplexobj")(lambda x: False)
+of_numpy("isreal")(lambda x: np.ones(x.shape, dtype=bool))
 
 
 @of_numpy("angle")
 def angle(x: Any, deg: bool = False) -> Any:
     return moves.where(x < 0.0, 180.0 if deg else np.pi, moves.where(x != x, x, 0.0))
-
-
-@of_numpy("imag")
-def no_imaginary_part(x: Any, *args: Any) -> Any:
-    return x.imag
-
-
-@of_numpy("isrealobj")
-def isrealobj(x: Any) -> bool:
-    return True
-
-
-@of_numpy("iscomplexobj")
-def iscomplexobj(x: Any) -> bool:
-    return False
-
-
-@of_numpy("isreal")
-def isreal(x: Any) -> Any:
-    return np.ones(x.shape, dtype=bool)
 
 
 # --- values that are looked at --------------------------------------------------------------------
@@ -191,17 +153,12 @@ def count_nonzero(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return (x != 0.0).sum(axis, keepdims=keepdims) if axis is not None or keepdims else (x != 0.0).sum()
 
 
-def _of_truth(name: str) -> None:
-    function = getattr(np, name)
-
-    @of_numpy(name)
-    def f(x: Any) -> Any:
-        condition = x != 0.0
-        return function(condition.decided() if isinstance(condition, TracedMask) else condition)
+def _of_truth(f: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x: f(c.decided() if isinstance(c := x != 0.0, TracedMask) else c)
 
 
-for _name in ("nonzero", "flatnonzero", "argwhere"):
-    _of_truth(_name)
+for _f in (np.nonzero, np.flatnonzero, np.argwhere):
+    FUNCTIONS[_f] = _of_truth(_f)
 
 
 @of_numpy("isclose")
@@ -225,14 +182,8 @@ def array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
     return shape_of(a) == shape_of(b) and bool((array(a, "array_equal") == array(b, "array_equal")).all())
 
 
-@of_numpy("isposinf")
-def isposinf(x: Any) -> Any:
-    return x == inf
-
-
-@of_numpy("isneginf")
-def isneginf(x: Any) -> Any:
-    return x == -inf
+of_numpy("isposinf")(lambda x: x == inf)
+of_numpy("isneginf")(lambda x: x == -inf)
 
 
 @of_numpy("nan_to_num")
@@ -249,13 +200,8 @@ def _without_nan(name: str, instead: float) -> None:
         return getattr(moves.where(x != x, instead, x), name)(axis, **options)
 
 
-for _name, _instead in (("sum", 0.0), ("prod", 1.0), ("max", -inf), ("min", inf)):
-    _without_nan(_name, _instead)
-
-
-for _name in ("cumsum", "cumprod"):
-    _without_nan(_name, 0.0 if _name == "cumsum" else 1.0)
-for _name, _instead in (("argmax", -inf), ("argmin", inf)):
+for _name, _instead in (("sum", 0.0), ("prod", 1.0), ("max", -inf), ("min", inf), ("cumsum", 0.0), ("cumprod", 1.0),
+                        ("argmax", -inf), ("argmin", inf)):  # fmt: skip
     _without_nan(_name, _instead)
 
 
@@ -291,30 +237,25 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
     return moves.move(np.stack, (parts,), {"axis": axisc})
 
 
-@of_numpy("cumulative_sum")
-def cumulative_sum(x: Any, /, *, axis: Any = None, include_initial: bool = False) -> Any:
-    return _cumulative("cumsum", 0.0, x, axis, include_initial)
+def _cumulative(name: str, initial: float) -> Callable[..., Any]:
+    def f(x: Any, /, *, axis: Any = None, include_initial: bool = False) -> Any:
+        if axis is None and x.ndim > 1:
+            raise ValueError(f"{name}: of more than one dimension the axis has to be said")
+        axis = 0 if axis is None else axis_of(axis, x.ndim, name)
+        found = getattr(x, name)(axis)
+        if not include_initial:
+            return found
+        first = filled([1 if d == axis else n for d, n in enumerate(x.shape)], initial)
+        return moves.move(np.concatenate, ([first, found],), {"axis": axis})
+
+    return f
 
 
-@of_numpy("cumulative_prod")
-def cumulative_prod(x: Any, /, *, axis: Any = None, include_initial: bool = False) -> Any:
-    return _cumulative("cumprod", 1.0, x, axis, include_initial)
+of_numpy("cumulative_sum")(_cumulative("cumsum", 0.0))
+of_numpy("cumulative_prod")(_cumulative("cumprod", 1.0))
 
 
-def _cumulative(name: str, initial: float, x: Any, axis: Any, include_initial: bool) -> Any:
-    if axis is None and x.ndim > 1:
-        raise ValueError(f"{name}: of more than one dimension the axis has to be said")
-    axis = 0 if axis is None else axis_of(axis, x.ndim, name)
-    found = getattr(x, name)(axis)
-    if not include_initial:
-        return found
-    first = filled([1 if d == axis else n for d, n in enumerate(x.shape)], initial)
-    return moves.move(np.concatenate, ([first, found],), {"axis": axis})
-
-
-@of_numpy("linalg.vecdot")
-def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Any:
-    return (array(x, "vecdot") * array(y, "vecdot")).sum(axis)
+of_numpy("linalg.vecdot")(lambda x, y, /, *, axis=-1: (array(x, "vecdot") * array(y, "vecdot")).sum(axis))
 
 
 @of_numpy("apply_along_axis")
@@ -327,14 +268,8 @@ def apply_along_axis(f: Any, axis: int, x: Any, *args: Any, **options: Any) -> A
     return moveaxis(found, -1, axis) if inside and moved.ndim > 1 else found
 
 
-@of_numpy("array_repr")
-def array_repr(x: Any, *args: Any, **options: Any) -> str:
-    return repr(x)
-
-
-@of_numpy("array_str", "array2string")
-def array_str(x: Any, *args: Any, **options: Any) -> str:
-    return np.array2string(x.numpy(), *args, **options)
+of_numpy("array_repr")(lambda x, *args, **options: repr(x))
+of_numpy("array_str", "array2string")(lambda x, *args, **options: np.array2string(x.numpy(), *args, **options))
 
 
 # --- what is not there ----------------------------------------------------------------------------
