@@ -362,6 +362,37 @@ def test_a_tree_of_decisions_is_gone_through_again_and_again(order):
             assert gradient == pytest.approx(np.asarray(x.grad), rel=1e-11, abs=1e-13)
 
 
+@pytest.mark.parametrize("width", [3, 40], ids=["few rows each", "more than a batch each"])
+def test_rows_of_many_ways_have_the_gradients_that_they_have_alone(width):
+    """Also where an argument is one for all rows, or a whole number, where the order of additions matters, and where a
+    result is weighed."""
+    weights = np.linspace(0.5, 1.5, 8)
+
+    def f(x, k, shared, by, w):
+        y = fs.sum(x * w) * shared + by
+        for step in range(4):
+            if y > float(step):
+                y = y - x[step] * by
+                if k > step:
+                    y = y * x[step]
+        return y
+
+    rng = np.random.default_rng(3)
+    n = 20 * width
+    X, k, by = rng.normal(size=(n, 8)), rng.integers(0, 3, n), rng.normal(size=n)
+    X[::7, 0], X[3::11, 1] = 1e300, np.nan
+    program, alone = fs.compile(f, shared="w"), fs.compile(f, shared="w")
+    for _ in range(3):
+        values, (by_x, by_by) = program.value_and_grad(X, k, 0.5, by, weights, argnums=(0, 3))
+    for i in range(n):
+        value, (one_x, one_by) = alone.value_and_grad(
+            X[i : i + 1], k[i : i + 1], 0.5, by[i : i + 1], weights, argnums=(0, 3)
+        )
+        assert bits(values[i]) == bits(value[0])
+        assert bits(by_x[i]) == bits(one_x[0])
+        assert bits(by_by[i]) == bits(one_by[0])
+
+
 @pytest.mark.parametrize("kernels", _core.kernel_sets())
 @pytest.mark.parametrize("compare", [operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge])
 def test_every_comparison_parts_rows_as_the_function_does(compare, kernels):

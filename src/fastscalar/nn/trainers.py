@@ -106,8 +106,8 @@ class CompiledTrainer:
         if version is None or not version.examples or version.graph.draws or version.graph.uncertain:
             return
         row, some = version.examples[-1], np.zeros(1, np.int64)
-        replayed, called = np.empty((2, 1, self.site.width))
-        status, _ = self.program._replay_values(version, row, some, replayed, 1, True)
+        called = np.empty((1, self.site.width))
+        status, replayed = self.program._replay_values(version, row, some, 1, True)
         if status.any():                         # by now it goes another way
             return
         try:
@@ -210,7 +210,7 @@ class CompiledTrainer:
         replay = version.take(plan, self.batch_size, self.float64, self.threads, self.way)
         replay.load()
         self.rows.streams.begin(replay)
-        self.program._bind(replay, self.rows)
+        self.rows.bind(replay)
         rule = None if self.way == "plain" else optimizer._ready()
         replay.prepare_training(rule, self.way not in ("rule", "momentum"), self.way == "momentum")
         replay.load_state(self.places[version], *optimizer._kept, optimizer._steps)

@@ -5,10 +5,12 @@
 The boundary: knows the leaves on the tape and the data of rows, no plans.
 """
 
+from libc.string cimport memcpy
+
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
 from fastscalar.program._kernels cimport fs_batch
-from fastscalar.program._replay cimport batch_kernels
+from fastscalar.program._replay cimport GUARD_FAILED, batch_kernels
 
 import numpy as np
 
@@ -75,6 +77,31 @@ cdef class KeptGradients:
         if self.always or kind is not None:
             for p, gradient in self.before.values():
                 p.grad = gradient
+
+
+def parted(rows, status, found, values):
+    """Some rows that a recording was tried with, by its status of each: those that fit it, the others, and by these the
+    first guard that says so, -1 if it is something else.
+
+    found: what the replay said of each, whose values are put in `values`, by row of the data, for those that fit."""
+    cdef const long long[::1] some = rows
+    cdef const unsigned char[::1] marks = status
+    cdef const double[:, ::1] said = found
+    cdef double[:, ::1] out = values
+    cdef Py_ssize_t l, n_fit = 0, n_left = 0, n = some.shape[0], width = said.shape[1]
+    left, fitting, guards = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    cdef long long[::1] those_left = left, those_fitting = fitting, guard = guards
+    for l in range(n):
+        if not marks[l]:
+            those_fitting[n_fit] = some[l]
+            n_fit += 1
+            if width:
+                memcpy(&out[some[l], 0], &said[l, 0], width * sizeof(double))
+        else:
+            those_left[n_left] = some[l]
+            guard[n_left] = <long long>said[l, 0] if marks[l] & GUARD_FAILED and width else -1
+            n_left += 1
+    return fitting[:n_fit], left[:n_left], guards[:n_left]
 
 
 def sparse_rows(data, bint float64, double limit, int parts):

@@ -180,7 +180,7 @@ cdef class Replay:
     cdef void put(self, int address, double value) noexcept nogil
     cdef double get(self, const char *block, int address) noexcept nogil
     cdef int *side_by_side(self, chosen, Py_ssize_t *count) except NULL
-    cdef int go_one(self, int mode, const long long *row, values) except -1
+    cdef int go_few(self, int mode, const long long *rows, Py_ssize_t n, double *values) except -1
     cdef int go_through(self, int mode, int batch_rows) except -1
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1
     cdef void settle_all(self) noexcept

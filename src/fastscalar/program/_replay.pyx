@@ -21,6 +21,7 @@ transposes these (one thread for all: 0.35 us a sample in which others wait).
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree
 from libc.math cimport isfinite
 from libc.string cimport memcpy
@@ -475,6 +476,20 @@ cdef class Replay:
             whole = data
             x.whole, x.width = &whole[0], 1
 
+    def bind_as(self, Replay other not None):
+        """Bind what another replay is bound to, for the same arguments; False: they are to be bound one by one."""
+        cdef int i
+        cdef Input *x
+        cdef const Input *y
+        for i in range(self.n_inputs):
+            if self.wants_sparse(i) or other.wants_sparse(i) or self.plan.input_address[i] >= 0:
+                return False
+        for i in range(self.n_inputs):
+            x, y = &self.input[i], &other.input[i]
+            x.data, x.own, x.whole, x.width, x.gradient, x.finite = y.data, y.own, y.whole, y.width, y.gradient, False
+        self.held = other.held
+        return True
+
     def release_inputs(self):
         """Let go of the data."""
         cdef int i
@@ -743,15 +758,21 @@ cdef class Replay:
             l[k], s[k] = self.result[k], self.status[k] | uniform_status(self)
         return losses, status
 
-    cdef int go_one(self, int mode, const long long *row, values) except -1:
-        """One row, whose gradients are the sum; what there is to say about it."""
-        cdef double[:, ::1] out = values
-        cdef unsigned char status = 0
-        self.first_call, self.last_call, self.seed = True, True, NULL
-        self.rows, self.n_rows, self.out_values, self.out_status = row, 1, &out[0, 0], &status
-        self.go_through(mode, 1)
+    cdef int go_few(self, int mode, const long long *rows, Py_ssize_t n, double *values) except -1:
+        """At most a batch of rows, whose gradients are the sum; what there is to say about any of them.  Where that is
+        nothing, values, by row of the data, are set."""
+        cdef int status
+        cdef Py_ssize_t l, results = self.plan.body.n_results
+        self.first_call, self.last_call = True, True
+        self.rows, self.n_rows, self.out_values = rows, n, NULL
+        self.go_through(mode, self.batch)
+        status = uniform_status(self)
+        for l in range(n):
+            status |= self.status[l]
         if mode and not status and self.watch and self.kernels.not_finite(self.uniform_adjoint, self.plan.n_uniform):
-            status = ORDER_MATTERS
+            return ORDER_MATTERS
+        for l in range(n if not status else 0):
+            memcpy(values + rows[l] * results, self.result + l * results, results * sizeof(double))
         return status
 
     cdef int go(self, int mode, rows, values, status, int batch_rows) except -1:
@@ -802,6 +823,42 @@ cdef class Replay:
             settle_all[double](self, 0.0)
         else:
             settle_all[float](self, 0.0)
+
+
+def gradients_of_each(list replays, list parts, values, int mode, seed=None):
+    """Values and gradients of few rows for each of several replays: by replay, whether it fits all of its rows, which
+    are no more than a batch.
+
+    parts: the rows.  values: (all rows, results), set where a replay fits.  mode, seed: as of `Replay.gradients`.  All
+    compute in one memory, the largest: that of each would not be in the caches."""
+    cdef double[:, ::1] out = values
+    cdef const double[:, ::1] seeds
+    cdef const long long[::1] rows
+    cdef Replay r
+    cdef char **slots = NULL
+    cdef char **adjoints = NULL
+    cdef Py_ssize_t n_slots = -1, n_adjoints = -1
+    cdef list fits = []
+    for r in replays:
+        if r.plan.body.n_slots * r.chunk > n_slots:
+            n_slots, slots = r.plan.body.n_slots * r.chunk, r.slot_value
+        if r.plan.body.n_adjoints * r.chunk > n_adjoints:
+            n_adjoints, adjoints = r.plan.body.n_adjoints * r.chunk, r.slot_adjoint
+    for r, part in zip(replays, parts, strict=True):
+        PyErr_CheckSignals()
+        rows, r.seed = part, NULL
+        if seed is not None:
+            seeds = seed
+            r.seed = &seeds[0, 0]
+        slots, r.slot_value = r.slot_value, slots
+        adjoints, r.slot_adjoint = r.slot_adjoint, adjoints
+        try:
+            fits.append(rows.shape[0] <= r.batch and not r.go_few(mode, &rows[0], rows.shape[0], &out[0, 0]))
+        finally:
+            r.seed = NULL
+            slots, r.slot_value = r.slot_value, slots
+            adjoints, r.slot_adjoint = r.slot_adjoint, adjoints
+    return fits
 
 
 def kernel_set():

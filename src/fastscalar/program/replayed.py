@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain, compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +16,13 @@ from fastscalar._core import Tensor
 from fastscalar.program import _data
 from fastscalar.program._graph import same_graph
 from fastscalar.program._one_row import OneRow, has_room
-from fastscalar.program._replay import BY_ARGUMENTS, BY_LEAVES, Replay, RowStatus
+from fastscalar.program._replay import BY_ARGUMENTS, BY_LEAVES, Replay, RowStatus, gradients_of_each
 from fastscalar.program._trace import NotReplayable
 from fastscalar.program.called import CalledFunction
 from fastscalar.program.portions import BATCH, portions
 from fastscalar.program.recorded import RowFailure
-from fastscalar.program.rows import Rows, first_inputs, rows_as_floats, rows_by_entries, shared_inputs
-from fastscalar.program.specializations import SignatureCache, Specialization, groups_of_rows, share_out
+from fastscalar.program.rows import Rows, first_inputs, shared_inputs
+from fastscalar.program.specializations import Pair, SignatureCache, Specialization, groups_of_rows, share_out
 
 ONE_ROWS = 32  # signatures of which single rows go the short way
 
@@ -96,7 +97,7 @@ class ReplayedFunction(CalledFunction):
     def _holds(self, row: Rows, specialization: Specialization) -> bool:
         """Whether the row decides as it did when that was recorded of it."""
         values = np.empty((1, len(specialization.graph.results)))
-        return bool(self._try(specialization, row, np.zeros(1, np.int64), values, 1, True)[0].all())
+        return bool(self._try(specialization, row, np.zeros(1, np.int64), values, 1, True)[0].size)
 
     # --- one row ---
 
@@ -117,36 +118,6 @@ class ReplayedFunction(CalledFunction):
 
     # --- replays ---
 
-    def _bind(self, replay: Any, rows: Rows, gradients: dict[int, np.ndarray] | None = None) -> None:
-        at = 0
-        for k, (kind, data) in enumerate(zip(rows.kinds, rows.data, strict=True)):
-            wanted = None if gradients is None else gradients.get(k)
-            if kind[0] == "array":
-                flat = data.reshape(rows.n, -1)
-                products = replay.wants_sparse(at)
-                replay.bind(
-                    at, flat, None if wanted is None else wanted.reshape(rows.n, -1), products and rows.finite(k)
-                )
-                if products:
-                    found = rows_by_entries(rows, k, replay.float64, replay.parts)
-                    if found is not None:
-                        replay.sparse(at, *found)
-                    elif replay.batch == 1 and not replay.float64:
-                        replay.read_as_floats(at, rows_as_floats(rows, k))
-            elif kind[0] == "shared":
-                replay.share(at, float(data))
-            elif kind[0] == "leaf":
-                continue
-            elif kind[0] == "number":
-                replay.bind(at, data, wanted)
-            else:
-                columns = np.broadcast_to(data, (rows.n,)) if data.ndim == 0 else data
-                for column in columns.reshape(rows.n, -1).T:
-                    replay.bind(at, np.ascontiguousarray(column))
-                    at += 1
-                continue
-            at += 1
-
     def _replay(
         self,
         specialization: Specialization,
@@ -155,7 +126,9 @@ class ReplayedFunction(CalledFunction):
         float64: bool,
         gradients: Any = None,
         plain: bool = False,
+        bound_as: Any = None,
     ) -> Any:
+        """bound_as: a replay of another recording for the same."""
         shared = specialization.graph.shared
         parameters = None
         if gradients is not None and shared:
@@ -167,7 +140,8 @@ class ReplayedFunction(CalledFunction):
         else:
             replay.load()
         rows.streams.begin(replay)
-        self._bind(replay, rows, gradients)
+        if bound_as is None or not replay.bind_as(bound_as):
+            rows.bind(replay, gradients)
         return replay
 
     def _values(self, rows: Rows, threads: int, float64: bool = True) -> np.ndarray:
@@ -191,7 +165,7 @@ class ReplayedFunction(CalledFunction):
         threads: int,
         chosen: np.ndarray | None = None,
         float64: bool = True,
-        finish: Callable[[Specialization, np.ndarray, np.ndarray], bool] | None = None,
+        finish: Callable[[list[Pair], np.ndarray], list[bool]] | None = None,
     ) -> tuple[np.ndarray, list[tuple[Specialization, np.ndarray]], np.ndarray]:
         """Which specialization fits which rows, of all or of the chosen ones, and their values; rows that none fits.
 
@@ -204,17 +178,23 @@ class ReplayedFunction(CalledFunction):
         misfits: list[int] = []                  # rows that do not fit their own recording
 
         def attempt(specialization: Specialization, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            fits, guards = specialization.may_fit(rows, some), np.full(len(some), -1)
-            if (chosen := fits.copy()).any():
-                fits[chosen], guards[chosen] = self._try(specialization, rows, some[chosen], values, threads, float64)
-            if fits.any():
-                found.setdefault(specialization, []).append(some[fits])
-                specialization.served += int(np.count_nonzero(fits))
-            return some[~fits], guards[~fits]
+            may_fit = specialization.may_fit(rows, some)
+            others, some = some[~may_fit], some[may_fit]
+            if not len(some):
+                return others, np.full(len(others), -1)
+            fits, left, guards = self._try(specialization, rows, some, values, threads, float64)
+            if len(fits):
+                found.setdefault(specialization, []).append(fits)
+                specialization.served += len(fits)
+            if len(others):
+                left, guards = np.append(left, others), np.append(guards, np.full(len(others), -1))
+            return left, guards
 
-        def finished(specialization: Specialization, some: np.ndarray) -> bool:
-            done = finish is not None and specialization.known is None and finish(specialization, some, values)
-            specialization.served += len(some) if done else 0
+        def finished(pairs: list[Pair]) -> list[bool]:
+            assert finish is not None
+            done = finish(pairs, values)
+            for (specialization, some), is_done in zip(pairs, done, strict=True):
+                specialization.served += len(some) if is_done else 0
             return done
 
         known = cache.recorded
@@ -258,12 +238,12 @@ class ReplayedFunction(CalledFunction):
         best = np.zeros(len(some), bool)
         values = np.empty((rows.n, cache.width))
         for specialization in cache.all():
-            fits = specialization.may_fit(rows, some)
+            may_fit = specialization.may_fit(rows, some)
             for k, value in specialization.key:
-                fits &= rows.whole_columns()[k][some] == value
-            if np.count_nonzero(fits) > np.count_nonzero(best):
-                fits[fits] = self._try(specialization, rows, some[fits], values, threads, float64)[0]
-                best = max(fits, best, key=np.count_nonzero)
+                may_fit &= rows.whole_columns()[k][some] == value
+            if np.count_nonzero(may_fit) > np.count_nonzero(best):
+                fits = self._try(specialization, rows, some[may_fit], values, threads, float64)[0]
+                best = max(np.isin(some, fits), best, key=np.count_nonzero)
         return best
 
     def _count_misfit(self, cache: SignatureCache, specialization: Specialization) -> None:
@@ -278,36 +258,29 @@ class ReplayedFunction(CalledFunction):
     def _try(
         self, specialization: Specialization, rows: Rows, some: np.ndarray, values: np.ndarray, threads: int,
         float64: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Which of some rows a specialization fits, whose values are set; the first guard that others fail, or -1."""
-        status, guards = self._replay_values(specialization, rows, some, values, threads, float64)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `parted`: the rows that a specialization fits, whose values are set; the others, and by which guard."""
+        status, found = self._replay_values(specialization, rows, some, threads, float64)
         order_matters = status == RowStatus.ORDER_MATTERS
         if order_matters.any():
-            chosen = some[order_matters]
-            status[order_matters] = self._replay_values(specialization, rows, chosen, values, threads, float64, True)[0]
-        return status == 0, guards
+            again, found[order_matters] = self._replay_values(
+                specialization, rows, some[order_matters], threads, float64, True
+            )
+            status[order_matters] = np.where(again, RowStatus.ORDER_MATTERS, 0)
+        return _data.parted(some, status, found, values)
 
     def _replay_values(
-        self,
-        specialization: Specialization,
-        rows: Rows,
-        some: np.ndarray,
-        values: np.ndarray,
-        threads: int,
-        float64: bool,
+        self, specialization: Specialization, rows: Rows, some: np.ndarray, threads: int, float64: bool,
         plain: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a replay says about some rows, and by which guard; the values of those that it fits are set."""
+        """What a replay says about some rows, and its results; the first is the guard, of rows that fail one."""
         replay = self._replay(specialization, rows, threads, float64, None, plain)
         found = np.empty((len(some), len(specialization.graph.results)))
         status = np.empty(len(some), np.uint8)
         for part in portions(len(some), replay.batch, specialization.graph.operations):
             replay.values(some[part], found[part], status[part])
         specialization.give(replay, BATCH)
-        fits = status == 0
-        values[some[fits]] = found[fits]
-        failed = status & np.uint8(RowStatus.GUARD_FAILED) != 0
-        return status, np.where(failed & (found.size > 0), found[:, :1].sum(axis=1), -1).astype(np.int64)
+        return status, found
 
     def _gradients(
         self,
@@ -366,13 +339,16 @@ class ReplayedFunction(CalledFunction):
                 return Swept(values, replays, [(specialization, all_rows)], np.empty(0, np.int64))
         ways: list[tuple[Specialization, np.ndarray]] = []
 
-        def finish(specialization: Specialization, some: np.ndarray, values: np.ndarray) -> bool:
+        def finish(pairs: list[Pair], values: np.ndarray) -> list[bool]:
             """Values and gradients in one look."""
-            made = self._backward(specialization, rows, some, values, threads, gradients, float64, seeds)
-            replays.extend(made)
-            if made:
-                ways.append((specialization, some))
-            return bool(made)
+            asked = [one.known is None and not one.divides for one, _ in pairs]
+            some = list(compress(pairs, asked))
+            made = self._backward_of_each(some, rows, values, threads, gradients, float64, seeds)
+            replays.extend(chain.from_iterable(made))
+            found = iter(made)
+            done = [was_asked and bool(next(found)) for was_asked in asked]
+            ways.extend(compress(pairs, done))
+            return done
 
         # Which looks there are depends on the calls before: what is added up over rows must not.
         each_its_own = gradients is not None and all(rows.kinds[k][0] not in ("shared", "leaf") for k in gradients)
@@ -410,7 +386,7 @@ class ReplayedFunction(CalledFunction):
         status = np.zeros(len(some), np.uint8)
         fits = True
         mode = BY_LEAVES if gradients is None else BY_ARGUMENTS
-        if gradients is not None and specialization.graph.shared:
+        if gradients is not None and not gradients.keys().isdisjoint(specialization.graph.shared):
             mode |= BY_LEAVES
         for part in portions(len(some), replay.batch, specialization.graph.operations):
             last = part.stop == len(some)
@@ -436,6 +412,29 @@ class ReplayedFunction(CalledFunction):
                 return []
             replays += made
         return replays
+
+    def _backward_of_each(
+        self, pairs: list[Pair], rows: Rows, values: np.ndarray, threads: int, gradients: Any, float64: bool,
+        seeds: np.ndarray | None,
+    ) -> list[list[tuple[Specialization, Any]]]:
+        """`_backward` by arguments for several specializations, those of few rows in one call of compiled code."""
+        few = [(one, some) for one, some in pairs if len(some) <= BATCH]
+        ready: list[Any] = []
+        for one, _ in few:
+            ready.append(self._replay(one, rows, threads, float64, gradients, bound_as=ready[0] if ready else None))
+        fit = gradients_of_each(ready, [some for _, some in few], values, BY_ARGUMENTS, seeds)
+        fitted = zip(ready, fit, strict=True)
+        made = []
+        for one, some in pairs:
+            replay, fits = next(fitted) if len(some) <= BATCH else (None, False)
+            if fits:
+                self.warn_of_loss(one)
+                made.append([(one, replay)])
+                continue
+            if replay is not None:
+                one.give(replay, BATCH)
+            made.append(self._backward(one, rows, some, values, threads, gradients, float64, seeds))
+        return made
 
     def _collect(
         self,

@@ -226,6 +226,37 @@ class Rows:
                     at += kind[0] != "leaf"
         return self._columns
 
+    def bind(self, replay: Any, gradients: dict[int, np.ndarray] | None = None) -> None:
+        """Give a replay these rows, and where gradients by them go."""
+        at = 0
+        for k, (kind, data) in enumerate(zip(self.kinds, self.data, strict=True)):
+            wanted = None if gradients is None else gradients.get(k)
+            if kind[0] == "array":
+                flat = data.reshape(self.n, -1)
+                products = replay.wants_sparse(at)
+                replay.bind(
+                    at, flat, None if wanted is None else wanted.reshape(self.n, -1), products and self.finite(k)
+                )
+                if products:
+                    found = rows_by_entries(self, k, replay.float64, replay.parts)
+                    if found is not None:
+                        replay.sparse(at, *found)
+                    elif replay.batch == 1 and not replay.float64:
+                        replay.read_as_floats(at, rows_as_floats(self, k))
+            elif kind[0] == "shared":
+                replay.share(at, float(data))
+            elif kind[0] == "leaf":
+                continue
+            elif kind[0] == "number":
+                replay.bind(at, data, wanted)
+            else:
+                columns = np.broadcast_to(data, (self.n,)) if data.ndim == 0 else data
+                for column in columns.reshape(self.n, -1).T:
+                    replay.bind(at, np.ascontiguousarray(column))
+                    at += 1
+                continue
+            at += 1
+
     def finite(self, k: int) -> bool:
         """Whether argument k has no NaN and no number that is infinite or as good as that; asked of arrays that matrix
         products read."""

@@ -103,7 +103,8 @@ def called(graph: Any) -> float:
 
 
 Attempt = Callable[[Specialization, np.ndarray], tuple[np.ndarray, np.ndarray]]
-Finish = Callable[[Specialization, np.ndarray], bool]
+Pair = tuple[Specialization, np.ndarray]
+Finish = Callable[[list[Pair]], list[bool]]
 
 
 def share_out(
@@ -112,26 +113,29 @@ def share_out(
     """Some rows to the specializations that they fit; those that none fits.
 
     attempt: which of some rows do not fit a specialization, and the number of the first guard that says so, -1 if it
-    is something else.  finish: does all there is to do with rows if all of them fit, and says whether they do; it is
-    asked first where rows come from another recording, until some did not stay.
+    is something else.  finish: does all there is to do with rows that come from another recording, for those
+    specializations all of whose rows fit, and says by pair whether it has; which have not, `divides` says from then on.
 
     Recordings of a function have their decisions in common up to where they part: so the one with the most guards
     looks at all rows, and the guard at which a row leaves it says which one comes next.  That is remembered."""
     order = sorted(specializations, key=lambda one: -len(one.graph.guards))
+    known = set(order)
     unknown: list[tuple[np.ndarray, list[Specialization], Specialization | None, int]] = []
     work = [(order[0], some, [order[0]])] if order and len(some) else []
     while work:
         one, some, tried = work.pop()
-        if finish is not None and len(tried) > 1 and not one.divides:
-            if finish(one, some):
-                continue
-            one.divides = True
+        coming = []
         for guard, part in by_number(*attempt(one, some)):
             following = one.after.get(guard)
-            if following in order and following not in tried:
-                work.append((following, part, [*tried, following]))
+            if following in known and following not in tried:
+                coming.append((following, part, [*tried, following]))
             else:
                 unknown.append((part, tried, one if guard >= 0 else None, guard))
+        done = finish([(following, part) for following, part, _ in coming]) if finish else [False] * len(coming)
+        for (following, part, path), is_done in zip(coming, done, strict=True):
+            if not is_done:
+                following.divides = following.divides or finish is not None
+                work.append((following, part, path))
     pending = [np.empty(0, np.int64)] if order else [some]
     for part, tried, parted, guard in unknown:
         for one in order:
@@ -146,7 +150,7 @@ def share_out(
 
 def by_number(some: np.ndarray, by: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Rows with the same number, together and in their order."""
-    order = np.argsort(by, kind="stable")
+    order = np.argsort(by.astype(np.int16) if by.max(initial=0) < 1 << 15 else by, kind="stable")
     numbers, some = by[order], some[order]
     ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(some)]
     for first, stop in zip([0, *ends], ends, strict=False):
