@@ -1,4 +1,4 @@
-"""Does a test fail when a rule is wrong?  `python tools/mutants.py [--kind derivative] [--first 0] [--count 50]`.
+"""Does a test fail when a rule is wrong?  `python tools/mutants.py [--kind derivative] [--every 10 --first 3]`.
 
 One build in build/mutants holds all mutants: each derivative's value is altered, or a condition of a rule is turned
 round, where FASTSCALAR_MUTANT is the mutant's number.  Each is given to the tests of its kind until one fails.  What
@@ -124,9 +124,11 @@ def killed_by(mutant: dict[str, Any]) -> str:
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="mutants.py", description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=list(KINDS), action="append")
-    parser.add_argument("--every", type=int, default=1, help="only each so many")
+    parser.add_argument("--every", type=int, default=1, help="only each so many,")
+    parser.add_argument("--first", type=int, default=0, help="from this one on")
     options = parser.parse_args(words)
-    mutants = [one for one in prepare() if not options.kind or one["kind"] in options.kind][:: options.every]
+    mutants = [one for one in prepare() if not options.kind or one["kind"] in options.kind]
+    mutants = mutants[options.first :: options.every]
     path = ROOT / "results" / "mutants.jsonl"
     path.parent.mkdir(exist_ok=True)
     known = {}

@@ -265,8 +265,8 @@ def summary(operations, counts):
         n = sum(products.values())
         sizes = ", ".join(f"{m}x{k}" + (f" {c} times" if c > 1 else "") for (m, k), c in products.items())
         parts.append(f"{n} matrix product{'s' if n > 1 else ''} ({sizes})")
-    parts += [f"{c} {name}" for name, c in several.items()]
-    parts += [f"{c} {name}" for name, c in single.items()]
+    parts += (f"{c} {name}" for name, c in several.items())
+    parts += (f"{c} {name}" for name, c in single.items())
     return f"{operations:,} operations -> " + (", ".join(parts) or "nothing: the result does not depend on any")
 
 
