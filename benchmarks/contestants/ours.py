@@ -111,8 +111,3 @@ class CompiledDecay(Compiled):
             w1 -= work.rate * (np.outer(x, below) + DECAY * w1)
             b1 -= work.rate * (below + DECAY * b1)
         return losses
-
-
-class CompiledDecay32(CompiledDecay):
-    name = "fastscalar compiled, weight decay, float32"
-    dtype = "float32"
