@@ -93,7 +93,7 @@ cdef inline void uniform_forward(Replay r, real tag) noexcept nogil:
             elements_forward(r, q, U, U, 1, True, tag)
         if q.raises and r.kernels.not_finite(U + q.out, q.n) and any_error(r, q, U, U, 1, 0, True, tag):
             r.uniform_may_raise = True
-        if r.watch and (r.kernels.beyond(U + q.out, q.n) or (q.steep and steep_elements(r, q, U, U, 1, 0, True, tag))):
+        if r.watch and (r.kernels.beyond(U + q.out, q.n) or (q.steep and any_element(q, U, U, 1, 0, True, True, tag))):
             r.uniform_order_matters = True
     if r.watch and not r.mode & TRAIN and wild_terms(r, U, tag):
         r.uniform_order_matters = True
@@ -267,7 +267,7 @@ cdef inline void instruction_forward(Replay r, const Instr *q, int thread, real 
             look_for_errors(r, q, V, U, first_row, n_rows, tag)
         if q.steep and r.watch:
             for l in range(n_rows):
-                if steep_elements(r, q, V, U, n_rows, l, False, tag):
+                if any_element(q, V, U, n_rows, l, False, True, tag):
                     r.status[first_row + l] |= ORDER_MATTERS
     elif q.kind == I_ROWS:
         rows_forward(r, q, first_row, n_rows, tag)
@@ -358,17 +358,18 @@ cdef inline void watch_chunk(Replay r, const real *V, int first_row, int n_rows,
                 r.status[first_row + l] |= ORDER_MATTERS
 
 
-cdef inline bint steep_elements(Replay r, const Instr *q, const real *V, const real *U, int n_rows, int l, bint uniform,
-                                real tag) noexcept nogil:
-    """Whether a slope of an instruction's operations is not finite in row l."""
+cdef inline bint any_element(const Instr *q, const real *V, const real *U, int n_rows, int l, bint uniform, bint steep,
+                             real tag) noexcept nogil:
+    """Whether a slope of an instruction's operations is not finite in row l; not steep: whether one raises."""
     cdef bint va = is_vector(&q.a, uniform), vb = is_vector(&q.b, uniform)
     cdef int k
-    cdef double x, y = 0.0
+    cdef double x, y = 0.0, v
     for k in range(q.n):
         x = V[<Py_ssize_t>place(&q.a, k) * n_rows + l] if va else U[place(&q.a, k)]
         if q.b.kind != R_NONE:
             y = V[<Py_ssize_t>place(&q.b, k) * n_rows + l] if vb else U[place(&q.b, k)]
-        if is_steep_at(q.code, x, y, V[<Py_ssize_t>(q.out + k) * n_rows + l]):
+        v = V[<Py_ssize_t>(q.out + k) * n_rows + l]
+        if is_steep_at(q.code, x, y, v) if steep else is_failure(q.code, x, y, v):
             return True
     return False
 
@@ -418,10 +419,9 @@ cdef inline bint is_failure(int code, double x, double y, double v) noexcept nog
 cdef inline bint any_error(Replay r, const Instr *q, const real *V, const real *U, int n_rows, int l, bint uniform,
                            real tag) noexcept nogil:
     """Whether one of the operations of an instruction raises, or of a sum's squares might, in row l."""
-    cdef bint va = is_vector(&q.a, uniform), vb = is_vector(&q.b, uniform)
     cdef const Term *t
     cdef int k
-    cdef double x, y = 0.0
+    cdef double x
     if q.kind == I_SUM:
         for k in range(r.plan.body.sums[q.extra].first, r.plan.body.sums[q.extra + q.n - 1].stop):
             t = &r.plan.body.terms[k]
@@ -432,13 +432,7 @@ cdef inline bint any_error(Replay r, const Instr *q, const real *V, const real *
                 if isfinite(x) and not isfinite(<double><real>(x * x)):
                     return True
         return False
-    for k in range(q.n):
-        x = V[<Py_ssize_t>place(&q.a, k) * n_rows + l] if va else U[place(&q.a, k)]
-        if q.b.kind != R_NONE:
-            y = V[<Py_ssize_t>place(&q.b, k) * n_rows + l] if vb else U[place(&q.b, k)]
-        if is_failure(q.code, x, y, V[<Py_ssize_t>(q.out + k) * n_rows + l]):
-            return True
-    return False
+    return any_element(q, V, U, n_rows, l, uniform, False, tag)
 
 
 cdef inline void check_guards(Replay r, const real *V, const real *U, real *first, int first_row, int n_rows,
