@@ -228,7 +228,27 @@ def test_derivatives_of_higher_order_repeat_too(f):
     np.testing.assert_allclose(second, expected, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(along[1], along_expected[1], rtol=1e-9, atol=1e-11)
     derived = [one.report() for key, one in program._derivatives.items() if key[0] == "hessian"]
-    assert "found loop" in derived[0] or f in (chosen, drawn, decided)       # which are linear
+    assert "derivative of a found loop" in derived[0] or f in (chosen, drawn, decided, caught)
+
+
+@pytest.mark.parametrize("f", [observed, some_observed, matrix_state, data, reads_the_first_and_the_last])
+def test_jacobians_of_several_results_are_of_the_loops(f, tmp_path):
+    """Also by what each step reads of its own, and of what it leaves; saved, too."""
+    rows = of(f)[:3]
+    program = fs.compile(lambda x, w: {"a": f(x), "b": [one(f(x)) * w, w]})
+
+    def call(p):
+        parts = p.jacobian(rows, 1.5, argnums=(0, 1))
+        return [*parts["b"][0], *parts["b"][1], *(parts["a"][0] if f is observed else parts["a"])]
+
+    results = call(program)
+    for got, expected in zip(results, step_by_step(program.function, call), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-11)
+    (derived,) = program._derivatives.values()
+    assert "derivative of a found loop" in derived.report() or f is not data      # by two numbers it goes forwards
+    program.save(tmp_path / "f.npz")
+    for got, expected in zip(call(fs.load_program(tmp_path / "f.npz")), results, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)

@@ -137,6 +137,21 @@ cdef class Recording(Recorder):
             self.outer.lost += self.lost
             self.outer.bodies.append((self.cut, tape.n))
 
+    def part(self, int first):
+        """A recording of what was recorded from a node on, for `extract`, while this one goes on.  Decisions stay here;
+        what is older is captured."""
+        cdef Recording made = Recording()
+        made.born, made.first, made.cut, made.closed = self.born, first, first, True
+        made.draws, made.callees, made.copies, made.bodies = self.draws, self.callees, self.copies, self.bodies
+        made.stopped, made.ieee = self.stopped, self.ieee
+        made.uncertain, made.drawn_in_loops = self.uncertain, self.drawn_in_loops
+        return made
+
+    @property
+    def length(self):
+        """Nodes of the tape: where in it the next one will stand."""
+        return tape.n
+
     def leaf_before(self, Tensor t not None):
         """Whether it is a leaf that was there before the function was called."""
         return t.index < self.born and is_leaf(t.index)

@@ -12,7 +12,14 @@ import numpy as np
 
 from fastscalar.program.c_prelude import number as number_of
 from fastscalar.program.c_prelude import wrapped
-from fastscalar.program.differentiated import Pullback, active_states, along
+from fastscalar.program.differentiated import (
+    Pullback,
+    active_columns,
+    active_results,
+    along,
+    places_of_tangents,
+    smooth_operands,
+)
 
 REPEATS = 256  # operations of what repeats, to be a loop: a compiler takes long for long functions
 Lines = list[str]
@@ -37,12 +44,15 @@ def _pullback_statements(way: Any, item: tuple[Any, ...], names: list[str], body
     pullback, first = item[4], item[1]
     loop, adjoint = pullback.loop, names[pullback.loop.operands :]
     lines = [f"double o{first}[{pullback.outputs}];"]
-    for k in range(pullback.outputs):
-        directions: list[str | None] = [None] * pullback.outputs
-        directions[k] = "1.0"
+    for k, operand in enumerate(smooth_operands(loop)):
+        if not loop.decides and not any(operand in some for some in loop.sources):
+            lines.append(f"o{first}[{k}] = 0.0;")
+            continue
+        directions: list[str | None] = [None] * loop.operands
+        directions[operand] = "1.0"
         made, both = along(loop, names, directions, "0.0")
         lines += ["{", *_statements(way, made, f"{first}_{k}", both, [], body_function), f"o{first}[{k}] = 0.0;"]
-        for j, at in enumerate(active_states(loop, [k]), loop.state):
+        for at, j in places_of_tangents(loop, made, active_results(loop, active_columns(loop, directions))):
             lines.append(f"if ({adjoint[at]} != 0.0) o{first}[{k}] += {adjoint[at]} * o{first}_{k}[{j}];")
         lines.append("}")
     return lines
@@ -51,7 +61,7 @@ def _pullback_statements(way: Any, item: tuple[Any, ...], names: list[str], body
 def _statements(
     way: Any, loop: Any, first: Any, operands: list[str], nodes: list[int], body_function: Any
 ) -> Lines:
-    """first: what names end with.  nodes: of the operands, where anything is an iteration's own."""
+    """first: what names end with.  nodes: of the operands, where they are nodes."""
     width, state = loop.width, loop.state
     own = loop.own + (loop.table.shape[1] if loop.table is not None else 0)
     number = width + loop.captured
@@ -73,7 +83,8 @@ def _statements(
              *["0.0"] * (1 + own), *operands[second:own_from]]  # fmt: skip
     lines = [f"double {x}[{len(begin)}] = {{", *wrapped(", ".join(begin)), "};",
              f"double {y}[{width + loop.collected}], {o}[{loop.outputs}];"]  # fmt: skip
-    steps = _columns(way, np.array(nodes[own_from : own_from + loop.own * (loop.count or 0)]), loop, lines, first)
+    after = own_from + loop.own * (loop.count or 0)
+    steps = _columns(way, np.array(nodes[own_from:after]), operands[own_from:after], loop, lines, first)
     if loop.kind == "while_loop":
         head = f"for (long k{first} = 0; ; k{first}++) {{"
     elif loop.count is not None:
@@ -102,11 +113,17 @@ def _statements(
     return lines
 
 
-def _columns(way: Any, own: np.ndarray, loop: Any, lines: Lines, first: Any) -> Sequence[str]:
+def _columns(
+    way: Any, own: np.ndarray, names: list[str], loop: Any, lines: Lines, first: Any
+) -> Sequence[str]:
     """What each number of an iteration's own is, in C; arrays of numbers that have no other place."""
     found = []
     k = f"k{first}"
     for j in range(loop.own):
+        if not len(own):
+            lines += [f"const double n{first}_{j}[{loop.count}] = {{", *wrapped(", ".join(names[j :: loop.own])), "};"]
+            found.append(f"n{first}_{j}[{k}]")
+            continue
         nodes = own[j :: loop.own]
         at = [way.element(int(i)) for i in nodes]
         steps = {b[1] - a[1] for a, b in zip(at, at[1:], strict=False)} if None not in at else {0, 1}

@@ -25,13 +25,17 @@ _CODES = {name: code for code, name, _, _ in operations()}
 ADD, TIMES = _CODES["+"], _CODES["*"]
 
 
-def reaching(body: Any, width: int, captured: int) -> list[int]:
-    """By number of the next state, which inputs pass a gradient to it, as bits: state, captured, leaves."""
-    graph, bits = body.graph, [0] * len(body.graph.op)
+def reaching(body: Any, loop: Any) -> list[int]:
+    """By number of the next state, and then of what is collected, which columns of operands pass a gradient to it, as
+    bits: state, captured, leaves, what each iteration has of its own."""
+    graph, bits, own = body.graph, [0] * len(body.graph.op), set(body.own)
+    width, captured, second = loop.state, loop.captured, loop.second
     for i, (op, a, b) in enumerate(zip(graph.op.tolist(), graph.a.tolist(), graph.b.tolist(), strict=True)):
         if graph.stopped[i]:
             continue
-        if op == NODE_INPUT and a < 1 + (captured > 0):
+        if i in own:
+            bits[i] = 1 << second + b if b < loop.own else 0
+        elif op == NODE_INPUT and a < 1 + (captured > 0):
             bits[i] = 1 << (b if a == 0 else width + b) if a or b < width else 0
         elif op == NODE_PARAMETER:
             bits[i] = 1 << width + captured + body.leaves[a]
@@ -43,7 +47,8 @@ def reaching(body: Any, width: int, captured: int) -> list[int]:
                     bits[i] |= bits[node]
         elif op > NODE_CONSTANT and op != NODE_ITEM:
             bits[i] = bits[a] | (bits[b] if b >= 0 else 0)
-    return [bits[i] for i in graph.results[:width].tolist()]
+    results = graph.results.tolist()
+    return [bits[i] for i in (*results[:width], *results[loop.width :])]
 
 
 def may_be_composed(body: Any) -> bool:

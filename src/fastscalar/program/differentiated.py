@@ -89,73 +89,116 @@ def _computed(callee: Any, operands: Sequence[Any], blind: bool) -> list[Any]:
             return outputs_of(callee, operands, values[0].tolist())
 
 
+# --- what of a loop has derivatives, by column: of what each iteration has of its own the operands of the first one ---
+
+
+def smooth_operands(loop: Rolled) -> list[int]:
+    """The operands that have derivatives: the state, what is captured of the row, what the iterations have of their
+    own."""
+    return [*range(loop.first), *range(loop.second, loop.second + loop.own * (loop.count or 0))]
+
+
+def _column(place: int, first: int, several: int) -> int:
+    """Of an operand, or a result, of all iterations the one of the first."""
+    return place if place < first else first + (place - first) % several
+
+
+def active_columns(loop: Rolled, tangents: Tangents) -> tuple[int, ...]:
+    """The columns in which an operand has a tangent."""
+    return tuple(sorted(
+        {_column(k, loop.second, loop.own) for k in smooth_operands(loop) if tangents[k] is not None}
+    ))  # fmt: skip
+
+
+def active_results(loop: Rolled, active: Sequence[int]) -> list[int]:
+    """The columns of results, of the state in some iteration, that have a tangent if these columns have one."""
+    if loop.decides:                             # other bodies may be met yet
+        return list(range(loop.state + loop.collected))
+    given = set(active)
+    state, sources = range(loop.state), loop.sources
+    return [j for j, some in enumerate(sources) if (j in state and j in given) or given.intersection(some)]
+
+
+def places_of_tangents(loop: Rolled, made: Rolled, results: Sequence[int]) -> list[tuple[int, int]]:
+    """(result of a loop, that of the loop with tangents that is its tangent)."""
+    states = sum(j < loop.state for j in results)
+    pairs = [(j, loop.state + k) for k, j in enumerate(results[:states])]
+    for i in range(loop.count or 0):
+        before, at = loop.state + i * loop.collected, made.state + i * made.collected + loop.collected
+        pairs += [(before + j - loop.state, at + k) for k, j in enumerate(results[states:])]
+    return pairs
+
+
 # --- forwards ---
 
 
-def active_states(loop: Rolled, active: Sequence[int]) -> list[int]:
-    """The numbers of the state that have a tangent in some iteration if these operands have one."""
-    if loop.decides:                             # other bodies may be met yet
-        return list(range(loop.state))
-    given = set(active)
-    return [j for j in range(loop.state) if j in given or given.intersection(loop.sources[j])]
-
-
 def tangent_loop(loop: Rolled, active: tuple[int, ...]) -> Rolled:
-    """The loop whose state has tangents beside its numbers; those of what is captured come after that.
-
-    active: the operands that have a tangent, numbers of the state and of what is captured."""
+    """The loop whose state has tangents beside its numbers; those of what is captured, collected, and had by each
+    iteration, come after that.  active: the columns that have a tangent."""
     with loop._lock:
-        states = active_states(loop, active)
-        captured = [k for k in active if k >= loop.state]
+        results = active_results(loop, active)
+        states = sum(j < loop.state for j in results)
+        captured = [k for k in active if loop.state <= k < loop.first]
+        own = [k for k in active if k >= loop.second]
         made = loop.tangents.get(active)
         if made is None:
-            made = Rolled(loop.kind, loop.state + len(states), loop.numbered, loop.count)
+            made = Rolled(loop.kind, loop.state + states, loop.numbered, loop.count, loop.own + len(own), loop.table,
+                          loop.collected + len(results) - states)  # fmt: skip
             made.sites = dict(loop.sites)
         for body in loop.bodies[len(made.bodies) :]:
-            made.add(_with_tangents(body, loop, states, captured), loop.captured + len(captured), loop.leaves)
+            made.add(_with_tangents(body, loop, results, captured, own), loop.captured + len(captured), loop.leaves)
         loop.tangents[active] = made
         return made
 
 
 def along(loop: Rolled, operands: Sequence[Any], tangents: Tangents, zero: Any = 0.0) -> tuple[Rolled, list[Any]]:
-    """The loop with tangents, and its operands.  tangents: of the state and of what is captured."""
-    first = loop.state + loop.captured
-    active = tuple(k for k in range(first) if tangents[k] is not None)
-    return tangent_loop(loop, active), [
-        *operands[: loop.state], *(zero if tangents[j] is None else tangents[j] for j in active_states(loop, active)),
-        *operands[loop.state : first], *(tangents[k] for k in active if k >= loop.state),
-        *operands[first : loop.operands],
-    ]  # fmt: skip
+    """The loop with tangents, and its operands.  tangents: of the operands."""
+    active = active_columns(loop, tangents)
+    states = [j for j in active_results(loop, active) if j < loop.state]
+    own: list[Any] = []
+    for at in range(loop.second, loop.second + loop.own * (loop.count or 0), max(1, loop.own)):
+        own += operands[at : at + loop.own]
+        own += [tangents[at + k - loop.second] for k in active if k >= loop.second]
+    after = loop.second + loop.own * (loop.count or 0)
+    return tangent_loop(loop, active), [zero if t is None else t for t in (
+        *operands[: loop.state], *(tangents[j] for j in states),
+        *operands[loop.state : loop.first], *(tangents[k] for k in active if loop.state <= k < loop.first),
+        *operands[loop.first : loop.second], *own, *operands[after : loop.operands],
+    )]  # fmt: skip
 
 
 def pushed_through(loop: Rolled, operands: Sequence[Any], tangents: Tangents, blind: bool = False) -> Tangents:
-    active = [k for k in range(loop.state + loop.captured) if tangents[k] is not None]
-    outputs = _computed(*along(loop, operands, tangents), blind)
-    found: Tangents = [None] * loop.state
-    for j, t in zip(active_states(loop, active), outputs[loop.state :], strict=True):
-        if loop.decides or set(active).intersection(loop.sources[j]):
-            found[j] = t
+    active = active_columns(loop, tangents)
+    made, both = along(loop, operands, tangents)
+    outputs = _computed(made, both, blind)
+    found: Tangents = [None] * loop.outputs
+    for j, k in places_of_tangents(loop, made, active_results(loop, active)):
+        if loop.decides or set(active).intersection(loop.sources[_column(j, loop.state, loop.collected)]):
+            found[j] = outputs[k]
     return found
 
 
-def _with_tangents(body: Body, loop: Rolled, states: Sequence[int], captured: Sequence[int]) -> Body:
-    """The body with the tangents of these numbers of the state, and of what is captured, beside them."""
+def _with_tangents(
+    body: Body, loop: Rolled, outputs: Sequence[int], captured: Sequence[int], own: Sequence[int]
+) -> Body:
+    """The body with the tangents of these results, and of what is captured and had by each iteration, beside them."""
     op, values = body.columns["op"], body.columns["value"].tolist()
     nodes = np.flatnonzero(op != NODE_CONSTANT).tolist()
     results = body.columns["results"].tolist()
+    states = [j for j in outputs if j < loop.state]
 
     def tangents(recording: Any) -> list[Tensor]:
         handles = {i: Tensor(values[i]) for i in nodes}
-        directions = {k: Tensor(0.0) for k in (*states, *captured)}
+        directions = {k: Tensor(0.0) for k in (*states, *captured, *own)}
         number = Tensor(0.0)
         recording.inputs = [("number", t) for t in (*handles.values(), *directions.values(), number)]
         recording.begin()
         handles |= {i: _constant(values[i]) for i in np.flatnonzero(op == NODE_CONSTANT).tolist()}
         found = _Sweep(body, loop, {**handles, NUMBER: number}).tangents(directions)
-        after = [found.get(handles[results[j]]) for j in states]
+        after = [found.get(handles[results[j]]) for j in outputs]
         return [Tensor(0.0) if t is None else t for t in after]
 
-    return _joined(body, loop, _recorded(tangents), nodes, len(states), len(states) + len(captured))
+    return _joined(body, loop, _recorded(tangents), nodes, (len(states), len(captured), len(own)))
 
 
 def _constant(value: float) -> Tensor:
@@ -191,12 +234,13 @@ class _Sweep(Partials):
 
     def tangents(self, directions: dict[int, Tensor]) -> dict[Tensor, Tensor]:
         """By handle, the tangent.  directions: by number of the state, and of what is captured after that."""
-        columns, numbers = self.body.columns, {*self.body.numbers, *self.body.own}
+        columns, numbers, own, loop = self.body.columns, set(self.body.numbers), set(self.body.own), self.loop
         op, a, b, stopped = (columns[name].tolist() for name in ("op", "a", "b", "stopped"))
         with ieee():
             for i, code in enumerate(op):
                 if code == NODE_INPUT and i not in numbers:
-                    given = directions.get(b[i] if a[i] == 0 else self.loop.state + b[i])
+                    first = loop.second if i in own else loop.state if a[i] else 0
+                    given = directions.get(first + b[i])
                     if given is not None and not stopped[i]:
                         self.found[self.handles[i]] = given
                 elif code == NODE_ITEM and b[i] == 0 and not stopped[i]:
@@ -250,12 +294,13 @@ def is_smooth(loop: Rolled) -> bool:
             return isinstance(item[4], Pullback) or (isinstance(item[4], Rolled) and is_smooth(item[4]))
         return item[0] in known or (item[0] == "cross_entropy" and item[4] < 0)
 
-    return not loop.has_own and all(is_known(item) for body in loop.bodies for item in body.items)
+    return all(is_known(item) for body in loop.bodies for item in body.items)
 
 
-def _joined(body: Body, loop: Rolled, found: Any, nodes: list[int], states: int, directions: int) -> Body:
-    """A body, and after it the graph of its tangents, whose inputs are these nodes of the body, directions, of which so
-    many are those of numbers of the state, and the number of the iteration."""
+def _joined(body: Body, loop: Rolled, found: Any, nodes: list[int], directions: tuple[int, int, int]) -> Body:
+    """A body, and after it the graph of its tangents, whose inputs are these nodes of the body, directions (so many of
+    numbers of the state, of what is captured, and of what each iteration has of its own), and the number of the
+    iteration."""
     if len(found.guards) or found.captures or found.draws:
         raise BodyLeaks
     columns, n = body.columns, len(body.columns["op"])
@@ -267,21 +312,24 @@ def _joined(body: Body, loop: Rolled, found: Any, nodes: list[int], states: int,
     computed = (found.op > NODE_CONSTANT) | (found.op == NODE_COPY)
     a[computed], b[computed & (b >= 0)] = at[a[computed]], at[b[computed & (b >= 0)]]
     a[found.op == NODE_ITEM] += len(body.items)
-    direction = found.a - len(nodes)
-    of_state = inputs & ~known & (direction < states)
-    of_captured = inputs & (direction >= states) & (direction < directions)
-    a[of_state], b[of_state] = 0, loop.state + direction[of_state]
-    a[of_captured], b[of_captured] = 1, loop.captured + direction[of_captured] - states
+    direction, parts = found.a - len(nodes), []
+    for first, count in zip((0, directions[0], sum(directions[:2])), directions, strict=True):
+        parts.append(inputs & ~known & (direction >= first) & (direction < first + count))
+    for k, (some, before) in enumerate(zip(parts, (loop.state, loop.captured, loop.own), strict=True)):
+        a[some], b[some] = min(k, 1), before + direction[some] - sum(directions[:k])
     a[known] = b[known] = 0                      # nothing reads these any more
     op = np.where(known, NODE_CONSTANT, found.op)
     new = {"a": a, "b": b, "op": op, "value": found.value, "stopped": found.stopped}
     joined = {name: np.concatenate([columns[name], some.astype(columns[name].dtype)]) for name, some in new.items()}
+    own = np.array(body.own, np.int64)
+    joined["b"][own] += directions[2] * (columns["b"][own] >= loop.own)      # what is the same for all rows comes last
     items = [*body.items, *moved_items(found.items, at)]
-    results = [*columns["results"].tolist(), *at[found.results].tolist()]
+    of_body, tangents = columns["results"].tolist(), at[found.results].tolist()
+    results = [*of_body[: loop.state], *tangents[: directions[0]], *of_body[loop.state :], *tangents[directions[0] :]]
     graph = graph_of(body.graph, joined, joined, items, body.graph.guards, results)
     graph.operations = body.graph.operations + found.operations
-    numbers = [*body.numbers, *at[inputs & (direction == directions)].tolist()]
-    return Body(graph, numbers, body.leaves, body.drawn, body.ends)
+    numbers = [*body.numbers, *at[inputs & (direction == sum(directions))].tolist()]
+    return Body(graph, numbers, body.leaves, body.drawn, body.ends, [*body.own, *at[parts[2]].tolist()])
 
 
 # --- backwards ---
@@ -290,12 +338,15 @@ def _joined(body: Body, loop: Rolled, found: Any, nodes: list[int], states: int,
 def pulled_through(
     loop: Rolled, operands: Sequence[Any], adjoints: dict[int, Any], blind: bool = False
 ) -> Tangents:
+    """What adjoints of some results send to each operand."""
     given = [*operands, *(adjoints.get(k, 0.0) for k in range(loop.outputs))]
-    sent: Tangents = _computed(Pullback(loop), given, blind)
-    if not loop.decides:
-        reached = {i for k in adjoints for i in loop.sources[k]}
-        sent = [t if i in reached else None for i, t in enumerate(sent)]
-    return [*sent, *[None] * (len(operands) - len(sent))]
+    columns = {_column(k, loop.state, loop.collected) for k in adjoints}
+    reached = {i for j in columns for i in loop.sources[j]}
+    sent: Tangents = [None] * len(operands)
+    for k, t in zip(smooth_operands(loop), _computed(Pullback(loop), given, blind), strict=True):
+        if loop.decides or _column(k, loop.second, loop.own) in reached:
+            sent[k] = t
+    return sent
 
 
 class Pullback:
@@ -313,7 +364,7 @@ class Pullback:
 
     @property
     def outputs(self) -> int:
-        return self.loop.state + self.loop.captured
+        return len(smooth_operands(self.loop))
 
     @property
     def operands(self) -> int:
@@ -349,26 +400,39 @@ class Pullback:
     # --- derivatives ---
 
     def with_tangents(self) -> Rolled:
-        return tangent_loop(self.loop, tuple(range(self.outputs)))
+        return tangent_loop(self.loop, self.columns())
+
+    def columns(self) -> tuple[int, ...]:
+        return (*range(self.loop.first), *range(self.loop.second, self.loop.second + self.loop.own))
 
     def pushed(self, operands: Sequence[Any], tangents: Tangents, blind: bool = False) -> Tangents:
         """How what is sent changes with the operands: the way back through the loop with tangents, of which the
         adjoint of the tangents is what that of the results was, and the other way round."""
         loop, n = self.loop, self.loop.operands
         made, both = along(loop, operands, tangents)
-        states = active_states(loop, [k for k in range(self.outputs) if tangents[k] is not None])
-        adjoints = {k: t for k, t in enumerate(tangents[n:]) if t is not None}
-        adjoints |= {loop.state + k: operands[n + j] for k, j in enumerate(states)}
+        adjoints = {}
+        for k, t in enumerate(tangents[n:]):
+            if t is not None:
+                i, j = divmod(k - loop.state, max(1, loop.collected))
+                adjoints[k if k < loop.state else made.state + i * made.collected + j] = t
+        pairs = places_of_tangents(loop, made, active_results(loop, active_columns(loop, tangents)))
+        adjoints |= {k: operands[n + j] for j, k in pairs}
         sent = pulled_through(made, both, adjoints, blind)
-        return [*sent[: loop.state], *sent[made.state : made.state + loop.captured]]
+        own = [sent[at + k] for at in range(made.second, made.second + made.own * (made.count or 0), max(1, made.own))
+               for k in range(loop.own)]  # fmt: skip
+        return [*sent[: loop.state], *sent[made.state : made.state + loop.captured], *own]
 
     def pulled(self, operands: Sequence[Any], adjoints: dict[int, Any]) -> Tangents:
         """Against a direction u in which the loop changes: u is what the adjoints of this are."""
         loop, n = self.loop, self.loop.operands
-        rest: Tangents = [None] * (n - self.outputs)
-        direction = [*(adjoints.get(k) for k in range(self.outputs)), *rest]
-        sent = self.pushed(operands, [*direction, *[None] * loop.outputs])
-        return [*sent, *rest, *pushed_through(loop, operands[:n], direction)]
+        direction: Tangents = [None] * n
+        sent = list(direction)
+        for k, at in enumerate(smooth_operands(loop)):
+            direction[at] = adjoints.get(k)
+        pushed = self.pushed(operands, [*direction, *[None] * loop.outputs])
+        for at, t in zip(smooth_operands(loop), pushed, strict=True):
+            sent[at] = t
+        return [*sent, *pushed_through(loop, operands[:n], direction)]
 
     # --- what the executor calls ---
 
@@ -406,21 +470,31 @@ class _PullbackChunk:
         return y, sent
 
     def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
-        n = self.pullback.loop.operands
-        _, sent = self.sent(self.pullback.loop, np.ascontiguousarray(x[:, :n]), x[:, n:].copy(), exact)
-        return sent[:, : self.pullback.outputs]
+        loop, n = self.pullback.loop, self.pullback.loop.operands
+        _, sent = self.sent(loop, np.ascontiguousarray(x[:, :n]), x[:, n:].copy(), exact)
+        return sent[:, smooth_operands(loop)] if loop.own else sent[:, : loop.first]
 
     def backward(self, x: np.ndarray, y: np.ndarray, adjoint: np.ndarray, exact: bool) -> np.ndarray:
-        loop, n, first = self.pullback.loop, self.pullback.loop.operands, self.pullback.outputs
-        state, made = loop.state, self.pullback.with_tangents()
-        both = np.concatenate(
-            [x[:, :state], adjoint[:, :state], x[:, state:first], adjoint[:, state:], x[:, first:n]], axis=1
-        )
+        loop, n, made = self.pullback.loop, self.pullback.loop.operands, self.pullback.with_tangents()
+        state, first, second, count = loop.state, loop.first, loop.second, loop.count or 0
+        after = second + loop.own * count
+        own = _by_iteration(x[:, second:after], count), _by_iteration(adjoint[:, first:], count)
+        both = np.concatenate([
+            x[:, :state], adjoint[:, :state], x[:, state:first], adjoint[:, state:first], x[:, first:second],
+            np.concatenate(own, axis=2).reshape(len(x), -1), x[:, after:n],
+        ], axis=1)  # fmt: skip
+        pairs = np.array(places_of_tangents(loop, made, active_results(loop, self.pullback.columns())))
         seed = np.zeros((len(x), made.outputs))
-        seed[:, state:] = x[:, n:]
+        seed[:, pairs[:, 1]] = x[:, n + pairs[:, 0]]
         of_loop, sent = self.sent(made, both, seed, exact)
-        after = made.state + made.captured
-        return np.concatenate(
-            [sent[:, :state], sent[:, made.state : made.state + loop.captured],
-             sent[:, after : after + n - first], of_loop[:, state:]], axis=1
-        )  # fmt: skip
+        by_adjoint = np.zeros((len(x), loop.outputs))
+        by_adjoint[:, pairs[:, 0]] = of_loop[:, pairs[:, 1]]
+        own_of_made = _by_iteration(sent[:, made.second : made.second + made.own * count], count)
+        return np.concatenate([
+            sent[:, :state], sent[:, made.state : made.state + loop.captured], sent[:, made.first : made.second],
+            own_of_made[:, :, : loop.own].reshape(len(x), -1), sent[:, made.second + made.own * count :], by_adjoint,
+        ], axis=1)  # fmt: skip
+
+
+def _by_iteration(x: np.ndarray, count: int) -> np.ndarray:
+    return x.reshape(len(x), count, -1) if x.shape[1] else np.empty((len(x), count, 0))

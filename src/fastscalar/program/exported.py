@@ -17,9 +17,10 @@ from fastscalar.files import StrPath, replacing
 from fastscalar.program.c_code import Leaves, Way, c_file, identifier
 from fastscalar.program.c_loops import REPEATS
 from fastscalar.program.derivatives import DifferentiatedFunction
+from fastscalar.program.differentiated import Pullback
 from fastscalar.program.found import with_found_loops
 from fastscalar.program.nests import Container, Static
-from fastscalar.program.recorded import UnrecordedPath
+from fastscalar.program.recorded import Gone, UnrecordedPath
 from fastscalar.program.rolled import FOUND, draws_in, is_loop
 from fastscalar.program.rows import Rows, first_inputs
 from fastscalar.program.specializations import SignatureCache, Specialization
@@ -36,6 +37,9 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
     if len(caches) > 1:
         raise ValueError(f"{what}: it was called with {len(caches)} kinds of arguments; reset(), and call it with one")
     cache = caches[0]
+    if any(map(_is_better_backwards, (one.graph for one in cache.all()))) and not isinstance(program.function, Gone):
+        key = "step by step", tuple(cache.kinds), cache.nests, cache.names
+        cache = _recorded_again(program, cache, program._derived(key, lambda f: _by_position(f, cache)))
     sizes = [math.prod(kind[1]) if len(kind) > 1 else 1 for kind in cache.kinds]
     first = np.cumsum([0, *sizes]).tolist()
     name = identifier(name or Path(path).stem)
@@ -71,6 +75,7 @@ def write_c(program: DifferentiatedFunction, path: StrPath, name: str | None = N
         file.write(text.encode())
 
 
+FORWARDS = 64  # numbers that the derivative of a found loop is computed forwards by
 KNOWN_ITEMS = (
     "affine", "cross_entropy", "logsumexp", "softmax", "gather", "where", "max", "min", "argmax", "argmin",
 )  # fmt: skip
@@ -117,7 +122,6 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
     """The recordings of the function that gives the results, and then for each of them the derivatives by all numbers
     of a row: made of the rows that the program was recorded of."""
     nests = cache.nests if cache.nests is not None else (None,) * len(cache.kinds)
-    positional, names = len(nests) - len(cache.names), cache.names
     kinds = iter(range(len(cache.kinds)))
     leaves = [_leaves_of_nest(nest, kinds) for nest in nests]
     by = [k for k, some in enumerate(leaves) if some and all(not cache.kinds[at][0].startswith("whole") for at in some)
@@ -128,8 +132,7 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
     rows_of = rows_by_columns if said else rows_by_shape
 
     def make(f: Callable[..., Any]) -> Callable[..., Any]:
-        def of_positions(*arguments: Any) -> Any:
-            return f(*arguments[:positional], **dict(zip(names, arguments[positional:], strict=True)))
+        of_positions = _by_position(f, cache)
 
         def both(*arguments: Any) -> list[Any]:
             run = Run(of_positions, arguments, {}, tuple(by), "export_c")
@@ -145,14 +148,40 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
         both.__name__ = f"derivatives({program.__name__})"
         return both
 
-    derived = program._derived(("value and derivatives", tuple(cache.kinds), cache.nests, names), make)
-    found = SignatureCache()
+    derived = program._derived(("value and derivatives", tuple(cache.kinds), cache.nests, cache.names), make)
+    return _recorded_again(program, cache, derived, said)
+
+
+def _by_position(f: Callable[..., Any], cache: SignatureCache) -> Callable[..., Any]:
+    """The function without names of arguments: these come last."""
+    names = cache.names
+
+    def of_positions(*arguments: Any) -> Any:
+        count = len(arguments) - len(names)
+        return f(*arguments[:count], **dict(zip(names, arguments[count:], strict=True)))
+
+    return of_positions
+
+
+def _is_better_backwards(graph: Any) -> bool:
+    """Whether it has the derivative of a found loop by many numbers.  The way forwards is one for each of these; where
+    it was recorded step by step it goes back, over states in arrays."""
+    loops = [item[4] for item in graph.items if is_loop(item)]
+    return any(isinstance(x, Pullback) and x.loop.kind == FOUND and x.outputs > FORWARDS for x in loops)
+
+
+def _recorded_again(
+    program: DifferentiatedFunction, cache: SignatureCache, other: DifferentiatedFunction, shortens: bool = False
+) -> SignatureCache:
+    """The recordings of another program, of the rows that these are of.  shortens: found loops are differentiated as
+    such."""
+    found, other._shortens = SignatureCache(), shortens
     for one in cache.all():
         if not one.examples:
             raise UnrecordedPath(f"{program.__name__}.export_c: a program without its function has no derivatives")
         for row in _rows_of(one):
             row.names, row.cache = (), None
-            derived._values(row, 1)
+            other._values(row, 1)
             assert row.cache is not None
             found = row.cache
     return found

@@ -49,7 +49,7 @@ def loop_of_json(x: Any, graph_of_json: Any, array_of_json: Any) -> Any:
     require(x["kind"] in ("loop", "while_loop", FOUND) and x["outputs"] > 0 and x["bodies"], "a loop")
     require((count is not None) if found else (x["kind"] == "loop" or count is None), "a loop")
     require(found or (not own and not collected and x.get("table") is None), "a loop")
-    table = array_of_json(x["table"], "f") if found else None
+    table = array_of_json(x["table"], "f") if x.get("table") is not None else None
     require(table is None or (table.ndim == 2 and len(table) == count), "a loop")
     loop = Rolled(x["kind"], x["outputs"], bool(x["numbered"]), count, own, table, collected)
     loop.sites = sites

@@ -21,6 +21,7 @@ from fastscalar.program._graph import columns_of, line_of, same_nodes, same_oper
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.found import with_found_loops
+from fastscalar.program.rolling import shortened
 from fastscalar.program.identities import wants_ints
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rolled import take_in
@@ -100,6 +101,7 @@ class RecordedFunction:
         self.__doc__ = getattr(function, "__doc__", None)
         self._caches: dict[Any, SignatureCache] = {}
         self._unrolled = False                   # its loops cannot be instructions
+        self._shortens = True                    # found loops are loops before they are differentiated
         self._exact_where_not_finite = False     # such rows are the function's own
         self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
         self._lock = Lock()
@@ -318,7 +320,7 @@ class RecordedFunction:
 
     def _recorded_as(self, rows: Rows, i: int, unrolled: bool) -> tuple[Any, list[int], list[Any]]:
         recording = Recording()
-        recording.unrolled = unrolled
+        recording.unrolled, recording.shorten = unrolled, shortened if self._shortens and not unrolled else None
         with recording, rows.streams.recorded(i):
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()

@@ -213,10 +213,9 @@ class Rolled:
             return self._stages
 
     def _composed(self) -> list[Stage]:
-        going_on = [body for body in self.bodies if not body.ends]
-        if self.kind == FOUND or len(going_on) != 1 or not may_be_composed(going_on[0]):
+        body, *others = [body for body in self.bodies if not body.ends] or [None]
+        if self.kind == FOUND or body is None or others or not may_be_composed(body):
             return []
-        body = going_on[0]
         known = self.count is not None and not self.decides
         each = min(STEPS // max(1, len(body.columns["op"])), (self.count or MANY) // 4, STEPS if known else MANY)
         if each < 2:
@@ -264,29 +263,32 @@ class Rolled:
 
     __hash__ = object.__hash__
 
+    first = property(lambda self: self.state + self.captured)        # where the leaves stand among the operands, and
+    second = property(lambda self: self.first + self.leaves)         # what the iterations have of their own
+
     @property
     def chooses(self) -> bool:
-        """Whether some step passes gradients to one of several operands, whichever it is: `sources` has all of them."""
+        """Whether some step passes gradients to one of several operands, whichever: `sources` has all of them."""
         return any(item[0] in CHOOSING or is_loop(item) for body in self.bodies for item in body.items)
 
     @property
     def sources(self) -> list[list[int]]:
-        """By number of the state, the operands that may pass a gradient to it."""
+        """By number of the state, and then of what is collected of an iteration, the operands that may pass a gradient
+        to it; of what iterations have of their own those of the first one."""
         if self._sources is None:
-            reached = self.captured + self.leaves
-            one = [0] * self.outputs             # by number, what of the state and of the operands after it: bits
+            one = [0] * (self.state + self.collected)
             for body in self.bodies:
-                for j, bits in enumerate(reaching(body, self.outputs, self.captured)):
+                for j, bits in enumerate(reaching(body, self)):
                     one[j] |= bits
-            found, before = list(one), [0] * self.outputs
+            found, before = list(one), [0] * len(one)
             while found != before:
                 before = list(found)
                 for j, bits in enumerate(before):
-                    for i in range(self.outputs):
+                    for i in range(self.state):
                         found[j] |= before[i] if bits >> i & 1 else 0
             if self.count is None:               # also no iteration
                 found = [bits | 1 << j for j, bits in enumerate(found)]
-            self._sources = [[i for i in range(self.outputs + reached) if bits >> i & 1] for bits in found]
+            self._sources = [[i for i in range(self.second + self.own) if bits >> i & 1] for bits in found]
         return self._sources
 
     def is_like(self, other: Rolled) -> bool:

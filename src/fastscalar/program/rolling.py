@@ -22,16 +22,18 @@ from fastscalar.engine._modes import current_recording
 from fastscalar.engine._random import UNIFORM, current_stream
 from fastscalar.engine._rules import values_of
 from fastscalar.engine._traced import TracedInt
+from fastscalar.program import found
 from fastscalar.program._graph import NODE_INPUT, NODE_PARAMETER, READ_SAME
 from fastscalar.program._replay import RowStatus
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
-from fastscalar.program.differentiated import outputs_of
-from fastscalar.program.rolled import FOREVER, Body, Rolled
+from fastscalar.program.differentiated import is_smooth, outputs_of
+from fastscalar.program.rolled import FOREVER, FOUND, Body, Rolled, is_loop
 from fastscalar.program.whole_states import bounded, is_exact, is_whole
 
 UNROLLED = 64  # steps, known beforehand: so many are recorded one by one, which is as fast and any derivative passes
 BODIES = 16  # of one loop, with those of loops in it
 OPERANDS = 10_000  # numbers that a loop reads
+RESULTS = 1_000  # of a function with found loops, which its derivatives carry through these
 ITERATION = 1 << 20  # the argument that the number of an iteration counts as, while a step is recorded; plus the depth
 
 
@@ -173,6 +175,8 @@ class _Recorder:
         graph.op, graph.a, graph.b = op, a, b
         if self.whole:
             bounded(graph, self.whole, last)
+        elif number is None and not drawn:
+            graph = found.with_found_loops(graph)
         return Body(graph, last, leaves, drawn, ends)
 
     def add(self, body: Body, values: np.ndarray) -> np.ndarray:
@@ -221,6 +225,29 @@ class _Recorder:
             self.way = "plain"                   # a number is not finite, or nearly so
             return self.advance(values, int(ended[0]), until)
         return int(ended[0]), int(status[0]), not status[0] and ended[0] < until
+
+
+def shortened(recording: Recording, first: int, results: list[Tensor]) -> list[Tensor]:
+    """Numbers that were recorded from a node on, before they are differentiated: if there are found loops in it, the
+    results of one instruction that has these in its body, so that what is derived of it has loops too.
+
+    What was decided, and what may raise, stays in the recording as it is."""
+    if recording.length - first < found.LEAST or len(results) > RESULTS:
+        return results
+    made = _Recorder(recording, FOUND, 1, False, [0.0] * len(results))
+    part = recording.part(first)
+    try:
+        graph = extract(part, results)
+        body = None if graph.draws else made.body(part, graph, False, None, {})
+    except (BodyLeaks, NotReplayable):
+        return results
+    if body is None or not any(is_loop(item) and item[4].kind == FOUND for item in body.items):
+        return results
+    made.loop.add(body, len(made.captured), len(made.leaves))
+    if not is_smooth(made.loop):
+        return results
+    operands = [*made.first, *made.captured.some, *made.leaves.some]
+    return outputs_of(made.loop, operands, values_of(results).tolist())
 
 
 class _Places:

@@ -135,8 +135,31 @@ class Run:
             traced = list(args)
             for k in self.positions:
                 traced[k] = map_structure(lambda e, _: self._trace(next(fresh)), args[k], "")
+            recording = _modes.current_recording()
+            first = recording.length if hasattr(recording, "shorten") else 0
             with Watch(self.tensors):
                 self.result = f(*traced, **kwargs)
+            if recording is not None and first:
+                self._shorten(recording, first)
+
+    def _shorten(self, recording: Any, first: int) -> None:
+        """Of a long function in a program: what is to be differentiated of it."""
+        if recording.shorten is None:
+            return
+        try:
+            leaves = leaves_of(self.result, "the result", self.what)
+        except TypeError:                        # which who wants numbers of it says
+            return
+        computed = {e: e for leaf in leaves for e in leaf.elements if isinstance(e, Tensor)}
+        new = dict(zip(computed, recording.shorten(recording, first, list(computed)), strict=True))
+        if any(new[e] is not e for e in computed):
+            each = iter(leaves)
+
+            def build(_: Any, __: str) -> Any:
+                leaf = next(each)
+                return leaf.build([new.get(e, e) if isinstance(e, Tensor) else e for e in leaf.elements])
+
+            self.result = map_structure(build, self.result, "the result")
 
     def _trace(self, leaf: Leaf) -> Any:
         if leaf.shape and leaf.elements and not leaf.has_tensors():

@@ -27,7 +27,7 @@ def plain(x: Any) -> float:
     return x.data if isinstance(x, Tensor) else float(x)
 
 
-LOOPS = ("loop", "while_loop", "pullback")  # operations of nodes that may be computed together
+LOOPS = ("loop", "while_loop", "found loop", "pullback")  # operations of nodes that may be computed together
 
 
 class Partials:
