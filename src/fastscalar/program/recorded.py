@@ -21,10 +21,10 @@ from fastscalar.program._graph import columns_of, line_of, same_nodes, same_oper
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.found import with_found_loops
-from fastscalar.program.rolling import shortened
 from fastscalar.program.identities import wants_ints
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rolled import take_in
+from fastscalar.program.rolling import shortened
 from fastscalar.program.rows import Rows, eager_column, handles_of, read_whole
 from fastscalar.program.selections import Family
 from fastscalar.program.specializations import (
