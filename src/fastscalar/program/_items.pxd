@@ -5,3 +5,4 @@ from fastscalar.program._graph cimport Graph
 
 
 cdef bint add_items(Graph g, ArrayOp *q, int *number, dict callees) except -1
+cdef long long count_operations(Py_ssize_t i, Py_ssize_t end) except -1

@@ -273,3 +273,25 @@ cdef int find_image(Graph g, ArrayOp *q, Py_ssize_t first, const int[::1] place,
         if image[k] < 0:
             image[k] = g.constant(0.0)
     return 0
+
+
+cdef long long count_operations(Py_ssize_t i, Py_ssize_t end) except -1:
+    """What has been done from node i to `end`, array operations by their scalar work."""
+    cdef long long total = 0
+    cdef ArrayOp *q
+    while i < end:
+        if tape.record[i].op != ARRAY_OP:
+            total += tape.record[i].op > ARRAY_OP
+            i += 1
+            continue
+        q = tape.array_ops[tape.record[i].a]
+        if q.op == A_AFFINE:
+            total += 2 * <long long>q.count * q.inner
+        elif q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_WHERE or q.op == A_CUMSUM:
+            total += q.count
+        elif q.op == A_SUM or q.op == A_PROD or q.op == A_BEST or q.op == A_DOT:
+            total += (2 if q.op == A_DOT else 1) * <long long>q.count * q.inner
+        elif q.op != A_LEAF and q.op != A_GATHER and q.op != A_PICK:
+            total += 3 * q.x.count
+        i += q.count
+    return total

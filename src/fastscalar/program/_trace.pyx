@@ -21,7 +21,7 @@ from fastscalar.engine.names cimport name_of
 from fastscalar.engine.numbers cimport compare_numbers
 from fastscalar.engine.passed cimport first_passed, is_chosen, is_leaf, list_choices, mark_once, operand
 from fastscalar.program._graph cimport *
-from fastscalar.program._items cimport add_items
+from fastscalar.program._items cimport add_items, count_operations
 from fastscalar.program.ints cimport *
 
 import math
@@ -138,13 +138,12 @@ cdef class Recording(Recorder):
             self.outer.bodies.append((self.cut, tape.n))
 
     def part(self, int first):
-        """A recording of what was recorded from a node on, for `extract`, while this one goes on.  Decisions stay here;
-        what is older is captured."""
+        """What was recorded from a node on, for `extract`, without decisions; what is older is captured."""
         cdef Recording made = Recording()
         made.born, made.first, made.cut, made.closed = self.born, first, first, True
-        made.draws, made.callees, made.copies, made.bodies = self.draws, self.callees, self.copies, self.bodies
+        made.draws, made.drawn_in_loops, made.uncertain = self.draws, self.drawn_in_loops, self.uncertain
+        made.callees, made.copies, made.bodies = self.callees, self.copies, self.bodies
         made.stopped, made.ieee = self.stopped, self.ieee
-        made.uncertain, made.drawn_in_loops = self.uncertain, self.drawn_in_loops
         return made
 
     @property
@@ -790,28 +789,6 @@ def extract(Recording recording not None, list results not None):
         if at >= recording.uncertain.get(site, at + 1):
             raise BodyLeaks                        # its place in the stream depends on the row
     return g
-
-
-cdef long long count_operations(Py_ssize_t i, Py_ssize_t end) except -1:
-    """What has been done from node i to `end`, array operations by their scalar work."""
-    cdef long long total = 0
-    cdef ArrayOp *q
-    while i < end:
-        if tape.record[i].op != ARRAY_OP:
-            total += tape.record[i].op > ARRAY_OP
-            i += 1
-            continue
-        q = tape.array_ops[tape.record[i].a]
-        if q.op == A_AFFINE:
-            total += 2 * <long long>q.count * q.inner
-        elif q.op == A_MAP1 or q.op == A_MAP2 or q.op == A_WHERE or q.op == A_CUMSUM:
-            total += q.count
-        elif q.op == A_SUM or q.op == A_PROD or q.op == A_BEST or q.op == A_DOT:
-            total += (2 if q.op == A_DOT else 1) * <long long>q.count * q.inner
-        elif q.op != A_LEAF and q.op != A_GATHER and q.op != A_PICK:
-            total += 3 * q.x.count
-        i += q.count
-    return total
 
 
 cdef int stop_nodes(Graph g, Ints *m, const int *number, Recording recording) except -1:
