@@ -129,6 +129,24 @@ def spoiled(digit: int) -> Iterator[tuple[str, Array]]:
     ruled = sheet.copy()
     ruled[::40] *= 0.75
     yield "faint rules", ruled
+    squared = sheet.copy()
+    squared[10::24], squared[:, 10::24] = (0.62, 0.7, 0.75), (0.62, 0.7, 0.75)
+    yield "squared paper", np.minimum(squared, sheet)
+    field = sheet.copy()
+    for k in (0, 1, 2):
+        field[[30 + k, 450 + k], 110:553] = field[30:453, [110 + k, 550 + k]] = 0.1
+    yield "a frame around it", field
+    yield "a sheet on a table", on_a_table(sheet, digit)
+
+
+def on_a_table(sheet: Array, digit: int) -> Array:
+    """The sheet, small and not quite straight, in a picture of wood."""
+    small = Image.fromarray((sheet * 255).astype(np.uint8)).resize((360, 270))
+    turn = small.convert("RGBA").rotate(2.0 * digit - 9.0, expand=True, resample=Image.Resampling.BICUBIC)
+    wood = np.array((90, 56, 30)) + 12.0 * np.sin(np.arange(900) / 7.0)[None, :, None]
+    picture = Image.fromarray(np.broadcast_to(wood, (700, 900, 3)).astype(np.uint8))
+    picture.paste(turn, (40 + 40 * digit, 280 - 25 * digit), turn)
+    return np.asarray(picture) / 255
 
 
 def test_what_else_is_on_a_sheet(net: fs.MLP) -> None:

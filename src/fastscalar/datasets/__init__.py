@@ -10,7 +10,7 @@ otherwise. Their pixels are integers from 0 to 255: train on `X.reshape(-1, 784)
     mnist, catalog, download    found, or fetched from mirrors, and verified; facts about published sets
     idx, archive, tables, photos, image_sets    formats: IDX, zips, CSV and .npz, pictures, folders of any of these
     synthetic               digits that are drawn here
-    scans                   digits from people, made like MNIST's
+    scans, pieces           digits from people, made like MNIST's; connected pieces of a picture
     augment, _moved         images moved and turned a little
 
 This subpackage uses the standard library and NumPy, pooch while it downloads and Pillow while it reads pictures; it

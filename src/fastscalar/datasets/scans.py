@@ -8,17 +8,19 @@ else.  The steps here:
    its border, does not differ: the quadratic one with the least absolute differences, then medians of blocks.
 2. What differs from it is ink.  The direction in which colours differ most is its scale; the side on which fewer pixels
    lie is the ink, dark or light.
-3. Connected pieces: the digit is the largest and what is near it; specks, and what runs along the border, are not.
+3. Connected pieces: the digit is the largest and what is near it; specks, and what runs along the border, are not.  It
+   is looked for inside a sheet on a table, or a frame.
 4. Thin strokes get the width of a pen in MNIST before they become smaller than a pixel; then box, centre of mass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from .pieces import Piece, apart, inside_of, pieces_of, wider
 
 Array = np.ndarray[Any, Any]
 
@@ -75,14 +77,17 @@ def cut_out(colours: Array, opacity: Array | None = None, *, side: int = SIDE, f
     if side == SIDE and _is_ready(full):
         image = full.mean(axis=2)
         return Scan(1.0 - image if flip else image, (0, 0, SIDE, SIDE), False)
-    ink, dark, box, factor = _find(full, flip)
+    ink, dark, box, factor, within = _find(full, flip)
     longer = max(box[2] - box[0], box[3] - box[1])
     if factor > 1 and longer < SMALL:                        # look again, nearer
         around = [int(v * factor) for v in (box[0] - longer, box[1] - longer, box[2] + longer, box[3] + longer)]
         left, top = max(around[0], 0), max(around[1], 0)
+        if within is not None:
+            height, width = (n * factor for n in within.shape)
+            full = _only(full[:height, :width], within.repeat(factor, axis=0).repeat(factor, axis=1))
         near = full[top : around[3], left : around[2]]
         try:
-            ink, dark, box, factor = _find(near, flip)
+            ink, dark, box, factor, _ = _find(near, flip)
         except ValueError:
             left = top = 0
     else:
@@ -149,8 +154,11 @@ def _off_centre(ink: Array) -> float:
     return max(abs(a - (n - 1) / 2) for a, n in zip(at, ink.shape, strict=True))
 
 
-def _find(full: Array, flip: bool) -> tuple[Array, bool, tuple[int, int, int, int], int]:
-    """Ink from 0 to 1, cleaned; whether it is dark; the box of the digit in it; and by how much it is smaller."""
+def _find(
+    full: Array, flip: bool, nested: bool = True
+) -> tuple[Array, bool, tuple[int, int, int, int], int, Array | None]:
+    """Ink from 0 to 1, cleaned; whether it is dark; the box of the digit in it; by how much it is smaller; and where
+    alone it was looked for: inside a sheet on a table, or a frame (nested: if there is one)."""
     factor = -(-max(full.shape[:2]) // WORK)
     colours = _blocks(full, factor) if factor > 1 and min(full.shape[:2]) >= factor else full
     factor = factor if colours is not full else 1
@@ -177,14 +185,35 @@ def _find(full: Array, flip: bool) -> tuple[Array, bool, tuple[int, int, int, in
             ink, dark, level, pieces = other, other_dark, other_level, others
     if not pieces:
         raise ValueError("nothing but paper: no ink was found")
+    within = inside_of(pieces, ink.shape) if nested else None
+    if within is not None:
+        try:
+            return _inside(colours, within, flip, factor)
+        except ValueError:                                   # nothing is on it: then it is the ink
+            pass
     mask = _digit(pieces, ink.shape)
     strokes = mask & (ink > level)
     full_ink = max(float(np.percentile(ink[strokes], 75)), level * 1.01)
     floor = level / 2
-    ink = np.where(_wider(mask, 1), np.clip((ink - floor) / (full_ink - floor), 0.0, 1.0), 0.0)
+    ink = np.where(wider(mask, 1), np.clip((ink - floor) / (full_ink - floor), 0.0, 1.0), 0.0)
     rows, columns = np.flatnonzero(strokes.any(axis=1)), np.flatnonzero(strokes.any(axis=0))
     box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    return ink, dark, box, factor
+    return ink, dark, box, factor, None
+
+
+def _inside(colours: Array, within: Array, flip: bool, factor: int) -> Any:
+    """What `_find` finds in a part of the picture, as if there were nothing but paper around."""
+    rows, columns = np.flatnonzero(within.any(axis=1)), np.flatnonzero(within.any(axis=0))
+    top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    found, dark, box, _, _ = _find(_only(colours, within)[top:bottom, left:right], flip, nested=False)
+    ink = np.zeros(within.shape)
+    ink[top:bottom, left:right] = found
+    return ink, dark, (box[0] + left, box[1] + top, box[2] + left, box[3] + top), factor, within
+
+
+def _only(colours: Array, within: Array) -> Array:
+    """Paper wherever the mask is not."""
+    return np.where(within[:, :, None], colours, np.median(colours[within], axis=0))
 
 
 def _least(ink: Array) -> float:
@@ -192,14 +221,20 @@ def _least(ink: Array) -> float:
     return max(NOISE * _noise(ink), FAINT)
 
 
-def _strokes(ink: Array) -> tuple[float, list[_Piece]]:
+def _strokes(ink: Array) -> tuple[float, list[Piece]]:
     """How much ink makes a stroke, and the connected pieces of that."""
     least = _least(ink)
     dark_ones = ink[ink > least]
     if not len(dark_ones):
         return least, []
     level = max(least, PART * float(np.percentile(dark_ones, 90)))
-    return level, _pieces(ink > level)
+    pieces = pieces_of(ink > level)
+    if any(_crosses(p, ink.shape) for p in pieces):          # lines of the paper?
+        darker = max(level, PART * float(np.percentile(dark_ones, 99)))
+        others = pieces_of(ink > darker)
+        if others and not any(_crosses(p, ink.shape) for p in others):
+            return darker, others
+    return level, pieces
 
 
 def _thin_parts(grey: Array, flip: bool) -> tuple[Array, bool]:
@@ -264,7 +299,7 @@ def _uneven(ink: Array, strokes: Array) -> Array:
         return np.zeros_like(ink)
     n = 12
     rows, columns = np.linspace(0, height, n + 1).astype(int), np.linspace(0, width, n + 1).astype(int)
-    free = ~_wider(strokes, 2)
+    free = ~wider(strokes, 2)
     grid = np.zeros((n, n))
     for i in range(n):
         for j in range(n):
@@ -285,54 +320,7 @@ def _stretched(grid: Array, height: int, width: int) -> Array:
 # --- pieces ---------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Piece:
-    """Pixels that touch, diagonally too, as runs of rows: (row, first column, column behind the last)."""
-
-    runs: list[tuple[int, int, int]]
-    area: int
-    box: tuple[int, int, int, int]  # left, top, right, bottom
-
-
-def _pieces(mask: Array) -> list[_Piece]:
-    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
-    padded[:, 1:-1] = mask
-    change = np.diff(padded, axis=1)
-    starts, ends = np.argwhere(change == 1), np.argwhere(change == -1)
-    runs = [(int(r), int(a), int(b)) for (r, a), b in zip(starts, ends[:, 1], strict=True)]
-    parent = list(range(len(runs)))
-
-    def root(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = parent[parent[k]]
-            k = parent[k]
-        return k
-
-    above: list[int] = []
-    here: list[int] = []
-    row = -2
-    for k, (r, a, b) in enumerate(runs):
-        if r != row:
-            above, here, row = (here if r == row + 1 else []), [], r
-        for other in above:
-            _, first, last = runs[other]
-            if first <= b and a <= last:
-                parent[root(k)] = root(other)
-        here.append(k)
-    groups: dict[int, list[tuple[int, int, int]]] = {}
-    for k, run in enumerate(runs):
-        groups.setdefault(root(k), []).append(run)
-    return [
-        _Piece(
-            group,
-            sum(b - a for _, a, b in group),
-            (min(a for _, a, _ in group), group[0][0], max(b for _, _, b in group), group[-1][0] + 1),
-        )
-        for group in groups.values()
-    ]
-
-
-def _digit(pieces: list[_Piece], shape: tuple[int, ...]) -> Array:
+def _digit(pieces: list[Piece], shape: tuple[int, ...]) -> Array:
     """Of the pieces, those that are the digit."""
     inner = [p for p in pieces if _along(p, shape) <= ALONG]
     candidates = inner or pieces
@@ -340,14 +328,14 @@ def _digit(pieces: list[_Piece], shape: tuple[int, ...]) -> Array:
     reach = NEAR * max(main.box[2] - main.box[0], main.box[3] - main.box[1])
     mask = np.zeros(shape, bool)
     for piece in candidates:
-        near = piece.area >= SPECK * main.area and _apart(piece.box, main.box) <= reach
+        near = piece.area >= SPECK * main.area and apart(piece.box, main.box) <= reach
         if piece is main or (near and (not _along(piece, shape) or _along(main, shape))):
             for r, a, b in piece.runs:
                 mask[r, a:b] = True
     return mask
 
 
-def _along(piece: _Piece, shape: tuple[int, ...]) -> float:
+def _along(piece: Piece, shape: tuple[int, ...]) -> float:
     """How much of the picture's border it touches."""
     height, width = shape
     n = sum(b - a for r, a, b in piece.runs if r in (0, height - 1))
@@ -355,7 +343,13 @@ def _along(piece: _Piece, shape: tuple[int, ...]) -> float:
     return n / (2 * (height + width))
 
 
-def _reaches_a_corner(piece: _Piece, shape: tuple[int, ...]) -> bool:
+def _crosses(piece: Piece, shape: tuple[int, ...]) -> bool:
+    """From one side of the picture to the other."""
+    left, top, right, bottom = piece.box
+    return (left <= 1 and right >= shape[1] - 1) or (top <= 1 and bottom >= shape[0] - 1)
+
+
+def _reaches_a_corner(piece: Piece, shape: tuple[int, ...]) -> bool:
     """Of the picture: with its box, and large."""
     height, width = shape
     left, top, right, bottom = piece.box
@@ -379,22 +373,6 @@ def _pen_width(strokes: Array) -> float:
     padded = np.pad(strokes, 1)
     edges = int((padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum())
     return 2.0 * float(strokes.sum()) / (edges * 0.7854)
-
-
-def _apart(a: Sequence[int], b: Sequence[int]) -> int:
-    return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3], 0)
-
-
-def _wider(mask: Array, by: int) -> Array:
-    """With the pixels around it."""
-    for _ in range(by):
-        wide = mask.copy()
-        wide[1:] |= mask[:-1]
-        wide[:-1] |= mask[1:]
-        mask = wide.copy()
-        mask[:, 1:] |= wide[:, :-1]
-        mask[:, :-1] |= wide[:, 1:]
-    return mask
 
 
 # --- the image ------------------------------------------------------------------------------------
