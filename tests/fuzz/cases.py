@@ -67,6 +67,8 @@ class Case:
         self.known: dict[Any, Any] = {}
         self.reads = False  # numbers may be read in ways that lose a gradient
         self.stops = False  # under no_grad nothing can get lost, which fs.grad does not know
+        self.draws = False  # random numbers: those of row i are drawn by its stream
+        self.epoch = 0
         self.reading_lines: set[int] = set()  # where arrays are, which fs.grad does not hear of
 
     @staticmethod
@@ -80,14 +82,29 @@ class Case:
         case = Case(names["f"], names["ARGUMENTS"], leaves, names["PLAN"], names.get("KIND", "tame"))
         case.stops = "no_grad" in text
         case.reading_lines = {k for k, line in enumerate(text.splitlines(), 1) if ".tolist(" in line}
+        case.draws = "fs.random." in text
         case.reads = any(word in text for word in READINGS)
         return case
 
     def like(self, function: Callable[..., Any]) -> Case:
         """Another function, of the same rows and leaves."""
         case = Case(function, self.arguments, self.leaves, (), "tame")
-        case.stops, case.reading_lines = self.stops, self.reading_lines
+        case.stops, case.reading_lines, case.draws = self.stops, self.reading_lines, self.draws
         return case
+
+    def stream(self, i: int) -> Any:
+        return fs.random.stream(0, i, epoch=self.epoch)
+
+    def called(self, i: int, given: Sequence[Any]) -> Any:
+        """The function of row i."""
+        with self.stream(i):
+            return self.function(*given)
+
+    def at(self, some: Sequence[int] | None) -> tuple[Sequence[int] | None, dict[str, int]]:
+        """Which rows a method is given for these, and where they lie: rows that draw are those of a stretch."""
+        if some is None or not self.draws:
+            return some, {}
+        return range(min(some), max(some) + 1), {"row_offset": min(some)}
 
     def row(self, i: int) -> list[Any]:
         """What the plain function gets: Tensors, TensorArrays, ints, nested lists of ints."""
@@ -109,7 +126,7 @@ class Case:
         for leaf in self.leaves:
             set_gradient(leaf, 0.0)
         try:
-            result = self.function(*given)
+            result = self.called(i, given)
         except Exception as error:
             return Outcome(error)
         if isinstance(result, fs.Tensor):
@@ -165,7 +182,7 @@ class Case:
     def is_fine(self, i: int) -> bool:
         """Whether a number in the plain function, or a derivative of one step of it, has so many digits that sums of
         such are exact in some orders only."""
-        result = self.function(*self.row(i))
+        result = self.called(i, self.row(i))
         nodes = _inspect._reached(result) if isinstance(result, fs.Tensor) else []
         partials = Partials(nodes)
         with _modes.ieee(), np.errstate(all="ignore"):
@@ -182,7 +199,7 @@ class Case:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     with Watch(watched), contextlib.suppress(Exception):
-                        self.function(*given)
+                        self.called(i, given)
                 messages = [w for w in caught if issubclass(w.category, fs.GradientLossWarning)]
                 found.append({w.lineno for w in messages if w.filename == self.file})
             self.known["lost", i] = tuple(found)
@@ -193,7 +210,7 @@ class Case:
         graph, times their influence on it; for a derivative the products along all paths.  Rounding, in whatever order
         it is added up, changes it by some 2**-52 of that."""
         given = self.row(i)
-        result = self.function(*given)
+        result = self.called(i, given)
         sums: dict[fs.Tensor, float] = {}
         value = 0.0
         if isinstance(result, fs.Tensor):

@@ -70,6 +70,7 @@ class Expressions:
         self.raising = self.draw.random() < 0.5  # functions are called where they may raise
         self.reading = self.draw.random() < 0.3
         self.of_arrays = seed % 4 == 3
+        self.drawing = random.Random(~seed).random() < 0.12      # random numbers; other programs stay what they were
 
     # --- numbers ---
 
@@ -128,8 +129,19 @@ class Expressions:
             ways.append((0.5, self.read))
         if s.callables:
             ways.append((1.5, self.call))
+        if self.drawing:
+            ways.append((1.5, self.drawn))
         _, way = self.draw.choices(ways, [weight for weight, _ in ways])[0]
         return way(s, depth - 1)
+
+    def drawn(self, s: Scope, depth: int) -> str:
+        """A random number: of a site of its own, or of one that loops come to again."""
+        if self.kind == "exact":
+            return self.any_of("fs.random.bernoulli(0.5)", "fs.sum(fs.random.bernoulli(0.25, 3))")
+        return self.any_of(
+            "fs.random.normal()", "fs.random.uniform()", "fs.random.bernoulli(0.5)", "fs.random.normal(3)[1]",
+            f"fs.random.bernoulli(abs(math.sin({self.atom(s)})))", "fs.sum(fs.random.uniform((2, 2)))",
+        )  # fmt: skip
 
     def atom_of(self, s: Scope, depth: int) -> str:
         return self.atom(s)

@@ -206,29 +206,32 @@ class Run:
 
     # --- steps ---
 
-    def _map(self, some: list[int] | None, threads: int) -> None:
+    def _map(self, some: Sequence[int] | None, threads: int) -> None:
+        some, where = self.case.at(some)
         rows = range(self.case.rows) if some is None else some
-        found = self.attempt("map", rows, lambda: self.program.map(*self.case.chosen(some), threads=threads))
+        found = self.attempt("map", rows, lambda: self.program.map(*self.case.chosen(some), threads=threads, **where))
         if found is not None:
             self.values("map", found, rows)
             self.unchanged("map", self.before, self.gradients)
 
     def _call(self, i: int) -> None:
         given = [a if np.ndim(a) == 0 else np.asarray(a)[i] for a in self.case.arguments]
-        found = self.attempt("call", [i], lambda: self.program(*given), named=False)
+        with self.case.stream(i):
+            found = self.attempt("call", [i], lambda: self.program(*given), named=False)
         if found is not None:
             if type(found) is not float:
                 raise Difference("call:value", f"a {type(found).__name__}")
             self.values("call", [found], [i])
             self.unchanged("call", self.before, self.gradients)
 
-    def _grad(self, argnums: list[int], some: list[int] | None, threads: int) -> None:
+    def _grad(self, argnums: list[int], some: Sequence[int] | None, threads: int) -> None:
         case = self.case
+        some, where = case.at(some)
         rows = range(case.rows) if some is None else some
         found = self.attempt(
             "grad",
             rows,
-            lambda: self.program.value_and_grad(*case.chosen(some), argnums=tuple(argnums), threads=threads),
+            lambda: self.program.value_and_grad(*case.chosen(some), argnums=tuple(argnums), threads=threads, **where),
         )
         if found is None:
             return
@@ -245,11 +248,14 @@ class Run:
             for row, i in enumerate(rows):
                 compare(case, "grad:argument", gradient[row], [i], lambda o, k=k: o.arguments[k])
 
-    def _backward(self, accumulate: bool, some: list[int] | None, threads: int) -> None:
+    def _backward(self, accumulate: bool, some: Sequence[int] | None, threads: int) -> None:
         case = self.case
+        some, where = case.at(some)
         rows = range(case.rows) if some is None else some
         found = self.attempt(
-            "backward", rows, lambda: self.program.backward(*case.chosen(some), accumulate=accumulate, threads=threads)
+            "backward",
+            rows,
+            lambda: self.program.backward(*case.chosen(some), accumulate=accumulate, threads=threads, **where),
         )
         if found is None:
             return
@@ -283,7 +289,7 @@ class Run:
             given = case.row(i)
 
             def recorded() -> None:
-                result = case.function(*given)
+                result = case.called(i, given)
                 if isinstance(result, fs.Tensor):
                     result.backward(create_graph=True)
 
@@ -296,7 +302,8 @@ class Run:
 
     def mode(self, name: str, i: int, call: Callable[[], Any]) -> Any:
         try:
-            return call()
+            with self.case.stream(i):
+                return call()
         except NotImplementedError:
             raise Unstable from None  # a custom operation that cannot be differentiated again
         except Exception as error:
@@ -311,7 +318,7 @@ class Run:
             arguments = list(given)
             for k, x in zip(floats, numbers, strict=True):
                 arguments[k] = x
-            return case.function(*arguments)
+            return case.called(i, arguments)
 
         points, tangents = tuple(given[k] for k in floats), tuple(map(fs.to_tensor, steps))
         _, slope = self.mode("jvp", i, lambda: fs.jvp(f, points, tangents))
@@ -384,6 +391,7 @@ class Run:
             return getattr(fs, optimizer)(lr=0.125 if optimizer == "SGD" else 0.01)
 
         states, losses, failure = by_hand(case, options(), batch, epochs)
+        case.epoch = 0
         if isinstance(failure, tuple) and _of_plain_numbers(failure[1]):
             case.set_data(begin)
             raise Unstable
@@ -404,7 +412,7 @@ class Run:
                     warnings.simplefilter("always")
                     history = fs.fit(
                         self.program, *case.arguments, epochs=epochs, optimizer=options(), shuffle=False,
-                        progress=False, batch_size=batch, schedule=None, threads=threads if batch > 1 else 1,
+                        progress=False, seed=0, batch_size=batch, schedule=None, threads=threads if batch > 1 else 1,
                     )  # fmt: skip
             except Exception as raised:
                 error = raised
@@ -422,6 +430,7 @@ class Run:
                     case.set_data(begin)
                     with scattered(seed, case.file), noisy(seed, case.function.__globals__):
                         some, some_losses, some_failure = by_hand(case, options(), batch, epochs, seed)
+                    case.epoch = 0
                     if type(some_failure) is not type(failure) or len(some) != len(states):
                         raise Unstable
                     with np.errstate(all="ignore"):
@@ -467,7 +476,8 @@ def by_hand(
     if case.leaves:
         optimizer.bind(case.leaves)
     states, losses = [case.data()], []
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        case.epoch = epoch + 1
         total = 0.0
         for first in range(0, case.rows, batch):
             outcomes = [case.plainly(i) for i in range(first, min(first + batch, case.rows))]

@@ -38,11 +38,12 @@ def nest(run: Any, some: Sequence[int] | None, threads: int) -> None:
         return {"value": result, more: (2.0, [result])}
 
     program = made(run, "nest", lambda: fs.compile(nested))
+    some, where = case.at(some)
     rows = range(case.rows) if some is None else some
     given = {"arguments": (tuple(_leaf(a) for a in case.chosen(some)),)}
     weights = {"value": 0.5, "and": (np.ones(len(rows)), [0.5])}
     floats = floats_of(case)
-    found = run.attempt("nest", rows, lambda: program.map(given, threads=threads, rows=len(rows)))
+    found = run.attempt("nest", rows, lambda: program.map(given, threads=threads, rows=len(rows), **where))
     if found is None:
         return
     run.values("nest", found["value"], rows)
@@ -52,7 +53,7 @@ def nest(run: Any, some: Sequence[int] | None, threads: int) -> None:
     found = run.attempt(
         "nest:vjp",
         rows,
-        lambda: program.vjp(given, cotangents=weights, argnums=0, threads=threads, rows=len(rows)),
+        lambda: program.vjp(given, cotangents=weights, argnums=0, threads=threads, rows=len(rows), **where),
     )
     if found is not None:
         _gradients(run, "nest", rows, {k: found[1]["arguments"][0][k] for k in floats})
@@ -75,6 +76,8 @@ def _gradients(run: Any, what: str, rows: Sequence[int], found: dict[int, Any]) 
 def shared(run: Any, i: int, per_row: bool, threads: int) -> None:
     """All arguments are those of one row, for three rows."""
     case, floats = run.case, floats_of(run.case)
+    if case.draws:
+        return                                   # rows that are the same draw other numbers
     program = made(run, "shared", lambda: fs.compile(case.function, shared=tuple(range(len(case.arguments)))))
     given = [a if np.ndim(a) == 0 else np.asarray(a)[i] for a in case.arguments]
     rows = [i, i, i]
@@ -102,6 +105,7 @@ def shared(run: Any, i: int, per_row: bool, threads: int) -> None:
 def derive(run: Any, some: Sequence[int] | None, composed: bool, threads: int) -> None:
     """The derivatives as a program, by `fs.grad` of the function or by `jacobian` of its program."""
     case, floats = run.case, tuple(floats_of(run.case))
+    some, where = case.at(some)
     rows = range(case.rows) if some is None else some
     if not floats or any(isinstance(case.truth(i).error, TypeError) for i in rows):
         return
@@ -116,8 +120,8 @@ def derive(run: Any, some: Sequence[int] | None, composed: bool, threads: int) -
         with warnings.catch_warnings():          # another program, which falls back by itself
             warnings.simplefilter("ignore", fs.CompileWarning)
             if composed:
-                return program.map(*given, threads=threads)
-            return program.jacobian(*given, argnums=floats, threads=threads)
+                return program.map(*given, threads=threads, **where)
+            return program.jacobian(*given, argnums=floats, threads=threads, **where)
 
     try:
         found = run.attempt("derive", rows, call)

@@ -398,3 +398,37 @@ def test_evaluate_has_the_mean_of_the_rows(loss):
     function = {"huber": fastscalar.huber_loss, "binary_cross_entropy": fastscalar.binary_cross_entropy}[loss]
     rows = [function(net(x), k).data for x, k in zip(X, y, strict=True)]
     assert fastscalar.evaluate(net, X, y, loss=loss).loss == pytest.approx(np.mean(rows), rel=1e-12)
+
+
+# --- losses without a gradient ----------------------------------------------------------------------------------------
+
+PLAIN = {
+    "a constant": lambda a, b: 0.5,
+    "a whole number": lambda a, b: 1,
+    "of NumPy": lambda a, b: np.float64(0.5),
+}
+
+
+def said_of_losses(loss, **given):
+    X, y = np.arange(12.0).reshape(6, 2) / 12.0, np.arange(6.0).reshape(6, 1)
+    net, optimizer = fastscalar.Linear(2, 1, seed=0), fastscalar.SGD(lr=0.01)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fastscalar.fit(net, X, y, loss=loss, optimizer=optimizer, epochs=3, progress=False, **given)
+    return [w for w in caught if issubclass(w.category, fastscalar.GradientLossWarning)]
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"batch_size": 4}, {"compile": False}, {"compile": False, "batch_size": 4}], ids=str
+)
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_loss_that_is_a_plain_number_is_said_once(name, given):
+    (found,) = said_of_losses(PLAIN[name], **given)
+    assert "plain number for every sample" in str(found.message)
+    assert found.filename == __file__
+
+
+@pytest.mark.parametrize("given", [{}, {"compile": False}], ids=str)
+def test_a_loss_that_is_one_for_some_samples_is_none(given):
+    assert not said_of_losses(lambda a, b: 0.0 if b[0] < 4.0 else (a[0] - b[0]) ** 2, **given)
+    assert not said_of_losses("mse", **given)

@@ -127,6 +127,34 @@ def test_another_forward_mode_is_seen(monkeypatch):
     assert judge(text).kind == "jvp:argument"
 
 
+DRAWING = """KIND = 'tame'
+w1 = fs.Tensor(2.0)
+
+def f(x):
+    t1 = fs.random.normal() * w1
+    for i in range(2):
+        t1 = t1 + fs.random.uniform() * x
+    return t1 * fs.random.bernoulli(0.5)
+
+ARGUMENTS = [np.array([1.0, 2.0, 3.0])]
+PLAN = [('map', [2, 1], 1), ('call', 1), ('grad', [0], [1], 1), ('backward', False, None, 2), ('fit', 'SGD', 2, 2, 1)]
+"""
+
+
+def test_rows_that_draw_are_compared_where_they_lie(monkeypatch):
+    assert judge(DRAWING.replace(", ('fit', 'SGD', 2, 2, 1)", "")).status == "agrees"
+    text = DRAWING.replace("def f(x):", "def f(x, y):").replace("3.0])]", "3.0]), np.array([1.0, 0.0, 1.0])]")
+    assert judge(text).status == "agrees"
+    plain = fs.Program.map
+    monkeypatch.setattr(fs.Program, "map", lambda self, x, row_offset, threads: plain(self, x, row_offset=0))
+    assert judge(DRAWING).kind == "map:value"
+
+
+def test_some_programs_draw():
+    texts = [write(seed) for seed in range(400)]
+    assert 10 < sum("fs.random." in text for text in texts) < 100
+
+
 def test_an_exact_program_agrees_to_the_bit(monkeypatch):
     monkeypatch.setattr(fs.Program, "map", other_values(1.0 + 2.0**-52))
     text = (

@@ -42,6 +42,7 @@ class Course:
         self.first = self.done                   # which began after so many samples
         self.data = data or {}
         self.doubt: Doubt | None = None
+        self.is_constant: bool | None = None     # whether every loss so far was a plain number
         self.streams = Streams(seed_of(seed), epoch=first_epoch)     # what samples draw at random
 
     def spread_over(self, samples: int) -> None:
