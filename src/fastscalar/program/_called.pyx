@@ -239,11 +239,13 @@ cdef class PlainWay:
         self.has_arrays = AN_ARRAY in self.ways
 
     def call(self, tuple arguments not None, dict named not None):
-        """A float, for a single row; not asked inside of another one's function."""
+        """A float, for a single row; None inside of another one's function too."""
         global fs_inside
         cdef Py_ssize_t k, n = len(self.kinds), first = len(arguments)
         cdef list given = []
         cdef int way
+        if fs_inside > 0 or recording_here() is not None:
+            return None
         if first + len(named) != n or self.most < 1 or (first < n and len(self.names) < n):
             return None
         for k in range(n):

@@ -132,15 +132,14 @@ class Program(CompiledMethod, DifferentiatedFunction):
         >>> fs.compile(lambda x: {"sum": x[0] + x[1], "both": (x[0], x[1])})([1.0, 2.0])
         {'sum': 3.0, 'both': (1.0, 2.0)}
         """
+        for way in self._plain_ways:
+            if (found := way.call(arguments, named)) is not None:
+                return found
         inside = is_inside()
-        if not inside:
-            for way in self._plain_ways:
-                if (found := way.call(arguments, named)) is not None:
-                    return found
-            if self._one_rows and (plain := self._by_position(arguments, named)) is not None:
-                for nest, one in self._one_rows:
-                    if (values := one.value(plain)) is not None:
-                        return of_one(nest, values)
+        if self._one_rows and not inside and (plain := self._by_position(arguments, named)) is not None:
+            for nest, one in self._one_rows:
+                if (values := one.value(plain)) is not None:
+                    return of_one(nest, values)
         if inside or any(map(holds_tensors, arguments)) or (named and any(map(holds_tensors, named.values()))):
             named = {name: as_in_a_program(value) for name, value in named.items()}
             return self.function(*map(as_in_a_program, arguments), **named)
