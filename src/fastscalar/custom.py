@@ -104,17 +104,28 @@ class _ForRows:
 
         if exact or self.derivatives_take_arrays is False or len(x) == 1:
             return np.array(list(map(alone, x.tolist())), dtype=float)
-        found = _of_columns(lambda *columns: _checked_partials(self.derivatives(*columns), count, self.name), x, count)
+        found = _of_columns(lambda *columns: _listed_partials(self.derivatives(*columns), count, self.name), x, count)
         if self.derivatives_take_arrays is None:
             self.derivatives_take_arrays = _agree(found, alone, x)
         return found if found is not None and self.derivatives_take_arrays else self._partials(x, True)
 
 
-def _checked_partials(found: Any, count: int, name: str) -> list[Any]:
-    partials = list(found) if isinstance(found, Sequence) else [found]
+def _listed_partials(found: Any, count: int, name: str) -> list[Any]:
+    several = isinstance(found, Sequence) or (count > 1 and isinstance(found, np.ndarray) and found.ndim > 0)
+    partials = list(found) if several else [found]
     if len(partials) != count:
         raise ValueError(f"{name}: {count} operands but {len(partials)} derivatives")
     return partials
+
+
+def _checked_partials(found: Any, count: int, name: str) -> list[Any]:
+    """One for each operand: Tensors, and floats."""
+    partials = _listed_partials(found, count, name)
+    try:
+        return [partial if isinstance(partial, Tensor) else float(partial) for partial in partials]
+    except (TypeError, ValueError):
+        types = ", ".join(type(partial).__name__ for partial in partials)
+        raise TypeError(f"{name}: expected a number for each derivative, got {types}") from None
 
 
 def _of_columns(function: Callable[..., list[Any]], x: np.ndarray, count: int) -> np.ndarray | None:
@@ -163,8 +174,8 @@ def _is_of_tensors(value: Callable[..., Any], derivatives: Derivatives, operands
 def _in_operations(value: Any, partials: Any, operands: tuple[Tensor, ...]) -> Any:
     """The value, with the derivatives that were given and not those of how it was computed; operands are finite."""
     out = value.detach()
-    for x, partial in zip(operands, partials if isinstance(partials, Sequence) else [partials], strict=True):
-        partial = partial.detach() if isinstance(partial, Tensor) else Tensor(float(partial))
+    for x, partial in zip(operands, partials, strict=True):
+        partial = partial.detach() if isinstance(partial, Tensor) else Tensor(partial)
         out = out - (x.detach() - x).send(partial)  # has the derivative that was given; less 0.0, a zero keeps its sign
     return out
 
@@ -173,12 +184,15 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
     op = name if name is not None else getattr(value, "__name__", "custom")
     for_rows = _ForRows(value, derivatives, op)
 
+    def partials_at(*operands: Any) -> list[Any]:
+        return _checked_partials(derivatives(*operands), len(operands), op)
+
     def operation(*operands: Tensor | float) -> Tensor:
         made_of = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in operands)
         written_in_tensors = is_recording() and _is_of_tensors(value, derivatives, made_of)
         computed = None
         if written_in_tensors and all(abs(x) < math.inf for x in made_of):       # decides: rows of others are called
-            computed = _in_operations(value(*made_of), derivatives(*made_of), made_of)
+            computed = _in_operations(value(*made_of), partials_at(*made_of), made_of)
             if not watches():
                 return computed
         # a recording is told below how other rows compute it: it holds not only for these values
@@ -190,13 +204,12 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
             if out.grad == 0.0:  # zero sends zero, whatever the derivatives are
                 return
             nodes = out._parents  # not captured: a closure that holds only `out` keeps no other node
-            found = derivatives(*[x.data for x in nodes])
-            for x, partial in zip(nodes, _checked_partials(found, len(nodes), op), strict=True):
+            for x, partial in zip(nodes, partials_at(*[x.data for x in nodes]), strict=True):
                 if partial != 0.0:  # nothing passes it, also where the gradient is infinite
                     x.grad += out.grad * partial
 
         if out._parents:  # under no_grad it is a leaf
-            step.derivatives = derivatives  # type: ignore[attr-defined]  # for a backward pass that is recorded
+            step.derivatives = partials_at  # type: ignore[attr-defined]  # for a backward pass that is recorded
             out._backward = step
             tell_call(out, for_rows if computed is None else computed)      # which a program has instead
             recording: Any = current_recording()

@@ -130,28 +130,53 @@ class _Estimator(BaseEstimator):
 
     def _hidden(self) -> list[int]:
         sizes = self.hidden_layer_sizes
-        listed = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)  # type: ignore[arg-type]
+        listed = list(sizes) if np.iterable(sizes) else [sizes]
         if any(isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1 for n in listed):
             raise ValueError(f"hidden_layer_sizes: expected whole numbers of at least 1, got {sizes!r}")
         return [int(n) for n in listed]
+
+    def _check(self) -> None:
+        """Look at the parameters, before anything is changed."""
+        for name in ("batch_size", "max_iter", "threads"):
+            n = getattr(self, name)
+            if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {n!r}")
+        if self.learning_rate not in schedules.NAMES:
+            names = ", ".join(schedules.NAMES)
+            raise ValueError(f"learning_rate: expected a schedule, one of {names}, got {self.learning_rate!r}")
+        part = self.validation_fraction
+        if self.early_stopping and not (isinstance(part, numbers.Real) and 0.0 < part < 1.0):
+            raise ValueError(f"validation_fraction: expected a number between 0 and 1, got {part!r}")
+        self._hidden()
+        self._optimizer(1)
 
     def _begin(self, X: np.ndarray, width: int) -> None:
         """A new net of so many outputs, for inputs such as X."""
         self._random = check_random_state(self.random_state)
         self.input_scale_ = _input_scale(X)
         self.net_ = MLP(X.shape[1], [*self._hidden(), width], seed=int(self._random.randint(2**31 - 1)))
-        self.optimizer_ = self._optimizer(X.shape[1])
+        self.optimizer_, self._steps_of = self._optimizer(X.shape[1]), self._step_parameters()
         self.history_ = History()
         self.n_iter_ = 0
         self.t_ = 0
+
+    def _go_on(self) -> None:
+        """With the net that is there; where the parameters of the steps were changed, by a new optimiser."""
+        widths = [linear.out_features for linear in self.net_.linears[:-1]]
+        if self._hidden() != widths:
+            was, wanted = f"the net has hidden layers {widths}", f"hidden_layer_sizes is {self.hidden_layer_sizes!r}"
+            raise ValueError(f"{was}, but {wanted}: fit a new one, with warm_start=False or a clone")
+        if self._step_parameters() != self._steps_of:
+            self.optimizer_ = self._optimizer(self.n_features_in_)
+            self._steps_of = self._step_parameters()
+
+    def _step_parameters(self) -> tuple[Any, ...]:
+        return self.solver, self.alpha, self.momentum, self.learning_rate_init, self.batch_size
 
     def _train(self, X: np.ndarray, y: np.ndarray, epochs: int, schedule: str, loss: str, labels: bool) -> None:
         held: tuple[np.ndarray, np.ndarray] | None = None
         callbacks = []
         X = X * self.input_scale_
-        if self.learning_rate not in schedules.NAMES:
-            names = ", ".join(schedules.NAMES)
-            raise ValueError(f"learning_rate: expected a schedule, one of {names}, got {self.learning_rate!r}")
         if self.early_stopping and epochs > 1:
             X, X_held, y, y_held = self._split(X, y, labels)
             held = X_held, y_held
@@ -254,19 +279,23 @@ class MLPClassifier(ClassifierMixin, _Estimator):
 
     def fit(self, X: Any, y: Any) -> MLPClassifier:
         """Train a new net; with `warm_start` the one that is there, which has to have seen the same classes."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        self._check()
+        begin = not (self.warm_start and hasattr(self, "net_"))
+        X, y = validate_data(self, X, y, dtype=np.float64, reset=begin)
         classes, places = self._labels(y)
-        if self.warm_start and hasattr(self, "net_"):
-            if not np.array_equal(classes, self.classes_):
-                raise ValueError(f"warm_start: expected the classes {self.classes_.tolist()}, got {classes.tolist()}")
-        else:
-            self.classes_ = classes
+        if begin:
             self._begin(X, len(classes))
+            self.classes_ = classes
+        elif not np.array_equal(classes, self.classes_):
+            raise ValueError(f"warm_start: expected the classes {self.classes_.tolist()}, got {classes.tolist()}")
+        else:
+            self._go_on()
         self._train(X, places, self.max_iter, self.learning_rate, "cross_entropy", True)
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
         """One epoch at a constant rate.  classes: all that will ever come, needed in the first call."""
+        self._check()
         first = not hasattr(self, "net_")
         X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
         seen, _ = self._labels(y)
@@ -279,8 +308,10 @@ class MLPClassifier(ClassifierMixin, _Estimator):
             new = seen[~np.isin(seen, known)].tolist()
             raise ValueError(f"partial_fit: y has {new}, which are not among the classes {known.tolist()}")
         if first:
-            self.classes_ = known
             self._begin(X, len(known))
+            self.classes_ = known
+        else:
+            self._go_on()
         self._train(X, np.searchsorted(known, y), 1, "constant", "cross_entropy", True)
         return self
 
@@ -327,38 +358,44 @@ class MLPRegressor(RegressorMixin, _Estimator):
 
     def fit(self, X: Any, y: Any) -> MLPRegressor:
         """Train a new net; with `warm_start` the one that is there."""
-        X, y = self._checked(X, y, reset=True)
-        if not (self.warm_start and hasattr(self, "net_")):
+        begin = not (self.warm_start and hasattr(self, "net_"))
+        X, y = self._checked(X, y, begin)
+        if begin:
             self._begin_targets(X, y)
+        else:
+            self._go_on()
         self._train(X, self._scaled(y), self.max_iter, self.learning_rate, "squared", False)
         return self
 
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """One epoch at a constant rate.  The first call decides by which numbers X and y are scaled."""
         first = not hasattr(self, "net_")
-        X, y = self._checked(X, y, reset=first)
+        X, y = self._checked(X, y, first)
         if first:
             self._begin_targets(X, y)
+        else:
+            self._go_on()
         self._train(X, self._scaled(y), 1, "constant", "squared", False)
         return self
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        self._check()
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         y = np.asarray(y, dtype=np.float64)
         if not reset and np.shape(y)[1:] != np.shape(self.target_mean_):
-            raise ValueError(f"partial_fit: y has shape {y.shape}, the first call's had {np.shape(self.target_mean_)}")
+            raise ValueError(f"y has shape {y.shape}, before a row had {np.shape(self.target_mean_)}")
         return X, y
 
     def _begin_targets(self, X: np.ndarray, y: np.ndarray) -> None:
-        self.target_mean_, spread = y.mean(axis=0), y.std(axis=0)
-        self.target_scale_ = np.where(spread > 0.0, spread, 1.0)
         self._begin(X, 1 if y.ndim == 1 else y.shape[1])
+        largest = np.abs(y).max(axis=0)
+        unit = np.where(largest > 1e150, largest, 1.0)           # squares and sums stay finite
+        self.target_mean_, spread = (y / unit).mean(axis=0) * unit, (y / unit).std(axis=0) * unit
+        self.target_scale_ = np.where(spread > 0.0, spread, 1.0)
 
     def _scaled(self, y: np.ndarray) -> np.ndarray:
-        if y.shape[1:] != np.shape(self.target_mean_):
-            raise ValueError(f"warm_start: y has shape {y.shape}, before a row had {np.shape(self.target_mean_)}")
         return (y - self.target_mean_) / self.target_scale_
 
     def predict(self, X: Any) -> np.ndarray:

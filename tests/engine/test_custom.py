@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
 import fastscalar
+import fastscalar as fs
 from fastscalar import _core
 from fastscalar.engine import testing
 
@@ -218,3 +220,37 @@ def test_custom_ops_leave_nothing_behind():
     after = _core.tape_info()
     assert after["nodes"] <= before["nodes"]
     assert after["pinned"] <= before["pinned"]
+
+
+FORMS = {
+    "float": (lambda a, b: a * b, lambda a, b: (b, a)),
+    "list": (lambda a, b: a * b, lambda a, b: [b, a]),
+    "array": (lambda a, b: a * b, lambda a, b: np.array([b, a])),
+    "ints": (lambda a, b: 3, lambda a, b: (0, 0)),
+    "arrays of no dimension": (lambda a, b: a + b, lambda a, b: (np.asarray(1.0), np.float32(1.0))),
+    "bools": (lambda a, b: a + b, lambda a, b: (True, np.True_)),
+}
+METHODS = {
+    "value_and_grad": lambda f, x: fs.compile(f).value_and_grad(x)[1],
+    "jacobian": lambda f, x: fs.compile(f).jacobian(x),
+    "grad": lambda f, x: [fs.grad(f)(v) for v in x],
+    "compiled grad": lambda f, x: fs.compile(fs.grad(f)).map(x),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("form", FORMS)
+def test_derivatives_in_all_forms(form, method):
+    value, derivatives = FORMS[form]
+    op = fs.custom_op(derivatives=derivatives)(value)
+    x = np.linspace(0.1, 1.0, 5)
+    wanted = 2.0 * x + 1.0 if value(2.0, 5.0) == 10.0 else 0.0 * x + (0.0 if form == "ints" else 2.0)
+    np.testing.assert_allclose(METHODS[method](lambda a: op(a, a + 1.0), x), wanted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("given", [None, "x", (1.0, None), (1.0,), (1.0, 2.0, 3.0), np.ones((2, 2)), 1j])
+def test_derivatives_that_are_none(given, method):
+    op = fs.custom_op(derivatives=lambda a, b: given)(lambda a, b: a * b)
+    with pytest.raises((TypeError, ValueError), match=r"2 operands but|expected a number for each derivative"):
+        METHODS[method](lambda a: op(a, a), np.array([1.0, 2.0]))

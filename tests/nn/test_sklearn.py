@@ -144,7 +144,7 @@ def test_partial_fit_of_targets():
     for _ in range(30):
         net.partial_fit(X[:100], y[:100]).partial_fit(X[100:], y[100:])
     assert net.score(X, y) > 0.95
-    with pytest.raises(ValueError, match="first call"):
+    with pytest.raises(ValueError, match="before a row had"):
         net.partial_fit(X, np.column_stack([y, y]))
 
 
@@ -157,6 +157,42 @@ def test_warm_start_goes_on():
     assert [e.epoch for e in net.history_.epochs] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(ValueError, match="warm_start: expected the classes"):
         net.fit(X, np.arange(len(X)) % 3)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize("options", [{"solver": "bad"}, {"learning_rate": "bad"}, {"hidden_layer_sizes": (0,)}])
+def test_what_failed_left_nothing(kind, options):
+    """Neither of a first call nor of what was fitted before."""
+    X, y = moons(60)
+    labels = kind is MLPClassifier
+    target = y if labels else X[:, 0]
+    more = {"classes": np.unique(y)} if labels else {}
+    right = kind(random_state=0).get_params()
+    net = kind(**options, random_state=0)
+    with pytest.raises(ValueError, match="expected"):
+        net.partial_fit(X, target, **more)
+    found = net.set_params(**right).partial_fit(X, target, **more).predict(X)
+    net.set_params(**options)
+    with pytest.raises(ValueError, match="expected"):
+        net.fit(X[:, :1], ["a", "b", "c"] * 20 if labels else np.column_stack([target, target]))
+    np.testing.assert_array_equal(net.predict(X), found)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_warm_starts_heed_parameters(kind):
+    X, y = moons(60)
+    target = y if kind is MLPClassifier else 1e200 * X[:, 0]
+    net = kind(4, max_iter=1, warm_start=True, random_state=0).fit(X, target)
+    first = net.optimizer_
+    assert net.fit(X, target).optimizer_ is first
+    assert net.set_params(solver="adam", learning_rate_init=0.01).fit(X, target).optimizer_.lr == 0.01
+    assert np.isin(net.predict(X), y).all() if kind is MLPClassifier else np.isfinite(net.predict(X)).all()
+    with pytest.raises(ValueError, match="X has 1 features"):
+        net.fit(X[:, :1], target)
+    with pytest.raises(ValueError, match=r"the net has hidden layers \[4\]"):
+        net.set_params(hidden_layer_sizes=(3,)).fit(X, target)
+    assert net.n_features_in_ == 2
+    net.predict(X)
 
 
 def test_early_stopping():
@@ -187,10 +223,14 @@ def test_the_net_is_one_of_ours():
         ({"hidden_layer_sizes": (4.5,)}, "hidden_layer_sizes"),
         ({"solver": "adam", "momentum": 0.9}, "momentum is for sgd"),
         ({"learning_rate": "adaptive"}, "schedule"),
-        ({"max_iter": 0}, "epochs"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"batch_size": 0}, "batch_size: expected a whole number"),
+        ({"batch_size": "auto"}, "batch_size: expected a whole number"),
+        ({"threads": -1}, "threads: expected a whole number"),
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes"),
         ({"alpha": -1.0}, "weight_decay"),
         ({"dtype": "float16"}, "dtype"),
-        ({"early_stopping": True, "validation_fraction": 2.0}, "early_stopping"),
+        ({"early_stopping": True, "validation_fraction": 2.0}, "validation_fraction"),
         ({"learning_rate_init": 1e6}, "StandardScaler"),
     ],
 )

@@ -200,7 +200,7 @@ def _custom_partials(node: Tensor, operands: list[Tensor]) -> list[Any]:
             f"{what}: its derivatives turn Tensors into plain numbers, so they cannot be differentiated again; "
             "write them with fastscalar.math"
         )
-    return list(found) if isinstance(found, (list, tuple)) else [found]
+    return list(found)
 
 
 def send(g: Tensor, partial: Any) -> Tensor:
