@@ -11,7 +11,7 @@ from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyBuffer_Release, PyObject
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject, PyObject_RichCompare
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from fastscalar._core cimport *
 from fastscalar.engine.array_ops cimport materialise
@@ -61,6 +61,7 @@ cdef class Operators:
 cdef Operators operators = None
 python = None                # what arrays do that is written in Python: `fastscalar.arrays.methods`
 cdef tuple NO_INDICES = (bool, np.bool_, np.ndarray)
+cdef object empty = np.empty, of_bools = np.dtype(bool)
 
 
 cdef enum:                   # of `rows`, below the codes of the operation table
@@ -481,7 +482,7 @@ cdef class TensorArray:
             return python.compare(COMPARISONS[op], self, other)
         if type(other) is float and is_contiguous(self):
             return outcomes(self, None, other, op)
-        if type(other) is TensorArray and is_contiguous(self) and is_contiguous(other) and self.shape == other.shape:
+        if type(other) is TensorArray and lie_alike(self, other):
             return outcomes(self, other, 0.0, op)
         if type(other) is Tensor:
             other = other.data
@@ -644,6 +645,12 @@ cdef bint has_nan(TensorArray a):
     return not is_contiguous(a) or fs_has_nan(tape.value + tape.array_ops[a.slot].start + a.offset, element_count(a))
 
 
+cdef inline bint lie_alike(TensorArray a, TensorArray b) noexcept:
+    """Whether they have one shape, and the elements of each lie together."""
+    return is_contiguous(a) and is_contiguous(b) and a.ndim == b.ndim and (
+        not memcmp(a.shape_, b.shape_, a.ndim * sizeof(Py_ssize_t)))
+
+
 cdef object outcomes(TensorArray a, TensorArray other, double number, int op):
     """a compared with another array of its shape, or with one number, both as they are stored: an ndarray of bool; or a
     test of its elements, see fs_compare."""
@@ -652,7 +659,7 @@ cdef object outcomes(TensorArray a, TensorArray other, double number, int op):
     cdef const double *y = &number
     cdef Py_ssize_t step = 0
     cdef Py_buffer view
-    out = np.empty(a.shape, np.bool_)            # runs no code of users: x stays where it is
+    out = empty(a.shape, of_bools)               # runs no code of users: x stays where it is
     PyObject_GetBuffer(out, &view, PyBUF_STRIDES)
     if other is not None:
         y, step = tape.value + tape.array_ops[other.slot].start + other.offset, 1
