@@ -1,6 +1,7 @@
 """fit, evaluate, predict, save and load, optimisers; real digits and real MNIST."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -433,3 +434,26 @@ def test_adam_is_its_formula_and_moves_untouched_rows_too():
         m, v = 0.5 * m + 0.5 * g, 0.25 * v + 0.75 * g * g
         x = x - 0.1 * (m / (1 - 0.5**step)) / (np.sqrt(v / (1 - 0.25**step)) + 1e-3)
         np.testing.assert_allclose(w.numpy(), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_tape_is_whole_before_each_row(stress, compiled):
+    """A scalar operation right after an array's left its Tensor where the next array's nodes came to lie."""
+
+    class Scaled(fs.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.factor = fs.Linear(4, 3, seed=0), 1.0
+
+        def forward(self, x):
+            testing.check()
+            return self.layer(x) * self.factor
+
+    def changed(epoch):
+        net.factor *= 0.5
+
+    net, rng = Scaled(), np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fs.fit(net, rng.normal(size=(6, 4)), np.arange(6) % 3, epochs=2, compile=compiled, progress=False,
+               callbacks=[changed])  # fmt: skip

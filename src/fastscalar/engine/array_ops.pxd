@@ -8,8 +8,8 @@ from libc.string cimport memcpy, memset
 
 from fastscalar._core cimport kernels, tape
 from fastscalar.engine.memory cimport allocate, allocate_zeroed, enlarge, out_of_memory
-from fastscalar.engine.tape cimport (CONSTANT, INDEX, RUN, SPARSE, STRIDED, A_BEST, A_LEAF, ARRAY_OP, Layout, Operand,
-                                     Record, ArrayOp)
+from fastscalar.engine.tape cimport (CONSTANT, INDEX, RUN, SLACK, SPARSE, STRIDED, A_BEST, A_LEAF, ARRAY_OP, Layout,
+                                     Operand, Record, ArrayOp)
 
 cdef extern from "strided.h":
     void fs_fill_run(void *records, const void *first, Py_ssize_t n) noexcept nogil
@@ -93,8 +93,8 @@ cdef inline void publish(ArrayOp *q) noexcept nogil:
         memset(tape.grad + tape.n, 0, written * sizeof(double))
         memset(tape.handle + tape.n, 0, written * sizeof(void *))
     tape.n += q.count
-    if tape.fresh < tape.n:
-        tape.fresh = tape.n
+    if tape.fresh < tape.n + SLACK:              # a scalar operation that follows without a safepoint writes there
+        tape.fresh = tape.n + SLACK
     q.bytes = operand_bytes(&q.x) + operand_bytes(&q.y) + operand_bytes(&q.z)
     if q.saved != NULL:
         q.bytes += q.x.count * sizeof(double)

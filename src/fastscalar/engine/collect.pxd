@@ -14,7 +14,7 @@ from libc.string cimport memmove, memset
 from fastscalar._core cimport tape, Tensor
 from fastscalar.engine.array_ops cimport free_array_op
 from fastscalar.engine.attributes cimport release_pending
-from fastscalar.engine.checked cimport CHECKED, broken_tape, require
+from fastscalar.engine.checked cimport CHECKED, broken_tape, require_whole
 from fastscalar.engine.memory cimport could_enlarge, resize, set_limit
 from fastscalar.engine.roots cimport (hide_weak_roots, keep, keep_closure, keep_gradients, reserve_weak_roots,
                                       restore_weak_roots)
@@ -246,7 +246,7 @@ cdef inline int collect() except -1:
                 or tape.old_bytes > max(tape.old_bytes_alive, <size_t>OLD_BYTES)):
             collect_old()
     if CHECKED:
-        require(broken_tape() == NULL)
+        require_whole(broken_tape())
     release_pending()
     return 0
 
@@ -260,7 +260,7 @@ cdef inline int collect_old() except -1:
     tape.promoted = 0
     tape.old_bytes = 0
     if CHECKED:
-        require(broken_tape() == NULL)
+        require_whole(broken_tape())
     if tape.capacity > 4 * tape.n + 8 * NURSERY:
         PyMem_RawFree(tape.scratch)
         tape.scratch = NULL

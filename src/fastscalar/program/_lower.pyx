@@ -123,7 +123,9 @@ cdef class Lowering:
         self.depends, self.live, self.pinned = (np.zeros(room, np.uint8) for _ in range(3))
         self.gone, self.mask, self.exact, self.signless = (np.zeros(room, np.uint8) for _ in range(4))
         self.kept, self.merged = (np.zeros(room, np.uint8) for _ in range(2))
-        self.items = [lowered_item(item) for item in graph.items]
+        self.items = []
+        for item in graph.items:
+            self.items.append(lowered_item(item))
         self.item_level = np.full(len(self.items) + 1, -1, np.int32)
         self.input_kinds, self.input_sizes = graph.inputs, sizes
         self.shared, self.trained = shared, trained

@@ -712,6 +712,18 @@ def leaves_before(Tensor marker not None, Tensor result not None, dict known=Non
         unlock_nodes()
 
 
+cdef object numbers_of(nodes, const int *number):
+    """Which nodes of the graph Tensors are, in an array; number: of each node of the tape that plus 1.
+
+    A comprehension of such numbers is not good enough: Cython releases one twice if its list cannot grow."""
+    found = np.empty(len(nodes), np.int32)
+    cdef int[::1] of = found
+    cdef Py_ssize_t k
+    for k, t in enumerate(nodes):
+        of[k] = number[(<Tensor>t).index] - 1
+    return found
+
+
 def extract(Recording recording not None, list results not None):
     """The Graph of what a recorded call returned, as a list of Tensors; ends the recording.
 
@@ -763,14 +775,14 @@ def extract(Recording recording not None, list results not None):
         if number == NULL:
             out_of_memory("a program", tape.n)
         copy_nodes(g, &m, number, recording, of_ieee)
-        g.results = np.array([number[(<Tensor>t).index] - 1 for t in results], np.int32)
+        g.results = numbers_of(results, number)
         g.guards, g.codes = recording.guards(), recording.codes
         guards = g.guards
         for k in range(guards.shape[0]):
             guards[k].left = number[guards[k].left] - 1
             guards[k].right = -1 if guards[k].right < 0 else number[guards[k].right] - 1
         for decision, some in recording.lists.items():
-            g.lists[decision] = np.array([number[(<Tensor>t).index] - 1 for t in some], np.int32)
+            g.lists[decision] = numbers_of(some, number)
         stop_nodes(g, &m, number, recording)
         for begin, end in own:
             operations += count_operations(begin, end)
