@@ -159,6 +159,16 @@ def test_what_else_is_on_a_sheet(net: fs.MLP) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("apart", [150, 320])
+@pytest.mark.parametrize("digits", [(2, 3), (5, 8), (6, 0)])
+@pytest.mark.parametrize("place", ["a sheet", "a table"])
+def test_two_digits_are_not_one(digits: tuple[int, int], apart: int, place: str) -> None:
+    sheets = [drawn(d, (640, 480), 150, (160 + k * apart, 240), 14, BLACK, WHITE) for k, d in enumerate(digits)]
+    both = np.minimum(*sheets)
+    with pytest.raises(ValueError, match="expected one digit; found 2 beside each other"):
+        cut_out(both if place == "a sheet" else on_a_table(both, 4))
+
+
 # --- what comes out ---
 
 

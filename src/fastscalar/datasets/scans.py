@@ -15,6 +15,7 @@ else.  The steps here:
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ def cut_out(colours: Array, opacity: Array | None = None, *, side: int = SIDE, f
     Raises
     ------
     ValueError
-        There is nothing but paper.
+        There is nothing but paper, or there are several digits beside each other.
 
     >>> picture = np.full((300, 200), 0.9)
     >>> picture[40:160, 50:70] = 0.2              # a one, not in the middle, dark on light
@@ -189,8 +190,12 @@ def _find(
     if within is not None:
         try:
             return _inside(colours, within, flip, factor)
+        except _SeveralDigits:
+            raise
         except ValueError:                                   # nothing is on it: then it is the ink
             pass
+    if (count := _in_a_line(pieces, ink.shape)) > 1:
+        raise _SeveralDigits(f"expected one digit; found {count} beside each other, to be read one by one")
     mask = _digit(pieces, ink.shape)
     strokes = mask & (ink > level)
     full_ink = max(float(np.percentile(ink[strokes], 75)), level * 1.01)
@@ -199,6 +204,30 @@ def _find(
     rows, columns = np.flatnonzero(strokes.any(axis=1)), np.flatnonzero(strokes.any(axis=0))
     box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     return ink, dark, box, factor, None
+
+
+class _SeveralDigits(ValueError):
+    """Not nothing, but too many."""
+
+
+def _in_a_line(pieces: list[Piece], shape: tuple[int, ...]) -> int:
+    """How many pieces are as tall as the largest and stand beside it; one where all of them are no wider than a digit
+    of two strokes would be."""
+    inner = [p for p in pieces if not _along(p, shape)]
+    if not inner:
+        return 0
+    main = max(inner, key=lambda p: p.area)
+    tall = main.box[3] - main.box[1]
+    line = [
+        p.box
+        for p in inner
+        if 0.7 < (p.box[3] - p.box[1]) / tall < 1.4
+        and min(p.box[3], main.box[3]) - max(p.box[1], main.box[1]) > 0.7 * tall
+        and p.area > 0.25 * main.area
+    ]
+    line.sort()
+    apart_from_all = all(a[2] < b[0] for a, b in itertools.pairwise(line))
+    return len(line) if apart_from_all and line[-1][2] - line[0][0] > 1.2 * tall else 1
 
 
 def _inside(colours: Array, within: Array, flip: bool, factor: int) -> Any:
