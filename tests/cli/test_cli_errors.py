@@ -126,6 +126,15 @@ def test_an_output_that_is_full(work: Path, command: str) -> None:
     assert (status, err) == (2, "fastscalar: standard output: no space left on device\n")
 
 
+def test_an_input_that_is_closed(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `fastscalar predict net.npz - <&-` has it."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.main(["predict", "net.npz", "-"]) == 2
+    assert capsys.readouterr().err == "fastscalar: standard input: it is closed\n"
+
+
 def test_paths_of_any_characters(work: Path) -> None:
     for encoding in ("ascii", "utf-8"):
         for number, name in enumerate((b"gr\xc3\xbcn", b"a\xff", "网".encode())):

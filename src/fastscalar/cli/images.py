@@ -72,6 +72,8 @@ def _as_file(path: str | os.PathLike[str]) -> Iterator[tuple[Path, str | None]]:
         return
     with tempfile.NamedTemporaryFile(prefix="fastscalar-") as copy:
         with naming(STDIN):
+            if sys.stdin is None:
+                raise ValueError(f"{STDIN}: it is closed")
             shutil.copyfileobj(sys.stdin.buffer, cast(IO[bytes], copy))
         copy.flush()
         yield Path(copy.name), STDIN
