@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -133,12 +134,18 @@ def test_the_configuration_of_a_run_does_it_again(shell: Shell, digits: Path) ->
         ("lr = {a = 1}", "lr: expected a number, a text or a list"),
         ("hidden = [1.5]", "hidden: expected a number, a text or a list"),
         ("[train]\nepohcs = 3", "no such option: epohcs"),
+        ("#" * 2**20 + "\n", "expected a TOML file of options, of at most 1,048,576 bytes"),
     ],
 )
 def test_configurations_that_are_wrong(shell: Shell, text: str, said: str) -> None:  # noqa: F811
     (shell.work / "a.toml").write_text(text)
     assert said in shell.wrong("train", "--config", "a.toml")
     assert "none.toml: no such file" in shell.wrong("train", "--config", "none.toml")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no devices")
+def test_a_configuration_without_an_end(shell: Shell) -> None:  # noqa: F811
+    assert "expected a TOML file of options" in shell.wrong("train", "--config", "/dev/zero")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ RECIPE: dict[str, Any] = {  # defaults; a part of a run's DEFAULTS
     "patience": None,
 }
 HELD = 0.1  # of the training images, for --patience
+LARGEST = 1 << 20  # bytes of a file of options
 STATE = "optimizer."  # begins the names of its arrays in a checkpoint
 
 
@@ -161,8 +162,10 @@ def as_toml(asked: dict[str, Any]) -> str:
 
 def arguments_of(path: Path) -> list[str]:
     """The options that a TOML file names, as they would be typed; a path of data is taken from where the file lies."""
-    with users_fault(OSError):
-        content = path.read_bytes()
+    with users_fault(OSError), open(path, "rb") as file:
+        content = file.read(LARGEST + 1)         # a device may have no end
+    if len(content) > LARGEST:
+        raise Stop(f"--config {path}: expected a TOML file of options, of at most {LARGEST:,} bytes")
     try:
         table = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

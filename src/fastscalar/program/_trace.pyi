@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
 
@@ -27,6 +27,10 @@ class Recording(Recorder):
     cut: int
     drawn_in_loops: list[tuple[int, int, float, int, int, int]]
     uncertain: dict[int, int]
+    shorten: Callable[[Recording, int, list[Tensor]], list[Tensor]] | None
+    @property
+    def length(self) -> int: ...
+    def part(self, first: int) -> Recording: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     def read_nodes(self, nodes: list[int]) -> None: ...
     def __enter__(self) -> Recording: ...
