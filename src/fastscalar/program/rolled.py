@@ -214,9 +214,8 @@ class Rolled:
 
     def _composed(self) -> list[Stage]:
         going_on = [body for body in self.bodies if not body.ends]
-        if self.kind == FOUND or len(going_on) != 1 or not may_be_composed(going_on[0]):
+        if self.kind == FOUND or len(going_on) != 1 or not may_be_composed(body := going_on[0]):
             return []
-        body = going_on[0]
         known = self.count is not None and not self.decides
         each = min(STEPS // max(1, len(body.columns["op"])), (self.count or MANY) // 4, STEPS if known else MANY)
         if each < 2:
