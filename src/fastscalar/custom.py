@@ -213,8 +213,12 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
             out._backward = step
             tell_call(out, for_rows if computed is None else computed)      # which a program has instead
             recording: Any = current_recording()
-            if computed is not None and watches() and getattr(recording, "cut", ()):
-                recording.leaked = True          # in the step of a loop it would have first derivatives only
+            if computed is not None and watches() and hasattr(recording, "cut"):
+                # in the step of a loop, and in what is rolled up, it would have first derivatives only
+                if recording.cut:
+                    recording.leaked = True
+                else:
+                    recording.shorten = None
         else:
             for x in made_of:
                 x.data

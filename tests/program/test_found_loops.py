@@ -394,3 +394,20 @@ def test_numbers_that_a_label_selects_beside_a_loop_that_is_found(table):
             expected = [float(f(int(label), fs.to_tensor(x))) for label, x in zip(k, X, strict=True)]
             np.testing.assert_allclose(program.map(k, X), expected, rtol=1e-13)
     assert "gather" in program.report()
+
+
+@pytest.mark.parametrize("where", ["before", "inside", "after"])
+def test_second_derivatives_of_an_operation_of_ones_own_beside_a_loop(where):
+    """It has first derivatives only in what is rolled up: zeros came of it."""
+    cube = fs.custom_op(lambda a, b: a * a * a * b, lambda a, b: (3.0 * a * a * b, a * a * a))
+
+    def f(x):
+        s = cube(x[0], x[1]) if where == "before" else x[0]
+        for k in range(40):
+            s = s * 0.9 + (cube(x[k % 2], 0.1 * s) if where == "inside" and k % 8 == 3 else x[1]) * 0.1
+        return cube(s, x[0]) if where == "after" else s
+
+    X = np.array([[0.5, 1.2], [-0.3, 0.7]])
+    program = fs.compile(f)
+    for row, hessian in zip(X, program.hessian(X), strict=True):
+        np.testing.assert_allclose(hessian, np.array(fs.hessian(f)(row)), rtol=1e-9, atol=1e-12)
