@@ -47,3 +47,19 @@ def test_an_angle_that_a_zero_decides():
     program = fs.compile(lambda y: math.atan2(-0.0 * y, -1.0))
     for n in COUNTS:
         assert program.map(np.ones(n)) == pytest.approx(np.full(n, -np.pi))
+
+
+@pytest.mark.parametrize("read", [lambda x: len(str(float(x))), lambda x: python.copysign(2.0, float(x))])
+def test_recordings_of_a_number_that_was_read_hold_for_its_sign(read):
+    """Those of several whole numbers become one: it held for both signs, and gave one of them the other's value."""
+    def f(k, x):
+        s, n = x * 0.5, read(x)
+        for _ in range(k % 3):
+            s = s + n
+        return s + n
+
+    k, x = np.array([2, 2, 1, 1, 2, 4]), np.array([-0.0, 0.0, 0.0, -0.0, 0.0, -0.0])
+    right = [float(f(int(i), fs.Tensor(v))) for i, v in zip(k, x, strict=True)]
+    program = fs.compile(f)
+    for order in (slice(None), slice(None, None, -1), [3, 0, 5, 1, 2, 4]):
+        assert program.map(k[order], x[order]).tolist() == np.array(right)[order].tolist()

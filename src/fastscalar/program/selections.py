@@ -58,7 +58,9 @@ def differences(g: Any, h: Any, at: int) -> Chosen | None:
     if not (np.array_equal(g.op, h.op) and np.array_equal(g.stopped, h.stopped) and same_items(g, h)):
         return None
     one, other = g.guards[~reads(g, at)], h.guards[~reads(h, at)]
-    if len(one) != len(other) or any(not np.array_equal(one[f], other[f]) for f in ("op", "left", "right", "value")):
+    if len(one) != len(other) or any(not np.array_equal(one[f], other[f]) for f in ("op", "left", "right")):
+        return None
+    if not same(one["value"], other["value"]).all():
         return None
     computed = (g.op > NODE_CONSTANT) | (g.op == NODE_COPY)
     if not all(np.array_equal(getattr(g, f)[~computed], getattr(h, f)[~computed]) for f in ("a", "b")):
