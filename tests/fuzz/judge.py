@@ -327,7 +327,9 @@ class Run:
             terms = [np.where(step == 0.0, 0.0, o.arguments[k] * step) for k, step in zip(floats, steps, strict=True)]
             return sum(np.sum(t) for t in terms)
 
-        if all(np.all(np.isfinite(case.truth(i).arguments[k])) for k in floats):  # inf - inf along a direction
+        with np.errstate(all="ignore"):
+            sizes = [np.abs(case.truth(i).arguments[k] * step) for k, step in zip(floats, steps, strict=True)]
+        if np.isfinite(sum(map(np.sum, sizes))):  # else inf - inf along a direction
             absolute = case.absolute(i)
             scale = sum(np.sum(np.abs(absolute.arguments[k] * step)) for k, step in zip(floats, steps, strict=True))
             found, right = np.asarray(values_of(slope), dtype=float), along(case.truth(i))

@@ -144,11 +144,16 @@ def _parameters(tree: ast.Module) -> Iterator[Callable[[], None]]:
 def _expressions(tree: ast.Module) -> Iterator[Callable[[], None]]:
     """An operand in place of what is computed from it; a number in place of anything."""
     for parent in ast.walk(_function(tree)):
+        if isinstance(parent, ast.JoinedStr):    # its parts are no expressions, but what they show is
+            continue
         for name, value in ast.iter_fields(parent):
             for k, node in enumerate(value if isinstance(value, list) else [value]):
                 if not isinstance(node, ast.expr) or isinstance(getattr(node, "ctx", None), ast.Store):
                     continue
-                parts = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr)]
+                if name == "format_spec":
+                    continue
+                parts = [n.value if isinstance(n, ast.FormattedValue) else n for n in ast.iter_child_nodes(node)]
+                parts = [n for n in parts if isinstance(n, ast.expr)]
                 parts = [n for n in parts if not isinstance(n, ast.Constant) and not _is_module(n)]
                 if not isinstance(node, ast.Constant) and not _is_module(node):
                     parts.append(ast.Constant(1.0))

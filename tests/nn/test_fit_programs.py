@@ -305,3 +305,34 @@ def test_an_epoch_that_turns_to_python_in_the_middle_loses_nothing(batch_size: i
         found.append((history.loss, w.numpy().tolist()))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-12)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 6])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("optimizer", [
+    lambda: fs.SGD(lr=0.5), lambda: fs.SGD(lr=0.5, momentum=0.9), lambda: fs.SGD(lr=0.5, momentum=0.9, nesterov=True),
+    lambda: fs.SGD(lr=0.5, weight_decay=0.1), lambda: fs.SGD(lr=0.5, clip_norm=1.0), lambda: fs.Adam(lr=0.5),
+    lambda: fs.AdamW(lr=0.5), lambda: fs.RMSprop(lr=0.5),
+])  # fmt: skip
+def test_a_weight_that_no_step_moves_keeps_its_bits(optimizer, dtype, batch_size) -> None:
+    begin = [-0.0, 0.0, 5e-324 if dtype == "float64" else 2.0**-140, -0.0]
+    moved, one, several, table = fs.Tensor(1.0), fs.Tensor(-0.0), fs.to_tensor(begin), fs.to_tensor([begin] * 20)
+
+    def f(x, y):
+        side = 1.0 if math.copysign(1.0, one) < 0 else 2.0   # it would be seen by the rows of the next epoch
+        return moved * x * side + (one + several.sum() + (table @ several).sum()) * 0.0
+
+    optimizer = optimizer()
+    decays = optimizer.weight_decay and type(optimizer) is not fs.Adam
+    X = np.arange(1.0, 7.0)
+    history = fs.fit(
+        fs.compile(f), X, X, epochs=2, optimizer=optimizer, batch_size=batch_size, dtype=dtype, shuffle=False,
+        schedule=None, progress=False,
+    )  # fmt: skip
+    assert moved.data != 1.0
+    assert len(history.loss) == 2
+    for found, right in ((one.data, -0.0), (several.numpy(), begin), (table.numpy(), [begin] * 20)):
+        if decays:
+            assert np.array_equal(np.signbit(found), np.signbit(right))
+        else:
+            assert np.asarray(found, dtype=float).tobytes() == np.asarray(right, dtype=float).tobytes()

@@ -224,6 +224,14 @@ def test_a_case_is_made_short():
     assert judge(short).status == "agrees"
 
 
+@pytest.mark.parametrize("source", ["float(f'{x[0].data:.1f}')", "float(f'{1.0}{k}')"])
+def test_a_case_with_a_text_is_made_short(source):
+    text = EXAMPLE.replace("math.exp(x[0])", source)
+    assert judge(text).status != "useless"
+    short = minimise(text, lambda text: "float(" in text and judge(text).status != "useless")
+    assert len(short.splitlines()) <= 8
+
+
 def test_a_crash_and_a_hang_are_verdicts():
     broken = EXAMPLE.replace("    t1 =", "    import os; os._exit(7)\n    t1 =")
     endless = EXAMPLE.replace("    t1 =", "    while True: pass\n    t1 =")

@@ -125,15 +125,21 @@ cdef inline void leaves_in(Replay r, real *block, const Stretch *s, const double
 
 
 cdef inline void leaves_out(const real *block, const Stretch *s, double *value, real tag) noexcept nogil:
-    cdef int r
-    for r in range(s.repeats):
-        put_part(block + s.address + <Py_ssize_t>r * s.shift, s.step, value + s.node + <Py_ssize_t>r * s.count,
-                 s.count, False, tag)
+    cdef int k, i
+    cdef const real *source
+    cdef double *to
+    for k in range(s.repeats):
+        source, to = block + s.address + <Py_ssize_t>k * s.shift, value + s.node + <Py_ssize_t>k * s.count
+        if s.step == 1 and real is double:
+            memcpy(to, source, s.count * sizeof(double))
+        else:
+            for i in range(s.count):
+                to[i] = source[<Py_ssize_t>i * s.step]
 
 
 cdef inline void put_part(const real *source, Py_ssize_t step, double *to, int n, bint accumulate,
                           real tag) noexcept nogil:
-    """0.0 is added, so that no -0.0 remains."""
+    """Gradients.  0.0 is added, so that no -0.0 remains: sums that begin with nothing have none."""
     cdef int i
     if accumulate and step == 1:
         for i in range(n):
