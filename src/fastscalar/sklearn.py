@@ -8,6 +8,10 @@ estimator does: pipelines, grid searches, `clone`, pickling, `partial_fit`.  Two
   of different units are scaled by a StandardScaler in a pipeline, as for any net.
 * `MLPRegressor` learns targets of mean 0 and variance 1; what it predicts is in the units of y.
 
+A row with a `sample_weight` of 2 does to the bit what the row twice does.  One sample at a time that needs an order of
+the samples that does not depend on how they were given: with `shuffle=True` the order is drawn from rows that stand
+sorted.
+
 >>> from sklearn.datasets import load_digits
 >>> from fastscalar.sklearn import MLPClassifier
 >>> X, y = load_digits(return_X_y=True)
@@ -21,7 +25,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +34,7 @@ try:
     from sklearn.model_selection import train_test_split
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 except ImportError as error:
     wanted = "pip install 'fastscalar[sklearn]'"
     raise ImportError(f"fastscalar.sklearn needs scikit-learn 1.6: {wanted} ({error})") from None
@@ -47,7 +51,13 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 
 LONG = 100.0  # the square of a row's length at which plain SGD's rate of 0.02 is stable, as of MNIST's
 ROWS_AT_ONCE = 128
+COUNTED = 16  # times, on the average, that rows may have to be learned from where weights are whole numbers
 SOLVERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
+
+
+class _Samples(NamedTuple):
+    rows: np.ndarray  # which are learned from, some of them several times
+    weights: np.ndarray | None  # of these; None: all are 1
 
 
 class _Estimator(BaseEstimator):
@@ -150,10 +160,10 @@ class _Estimator(BaseEstimator):
         self._hidden()
         self._optimizer(1)
 
-    def _begin(self, X: np.ndarray, width: int) -> None:
-        """A new net of so many outputs, for inputs such as X."""
+    def _begin(self, X: np.ndarray, samples: _Samples, width: int) -> None:
+        """A new net of so many outputs, for inputs such as these rows of X."""
         self._random = check_random_state(self.random_state)
-        self.input_scale_ = _input_scale(X)
+        self.input_scale_ = _input_scale(X, samples.rows)
         self.net_ = MLP(X.shape[1], [*self._hidden(), width], seed=int(self._random.randint(2**31 - 1)))
         self.optimizer_, self._steps_of = self._optimizer(X.shape[1]), self._step_parameters()
         self.history_ = History()
@@ -173,19 +183,22 @@ class _Estimator(BaseEstimator):
     def _step_parameters(self) -> tuple[Any, ...]:
         return self.solver, self.alpha, self.momentum, self.learning_rate_init, self.batch_size
 
-    def _train(self, X: np.ndarray, y: np.ndarray, epochs: int, schedule: str, loss: str, labels: bool) -> None:
+    def _train(
+        self, X: np.ndarray, y: np.ndarray, samples: _Samples, epochs: int, schedule: str, loss: str, labels: bool
+    ) -> None:
         held: tuple[np.ndarray, np.ndarray] | None = None
         callbacks = []
-        X = X * self.input_scale_
         if self.early_stopping and epochs > 1:
-            X, X_held, y, y_held = self._split(X, y, labels)
-            held = X_held, y_held
+            samples, aside = self._split(y, samples, labels)
+            held = X[aside] * self.input_scale_, y[aside]
             callbacks.append(EarlyStopping(self.n_iter_no_change, min_delta=self.tol))
+        X, y = X[samples.rows], y[samples.rows]
+        X *= self.input_scale_
         batch_size = min(self.batch_size, len(X))
         try:
             found = fit(
                 self.net_, X, y, loss=loss, optimizer=self.optimizer_, epochs=epochs,
-                batch_size=batch_size, shuffle=self.shuffle,
+                batch_size=batch_size, shuffle=self.shuffle, sample_weight=samples.weights,
                 seed=int(self._random.randint(2**31 - 1)), schedule=schedule, validation_data=held,
                 callbacks=callbacks, progress=bool(self.verbose), dtype=self.dtype,
                 threads=1 if batch_size == 1 else self.threads,
@@ -205,14 +218,28 @@ class _Estimator(BaseEstimator):
         self.n_layers_ = self.net_.num_linears + 1
         self.n_outputs_ = self.net_.linears[-1].out_features
 
-    def _split(self, X: np.ndarray, y: np.ndarray, labels: bool) -> Any:
-        several = labels and np.unique(y, return_counts=True)[1].min() > 1
+    def _split(self, y: np.ndarray, samples: _Samples, labels: bool) -> tuple[_Samples, np.ndarray]:
+        """What is learned from, and the rows that are kept aside: all occurrences of a row, or none."""
+        rows, weights = samples
+        distinct = np.unique(rows)
+        several = labels and np.unique(y[distinct], return_counts=True)[1].min() > 1
         try:
-            return train_test_split(
-                X, y, test_size=self.validation_fraction, stratify=y if several else None, random_state=self._random
-            )
+            _, aside = train_test_split(
+                distinct, test_size=self.validation_fraction, stratify=y[distinct] if several else None,
+                random_state=self._random,
+            )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"early_stopping: {error}") from None
+        stay = ~np.isin(rows, aside)
+        return _Samples(rows[stay], None if weights is None else weights[stay]), aside
+
+    def _samples(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> _Samples:
+        """The rows that are learned from, in an order that follows from what they hold, unless theirs is meant."""
+        rows = _sorted(X, y) if self.shuffle else np.arange(len(X))
+        if sample_weight is None:
+            return _Samples(rows, None)
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return _weighted(rows, weights[rows])
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -232,17 +259,40 @@ class _Estimator(BaseEstimator):
         return [linear.b.numpy() for linear in self.net_.linears]
 
 
-def _input_scale(X: np.ndarray) -> float:
+def _sorted(X: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """An order of the rows that follows from what is in them: by a sum with random factors, then by y."""
+    draw = np.random.default_rng(0)
+    with np.errstate(over="ignore", invalid="ignore"):       # then it follows from less
+        key, also = (np.einsum("ij,j->i", a, draw.normal(size=a.shape[1])) for a in (X, y.reshape(len(y), -1)))
+    return np.lexsort((also, key))
+
+
+def _weighted(rows: np.ndarray, weights: np.ndarray) -> _Samples:
+    """A row of weight k is there k times.  Numbers that are no counts are relative: the mean of those above 0 is 1,
+    and what is above that is shared among several occurrences, for a step of many times the rate would go too far."""
+    some = weights[weights > 0.0]
+    if not len(some):
+        raise ValueError("sample_weight: expected a number above zero, got none: nothing would be learned")
+    if not ((weights == np.trunc(weights)).all() and weights.sum() <= COUNTED * len(some)):
+        weights = weights / some.max()
+        weights = np.round(weights / weights[weights > 0.0].mean(), 12)  # those that are equal are 1
+    times = np.ceil(weights).astype(np.int64)
+    shares = np.repeat(weights / np.maximum(times, 1), times)
+    return _Samples(np.repeat(rows, times), None if (shares == 1.0).all() else shares)
+
+
+def _input_scale(X: np.ndarray, rows: np.ndarray) -> float:
     """What makes a row as long as the learning rate is meant for.  Rows go through the cache a few at a time: fresh
     memory for all of them takes longer than to learn from them."""
     largest = max(float(X.max(initial=0.0)), -float(X.min(initial=0.0)))
     if largest == 0.0:
         return 1.0
     squares = 0.0
-    for k in range(0, len(X), ROWS_AT_ONCE):
-        part = X[k : k + ROWS_AT_ONCE] / largest
+    for k in range(0, len(rows), ROWS_AT_ONCE):
+        part = X[rows[k : k + ROWS_AT_ONCE]]
+        part /= largest
         squares += float(np.square(part, out=part).sum())
-    length = math.sqrt(squares / len(X))
+    length = math.sqrt(squares / len(rows))
     scale = math.sqrt(min(X.shape[1], LONG)) / length / largest
     return scale if 0.0 < scale < math.inf else 1.0
 
@@ -277,24 +327,28 @@ class MLPClassifier(ClassifierMixin, _Estimator):
     classes_: np.ndarray
     _STEP = (2.7, 8.0)
 
-    def fit(self, X: Any, y: Any) -> MLPClassifier:
-        """Train a new net; with `warm_start` the one that is there, which has to have seen the same classes."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
+        """Train a new net; with `warm_start` the one that is there, which has to have seen the same classes.
+
+        sample_weight: n numbers from 0 on; whole ones count, so that 2 is the row twice, others are relative."""
         self._check()
         begin = not (self.warm_start and hasattr(self, "net_"))
         X, y = validate_data(self, X, y, dtype=np.float64, reset=begin)
         classes, places = self._labels(y)
+        samples = self._samples(X, places, sample_weight)
         if begin:
-            self._begin(X, len(classes))
+            self._begin(X, samples, len(classes))
             self.classes_ = classes
         elif not np.array_equal(classes, self.classes_):
             raise ValueError(f"warm_start: expected the classes {self.classes_.tolist()}, got {classes.tolist()}")
         else:
             self._go_on()
-        self._train(X, places, self.max_iter, self.learning_rate, "cross_entropy", True)
+        self._train(X, places, samples, self.max_iter, self.learning_rate, "cross_entropy", True)
         return self
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
-        """One epoch at a constant rate.  classes: all that will ever come, needed in the first call."""
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> MLPClassifier:
+        """One epoch at a constant rate.  classes: all that will ever come, needed in the first call.  sample_weight:
+        that of `fit`, relative to the others of this call."""
         self._check()
         first = not hasattr(self, "net_")
         X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
@@ -307,12 +361,14 @@ class MLPClassifier(ClassifierMixin, _Estimator):
         if not np.isin(seen, known).all():
             new = seen[~np.isin(seen, known)].tolist()
             raise ValueError(f"partial_fit: y has {new}, which are not among the classes {known.tolist()}")
+        places = np.searchsorted(known, y)
+        samples = self._samples(X, places, sample_weight)
         if first:
-            self._begin(X, len(known))
+            self._begin(X, samples, len(known))
             self.classes_ = known
         else:
             self._go_on()
-        self._train(X, np.searchsorted(known, y), 1, "constant", "cross_entropy", True)
+        self._train(X, places, samples, 1, "constant", "cross_entropy", True)
         return self
 
     def _labels(self, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -356,26 +412,31 @@ class MLPRegressor(RegressorMixin, _Estimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> MLPRegressor:
-        """Train a new net; with `warm_start` the one that is there."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """Train a new net; with `warm_start` the one that is there.
+
+        sample_weight: n numbers from 0 on; whole ones count, so that 2 is the row twice, others are relative."""
         begin = not (self.warm_start and hasattr(self, "net_"))
         X, y = self._checked(X, y, begin)
+        samples = self._samples(X, y, sample_weight)
         if begin:
-            self._begin_targets(X, y)
+            self._begin_targets(X, y, samples)
         else:
             self._go_on()
-        self._train(X, self._scaled(y), self.max_iter, self.learning_rate, "squared", False)
+        self._train(X, self._scaled(y), samples, self.max_iter, self.learning_rate, "squared", False)
         return self
 
-    def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
-        """One epoch at a constant rate.  The first call decides by which numbers X and y are scaled."""
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """One epoch at a constant rate.  The first call decides by which numbers X and y are scaled.  sample_weight:
+        that of `fit`, relative to the others of this call."""
         first = not hasattr(self, "net_")
         X, y = self._checked(X, y, first)
+        samples = self._samples(X, y, sample_weight)
         if first:
-            self._begin_targets(X, y)
+            self._begin_targets(X, y, samples)
         else:
             self._go_on()
-        self._train(X, self._scaled(y), 1, "constant", "squared", False)
+        self._train(X, self._scaled(y), samples, 1, "constant", "squared", False)
         return self
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -388,12 +449,14 @@ class MLPRegressor(RegressorMixin, _Estimator):
             raise ValueError(f"y has shape {y.shape}, before a row had {np.shape(self.target_mean_)}")
         return X, y
 
-    def _begin_targets(self, X: np.ndarray, y: np.ndarray) -> None:
-        self._begin(X, 1 if y.ndim == 1 else y.shape[1])
+    def _begin_targets(self, X: np.ndarray, y: np.ndarray, samples: _Samples) -> None:
+        self._begin(X, samples, 1 if y.ndim == 1 else y.shape[1])
         largest = np.abs(y).max(axis=0)
         unit = np.where(largest > 1e150, largest, 1.0)           # squares and sums stay finite
-        self.target_mean_, spread = (y / unit).mean(axis=0) * unit, (y / unit).std(axis=0) * unit
-        self.target_scale_ = np.where(spread > 0.0, spread, 1.0)
+        some = y[samples.rows] / unit
+        mean = np.average(some, axis=0, weights=samples.weights)
+        spread = np.sqrt(np.average(np.square(some - mean), axis=0, weights=samples.weights)) * unit
+        self.target_mean_, self.target_scale_ = mean * unit, np.where(spread > 0.0, spread, 1.0)
 
     def _scaled(self, y: np.ndarray) -> np.ndarray:
         return (y - self.target_mean_) / self.target_scale_
