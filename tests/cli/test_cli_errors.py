@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import pytest
 
 import fastscalar as fs
 import killing
-from fastscalar import cli
+from fastscalar import cli, datasets
 
 LONG = "x" * 300
 
@@ -143,3 +145,60 @@ def test_paths_of_any_characters(work: Path) -> None:
             assert (status, err) == (0, "")
             assert "saved in " in said
             assert Path(out, "model.npz").exists()
+
+
+# --- streams that are not there -------------------------------------------------------------------
+
+COMMANDS = [
+    f"{TRAIN} --out run",
+    "train --epochs x",
+    "evaluate none",
+    "predict net.npz none image.pgm",
+    "predict net.npz --json - none",
+    "data --fetch mnist",
+    "completion bash",
+    "play none --no-browser",
+    "train --help",
+    "",
+    "nonsense",
+]
+
+
+@pytest.fixture
+def shown(work: Path) -> Path:
+    (work / "image.pgm").write_bytes(b"P5 28 28 255\n" + datasets.synthetic_digits(1, 1)[0][0].tobytes())
+    return work
+
+
+def shell(work: Path, command: str, streams: str) -> tuple[int, str, str, dict[str, bytes]]:
+    """In a copy of the folder: the exit status, what came out at both ends, and the files that are there then."""
+    place = work / "copy"
+    shutil.copytree(work, place, symlinks=True)
+    ends = work / "ends"
+    ends.mkdir()
+    with open(ends / "out", "wb") as out, open(ends / "err", "wb") as err:
+        line = f'exec "$0" -m fastscalar {command} {streams}'
+        status = subprocess.run(
+            ["sh", "-c", line, sys.executable], cwd=place, stdout=out, stderr=err, stdin=subprocess.DEVNULL,
+            env=os.environ | {"FASTSCALAR_PICTURES": "0"}, timeout=300, check=False,
+        ).returncode  # fmt: skip
+    files = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    said = [re.sub(r" *[0-9.,]+", "0", (ends / end).read_text()) for end in ("out", "err")]  # seconds, processes
+    shutil.rmtree(place)
+    shutil.rmtree(ends)
+    return status, *said, files
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell's redirections")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_streams_that_are_closed_or_full(shown: Path, command: str) -> None:
+    """What is meant for one stream does not stand on another, or in a file that has got its number."""
+    status, out, err, files = shell(shown, command, "")
+    assert "Traceback" not in err
+    for streams in ("2>&-", "2>/dev/full"):
+        assert shell(shown, command, streams)[:3] == (status, out, ""), streams
+    for streams in (">&-", "<&- >&- 2>&-"):
+        found, again, complaint, left = shell(shown, command, streams)
+        assert (found, again) == (2, ""), streams
+        assert complaint.count("\n") == ("2>" not in streams), streams
+        assert left.keys() == files.keys() - {name for name in files if name.startswith("run/")}, streams

@@ -30,7 +30,21 @@ import numpy as np
 import fastscalar as fs
 from fastscalar import _core, datasets
 from fastscalar.cli import recipe
-from fastscalar.cli.console import WIDTH, Stop, cpu, describe, matrix, percent, plural, say, short, users_fault
+from fastscalar.cli.console import (
+    CLOSED,
+    WIDTH,
+    Stop,
+    complain,
+    cpu,
+    describe,
+    matrix,
+    open_streams,
+    percent,
+    plural,
+    say,
+    short,
+    users_fault,
+)  # fmt: skip
 from fastscalar.cli.options import Parser, number, train_options, with_config
 from fastscalar.cli.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, widths, write_json
 from fastscalar.cli.sources import SYNTHETIC, first_lines, load_data, rows
@@ -437,6 +451,7 @@ fish:  fastscalar completion fish | source    in ~/.config/fish/config.fish
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     caught: BaseException
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path is no reason to stop, whatever characters it has
@@ -446,6 +461,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not hasattr(args, "run"):
             top.print_help()
             return 0
+        if sys.stdout is None:  # rather than after the training
+            raise Stop(CLOSED)
         return args.run(args)
     except BrokenPipeError:  # `| head` has seen enough; Python would complain once more when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -464,5 +481,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = f"unexpected {what}; set FASTSCALAR_DEBUG=1 for the traceback"
     if os.environ.get("FASTSCALAR_DEBUG") not in (None, "", "0"):
         traceback.print_exception(caught)
-    print(f"fastscalar: {line}", file=sys.stderr)
+    complain(line)
     return status

@@ -2,6 +2,7 @@
 
 Results go to the standard output.  The progress bar and passing remarks go to the standard error stream, and
 only if that is a terminal.  A pipe gets neither colours nor carriage returns.  Text is ASCII, paths aside.
+What goes wrong is said on the standard error stream or, if that is closed or full, nowhere: the exit status has it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import IO
 from fastscalar.files import naming
 
 WIDTH = 80
+CLOSED = "standard output: it is closed"
 _CODES = {"bold": "1", "yellow": "33", "dim": "2"}
 
 
@@ -60,8 +62,30 @@ def style(text: str, *names: str) -> str:
     return f"\033[{';'.join(_CODES[name] for name in names)}m{text}\033[0m"
 
 
+def open_streams() -> None:
+    """Descriptors 0 to 2 are those of the standard streams, also where some were closed when the process began: the
+    next file that is opened would get the number, and what is meant for the stream.  They stay as good as closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_WRONLY), True)
+    if sys.stderr is None:  # `print` takes the standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+
+
+def complain(text: str) -> None:
+    """What went wrong, on the standard error stream.  If nobody can hear it, the exit status still says so."""
+    try:
+        print(f"fastscalar: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - or Python tries once more at its end, and exits with 120
+
+
 def say(text: str = "", *styles: str) -> None:
     """One line of the result, at once: the other end of the pipe may be watched."""
+    if sys.stdout is None:
+        raise Stop(CLOSED)
     with naming("standard output"):
         print(style(text, *styles), flush=True)
 

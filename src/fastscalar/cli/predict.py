@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastscalar import datasets
-from fastscalar.cli.console import Stop, describe, percent, say, users_fault
+from fastscalar.cli.console import Stop, complain, describe, percent, say, users_fault
 from fastscalar.cli.images import STDIN, read_images
 from fastscalar.cli.png import inked, png
 from fastscalar.cli.runs import class_names, read_model, widths
@@ -44,7 +43,7 @@ def predict(args: argparse.Namespace) -> int:
             said = " ".join((str(error) if isinstance(error, ValueError) else describe(error)).split())
             said = said if name in said else f"{name}: {said}"
             answers.append({"file": name, "error": said})
-            print(f"fastscalar: {said}", file=sys.stderr, flush=True)
+            complain(said)
             status = 2
             continue
         for k, (row, p) in enumerate(zip(X, found, strict=True)):

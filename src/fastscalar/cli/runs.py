@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ import numpy as np
 import fastscalar as fs
 from fastscalar.cli import recipe
 from fastscalar.cli.about import ABOUT, EPOCH
-from fastscalar.cli.console import WIDTH, Stop, cpu, plural, say, users_fault
+from fastscalar.cli.console import WIDTH, Stop, complain, cpu, plural, say, users_fault
 from fastscalar.cli.sources import NAMES, Data, first_lines, is_place, load_data, rows
 from fastscalar.files import Busy, locked, remove_halves, replacing
 from fastscalar.nn.evaluation import EVALUATE_ROWS, outputs
@@ -216,7 +215,7 @@ def folder(args: argparse.Namespace) -> Iterator[None]:
     try:
         with locked(out) as works:
             if not works:
-                print(f"fastscalar: {out}: no locks there; start no second run in it", file=sys.stderr)
+                complain(f"{out}: no locks there; start no second run in it")
             remove_halves(out, CHECKPOINT, MODEL, REPORT, BEST, CONFIG)
             yield
     except Busy as busy:
