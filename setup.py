@@ -69,60 +69,73 @@ def kernels(room: str, *names: str) -> list[str]:
     return [f"{room}/kernels/{name}.c" for name in names]
 
 
-setup(
-    ext_modules=cythonize(
-        [
-            # First those that take longest: the other core has the rest.
-            extension(
-                "program._replay",
-                *kernels("program", "pool", "batch", "batch_avx2", "batch_avx512"),
-                flags=BATCH_FLAGS,
-            ),
-            extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
-            extension("program._lower"),
-            extension("program._trace"),
-            extension("engine._array"),
-            extension("engine._array_ops"),
-            extension("engine._axes"),
-            extension("engine._images"),
-            extension("engine._traced"),
-            extension("engine._operands"),
-            extension("engine._step"),
-            extension("engine._rules"),
-            extension("engine._inspect"),
-            extension("engine._anomaly"),
-            extension("engine._functions"),
-            extension("engine._lock"),
-            extension("engine._modes"),
-            extension("engine._random"),
-            extension("engine.testing"),
-            extension("program._graph"),
-            extension("program._items"),
-            extension("program._plan"),
-            extension("program._one_row"),
-            extension("program._called"),
-            extension("program._iterate"),
-            extension("program._data"),
-            extension("program._beats"),
-            extension("datasets._moved"),
-            Extension(
-                UTILITY,
-                [str(SOURCE / "_utility.c")],  # Cython writes it
-                extra_compile_args=FLAGS + WATCHED,
-                extra_link_args=WATCHED[:1] + STRIP,
-            ),
-        ],
-        shared_utility_qualified_name=UTILITY,
-        include_path=["src"],
-        build_dir="build/checked-c" if CHECKED else None,
-        compiler_directives={
-            "boundscheck": CHECKED,
-            "nonecheck": CHECKED,
-            "initializedcheck": CHECKED,
-            "linetrace": LINETRACE,
-        },
-        nthreads=CORES if FORKS else 0,
-        annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
-    ),
-    options={"build_ext": {"parallel": CORES}},
+# Cython 3.3 releases an element of a list comprehension, or of `[*a, f(b)]`, twice where the list gets no memory to
+# grow: here, and on the caller's way out, which takes it for its own unless all went well.
+RELEASED_TWICE = "int result = PyList_Append(list, x);\n    Py_DECREF(x);"
+RELEASED_ONCE = "int result = PyList_Append(list, x);\n    if (result == 0) Py_DECREF(x);"
+
+
+def mended(extensions: list[Extension]) -> list[Extension]:
+    for path in {Path(source) for extension in extensions for source in extension.sources}:
+        text = path.read_text(encoding="utf-8")
+        if RELEASED_TWICE in text:
+            path.write_text(text.replace(RELEASED_TWICE, RELEASED_ONCE), encoding="utf-8")
+    return extensions
+
+
+translated = cythonize(
+    [
+        # First those that take longest: the other core has the rest.
+        extension(
+            "program._replay",
+            *kernels("program", "pool", "batch", "batch_avx2", "batch_avx512"),
+            flags=BATCH_FLAGS,
+        ),
+        extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
+        extension("program._lower"),
+        extension("program._trace"),
+        extension("engine._array"),
+        extension("engine._array_ops"),
+        extension("engine._axes"),
+        extension("engine._images"),
+        extension("engine._traced"),
+        extension("engine._operands"),
+        extension("engine._step"),
+        extension("engine._rules"),
+        extension("engine._inspect"),
+        extension("engine._anomaly"),
+        extension("engine._functions"),
+        extension("engine._lock"),
+        extension("engine._modes"),
+        extension("engine._random"),
+        extension("engine.testing"),
+        extension("program._graph"),
+        extension("program._items"),
+        extension("program._plan"),
+        extension("program._one_row"),
+        extension("program._called"),
+        extension("program._iterate"),
+        extension("program._data"),
+        extension("program._beats"),
+        extension("datasets._moved"),
+        Extension(
+            UTILITY,
+            [str(SOURCE / "_utility.c")],  # Cython writes it
+            extra_compile_args=FLAGS + WATCHED,
+            extra_link_args=WATCHED[:1] + STRIP,
+        ),
+    ],
+    shared_utility_qualified_name=UTILITY,
+    include_path=["src"],
+    build_dir="build/checked-c" if CHECKED else None,
+    compiler_directives={
+        "boundscheck": CHECKED,
+        "nonecheck": CHECKED,
+        "initializedcheck": CHECKED,
+        "linetrace": LINETRACE,
+    },
+    nthreads=CORES if FORKS else 0,
+    annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
 )
+
+setup(ext_modules=mended(translated), options={"build_ext": {"parallel": CORES}})

@@ -1,6 +1,8 @@
 """The n-th allocation fails, Python's and the engine's alike; `tests/helpers/faults.py` does more of it."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +10,11 @@ pytest.importorskip("_testcapi", reason="this Python cannot refuse an allocation
 if not hasattr(os, "fork"):
     pytest.skip("no fork on this system", allow_module_level=True)
 
+import fastscalar as fs
 import faults
 from fastscalar import _core
+
+SOURCES = Path(fs.__file__).parent
 
 pytestmark = pytest.mark.skipif(_core.tape_info()["stress"], reason="every step allocates, in stress mode")
 
@@ -35,3 +40,31 @@ def test_blocks_of_one_context_are_left_from_the_inside(make: type) -> None:
     assert (x * x)._parents
     with pytest.raises(RuntimeError, match="left without having been entered"):
         context.__exit__()
+
+
+def test_a_list_that_cannot_grow_releases_its_element_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Cython writes for a comprehension releases it twice (setup.py): who else holds it loses it."""
+
+    def lists() -> faults.Work:
+        tensors = [fs.Tensor(float(k)) for k in range(20)]
+
+        def work() -> list[int]:
+            fs.to_tensor(tensors)
+            return [sys.getrefcount(tensor) for tensor in tensors]
+
+        return work
+
+    monkeypatch.setitem(faults.SCENARIOS, "lists", lists)
+    count, ways = faults.run("lists")
+    assert count > 60
+    assert set(ways) <= {"MemoryError", "the right result"}
+
+
+def test_no_extension_has_what_releases_an_element_twice() -> None:
+    written = [path for path in SOURCES.rglob("*.c") if path.with_suffix(".pyx").exists()]
+    if not written:
+        pytest.skip("this build kept no C of the extensions")
+    released = [path for path in written if "__Pyx_ListComp_AppendAndDecref(PyObject* list" in path.read_text("utf-8")]
+    assert len(released) > 10, "Cython writes something else now: is mended() in setup.py still needed?"
+    for path in released:
+        assert "PyList_Append(list, x);\n    Py_DECREF(x);" not in path.read_text("utf-8"), path.name
