@@ -89,8 +89,9 @@ cdef int fill(object x, Source s, int level, Py_ssize_t *at, str what) except -1
         return 1
     if isinstance(x, np.ndarray):
         x = x.tolist()
-    # a copy, and then its length: making it may run a destructor and so change the list, as a __float__ may later
-    x = tuple(x) if isinstance(x, (list, tuple)) else ()
+    # A copy, and then its length: making it may run a destructor and so change the list, as a __float__ may later.  No
+    # tuple: CPython 3.11 asks for its memory, which may run the collector, when it has taken the length of the list.
+    x = list(x) if isinstance(x, (list, tuple)) else []
     if len(x) != s.shape[level]:
         raise ValueError(f"{what}: the nested lists are ragged")
     for e in x:
@@ -119,7 +120,7 @@ cdef int flatten(object x, Source s, int level, str what) except -1:
         return 0
     if isinstance(x, np.ndarray):
         x = x.tolist()
-    x = tuple(x) if isinstance(x, (list, tuple, TensorArray)) else ()
+    x = list(x) if isinstance(x, (list, tuple, TensorArray)) else []     # see `fill`
     if len(x) != s.shape[level]:
         raise ValueError(f"{what}: the nested lists are ragged")
     for e in x:

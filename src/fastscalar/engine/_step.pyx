@@ -116,7 +116,8 @@ def flatten_parameters(parameters, list out):
                 k += 1
             if k == len(<list>p):
                 continue
-            p = (<list>p)[k:] if k else p
+            p = list(p)                          # a slice would have its length before the collector may change the list
+            del (<list>p)[:k]
         todo.extend(reversed(p.values() if isinstance(p, dict) else p))
     if again:
         refuse_cycles(parameters)
