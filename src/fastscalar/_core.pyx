@@ -18,6 +18,7 @@ Contract
 """
 
 cimport cython
+from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_GenericSetAttr
@@ -340,8 +341,8 @@ COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, 
 
 
 cdef object numpy_of(object x):
-    """What says of itself that it is an array (of pandas, xarray, torch) as one of NumPy; everything else as it is."""
-    if hasattr(type(x), "__array__"):
+    """What says that it is an array (of pandas, torch), or lends memory (memoryview), as one of NumPy; else itself."""
+    if hasattr(type(x), "__array__") or (PyObject_CheckBuffer(x) and type(x) is not bytes):
         return np.asarray(x)
     return np.from_dlpack(x) if hasattr(type(x), "__dlpack__") else x
 

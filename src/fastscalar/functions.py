@@ -161,8 +161,12 @@ def _as_tensor(x: Any) -> Any:
 # --- of sequences ---------------------------------------------------------------------------------
 
 
+def _listed(xs: Iterable[Any]) -> list[Any]:
+    return list(np.asarray(xs) if isinstance(xs, memoryview) else xs)    # which gives elements of one dimension only
+
+
 def _checked(xs: Iterable[Any], name: str) -> list[Any]:
-    items = [] if isinstance(xs, TensorArray) and not xs.size else list(xs)
+    items = [] if isinstance(xs, TensorArray) and not xs.size else _listed(xs)
     if not items:
         raise ValueError(f"{name}: expected at least one element")
     return items
@@ -185,7 +189,7 @@ def sum(xs: Row | Iterable[Any]) -> Tensor:
     >>> fs.sum([fs.Tensor(1.0), 2, 3.0])
     Tensor(data=6.0)
     """
-    xs = xs if isinstance(xs, TensorArray) else list(xs)
+    xs = xs if isinstance(xs, TensorArray) else _listed(xs)
     return total(xs) if len(xs) else Tensor(0.0)
 
 

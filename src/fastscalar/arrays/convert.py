@@ -73,10 +73,22 @@ def is_array_like(x: Any) -> bool:
     return hasattr(type(x), "__array__") or hasattr(type(x), "__dlpack__")
 
 
+def is_buffer(x: Any) -> bool:
+    """Whether it lends its memory, as a memoryview and an `array.array` do."""
+    try:
+        memoryview(x)
+    except TypeError:
+        return False
+    return True
+
+
 def as_ndarray(x: Any) -> Any:
-    """An array of another library (pandas, PyTorch, Arrow) as one of NumPy; everything else as it is."""
-    if isinstance(x, (np.ndarray, np.generic, TensorArray, Tensor, str, bytes)) or not is_array_like(x):
+    """An array of another library (pandas, PyTorch, Arrow), or memory that is lent (memoryview), as one of NumPy;
+    everything else as it is."""
+    if type(x) in (float, int) or isinstance(x, (np.ndarray, np.generic, TensorArray, Tensor, str, bytes)):
         return x
+    if not is_array_like(x):
+        return np.asarray(x) if is_buffer(x) else x
     return np.asarray(x) if hasattr(type(x), "__array__") else np.from_dlpack(x)
 
 

@@ -21,6 +21,7 @@ from fastscalar.engine._operands cimport (Source, array_like, broadcast, flatten
                                           shape_of, source, sparse_source)
 from fastscalar.engine._traced cimport TracedBool, TracedInt, out_of_range
 
+from array import array as memory_array
 import numbers
 import operator
 
@@ -31,7 +32,8 @@ from fastscalar.engine._array import register
 from fastscalar.engine.views import ArrayView
 
 # Not where it is asked for: of the entries of a tuple written there Cython ignores that one raised (an interrupt).
-cdef tuple OPERANDS = (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_)
+cdef tuple OPERANDS = (TensorArray, Tensor, TracedInt, list, tuple, np.ndarray, ArrayView, numbers.Real, np.bool_,
+                       memoryview, memory_array)
 
 
 # --- values of array operations ------------------------------------------------------------------
