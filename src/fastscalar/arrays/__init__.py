@@ -12,13 +12,14 @@ views; here is what they are called in NumPy, with its axes, shapes and errors. 
     moves       those that only put elements elsewhere: joined, repeated, rolled, padded, sorted
     linalg      norms, systems of linear equations, inverses, determinants
     scalars     what is asked of a single Tensor
+    copies      what Python's `copy` makes of both
 """
 
 from __future__ import annotations
 
-from fastscalar.arrays import functions, masks, methods, scalars, ufuncs  # noqa: F401 - they register themselves
+from fastscalar.arrays import copies, functions, masks, methods, scalars, ufuncs  # noqa: F401 - they register
 from fastscalar.arrays.methods import METHODS
 from fastscalar.engine import _array, _functions
 
-_array.install(methods, METHODS, ufuncs.CODES)
-_functions.add_methods(scalars.METHODS)
+_array.install(methods, {**METHODS, **copies.METHODS}, ufuncs.CODES)
+_functions.add_methods({**scalars.METHODS, **copies.METHODS})

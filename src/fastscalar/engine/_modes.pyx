@@ -6,8 +6,10 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 from fastscalar._core cimport *
+from fastscalar.engine._array cimport TensorArray
 from fastscalar.engine._inspect cimport reaches_leaf
 from fastscalar.engine.memory cimport set_limit
+from fastscalar.engine.passed cimport is_leaf
 from fastscalar.engine.array_ops cimport write_gradient
 from fastscalar.engine.writes cimport changed_in, raise_changed
 from fastscalar.engine.attributes cimport drop_recorded
@@ -108,8 +110,8 @@ def key_of(code, int instruction):
     return key_at(<size_t><PyObject *>code, instruction)
 
 
-cdef bint begin_row() except -1:
-    """A function is about to be called for a row: whether `end_row` is to be called after it."""
+cdef bint begin_row(arguments) except -1:
+    """A function is about to be called for a row, with these: whether `end_row` is to be called after it."""
     cdef tuple watching = own_state().watches
     cdef Watching last
     if not watching:
@@ -117,25 +119,57 @@ cdef bint begin_row() except -1:
     last = watching[len(watching) - 1]
     if last.said is None or last.marker is not None:         # the latter: in a row of another program
         return False
-    last.marker = result(LEAF, 0, 0, 0.0)
+    last.marker, last.arguments = result(LEAF, 0, 0, 0.0), arguments
     return True
 
 
 cdef int end_row() except -1:
     cdef tuple watching = own_state().watches
-    (<Watching>watching[len(watching) - 1]).marker = None
+    cdef Watching last = watching[len(watching) - 1]
+    last.marker = last.arguments = None
     return 0
 
 
 class row_begun:
-    """Context of the call of a function for a row."""
+    """Context of the call of a function for a row, with these leaves."""
+
+    def __init__(self, leaves):
+        self.leaves = leaves
 
     def __enter__(self):
-        self.begun = tracing and begin_row()
+        self.begun = tracing and begin_row(self.leaves)
 
     def __exit__(self, kind=None, error=None, trace=None):
         if self.begun:
             end_row()
+
+
+def is_argument(x):
+    """Whether a Tensor or a TensorArray is an argument, or lies in one, of a function that this thread differentiates,
+    records, or calls for a row."""
+    cdef Recorder recording = recording_here()
+    cdef int slot = -1, node
+    cdef Watching watch
+    if not tracing and recording is None:
+        return False
+    if type(x) is Tensor:
+        bound(x)
+        node = (<Tensor>x).index
+        if tape.record[node].op == ARRAY_OP:
+            slot = tape.record[node].a
+    else:
+        slot = (<TensorArray?>x).slot
+        node = tape.array_ops[slot].start
+    if recording is not None and is_leaf(node) and recording.born <= node < recording.first:
+        return True
+    for watch in own_state().watches:
+        inputs = getattr(watch, "inputs", None)              # made one after the other
+        if inputs and (<Tensor>inputs[0]).index <= node <= (<Tensor>inputs[len(inputs) - 1]).index:
+            return True
+        for argument in watch.arguments or ():
+            if argument is x or (slot >= 0 and type(argument) is TensorArray and (<TensorArray>argument).slot == slot):
+                return True
+    return False
 
 
 cdef object report = None        # called with the Tensor

@@ -156,7 +156,7 @@ cdef class RowCalls:
             self.stream.begun = {}
         self.stream.scope = 0
         if tracing:
-            watched = begin_row()
+            watched = begin_row(given)
         stack.append(self.stream)
         fs_inside += 1
         try:

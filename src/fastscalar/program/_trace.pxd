@@ -25,7 +25,7 @@ cdef class Recording(Recorder):
     cdef int depth
     cdef readonly list ieee         # [first, stop) of nodes that were computed as IEEE 754 does it
     cdef int ieee_depth
-    cdef int first                  # nodes that are older were there before
+    cdef readonly int first         # nodes that are older were there before
     cdef bint closed
     cdef readonly int born          # nodes that are older were there before the function was called
     cdef readonly int cut           # of a body: nodes that are older are captures; else 0

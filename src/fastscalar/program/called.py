@@ -44,7 +44,7 @@ class CalledFunction(RecordedFunction):
         go_inside(1)
         try:
             for at, leaves in zip(some.tolist(), calls, strict=False):
-                with called(at), row_begun():
+                with called(at), row_begun(leaves):
                     result = rows.call(function, leaves)
                 one = type(result) is Tensor and cache is not None and cache.nest is None
                 yield leaves, [result] if one else self._results(rows, result)
