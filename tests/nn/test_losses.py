@@ -406,7 +406,18 @@ PLAIN = {
     "a constant": lambda a, b: 0.5,
     "a whole number": lambda a, b: 1,
     "of NumPy": lambda a, b: np.float64(0.5),
+    "of .data": lambda a, b: (a[0].data - b[0]) ** 2,
+    "of item()": lambda a, b: (a[0].item() - b[0]) ** 2,
+    "detached": lambda a, b: (a[0].detach() - b[0]) ** 2,
+    "some detached, some numbers": lambda a, b: (a[0].detach() - 1.0) ** 2 if b[0] < 4.0 else 0.5,
+    "in no_grad": lambda a, b: _ungraded(a, b),
+    "without what was chosen": lambda a, b: fastscalar.maximum(a[0].detach(), -1e9) * 1.0,
 }
+
+
+def _ungraded(a, b):
+    with fastscalar.no_grad():
+        return (a[0] - b[0]) ** 2
 
 
 def said_of_losses(loss, **given):
@@ -428,7 +439,20 @@ def test_a_loss_that_is_a_plain_number_is_said_once(name, given):
     assert found.filename == __file__
 
 
+@pytest.mark.parametrize("given", [{}, {"compile": False}, {"batch_size": 4}], ids=str)
+@pytest.mark.parametrize("name", ["a constant", "of .data", "detached"])
+def test_a_program_of_such_losses_reads_nothing_that_can_be_trained(name, given):
+    net, loss = fastscalar.Linear(2, 1, seed=0), PLAIN[name]
+    program = fastscalar.compile(lambda x, y: loss(net(x), [y]))
+    with pytest.raises(ValueError, match="nothing to train"):
+        fastscalar.fit(program, np.ones((6, 2)), np.arange(6.0), epochs=1, progress=False, **given)
+
+
 @pytest.mark.parametrize("given", [{}, {"compile": False}], ids=str)
 def test_a_loss_that_is_one_for_some_samples_is_none(given):
-    assert not said_of_losses(lambda a, b: 0.0 if b[0] < 4.0 else (a[0] - b[0]) ** 2, **given)
+    for for_some in (lambda a, b: 0.0, lambda a, b: (a[0].data - b[0]) ** 2, lambda a, b: (a[0].detach() - b[0]) ** 2):
+        for limit in (1.0, 4.0):
+            first = lambda a, b: for_some(a, b) if b[0] < limit else (a[0] - b[0]) ** 2  # noqa: B023
+            last = lambda a, b: for_some(a, b) if b[0] >= limit else (a[0] - b[0]) ** 2  # noqa: B023
+            assert not said_of_losses(first, **given) + said_of_losses(last, **given)
     assert not said_of_losses("mse", **given)

@@ -14,6 +14,7 @@ from fastscalar.engine._step import distinct_parameters, place_of, storage_of
 from fastscalar.nn.optimizers import Optimizer
 from fastscalar.nn.samples import what_is_not_finite
 from fastscalar.nn.schedules import Rate
+from fastscalar.program._trace import leaves_before
 from fastscalar.program.streams import Streams
 
 
@@ -42,7 +43,7 @@ class Course:
         self.first = self.done                   # which began after so many samples
         self.data = data or {}
         self.doubt: Doubt | None = None
-        self.is_constant: bool | None = None     # whether every loss so far was a plain number
+        self.is_constant: bool | None = None     # whether no loss so far had a gradient by any leaf
         self.streams = Streams(seed_of(seed), epoch=first_epoch)     # what samples draw at random
 
     def spread_over(self, samples: int) -> None:
@@ -50,6 +51,13 @@ class Course:
         epochs = self.begun // self.samples
         self.samples, self.total, self.steps = samples, samples * self.epochs, -(-samples // self.batch_size)
         self.done = self.begun = self.first = samples * epochs
+
+    def look_at(self, marker: Tensor, losses: Iterable[Tensor]) -> None:
+        """Losses that were computed since there is a marker: whether one of them has a gradient by what is older."""
+        for loss in losses if self.is_constant is not False else ():
+            self.is_constant = not leaves_before(marker, loss)
+            if not self.is_constant:
+                return
 
     def begin_epoch(self, number: int) -> None:
         """Another rate may have been set."""

@@ -89,12 +89,14 @@ class EagerTrainer:
         course, optimizer = self.course, self.course.optimizer
         for k in range(0, len(indices), self.batch_size):
             batch = indices[k : k + self.batch_size]
-            marker = None if course.doubt is None else Tensor(0.0)
+            marker = None if course.doubt is None and course.is_constant is False else Tensor(0.0)
             result = self._of_one(batch[0]) if self.batch_size == 1 else self._of_batch(batch)
             value = result.data
             if not math.isfinite(value):
                 raise course.bad_loss(value, batch)
             if marker is not None:
+                course.look_at(marker, [result])
+            if marker is not None and course.doubt is not None:
                 self._look_at(leaves_before(marker, result))
             optimizer.lr = course.rate()
             result.backward()
@@ -187,7 +189,7 @@ class EagerProgramTrainer:
             way = self._one_by_one if self.batch_size == 1 else self._by_batches
             total = way(order, watch, total)
             if self.alone:
-                settle(self.course, self.program)
+                settle(self.course, self.program, self.own)
             if (overflow := self.before.overflowed()) is not None:
                 raise self.course.bad_step(overflow)
         except FloatingPointError:
@@ -203,8 +205,10 @@ class EagerProgramTrainer:
         optimizer = self.course.optimizer
         for first, count in stretches(len(order), self.batch_size):
             batch = order[first : first + count]
+            marker = Tensor(0.0)
             with rows_named():
                 losses = self.program.eager_losses(self.rows, batch)
+            self.course.look_at(marker, losses)
             values = [loss.data for loss in losses]          # before the step: one may be a parameter itself
             for i, value in zip(batch.tolist(), values, strict=True):
                 if not math.isfinite(value):
@@ -227,12 +231,13 @@ class EagerProgramTrainer:
             # Of an optimiser that came with parameters the first row says whether it is one for this function.
             size = REPORT_EVERY if course.doubt is None else 1
             some = order[done : done + watch.room(size, 1)]
-            rates = iter(course.rates_of(len(some)).tolist())
+            rates, marker = iter(course.rates_of(len(some)).tolist()), Tensor(0.0)
             with rows_named(), self.program.losses_in_turn(self.rows, some) as results:
                 for i, loss, is_news in results:
                     value = loss.data            # before the step: it may be a parameter itself
                     if not math.isfinite(value):
                         raise course.bad_loss(value, [i])
+                    course.look_at(marker, [loss])
                     if is_news:
                         self.bind()
                         optimizer.zero_grad()
@@ -249,9 +254,9 @@ class EagerProgramTrainer:
         return total
 
 
-def settle(course: Course, program: Program) -> None:
-    """After an epoch: whether there are parameters, and among what was read."""
-    if not course.optimizer._distinct:
+def settle(course: Course, program: Program, own: bool = False) -> None:
+    """After an epoch: whether there are parameters, and among what was read.  own: they are what the program reads."""
+    if not course.optimizer._distinct or (own and course.is_constant):
         raise ValueError(f"fit: {program.__name__} reads no Tensor that was made before, so there is nothing to train")
     if course.doubt is not None and not course.doubt.settled(program.parameters):
         raise course.doubt.error()

@@ -26,6 +26,7 @@ from fastscalar.nn.progress import Watch
 from fastscalar.program._data import state_places
 from fastscalar.program.api import Program
 from fastscalar.program.portions import AT_ONCE
+from fastscalar.program.reach import reaches_leaves
 from fastscalar.program.recorded import RowFailure
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import ONE_TRY, Specialization
@@ -126,7 +127,7 @@ class CompiledTrainer:
         if others:
             self.trained, self.plans = self.course.optimizer._distinct, {}
             self.own = self.own and is_ours(self.course.optimizer)
-        self.program._wants_leaves = self.own or self.course.doubt is not None
+        self.program._wants_leaves = self.own or self.course.doubt is not None or self.course.is_constant is not False
         if others or self._way() != self.way:    # or has given the optimiser a momentum
             self.way, self.places = self._way(), {}
             self.inside = self.way != "" and self.version is not None and self._takes(self.version)
@@ -138,7 +139,10 @@ class CompiledTrainer:
             else:
                 self._keep()
                 self._by_batches(order, watch, 0)
-            settle(self.course, self.program)
+            if self.course.is_constant is not False:
+                found = bool(self.program._eager_leaves) or any(reaches_leaves(one.graph) for one in self.site.all())
+                self.course.is_constant = not found
+            settle(self.course, self.program, self.own)
             if self.before is not None and (value := self.before.overflowed(self.float64)) is not None:
                 raise self.course.bad_step(value)
         except BaseException:

@@ -339,8 +339,8 @@ def _epochs(
                 run.look_again()
             mean = run.epoch(order, watch)
         if course.is_constant:
-            what = "fit: loss was a plain number for every sample, which has no gradient: nothing is trained"
-            warn(f"{what}; compute it from the Tensors that it is given, without float()", GradientLossWarning)
+            what = "fit: loss was a plain number for every sample, or had no gradient by any Tensor: nothing is trained"
+            warn(f"{what}; compute it from the Tensors that it is given, without float() or .data", GradientLossWarning)
             course.is_constant = False           # said once
         seconds = time.perf_counter() - start
         found = None if validation is None else validation()
@@ -353,18 +353,6 @@ def _epochs(
         looking.epoch(history.epochs[-1])        # StopTraining: the run's end is written when it is over
         if saved is not None:
             saved.write(course.optimizer, looking.all, history)
-
-
-def _noted(loss: Callable[[Any, Any], Any], course: Course) -> Callable[[Any, Any], Any]:
-    """The same; the course knows whether it was a plain number each time that it was called."""
-
-    def noted(y_hat: Any, y: Any) -> Any:
-        result = loss(y_hat, y)
-        if course.is_constant is not False:
-            course.is_constant = isinstance(result, (int, float, np.number))
-        return result
-
-    return noted
 
 
 def _of_epoch(augment: Callable[[np.ndarray, int], Any], X: np.ndarray, number: int) -> np.ndarray:
@@ -410,8 +398,6 @@ def _trainer(
 ) -> EagerTrainer | EagerProgramTrainer | CompiledTrainer:
     """The loop for these wishes.  data: X, y, and maybe the weights of the samples."""
     batch_size = course.batch_size
-    if loss not in LOSSES.values():
-        loss = _noted(loss, course)
     if len(data) == 2:
         known = takes_blocks(net) and loss in LOSSES.values()
         eager = EagerTrainer(lambda x, label: loss(net(x), label), data, batch_size, course, known or None)

@@ -11,7 +11,7 @@ The boundary: a program knows the engine; it knows nothing of nets.  On the way 
 Recording:
 
     _trace, _items          what the function did, off the tape into a Graph; its array operations
-    _graph, ints            the graph as data; growing lists
+    _graph, reach, ints     the graph as data; whether leaves have a gradient in it; growing lists
     identities, subscripts  what Python's own instructions say of a bool, or of the index of a list
     loops, rolling, rolled  `fs.loop` and `fs.while_loop`; recorded as one instruction; that instruction
     whole_states            whole numbers in the state of a loop
