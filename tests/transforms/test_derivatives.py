@@ -277,7 +277,7 @@ def test_what_cannot_be_differentiated_says_so():
         fs.grad(lambda x: x, 2)(1.0)
     with pytest.raises(TypeError, match="argnums is an integer"):
         fs.grad(lambda x: x, "0")(1.0)
-    with pytest.raises(ValueError, match=r"tangents has the shapes \[\(3,\)\], expected \[\(2,\)\]"):
+    with pytest.raises(ValueError, match=r"jvp: tangents: expected an array of shape \(2,\), got .*\(3,\)$"):
         fs.jvp(lambda x: x, np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="the weights"):
         fs.vjp(lambda x: x, np.ones(2))[1](1.0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastscalar.program.nests import assembled
+from fastscalar.program.nests import assembled, is_nest
 from fastscalar.program.recorded import Gone, RowFailure, UnrecordedPath, raise_naming
 from fastscalar.program.replayed import ReplayedFunction
 from fastscalar.program.rows import Rows
@@ -46,6 +46,27 @@ def _joined(parts: list[Any], shape: tuple[int, ...]) -> Any:
     if first is None:
         return None
     return np.stack(parts, axis=1).reshape(len(first), *shape, *first.shape[1:])
+
+
+def _require_like(x: Any, like: Any, where: str, shared: bool) -> None:
+    """ValueError unless a tangent has the structure and shapes of an argument; a number may stand for one of each row,
+    and the other way round."""
+    if is_nest(like):
+        keys = list(like) if isinstance(like, dict) else list(range(len(like)))
+        if not (isinstance(x, dict) and x.keys() == set(keys) if isinstance(like, dict) else
+                isinstance(x, (list, tuple)) and len(x) == len(keys)):  # fmt: skip
+            said = f"a dictionary with the keys {keys}" if isinstance(like, dict) else f"a nest of {len(keys)}"
+            raise ValueError(f"{where}: expected the structure of the argument, {said}, got {type(x).__name__}")
+        for key in keys:
+            _require_like(x[key], like[key], f"{where}[{key!r}]", shared)
+        return
+    try:
+        expected, found = (tuple(getattr(one, "shape", None) or np.shape(one)) for one in (like, x))
+    except ValueError:                           # ragged lists, which `map` knows how to say
+        return
+    got = type(x).__name__ if isinstance(x, (dict, str)) else found
+    if expected != found and (shared or max(len(expected), len(found)) > 1 or (expected and found)):
+        raise ValueError(f"{where}: expected an array of the shape of the argument, {expected}, got {got}")
 
 
 class DifferentiatedFunction(ReplayedFunction):
@@ -141,7 +162,8 @@ class DifferentiatedFunction(ReplayedFunction):
                 [ 6.,  0.]]])
         """
         places = self._positions(argnums, "hessian", len(arguments))
-        program = self._derived(("hessian", places), lambda f: transforms.hessian(f, places))
+        what = f"{self.__name__}.hessian"
+        program = self._derived(("hessian", places), lambda f: transforms.hessian_by(f, places, what))
         return program.map(*arguments, threads=threads, rows=rows, dtype=dtype, **named)
 
     @shared_by_ranks
@@ -276,6 +298,8 @@ class DifferentiatedFunction(ReplayedFunction):
             given = {k: tangent for k, tangent in enumerate(several) if tangent is not None}
         if not given:
             raise ValueError(f"{what}: expected one at least")
+        for k, tangent in given.items():
+            _require_like(tangent, arguments[k], what if single else f"{what}[{k}]", k in shared)
         chosen = tuple(given)
         of_shared = tuple(count + at for at, k in enumerate(chosen) if k in shared)
         transform = getattr(transforms, method)

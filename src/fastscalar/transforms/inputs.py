@@ -177,7 +177,7 @@ class Run:
             return new[0]
         return array_like_an_argument(new, leaf.shape)
 
-    def scalar(self) -> Tensor | float:
+    def scalar(self, instead: str = "fastscalar.jacobian takes any result") -> Tensor | float:
         """The result, which has to be a single number."""
         r = self.result
         if isinstance(r, np.ndarray) and r.shape == ():
@@ -187,8 +187,7 @@ class Run:
             return r if isinstance(r, Tensor) else float(r)
         shape = f" of shape {r.shape}" if isinstance(r, (np.ndarray, TensorArray)) else ""
         raise TypeError(
-            f"{self.what}: the function has to return a single number, got {type(r).__name__}{shape} "
-            "(fastscalar.jacobian takes any result)"
+            f"{self.what}: the function has to return a single number, got {type(r).__name__}{shape} ({instead})"
         )
 
     def gradients(self, root: Any, recorded: bool) -> list[Any]:
@@ -243,15 +242,28 @@ def _positions(argnums: Any, count: int, what: str) -> list[int]:
     return [int(k) % count for k in given]
 
 
-def elements_like(x: Any, leaves: Sequence[Leaf], where: str, what: str) -> list[Any]:
-    """The elements of x, which has to have the same arrays and numbers as `leaves`."""
-    found = leaves_of(x, where, what)
-    if [leaf.shape for leaf in found] != [leaf.shape for leaf in leaves]:
-        raise ValueError(
-            f"{what}: {where} has the shapes {[leaf.shape or () for leaf in found]}, "
-            f"expected {[leaf.shape or () for leaf in leaves]}"
-        )
-    return [e for leaf in found for e in leaf.elements]
+def elements_like(x: Any, like: Any, where: str, what: str) -> list[Any]:
+    """The elements of x in the order of those of `like`, whose structure and shapes it has to have: else a ValueError
+    that says where it has not."""
+    if isinstance(like, dict) and isinstance(x, dict) and x.keys() == like.keys():
+        return [e for key in like for e in elements_like(x[key], like[key], f"{where}[{key!r}]", what)]
+    if isinstance(like, (list, tuple)) and isinstance(x, (list, tuple)) and len(x) == len(like):
+        each = enumerate(zip(x, like, strict=True))
+        return [e for k, pair in each for e in elements_like(*pair, f"{where}[{k}]", what)]
+    nested = isinstance(x, (dict, list, tuple)) or isinstance(like, (dict, list, tuple))
+    leaf = None if nested else Leaf(x, where, what)
+    if leaf is None or (leaf.shape or ()) != (Leaf(like, where, what).shape or ()):
+        raise ValueError(f"{what}: {where}: expected {_described(like)}, got {_described(x)}")
+    return leaf.elements
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, dict):
+        return f"a dictionary with the keys {list(x)}"
+    if isinstance(x, (list, tuple)):
+        return f"a {'tuple' if isinstance(x, tuple) else 'list'} of {len(x)}"
+    shape = getattr(as_ndarray(x), "shape", ())
+    return f"an array of shape {tuple(shape)}" if shape else "a number" if _is_number(x) else type(x).__name__
 
 
 def as_arguments(x: Any) -> tuple[Any, ...]:

@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+OF_ONE = "second derivatives are of one number: of one of the results, or of their sum"
+
+
 def _weighted(elements: Sequence[Any], weights: Sequence[Any]) -> Any:
     """Sum of weight * element over the elements that are Tensors: recorded, also inside no_grad."""
     total: Any = 0.0
@@ -67,14 +70,20 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     (8.0, 12.0)
     """
 
+    return _named(_both(f, argnums, "grad"), "value_and_grad", f)
+
+
+def _both(f: Callable[..., Any], argnums: int | Sequence[int], what: str, *instead: str) -> Callable[..., Any]:
+    """`value_and_grad`; what its errors begin with, and what they say to do instead."""
+
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        run = Run(f, args, kwargs, argnums, "grad")
-        root = run.scalar()
+        run = Run(f, args, kwargs, argnums, what)
+        root = run.scalar(*instead)
         gradients = run.give(run.gradients(root, run.recorded))
         value = run.give([root])[0] if run.recorded else plain(root)
         return value, run.like_inputs(gradients)
 
-    return _named(value_and_gradient, "value_and_grad", f)
+    return value_and_gradient
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -212,7 +221,13 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
     array([[10.,  6.],
            [ 6.,  0.]])
     """
-    return _named(jacobian(grad(f, argnums), argnums), "hessian", f)
+    return hessian_by(f, argnums, "hessian")
+
+
+def hessian_by(f: Callable[..., Any], argnums: int | Sequence[int], what: str) -> Callable[..., Any]:
+    """`hessian`; what its errors begin with."""
+    both = _both(f, argnums, what, OF_ONE)
+    return _named(jacobian(lambda *args, **kwargs: both(*args, **kwargs)[1], argnums), "hessian", f)
 
 
 def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
@@ -250,7 +265,7 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     """
     primals = as_arguments(primals)
     run = Run(f, primals, {}, tuple(range(len(primals))), "jvp")
-    directions = elements_like(list(as_arguments(tangents)), run.leaves, "tangents", "jvp")
+    directions = _directions(tangents, primals, "jvp")
     with _modes.record() if run.recorded else _core.no_grad():
         along = [d * 1.0 if isinstance(d, Tensor) else Tensor(d) for d in directions]
         found = dict(zip(run.tensors, along, strict=True))
@@ -269,6 +284,16 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
             return leaf.build(run.give(values) if run.recorded else [plain(v) for v in values])
 
         return run.value(), map_structure(tangent, run.result, "the result")
+
+
+def _directions(tangents: Any, primals: tuple[Any, ...], what: str) -> list[Any]:
+    """The numbers of a direction, in the order of those of the arguments."""
+    given = as_arguments(tangents)
+    if len(given) != len(primals):
+        raise ValueError(f"{what}: tangents: expected one for each of {len(primals)} arguments, got {len(given)}")
+    if len(given) == 1 and given is not tangents:
+        return elements_like(tangents, primals[0], "tangents", what)
+    return elements_like(given, primals, "tangents", what)
 
 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -304,7 +329,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     elements = [e for leaf in leaves for e in leaf.elements]
 
     def back(weights: Any) -> tuple[Any, ...]:
-        root = _weighted(elements, elements_like(weights, leaves, "the weights", "vjp"))
+        root = _weighted(elements, elements_like(weights, run.result, "the weights", "vjp"))
         return run.like_inputs(run.give(run.gradients(root, run.recorded)))
 
     return run.value(), back
@@ -339,7 +364,7 @@ def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     """
     arguments = as_arguments(primals)
     run = Run(f, arguments, {}, tuple(range(len(arguments))), "hvp")
-    directions = elements_like(list(as_arguments(tangents)), run.leaves, "tangents", "hvp")
-    along = _weighted(run.gradients(run.scalar(), True), directions)
+    directions = _directions(tangents, arguments, "hvp")
+    along = _weighted(run.gradients(run.scalar(OF_ONE), True), directions)
     result = run.like_inputs(run.give(run.gradients(along, run.recorded)))
     return result if type(primals) is tuple else result[0]
