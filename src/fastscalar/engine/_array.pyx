@@ -185,7 +185,8 @@ cdef class TensorArray:
         for k in keys:
             wanted += k is not None and k is not Ellipsis
             all_of_them |= k is Ellipsis
-            if not (isinstance(k, slice) or k is None or k is Ellipsis or type(k) is int or type(k) is TracedInt or (
+            if not (isinstance(k, slice) or k is None or k is Ellipsis or type(k) is int or (
+                    type(k) is TracedInt and not (<TracedInt>k).is_truth) or (
                     hasattr(type(k), "__index__") and not isinstance(k, NO_INDICES) and not getattr(k, "ndim", 0))):
                 return python.take(self, key)
         if wanted > self.ndim:

@@ -6,6 +6,7 @@ from fastscalar._core cimport Recorder, Tensor, TracedNumber
 cdef class TracedInt(TracedNumber):
     cdef readonly object value      # of the row that is recorded
     cdef readonly int argument      # its place among the inputs of the recording; -1: it was computed
+    cdef readonly bint is_truth     # of an array of bools: True or False, for which 1 or 0 stands
 
 
 cdef class TracedBool:

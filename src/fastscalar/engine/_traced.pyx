@@ -32,23 +32,24 @@ cdef class TracedInt(TracedNumber):
     As an index of a TensorArray it gathers, as a label of `cross_entropy` it stays a label, beside Tensors and floats
     it is a number.  Whatever else it is used for (`range`, `list[i]`, `int`, arithmetic of whole numbers) makes the
     program hold only for rows where it is the same, and comparisons only for rows where they come out the same.
+    is_truth: it stands for a bool, which is another thing to read, and the same to compute with.
     """
 
-    def __init__(self, value, Tensor tensor not None, int argument):
+    def __init__(self, value, Tensor tensor not None, int argument, bint is_truth=False):
         self.value = operator.index(value)
         self.tensor = tensor
-        self.argument = argument
+        self.argument, self.is_truth = argument, is_truth
 
     @property
     def __class__(self):
-        """What `isinstance` is told, as of the int that the plain call takes."""
-        return int
+        """What `isinstance` is told, as of the int, or bool, that the plain call takes."""
+        return bool if self.is_truth else int
 
     def __repr__(self):
-        return repr(operator.index(self))
+        return repr(plain_whole(self))
 
     def __format__(self, spec):
-        return format(operator.index(self), spec)
+        return format(plain_whole(self), spec)
 
     def __index__(self):
         if programs:
@@ -118,31 +119,31 @@ cdef class TracedInt(TracedNumber):
         return of_whole(operator.rshift, left, right)
 
     def __invert__(self):
-        return ~operator.index(self)
+        return -1 - operator.index(self)         # ~ of a bool is deprecated
 
     def __neg__(self):
         return -operator.index(self)
 
     def __pos__(self):
-        return self
+        return as_int(self)
 
     def __abs__(self):
         return abs(operator.index(self))
 
     def __round__(self, digits=None):
-        return self if digits is None or digits >= 0 else round(operator.index(self), digits)
+        return as_int(self) if digits is None or digits >= 0 else round(operator.index(self), digits)
 
     def __trunc__(self):
-        return self
+        return as_int(self)
 
     def __floor__(self):
-        return self
+        return as_int(self)
 
     def __ceil__(self):
-        return self
+        return as_int(self)
 
     def __array__(self, dtype=None, copy=None):
-        return np.asarray(operator.index(self), dtype)
+        return np.asarray(plain_whole(self), dtype)
 
     def __copy__(self):
         return self
@@ -151,7 +152,11 @@ cdef class TracedInt(TracedNumber):
         return self
 
     def __getattr__(self, name):
-        return getattr(operator.index(self), name)           # bit_length, numerator, ...
+        return getattr(plain_whole(self), name)              # bit_length, numerator, ...
+
+
+cdef object as_int(TracedInt k):
+    return operator.index(k) if k.is_truth else k
 
 
 cdef object as_tensor(x):
@@ -166,13 +171,21 @@ cdef bint is_beyond_exact(x) except -1:
 
 
 cdef object plain_whole(x):
-    return operator.index(x) if type(x) is TracedInt else truth(x)
+    """What the plain call has in its place, which is read."""
+    if type(x) is not TracedInt:
+        return truth(x)
+    return bool(operator.index(x)) if (<TracedInt>x).is_truth else operator.index(x)
+
+
+cdef object plain_index(x):
+    """The same; of what else is an index the whole number."""
+    return plain_whole(x) if type(x) is TracedInt or isinstance(x, bool) else operator.index(x)
 
 
 cdef object of_whole(operation, left, right):
     """Whole numbers among themselves give a plain int, with anything else a Tensor."""
     if hasattr(type(left), "__index__") and hasattr(type(right), "__index__"):
-        return operation(operator.index(left), operator.index(right))
+        return operation(plain_index(left), plain_index(right))
     for x in (left, right):
         if not (isinstance(x, TracedNumber) or isinstance(x, OTHERS)):
             return NotImplemented            # a TensorArray has its own say; a list would be repeated

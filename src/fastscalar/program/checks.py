@@ -22,6 +22,7 @@ from fastscalar.program._graph import (
     NODE_RANDOM,
     READ_RAISES,
 )
+from fastscalar.program.rows import WHOLE
 
 LEAVES = (NODE_CONSTANT, NODE_PARAMETER, NODE_INPUT, NODE_ITEM, NODE_COPY, NODE_BLOCK, NODE_RANDOM)
 GUARDS = 11  # kinds of guards: the comparisons, same, trunc, floor, ceil, raises
@@ -52,8 +53,8 @@ def checked(graph: Any, sizes: list[int], kinds: list[Any]) -> None:
     require((b[reads & ~binary] == -1).all(), "an operand")
     expected = []
     for kind in kinds:
-        if kind[0] == "wholes":
-            expected += [("whole", 1)] * math.prod(kind[1])
+        if kind[0] in WHOLE:
+            expected += [("whole", 1)] * math.prod(kind[1] if len(kind) > 1 else ())
         elif kind[0] != "leaf":
             expected.append((kind[0], math.prod(kind[1]) if kind[0] == "array" else 1))
     require(expected == list(zip(graph.inputs, sizes, strict=False)) and len(sizes) == len(expected), "the inputs")

@@ -22,7 +22,7 @@ from fastscalar.program.found import with_found_loops
 from fastscalar.program.nests import Container, Static
 from fastscalar.program.recorded import Gone, UnrecordedPath
 from fastscalar.program.rolled import FOUND, draws_in, is_loop
-from fastscalar.program.rows import Rows, first_inputs
+from fastscalar.program.rows import WHOLE, Rows, first_inputs
 from fastscalar.program.specializations import SignatureCache, Specialization
 from fastscalar.transforms.inputs import Run, leaves_of
 from fastscalar.transforms.sparsity import rows_by_columns, rows_by_shape
@@ -85,7 +85,7 @@ def _offsets(kinds: Sequence[Any], first: list[int]) -> list[int]:
     """By input of a recording, where its numbers begin in a row."""
     out: list[int] = []
     for kind, at in zip(kinds, first, strict=False):
-        if kind[0] == "wholes":
+        if kind[0] in ("wholes", "truths"):
             out += range(at, at + math.prod(kind[1]))
         elif kind[0] != "leaf":
             out.append(at)
@@ -107,7 +107,7 @@ def _layout(program: DifferentiatedFunction, cache: SignatureCache, first: list[
             k = sum(not line.startswith("(") for line in out)
             kind = cache.kinds[k]
             shape = f" of shape {kind[1]}" if len(kind) > 1 else ""
-            whole = ", whole numbers" if kind[0].startswith("whole") else ""
+            whole = ", whole numbers" if kind[0].startswith("whole") else ", 0 or 1" if kind[0] in WHOLE else ""
             last = f" to x[{first[k + 1] - 1}]" if first[k + 1] - first[k] > 1 else ""
             out.append(f"x[{first[k]}]{last}  {where}{shape}{whole}".replace("*/", "* /"))
 
@@ -124,7 +124,7 @@ def _with_derivatives(program: DifferentiatedFunction, cache: SignatureCache, fi
     nests = cache.nests if cache.nests is not None else (None,) * len(cache.kinds)
     kinds = iter(range(len(cache.kinds)))
     leaves = [_leaves_of_nest(nest, kinds) for nest in nests]
-    by = [k for k, some in enumerate(leaves) if some and all(not cache.kinds[at][0].startswith("whole") for at in some)
+    by = [k for k, some in enumerate(leaves) if some and all(cache.kinds[at][0] not in WHOLE for at in some)
           and not _has_static(nests[k])]  # fmt: skip
     columns = [x for k in by for at in leaves[k] for x in range(first[at], first[at + 1])]
     # Forwards a loop needs no memory for its states, however many steps a row takes.

@@ -47,12 +47,12 @@ def wants_bools(frame: FrameType | None) -> bool:
     return asks and frame is not None
 
 
-def wants_ints(function: Any, around: int = OBJECTS) -> bool:
+def wants_ints(function: Any, around: int = OBJECTS, truths: bool = False) -> bool:
     """Whether a function asks for a type, or which Tensor something is, or one that it knows by name does.
 
     `type(k) is int`, `some[k] is x`: a whole number of the row that stands for those of all rows has another type, and
     selects more than one Tensor.  around: functions of ours, as `fastscalar.grad` makes them, that are looked
-    through."""
+    through.  truths: or which bool something is."""
     inner = _inside(function)
     if type(inner) is not FunctionType:          # an object that is called, a Module
         methods = [_inside(inspect.getattr_static(function, name, None)) for name in _CALLED]
@@ -62,9 +62,11 @@ def wants_ints(function: Any, around: int = OBJECTS) -> bool:
     codes = [one for f, names in some for one in _reached(f.__code__, names, set())]
     if any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
         return True
+    if truths and any(_asks_for_identity(code) for code, _ in codes):
+        return True
     cells = [v for f, names in some if not is_users(f.__code__.co_filename)
              for v in (getattr(f, "__wrapped__", None), *map(names.get, f.__code__.co_freevars))]  # fmt: skip
-    return around > 0 and any(wants_ints(v, around - 1) for v in cells if callable(v))
+    return around > 0 and any(wants_ints(v, around - 1, truths) for v in cells if callable(v))
 
 
 def _asks_for_identity(code: CodeType) -> bool:

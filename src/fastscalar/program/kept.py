@@ -31,7 +31,7 @@ from fastscalar.program.kept_loops import loop_as_json, loop_of_json
 from fastscalar.program.nests import Array, Container, Static
 from fastscalar.program.recorded import Gone
 from fastscalar.program.rolled import is_loop
-from fastscalar.program.rows import Rows
+from fastscalar.program.rows import WHOLE, Rows
 from fastscalar.program.specializations import SignatureCache, Specialization
 from fastscalar.program.streams import Streams
 from fastscalar.version import __version__
@@ -366,7 +366,7 @@ class Reader:
     def cache(self, x: dict[str, Any]) -> tuple[Any, SignatureCache]:
         kinds = []
         for name, *shape in x["kinds"]:
-            require(name in ("number", "array", "whole", "wholes", "leaf"), "a kind of arguments")
+            require(name in ("number", "array", "leaf", *WHOLE), "a kind of arguments")
             kinds.append((name, *map(shape_of, shape)))
         cache = SignatureCache(kinds)
         cache.nests = None if x["nests"] is None else tuple(map(nest_of_json, x["nests"]))

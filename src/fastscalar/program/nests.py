@@ -133,7 +133,7 @@ def results_of(x: Any, name: str, where: str = "", inside: tuple[int, ...] = ())
     """The numbers of what a function returned, as Tensors, and their nest.  TypeError for what is no number."""
     if type(x) is Tensor:
         return [x], None
-    if isinstance(x, TracedInt):
+    if isinstance(x, TracedInt) and not x.is_truth:          # a bool is no number among results
         return [x.tensor], None
     if isinstance(x, (int, float, np.number)) and not isinstance(x, bool):
         return [Tensor(x)], None

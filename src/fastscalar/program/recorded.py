@@ -107,7 +107,8 @@ class RecordedFunction:
         self._lock = Lock()
         self._said: dict[Any, Any] = {}          # where losses were said
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
-        self._wants_ints: bool | None = None     # known when something is recorded
+        self._wants_ints: bool | None = None     # known when something is recorded, and
+        self._wants_truths = False               # of bools, which are read more often
         self._wants_leaves = False               # while fit wants to know
         self._stand_ins: dict[Any, Any] = {}     # captured leaves that stand for arrays which all rows share
         self._one_rows: tuple[tuple[Any, OneRow], ...] = ()      # nests of results, and the short way to them
@@ -325,9 +326,9 @@ class RecordedFunction:
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()
             if self._wants_ints is None:
-                self._wants_ints = wants_ints(self.function)
-            if self._wants_ints:
-                leaves = read_whole(leaves)
+                self._wants_ints, self._wants_truths = wants_ints(self.function), wants_ints(self.function, truths=True)
+            if self._wants_truths:
+                leaves = read_whole(leaves, not self._wants_ints)
             results = self._results(rows, rows.call(self.function, leaves))
             try:
                 graph = extract(recording, results)

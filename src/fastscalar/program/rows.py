@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar.arrays.convert import as_ndarray
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise, own_array, to_tensor
 from fastscalar.engine._traced import TracedInt
@@ -22,6 +23,7 @@ from fastscalar.program import _data
 from fastscalar.program.nests import assembled, flattened, placed
 from fastscalar.program.streams import Here, Streams
 
+WHOLE = frozenset(("whole", "wholes", "truth", "truths"))  # kinds of whole numbers: of each row one, or an array; bools
 SPARSE = 0.5  # with a larger share of non-zero inputs rows are taken whole
 _PLAIN = frozenset((np.ndarray, float, int, Tensor, TensorArray))  # leaves, as nearly all arguments are
 LARGE = 1e150  # sums of products of such numbers may be infinite, or not, as they are ordered
@@ -30,8 +32,9 @@ LARGE = 1e150  # sums of products of such numbers may be infinite, or not, as th
 class Rows:
     """The arguments of a program for n rows: for each leaf its kind, and its numbers as the replays want them.
 
-    Kinds: ("number",), ("array", shape), ("whole",), ("wholes", shape) of each row; of all rows ("shared",), one number
-    whose place is that of a number of a row in recordings, and ("leaf", shape), which stands there as a captured array.
+    Kinds: ("number",), ("array", shape), ("whole",), ("wholes", shape) of each row, of bools ("truth",), ("truths",
+    shape); of all rows ("shared",), one number whose place is that of a number of a row in recordings, and ("leaf",
+    shape), which stands there as a captured array.
     """
 
     _columns: dict[int, np.ndarray] | None = None
@@ -85,7 +88,7 @@ class Rows:
         """One for all rows; whole numbers are repeated later."""
         values = _as_array(argument, what)
         if values.dtype.kind in "iub":
-            self.kinds.append(("whole",) if values.ndim == 0 else ("wholes", values.shape))
+            self.kinds.append(_kind_of_whole(values, values.shape))
             self.data.append(_whole(values, what)[None] if values.ndim else _whole(values, what))
         else:
             if not values.size:
@@ -96,7 +99,7 @@ class Rows:
     def _scattered(self, per_row: bool) -> None:
         """What is there once and is wanted for each row is repeated."""
         for k, (kind, data) in enumerate(zip(self.kinds, self.data, strict=True)):
-            if kind[0] in ("whole", "wholes") and data.ndim and len(data) == 1 != self.n:
+            if kind[0] in WHOLE and data.ndim and len(data) == 1 != self.n:
                 self.data[k] = np.broadcast_to(data, (self.n, *data.shape[1:]))
             elif per_row and kind[0] in ("shared", "leaf"):
                 self.kinds[k] = ("array", kind[1]) if kind[0] == "leaf" else ("number",)
@@ -115,9 +118,8 @@ class Rows:
         if values.ndim:
             self.n = len(values)
         if values.dtype.kind in "iub":
-            values = _whole(values, what)
-            self.kinds.append(("whole",) if values.ndim <= 1 else ("wholes", values.shape[1:]))
-            self.data.append(values)
+            self.kinds.append(_kind_of_whole(values, values.shape[1:]))
+            self.data.append(_whole(values, what))
         else:
             values = np.asarray(values, dtype=np.float64, order="C")
             if values.ndim == 0:
@@ -160,7 +162,7 @@ class Rows:
         return range(k, k + 1) if self.nests is None else placed(self.nests)[k]
 
     def is_real_leaf(self, leaf: int) -> bool:
-        return self.kinds[leaf][0] not in ("whole", "wholes")
+        return self.kinds[leaf][0] not in WHOLE
 
     def room_for_gradient(self, leaf: int) -> np.ndarray:
         """Zeros where all rows are added up; else what is there, since each row is written."""
@@ -218,7 +220,7 @@ class Rows:
         if self._columns is None:
             self._columns, at = {}, 0
             for kind, data in zip(self.kinds, self.data, strict=True):
-                if kind[0] in ("whole", "wholes"):
+                if kind[0] in WHOLE:
                     for column in np.broadcast_to(data, (self.n, *data.shape[1:])).reshape(self.n, -1).T:
                         self._columns[at] = np.ascontiguousarray(column)
                         at += 1
@@ -264,6 +266,11 @@ class Rows:
             data = self.data[k]
             self._finite[k] = bool(data.max() <= LARGE and data.min() >= -LARGE)     # of NaN both are NaN
         return self._finite[k]
+
+
+def _kind_of_whole(values: np.ndarray, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    name = "truth" if values.dtype.kind == "b" else "whole"
+    return (name + "s", shape) if shape else (name,)
 
 
 def _whole(values: np.ndarray, what: str) -> np.ndarray:
@@ -327,28 +334,31 @@ def handles_of(kinds: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], lis
         elif kind[0] in ("number", "shared"):
             handle = Tensor(float(value))
             inputs.append(("number", handle))
-        elif kind[0] == "whole":
-            handle = TracedInt(int(value), Tensor(float(value)), len(inputs))
-            inputs.append(("whole", handle))
         else:
-            handle = _nested(value, inputs)
+            handle = _nested(value, inputs, kind[0].startswith("truth"))
         arguments.append(handle)
     return arguments, inputs
 
 
-def _nested(values: np.ndarray, inputs: list[Any]) -> Any:
+def _nested(values: np.ndarray, inputs: list[Any], truths: bool) -> Any:
     if values.ndim:
-        return [_nested(v, inputs) for v in values]
-    handle = TracedInt(int(values), Tensor(float(values)), len(inputs))
+        return [_nested(v, inputs, truths) for v in values]
+    handle = TracedInt(int(values), Tensor(float(values)), len(inputs), truths)
     inputs.append(("whole", handle))
     return handle
 
 
-def read_whole(arguments: list[Any]) -> list[Any]:
-    """Arguments in a recording, whole numbers of them as ints: it holds for rows with the same."""
-    return [
-        read_whole(x) if isinstance(x, list) else operator.index(x) if type(x) is TracedInt else x for x in arguments
-    ]
+def read_whole(arguments: list[Any], truths_only: bool) -> list[Any]:
+    """Arguments in a recording, whole numbers of them as ints and bools: it holds for rows with the same."""
+
+    def read(x: Any) -> Any:
+        if isinstance(x, list):
+            return list(map(read, x))
+        if type(x) is not TracedInt or (truths_only and not x.is_truth):
+            return x
+        return bool(operator.index(x)) if x.is_truth else operator.index(x)
+
+    return list(map(read, arguments))
 
 
 def eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]:
@@ -357,8 +367,9 @@ def eager_column(kind: Any, data: np.ndarray, some: np.ndarray) -> Iterable[Any]
     Of an array the function gets `_apart()`, in which it may replace elements: those here keep the gradient."""
     if kind[0] == "leaf":
         return itertools.repeat(to_tensor(data))
+    data = data != 0 if kind[0].startswith("truth") else data
     if data.ndim == 0:
-        return itertools.repeat(Tensor(float(data)) if kind[0] == "shared" else int(data))
+        return itertools.repeat(Tensor(float(data)) if kind[0] == "shared" else data.item())
     if kind[0] == "array":
         return map(own_array, data[some])
     return map(Tensor, data[some].tolist()) if kind[0] == "number" else data[some].tolist()
@@ -369,7 +380,7 @@ def first_inputs(kinds: Sequence[Any]) -> list[int]:
     first, at = [], 0
     for kind in kinds:
         first.append(at)
-        at += math.prod(kind[1]) if kind[0] == "wholes" else kind[0] != "leaf"
+        at += math.prod(kind[1]) if kind[0] in ("wholes", "truths") else kind[0] != "leaf"
     return first
 
 
@@ -413,6 +424,7 @@ def as_in_a_program(argument: Any) -> Any:
         return Tensor(argument)
     if isinstance(argument, np.ndarray) and argument.dtype == object and argument.size and holds_tensors(argument):
         return elementwise("*", argument, 1.0) if argument.ndim else argument.item()
+    argument = as_ndarray(argument)
     if not isinstance(argument, (np.ndarray, list, tuple)) or holds_tensors(argument) or not len(argument):
         return argument
     values = np.asarray(argument)
