@@ -41,6 +41,7 @@ except ImportError as error:
 
 from fastscalar.nn import schedules
 from fastscalar.nn.callbacks import EarlyStopping
+from fastscalar.nn.course import Before
 from fastscalar.nn.evaluation import outputs, probabilities
 from fastscalar.nn.history import History
 from fastscalar.nn.layers import MLP
@@ -51,6 +52,8 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 
 LONG = 100.0  # the square of a row's length at which plain SGD's rate of 0.02 is stable, as of MNIST's
 ROWS_AT_ONCE = 128
+HALVINGS = 20  # of a rate of ours, until a run does not diverge
+WILD = 1e6  # a mean loss, for each output, of numbers that have run away
 COUNTED = 16  # times, on the average, that rows may have to be learned from where weights are whole numbers
 SOLVERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
 
@@ -187,25 +190,32 @@ class _Estimator(BaseEstimator):
         self, X: np.ndarray, y: np.ndarray, samples: _Samples, epochs: int, schedule: str, loss: str, labels: bool
     ) -> None:
         held: tuple[np.ndarray, np.ndarray] | None = None
-        callbacks = []
         if self.early_stopping and epochs > 1:
             samples, aside = self._split(y, samples, labels)
             held = X[aside] * self.input_scale_, y[aside]
-            callbacks.append(EarlyStopping(self.n_iter_no_change, min_delta=self.tol))
         X, y = X[samples.rows], y[samples.rows]
         X *= self.input_scale_
-        batch_size = min(self.batch_size, len(X))
-        try:
-            found = fit(
-                self.net_, X, y, loss=loss, optimizer=self.optimizer_, epochs=epochs,
-                batch_size=batch_size, shuffle=self.shuffle, sample_weight=samples.weights,
-                seed=int(self._random.randint(2**31 - 1)), schedule=schedule, validation_data=held,
-                callbacks=callbacks, progress=bool(self.verbose), dtype=self.dtype,
-                threads=1 if batch_size == 1 else self.threads,
-            )  # fmt: skip
-        except FloatingPointError as error:
-            hint = "scale X (StandardScaler), or take a smaller learning_rate_init"
-            raise ValueError(f"{type(self).__name__}: {error}; {hint}") from error
+        batch_size, seed = min(self.batch_size, len(X)), int(self._random.randint(2**31 - 1))
+        self.optimizer_._bind_by_fit(self.net_.parameters())
+        before = Before(self.optimizer_)
+        for left in range(HALVINGS, -1, -1):
+            try:
+                found = fit(
+                    self.net_, X, y, loss=loss, optimizer=self.optimizer_, epochs=epochs,
+                    batch_size=batch_size, shuffle=self.shuffle, sample_weight=samples.weights,
+                    seed=seed, schedule=schedule, validation_data=held,
+                    callbacks=[] if held is None else [EarlyStopping(self.n_iter_no_change, min_delta=self.tol)],
+                    progress=bool(self.verbose), dtype=self.dtype, threads=1 if batch_size == 1 else self.threads,
+                )  # fmt: skip
+                if found.loss[-1] > WILD * self.net_.linears[-1].out_features:
+                    raise FloatingPointError(f"the loss is {found.loss[-1]:.3g} at the end")
+                break
+            except FloatingPointError as error:
+                if not left or self.solver != "sgd" or self.learning_rate_init is not None:
+                    hint = "scale X (StandardScaler), or take a smaller learning_rate_init"
+                    raise ValueError(f"{type(self).__name__}: {error}; {hint}") from error
+                before.restore()                 # rows that are much longer than the others need less than it
+                self.optimizer_.lr /= 2.0
         if self.verbose:
             print(found)
         for epoch in found.epochs:
@@ -304,7 +314,8 @@ class MLPClassifier(ClassifierMixin, _Estimator):
     solver: "sgd", "adam", "adamw" or "rmsprop".  alpha: weight decay.  momentum: of "sgd" and "rmsprop".
     batch_size: samples for each step.
     learning_rate: the schedule: "linear", "cosine" or "constant".  learning_rate_init: where it begins; if left out
-    0.001, for "sgd" up to 0.02 times the root of the batch size, less for wide layers.
+    0.001, for "sgd" up to 0.02 times the root of the batch size, less for wide layers, and halved as long as the run
+    diverges.
     max_iter: epochs.  early_stopping: a part `validation_fraction` of the samples is kept aside, and training ends when
     its loss has not fallen by `tol` for `n_iter_no_change` epochs; the best weights are taken.
     random_state: of first weights, order and split.  warm_start: `fit` goes on with the net that is there.
@@ -405,7 +416,7 @@ class MLPRegressor(RegressorMixin, _Estimator):
     True
     """
 
-    _STEP = (1.0, 3.0)
+    _STEP = (2.0, 3.0)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -284,3 +284,46 @@ def test_probabilities_of_nothing():
         fs.predict_proba(lambda x: [np.nan, 0.0], np.zeros((1, 2)))
     with pytest.raises(ValueError, match="X"):
         fs.predict_proba(fs.MLP(3, [2], seed=0), np.zeros(3))
+
+
+# --- rates ---
+
+
+def tables():
+    draw = np.random.default_rng(0)
+    for columns in (1, 3, 10):
+        yield np.exp(1.5 * draw.normal(size=(300, columns)))
+        yield draw.standard_t(3, size=(300, columns))
+        yield draw.normal(size=(300, columns)) * (draw.uniform(size=(300, columns)) < 0.05)
+
+
+@pytest.mark.parametrize("hidden", [(8,), (100,), (64, 64, 64)])
+def test_our_rates_do_not_diverge(hidden):
+    """Whatever the columns hold: a few rows may be a hundred times as long as the others."""
+    for X in tables():
+        X = StandardScaler().fit_transform(X)
+        y = np.sin(X.sum(axis=1))
+        net = MLPRegressor(hidden, max_iter=5, random_state=0).fit(X, y)
+        assert net.score(X, y) > -1.0
+        assert np.isfinite(net.loss_)
+        assert net.n_iter_ == len(net.loss_curve_) == 5
+        labels = MLPClassifier(hidden, max_iter=5, random_state=0).fit(X, y > 0)
+        assert labels.score(X, y > 0) > 0.4
+
+
+def test_a_rate_that_was_halved_stays_so():
+    draw = np.random.default_rng(3)
+    X = StandardScaler().fit_transform(draw.normal(size=(400, 3)) * (draw.uniform(size=(400, 3)) < 0.05))
+    y = np.sin(X.sum(axis=1))
+    net = MLPRegressor(max_iter=5, random_state=0)
+    first = net._rate(3)
+    net.fit(X, y)
+    assert net.optimizer_.lr < first
+    for _ in range(3):
+        net.partial_fit(X, y)
+        assert np.isfinite(net.predict(X)).all()
+    again = MLPRegressor(max_iter=5, random_state=0, learning_rate_init=net.optimizer_.lr).fit(X, y)
+    halved = MLPRegressor(max_iter=5, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(again.predict(X), halved.predict(X))     # nothing is left of what diverged
+    with pytest.raises(ValueError, match="StandardScaler"):
+        MLPRegressor(max_iter=5, random_state=0, learning_rate_init=first).fit(X, y)
