@@ -45,7 +45,7 @@ from fastscalar.cli.console import (
     short,
     users_fault,
 )  # fmt: skip
-from fastscalar.cli.options import Parser, number, train_options, with_config
+from fastscalar.cli.options import Parser, number, place, train_options, with_config
 from fastscalar.cli.runs import MODEL, REPORT, Run, check_targets, folder, read_model, source, start, widths, write_json
 from fastscalar.cli.sources import SYNTHETIC, first_lines, load_data, rows
 from fastscalar.datasets.catalog import DATASETS, FILES, spellings
@@ -269,7 +269,7 @@ def info(args: argparse.Namespace) -> int:
         ("kernels", f"{fs.tape_info()['kernels']}; this CPU can run {', '.join(_core.kernel_sets())}"),
         ("", f"FASTSCALAR_KERNELS is {os.environ.get('FASTSCALAR_KERNELS') or 'not set'}"),
         ("data sets", ", ".join([*here, SYNTHETIC])),
-        *(("", f"{DATASETS[n].title}: {short(place or 'not here')}") for n, place in places.items()),
+        *(("", f"{DATASETS[n].title}: {short(where or 'not here')}") for n, where in places.items()),
         ("downloads", short(datasets.cache_dir())),
     ):
         say(f"{name:<11} {value}")
@@ -336,7 +336,7 @@ def parser() -> Parser:
     train_options(it, which)
 
     it = command(evaluate, "test a saved model", "fastscalar evaluate runs/a --data mnist")
-    it.add_argument("model", type=Path, metavar="MODEL", help=model)
+    it.add_argument("model", type=place, metavar="MODEL", help=model)
     it.add_argument("--data", metavar="DATA", help=f"{which} (default: what it was trained on)")
 
     it = command(
@@ -354,10 +354,10 @@ files of the model's size, are taken as they are: ink bright, paper dark.  A
 file that cannot be read does not stop the others; the exit status is 2 then.
 """,
     )
-    it.add_argument("model", type=Path, metavar="MODEL", help=model)
-    it.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files of images; - is the standard input")
+    it.add_argument("model", type=place, metavar="MODEL", help=model)
+    it.add_argument("images", type=place, nargs="+", metavar="IMAGE", help="files of images; - is the standard input")
     it.add_argument("--show", action="store_true", help="print what the model was shown")
-    it.add_argument("--save", type=Path, metavar="DIR", help="write what the model was shown into this folder, as PNG")
+    it.add_argument("--save", type=place, metavar="DIR", help="write what the model was shown into this folder, as PNG")
     it.add_argument("--json", action="store_true", help="print all probabilities, as JSON")
     it.add_argument("--invert", action="store_true",
                     help="dark and bright change places: for arrays of dark ink, and where ink was taken for paper")
@@ -390,7 +390,7 @@ emnist/emnist-letters names one.
         "fastscalar bench --quick --json figures.json",
     )
     it.add_argument("--quick", action="store_true", help="a few seconds, and figures to match")
-    it.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+    it.add_argument("--json", type=place, metavar="FILE", help="write all figures to this file")
     it.add_argument("--mpi", action="store_true", help="what the processes that mpiexec has started gain")
 
     it = command(
@@ -404,9 +404,9 @@ what, and the most confident mistakes), and the same as PNG files if matplotlib
 is there (pip install 'fastscalar[plot]').  train --out leaves both.
 """,
     )
-    it.add_argument("model", type=Path, metavar="MODEL", help=model)
+    it.add_argument("model", type=place, metavar="MODEL", help=model)
     it.add_argument("--data", metavar="DATA", help=f"{which} (default: what it was trained on)")
-    it.add_argument("--into", type=Path, metavar="DIR", help="write them here (default: beside the model)")
+    it.add_argument("--into", type=place, metavar="DIR", help="write them here (default: beside the model)")
 
     it = command(
         completion,
@@ -427,7 +427,7 @@ fish:  fastscalar completion fish | source    in ~/.config/fish/config.fish
         "fastscalar play runs/a",
         "fastscalar play --data synthetic --no-browser",
     )
-    it.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=f"{model} (default: a net trained now)")
+    it.add_argument("model", type=place, nargs="?", metavar="MODEL", help=f"{model} (default: a net trained now)")
     it.add_argument("--data", metavar="DATA",
                     help=f"{which} (default: MNIST if it is on this machine, or else synthetic digits)")
     it.add_argument("--hidden", type=number(int, 1, "a whole number of at least 1", 1024), metavar="N",

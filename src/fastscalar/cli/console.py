@@ -22,11 +22,16 @@ CLOSED = "standard output: it is closed"
 _CODES = {"bold": "1", "yellow": "33", "dim": "2"}
 
 
+def one_line(text: str) -> str:
+    """Also of a name that has an end of a line in it."""
+    return " ".join(text.split())
+
+
 class Stop(Exception):
     """The command ends here with one line for the user; `then`: what to do next, in a line of its own, to be copied."""
 
     def __init__(self, message: str, status: int = 2, then: str = "") -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
         self.status, self.then = status, then
 
 

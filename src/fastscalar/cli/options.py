@@ -13,10 +13,24 @@ from fastscalar.cli import recipe
 from fastscalar.cli.console import Stop, say
 from fastscalar.nn.losses import LOSSES
 
+LONG = 400  # characters of a message; what was typed is quoted in it
+
+
+def brief(message: str) -> str:
+    """One line that says the beginning and the end, in which stands what was expected."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONG else f"{line[: LONG // 4]}...{line[-LONG // 2 :]}"
+
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {brief(message)} (see {self.prog} --help)\n")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Of `--lr=--` the base class of Python 3.11 makes an empty list, whatever the option's type is."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            raise argparse.ArgumentError(action, "expected one argument, got '--'")
+        return super()._get_values(action, arg_strings)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """As the base class does it, which says nothing when the help cannot be written."""
@@ -30,7 +44,7 @@ class ConfigParser(Parser):
     """Of what a file says, which a message names."""
 
     def error(self, message: str) -> NoReturn:
-        raise Stop(f"{self.prog}: {message.removeprefix('argument --')}")
+        raise Stop(f"{self.prog}: {brief(message.removeprefix('argument --'))}")
 
 
 def number(kind: Callable[[str], Any], least: float, what: str, most: float = math.inf) -> Callable[[str], Any]:
@@ -52,6 +66,13 @@ def number(kind: Callable[[str], Any], least: float, what: str, most: float = ma
 
 
 count = number(int, 1, "a whole number of at least 1", 2**31 - 1)  # the engine counts with 32 bits
+
+
+def place(text: str) -> Path:
+    """Of a file or a folder.  An empty name, of a variable of the shell that is not set, would be the folder here."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got an empty one")
+    return Path(text)
 
 
 def sizes(text: str) -> list[int]:
@@ -111,12 +132,12 @@ def train_options(it: Parser, which: str) -> None:
     add("--mpi", action="store_true", help="with all processes that mpiexec has started (docs/scale-out.md)")
 
     add = it.add_argument_group("files").add_argument
-    add("--out", type=Path, metavar="DIR",
+    add("--out", type=place, metavar="DIR",
         help="keep the model, its history, a checkpoint, the configuration, pictures and a report here")
     add("--resume", action="store_true", help="go on, exactly, with the interrupted run in --out DIR")
     add("--overwrite", action="store_true", help="replace the run that is in --out DIR")
     add("--config", metavar="FILE", help="options from a TOML file, such as config.toml of a run; others win")
-    add("--json", type=Path, metavar="FILE", help="write what happened to this file")
+    add("--json", type=place, metavar="FILE", help="write what happened to this file")
     add("--no-pictures", action="store_true", help="leave the report only, and no PNG files, in --out DIR")
     add("--quiet", action="store_true", help="print the last line only")
 
@@ -130,6 +151,8 @@ def with_config(arguments: list[str]) -> list[str]:
             break
         name, equals, value = argument.partition("=")
         if name == "--config" and (equals or k + 1 < len(arguments)):
+            if any(other.partition("=")[0] == "--config" for other in arguments[k + 1 :]):
+                raise Stop("--config: expected one file, got several")
             file = Path(value if equals else arguments[k + 1])
             said = recipe.arguments_of(file)
             known = ConfigParser(prog=f"--config {file}", add_help=False, allow_abbrev=False)

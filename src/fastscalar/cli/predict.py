@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar import datasets
-from fastscalar.cli.console import Stop, complain, describe, percent, say, users_fault
+from fastscalar.cli.console import Stop, complain, describe, one_line, percent, say, users_fault
 from fastscalar.cli.images import STDIN, read_images
 from fastscalar.cli.png import inked, png
 from fastscalar.cli.runs import class_names, read_model, widths
@@ -34,20 +34,21 @@ def predict(args: argparse.Namespace) -> int:
     status = 0
     for path in args.images:
         name = STDIN if str(path) == "-" else str(path)
+        called = one_line(name)
         try:
             X = read_images(path, inputs, flip=args.invert, plain=plain)
             found = probabilities(finite(np.concatenate(list(outputs(net, X))), X, name))
         except BrokenPipeError:
             raise
         except (ValueError, OSError, ImportError, FloatingPointError) as error:
-            said = " ".join((str(error) if isinstance(error, ValueError) else describe(error)).split())
-            said = said if name in said else f"{name}: {said}"
+            said = one_line(str(error) if isinstance(error, ValueError) else describe(error))
+            said = said if called in said else f"{called}: {said}"
             answers.append({"file": name, "error": said})
             complain(said)
             status = 2
             continue
         for k, (row, p) in enumerate(zip(X, found, strict=True)):
-            title = f"{name}[{k}]" if len(X) > 1 else name
+            title = f"{called}[{k}]" if len(X) > 1 else called
             image = row.reshape(math.isqrt(inputs), -1) if math.isqrt(inputs) ** 2 == inputs else row[None]
             answers.append(_answer(name, k, p, names, inked(image) if args.show else None))
             if not args.json:

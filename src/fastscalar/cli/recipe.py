@@ -37,6 +37,7 @@ RECIPE: dict[str, Any] = {  # defaults; a part of a run's DEFAULTS
     "patience": None,
 }
 HELD = 0.1  # of the training images, for --patience
+FLAGS = ("eager", "mpi", "no-pictures", "quiet")  # options without a value that a file may name
 LARGEST = 1 << 20  # bytes of a file of options
 STATE = "optimizer."  # begins the names of its arrays in a checkpoint
 
@@ -170,6 +171,8 @@ def arguments_of(path: Path) -> list[str]:
         table = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Stop(f"--config {path}: not TOML: {error}") from None
+    except RecursionError:
+        raise Stop(f"--config {path}: expected options and their values; found lists in lists without an end") from None
     inner = table.get("train")
     if isinstance(inner, dict):
         table = {key: value for key, value in table.items() if key != "train"} | inner
@@ -179,10 +182,10 @@ def arguments_of(path: Path) -> list[str]:
         if option in ("--config", "--resume", "--overwrite"):
             raise Stop(f"--config {path}: {key}: is said on the command line")
         if isinstance(value, bool):
-            arguments += [option] * value
-        elif isinstance(value, list) and all(isinstance(n, int) for n in value):
+            arguments += [option] * (value or key.replace("_", "-") not in FLAGS)    # else it says what it expects
+        elif isinstance(value, list) and value and all(type(n) is int for n in value):
             arguments += [f"{option}={','.join(map(str, value))}"]
-        elif isinstance(value, (str, int, float)):
+        elif isinstance(value, (str, int, float)) and "\0" not in str(value):
             beside = path.parent / str(value)
             value = beside if option == "--data" and not os.path.isabs(str(value)) and beside.exists() else value
             arguments += [f"{option}={value}"]
