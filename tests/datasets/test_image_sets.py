@@ -236,12 +236,15 @@ def line(*cells: object) -> str:
         (line("label", *("abcd")) + line(1, 0, "nan", 0, 0), "line 2: expected numbers; found 'nan'"),
         (line("label", *("abcd")) + line(1, 0, 256, 0, 0), "pixels of 0..255"),
         (line("label", *("abcd")) + line(1, 0, -1, 0, 0), "pixels of 0..255"),
+        (line("label", *("abcd")) + line(1, 0, "1e300", 0, 0), "pixels of 0..255"),
+        (line("label", *("abcd")) + line("1e18", 0, 1, 0, 0), "found 1e+18"),
         (line("label", *("abcd")) + line(1.5, 0, 1, 0, 0), "whole numbers as labels, from 0 on; found 1.5"),
         (line("label", *("abcd")) + line(-1, 0, 1, 0, 0), "whole numbers as labels, from 0 on; found -1"),
         (line("label", *("abcd")) + line("seven", 0, 1, 0, 0), "expected numbers; found 'seven'"),
         (line(1, 0, 0, 0, 0) + "\0\0", "expected 5 columns"),
     ],
 )
+@pytest.mark.filterwarnings("error")             # they would stand beside the message
 def test_tables_that_do_not_fit(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError) as caught:
@@ -285,6 +288,9 @@ def npz(**arrays: Any) -> bytes:
         (npz(X=X * np.nan, y=Y), "found NaN"),
         (npz(X=X, y=Y + 0.5), "whole numbers from 0"),
         (npz(X=X, y=Y.astype(int) - 1), "whole numbers from 0"),
+        (npz(X=X, y=Y.astype(np.int64) + 2**32), "expected labels below 32,768"),
+        (npz(X=X, y=Y * 1e300), "expected labels below 32,768"),
+        (npz(X=X, y=np.full(len(Y), 2**64 - 1, dtype=np.uint64)), "expected labels below 32,768"),
         (npz(X=X.reshape(-1, 7), y=Y), "images of shape"),
         (npz(X=X[:3], y=Y[:3]), "at least 7"),
         (npz(X=np.array([{}], dtype=object), y=Y), "expected arrays"),

@@ -22,7 +22,7 @@ from .idx import load_idx
 from .mnist import Split, find, load_folder
 from .photos import is_picture, pixels_of
 from .scans import SIDE, whole
-from .tables import bytes_of, read_csv, read_npz, squares
+from .tables import CLASSES, bytes_of, read_csv, read_npz, squares
 
 Array = np.ndarray[Any, Any]
 
@@ -197,6 +197,8 @@ def _whole(path: object, labels: Array) -> Array:
         wrong = labels[(labels != np.trunc(labels)) | (labels < 0)] if labels.ndim == 1 else labels[:0]
         found = f"{wrong[0]}" if len(wrong) else f"{labels.dtype} of shape {labels.shape}"
         raise ValueError(f"{path}: expected labels, whole numbers from 0 on of shape (n,); found {found}")
+    if labels.max() >= CLASSES:
+        raise ValueError(f"{path}: expected labels below {CLASSES:,}, numbers of classes; found {labels.max():.10g}")
     return labels.astype(np.int32)
 
 

@@ -27,6 +27,9 @@ LONGEST = 1 << 20  # bytes of a line
 _ROOM, _RATIO = 1 << 26, 100  # what an .npz file may unpack to: bytes, or multiples of its size (Keras' MNIST: 5)
 
 
+CLASSES = 1 << 15  # at most: a label is below it
+
+
 def bytes_of(path: object, images: Array) -> Array:
     """Pixels as bytes: whole numbers or floats of 0..255, or floats of 0..1.  ValueError for others."""
     if images.dtype == np.bool_:
@@ -95,12 +98,14 @@ def _table(path: Path, text: IO[str]) -> tuple[Array, Array | None]:
         lines += len(block)
         if column is not None:
             some = numbers[:, column]
-            if (wrong := some[~np.isin(some, np.arange(1 << 15))]).size:
+            if (wrong := some[~np.isin(some, np.arange(CLASSES))]).size:
                 raise ValueError(f"{path}: expected whole numbers as labels, from 0 on; found {wrong[0]:g}")
             labels.append(some.astype(np.int32))
             numbers = np.delete(numbers, column, axis=1)
-        small = numbers.astype(np.float32)
-        parts.append(small.astype(np.uint8) if (small == small.astype(np.uint8)).all() else small)
+        with np.errstate(over="ignore", invalid="ignore"):   # of what is no pixel, as is said below
+            small = numbers.astype(np.float32)
+            whole = small.astype(np.uint8)
+        parts.append(whole if (small == whole).all() else small)
     if not parts:
         raise ValueError(f"{path}: no images; only a line of names")
     fractions = any(part.dtype != np.uint8 for part in parts)
