@@ -510,14 +510,16 @@ cdef inline void apply_backward(Replay r, const Instr *q, int mode, real *da, re
         elif da != NULL:
             r.kernels.unary_backward(q.op, da, a, v, g, n)
         return
+    if q.code == X_SQUARE:                       # which the table does not have
+        for k in range(n):
+            if g[k] != 0:
+                da[k] += <real>sent(g[k], 2.0 * a[0 if one_a else k])
+        return
     f = row(q.code)
     for k in range(n):
         if g[k] == 0:
             continue
         x = a[0 if one_a else k]
-        if q.code == X_SQUARE:
-            da[k] += <real>sent(g[k], 2.0 * x)
-            continue
         if f.arity == 1:
             da[k] += <real>sent(g[k], f.d(x, v[k]))
             continue
