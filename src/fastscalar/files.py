@@ -19,6 +19,7 @@ import secrets
 import socket
 import struct
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,14 @@ StrPath = str | os.PathLike[str]
 
 CHUNK = 1 << 20
 LOCK = ".lock"  # in the folder, while it is written to
+
+
+def home() -> Path:
+    """The user's folder; that of temporary files for a user who has none, as in a container."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 # --- writing ---

@@ -142,3 +142,21 @@ def test_names_with_ends_of_lines(work: Path, capsys: pytest.CaptureFixture[str]
     Path("one\ntwo.pgm").write_bytes(b"P5 28 28 255\n" + bytes(28 * 28))
     assert cli.main(["predict", "net.npz", "one\ntwo.pgm"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["info"], ["data"], [*TRAIN, "--data", "auto"]])
+def test_a_user_without_a_home(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """As a container has them that runs with any number for a user."""
+
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    for name in ("FASTSCALAR_CACHE", "FASTSCALAR_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FASTSCALAR_MIRRORS", "http://127.0.0.1:9/")
+    monkeypatch.setenv("TMPDIR", str(work))
+    assert cli.main(command) == 0
+    assert "unexpected" not in capsys.readouterr().err

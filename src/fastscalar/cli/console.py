@@ -12,10 +12,9 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
-from fastscalar.files import naming
+from fastscalar.files import home, naming
 
 WIDTH = 80
 CLOSED = "standard output: it is closed"
@@ -125,8 +124,8 @@ def percent(part: float) -> str:
 
 def short(path: str | os.PathLike[str]) -> str:
     """The path as the user would write it: below the home folder with `~`."""
-    text, home = str(path), str(Path.home())
-    return "~" + text[len(home) :] if text.startswith(home + os.sep) and len(home) > 1 else text
+    text, mine = str(path), str(home())
+    return "~" + text[len(mine) :] if text.startswith(mine + os.sep) and len(mine) > 1 else text
 
 
 def matrix(counts: Sequence[Sequence[int]]) -> list[str]:

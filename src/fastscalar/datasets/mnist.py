@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar.files import home
+
 from .archive import find_member, is_zip
 from .catalog import DATASETS, FILES, Dataset, known, problem, spellings
 from .download import Failed, remove_stale
@@ -310,12 +312,12 @@ def cache_dir() -> Path:
         return Path(own).absolute()
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "fastscalar" / "Cache"
+        return (Path(local) if local else home() / "AppData" / "Local") / "fastscalar" / "Cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fastscalar"
+        return home() / "Library" / "Caches" / "fastscalar"
     # The XDG Base Directory Specification: a relative path is invalid and has to be ignored.
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "fastscalar"
+    return (xdg if xdg.is_absolute() else home() / ".cache") / "fastscalar"
 
 
 def search_folders(name: str = "mnist") -> list[Path]:
