@@ -4,8 +4,9 @@
 
 Long checks have parts: a file of tests, a scenario, an optimiser.  What came of a check or of a part is a line of JSON
 in docs/reliability.jsonl as soon as it has ended: what it did (the last line that it printed), whether it passed, its
-seconds, date and commit.  Stopped and started again, a run goes on with what has not passed at this commit; --missing
-with what has passed at no commit; --again does it anew; --table only writes the table.  A day and more on two cores.
+seconds, date and commit; where every test was skipped, why: that is no pass.  Stopped and started again, a run goes on
+with what has not passed at this commit; --missing with what has passed at no commit; --again does it anew; --table only
+writes the table.  A day and more on two cores.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ CHECKS: dict[str, Check] = {
                           "threads": "threads"}.items()},
     "subinterpreters": Check("refused, and the tape of the main interpreter is as it was",
                              pytest("tests/stress/test_interpreters.py")),
+    "shutdown": Check("the interpreter ends in each of 30 states in each of eight ways, ten times",
+                      pytest("tests/stress/test_shutdown.py", "FASTSCALAR_SHUTDOWN=10", ENDLESS)),
+    "options": Check("20,000 random lines of options, made from the parser itself",
+                     pytest("tests/cli/test_options.py", "FASTSCALAR_OPTIONS=20000", ENDLESS)),
     "same bits": Check("compiled training with `FASTSCALAR_KERNELS=baseline`, against digests; the other kernel sets",
                        pytest("tests/nn/test_same_bits.py")),
     "processors": Check("the baseline kernels by each compiler at hand, aarch64 under emulation, musl",
@@ -132,6 +137,14 @@ def known() -> list[dict[str, Any]]:
 built = functools.cache(instrumented.build)
 
 
+def why_skipped(lines: list[str]) -> str:
+    """The reasons why all tests of a run were skipped, which is no proof of anything; "" if one was not."""
+    if not re.match(r"=*\s*\d+ skipped(, \d+ (deselected|warnings?))* in ", lines[-1]):
+        return ""
+    reasons = [m[1] for line in lines if (m := re.match(r"SKIPPED \[\d+\] \S+: (.*)", line))]
+    return "; ".join(dict.fromkeys(reasons)) or "for a reason that was not kept"
+
+
 def run(name: str, part: str, here: str) -> dict[str, Any]:
     check = CHECKS[name]
     where: dict[str, Any] = {"cwd": ROOT}
@@ -144,12 +157,14 @@ def run(name: str, part: str, here: str) -> dict[str, Any]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, **where
     )
     lines = done.stdout.strip().splitlines() or ["nothing was said"]
-    if done.returncode:
+    why = why_skipped(lines)
+    if done.returncode and not why:
         print(done.stdout[-6000:])
     return {
         "check": name,
         **({"part": part} if part else {}),
-        "passed": done.returncode == 0,
+        "passed": done.returncode == 0 and not why,
+        **({"skipped": why} if why else {}),
         "said": lines[-1],
         "seconds": round(time.monotonic() - start),
         "date": f"{datetime.date.today():%Y-%m-%d}",
@@ -193,9 +208,13 @@ def row(name: str, lines: list[dict[str, Any]]) -> str:
     said = in_sum(found) if check.parts else found[0]["said"].strip("= ")
     if check.parts:
         said += f"; {len(found)} of {len(check.parts)} parts"
-    failed = [line.get("part", "") for line in found if not line["passed"]]
+    skipped = {line.get("part", ""): line.get("skipped") or why_skipped([line["said"]]) for line in found}
+    failed = [line.get("part", "") for line in found if not line["passed"] and not skipped[line.get("part", "")]]
     missing = [part for part in check.parts if part not in last]
-    result = f"**failed** {some(failed)}".strip() if failed else "passed"
+    result = f"**failed** {some(failed)}".strip() if failed else "passed" if not all(skipped.values()) else ""
+    for why in dict.fromkeys(filter(None, skipped.values())):
+        these = some([part for part, reason in skipped.items() if reason == why])
+        result += f"{'; ' if result else ''}**skipped{f' {these}' if these else ''}**: {why.replace('|', '/')}"
     if missing:
         result += f"; not run yet: {some(missing)}"
     found.sort(key=lines.index)
@@ -241,9 +260,9 @@ def main(words: list[str]) -> int:
             line = run(name, part, here)
             with KEPT.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            verdict = "passed" if line["passed"] else "FAILED"
+            verdict = "passed" if line["passed"] else "skipped" if "skipped" in line else "FAILED"
             print(f"{name} {part}: {verdict}, {line['seconds']} s: {line['said']}", flush=True)
-            failed |= not line["passed"]
+            failed |= verdict == "FAILED"
     write(known())
     print("\n".join(row(name, known()) for name in options.checks or CHECKS))
     return failed
