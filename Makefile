@@ -14,7 +14,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
-	check test test-stress prove sanitize checked checked-stress memcheck processors oracle \
+	check test test-stress prove sanitize checked checked-stress memcheck coverage processors oracle \
 	accuracy fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
 	lint types stubs docs wheels \
 	bench bench-check bench-compare bench-tables
@@ -79,6 +79,10 @@ checked-stress: ## the same in stress mode
 
 processors: ## the baseline kernels by each compiler at hand, with qemu on other processors: the same bits (some minutes)
 	$(LONG) processors --each digests -- $(PYTHON) tests/helpers/processors.py
+
+coverage: ## lines of Python and of .pyx that the tests run, by room (hours; needs coverage.py: pip install coverage)
+	$(LONG) coverage --each $(ROOMS) cli datasets article play stress -- $(PYTHON) tools/covered.py {}
+	$(PYTHON) tools/covered.py report
 
 memcheck: ## a fixed tour of the package under valgrind's memcheck (some minutes)
 	$(LONG) memcheck --each tour -- $(PYTHON) tests/helpers/memcheck.py --valgrind

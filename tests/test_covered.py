@@ -1,0 +1,54 @@
+"""`tools/covered.py`: what a report makes of the lines that ran."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tools"))
+covered = importlib.import_module("covered")
+
+
+def about(ran: int, there: int) -> dict[str, Any]:
+    missing = list(range(3, 3 + there - ran))
+    return {"summary": {"covered_lines": ran, "num_statements": there}, "missing_lines": missing}
+
+
+def test_files_are_counted_by_room_and_kind() -> None:
+    files = {
+        "src/fastscalar/nn/fit.py": about(9, 10),
+        "src/fastscalar/nn/init.py": about(1, 10),
+        "src/fastscalar/_core.pyx": about(20, 20),
+        "src/fastscalar/engine/tape.pxd": about(3, 4),
+    }
+    sums = covered.counted(files)
+    assert sums["nn", "Python"] == (10, 20)
+    assert sums["the package's own", "Cython"] == (20, 20)
+    assert sums["all", "Cython"] == (23, 24)
+    table = covered.table(sums).splitlines()
+    assert "| nn | 20 | 50.0 % | 0 | - |" in table
+    assert table[-1] == "| all | 20 | 50.0 % | 24 | 95.8 % |"
+
+
+def test_lines_are_named_in_spans() -> None:
+    assert covered.spans([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"
+    assert covered.spans([]) == ""
+
+
+@pytest.mark.parametrize(("ran", "status"), [(95, 0), (94, 1)])
+def test_below_95_percent_is_a_failure(
+    ran: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {str(tmp_path / "src/fastscalar/math.py"): about(ran, 100)}
+    monkeypatch.setattr(covered, "HERE", tmp_path)
+    monkeypatch.setattr(covered, "KEPT", tmp_path)
+    monkeypatch.setattr(covered, "coverage", lambda *words: 0)
+    (tmp_path / "all.json").write_text(covered.json.dumps({"files": files}))
+    assert covered.report() == status
+    assert capsys.readouterr().out.splitlines()[-1] == f"{ran}.0 % of 100 lines of Python; - of 0 lines of Cython"
+    assert (tmp_path / "missing.txt").read_text() == f"src/fastscalar/math.py: 3-{102 - ran}\n"

@@ -1,0 +1,125 @@
+"""Which lines of the package the tests run, of Python and of .pyx: `python tools/covered.py ROOM ... | report`.
+
+ROOM is a folder of tests/ or a file in it; it runs in the build "trace" of tools/instrumented.py, child processes
+included, and what it covers is kept in build/trace/covered.  `report` puts all that is kept together: a table by room
+of the package, and in build/trace/covered/missing.txt each file's lines that no test ran.  Its status is 1 below 95 %.
+Needs coverage.py (pip install coverage).  Traced, a test takes many times as long.
+
+A line counts that holds a statement.  What is compiled into another module from a .pxd is counted where it stands.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import instrumented
+
+LEAST = 95.0
+HERE = instrumented.ROOT / "build" / "trace"
+KEPT = HERE / "covered"
+CONFIG = """
+[run]
+plugins = Cython.Coverage
+core = ctrace
+source = {source}
+data_file = {kept}/data
+parallel = true
+patch = subprocess
+disable_warnings = no-data-collected, module-not-measured, couldnt-parse
+[report]
+exclude_also =
+    if TYPE_CHECKING:
+    @overload
+    \\.\\.\\.$
+"""
+
+
+def configured() -> dict[str, str]:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    config = KEPT / "config"
+    config.write_text(CONFIG.format(source=HERE / "src" / "fastscalar", kept=KEPT))
+    # What hangs is ended by the tests' own watchdog: traced, a test takes ten times as long.
+    return {"COVERAGE_RCFILE": str(config), "FASTSCALAR_TEST_TIMEOUT": "7200"}
+
+
+def coverage(*words: str) -> int:
+    env = instrumented.environment("trace", HERE) | configured()
+    command = [sys.executable, "-m", "coverage", *words]
+    return subprocess.run(command, cwd=HERE, env=env, check=False).returncode
+
+
+def run(rooms: list[str]) -> int:
+    instrumented.build("trace")
+    return coverage("run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/{room}" for room in rooms))
+
+
+def room_of(file: str) -> str:
+    path = pathlib.PurePath(file)
+    place = path.parts[path.parts.index("fastscalar") + 1 :]
+    return place[0] if len(place) > 1 else "the package's own"
+
+
+def counted(files: dict[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+    """By room and kind of file, lines that ran and lines that there are."""
+    sums: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
+    for file, about in files.items():
+        kind = "Python" if file.endswith(".py") else "Cython"
+        for key in ((room_of(file), kind), ("all", kind)):
+            sums[key][0] += about["summary"]["covered_lines"]
+            sums[key][1] += about["summary"]["num_statements"]
+    return {key: (ran, there) for key, (ran, there) in sums.items()}
+
+
+def share(ran: int, there: int) -> str:
+    return f"{100 * ran / there:.1f} %" if there else "-"
+
+
+def table(sums: dict[tuple[str, str], tuple[int, int]]) -> str:
+    rows = ["| room | lines of Python | run | lines of Cython | run |", "|---|---|---|---|---|"]
+    for room in sorted({room for room, _ in sums}, key=lambda room: (room == "all", room)):
+        parts = [sums.get((room, kind), (0, 0)) for kind in ("Python", "Cython")]
+        rows.append(f"| {room} | " + " | ".join(f"{there:,} | {share(ran, there)}" for ran, there in parts) + " |")
+    return "\n".join(rows)
+
+
+def spans(lines: list[int]) -> str:
+    """[1, 2, 3, 7] as "1-3, 7"."""
+    found: list[list[int]] = []
+    for line in lines:
+        if found and line == found[-1][1] + 1:
+            found[-1][1] = line
+        else:
+            found.append([line, line])
+    return ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found)
+
+
+def report() -> int:
+    coverage("combine", "--keep", "-q")
+    file = KEPT / "all.json"
+    if coverage("json", "-q", "-o", str(file)):
+        raise SystemExit("nothing is kept yet: first run rooms, such as `python tools/covered.py engine`")
+    files = json.loads(file.read_text(encoding="utf-8"))["files"]
+    missing = [f"{os.path.relpath(name, HERE)}: {spans(about['missing_lines'])}"
+               for name, about in sorted(files.items()) if about["missing_lines"]]  # fmt: skip
+    (KEPT / "missing.txt").write_text("\n".join(missing) + "\n", encoding="utf-8")
+    sums = counted(files)
+    print(table(sums))
+    parts = [(kind, *sums.get(("all", kind), (0, 0))) for kind in ("Python", "Cython")]
+    print("; ".join(f"{share(ran, there)} of {there:,} lines of {kind}" for kind, ran, there in parts))
+    return any(ran < LEAST / 100 * there for _, ran, there in parts)
+
+
+def main(words: list[str]) -> int:
+    if not words:
+        raise SystemExit(__doc__)
+    return report() if words == ["report"] else run(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
