@@ -3,7 +3,9 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("_testcapi", reason="this Python cannot refuse an allocation")
@@ -13,6 +15,7 @@ if not hasattr(os, "fork"):
 import fastscalar as fs
 import faults
 from fastscalar import _core
+from fastscalar.program import _data
 
 SOURCES = Path(fs.__file__).parent
 
@@ -58,6 +61,19 @@ def test_a_list_that_cannot_grow_releases_its_element_once(monkeypatch: pytest.M
     count, ways = faults.run("lists")
     assert count > 60
     assert set(ways) <= {"MemoryError", "the right result"}
+
+
+def test_sparse_rows_are_found_or_memory_is_not() -> None:
+    """NumPy's indexing by arrays loses a MemoryError: here none is used."""
+    rows = np.where(np.arange(600).reshape(60, 10) % 3, 0.0, 1.5)
+
+    def work() -> list[Any]:
+        return [part.tolist() for part in _data.sparse_rows(rows, True, 0.5, 3)]
+
+    expected = repr(work())
+    for n in range(200):
+        became = faults.forked("sparse_rows", work, expected, n)
+        assert became in faults.GOOD, f"allocation {n}: {became}"
 
 
 def test_no_extension_has_what_releases_an_element_twice() -> None:

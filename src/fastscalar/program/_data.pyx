@@ -113,7 +113,7 @@ def sparse_rows(data, bint float64, double limit, int parts):
     cdef Py_ssize_t n = x.shape[0], width = x.shape[1], r, at = 0, room
     cdef const fs_batch *kernels = batch_kernels(float64)
     some = np.linspace(0, n - 1, min(n, 64)).astype(np.int64)
-    share = np.count_nonzero(np.asarray(data)[some]) / max(1, len(some) * width)
+    share = np.count_nonzero(np.asarray(data).take(some, 0)) / max(1, len(some) * width)
     if share > limit or width > 1 << 20:
         return None
     size = 8 if float64 else 4
@@ -143,7 +143,7 @@ def sparse_rows(data, bint float64, double limit, int parts):
     border = np.array([0] * parts + [width], np.int32)
     if parts > 1:
         sample = np.sort(column[::max(1, at // 65536)])
-        border[1:parts] = sample[len(sample) * np.arange(1, parts) // parts]
+        border[1:parts] = sample.take(len(sample) * np.arange(1, parts) // parts)
         begin = parts_of_rows(begin, column, border[:parts])
     return begin, column, value, border
 

@@ -595,7 +595,7 @@ cdef class Replay:
                 loose[m.base:m.base + m.rows * m.ld] = False
                 part[:] = False
             elif m.home and m.cols < m.ld:       # padding is zero, and so is its gradient: longer stretches
-                part[part[:, :m.cols].all(axis=1)] = True
+                np.logical_or(part, part[:, :m.cols].all(axis=1, keepdims=True), out=part)
         self.loose = self.side_by_side(loose, &self.n_loose)
         self.steps = self.side_by_side(trained, &self.n_steps)
         if decays:
