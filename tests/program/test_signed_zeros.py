@@ -63,3 +63,34 @@ def test_recordings_of_a_number_that_was_read_hold_for_its_sign(read):
     program = fs.compile(f)
     for order in (slice(None), slice(None, None, -1), [3, 0, 5, 1, 2, 4]):
         assert program.map(k[order], x[order]).tolist() == np.array(right)[order].tolist()
+
+
+READ_BEFORE_A_LOOP = {
+    "the sign": lambda x: python.copysign(1.0, float(x)) if x == x else 7.0,
+    "the text": lambda x: float(len(str(x.data))),
+}
+STEPS_OF_A_LOOP = {
+    "a branch": lambda k, x, s: lambda t: t * 0.99 + k * s if t < s else t * 0.5 - k,
+    "the constant": lambda k, x, s: lambda t: fs.where(t < s, t * 0.9, t * 0.8 - s) * 1.0 + python.copysign(0.0, k),
+    "a loop in it": lambda k, x, s: lambda t: fs.loop(66, lambda u: u * 0.99 + k if u < s else u * 0.98, t),
+    "a zero that is divided by": lambda k, x, s: lambda t: t * 0.5 if t > s else math.atan2(x * 0.0, -1.0) + t * 0.1,
+}
+
+
+@pytest.mark.parametrize("read", READ_BEFORE_A_LOOP)
+@pytest.mark.parametrize("step", STEPS_OF_A_LOOP)
+def test_recordings_that_differ_in_the_bodies_of_a_loop_become_one_only_where_they_read_the_same(read, step):
+    """Several ways through a step make recordings that are taken together: not those of 0.0 and -0.0, nor of NaN."""
+    def f(x, s):
+        return fs.loop(67, STEPS_OF_A_LOOP[step](READ_BEFORE_A_LOOP[read](x), x, s), s * 1.0)
+
+    x = np.array([0.0, -0.0, np.nan, -0.0, 0.0, 1.0, -np.nan, -1.0])
+    s = np.array([0.3, 2.0, 5.0, -20.0, -1.0, 0.7, 9.0, 50.0])
+    right = np.array([float(f(fs.Tensor(v), fs.Tensor(w))) for v, w in zip(x.tolist(), s.tolist(), strict=True)])
+    for order in (np.arange(8), np.array([3, 0, 1, 4, 6, 2, 7, 5])):
+        program = fs.compile(f)
+        for _ in range(2):
+            assert program.map(x[order], s[order]) == pytest.approx(right[order], rel=1e-12, nan_ok=True)
+            assert [program(a, b) for a, b in zip(x[order], s[order], strict=True)] == pytest.approx(
+                right[order], rel=1e-12, nan_ok=True
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import warnings
 
@@ -75,10 +76,62 @@ def test_a_bool_of_a_row_is_one(monkeypatch, name):
     assert fs.compile(f).map(X, B).tolist() == pytest.approx(plainly(f, X, B), rel=1e-14)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_program_that_another_one_calls_gets_them_as_they_are():
+    inner = fs.compile(lambda x, b, k: x * (2.0 if b else 3.0) + k * x)
+    program, k = fs.compile(lambda x, b, k: inner(x, b, k) * 2.0), np.array([0, 3, 1, 2, 0])
+    right = [2.0 * (x * (2.0 if b else 3.0) + i * x) for x, b, i in zip(X.tolist(), B, k, strict=True)]
+    assert program.map(X, B, k) == pytest.approx(right)
+    assert program.map(X[::-1], B[::-1], k[::-1]) == pytest.approx(right[::-1])
+    assert len(program.report().splitlines()) == 2
+
+
 def test_a_bool_is_no_result():
     for call in (lambda p: p.map(X, B), lambda p: p(1.0, np.True_), lambda p: p(1.0, True)):
         with pytest.raises(TypeError, match=r"as result.*got bool"):
             call(fs.compile(lambda x, b: b))
+
+
+def asks(x, b):
+    return x * (2.0 if b is True else 7.0) + x[0] * x[1]
+
+
+class Holder:
+    def __init__(self):
+        self.parts, self.other = [asks], asks
+
+    def __call__(self, x, b):
+        return self.parts[0](x, b) * 0.5 + self.other(x, b) * 0.5
+
+
+HELD = {"asks": asks}
+WAYS = {
+    "by name": asks,
+    "in a dictionary": lambda x, b: HELD["asks"](x, b),
+    "in a local name": lambda x, b: (lambda f: f(x, b))(HELD["asks"]),
+    "in an object": Holder(),
+    "a method": Holder().__call__,
+    "a partial": functools.partial(asks),
+    "a program": fs.compile(asks),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("way", WAYS)
+def test_what_asks_for_a_bool_is_found(way):
+    f, x = WAYS[way], np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    program, b = fs.compile(f), B[:3]
+    right = np.array([asks(fs.to_tensor(v), k).tolist() for v, k in zip(x, b.tolist(), strict=True)])
+    slopes = np.array([fs.jacobian(lambda v, k=k: asks(v, k))(v) for v, k in zip(x, b.tolist(), strict=True)])
+    assert program.map(x, b).tolist() == right.tolist()
+    assert program.jacobian(x, b).tolist() == slopes.tolist()
+    sparse, dense = program.jacobian(x, b, sparse=True), np.zeros((3, 2, 2))
+    dense[:, sparse.rows, sparse.columns] = sparse.values        # its function is an object that has this one
+    assert dense.tolist() == slopes.tolist()
+    assert program.jvp(x, b, tangents=(x, None))[1] == pytest.approx((slopes @ x[..., None])[..., 0])
+    assert fs.compile(fs.jacobian(f)).map(x, b).tolist() == slopes.tolist()
+    total = fs.compile(lambda x, b: fs.sum(f(x, b)))
+    assert total.hessian(x, b).tolist() == [[[0.0, 2.0], [2.0, 0.0]]] * 3
 
 
 def test_bools_that_nothing_asks_for_tie_no_recording():

@@ -16,6 +16,7 @@ import inspect
 import os
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from itertools import islice
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ from fastscalar.engine._array import TensorArray
 _RECORDER = os.path.join(os.path.dirname(__file__), "recorded.py")
 MOST = 10_000  # codes that are remembered
 OBJECTS = 3  # in one another, whose methods are looked at
+HELD = 100  # elements of a list, at most, that are looked at
 _CALLED = ("__call__", "forward")
 _AROUND = (staticmethod, classmethod, MethodType, partial, type(lru_cache(len)))
 _known: dict[int, tuple[CodeType, bool]] = {}  # by identity, which is quicker than the hash of a code
@@ -58,14 +60,15 @@ def wants_ints(function: Any, around: int = OBJECTS, truths: bool = False) -> bo
         methods = [_inside(inspect.getattr_static(function, name, None)) for name in _CALLED]
         some = [(f, {**_names_of(f), "self": function}) for f in methods if type(f) is FunctionType]
     else:
-        some = [(inner, _names_of(inner))]
+        some = [(inner, {**_names_of(inner), "self": getattr(function, "__self__", None)})]
     codes = [one for f, names in some for one in _reached(f.__code__, names, set())]
     if any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
         return True
     if truths and any(_asks_for_identity(code) for code, _ in codes):
         return True
     cells = [v for f, names in some if not is_users(f.__code__.co_filename)
-             for v in (getattr(f, "__wrapped__", None), *map(names.get, f.__code__.co_freevars))]  # fmt: skip
+             for v in (getattr(f, "__wrapped__", None), *map(names.get, f.__code__.co_freevars),
+                       *getattr(names.get("self"), "__dict__", {}).values())]  # fmt: skip
     return around > 0 and any(wants_ints(v, around - 1, truths) for v in cells if callable(v))
 
 
@@ -121,7 +124,8 @@ def _names_of(function: FunctionType) -> dict[str, Any]:
 
 
 def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
-    """Functions that code has names for, and methods of objects, and of objects in these."""
+    """Functions that code has names for, or for lists and dictionaries of them, and methods of objects, and of objects
+    in these."""
     owners = [names.get(name) for name in (*code.co_names, *code.co_varnames, *code.co_freevars)]
     for _ in range(OBJECTS):
         following = []
@@ -133,6 +137,9 @@ def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, d
                 function = _inside(found)
                 if type(function) is FunctionType:
                     yield function.__code__, {**_names_of(function), "self": owner}
+                elif type(found) in (list, tuple, dict):
+                    inner = islice(found.values() if isinstance(found, dict) else found, HELD)
+                    following += [one for one in inner if callable(one)]
                 elif found is not owner and hasattr(type(found), "__dict__") and not isinstance(found, type):
                     following.append(found)
         owners = following

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.arrays.convert import as_ndarray
+from fastscalar.arrays.convert import is_array_like, is_buffer
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise, own_array, to_tensor
 from fastscalar.engine._traced import TracedInt
@@ -424,7 +424,8 @@ def as_in_a_program(argument: Any) -> Any:
         return Tensor(argument)
     if isinstance(argument, np.ndarray) and argument.dtype == object and argument.size and holds_tensors(argument):
         return elementwise("*", argument, 1.0) if argument.ndim else argument.item()
-    argument = as_ndarray(argument)
+    if not is_array_like(argument) and type(argument) is not bytes and is_buffer(argument):
+        argument = np.asarray(argument)
     if not isinstance(argument, (np.ndarray, list, tuple)) or holds_tensors(argument) or not len(argument):
         return argument
     values = np.asarray(argument)
