@@ -116,7 +116,7 @@ def flatten_parameters(parameters, list out):
                 k += 1
             if k == len(<list>p):
                 continue
-            p = list(p)                          # a slice would have its length before the collector may change the list
+            p = list(p)                          # the collector may change it between a slice's length and its memory
             del (<list>p)[:k]
         todo.extend(reversed(p.values() if isinstance(p, dict) else p))
     if again:
