@@ -210,7 +210,7 @@ def row(name: str, lines: list[dict[str, Any]]) -> str:
     found = [last[part] for part in check.parts or ("",) if part in last]
     if not found:
         return f"| **{name}**: {check.what} | not run yet | | |"
-    said = in_sum(found) if check.parts else found[0]["said"].strip("= ")
+    said = in_sum([line for line in found if line["passed"]] or found) if check.parts else found[0]["said"].strip("= ")
     if check.parts:
         said += f"; {len(found)} of {len(check.parts)} parts"
     skipped = {line.get("part", ""): line.get("skipped") or why_skipped([line["said"]]) for line in found}
