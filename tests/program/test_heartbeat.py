@@ -103,6 +103,28 @@ def test_a_rank_that_says_that_it_leaves_may(heart):
     assert made.said.empty()
 
 
+def test_a_rank_that_leaves_at_once_has_not_ended(monkeypatch):
+    """Its word is neither kept back for the answer to its last sign of life, nor lost with the other's, unread."""
+    said = queue.Queue()
+    monkeypatch.setattr(heartbeat.Heart, "_end", lambda self, rank, why: said.put((rank, why)))
+    for k in range(40):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            address, token = listening.getsockname(), bytes(heartbeat.TOKEN)
+            found = []
+            other = threading.Thread(
+                target=lambda: found.append(heartbeat._connected([address[0]], address[1], token, 1)), daemon=True
+            )
+            other.start()
+            links = heartbeat._accepted(listening, token, 1)
+            other.join(LIMIT)
+        stays, leaves = heartbeat.Heart(Alone(), links, 8.0), heartbeat.Heart(Alone(), {0: found[0]}, 8.0)
+        threading.Event().wait(0.002 * (k % 5))
+        leaves.stop()
+        stays.threads[1].join(LIMIT)             # there is no other to look at
+        stays.stop()
+        assert said.empty(), said.get()
+
+
 def test_both_hear_each_other():
     def work(comm):
         with heartbeat.beating(Ranks(comm)):

@@ -272,6 +272,40 @@ def test_a_fork_while_the_first_bar_is_made(delay):
     assert run.returncode == 0, run.stderr
 
 
+FIRST_FIT = """
+import sys, threading
+import numpy as np
+import fastscalar as fs, test_forks as forks
+from fastscalar import _imports
+
+class Listening:  # asked for each module that is imported for the first time
+    def find_spec(self, name, path=None, target=None):
+        if not _imports._lock._is_owned():
+            print(name)
+
+net, X, y = fs.MLP(6, [8, 3], seed=0), np.ones((600, 6)), np.zeros(600, int)
+sys.stderr = forks.Terminal()
+for name in [name for name in sys.modules if name.startswith("numpy.random")]:
+    del sys.modules[name]
+vars(np).pop("random", None)
+sys.meta_path.insert(0, Listening())
+for threads in (1, 2):
+    thread = threading.Thread(target=lambda: fs.fit(net, X, y, epochs=2, batch_size=64, threads=threads))
+    thread.start()
+    thread.join(60)
+"""
+
+
+@needs_fork
+def test_what_a_first_fit_imports_is_what_a_fork_waits_for():
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST_FIT], env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        cwd=os.path.dirname(__file__), capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []
+
+
 @needs_fork
 def test_a_fork_in_the_middle_of_an_import_of_ones_own(monkeypatch):
     with importing():

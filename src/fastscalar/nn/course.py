@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._imports import importing
 from fastscalar.engine._rules import values_of
 from fastscalar.engine._step import distinct_parameters, place_of, storage_of
 from fastscalar.nn.optimizers import Optimizer
@@ -104,11 +105,18 @@ class Course:
         optimizer._bind_by_fit(parameters)
 
 
+def generator_of(seed: Any) -> np.random.Generator:
+    """NumPy's, which imports its generators when they are first used."""
+    with importing():
+        import numpy.random
+    return numpy.random.default_rng(seed)
+
+
 def seed_of(seed: Any) -> int:
     """A whole number for what may be the seed of a NumPy generator; None is another one each time."""
     if isinstance(seed, (int, np.integer)) and 0 <= seed < 1 << 63:
         return int(seed)
-    return int(np.random.default_rng(seed).integers(1 << 63))
+    return int(generator_of(seed).integers(1 << 63))
 
 
 class Doubt:

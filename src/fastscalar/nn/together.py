@@ -16,6 +16,7 @@ from fastscalar._core import _select_kernels
 from fastscalar.engine._rules import values_of
 from fastscalar.nn.callbacks import StopTraining
 from fastscalar.nn.checkpoints import Checkpoint
+from fastscalar.nn.course import generator_of
 from fastscalar.nn.distributed import (
     DistributedTrainer,
     LocalTrainer,
@@ -191,7 +192,7 @@ def _epochs(
     if seed is None:
         seed = ranks.hear(int(np.random.SeedSequence().generate_state(1)[0]))
         course.streams.seed = seed
-    generator = np.random.default_rng(seed if lengths is None else [seed, ranks.rank])
+    generator = generator_of(seed if lengths is None else [seed, ranks.rank])
     modules = modules_of(made.net)
     on_first(ranks, lambda: looking.begin(course))
     if saved is not None and _restored(ranks, made, saved):

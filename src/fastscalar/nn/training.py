@@ -17,7 +17,7 @@ from fastscalar.files import StrPath
 from fastscalar.nn.batches import Batches, are_batches
 from fastscalar.nn.callbacks import Callbacks, StopTraining
 from fastscalar.nn.checkpoints import Checkpoint
-from fastscalar.nn.course import Course, Doubt
+from fastscalar.nn.course import Course, Doubt, generator_of
 from fastscalar.nn.eager import EagerProgramTrainer, EagerTrainer, rows_named
 from fastscalar.nn.evaluation import Measure, takes_blocks
 from fastscalar.nn.history import Epoch, History
@@ -321,7 +321,7 @@ def _epochs(
     looking.begin(course)
     if saved is not None:
         saved.restore(course.optimizer, looking.all, history)
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     for number in range(1, course.epochs + 1):
         order = generator.permutation(n) if shuffle else np.arange(n)
         if number < first_epoch:
