@@ -103,21 +103,26 @@ def test_a_rank_that_says_that_it_leaves_may(heart):
     assert made.said.empty()
 
 
+def connected_with_each_other():
+    """The links of rank 0, and that of rank 1, as they are made."""
+    found = queue.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address, token = listening.getsockname(), bytes(heartbeat.TOKEN)
+
+        def connect():
+            found.put(heartbeat._connected([address[0]], address[1], token, 1))
+
+        threading.Thread(target=connect, daemon=True).start()
+        return heartbeat._accepted(listening, token, 1), found.get(timeout=LIMIT)
+
+
 def test_a_rank_that_leaves_at_once_has_not_ended(monkeypatch):
     """Its word is neither kept back for the answer to its last sign of life, nor lost with the other's, unread."""
     said = queue.Queue()
     monkeypatch.setattr(heartbeat.Heart, "_end", lambda self, rank, why: said.put((rank, why)))
     for k in range(40):
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            address, token = listening.getsockname(), bytes(heartbeat.TOKEN)
-            found = []
-            other = threading.Thread(
-                target=lambda: found.append(heartbeat._connected([address[0]], address[1], token, 1)), daemon=True
-            )
-            other.start()
-            links = heartbeat._accepted(listening, token, 1)
-            other.join(LIMIT)
-        stays, leaves = heartbeat.Heart(Alone(), links, 8.0), heartbeat.Heart(Alone(), {0: found[0]}, 8.0)
+        links, link = connected_with_each_other()
+        stays, leaves = heartbeat.Heart(Alone(), links, 8.0), heartbeat.Heart(Alone(), {0: link}, 8.0)
         threading.Event().wait(0.002 * (k % 5))
         leaves.stop()
         stays.threads[1].join(LIMIT)             # there is no other to look at

@@ -94,7 +94,7 @@ class Heart:
         for thread in self.threads:
             thread.join()
         for link in self.links.values():
-            with suppress(OSError):              # what is closed with signs of life unread is reset: the word would be lost
+            with suppress(OSError):              # closed with signs of life unread it is reset, and the word lost
                 while link.recv(4096):
                     pass
         for link in (*self.links.values(), self.until, self._stop):
