@@ -4,6 +4,7 @@
 # `tape.requests_left` lets a request be refused: tests show with it that a refused allocation is a MemoryError which
 # leaves everything as it was.
 
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.math cimport NAN
 from libc.string cimport memcpy, memset
@@ -13,6 +14,15 @@ from fastscalar.engine.tape cimport NURSERY, SLACK, Record, Tape
 
 cdef enum:
     PAGE = 4096
+
+
+cdef inline void *data_of(array) except? NULL:
+    """The numbers of an array, which is held elsewhere and lies in one stretch.  NumPy's own `.ctypes` makes a
+    SystemError of a MemoryError."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
+    PyBuffer_Release(&view)
+    return view.buf
 
 
 cdef inline bint refused() noexcept nogil:

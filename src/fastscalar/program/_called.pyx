@@ -7,7 +7,6 @@ The boundary: knows functions of numbers and arrays with one number as result; w
 knows, and what else becomes of these.
 """
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release, PyObject_GetBuffer
 from cpython.float cimport PyFloat_Check
 from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport PyObject
@@ -18,7 +17,7 @@ from fastscalar.engine._random cimport Stream, streams
 from fastscalar.engine._array cimport TensorArray, element_count
 from fastscalar.engine._modes cimport Watching, begin_row, end_row
 from fastscalar.engine._inspect cimport backward_or_nothing, find_gradients
-from fastscalar.engine.memory cimport allocate, out_of_memory
+from fastscalar.engine.memory cimport allocate, data_of, out_of_memory
 
 import numpy as np
 
@@ -62,14 +61,6 @@ def go_inside(int steps):
     """So many functions more, or less, are run for a row."""
     global fs_inside
     fs_inside += steps
-
-
-cdef inline void *data_of(array) except? NULL:
-    """The numbers of an array, which is held elsewhere and lies in one stretch."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
-    PyBuffer_Release(&view)
-    return view.buf
 
 
 cdef int enter(array, Py_ssize_t first, list nodes, const double *column) except -1:

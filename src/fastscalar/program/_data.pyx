@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
+from fastscalar.engine.memory cimport data_of
 from fastscalar.program._kernels cimport fs_batch
 from fastscalar.program._replay cimport GUARD_FAILED, batch_kernels
 
@@ -122,8 +123,8 @@ def sparse_rows(data, bint float64, double limit, int parts):
     column = np.empty(room, np.int32)
     value = np.empty(room, np.float64 if float64 else np.float32)
     cdef Py_ssize_t[::1] b = begin
-    cdef int *c = <int *><size_t>column.ctypes.data
-    cdef char *v = <char *><size_t>value.ctypes.data
+    cdef int *c = <int *>data_of(column)
+    cdef char *v = <char *>data_of(value)
     cdef int element = size
     r = 0
     while r < n:
@@ -135,8 +136,8 @@ def sparse_rows(data, bint float64, double limit, int parts):
         if r < n:
             room = 2 * room
             column, value = np.resize(column, room), np.resize(value, room)
-            c = <int *><size_t>column.ctypes.data
-            v = <char *><size_t>value.ctypes.data
+            c = <int *>data_of(column)
+            v = <char *>data_of(value)
     if not at:
         column[0] = 0                            # there is something to point at
     column, value = column[:max(at, 1)], value[:max(at, 1)]

@@ -11,7 +11,7 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, 
 from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy
 
-from fastscalar.engine.memory cimport allocate, out_of_memory
+from fastscalar.engine.memory cimport allocate, data_of, out_of_memory
 from fastscalar.program._kernels cimport fs_batch
 from fastscalar.program._replay cimport Replay, batch_kernels
 from fastscalar.program.plan cimport *
@@ -54,7 +54,7 @@ cdef class OneRow:
             shape = kind[1] if len(kind) > 1 else ()
             r.real, r.n_axes = kind[0] in ("number", "array"), len(shape)
             room = np.zeros(shape, np.float64 if r.real else np.int64)
-            r.data, r.size = <void *><size_t>room.ctypes.data, room.size
+            r.data, r.size = data_of(room), room.size
             for k in range(r.n_axes):
                 r.shape[k] = shape[k]
             self.held.append(room)

@@ -29,7 +29,7 @@ from libc.string cimport memcpy
 from fastscalar.engine._array cimport *
 from fastscalar._core cimport *
 from fastscalar.engine.checked cimport CHECKED, MARGIN, margin_is_whole, require, seal_margin
-from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
+from fastscalar.engine.memory cimport allocate_zeroed, data_of, out_of_memory
 from fastscalar.engine.writes cimport wrote
 from fastscalar.engine._rules cimport Rule
 from fastscalar.program._kernels cimport *
@@ -533,7 +533,7 @@ cdef class Replay:
             x.entry = self.block(most, self.size)
         self.held.append((begin, column, value, border))
         x.begin, x.column, x.border = &begins[0], &columns[0], &borders[0]
-        x.value = <void *><size_t>value.ctypes.data
+        x.value = data_of(value)
 
     def wants_sparse(self, int i):
         """Whether sparse rows of this input would be of use."""
