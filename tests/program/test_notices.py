@@ -995,3 +995,30 @@ def test_the_chain_of_causes_of_an_error_in_a_row_ends(kind, method, caused):
         assert len(chain) <= 3
     assert (cause in chain) is caused
     assert "row 0" in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0], [0], [1]])
+def test_what_an_index_that_was_computed_takes_says_whether_a_gradient_gets_lost(order):
+    """Of the elements one has a gradient: rows that take another lose nothing, and are no reason to say so."""
+    w, v = fs.Tensor(2.0), fs.Tensor(1.0)
+
+    def f(x, y):
+        return float((fs.to_tensor(np.ones(2)) * [3.0, w])[fs.argmin([x, y])]) * x * v
+
+    X, Y = np.array([1.0, 5.0])[order], np.array([2.0, 3.0])[order]
+    program = fs.compile(f)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = program.backward(X, Y)
+    assert found.tolist() == np.array([3.0, 10.0])[order].tolist()
+    lost = [w for w in caught if issubclass(w.category, fs.GradientLossWarning)]
+    assert len(lost) == (1 in order)
+
+
+def test_an_element_without_a_gradient_is_no_derivative_of_those_that_were_not_taken():
+    def f(x, y):
+        return fs.grad(lambda t: (fs.to_tensor(np.ones(2)) * [3.0, t])[fs.argmin([t, y])] * t)(x) * x
+
+    X, Y = np.array([1.0, 5.0, 2.0, 7.0]), np.array([2.0, 3.0, 4.0, 1.0])
+    program = fs.compile(f)
+    assert program.map(X, Y).tolist() == [f(fs.Tensor(x), fs.Tensor(y)).data for x, y in zip(X, Y, strict=True)]

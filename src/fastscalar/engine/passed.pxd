@@ -1,7 +1,7 @@
 # cython: language_level=3, wraparound=False, cdivision=True
 # The operands of a node, one by one, and which of them it passes a gradient to.
 
-from cpython.object cimport Py_GT, Py_LT
+from cpython.object cimport Py_EQ, Py_GT, Py_LT
 
 from fastscalar._core cimport row, tape
 from fastscalar.engine.array_ops cimport node_of, value_of
@@ -80,6 +80,11 @@ cdef inline int operand(int i, Py_ssize_t k, double *value) noexcept nogil:
     return node_of(o, at)
 
 
+cdef inline Py_ssize_t taken(const ArrayOp *q, int i) noexcept nogil:
+    """Which of its operands a node of a gather is."""
+    return <Py_ssize_t>q.labels[0] * q.count + tape.record[i].b
+
+
 cdef inline Py_ssize_t first_passed(int i, bint chosen, Py_ssize_t *stop) noexcept nogil:
     """The first of the operands of node i that it may pass a gradient to, and where they end: none of what only says
     which operand it is, or at which place the best one is.  chosen: nor what is not the one that it is now."""
@@ -97,6 +102,9 @@ cdef inline Py_ssize_t first_passed(int i, bint chosen, Py_ssize_t *stop) noexce
         first = q.labels[tape.record[i].b]
     elif q.op == A_GATHER:
         stop[0] = q.x.count                      # then comes the index
+        if chosen and q.argument == 0:           # of one that is given with a row there is no node to hold it by
+            first = taken(q, i)
+            stop[0] = first + 1
     if chosen and (q.op == A_WHERE or q.op == A_BEST):
         stop[0] = first + 1
     return first
@@ -117,7 +125,8 @@ cdef inline void mark_once(int p) noexcept nogil:
 
 
 cdef inline int list_choices(int i, list choices) except -1:
-    """The comparisons by which a `where`, a `max` or a `min` is what it is, where another operand has a gradient."""
+    """The comparisons by which a `where`, a `max` or a `min` is what it is, where another operand has a gradient; of an
+    element that an index takes the index, which is compared with itself as it is now: -1."""
     cdef ArrayOp *q
     cdef Py_ssize_t k, first
     cdef int other, chosen
@@ -133,6 +142,11 @@ cdef inline int list_choices(int i, list choices) except -1:
             other = node_of(&q.x, k)
             if other != chosen and may_have_gradient(other):
                 choices.append((Py_GT if q.code == BEST_MIN else Py_LT, other, chosen))
+    elif q.op == A_GATHER and q.argument == 0:
+        for k in range(tape.record[i].b, q.x.count, q.count):
+            if k != taken(q, i) and may_have_gradient(node_of(&q.x, k)):
+                choices.append((Py_EQ, node_of(&q.y, 0), -1))
+                break
     return 0
 
 

@@ -271,6 +271,9 @@ cdef class Recording(Recorder):
 
     cdef int keep(self, list choices) except -1:
         for op, left, right in choices:
+            if right < 0:
+                self.add_guard(GUARD_SAME, left, -1, tape.value[<int>left])
+                continue
             self.add_guard(op, left, right, compare_numbers(op, tape.value[<int>left], tape.value[<int>right]))
         return 0
 
