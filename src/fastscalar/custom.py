@@ -9,7 +9,14 @@ from typing import Any, overload
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.engine._modes import current_recording, is_recording, require_operands_unchanged, tell_call, watches
+from fastscalar.engine._modes import (
+    current_recording,
+    is_recording,
+    refuse_replays,
+    require_operands_unchanged,
+    tell_call,
+    watches,
+)
 from fastscalar.engine._rules import values_of
 
 Derivatives = Callable[..., Sequence[float] | float]
@@ -197,7 +204,11 @@ def _operation(value: Callable[..., float], derivatives: Derivatives, name: str 
                 return computed
         # a recording is told below how other rows compute it: it holds not only for these values
         given = values_of(list(made_of)).tolist() if is_recording() else [x.data for x in made_of]
-        out = Tensor(value(*given), made_of, op)
+        try:
+            out = Tensor(value(*given), made_of, op)
+        except Exception:
+            refuse_replays(f"an error of the operation {op!r}, which the function may catch,")
+            raise
 
         def step() -> None:
             require_operands_unchanged(out)

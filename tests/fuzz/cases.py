@@ -32,6 +32,15 @@ class WrongResult(TypeError):
     """The function returned something else than a number; what a program says about it is its own affair."""
 
 
+def _of_positive(a: float) -> float:
+    if a < 0:
+        raise ValueError("refused")
+    return a * 1.5
+
+
+REFUSES = fs.custom_op(_of_positive, lambda a: 1.5, name="refuses")  # an operation of one's own that raises
+
+
 @dataclass
 class Outcome:
     """What the plain function did with one row."""
@@ -75,6 +84,7 @@ class Case:
     def of(text: str) -> Case:
         names: dict[str, Any] = {
             "__name__": "case", "np": np, "fs": fs, "math": fs.math, "inf": math.inf, "nan": math.nan,
+            "refuses": REFUSES,
         }  # fmt: skip
         before = set(names) | {"__builtins__", "ARGUMENTS", "PLAN"}
         exec(compile(text, NAME, "exec"), names)

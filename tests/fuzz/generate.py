@@ -178,6 +178,10 @@ class Writer(ArrayStatements):
             ways = [w for w in ways if "0.5" not in w[0] and "10.0" not in w[0]] or [
                 (f"1.0 / ({a})", ["ZeroDivisionError"])
             ]
+        elif self.chance(0.2):  # from within what is one instruction
+            z, step = self.new("z"), self.draw.choice(["math.sqrt({})", "1.0 + math.log({})", "0.9 * refuses({})"])
+            ways = [(f"fs.loop({self.draw.choice([1, 3, 300])}, lambda {z}: {step.format(z)}, {a})", ["ValueError"])]
+            ways += [(f"refuses({a})", ["ValueError"])]
         if s.wholes and s.vectors:
             name, n = self.draw.choice(s.vectors)
             ways += [(f"{name}[{self.draw.choice(s.wholes)} + {self.draw.choice([0, n - 1])}]", ["IndexError"])] * 2

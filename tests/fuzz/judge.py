@@ -106,7 +106,7 @@ class Run:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.program = fs.compile(case.function)
-        self.said: list[str] = []
+        self.said: list[tuple[str, str]] = []
         self.lost: set[int] = set()  # lines where it said that a gradient gets lost,
         self.losing: set[int] = set()  # and where one did when gradients were asked for
 
@@ -132,7 +132,7 @@ class Run:
             self.unchanged(what, before, gradients)
             return None
         finally:
-            self.listen([w.message for w in caught])
+            self.listen([w.message for w in caught], shape if (shape := what.partition(":")[0]) in shapes.STEPS else "")
         if raised is not None:
             k, right = raised
             kind = f"{what}:error: none, right {type(right).__name__}"
@@ -157,12 +157,13 @@ class Run:
         elif named and f"row {k}" not in getattr(error, "__notes__", ()):
             self.unless_unstable(rows[: k + 1], f"{what}:message", f"no note of row {k} at {found}")
 
-    def listen(self, messages: list[Any]) -> None:
+    def listen(self, messages: list[Any], program: str = "") -> None:
+        """program: "" for that of the run, else which of those that belong to it; each says a thing once."""
         for message in messages:
             if isinstance(message, fs.CompileWarning):
-                if str(message) in self.said and recorded.SPECIALIZATIONS > 1:      # else more programs fall back
+                if (program, str(message)) in self.said and recorded.SPECIALIZATIONS > 1:  # else more fall back
                     raise Difference("warning", f"said again: {message}")
-                self.said.append(str(message))
+                self.said.append((program, str(message)))
             elif isinstance(message, fs.GradientLossWarning):
                 line = re.match(r"(.*):(\d+): ", str(message))
                 if line is not None and line[1] == self.case.file:

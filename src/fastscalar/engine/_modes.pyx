@@ -144,6 +144,11 @@ class row_begun:
             end_row()
 
 
+def refuse_replays(str what not None):
+    """A recorded function does what no replay can do: it is called for every row."""
+    refuse(what)
+
+
 def is_argument(x):
     """Whether a Tensor or a TensorArray is an argument, or lies in one, of a function that this thread differentiates,
     records, or calls for a row."""

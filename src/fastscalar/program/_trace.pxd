@@ -35,6 +35,7 @@ cdef class Recording(Recorder):
     cdef public list drawn_in_loops      # draws that stand for those of loops
     cdef public dict uncertain      # site -> what was drawn there before a loop that draws as often as the row wants
     cdef public bint unrolled       # loops are to be recorded step by step
+    cdef public bint raised_in_loop  # a step, which has left no guard that says so
     cdef public object shorten      # (first node, results) -> results of less that was recorded (`rolling`), or None
     cdef object context
     cdef readonly list lost         # places where a number with a gradient became one without

@@ -24,6 +24,7 @@ class Recording(Recorder):
     leaked: bool
     reads: bool
     unrolled: bool
+    raised_in_loop: bool
     cut: int
     drawn_in_loops: list[tuple[int, int, float, int, int, int]]
     uncertain: dict[int, int]

@@ -264,17 +264,16 @@ cdef class Recording(Recorder):
 
         Where it was not because of what a row chose, the program holds only for rows that choose the same."""
         cdef list choices = []
-        if self.reaches(node, None, True, choices):
-            return True
-        self.keep(choices)
-        return False
+        cdef bint found = self.reaches(node, None, True, choices)
+        if not found:
+            self.keep(choices)
+        return found
 
     cdef int keep(self, list choices) except -1:
+        cdef double value
         for op, left, right in choices:
-            if right < 0:
-                self.add_guard(GUARD_SAME, left, -1, tape.value[<int>left])
-                continue
-            self.add_guard(op, left, right, compare_numbers(op, tape.value[<int>left], tape.value[<int>right]))
+            value = tape.value[<int>left] if right < 0 else compare_numbers(op, tape.value[left], tape.value[right])
+            self.add_guard(GUARD_SAME if right < 0 else op, left, right, value)
         return 0
 
     cdef bint reaches(self, int node, set wanted, bint chosen, list choices) except -1:

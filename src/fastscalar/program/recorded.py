@@ -330,6 +330,8 @@ class RecordedFunction:
             if self._wants_truths:
                 leaves = read_whole(leaves, not self._wants_ints)
             results = self._results(rows, rows.call(self.function, leaves))
+            if recording.raised_in_loop:         # and was caught: step by step there are guards that say so
+                raise BodyLeaks
             try:
                 graph = extract(recording, results)
             except NotReplayable as reason:

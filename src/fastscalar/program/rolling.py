@@ -121,7 +121,13 @@ class _Recorder:
                 number = TracedInt(k, Tensor(float(k)), ITERATION + len(self.outer.bodies))
                 recording.inputs.append(("whole", number))
             recording.begin()
-            found = call(k, number, self.nest.made(iter(handles)))
+            try:
+                found = call(k, number, self.nest.made(iter(handles)))
+            except Exception:
+                self.outer.raised_in_loop = True
+                raise
+            if recording.raised_in_loop:         # and was caught here
+                raise BodyLeaks
             ends = found is None
             results = handles if ends else [
                 t if isinstance(t, Tensor) else Tensor(t) for t in self.nest.flat(found)
