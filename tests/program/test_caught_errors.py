@@ -60,7 +60,7 @@ FROM = {
     "a loop in a program in a program": lambda x: inner(fs.loop(200, lambda z: math.sqrt(z) * x, x)),
     "a root": lambda x: fs.implicit(lambda r, a: r * r - a)(1.0, x),
     "a step, caught in a step": lambda x: fs.loop(
-        300, lambda z: z + caught(lambda a: fs.loop(200, lambda q: math.sqrt(q) * 0.5, a))(x, 7.0) * 0.001, x * 0.0
+        70, lambda z: z + caught(lambda a: fs.loop(70, lambda q: math.sqrt(q) * 0.5, a))(x, 7.0) * 0.001, x * 0.0
     ),
     "one's own, caught in a step": lambda x: fs.loop(300, lambda z: z * 0.9 + caught(own)(x, 7.0) * 0.001, x),
 }
