@@ -99,14 +99,36 @@ def mnist():
     return X.reshape(-1, 784) / 255, y, X_test.reshape(-1, 784) / 255, y_test
 
 
-def pytest_collection_modifyitems(items):
+def spread(items, most):
+    """At most so many cases of each test, evenly among them."""
+    there = collections.Counter(getattr(item, "function", item) for item in items)
+    seen = collections.Counter()
+    kept = []
+    for item in items:
+        test = getattr(item, "function", item)
+        k, n = seen[test], there[test]
+        if n <= most or k * most // n != (k - 1) * most // n:
+            kept.append(item)
+        seen[test] += 1
+    return kept
+
+
+def pytest_collection_modifyitems(config, items):
     """A test has the same name in every process: xdist compares them, and an address is another one in each.
+
+    FASTSCALAR_CASES=N leaves at most N cases of each test: they run the same lines, and where lines are counted each is
+    dear.
 
     In stress mode (FASTSCALAR_STRESS=1) a node costs a full collection: ten million of them are left out, and of a test
     that is dear one case in seven runs (FASTSCALAR_STRESS=all: every one)."""
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"the name of a test contains an address: {item.nodeid}")
+    if os.environ.get("FASTSCALAR_CASES"):
+        kept = spread(items, int(os.environ["FASTSCALAR_CASES"]))
+        of_these = set(kept)
+        config.hook.pytest_deselected([item for item in items if item not in of_these])
+        items[:] = kept
     if _core.tape_info()["stress"]:
         for item in items:
             if "big" in item.keywords:

@@ -1,9 +1,9 @@
 """Which lines of the package the tests run, of Python and of .pyx: `python tools/covered.py ROOM ... | report`.
 
 ROOM is a folder of tests/ or a file in it; it runs in the build "trace" of tools/instrumented.py, child processes
-included, and what it covers is kept in build/trace/covered.  `report` puts all that is kept together: a table by room
-of the package, and in build/trace/covered/missing.txt each file's lines that no test ran.  Its status is 1 below 95 %.
-Needs coverage.py (pip install coverage).  Traced, a test takes many times as long.
+included, CASES cases of each test at most, and what it covers is kept in build/trace/covered.  `report` puts all that
+is kept together: a table by room of the package, and in build/trace/covered/missing.txt each file's lines that no test
+ran.  Its status is 1 below 95 %.  Needs coverage.py (pip install coverage).  Traced, a test takes many times as long.
 
 A line counts that holds a statement.  What is compiled into another module from a .pxd is counted where it stands.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import instrumented
 
 LEAST = 95.0
+CASES = 8  # the others of a test hardly run other lines, and traced each takes many times as long
 HERE = instrumented.ROOT / "build" / "trace"
 KEPT = HERE / "covered"
 CONFIG = """
@@ -45,7 +46,7 @@ def configured() -> dict[str, str]:
     config = KEPT / "config"
     config.write_text(CONFIG.format(source=HERE / "src" / "fastscalar", kept=KEPT))
     # What hangs is ended by the tests' own watchdog: traced, a test takes ten times as long.
-    return {"COVERAGE_RCFILE": str(config), "FASTSCALAR_TEST_TIMEOUT": "7200"}
+    return {"COVERAGE_RCFILE": str(config), "FASTSCALAR_TEST_TIMEOUT": "7200", "FASTSCALAR_CASES": str(CASES)}
 
 
 def coverage(*words: str) -> int:
