@@ -183,7 +183,8 @@ def _in_operations(value: Any, partials: Any, operands: tuple[Tensor, ...]) -> A
     out = value.detach()
     for x, partial in zip(operands, partials, strict=True):
         partial = partial.detach() if isinstance(partial, Tensor) else Tensor(partial)
-        out = out - (x.detach() - x).send(partial)  # has the derivative that was given; less 0.0, a zero keeps its sign
+        nothing = (x.detach() - x).send(partial) + 0.0       # and not -0.0: less 0.0, a zero keeps its sign
+        out = out - nothing                  # has the derivative that was given
     return out
 
 

@@ -94,3 +94,43 @@ def test_recordings_that_differ_in_the_bodies_of_a_loop_become_one_only_where_th
             assert [program(a, b) for a, b in zip(x[order], s[order], strict=True)] == pytest.approx(
                 right[order], rel=1e-12, nan_ok=True
             )
+
+
+def some_expression(rng, depth):
+    """Source of an expression of x and y whose terms cancel, or are zeros, at small whole numbers."""
+    if depth == 0 or rng.random() < 0.1:
+        return rng.choice(["x", "y", "x", "y", "0.0", "-0.0", "1.0"])
+    kind = rng.random()
+    if kind < 0.1:
+        return f"(-{some_expression(rng, depth - 1)})"
+    if kind < 0.2:
+        return f"own({some_expression(rng, depth - 1)}, {some_expression(rng, depth - 1)})"
+    if kind < 0.25:
+        return f"fs.sum([{', '.join(some_expression(rng, depth - 1) for _ in range(3))}])"
+    operator = rng.choice(["+", "-", "-", "-", "*"])
+    return f"({some_expression(rng, depth - 1)} {operator} {some_expression(rng, depth - 1)})"
+
+
+own = fs.custom_op(lambda a, b: a * b, lambda a, b: (b, a), name="own")
+PAIRS = np.array([[a, b] for a in (0.0, -0.0, 1.0, -1.0) for b in (0.0, -0.0, 1.0, -1.0)])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_sums_of_what_cancels(seed):
+    """-0.0 - (a - a) is -0.0, which a sum of the three terms is not; and no derivative is -0.0."""
+    text = some_expression(np.random.default_rng(seed), 4)
+    f = eval(f"lambda x, y: fs.Tensor(1.0) * ({text})", {"fs": fs, "own": own})
+    right = [fs.value_and_grad(f, argnums=(0, 1))(x, y) for x, y in PAIRS.tolist()]
+    values, slopes = np.array([value for value, _ in right]), np.array([both for _, both in right], dtype=float)
+    assert not np.signbit(slopes[slopes == 0.0]).any(), text
+    program, x, y = fs.compile(f), *PAIRS.T.copy()
+    found, by = program.value_and_grad(x, y, argnums=(0, 1))
+    for got in (program.map(x, y), found, [program(a, b) for a, b in PAIRS.tolist()]):
+        assert np.array(got) == pytest.approx(values, rel=1e-12, abs=1e-12)
+        assert np.signbit(got).tolist() == np.signbit(values).tolist(), text
+    derived = fs.compile(fs.grad(f, argnums=(0, 1))).map(x, y)
+    plainly = [fs.grad(lambda a, b: fs.grad(f)(a, b) + 0.0 * a, argnums=(0, 1))(a, b) for a, b in PAIRS.tolist()]
+    for got in (np.stack(by, axis=1), np.stack(derived, axis=1)):
+        assert got == pytest.approx(slopes, rel=1e-12, abs=1e-12)
+        assert np.signbit(got).tolist() == np.signbit(slopes).tolist(), text
+    assert not np.signbit(np.array(plainly)[np.array(plainly) == 0.0]).any(), text

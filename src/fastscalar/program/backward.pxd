@@ -145,7 +145,7 @@ cdef inline bint instruction_backward(Replay r, const Instr *q, int thread, real
         x = &r.input[q.extra]
         if x.gradient != NULL:
             for l in range(n_rows):
-                one = 0 if p.adjoint[q.out] < 0 else A[<Py_ssize_t>p.adjoint[q.out] * n_rows + l]
+                one = 0 if p.adjoint[q.out] < 0 else 0.0 + A[<Py_ssize_t>p.adjoint[q.out] * n_rows + l]
                 if not kept[l]:
                     x.gradient[rows[first_row + l]] = one
                 finite = finite and one - one == 0
@@ -220,7 +220,7 @@ cdef inline void store_gradient(Replay r, int i, int first_row, int n_rows, cons
         g = rows_of(r, r.run_adjoint, r.plan.body.run_of_input[i], l, tag)
         out = x.gradient + rows[l] * x.width
         for k in range(x.width):
-            out[k] = g[k]
+            out[k] = 0.0 + g[k]              # no gradient is -0.0, as in the plain sweep
 
 
 cdef inline void elements_backward(Replay r, const Instr *q, real *V, real *A, real *U, real *port, int n_rows,

@@ -25,6 +25,17 @@ cdef inline bint is_inner(Lowering low, int t, int depends) noexcept:
     return is_sum(low, t) and low.uses[t] == 1 and not low.pinned[t] and low.depends[t] == depends
 
 
+cdef inline bint is_right_inner(Lowering low, int t, int depends) noexcept:
+    """Whether what t adds or takes away is such a part: -0.0 - (a - a) is -0.0, which -0.0 - a + a is not."""
+    return is_inner(low, low.b[t], depends) and (low.op[t] == ADD or low.signless[low.a[t]])
+
+
+cdef inline int push3(Ints *todo, int i, int sign, bint part) except -1:
+    push(todo, i)
+    push(todo, sign)
+    return push(todo, part)
+
+
 cdef inline int collect_sums(Lowering low) except -1:
     """From young to old: each + or - that no sum has swallowed is tried as the root of one."""
     cdef Py_ssize_t i
@@ -45,23 +56,23 @@ cdef inline int collect_sums(Lowering low) except -1:
 cdef inline int try_sum(Lowering low, int root, Ints *todo, Ints *inner) except -1:
     cdef Py_ssize_t before = low.p.n, k
     cdef int t, a, b, sign, other, depends = low.depends[root], products = 0
-    cdef bint zero = False
+    cdef bint zero = False, part, left, right
     todo.n = inner.n = 0
-    push(todo, root)
-    push(todo, 1)
+    push3(todo, root, 1, True)
     while todo.n:
-        todo.n -= 2
-        t, sign = todo.at[todo.n], todo.at[todo.n + 1]
-        if t == root or is_inner(low, t, depends):
+        todo.n -= 3
+        t, sign, part = todo.at[todo.n], todo.at[todo.n + 1], todo.at[todo.n + 2]
+        if part:
             if t != root:
                 push(inner, t)
             a, b, other = low.a[t], low.b[t], sign if low.op[t] == ADD else -sign
-            if is_inner(low, b, depends) and not is_inner(low, a, depends):
-                a, b, sign, other = b, a, other, sign    # what was added up before comes first, whichever side it is on
-            push(todo, b)
-            push(todo, other)
-            push(todo, a)
-            push(todo, sign)
+            left, right = is_inner(low, a, depends), is_right_inner(low, t, depends)
+            if right and not left:               # what was added up before comes first, whichever side it is on
+                push3(todo, a, sign, left)
+                push3(todo, b, other, right)
+            else:
+                push3(todo, b, other, right)
+                push3(todo, a, sign, left)
         elif ((low.op[t] == MUL or low.op[t] & 0xff == SQUARE) and low.uses[t] == 1 and not low.pinned[t]
                 and low.depends[t] == depends and not low.stopped[t] and not low.exact[t]):
             if low.op[t] == SQUARE:

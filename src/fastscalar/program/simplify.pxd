@@ -286,7 +286,7 @@ cdef inline int simplify_one(Lowering low, int i, long long[::1] bucket, size_t 
         x, y = y, x
     low.op[i], low.a[i], low.b[i] = o, x, y
     low.depends[i] = max(low.depends[x], low.depends[y] if y >= 0 else <unsigned char>0)
-    low.signless[i] = (low.signless[x] or low.signless[y]) if o == ADD else (
+    low.signless[i] = (low.signless[x] or low.signless[y]) if o == ADD else low.signless[x] if o == SUB else (
         o & 0xff in (SQUARE, EXP, ABS, SIGMOID, SOFTPLUS, COSH, HYPOT))
     low.mask[i] = 0 if low.stopped[i] else low.mask[x] | (low.mask[y] if y >= 0 else 0)
     h = hash_of(o, x, y, low.stopped[i])

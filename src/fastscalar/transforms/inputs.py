@@ -191,14 +191,16 @@ class Run:
         )
 
     def gradients(self, root: Any, recorded: bool) -> list[Any]:
-        """d root / d input for each of `tensors`: floats, or Tensors if it is recorded."""
+        """d root / d input for each of `tensors`: floats, or Tensors if it is recorded.
+
+        A zero among them is 0.0, as those that the engine adds up are: -0.0 where a slope is negative says nothing."""
         if not recorded:
             return _inspect._gradients(root, self.tensors) if isinstance(root, Tensor) else [0.0] * len(self.tensors)
         found: dict[Tensor, Tensor] = {}
         if isinstance(root, Tensor):
             nodes = _inspect._reached(root, self.tensors)
             found = pull(nodes, {root: Tensor(1.0)} if nodes else {}, set(self.tensors))
-        return [found[t] if t in found else Tensor(0.0) for t in self.tensors]
+        return [found[t] + 0.0 if t in found else Tensor(0.0) for t in self.tensors]
 
     def give(self, values: Iterable[Any]) -> list[Any]:
         """Values as the caller gets them."""

@@ -280,7 +280,7 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
 
         def tangent(x: Any, where: str) -> Any:
             leaf = Leaf(x, where, "jvp")
-            values = [found[e] if isinstance(e, Tensor) and e in found else Tensor(0.0) for e in leaf.elements]
+            values = [found[e] + 0.0 if isinstance(e, Tensor) and e in found else Tensor(0.0) for e in leaf.elements]
             return leaf.build(run.give(values) if run.recorded else [plain(v) for v in values])
 
         return run.value(), map_structure(tangent, run.result, "the result")
