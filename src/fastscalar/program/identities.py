@@ -17,12 +17,28 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import islice
-from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar._paths import is_users
 from fastscalar.engine._array import TensorArray
+from fastscalar.engine._traced import TracedInt
 
 _RECORDER = os.path.join(os.path.dirname(__file__), "recorded.py")
 MOST = 10_000  # codes that are remembered
@@ -30,7 +46,24 @@ OBJECTS = 3  # in one another, whose methods are looked at
 HELD = 100  # elements of a list, at most, that are looked at
 _CALLED = ("__call__", "forward")
 _AROUND = (staticmethod, classmethod, MethodType, partial, type(lru_cache(len)))
+_HAVE_NONE = frozenset({
+    type(None), bool, int, float, complex, str, bytes, Tensor, TensorArray, TracedInt, np.ndarray, np.ufunc,
+    type(Tensor.backward), ModuleType, CodeType, BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType,
+    MemberDescriptorType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType,
+})  # fmt: skip
+"""Types whose objects have no methods that a user wrote: most of what names stand for, and dear to ask."""
 _known: dict[int, tuple[CodeType, bool]] = {}  # by identity, which is quicker than the hash of a code
+_read: dict[int, Asked] = {}
+
+
+class Asked(NamedTuple):
+    """What stands in a code, whatever its names are."""
+
+    code: CodeType
+    bools: bool  # it compares a bool, or what a comparison gave, by `is`
+    compared: tuple[tuple[str, Any], ...]  # what is loaded last before each `is`: instruction and argument
+    loaded: tuple[str, ...]  # names of variables
+    types: bool  # it has a name `type` or `id`, maybe of an attribute
 
 
 def wants_bools(frame: FrameType | None) -> bool:
@@ -49,12 +82,13 @@ def wants_bools(frame: FrameType | None) -> bool:
     return asks and frame is not None
 
 
-def wants_ints(function: Any, around: int = OBJECTS, truths: bool = False) -> bool:
-    """Whether a function asks for a type, or which Tensor something is, or one that it knows by name does.
+def wants(function: Any, around: int = OBJECTS) -> tuple[bool, bool]:
+    """Whether a function asks for a type, or which Tensor something is, or one that it knows by name does; and whether
+    it does, or asks which bool something is.
 
     `type(k) is int`, `some[k] is x`: a whole number of the row that stands for those of all rows has another type, and
     selects more than one Tensor.  around: functions of ours, as `fastscalar.grad` makes them, that are looked
-    through.  truths: or which bool something is."""
+    through."""
     inner = _inside(function)
     if type(inner) is not FunctionType:          # an object that is called, a Module
         methods = [_inside(inspect.getattr_static(function, name, None)) for name in _CALLED]
@@ -63,44 +97,56 @@ def wants_ints(function: Any, around: int = OBJECTS, truths: bool = False) -> bo
         some = [(inner, {**_names_of(inner), "self": getattr(function, "__self__", None)})]
     codes = [one for f, names in some for one in _reached(f.__code__, names, set())]
     if any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
-        return True
-    if truths and any(_asks_for_identity(code) for code, _ in codes):
-        return True
+        return True, True
+    truths = any(_asks_for_identity(code) for code, _ in codes)
     cells = [v for f, names in some if not is_users(f.__code__.co_filename)
              for v in (getattr(f, "__wrapped__", None), *map(names.get, f.__code__.co_freevars),
                        *getattr(names.get("self"), "__dict__", {}).values())]  # fmt: skip
-    return around > 0 and any(wants_ints(v, around - 1, truths) for v in cells if callable(v))
+    within = [wants(v, around - 1) for v in cells if callable(v)] if around > 0 else []
+    return any(ints for ints, _ in within), truths or any(either for _, either in within)
+
+
+def _asked(code: CodeType) -> Asked:
+    known = _read.get(id(code))
+    if known is None:
+        if len(_read) >= MOST:
+            _read.clear()
+        instructions = list(dis.get_instructions(code))
+        pairs = zip(instructions, instructions[1:], strict=False)
+        compared = tuple((before.opname, before.argval) for before, one in pairs if one.opname == "IS_OP")
+        loaded: set[str] = set()
+        for one in instructions:
+            # an attribute that is called so is another thing
+            if one.opname.startswith("LOAD_") and one.opname not in ("LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"):
+                some = one.argval if isinstance(one.argval, tuple) else (one.argval,)
+                loaded.update(name for name in some if isinstance(name, str))
+        bools = any(isinstance(value, bool) or name == "COMPARE_OP" for name, value in compared)
+        bools |= not {"is_", "is_not"}.isdisjoint(code.co_names)
+        known = Asked(code, bools, compared, tuple(loaded), not {"type", "id"}.isdisjoint(code.co_names))
+        _read[id(code)] = known
+    return known
 
 
 def _asks_for_identity(code: CodeType) -> bool:
-    if {"is_", "is_not"} & set(code.co_names):
-        return True
-    instructions = list(dis.get_instructions(code))
-    return any(
-        one.opname == "IS_OP" and (isinstance(before.argval, bool) or before.opname == "COMPARE_OP")
-        for before, one in zip(instructions, instructions[1:], strict=False)
-    )
+    return _asked(code).bools
 
 
 def _asks_for_a_tensor(code: CodeType, names: dict[str, Any]) -> bool:
     """Whether it compares by `is` with what is no constant, and no global that is something else (MISSING)."""
-    instructions = list(dis.get_instructions(code))
     return any(
-        one.opname == "IS_OP"
-        and before.opname != "LOAD_CONST"
-        and (before.opname != "LOAD_GLOBAL" or isinstance(names.get(before.argval), (Tensor, TensorArray)))
-        for before, one in zip(instructions, instructions[1:], strict=False)
+        instruction != "LOAD_CONST"
+        and (instruction != "LOAD_GLOBAL" or isinstance(names.get(value), (Tensor, TensorArray)))
+        for instruction, value in _asked(code).compared
     )
 
 
 def _asks_for_a_type(code: CodeType, names: dict[str, Any]) -> bool:
     """Whether it has a name for `type` or `id`; an attribute that is called so is another thing, unless a module's."""
-    loaded = {one.argval for one in dis.get_instructions(code) if one.opname.startswith("LOAD_") and one.opname not in (
-        "LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD")}  # fmt: skip
-    values = [names.get(name, vars(builtins).get(name) if isinstance(name, str) else None) for name in loaded]
+    asked = _asked(code)
+    values = [names.get(name, vars(builtins).get(name)) for name in asked.loaded]
     if any(value is type or value is id for value in values):
         return True
-    return not {"type", "id"}.isdisjoint(code.co_names) and any(names.get(name) is builtins for name in loaded)
+    return asked.types and any(names.get(name) is builtins for name in asked.loaded)
 
 
 def _reached(code: CodeType, names: dict[str, Any], seen: set[int]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
@@ -130,9 +176,9 @@ def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, d
     for _ in range(OBJECTS):
         following = []
         for owner in owners:
-            if owner is None or isinstance(owner, ModuleType):
+            if type(owner) in _HAVE_NONE or isinstance(owner, ModuleType):
                 continue
-            names_in_it = (*code.co_names, *_CALLED)
+            names_in_it = () if type(owner) in (list, tuple, dict) else (*code.co_names, *_CALLED)
             for found in (owner, *(inspect.getattr_static(owner, name, None) for name in names_in_it)):
                 function = _inside(found)
                 if type(function) is FunctionType:
@@ -140,7 +186,7 @@ def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, d
                 elif type(found) in (list, tuple, dict):
                     inner = islice(found.values() if isinstance(found, dict) else found, HELD)
                     following += [one for one in inner if callable(one)]
-                elif found is not owner and hasattr(type(found), "__dict__") and not isinstance(found, type):
+                elif found is not owner and not isinstance(found, type):
                     following.append(found)
         owners = following
 

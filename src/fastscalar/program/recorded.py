@@ -21,7 +21,7 @@ from fastscalar.program._graph import columns_of, line_of, same_nodes, same_oper
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.found import with_found_loops
-from fastscalar.program.identities import wants_ints
+from fastscalar.program.identities import wants
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rolled import take_in
 from fastscalar.program.rolling import shortened
@@ -326,7 +326,7 @@ class RecordedFunction:
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()
             if self._wants_ints is None:
-                self._wants_ints, self._wants_truths = wants_ints(self.function), wants_ints(self.function, truths=True)
+                self._wants_ints, self._wants_truths = wants(self.function)
             if self._wants_truths:
                 leaves = read_whole(leaves, not self._wants_ints)
             results = self._results(rows, rows.call(self.function, leaves))
