@@ -7,6 +7,7 @@ import pytest
 
 import fastscalar
 from fastscalar import reference
+from fastscalar.program import recorded
 
 HALF_SUM = "squared_loss"
 MEAN = "mse_loss"
@@ -446,6 +447,27 @@ def test_a_program_of_such_losses_reads_nothing_that_can_be_trained(name, given)
     program = fastscalar.compile(lambda x, y: loss(net(x), [y]))
     with pytest.raises(ValueError, match="nothing to train"):
         fastscalar.fit(program, np.ones((6, 2)), np.arange(6.0), epochs=1, progress=False, **given)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("limit", [1, 2, 64])
+def test_recordings_that_were_given_up_have_trained_too(limit, batch_size, monkeypatch):
+    """Only the first row's, which is not kept, had a gradient."""
+    monkeypatch.setattr(recorded, "SPECIALIZATIONS", limit)
+    w = fastscalar.Tensor(1.0)
+
+    def loss(x, y):
+        sorted([x, y, 0.5])
+        return fastscalar.where(x < 0.0, w, 1.0)
+
+    x, y = np.array([-1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 0.1, -4.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fastscalar.CompileWarning)
+        fastscalar.fit(
+            fastscalar.compile(loss), x, y, epochs=2, batch_size=batch_size, shuffle=False, progress=False,
+            optimizer=fastscalar.SGD(lr=0.125), schedule=None,
+        )  # fmt: skip
+    assert w.data == pytest.approx(1.0 - 2 * 0.125 / batch_size)
 
 
 @pytest.mark.parametrize("given", [{}, {"compile": False}], ids=str)

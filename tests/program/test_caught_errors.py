@@ -92,3 +92,17 @@ def test_an_error_that_nobody_catches_leaves_loops_as_they_are():
     program.map(np.array([1.0, 2.0]))
     assert "1 loop" in program.report()
     assert not program._unrolled
+
+
+def test_that_rows_run_eagerly_is_said_once_for_all_kinds_of_arguments():
+    program = fs.compile(caught(own), shared=(1,))
+    with pytest.warns(fs.CompileWarning, match="cannot be replayed"):
+        program.map(X, 2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", fs.CompileWarning)
+        program.value_and_grad(X, 2.0, argnums=1, per_row=True)
+        program.map(np.ones(4, int), 2)
+        program(1, 2)
+    program.reset()
+    with pytest.warns(fs.CompileWarning, match="cannot be replayed"):
+        program.map(X, 2.0)

@@ -26,7 +26,6 @@ from fastscalar.nn.progress import Watch
 from fastscalar.program._data import state_places
 from fastscalar.program.api import Program
 from fastscalar.program.portions import AT_ONCE
-from fastscalar.program.reach import reaches_leaves
 from fastscalar.program.recorded import RowFailure
 from fastscalar.program.rows import Rows
 from fastscalar.program.specializations import ONE_TRY, Specialization
@@ -140,8 +139,7 @@ class CompiledTrainer:
                 self._keep()
                 self._by_batches(order, watch, 0)
             if self.course.is_constant is not False:
-                found = bool(self.program._eager_leaves) or any(reaches_leaves(one.graph) for one in self.site.all())
-                self.course.is_constant = not found
+                self.course.is_constant = not (self.program._eager_leaves or self.site.has_gradients())
             settle(self.course, self.program, self.own)
             if self.before is not None and (value := self.before.overflowed(self.float64)) is not None:
                 raise self.course.bad_step(value)

@@ -403,6 +403,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
             self._caches.clear()
             self._one_rows, self._plain_ways = (), ()
             self._derivatives.clear()
+            self._said = {key: said for key, said in self._said.items() if not isinstance(key, str)}
 
     @property
     def parameters(self) -> list[Any]:

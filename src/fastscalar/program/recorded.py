@@ -105,7 +105,7 @@ class RecordedFunction:
         self._exact_where_not_finite = False     # such rows are the function's own
         self._derivatives: dict[Any, Any] = {}   # programs of derivatives of the function
         self._lock = Lock()
-        self._said: dict[Any, Any] = {}          # where losses were said
+        self._said: dict[Any, Any] = {}          # where losses were said, and that rows run eagerly
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
         self._wants_ints: bool | None = None     # known when something is recorded, and
         self._wants_truths = False               # of bools, which are read more often
@@ -417,4 +417,7 @@ class RecordedFunction:
                 warn_of_loss(*line, getattr(self.function, "__module__", None), vars(self))
 
     def _warn(self, message: str) -> None:
-        warn(f"{self.__name__}: {message}")
+        """Once, whatever kinds of arguments it is true for."""
+        if message not in self._said:
+            self._said[message] = None
+            warn(f"{self.__name__}: {message}")

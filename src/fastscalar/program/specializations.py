@@ -15,6 +15,7 @@ from fastscalar.engine._lock import Lock
 from fastscalar.program import _data, _replay
 from fastscalar.program._graph import ARE_EQUAL, NODE_CONSTANT, NODE_INPUT, NODE_ITEM, READ_SAME, line_of
 from fastscalar.program._lower import lower
+from fastscalar.program.reach import reaches_leaves
 from fastscalar.program.rolled import places_in
 from fastscalar.program.rows import Rows
 from fastscalar.program.selections import Family
@@ -198,7 +199,8 @@ class SignatureCache:
         self.misfits = 0                         # recordings that their own row did not fit
         self.nest: Any = NO_NEST                 # of the results,
         self.width = 0                           # and how many they are
-        self.captures: list[Any] = []            # of recordings that were given up: their leaves are still trained,
+        self.had_gradients = False               # of recordings that were given up: whether one had any by leaves,
+        self.captures: list[Any] = []            # these leaves, which are still trained,
         self.lost: list[Any] = []                # and where gradients get lost is still to be said
         self.short_way = False                   # single rows have been given one
         self.eager = False                       # no more specializations: what none fits runs eagerly
@@ -224,7 +226,12 @@ class SignatureCache:
             self.bucket(specialization.key).remove(specialization)
             self.families = [pair for pair in self.families if pair[1] is not specialization]
             self.captures += specialization.captures
+            self.had_gradients = self.had_gradients or reaches_leaves(specialization.graph)
             self.lost += specialization.lost
+
+    def has_gradients(self) -> bool:
+        """Whether a recording, or one that was given up, has any by leaves."""
+        return self.had_gradients or any(reaches_leaves(one.graph) for one in self.all())
 
     def only(self) -> Specialization | None:
         """The one recording, if there is no other."""
