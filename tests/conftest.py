@@ -127,7 +127,7 @@ def pytest_collection_modifyitems(config, items):
     if os.environ.get("FASTSCALAR_CASES"):
         kept = spread(items, int(os.environ["FASTSCALAR_CASES"]))
         of_these = set(kept)
-        config.hook.pytest_deselected([item for item in items if item not in of_these])
+        config.hook.pytest_deselected(items=[item for item in items if item not in of_these])
         items[:] = kept
     if _core.tape_info()["stress"]:
         for item in items:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,3 +55,17 @@ def test_below_95_percent_is_a_failure(
     assert covered.report() == status
     assert capsys.readouterr().out.splitlines()[-1] == f"{ran}.0 % of 100 lines of Python; - of 0 lines of Cython"
     assert (tmp_path / "missing.txt").read_text() == f"src/fastscalar/math.py: 3-{102 - ran}\n"
+
+
+def test_of_each_test_there_are_so_many_cases_at_most() -> None:
+    file = "tests/program/test_truths.py"
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", file]
+    listed = []
+    for given in ({}, {"FASTSCALAR_CASES": "3"}):
+        env = {**os.environ, **given, "NO_COLOR": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=300)
+        names = [line.partition("[") for line in done.stdout.splitlines() if "::" in line]
+        listed.append(collections.Counter(test for test, _, _ in names))
+    whole, some = listed
+    assert max(whole.values()) > 3
+    assert some == {test: min(count, 3) for test, count in whole.items()}

@@ -190,7 +190,8 @@ def some(names: list[str]) -> str:
 
 def in_sum(lines: list[dict[str, Any]]) -> str:
     """What parts have done together: the numbers of those that say the same of theirs; else each one's words."""
-    said = [re.sub(r" in [\d.]+s.*", "", line["said"].strip("= ")) for line in lines]
+    aside = r" in [\d.]+s.*|^[-\d]+ [:\d]+ UTC: | from seed \d+"         # of each part alone
+    said = [re.sub(aside, "", line["said"].strip("= ")) for line in lines]
     shapes = {re.sub(r"\d[\d,]*", "{}", words) for words in said}
     if len(shapes) == 1:
         columns = zip(*(re.findall(r"\d[\d,]*", words) for words in said), strict=True)
