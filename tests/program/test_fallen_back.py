@@ -12,7 +12,7 @@ import pytest
 import fastscalar as fs
 from compiled import bits
 from fastscalar.engine._random import default_seed
-from fastscalar.program import api, rows
+from fastscalar.program import api, recorded, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
 
@@ -380,3 +380,41 @@ def test_rows_of_any_form_are_what_they_are_on_the_long_way(how: str, monkeypatc
             W.grad, V.grad = 0.25, np.array([0.0, 1.0, -2.0])
             found.append(way(lambda p, arguments=arguments: outcome(p, arguments)))
         assert found[0] == found[1]
+
+
+READ = fs.to_tensor(np.ones(3))
+BESIDE = fs.Tensor(1.0)
+OF_ELEMENTS = {
+    "an element": lambda x: READ[1] * x,
+    "an element of a map": lambda x: np.tanh(READ)[1] * x,
+    "beside a number": lambda x: (READ * [1.0, BESIDE, 2.0])[1] * x,
+    "beside a number that is not reached": lambda x: (READ * [1.0, BESIDE, 2.0])[0] * x,
+    "all of it, by zero": lambda x: fs.softmax(READ * [1.0, BESIDE, 2.0])[0] * 0.0 * x,
+    "which one a row says": lambda x: (READ * [1.0, BESIDE, 2.0])[int(x)] * x,
+    "in some rows": lambda x: READ[1] * x if x < 1.5 else READ[0] * BESIDE,
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("cotangents", [None, [1.0, 0.0, 2.0]], ids=str)
+@pytest.mark.parametrize("limit", [1, 2, 64])
+@pytest.mark.parametrize("name", OF_ELEMENTS)
+def test_gradients_that_nothing_reaches_stay(name, limit, cotangents, threads, monkeypatch):
+    """Of arrays too, however many rows run in Python: those that the plain loop leaves alone."""
+    monkeypatch.setattr(recorded, "SPECIALIZATIONS", limit)
+
+    def f(x):
+        sorted([x, 0.5, 1.5, 0.7])
+        return OF_ELEMENTS[name](x)
+
+    def left_by(call):
+        READ.grad, BESIDE.grad = np.full(3, 0.5), 0.25
+        call()
+        return [*READ.grad.tolist(), BESIDE.grad]
+
+    x, seeds = np.array([1.0, 2.0, 0.0]), cotangents or [1.0, 1.0, 1.0]
+    right = left_by(lambda: fs.sum([f(fs.Tensor(a)) * s for a, s in zip(x.tolist(), seeds, strict=True)]).backward())
+    program = fs.compile(f)
+    given = {"threads": threads} if cotangents is None else {"threads": threads, "cotangents": np.array(cotangents)}
+    for _ in range(3):
+        assert left_by(lambda: program.backward(x, **given)) == pytest.approx(right, rel=1e-12)

@@ -411,3 +411,35 @@ def test_second_derivatives_of_an_operation_of_ones_own_beside_a_loop(where):
     program = fs.compile(f)
     for row, hessian in zip(X, program.hessian(X), strict=True):
         np.testing.assert_allclose(hessian, np.array(fs.hessian(f)(row)), rtol=1e-9, atol=1e-12)
+
+
+SEVERAL = {
+    "softmax": lambda xs: fs.softmax(xs),
+    "layer": lambda xs: LAYER(xs),
+    "cumsum": lambda xs: np.cumsum(fs.to_tensor(np.ones(len(xs))) * xs),
+    "array": lambda xs: np.tanh(fs.to_tensor(np.ones(len(xs))) * xs),
+}
+LAYER = fs.Linear(3, 3, seed=1)
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("used", [[0], [1], [2], [1, 2], [2, 0], []], ids=str)
+@pytest.mark.parametrize("several", SEVERAL)
+def test_an_iteration_never_begins_inside_of_an_operation_of_several_outputs(several, used, read):
+    """Which part of a step comes first is chosen by what is alive there: that may be inside of one."""
+    def f(x):
+        t = x * 0.5
+        for k in range(40):
+            some = SEVERAL[several]([x, t, 0.3])
+            t = fsmath.tanh(t + len(f"{some[0]:.0f}")) if read else fsmath.tanh(t + 0.1 * k)
+            for j in used:
+                t = t - 0.3 * some[j]
+        return t if used or not read else t * 0.0 + 1.0
+
+    rows = np.array([-1.0, 0.5, 2.0])
+    values, slopes = zip(*(fs.value_and_grad(f)(x) for x in rows.tolist()), strict=True)
+    program = fs.compile(f)
+    for _ in range(2):
+        found = program.value_and_grad(rows)
+        assert found[0] == pytest.approx(np.array(values), rel=1e-12)
+        assert found[1] == pytest.approx(np.array(slopes), rel=1e-9, abs=1e-14)

@@ -334,8 +334,7 @@ cdef void mark_operand_seen(Operand *o) noexcept nogil:
             mark_seen(o.index[k])
 
 
-cdef int write_down(Memo *m, int root, bint reset=False) except -1:
-    """reset: arrays of leaves have no gradient then."""
+cdef int write_down(Memo *m, int root) except -1:
     cdef int i = mark_seen(root), k
     cdef ArrayOp *q
     while i > 0:
@@ -360,8 +359,6 @@ cdef int write_down(Memo *m, int root, bint reset=False) except -1:
                     m.n_index += 1
                 m.index[m.n_index] = q.n_touched
                 m.n_index += 1
-                if reset:
-                    reset_leaf(q)
             else:
                 reserve_memo(m, 1, q.count)
                 memcpy(m.value + m.n_value, tape.grad + q.start, q.count * sizeof(double))
@@ -461,14 +458,14 @@ cdef int find_gradients(Tensor root, const int *nodes, Py_ssize_t n, double *fou
 
 
 cdef int backward_or_nothing(Tensor root, bint accumulate) except -1:
-    """`backward`, after whose errors gradients are what they were.  An array of leaves is reset as a whole.
+    """`backward`, after whose errors gradients are what they were.
 
     Where gradients are Tensors (`tape.n_recorded`) it is not for these."""
     cdef Memo m
     memset(&m, 0, sizeof(Memo))
     start_sweep()
     try:
-        write_down(&m, root.index, not accumulate)
+        write_down(&m, root.index)
         sweep(root, accumulate)
     except BaseException:
         put_back(&m)

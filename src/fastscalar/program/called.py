@@ -120,7 +120,7 @@ class CalledFunction(RecordedFunction):
             if seeds is None:
                 return total(flat)
             weighted = zip(flat, seeds.ravel().tolist(), strict=True)
-            return total([Tensor(0.0), *(t if s == 1.0 else t * s for t, s in weighted if s != 0.0)])
+            return total([Tensor(0.0), *(t if s == 1.0 else t * s for t, s in weighted)])     # 0 resets what it reaches
 
     def eager_results(
         self, rows: Rows, some: np.ndarray

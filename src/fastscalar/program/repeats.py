@@ -141,7 +141,9 @@ class Operations:
                 a, b = k + 1, until + 1
                 alive[a:min(b, period)] += 1
                 alive[: max(0, b - period)] += 1
-        return int(np.argmin(alive[:period]))
+        some = self.at[middle : middle + period]
+        inside = ~self.scalar[middle : middle + period] & (self.graph.b[some] > 0)       # of what has several outputs
+        return int(np.argmin(np.where(inside, period + 1, alive[:period])))
 
 
 def _periods(key: Nodes) -> set[int]:

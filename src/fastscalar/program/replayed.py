@@ -484,9 +484,9 @@ class ReplayedFunction(CalledFunction):
             if not accumulate:
                 for _, replay in replays:
                     replay.commit_gradients(False, True)
-                for p in leaves:
-                    p.grad = 0.0
+                if results:                      # of an array that it reads, it resets the elements that it reaches
+                    self._sum(results, seeds).backward()
             for _, replay in replays:
                 replay.commit_gradients(True)
-            if results:
+            if results and accumulate:
                 self._sum(results, seeds).backward(accumulate=True)
