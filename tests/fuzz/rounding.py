@@ -87,7 +87,7 @@ def written_out(y_hat: Any, y: Any) -> Any:
 
 
 class _Noisy:
-    """A module whose functions of Tensors err in the last place."""
+    """A module whose functions err in the last place."""
 
     def __init__(self, module: Any, draw: random.Random) -> None:
         self.module, self.draw = module, draw
@@ -106,7 +106,9 @@ class _Noisy:
                 if 0.0 < left < 0.5:
                     operands = (operands[0] * (1.0 + self.draw.choice((-1.0, 0.0, 1.0)) * 2.0**-52 / left),)
             result = function(*operands)
-            if isinstance(result, fs.Tensor) and (result.data * 2.0**20) % 1.0 != 0.0:  # not 1.0, as exp(0) is
+            # A float may come from a whole number of the row, of which programs compute it.  Not 1.0, as exp(0) is.
+            number = result.data if isinstance(result, fs.Tensor) else result if isinstance(result, float) else 1.0
+            if (number * 2.0**20) % 1.0 != 0.0:
                 return result * self.draw.choice(LAST_PLACE)
             return result
 
