@@ -14,6 +14,7 @@ import contextlib
 import dis
 import inspect
 import os
+import threading
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import islice
@@ -36,23 +37,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar._paths import is_users
+from fastscalar._paths import PACKAGE, is_users
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._traced import TracedInt
 
 _RECORDER = os.path.join(os.path.dirname(__file__), "recorded.py")
 MOST = 10_000  # codes that are remembered
 OBJECTS = 3  # in one another, whose methods are looked at
+REACHED = 1_000  # functions, at most, that are looked at: of more it is taken for granted that one asks
 HELD = 100  # elements of a list, at most, that are looked at
 _CALLED = ("__call__", "forward")
 _AROUND = (staticmethod, classmethod, MethodType, partial, type(lru_cache(len)))
 _HAVE_NONE = frozenset({
     type(None), bool, int, float, complex, str, bytes, Tensor, TensorArray, TracedInt, np.ndarray, np.ufunc,
-    type(Tensor.backward), ModuleType, CodeType, BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType,
+    type(Tensor.backward), CodeType, BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType,
     MemberDescriptorType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType,
 })  # fmt: skip
 """Types whose objects have no methods that a user wrote: most of what names stand for, and dear to ask."""
-_known: dict[int, tuple[CodeType, bool]] = {}  # by identity, which is quicker than the hash of a code
 _read: dict[int, Asked] = {}
 
 
@@ -60,24 +61,50 @@ class Asked(NamedTuple):
     """What stands in a code, whatever its names are."""
 
     code: CodeType
+    names: tuple[str, ...]
     bools: bool  # it compares a bool, or what a comparison gave, by `is`
     compared: tuple[tuple[str, Any], ...]  # what is loaded last before each `is`: instruction and argument
     loaded: tuple[str, ...]  # names of variables
     types: bool  # it has a name `type` or `id`, maybe of an attribute
 
 
+class _OfARecording(threading.local):
+    """What was found out since it began: by code and what its names are, which are kept so that no other is at their
+    place.  Two functions may have the same code, and not the same names."""
+
+    def __init__(self) -> None:
+        self.known: dict[Any, tuple[list[Any], bool]] = {}
+
+
+_here = _OfARecording()
+
+
+@contextlib.contextmanager
+def names_kept() -> Iterator[None]:
+    """Context of a recording."""
+    _here.known = {}
+    try:
+        yield
+    finally:
+        _here.known = {}
+
+
 def wants_bools(frame: FrameType | None) -> bool:
     """Whether this code does, what has called it since the recording began, or a function that these know by name."""
     asks = False
     while frame is not None and frame.f_code.co_filename != _RECORDER:
-        known = _known.get(id(frame.f_code))
-        if known is None:
-            if len(_known) >= MOST:
-                _known.clear()
-            some = _reached(frame.f_code, {**frame.f_globals, **frame.f_locals}, set())
-            asking = any(_asks_for_a_type(*one) or _asks_for_identity(one[0]) for one in some)
-            known = _known[id(frame.f_code)] = frame.f_code, asking
-        asks |= known[1]
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE):
+            inside = frame.f_locals
+            values = [value for value in inside.values() if type(value) not in _HAVE_NONE]
+            key = id(code), *map(id, values)     # globals are what they are, for one recording
+            known = _here.known.get(key)
+            if known is None:
+                seen: set[Any] = set()
+                codes = _reached(code, {**frame.f_globals, **inside}, seen)
+                asking = any(_asks_for_a_type(*one) or _asks_for_identity(one[0]) for one in codes)
+                known = _here.known[key] = [code, *values], asking or len(seen) >= REACHED
+            asks |= known[1]
         frame = frame.f_back
     return asks and frame is not None
 
@@ -95,8 +122,9 @@ def wants(function: Any, around: int = OBJECTS) -> tuple[bool, bool]:
         some = [(f, {**_names_of(f), "self": function}) for f in methods if type(f) is FunctionType]
     else:
         some = [(inner, {**_names_of(inner), "self": getattr(function, "__self__", None)})]
-    codes = [one for f, names in some for one in _reached(f.__code__, names, set())]
-    if any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
+    seen: set[Any] = set()
+    codes = [one for f, names in some for one in _reached(f.__code__, names, seen)]
+    if len(seen) >= REACHED or any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
         return True, True
     truths = any(_asks_for_identity(code) for code, _ in codes)
     cells = [v for f, names in some if not is_users(f.__code__.co_filename)
@@ -122,7 +150,8 @@ def _asked(code: CodeType) -> Asked:
                 loaded.update(name for name in some if isinstance(name, str))
         bools = any(isinstance(value, bool) or name == "COMPARE_OP" for name, value in compared)
         bools |= not {"is_", "is_not"}.isdisjoint(code.co_names)
-        known = Asked(code, bools, compared, tuple(loaded), not {"type", "id"}.isdisjoint(code.co_names))
+        names = (*code.co_names, *code.co_varnames, *code.co_freevars)
+        known = Asked(code, names, bools, compared, tuple(loaded), not {"type", "id"}.isdisjoint(code.co_names))
         _read[id(code)] = known
     return known
 
@@ -149,11 +178,15 @@ def _asks_for_a_type(code: CodeType, names: dict[str, Any]) -> bool:
     return asked.types and any(names.get(name) is builtins for name in asked.loaded)
 
 
-def _reached(code: CodeType, names: dict[str, Any], seen: set[int]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+def _reached(code: CodeType, names: dict[str, Any], seen: set[Any]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
     """The user's code that code runs, itself first, and what its names are."""
-    if id(code) in seen or not is_users(code.co_filename):
+    if not is_users(code.co_filename):
         return
-    seen.add(id(code))
+    values = map(names.get, (*_asked(code).names, "self"))
+    key = id(code), *[id(value) for value in values if type(value) not in _HAVE_NONE]
+    if key in seen or len(seen) >= REACHED:
+        return
+    seen.add(key)
     yield code, names
     inner = [(part, names) for part in code.co_consts if isinstance(part, CodeType)]
     for one in [*inner, *_called(code, names)]:
@@ -161,9 +194,12 @@ def _reached(code: CodeType, names: dict[str, Any], seen: set[int]) -> Iterator[
 
 
 def _names_of(function: FunctionType) -> dict[str, Any]:
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    code, defaults = function.__code__, function.__defaults__ or ()
     found = dict(function.__globals__)
-    for name, cell in cells:
+    first = code.co_argcount - len(defaults)
+    found.update(zip(code.co_varnames[first : code.co_argcount], defaults, strict=True))
+    found.update(function.__kwdefaults__ or {})
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):    # not assigned yet
             found[name] = cell.cell_contents
     return found
@@ -172,23 +208,34 @@ def _names_of(function: FunctionType) -> dict[str, Any]:
 def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
     """Functions that code has names for, or for lists and dictionaries of them, and methods of objects, and of objects
     in these."""
-    owners = [names.get(name) for name in (*code.co_names, *code.co_varnames, *code.co_freevars)]
+    owners = [names.get(name) for name in _asked(code).names]
     for _ in range(OBJECTS):
         following = []
         for owner in owners:
-            if type(owner) in _HAVE_NONE or isinstance(owner, ModuleType):
+            if type(owner) in _HAVE_NONE:
                 continue
-            names_in_it = () if type(owner) in (list, tuple, dict) else (*code.co_names, *_CALLED)
-            for found in (owner, *(inspect.getattr_static(owner, name, None) for name in names_in_it)):
+            for found in (owner, *_named_in(owner, code)):
                 function = _inside(found)
                 if type(function) is FunctionType:
                     yield function.__code__, {**_names_of(function), "self": owner}
+                if isinstance(found, partial):
+                    following += [*found.args, *found.keywords.values()]
                 elif type(found) in (list, tuple, dict):
                     inner = islice(found.values() if isinstance(found, dict) else found, HELD)
                     following += [one for one in inner if callable(one)]
-                elif found is not owner and not isinstance(found, type):
+                elif found is not owner and not isinstance(found, type) and type(function) is not FunctionType:
                     following.append(found)
         owners = following
+
+
+def _named_in(owner: Any, code: CodeType) -> list[Any]:
+    """What code may ask an object for."""
+    if type(owner) in (list, tuple, dict, partial):
+        return []
+    if isinstance(owner, ModuleType):
+        file = getattr(owner, "__file__", None)
+        return [vars(owner).get(name) for name in code.co_names] if file is not None and is_users(file) else []
+    return [inspect.getattr_static(owner, name, None) for name in (*code.co_names, *_CALLED)]
 
 
 def _inside(found: Any) -> Any:

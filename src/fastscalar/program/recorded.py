@@ -21,7 +21,7 @@ from fastscalar.program._graph import columns_of, line_of, same_nodes, same_oper
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.found import with_found_loops
-from fastscalar.program.identities import wants
+from fastscalar.program.identities import names_kept, wants
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rolled import take_in
 from fastscalar.program.rolling import shortened
@@ -322,7 +322,7 @@ class RecordedFunction:
     def _recorded_as(self, rows: Rows, i: int, unrolled: bool) -> tuple[Any, list[int], list[Any]]:
         recording = Recording()
         recording.unrolled, recording.shorten = unrolled, shortened if self._shortens and not unrolled else None
-        with recording, rows.streams.recorded(i):
+        with names_kept(), recording, rows.streams.recorded(i):
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()
             if self._wants_ints is None:
