@@ -10,6 +10,7 @@ import types
 from typing import Any
 
 from fastscalar.engine import testing
+from fastscalar.program import identities
 
 KEPT = type(functools.lru_cache(len))
 
@@ -32,7 +33,8 @@ def held(module: types.ModuleType) -> set[int]:
 
 
 def forget() -> None:
-    """What functions of the package keep of their last calls, by arguments."""
+    """What functions of the package keep of their last calls, by arguments, and of code that they have read."""
+    identities._read.clear()
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "fastscalar":
             for value in list(vars(module).values()):
