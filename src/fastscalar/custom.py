@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._elementwise import of_rows
 from fastscalar.engine._modes import (
     current_recording,
     is_recording,
@@ -44,8 +45,9 @@ def custom_op(
     name: what `_op` says; the name of `value` if left out.
 
     The result records one node.  In a program functions that are written in operations of Tensors are recorded.  Others
-    are called with arrays, for many rows at once, if they take arrays and give the same then (this is looked at once),
-    else number by number.  What else than their operands they depend on is not noticed there.
+    are called for many rows at once if they do with their operands only what treats each row alone: operators, NumPy's
+    ufuncs, `np.where`, `np.clip`.  Others, as of the module math or with an `if`, are called row by row.  What else
+    than their operands they depend on is not noticed there.
     TypeError for operands that are neither Tensors nor numbers, ValueError if `derivatives` gives a wrong number of
     them.
 
@@ -69,52 +71,54 @@ def custom_op(
     return _operation(value, derivatives, name)
 
 
-class _ForRows:
-    """An operation for many rows at once, as programs call it: with arrays if the functions take them and then give
-    what they give number by number, which is looked at once; else number by number.
+class _Rows:
+    """A function of floats for many rows at once: in one call where that is the same for each, else row by row.
 
     exact: a decision reads it, so that it has to have the bits of the plain call."""
+
+    def __init__(self, function: Callable[..., Any], listed: Callable[[Any, int], list[Any]],
+                 checked: Callable[[Any, int], list[Any]]) -> None:  # fmt: skip
+        self.function, self.listed, self.checked = function, listed, checked
+        self.together: bool | None = None          # None: not known yet
+
+    def __call__(self, x: np.ndarray, count: int, exact: bool) -> np.ndarray:
+        operands = x.shape[1]
+
+        def alone(row: Any) -> list[Any]:
+            return self.checked(self.function(*row), operands)
+
+        if not exact and self.together is not False and len(x) > 1:
+            found = of_rows(lambda *columns: self.listed(self.function(*columns), operands), x, count)
+            if self.together is None:
+                self.together = found is not None and _agree(found, alone, x)
+            if self.together and found is not None:
+                return found
+        return np.array(list(map(alone, x.tolist())), dtype=float)
+
+
+class _ForRows:
+    """An operation for many rows at once, as programs call it."""
 
     outputs = 1
 
     def __init__(self, value: Callable[..., float], derivatives: Derivatives, name: str) -> None:
-        self.value, self.derivatives, self.name = value, derivatives, name
-        self.value_takes_arrays: bool | None = None          # None: not known yet
-        self.derivatives_take_arrays: bool | None = None
+        self.name = name
+        self.values = _Rows(value, lambda found, _: [found], lambda found, _: [float(found)])
+        self.partials = _Rows(derivatives, lambda found, count: _listed_partials(found, count, name),
+                              lambda found, count: _checked_partials(found, count, name))  # fmt: skip
 
     def forward(self, x: np.ndarray, exact: bool) -> np.ndarray:
-        def alone(row: Any) -> list[float]:
-            return [float(self.value(*row))]
-
-        if exact or self.value_takes_arrays is False or len(x) == 1:
-            return np.array(list(map(alone, x.tolist())))
-        found = _of_columns(lambda *columns: [self.value(*columns)], x, 1)
-        if self.value_takes_arrays is None:
-            self.value_takes_arrays = _agree(found, alone, x)
-        return found if found is not None and self.value_takes_arrays else self.forward(x, True)
+        return self.values(x, 1, exact)
 
     def backward(self, x: np.ndarray, y: np.ndarray, adjoint: np.ndarray, exact: bool) -> np.ndarray:
         """What the adjoints of the results are for the operands; zero sends zero, either way."""
         out = np.zeros_like(x)
         some = np.flatnonzero(adjoint[:, 0])
         if len(some):
-            partials = self._partials(x[some], exact)
+            partials = self.partials(x[some], x.shape[1], exact)
             with np.errstate(all="ignore"):
                 out[some] = np.where(partials == 0.0, 0.0, partials * adjoint[some])
         return out
-
-    def _partials(self, x: np.ndarray, exact: bool) -> np.ndarray:
-        count = x.shape[1]
-
-        def alone(row: Any) -> list[float]:
-            return _checked_partials(self.derivatives(*row), count, self.name)
-
-        if exact or self.derivatives_take_arrays is False or len(x) == 1:
-            return np.array(list(map(alone, x.tolist())), dtype=float)
-        found = _of_columns(lambda *columns: _listed_partials(self.derivatives(*columns), count, self.name), x, count)
-        if self.derivatives_take_arrays is None:
-            self.derivatives_take_arrays = _agree(found, alone, x)
-        return found if found is not None and self.derivatives_take_arrays else self._partials(x, True)
 
 
 def _listed_partials(found: Any, count: int, name: str) -> list[Any]:
@@ -135,25 +139,9 @@ def _checked_partials(found: Any, count: int, name: str) -> list[Any]:
         raise TypeError(f"{name}: expected a number for each derivative, got {types}") from None
 
 
-def _of_columns(function: Callable[..., list[Any]], x: np.ndarray, count: int) -> np.ndarray | None:
-    """What a function gives of the columns of x, as columns; None if it does not take arrays, or rows may raise."""
-    try:
-        with np.errstate(all="ignore"):
-            columns = function(*(column.copy() for column in x.T))
-            found = np.empty((len(x), count))
-            for k, column in enumerate(columns):
-                if np.shape(column) not in ((), (len(x),)):
-                    return None
-                found[:, k] = column
-    except Exception:  # number by number it says what is wrong, or nothing is
-        return None
-    return found if np.isfinite(found).all() else None
-
-
-def _agree(found: np.ndarray | None, alone: Callable[[Any], list[float]], x: np.ndarray) -> bool:
-    """Whether arrays gave what single numbers give, of up to 16 rows."""
-    if found is None:
-        return False
+def _agree(found: np.ndarray, alone: Callable[[Any], list[float]], x: np.ndarray) -> bool:
+    """Whether one call gave what single numbers give, of up to 16 rows: functions of math and of NumPy differ in the
+    last bits, and a function may ask for the type of what it is given."""
     some = np.unique(np.linspace(0, len(x) - 1, 16).astype(int))
     return bool(np.allclose(found[some], [alone(row) for row in x[some].tolist()], rtol=1e-12, atol=0.0))
 
