@@ -92,6 +92,8 @@ class _Column(np.lib.mixins.NDArrayOperatorsMixin):
         return tuple(map(self._alike, found)) if ufunc.nout > 1 else self._alike(found)
 
     def __array_function__(self, function: Any, _types: Any, inputs: Sequence[Any], settings: Any) -> Any:
+        if function is np.ndim or function is np.shape:
+            return 0 if function is np.ndim else ()
         columns = _FUNCTIONS.get(function, ())
         if settings or not columns or (function in (np.where, np.clip) and len(inputs) != len(columns)):
             raise self._trial.refuse(getattr(function, "__name__", "a function"))
