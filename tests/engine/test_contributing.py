@@ -65,6 +65,7 @@ def apply(guide: str, package: Path) -> list[str]:
     return changed
 
 
+@pytest.mark.dear
 @pytest.mark.skipif(sys.platform == "win32", reason="compiles with the options of gcc and clang")
 def test_an_operation_is_added_as_the_guide_says(tmp_path: Path) -> None:
     pytest.importorskip("Cython", reason="Cython is not installed: nothing can be built")

@@ -109,6 +109,7 @@ def calls(functions: dict[str, str], module: str, name: str) -> set[str]:
     return {call for body in bodies for call in CALL.findall(body)}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in BARE.items() for name in names])
 def test_no_python(functions: C, module: str, name: str) -> None:
     assert calls(functions(module), module, name) == set()

@@ -66,6 +66,7 @@ FROM = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0]])
 @pytest.mark.parametrize("source", FROM)
 def test_rows_that_do_not_raise_are_as_in_the_plain_call(source, order):

@@ -749,6 +749,7 @@ def test_up_to_64_versions_and_no_warning():
     assert not calls, "all 64 are recorded"
 
 
+@pytest.mark.dear
 def test_more_than_64_versions_run_eagerly_with_one_warning_that_names_the_line():
     X = np.array([[1.0 if k >> j & 1 else -1.0 for j in range(7)] for k in range(128)]) * np.arange(1, 8)
     w = fs.Tensor(1.5)

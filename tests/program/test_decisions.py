@@ -281,6 +281,7 @@ def test_a_recording_takes_nothing_in_that_another_thread_does(name):
     assert not len(graph.guards)
 
 
+@pytest.mark.dear
 def test_programs_that_are_recorded_at_once_know_nothing_of_each_other():
     start, found = threading.Barrier(4), []
 

@@ -282,6 +282,7 @@ def test_the_function_may_call_its_own_program() -> None:
     assert program.value_and_grad(X)[0].tolist() == expected
 
 
+@pytest.mark.dear
 def test_from_several_threads_at_once() -> None:
     program, arguments = fallen_back("random numbers")
     expected = [bits(a) for a in program.value_and_grad(*arguments)]

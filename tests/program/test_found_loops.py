@@ -315,6 +315,7 @@ def test_what_hands_on_much_in_each_step_has_to_be_longer(monkeypatch):
     assert reports == [True, False]
 
 
+@pytest.mark.dear
 def test_dense_code_stays_dense():
     layers = [[[fs.Tensor(0.1 * math.sin(i + 3 * j + k)) for i in range(16)] for j in range(16)] for k in range(20)]
 
@@ -347,6 +348,7 @@ def test_iterations_without_a_state_stay_side_by_side():
     assert "found" not in program.report()
 
 
+@pytest.mark.dear
 def test_memory_does_not_grow_with_the_steps():
     def f(n):
         def g(x):
@@ -365,6 +367,7 @@ def test_memory_does_not_grow_with_the_steps():
         assert sizes[-1] < 200
 
 
+@pytest.mark.dear
 def test_what_loops_that_are_said_give_and_read_is_not_taken_out_of_its_order():
     program = fs.compile(around_loops_that_are_said)
     values, slopes = program.value_and_grad(X)

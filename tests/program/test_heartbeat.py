@@ -116,6 +116,7 @@ def connected_with_each_other():
         return heartbeat._accepted(listening, token, 1), found.get(timeout=LIMIT)
 
 
+@pytest.mark.dear
 def test_a_rank_that_leaves_at_once_has_not_ended(monkeypatch):
     """Its word is neither kept back for the answer to its last sign of life, nor lost with the other's, unread."""
     said = queue.Queue()

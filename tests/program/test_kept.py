@@ -375,6 +375,7 @@ def run(library, name, rows, results):
     return y, d, status
 
 
+@pytest.mark.dear
 @needs_compiler
 def test_exported_c_does_what_the_program_does(tmp_path):
     program = made()
@@ -521,6 +522,7 @@ def several_loops(x):
     return {"total": total, "some": (states[40], fs.sum(h))}
 
 
+@pytest.mark.dear
 @needs_compiler
 def test_exported_loops_are_loops(tmp_path):
     rows = np.random.default_rng(1).normal(size=(6, 4)) * 0.2 + np.array([0.0, -5.0, 0.0, 0.0])

@@ -306,6 +306,7 @@ def by_hand(x, k):
     return -math.log(es[k] / sum(es))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("method", ["map", "backward", "value_and_grad"])
 def test_falling_back_is_said_once_with_the_line_and_costs_a_loop(method):
     """Each row reads a number of its own: more recordings than a program keeps."""
@@ -321,6 +322,7 @@ def test_falling_back_is_said_once_with_the_line_and_costs_a_loop(method):
     assert len(calls) <= 2 * len(X)  # once for each row, twice where values and gradients are done apart
 
 
+@pytest.mark.dear
 def test_falling_back_in_fit_is_said_once():
     w = fs.Tensor(1.0)
     program = fs.compile(lambda x, k: by_hand([e * w for e in x], k))

@@ -211,6 +211,7 @@ def test_saddle():
     agree(program.jacobian(x), [fs.grad(step)(v) for v in x])
 
 
+@pytest.mark.dear
 def test_heston_by_scipy():
     """The example's pricer, calibrated by least squares with its Jacobian per option."""
     optimize = pytest.importorskip("scipy.optimize")

@@ -223,6 +223,7 @@ def test_streams_nest():
         assert normal(0.0).data == a
 
 
+@pytest.mark.dear
 def test_threads_have_streams_of_their_own():
     from concurrent.futures import ThreadPoolExecutor
 

@@ -198,11 +198,13 @@ FUNCTIONS = [long, long_and_numbered, outer, net, two, deep, mixed, inner_while,
              caught]  # fmt: skip
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 def test_programs_are_their_functions(f):
     same(f, X)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 def test_with_little_memory_states_are_computed_again(f, monkeypatch):
     monkeypatch.setattr(rolled, "MEMORY", 1)

@@ -223,6 +223,7 @@ def test_leaves_have_the_gradients_of_all_rows(wishes, where):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * 1e-3)
 
 
+@pytest.mark.dear
 @pytest.mark.filterwarnings("ignore::fastscalar.CompileWarning")
 def test_leaves_that_rows_in_python_read():
     def work(comm):
