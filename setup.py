@@ -26,19 +26,18 @@ BATCH_FLAGS = [flag for flag in FLAGS if "contract" not in flag] + (
 
 # What finds faults, for builds in folders of their own (tools/instrumented.py): FASTSCALAR_CHECKED=1 checks bounds,
 # None and the invariants; FASTSCALAR_SANITIZE=address,undefined (or thread) lets GCC or Clang watch every access;
-# FASTSCALAR_LINETRACE=1 tells coverage.py which lines of the .pyx files run.
+# FASTSCALAR_COUNTED=1 lets GCC count which lines of C run (tools/covered.py).
 def asked(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
 
 
-CHECKED, LINETRACE = asked("FASTSCALAR_CHECKED"), asked("FASTSCALAR_LINETRACE")
+CHECKED, COUNTED = asked("FASTSCALAR_CHECKED"), asked("FASTSCALAR_COUNTED")
 SANITIZE = os.environ.get("FASTSCALAR_SANITIZE", "")
 MACROS = [("FASTSCALAR_CHECKED", "1")] if CHECKED else []
-if LINETRACE:
-    MACROS += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 # Of a wheel nobody reads the symbols: a sixth of its bytes.  What is built in place keeps them, for profilers.
 STRIP = ["-Wl,-s"] if "bdist_wheel" in sys.argv and sys.platform.startswith("linux") and not SANITIZE else []
 WATCHED = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"] if SANITIZE else []
+WATCHED += ["--coverage", "-O0", "-fprofile-update=atomic"] if COUNTED else []
 
 # The extensions are translated and compiled at the same time, one on each core.  Translating takes processes, which
 # must not run this file once more.
@@ -132,7 +131,6 @@ translated = cythonize(
         "boundscheck": CHECKED,
         "nonecheck": CHECKED,
         "initializedcheck": CHECKED,
-        "linetrace": LINETRACE,
     },
     nthreads=CORES if FORKS else 0,
     annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),

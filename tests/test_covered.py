@@ -43,6 +43,35 @@ def test_lines_are_named_in_spans() -> None:
     assert covered.spans([]) == ""
 
 
+C = """\
+static int a(void) {
+  /* "fastscalar/engine/tape.pxd":10
+ * cdef int a():             # <<<<<<<<<<<<<<
+ */
+  begin();
+  /* "fastscalar/engine/tape.pxd":11
+ *     return 1
+ */
+  one();
+  goto end;
+  other();
+  /* function exit code */
+  end:;
+}
+static int wrapper(void) {
+  /* "stringsource":3 */
+  made();
+}
+"""
+
+
+def test_lines_of_c_are_lines_of_cython() -> None:
+    files = covered.of_cython([(C, {5: 0, 9: 0, 13: 7, 17: 1}), (C, {5: 2, 9: 0, 11: 0, 13: 1})])
+    (name, found), = files.items()
+    assert name.endswith("src/fastscalar/engine/tape.pxd")
+    assert found == {"summary": {"covered_lines": 1, "num_statements": 2}, "missing_lines": [11]}
+
+
 @pytest.mark.parametrize(("ran", "status"), [(95, 0), (94, 1)])
 def test_below_95_percent_is_a_failure(
     ran: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -51,6 +80,7 @@ def test_below_95_percent_is_a_failure(
     monkeypatch.setattr(covered, "HERE", tmp_path)
     monkeypatch.setattr(covered, "KEPT", tmp_path)
     monkeypatch.setattr(covered, "coverage", lambda *words: 0)
+    monkeypatch.setattr(covered, "counted_by_gcc", lambda: [])
     (tmp_path / "all.json").write_text(covered.json.dumps({"files": files}))
     assert covered.report() == status
     assert capsys.readouterr().out.splitlines()[-1] == f"{ran}.0 % of 100 lines of Python; - of 0 lines of Cython"

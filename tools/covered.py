@@ -1,11 +1,13 @@
-"""Which lines of the package the tests run, of Python and of .pyx: `python tools/covered.py ROOM ... | report`.
+"""Which lines of the package the tests run, of Python and of Cython: `python tools/covered.py ROOM ... | report`.
 
-ROOM is a folder of tests/ or a file in it; it runs in the build "trace" of tools/instrumented.py, child processes
-included, CASES cases of each test at most, and what it covers is kept in build/trace/covered.  `report` puts all that
-is kept together: a table by room of the package, and in build/trace/covered/missing.txt each file's lines that no test
-ran.  Its status is 1 below 95 %.  Needs coverage.py (pip install coverage).  Traced, a test takes many times as long.
+ROOM is a folder of tests/ or a file in it; it runs in the build "counted" of tools/instrumented.py, child processes
+included, CASES cases of each test at most, and what it covers is kept in build/counted.  `report` puts all that is kept
+together: a table by room of the package, and in build/counted/covered/missing.txt each file's lines that no test ran.
+Its status is 1 below 95 %.  Needs coverage.py (pip install coverage) and GCC.
 
-A line counts that holds a statement.  What is compiled into another module from a .pxd is counted where it stands.
+A line counts that holds a statement; one of Cython has run if any of the C that Cython made of it has, which GCC counts
+(gcov): Cython's own line tracing stops at errors and threads, and takes a hundred times as long.  What is compiled into
+another module from a .pxd is counted where it stands.
 """
 
 from __future__ import annotations
@@ -14,19 +16,20 @@ import collections
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import instrumented
 
 LEAST = 95.0
-CASES = 8  # the others of a test hardly run other lines, and traced each takes many times as long
-HERE = instrumented.ROOT / "build" / "trace"
+CASES = 8  # the others of a test hardly run other lines
+HERE = instrumented.ROOT / "build" / "counted"
 KEPT = HERE / "covered"
 CONFIG = """
 [run]
-plugins = Cython.Coverage
 core = ctrace
 source = {source}
 data_file = {kept}/data
@@ -39,25 +42,75 @@ exclude_also =
     @overload
     \\.\\.\\.$
 """
+Place = tuple[str, int]  # a file, from the folder of the package's, and a line
 
 
 def configured() -> dict[str, str]:
     KEPT.mkdir(parents=True, exist_ok=True)
     config = KEPT / "config"
     config.write_text(CONFIG.format(source=HERE / "src" / "fastscalar", kept=KEPT))
-    # What hangs is ended by the tests' own watchdog: traced, a test takes ten times as long.
-    return {"COVERAGE_RCFILE": str(config), "FASTSCALAR_TEST_TIMEOUT": "7200", "FASTSCALAR_CASES": str(CASES)}
+    return {"COVERAGE_RCFILE": str(config), "FASTSCALAR_CASES": str(CASES)}
 
 
 def coverage(*words: str) -> int:
-    env = instrumented.environment("trace", HERE) | configured()
+    env = instrumented.environment("counted", HERE) | configured()
     command = [sys.executable, "-m", "coverage", *words]
     return subprocess.run(command, cwd=HERE, env=env, check=False).returncode
 
 
 def run(rooms: list[str]) -> int:
-    instrumented.build("trace")
+    instrumented.build("counted")
+    for data in HERE.rglob("*.gcda"):
+        if data.stat().st_mtime < data.with_suffix(".gcno").stat().st_mtime:
+            data.unlink()  # of what was compiled again
     return coverage("run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/{room}" for room in rooms))
+
+
+def places(text: str) -> list[Place | None]:
+    """For each line of the C that Cython wrote the line of ours that it was made of.
+
+    Cython says so in a comment before each statement; what a function does at its end is no statement's."""
+    found: list[Place | None] = []
+    now: Place | None = None
+    for line in text.splitlines():
+        if begins := re.match(r'\s*/\* "(fastscalar/[^"]+)":(\d+)$', line):
+            now = (begins[1], int(begins[2]))
+        elif line.startswith("}") or line.strip() == "/* function exit code */" or re.match(r'\s*/\* "', line):
+            now = None
+        found.append(now)
+    return found
+
+
+def of_cython(counts: Iterable[tuple[str, dict[int, int]]]) -> dict[str, dict[str, Any]]:
+    """What coverage.py says of a file, of those that Cython compiled; `counts` are how often each line of C ran."""
+    ran: dict[Place, int] = collections.Counter()
+    for text, lines in counts:
+        made_of = places(text)
+        for number, count in lines.items():
+            if place := made_of[number - 1]:
+                ran[place] += count
+    files: dict[str, dict[str, Any]] = {}
+    for file in sorted({file for file, _ in ran}):
+        there = sorted(line for name, line in ran if name == file)
+        missing = [line for line in there if not ran[file, line]]
+        summary = {"covered_lines": len(there) - len(missing), "num_statements": len(there)}
+        files[str(HERE / "src" / file)] = {"summary": summary, "missing_lines": missing}
+    return files
+
+
+def counted_by_gcc() -> Iterable[tuple[str, dict[int, int]]]:
+    for notes in sorted((HERE / "build").rglob("src/fastscalar/**/*.gcno")):
+        if "kernels" in notes.parts:
+            continue
+        command = ["gcov", "--json-format", "--stdout", str(notes)]
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True, timeout=600)
+        for file in json.loads(done.stdout)["files"]:
+            source = HERE / file["file"]
+            if source.suffix == ".c" and source.stem == notes.stem:
+                lines: dict[int, int] = collections.Counter()
+                for line in file["lines"]:  # of a function that is there several times, each is one
+                    lines[line["line_number"]] += line["count"]
+                yield source.read_text(encoding="utf-8"), lines
 
 
 def room_of(file: str) -> str:
@@ -105,7 +158,7 @@ def report() -> int:
     file = KEPT / "all.json"
     if coverage("json", "-q", "-o", str(file)):
         raise SystemExit("nothing is kept yet: first run rooms, such as `python tools/covered.py engine`")
-    files = json.loads(file.read_text(encoding="utf-8"))["files"]
+    files = json.loads(file.read_text(encoding="utf-8"))["files"] | of_cython(counted_by_gcc())
     missing = [f"{os.path.relpath(name, HERE)}: {spans(about['missing_lines'])}"
                for name, about in sorted(files.items()) if about["missing_lines"]]  # fmt: skip
     (KEPT / "missing.txt").write_text("\n".join(missing) + "\n", encoding="utf-8")

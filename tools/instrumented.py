@@ -4,7 +4,7 @@
     checked    bounds, None, and the invariants of tape, plans and replays
     address    AddressSanitizer and UndefinedBehaviorSanitizer (GCC)
     thread     ThreadSanitizer (GCC)
-    trace      coverage.py sees the lines of the .pyx files
+    counted    GCC counts which lines run
 
 The files of the repository are copied to build/KIND (those that changed), built there, and the words after the kind run
 there with this interpreter.  The build in place stays as it is.
@@ -26,7 +26,7 @@ BUILD: dict[str, dict[str, str]] = {
     "checked": {"FASTSCALAR_CHECKED": "1"},
     "address": {"FASTSCALAR_SANITIZE": "address,undefined", "FASTSCALAR_CHECKED": "1"},
     "thread": {"FASTSCALAR_SANITIZE": "thread"},
-    "trace": {"FASTSCALAR_LINETRACE": "1"},
+    "counted": {"FASTSCALAR_COUNTED": "1"},
 }
 RUN: dict[str, dict[str, str]] = {
     "address": {
