@@ -43,12 +43,20 @@ def all_threads(monkeypatch):
     _replay._always_share(before)
 
 
+MOST = 2000
+
+
 def pytest_collection_finish():
-    """A checked build counts what is alive around each test: what is there before all of them is left out."""
+    """Modules make few Tensors when they are imported: in stress mode each of them moves at every step of every test.
+
+    A checked build counts what is alive around each test: what is there before all of them is left out."""
+    gc.collect()
+    testing.collect()
+    if (there := _core.tape_info()["nodes"]) > MOST:
+        raise pytest.UsageError(f"{there:,} nodes are there before the first test: make them in tests, or in fixtures")
     if testing.checked_build():
         with fastscalar.no_grad():  # what the engine knows of this thread stays
             pass
-        gc.collect()
         gc.freeze()
 
 
