@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+from fastscalar.program import identities
+from fastscalar.program._trace import Recording
 
 X = np.array([1.0, -1.0, 2.0])
 
@@ -143,3 +145,25 @@ def test_nor_of_whole_numbers(first):
         program = fs.compile(f)
         right = [float(f(k, fs.Tensor(x))) for k, x in zip((1, 2, 3), X.tolist(), strict=True)]
         assert program.map(np.array([1, 2, 3]), X).tolist() == right
+
+
+def test_nothing_of_a_recording_is_kept_after_it():
+    """Also of one within another, of a graph that nobody makes a program of, and where the function raises."""
+    inner = fs.compile(lambda x: x * x if x > 1.0 else x)
+
+    def outer(x):
+        y = inner(x)
+        if x > 2.0:
+            raise KeyError("mine")
+        return y
+
+    program = fs.compile(outer)
+    program.map(np.array([0.5, 1.5]))
+    with pytest.raises(KeyError):
+        program.map(np.array([0.5, 3.0]))
+    recording = Recording()
+    with recording:
+        recording.inputs = [("number", fs.Tensor(1.0))]
+        recording.begin()
+        assert outer(recording.inputs[0][1]) == 1.0
+    assert identities._here.known is None

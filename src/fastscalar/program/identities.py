@@ -72,8 +72,7 @@ class _OfARecording(threading.local):
     """What was found out since it began: by code and what its names are, which are kept so that no other is at their
     place.  Two functions may have the same code, and not the same names."""
 
-    def __init__(self) -> None:
-        self.known: dict[Any, tuple[list[Any], bool]] = {}
+    known: dict[Any, tuple[list[Any], bool]] | None = None          # none is being made, or nobody says when it ends
 
 
 _here = _OfARecording()
@@ -82,11 +81,11 @@ _here = _OfARecording()
 @contextlib.contextmanager
 def names_kept() -> Iterator[None]:
     """Context of a recording."""
-    _here.known = {}
+    around, _here.known = _here.known, {}
     try:
         yield
     finally:
-        _here.known = {}
+        _here.known = around
 
 
 def wants_bools(frame: FrameType | None) -> bool:
@@ -98,12 +97,14 @@ def wants_bools(frame: FrameType | None) -> bool:
             inside = frame.f_locals
             values = [value for value in inside.values() if type(value) not in _HAVE_NONE]
             key = id(code), *map(id, values)     # globals are what they are, for one recording
-            known = _here.known.get(key)
+            known = _here.known.get(key) if _here.known is not None else None
             if known is None:
                 seen: set[Any] = set()
                 codes = _reached(code, {**frame.f_globals, **inside}, seen)
                 asking = any(_asks_for_a_type(*one) or _asks_for_identity(one[0]) for one in codes)
-                known = _here.known[key] = [code, *values], asking or len(seen) >= REACHED
+                known = [code, *values], asking or len(seen) >= REACHED
+                if _here.known is not None:
+                    _here.known[key] = known
             asks |= known[1]
         frame = frame.f_back
     return asks and frame is not None
