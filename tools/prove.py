@@ -94,7 +94,7 @@ CHECKS: dict[str, Check] = {
     **{f"stress: {room}": check for room, check in
        watched("checked", "checked build, every safepoint collecting and moving everything",
                ("env", "FASTSCALAR_STRESS=all")).items()},
-    "traced": Check("the suite, eight cases of each test at most, in the build that counts lines",
+    "traced": Check("the suite, eight cases of most tests at most, in the build that counts lines",
                     [PYTHON, "tools/covered.py", "{}"], TRACED),
     "coverage": Check("lines that the traced suite runs, at least 95 % of each kind",
                       [PYTHON, "tools/covered.py", "report"]),
