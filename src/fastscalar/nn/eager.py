@@ -15,7 +15,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import total as sum_of
 from fastscalar.engine._rules import scale_gradients
 from fastscalar.nn.course import Before, Course
-from fastscalar.nn.evaluation import SAME
+from fastscalar.nn.evaluation import SAME, far_rows
 from fastscalar.nn.optimizers import Optimizer
 from fastscalar.nn.progress import Watch
 from fastscalar.program._trace import leaves_before
@@ -129,12 +129,29 @@ class EagerTrainer:
         if self.at_once is None:
             try:
                 together = self.sample(*[column[batch] for column in self.data])
-                self.at_once = type(together) is Tensor and math.isclose(together.data, mean.data, rel_tol=SAME)
+                self.at_once = self._is_mean(together, mean.data, 1) and self._alone(batch, mean.data)
                 if self.at_once:                 # as all others: a run that goes on begins with another batch
                     return together
             except Exception:  # row by row it may well work: as it just did
                 self.at_once = False
         return mean
+
+    def _is_mean(self, together: Any, mean: float, least: float) -> bool:
+        return type(together) is Tensor and math.isclose(together.data, mean, rel_tol=SAME, abs_tol=SAME * abs(least))
+
+    def _alone(self, batch: list[int], mean: float) -> bool:
+        """Whether the losses of these rows are the same beside rows far from them: a later batch may be the first in
+        which it shows that the function looks at all of them (`x / x.max()`)."""
+        n = len(batch)
+        for k in range(2):
+            columns = [column[batch] for column in self.data]
+            far = [far_rows(c)[k] if c.dtype.kind == "f" or not i else c[:1] for i, c in enumerate(columns)]
+            loss = self.sample(*[f[0].item() if i and f.ndim == 1 else f[0] for i, f in enumerate(far)])
+            together = self.sample(*[np.concatenate([c, f]) for c, f in zip(columns, far, strict=True)])
+            value = loss.data if type(loss) is Tensor else float(loss)
+            if not self._is_mean(together, (n * mean + value) / (n + 1), value / (n + 1)):
+                return False
+        return True
 
     def _look_at(self, leaves: list[Any]) -> None:
         doubt = self.course.doubt
