@@ -90,7 +90,9 @@ def of_block(net: Any, X: np.ndarray) -> np.ndarray | None:
         return result.numpy().reshape(len(X), -1)
 
     def same(found: np.ndarray | None, right: np.ndarray) -> bool:
-        return found is not None and found.shape == right.shape and np.allclose(found, right, SAME, SAME, equal_nan=True)
+        if found is None or found.shape != right.shape:
+            return False
+        return np.allclose(found, right, SAME, SAME, equal_nan=True)
 
     try:
         block = called(X)
