@@ -157,7 +157,7 @@ def spans(lines: list[int]) -> str:
 
 
 def report() -> int:
-    coverage("combine", "--keep", "-q")
+    coverage("combine", "--append", "-q")  # what was combined before stays; its parts go
     file = KEPT / "all.json"
     if coverage("json", "-q", "-o", str(file)):
         raise SystemExit("nothing is kept yet: first run rooms, such as `python tools/covered.py engine`")

@@ -86,7 +86,7 @@ def test_a_system_that_gives_no_threads(monkeypatch):
     command = [sys.executable, "-c", NO_THREADS]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    said = [line for line in done.stderr.splitlines() if not line.startswith("profiling:")]  # in a build that counts lines
+    said = [line for line in done.stderr.splitlines() if not line.startswith("profiling:")]  # where lines are counted
     assert (done.returncode, done.stdout, said) == (0, "0 1\n", [])
 
 
