@@ -1159,3 +1159,39 @@ def test_a_report_is_text_at_any_time():
     assert "operation" in p.report()
     p.reset()
     assert isinstance(p.report(), str)
+
+
+def test_divisions_by_more_constants_than_there_was_room_for():
+    """Each becomes a product with a new constant: what lowering knows of nodes grows."""
+
+    def f(x):
+        total = x * 0.0
+        for k in range(1000):
+            total = total + x / (k + 2.5) * (x / (k + 3.7))
+        return total
+
+    x = np.linspace(-1.0, 1.0, 9)
+    expected, slopes = [f(v) for v in x.tolist()], [fs.grad(f)(v) for v in x.tolist()]
+    for dtype, close in (("float64", 1e-14), ("float32", 1e-5)):
+        values, gradients = fs.compile(f).value_and_grad(x, dtype=dtype)
+        np.testing.assert_allclose(values, expected, rtol=close)
+        np.testing.assert_allclose(gradients, slopes, rtol=close, atol=close)
+    np.testing.assert_allclose(fs.compile(fs.grad(f)).map(x), slopes, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("how", ["layer", "product"])
+def test_constants_that_are_mostly_zeros_and_weights_of_the_row(how):
+    data = np.zeros(40)
+    data[[3, 17, 30]] = 1.5, -2.0, 0.25
+    w, b = fs.to_tensor(np.random.default_rng(0).normal(size=(40, 3))), fs.to_tensor(np.array([0.1, 0.2, 0.3]))
+
+    def f(x):
+        layer = fs.Linear(40, 3, seed=0)
+        layer.w, layer.b = w * x, b * x
+        z = layer(data) if how == "layer" else data @ (w * x)
+        return z[0] * z[1] - z[2]
+
+    x = np.linspace(-1.0, 1.0, 7)
+    values, gradients = fs.compile(f).value_and_grad(x)
+    np.testing.assert_allclose(values, [f(fs.Tensor(v)).data for v in x], rtol=1e-14)
+    np.testing.assert_allclose(gradients, [fs.grad(f)(v) for v in x.tolist()], rtol=1e-14)
