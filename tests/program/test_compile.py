@@ -1172,10 +1172,10 @@ def test_divisions_by_more_constants_than_there_was_room_for():
 
     x = np.linspace(-1.0, 1.0, 9)
     expected, slopes = [f(v) for v in x.tolist()], [fs.grad(f)(v) for v in x.tolist()]
-    for dtype, close in (("float64", 1e-14), ("float32", 1e-5)):
+    for dtype, error in (("float64", 1e-14), ("float32", 1e-5)):
         values, gradients = fs.compile(f).value_and_grad(x, dtype=dtype)
-        np.testing.assert_allclose(values, expected, rtol=close)
-        np.testing.assert_allclose(gradients, slopes, rtol=close, atol=close)
+        np.testing.assert_allclose(values, expected, rtol=error)
+        np.testing.assert_allclose(gradients, slopes, rtol=error, atol=error)
     np.testing.assert_allclose(fs.compile(fs.grad(f)).map(x), slopes, rtol=1e-14, atol=1e-14)
 
 
