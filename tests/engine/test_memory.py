@@ -98,6 +98,7 @@ def test_a_held_leaf_array_takes_its_values_until_gradients_are_used():
 
 
 @pytest.mark.big
+@is_ours
 @needs_proc
 def test_rss_grows_by_less_than_5_mb_over_20_000_further_training_steps():
     (grown,) = measure("""

@@ -188,6 +188,15 @@ static int OF(store_columns)(double *data, ptrdiff_t width, const long long *row
 #undef SQUARES
 #undef FETCH_ROWS
 
+#if FS_VECTOR == 64
+/* GCC 12 may spill what came from a mask as one byte, and then count the bits of the four that lie there. */
+INLINE unsigned OF(bits_of)(unsigned mask)
+{
+    __asm__("" : "+r"(mask)); /* in a general register: is spilled whole */
+    return mask;
+}
+#endif
+
 static int OF(compress)(int *column, void *value, const double *x, int m)
 {
     R *y = value;
@@ -196,8 +205,8 @@ static int OF(compress)(int *column, void *value, const double *x, int m)
     __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (; j + 16 <= m; j += 16) { /* to registers, then whole vectors: a compressing store is slow on some CPUs */
         const __m512d v = _mm512_loadu_pd(x + j), u = _mm512_loadu_pd(x + j + 8);
-        const unsigned low = _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ); /* NaN counts */
-        const unsigned high = _mm512_cmp_pd_mask(u, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+        const unsigned low = OF(bits_of)(_mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ)); /* NaN counts */
+        const unsigned high = OF(bits_of)(_mm512_cmp_pd_mask(u, _mm512_setzero_pd(), _CMP_NEQ_UQ));
         const unsigned some = low | high << 8;
 #if WIDE
         _mm512_storeu_pd(y + k, _mm512_maskz_compress_pd((__mmask8)low, v));
