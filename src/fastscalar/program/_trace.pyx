@@ -602,9 +602,9 @@ cdef int list_nodes_of(Ints *m, list results, Recording recording, dict blocks, 
     cdef set inputs = {(<TensorArray>handle).slot for kind, handle in recording.inputs if kind == "array"}
     for t in results:
         mark_computed((<Tensor>t).index)
-    for decision, some in list(recording.lists.items()):     # for selections of another one
-        if recording.may_select(some, inputs):
-            for t in some:
+    for decision in list(recording.lists):                   # for selections of another one
+        if recording.may_select(recording.lists[decision], inputs):
+            for t in recording.lists[decision]:
                 mark_computed((<Tensor>t).index)
         else:
             del recording.lists[decision]

@@ -150,8 +150,8 @@ class _Recorder:
         guards, width = graph.guards, self.loop.outputs
         if graph.uncertain or len(graph.results) != width or (drawn and self.outer.cut):
             raise BodyLeaks
-        of_number = graph.op[guards["left"]] == NODE_INPUT
-        of_number &= graph.a[guards["left"]] == width
+        of_number = graph.op.take(guards["left"]) == NODE_INPUT
+        of_number &= graph.a.take(guards["left"]) == width
         if ((guards["op"] == READ_SAME) & ~of_number).any():     # another number in every iteration
             raise BodyLeaks
         op, a, b = graph.op.copy(), graph.a.copy(), graph.b.copy()
