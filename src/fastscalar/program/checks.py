@@ -65,8 +65,9 @@ def checked(graph: Any, sizes: list[int], kinds: list[Any]) -> None:
     for name, rows in ((NODE_INPUT, sizes), (NODE_PARAMETER, lengths), (NODE_RANDOM, [d[1] for d in graph.draws])):
         of = op == name
         room = np.array([*rows, 0])
-        require(((a[of] >= 0) & (a[of] < len(rows))).all(), "a leaf")
-        require(((b[of] >= 0) & (b[of] < room[a[of]])).all(), "a leaf")
+        which, place = a.compress(of), b.compress(of)
+        require(((which >= 0) & (which < len(rows))).all(), "a leaf")
+        require(((place >= 0) & (place < room.take(which))).all(), "a leaf")
     blocks = np.flatnonzero(op == NODE_BLOCK)
     for i in blocks:
         require(0 <= a[i] < len(lengths) and b[i] > 0 and lengths[a[i]] % b[i] == 0, "a block")
@@ -92,7 +93,7 @@ def checked(graph: Any, sizes: list[int], kinds: list[Any]) -> None:
     results = graph.results
     require(len(results) and ((results >= 0) & (results < n)).all(), "a result")
     single = np.concatenate([a[reads], b[binary], left, right[right >= 0], results])
-    require((op[single] != NODE_BLOCK).all(), "a block")
+    require((op.take(single) != NODE_BLOCK).all(), "a block")
 
 
 _LENGTHS = {"affine": 6, "cross_entropy": 6, "logsumexp": 4, "softmax": 4, "where": 5, "max": 4, "min": 4, "argmax": 4,
@@ -103,7 +104,7 @@ def _check_item(graph: Any, item: tuple[Any, ...], k: int, lengths: list[int]) -
     kind, first, count, x = item[:4]
     rows = np.arange(first, first + count)
     require(count > 0 and first >= 0 and first + count <= len(graph.op), "an item")
-    require((graph.op[rows] == NODE_ITEM).all() and (graph.a[rows] == k).all(), "an item")
+    require((graph.op.take(rows) == NODE_ITEM).all() and (graph.a.take(rows) == k).all(), "an item")
     require((graph.b[rows] == np.arange(count)).all(), "an item")
     require(len(item) == _LENGTHS[kind] if kind != "gather" else len(item) in (5, 6), "an item")
     arrays = [part for part in item[3:] if isinstance(part, np.ndarray)]
@@ -111,7 +112,7 @@ def _check_item(graph: Any, item: tuple[Any, ...], k: int, lengths: list[int]) -
     block = x if kind == "gather" else item[4] if kind == "affine" else None
     is_block = block is not None and block.size == 1 and graph.op[int(block.ravel()[0])] == NODE_BLOCK
     for part in arrays:
-        require((is_block and part is block) or (graph.op[part.ravel()] != NODE_BLOCK).all(), "a block")
+        require((is_block and part is block) or (graph.op.take(part.ravel()) != NODE_BLOCK).all(), "a block")
 
     def whole(at: Any) -> None:
         require(type(at) is int and -1 <= at < len(graph.inputs), "an item")

@@ -326,8 +326,10 @@ class Reader:
         for code, name in names.items():
             require(0 <= code < 256, "an operation")
             translated[code] = _CODES[name]
-        require(((op[computed] & ~0x1FF) == 0).all() and (translated[op[computed] & 0xFF] >= 0).all(), "an operation")
-        op[computed] = translated[op[computed] & 0xFF] | (op[computed] & IEEE)
+        said = op.compress(computed)
+        known = translated.take(said & 0xFF)     # and not by NumPy's indexing, which may crash without memory
+        require(((said & ~0x1FF) == 0).all() and (known >= 0).all(), "an operation")
+        np.place(op, computed, known | (said & IEEE))
         guards = np.zeros(len(self.array(x["guards"][0])), GUARD)
         for name, place in zip(("op", "left", "right", "value"), x["guards"], strict=True):
             guards[name] = self.array(place)
