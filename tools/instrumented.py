@@ -29,6 +29,7 @@ BUILD: dict[str, dict[str, str]] = {
     "counted": {"FASTSCALAR_COUNTED": "1"},
 }
 RUN: dict[str, dict[str, str]] = {
+    "counted": {"FASTSCALAR_LINES_COUNTED": "1"},  # not optimised: tests ask it for no ratio of times
     "address": {
         # Python's own small blocks are malloc's: what lies behind their end is seen.  Leaks are counted elsewhere: an
         # interpreter leaves much to the end of its process.

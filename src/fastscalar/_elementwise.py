@@ -31,10 +31,6 @@ _FUNCTIONS: dict[Callable[..., Any], tuple[int, ...]] = {
 }
 
 
-class Refused(TypeError):
-    """What was asked of a column is not the same for each row alone, or may not be."""
-
-
 class _Trial:
     """One call of a function with columns; refused, even where the function catches that."""
 
@@ -43,9 +39,9 @@ class _Trial:
     def __init__(self) -> None:
         self.refused = False
 
-    def refuse(self, what: str) -> Refused:
+    def refuse(self, what: str) -> TypeError:
         self.refused = True
-        return Refused(f"{what} of a column of numbers")
+        return TypeError(f"{what} of a column of numbers")
 
 
 def _refusing(what: str) -> Callable[..., Any]:
