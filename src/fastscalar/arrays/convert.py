@@ -163,6 +163,12 @@ def unsupported(what: str, options: dict[str, Any], instead: str = "") -> None:
             raise TypeError(f"{what}: takes no {name}= for a TensorArray" + (f"; {instead}" if instead else ""))
 
 
+def in_order(what: str, order: str, ndim: int) -> None:
+    """ValueError for an order that depends on memory: elements need not lie as NumPy would lay them."""
+    if order not in ("C", "F") and (ndim > 1 or order not in ("A", "K")):
+        raise ValueError(f"{what}: order is 'C' or 'F', got {order!r}")
+
+
 def binary(name: str, left: Any, right: Any) -> Any:
     """A row of the operation table, element by element, of which one operand is an array."""
     found = elementwise(name, left, right)

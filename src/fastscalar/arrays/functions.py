@@ -36,10 +36,16 @@ def _as_method(name: str) -> Callable[..., Any]:
     return f
 
 
+@of_numpy("clip")
+def clip(x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **options: Any) -> Any:
+    ends = {"min": options.pop("min", a_min), "max": options.pop("max", a_max)}
+    return _as_method("clip")(x, out=out, **{k: v for k, v in ends.items() if v is not np._NoValue}, **options)
+
+
 for _numpy, _method in (
     ("sum", "sum"), ("prod", "prod"), ("mean", "mean"), ("var", "var"), ("std", "std"), ("amax", "max"), ("max", "max"),
     ("amin", "min"), ("min", "min"), ("argmax", "argmax"), ("argmin", "argmin"), ("any", "any"), ("all", "all"),
-    ("cumsum", "cumsum"), ("cumprod", "cumprod"), ("ptp", "ptp"), ("clip", "clip"), ("round", "round"),
+    ("cumsum", "cumsum"), ("cumprod", "cumprod"), ("ptp", "ptp"), ("round", "round"),
     ("around", "round"), ("ravel", "ravel"), ("reshape", "reshape"), ("transpose", "transpose"),
     ("permute_dims", "transpose"), ("swapaxes", "swapaxes"), ("squeeze", "squeeze"),
     ("copy", "copy"), ("diagonal", "diagonal"), ("trace", "trace"), ("astype", "astype"), ("fix", "trunc"),
@@ -59,7 +65,6 @@ for _name in ("dot", "vdot", "inner", "outer", "tensordot", "kron", "einsum"):
 for _name in linalg.__all__:
     of_numpy(f"linalg.{_name}")(getattr(linalg, _name))
 of_numpy("linalg.matmul")(products.matmul)
-of_numpy("linalg.outer")(products.outer)
 of_numpy("linalg.tensordot")(products.tensordot)
 
 
@@ -118,19 +123,23 @@ for _n in (1, 2):
 
 
 def _like(value: Any) -> Callable[..., Any]:
-    def f(x: Any, *args: Any, dtype: Any = None, shape: Any = None, **options: Any) -> Any:
-        given = args[0] if value is None and args else options.get("fill_value", value)
-        made = x.shape if shape is None else shape
-        if dtype is not None and np.dtype(dtype).kind not in "fO":
-            return np.full(made, given, dtype)
-        return filled(made, given)
+    def f(x: Any, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, **options: Any) -> Any:
+        return full_like(x, value, dtype, order, subok, shape, **options)
 
     return f
 
 
+@of_numpy("full_like")
+def full_like(x: Any, fill_value: Any, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *,
+              device: Any = None) -> Any:  # fmt: skip
+    made = x.shape if shape is None else shape
+    if dtype is not None and np.dtype(dtype).kind not in "fO":
+        return np.full(made, numbers(fill_value), dtype)
+    return filled(made, fill_value) if shape_of(fill_value) == () else moves.broadcast_to(fill_value, made).copy()
+
+
 of_numpy("zeros_like", "empty_like")(_like(0.0))
 of_numpy("ones_like")(_like(1.0))
-of_numpy("full_like")(_like(None))
 
 
 of_numpy("real", "real_if_close", "conj", "ascontiguousarray", "asfortranarray")(lambda x, *args, **options: x)
@@ -142,7 +151,7 @@ of_numpy("isreal")(lambda x: np.ones(x.shape, dtype=bool))
 
 @of_numpy("angle")
 def angle(x: Any, deg: bool = False) -> Any:
-    return moves.where(x < 0.0, 180.0 if deg else np.pi, moves.where(x != x, x, 0.0))
+    return moves.where(x != x, x, moves.where(np.copysign(1.0, x) < 0.0, 180.0 if deg else np.pi, 0.0))
 
 
 # --- values that are looked at --------------------------------------------------------------------
@@ -166,8 +175,9 @@ def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool 
     if not is_recording():
         return np.isclose(numbers(a), numbers(b), rtol, atol, equal_nan)
     a, b = array(a, "isclose"), array(b, "isclose")
-    close = abs(a - b) <= abs(b) * rtol + atol
-    return np.logical_or(close, a == b)
+    close = np.logical_and(abs(a - b) <= abs(b) * rtol + atol, abs(b) < inf)
+    found = np.logical_or(close, a == b)
+    return np.logical_or(found, np.logical_and(a != a, b != b)) if equal_nan else found
 
 
 @of_numpy("allclose")
@@ -175,11 +185,25 @@ def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool
     return bool(isclose(a, b, rtol, atol, equal_nan).all())
 
 
-@of_numpy("array_equal", "array_equiv")
+@of_numpy("array_equal")
 def array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
     if not is_recording():
         return np.array_equal(numbers(a), numbers(b), equal_nan)
-    return shape_of(a) == shape_of(b) and bool((array(a, "array_equal") == array(b, "array_equal")).all())
+    if shape_of(a) != shape_of(b):
+        return False
+    a, b = array(a, "array_equal"), array(b, "array_equal")
+    same = a == b
+    return bool((np.logical_or(same, np.logical_and(a != a, b != b)) if equal_nan else same).all())
+
+
+@of_numpy("array_equiv")
+def array_equiv(a: Any, b: Any) -> bool:
+    if not is_recording():
+        return np.array_equiv(numbers(a), numbers(b))
+    try:
+        return bool((array(a, "array_equiv") == array(b, "array_equiv")).all())
+    except ValueError:
+        return False
 
 
 of_numpy("isposinf")(lambda x: x == inf)
@@ -200,13 +224,29 @@ def _without_nan(name: str, instead: float) -> None:
         return getattr(moves.where(x != x, instead, x), name)(axis, **options)
 
 
-for _name, _instead in (("sum", 0.0), ("prod", 1.0), ("max", -inf), ("min", inf), ("cumsum", 0.0), ("cumprod", 1.0),
-                        ("argmax", -inf), ("argmin", inf)):  # fmt: skip
+for _name, _instead in (("sum", 0.0), ("prod", 1.0), ("cumsum", 0.0), ("cumprod", 1.0)):
     _without_nan(_name, _instead)
 
 
 def _present(x: Any) -> Any:
     return (x == x).astype(np.float64)
+
+
+def _largest_but_nan(name: str, instead: float) -> None:
+    @of_numpy("nan" + name)
+    def f(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
+        unsupported("nan" + name, {"out": out})
+        found = getattr(moves.where(x != x, instead, x), name)(axis, keepdims=keepdims, **options)
+        none = _present(x).sum(axis, keepdims=keepdims) == 0.0
+        if not name.startswith("arg"):
+            return moves.where(none, np.nan, found)
+        if np.any(none):
+            raise ValueError(f"nan{name}: nothing but NaN along the axis")
+        return found
+
+
+for _name, _instead in (("max", -inf), ("min", inf), ("argmax", -inf), ("argmin", inf)):
+    _largest_but_nan(_name, _instead)
 
 
 @of_numpy("nanmean")
@@ -255,6 +295,13 @@ of_numpy("cumulative_sum")(_cumulative("cumsum", 0.0))
 of_numpy("cumulative_prod")(_cumulative("cumprod", 1.0))
 
 
+@of_numpy("linalg.outer")
+def outer(x: Any, y: Any, /) -> Any:
+    if len(shape_of(x)) != 1 or len(shape_of(y)) != 1:
+        raise ValueError(f"outer: expected two vectors, got shapes {shape_of(x)} and {shape_of(y)}")
+    return products.outer(x, y)
+
+
 of_numpy("linalg.vecdot")(lambda x, y, /, *, axis=-1: (array(x, "vecdot") * array(y, "vecdot")).sum(axis))
 
 
@@ -264,8 +311,11 @@ def apply_along_axis(f: Any, axis: int, x: Any, *args: Any, **options: Any) -> A
     rows = moved.reshape(-1, moved.shape[-1])
     made = [array(f(row, *args, **options), "apply_along_axis") for row in rows]
     inside = made[0].shape if isinstance(made[0], TensorArray) else ()
-    found = moves.move(np.stack, (made,), {}).reshape(moved.shape[:-1] + inside) if moved.ndim > 1 else made[0]
-    return moveaxis(found, -1, axis) if inside and moved.ndim > 1 else found
+    if moved.ndim == 1:
+        return made[0]
+    found = moves.move(np.stack, (made,), {}).reshape(moved.shape[:-1] + inside)
+    to, k = axis_of(axis, x.ndim, "apply_along_axis"), len(inside)
+    return moveaxis(found, tuple(range(-k, 0)), tuple(range(to, to + k)))
 
 
 of_numpy("array_repr")(lambda x, *args, **options: repr(x))

@@ -11,6 +11,8 @@ pivots are recorded too.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ import numpy as np
 from fastscalar._core import Tensor
 from fastscalar.arrays import moves
 from fastscalar.arrays.convert import array, axes_of, filled, shape_of, unsupported
+from fastscalar.arrays.products import dot as dot_product
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import dot
 from fastscalar.engine._modes import is_recording
@@ -245,9 +248,9 @@ def cholesky(a: Any, /, *, upper: bool = False) -> Any:
 
 def matrix_power(a: Any, n: int) -> Any:
     """a @ a @ ..., n times; of a negative n the inverse."""
-    a = _square(a, "matrix_power")
+    a, n = _square(a, "matrix_power"), operator.index(n)
     if n == 0:
-        return array(np.eye(a.shape[-1]), "matrix_power")
+        return array(np.broadcast_to(np.eye(a.shape[-1]), a.shape), "matrix_power")
     if n < 0:
         a, n = inv(a), -n
     result = None
@@ -259,12 +262,14 @@ def matrix_power(a: Any, n: int) -> Any:
 
 
 def multi_dot(arrays: Any, *, out: Any = None) -> Any:
-    """The product of several matrices, from left to right."""
+    """The product of several matrices, from left to right; the first may be a row, the last a column."""
     unsupported("multi_dot", {"out": out})
-    result = arrays[0]
-    for a in arrays[1:]:
-        result = result @ a
-    return result
+    if len(arrays) < 2:
+        raise ValueError(f"multi_dot: expected at least two arrays, got {len(arrays)}")
+    shapes = [*map(shape_of, arrays)]
+    if any(len(s) != 2 and (len(s) != 1 or 0 < k < len(arrays) - 1) for k, s in enumerate(shapes)):
+        raise np.linalg.LinAlgError(f"multi_dot: expected matrices, vectors at the ends, got shapes {shapes}")
+    return functools.reduce(dot_product, arrays)
 
 
 # --- norms ----------------------------------------------------------------------------------------
@@ -305,14 +310,15 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     if axis is None and ord is not None and x.ndim > 2:
         raise ValueError("norm: of more than two dimensions the axes have to be said")
     axes = axes_of(axis, x.ndim, "norm")
+    if axis is not None and len(axes) not in (1, 2):
+        raise ValueError(f"norm: expected one or two axes, got {axis!r}")
     if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
         return _euclidean(x, axes, keepdims)
     if len(axes) == 1:
         return _vector_norm(x, ord, axes[0], keepdims)
-    if len(axes) != 2:
-        raise ValueError(f"norm: expected one or two axes, got {axis!r}")
     if ord not in (1, -1, inf, -inf):
-        raise TypeError(f"norm: of matrices 1, -1, inf, -inf and 'fro' are there for a TensorArray, got {ord!r}")
+        kind = TypeError if ord in (2, -2, "nuc") else ValueError
+        raise kind(f"norm: of matrices 1, -1, inf, -inf and 'fro' are there for a TensorArray, got {ord!r}")
     added, kept = axes if abs(ord) == 1 else axes[::-1]
     sums = abs(x).sum(added, keepdims=True)
     found = sums.max(kept, keepdims=True) if ord > 0 else sums.min(kept, keepdims=True)
@@ -344,10 +350,17 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
     x = array(x, "vector_norm")
     if ord == 2:
         return _euclidean(x, axes_of(axis, x.ndim, "vector_norm"), keepdims)
-    if axis is None:
-        found = _vector_norm(x.ravel(), ord, 0, False)
-        return filled((1,) * x.ndim, found) if keepdims else found
-    return norm(x, ord, axis, keepdims)
+    if isinstance(x, Tensor):
+        return abs(x)
+    axes = axes_of(axis, x.ndim, "vector_norm")
+    if len(axes) == 1:
+        return _vector_norm(x, ord, axes[0], keepdims)
+    kept = [d for d in range(x.ndim) if d not in axes]
+    found = _vector_norm(x.transpose([*kept, *axes]).reshape([*(x.shape[d] for d in kept), -1]), ord, -1, False)
+    if not keepdims:
+        return found
+    return found[tuple(None if d in axes else slice(None) for d in range(x.ndim))] if kept else filled(
+        (1,) * x.ndim, found)  # fmt: skip
 
 
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:

@@ -25,6 +25,7 @@ from fastscalar.arrays.convert import (  # fmt: skip
     axis_of,
     binary,
     filled,
+    in_order,
     numbers,
     objects,
     shape_of,
@@ -175,10 +176,9 @@ def swapaxes(self: Any, axis1: int, axis2: int) -> Any:
 @method
 def reshape(self: Any, *shape: Any, order: str = "C", copy: bool | None = None) -> Any:
     """The elements in another shape, one length may be -1; a view where their order allows it, else a copy."""
-    if order not in ("C", "A"):
-        if order != "F":
-            raise ValueError(f"reshape: order is 'C', 'F' or 'A', got {order!r}")
-        return self.T.reshape(_new_shape(shape, self)[::-1]).T
+    if order == "F":
+        return self.T.reshape(_new_shape(shape, self)[::-1], copy=copy).T
+    in_order("reshape", order, self.ndim)
     wanted = _new_shape(shape, self)
     if not self.size:
         return self._nothing(wanted)
@@ -212,7 +212,7 @@ def ravel(self: Any, order: str = "C") -> Any:
 @method
 def flatten(self: Any, order: str = "C") -> Any:
     """A copy of all elements in row-major order, of one dimension."""
-    return self.reshape(-1, order=order, copy=True) if order == "C" else self.T.flatten()
+    return self.reshape(-1, order=order, copy=True)
 
 
 @method
@@ -251,18 +251,19 @@ def diagonal(self: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 
 @method
-def trace(self: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+def trace(self: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Any:
     """The sum of a diagonal."""
-    return self.diagonal(offset, axis1, axis2).sum(axis=-1)
+    return self.diagonal(offset, axis1, axis2).sum(axis=-1, dtype=dtype, out=out)
 
 
 @method
 def item(self: Any, *index: Any) -> float:
     """The value of the one element, or of that at an index, a float."""
-    if not index:
-        return float(only(self).item())
-    flat = len(index) == 1 and not isinstance(index[0], tuple)
-    return float((self.ravel()[index[0]] if flat else self[index]).item())
+    if not index and self.size != 1:
+        raise ValueError(f"item: shape {self.shape} has more or less than one element; expected an index")
+    index = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
+    flat = len(index) == 1
+    return float((only(self) if not index else self.ravel()[index[0]] if flat else self[index]).item())
 
 
 @method

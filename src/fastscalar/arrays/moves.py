@@ -108,6 +108,8 @@ def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
 def pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
     if callable(mode) or mode in ("linear_ramp", "maximum", "mean", "median", "minimum", "empty"):
         raise TypeError(f"pad: mode {mode!r} computes numbers; here: constant, edge, reflect, symmetric, wrap")
+    if options.get("reflect_type", "even") != "even":
+        raise TypeError(f"pad: reflect_type {options['reflect_type']!r} computes numbers; here: even")
     return _moved(np.pad, (x, pad_width, mode), options, {0: 0, "constant_values": 0})
 
 
@@ -123,8 +125,10 @@ def where(condition: Any, *choices: Any) -> Any:
     """a where the condition holds, else b, of broadcast arrays; without choices the indices where it holds."""
     if isinstance(condition, (TensorArray, Tensor)):
         condition = condition != 0.0
+    if isinstance(condition, TracedMask) and (not choices or condition.written is not None):
+        condition = condition.decided()
     if not choices:
-        return np.nonzero(condition.decided() if isinstance(condition, TracedMask) else condition)
+        return np.nonzero(condition)
     a, b = choices
     if isinstance(condition, TracedMask) and not as_exact_as_numbers(choices):
         return np.where(condition.decided(), plain(a), plain(b))

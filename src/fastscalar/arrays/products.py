@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.arrays.convert import array, as_ndarray, axes_of, binary, filled, is_array_like, shape_of
+from fastscalar.arrays.convert import array, as_ndarray, axes_of, binary, filled, is_array_like, shape_of, unsupported
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._axes import contract
 
@@ -122,11 +122,12 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 
 
 def kron(x: Any, y: Any) -> Any:
-    """The Kronecker product of two arrays of the same number of dimensions."""
+    """The Kronecker product; of two with fewer dimensions has axes of length 1 before its own."""
     x, y = array(x, "kron"), array(y, "kron")
-    n = x.ndim
-    if y.ndim != n:
-        raise ValueError(f"kron: expected as many dimensions of both, got shapes {x.shape} and {y.shape}")
+    n = max(len(shape_of(x)), len(shape_of(y)))
+    if not n:
+        return x * y
+    x, y = (filled((1,) * n, t) if isinstance(t, Tensor) else t.reshape((1,) * (n - t.ndim) + t.shape) for t in (x, y))
     wide = _product(x, y, tuple(range(n)), tuple(range(n, 2 * n)), tuple(k + n * j for k in range(n) for j in range(2)),
                     "kron")  # fmt: skip
     return wide.reshape([a * b for a, b in zip(x.shape, y.shape, strict=True)])
@@ -167,9 +168,7 @@ def _without_ellipsis(text: str, arrays: list[Any]) -> tuple[str, list[Any]]:
 
 def einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
     """Einstein's sum of one or two arrays, `einsum("ij,jk->ik", x, y)`; of more from left to right."""
-    options.pop("optimize", None)
-    if options:
-        raise TypeError(f"einsum: takes no {', '.join(options)} for a TensorArray")
+    unsupported("einsum", {name: value for name, value in options.items() if name != "optimize"})
     if not isinstance(subscripts, str):
         raise TypeError('einsum: expected a string such as "ij,jk->ik" before the arrays')
     text = subscripts.replace(" ", "")

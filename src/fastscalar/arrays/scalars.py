@@ -24,7 +24,7 @@ _larger, _smaller = public_function("maximum"), public_function("minimum")
 # What NumPy has for no objects, asks the left one for alone, or decides by comparisons.
 OF_NUMBERS: dict[Any, Any] = {
     **TESTS,
-    **{f: OTHERS[f] for f in (np.logaddexp, np.logaddexp2, np.heaviside)},
+    **{f: OTHERS[f] for f in (np.logaddexp, np.logaddexp2, np.heaviside, np.modf)},
     **{f: public_function(ROWS[f]) for f in (np.arctan2, np.hypot, np.fmod, np.copysign, np.sign)},
     np.maximum: _larger,
     np.minimum: _smaller,
@@ -32,7 +32,6 @@ OF_NUMBERS: dict[Any, Any] = {
     np.fmin: lambda x, y: y if x != x else x if y != y else _smaller(x, y),
     np.float_power: operator.pow,
     np.divmod: lambda x, y: (x // y, x % y),
-    np.modf: lambda x: (x.fmod(1.0), x.trunc()),
     np.logical_and: lambda x, y: bool(x) and bool(y),
     np.logical_or: lambda x, y: bool(x) or bool(y),
     np.logical_xor: lambda x, y: bool(x) != bool(y),

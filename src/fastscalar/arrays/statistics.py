@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import operator
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,13 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         return array(x, "average").mean(axis, keepdims=keepdims)
     weights = weights if isinstance(weights, TensorArray) else np.asarray(weights)
     if weights.shape != x.shape:
-        weights = weights.reshape([x.shape[d] if d == axis_of(axis, x.ndim, "average") else 1 for d in range(x.ndim)])
+        if axis is None:
+            raise TypeError(f"average: weights of shape {weights.shape} for an array of shape {x.shape} need an axis")
+        axes = axes_of(axis, x.ndim, "average")
+        if weights.shape != tuple(x.shape[d] for d in axes):
+            raise ValueError(f"average: weights of shape {weights.shape} along axis {axis} of shape {x.shape}")
+        weights = weights.transpose(sorted(range(len(axes)), key=axes.__getitem__))
+        weights = weights.reshape([n if d in axes else 1 for d, n in enumerate(x.shape)])
         broadcast = np.broadcast_to if isinstance(weights, np.ndarray) else moves.broadcast_to
         weights = broadcast(weights, x.shape)
     return binary("*", x, weights).sum(axis, keepdims=keepdims) / weights.sum(axis, keepdims=keepdims)
@@ -33,6 +40,8 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
 @of_numpy("diff")
 def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
     x, axis = array(x, "diff"), axis_of(axis, x.ndim, "diff")
+    if operator.index(n) < 0:
+        raise ValueError(f"diff: expected an order of 0 or more, got {n}")
     at = (slice(None),) * axis
     ends = [None if e is None or e is np._NoValue else array(e, "diff") for e in (prepend, append)]
     if ends[0] is not None or ends[1] is not None:
@@ -60,8 +69,8 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     at = (slice(None),) * axis
     if x is not None:
         x = x if isinstance(x, TensorArray) else np.asarray(x)
-        dx = diff(x) if isinstance(x, TensorArray) else np.diff(x)
-        if len(dx.shape) == 1 and y.ndim > 1:
+        dx = np.diff(x, axis=axis if x.ndim > 1 else -1)
+        if x.ndim == 1 and y.ndim > 1:
             dx = dx.reshape([-1 if d == axis else 1 for d in range(y.ndim)])
     return (dx * (y[(*at, slice(1, None))] + y[(*at, slice(None, -1))]) / 2.0).sum(axis)
 
@@ -82,7 +91,8 @@ def gradient(f: Any, *spacing: Any, axis: Any = None, edge_order: int = 1) -> An
             raise ValueError(f"gradient: expected at least 2 elements along an axis, got shape {f.shape}")
         at = (slice(None),) * d
         if np.ndim(h):
-            h = np.diff(np.asarray(h, dtype=np.float64)).reshape([-1 if e == d else 1 for e in range(f.ndim)])
+            h = diff(h) if isinstance(h, TensorArray) else np.diff(np.asarray(h))
+            h = h.reshape([-1 if e == d else 1 for e in range(f.ndim)])
             if h.size != f.shape[d] - 1:
                 raise ValueError(f"gradient: {h.size + 1} places for {f.shape[d]} elements")
             p, q = h[(*at, slice(None, -1))], h[(*at, slice(1, None))]
@@ -101,9 +111,9 @@ def gradient(f: Any, *spacing: Any, axis: Any = None, edge_order: int = 1) -> An
 @of_numpy("convolve")
 def convolve(a: Any, v: Any, mode: str = "full") -> Any:
     """The sums of a[i - j] * v[j] over j."""
-    a, v = array(a, "convolve"), array(v, "convolve")
+    a, v = (filled((1,), x) if isinstance(x, Tensor) else x for x in (array(a, "convolve"), array(v, "convolve")))
     for x in (a, v):
-        if not isinstance(x, TensorArray) or x.ndim != 1 or not x.size:
+        if x.ndim != 1 or not x.size:
             raise ValueError("convolve: expected two sequences of numbers, neither empty")
     if a.size < v.size:
         a, v = v, a
@@ -138,6 +148,8 @@ def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: An
     """The covariances of variables, one a row; of one variable its variance, a Tensor."""
     if any(value is not None for value in options.values()):
         raise TypeError("cov: takes no weights and no dtype for a TensorArray")
+    if ddof is not None and ddof != int(ddof):
+        raise ValueError(f"cov: expected a whole number ddof, got {ddof}")
     x = _variables(m, rowvar)
     if y is not None:
         x = moves.move(np.concatenate, ([x, _variables(y, rowvar)],), {})
@@ -174,11 +186,12 @@ def sinc(x: Any) -> Any:
 @of_numpy("piecewise")
 def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **options: Any) -> Any:
     """Where a condition holds, the last of them, its function or number; else the one that is left over, or 0."""
-    conditions = [condlist] if not isinstance(condlist, (list, tuple)) else list(condlist)
+    stacked = not isinstance(condlist, (list, tuple)) and len(shape_of(condlist)) > len(shape_of(x))
+    conditions = list(condlist) if stacked or isinstance(condlist, (list, tuple)) else [condlist]
     values = [g(x, *args, **options) if callable(g) else g for g in funclist]
     if len(values) - len(conditions) not in (0, 1):
         raise ValueError(f"piecewise: {len(conditions)} conditions and {len(values)} functions")
-    found = values.pop() if len(values) > len(conditions) else x * 0.0
+    found = values.pop() if len(values) > len(conditions) else 0.0
     for condition, value in zip(conditions, values, strict=True):
         found = moves.where(condition, value, found)
     return found
@@ -186,7 +199,7 @@ def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **options: Any) 
 
 @of_numpy("polyval")
 def polyval(p: Any, x: Any) -> Any:
-    y: Any = 0.0
+    y: Any = 0.0 if len(p) else np.zeros_like(x)
     for c in p:
         y = y * x + c
     return y
@@ -194,7 +207,11 @@ def polyval(p: Any, x: Any) -> Any:
 
 @of_numpy("vander")
 def vander(x: Any, N: Any = None, increasing: bool = False) -> Any:
+    if x.ndim != 1:
+        raise ValueError(f"vander: expected one dimension, got shape {x.shape}")
     columns = [x**k for k in range(x.size if N is None else N)]
+    if not columns:
+        return x[:, None][:, :0]
     return moves.move(np.stack, (columns if increasing else columns[::-1],), {"axis": 1})
 
 

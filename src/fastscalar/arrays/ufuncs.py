@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
-from fastscalar.arrays.convert import array, binary, filled, numbers, objects, shape_of
+from fastscalar.arrays.convert import array, binary, numbers, objects, shape_of, unsupported
 from fastscalar.arrays.masks import TracedMask, compare, plain
 from fastscalar.arrays.moves import where as _where
 from fastscalar.arrays.products import matmul
@@ -48,12 +48,15 @@ for _code, _ufuncs in (
     CODES |= {f: _code + k for k, f in enumerate(_ufuncs)}
 
 
+LN2 = float(np.log(2.0))
+
+
 def logaddexp(x: Any, y: Any) -> Any:
     """log(exp(x) + exp(y)) without overflow."""
     x, y = array(x, "logaddexp"), array(y, "logaddexp")
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         if x == y:  # also of infinities
-            return x * 0.5 + y * 0.5 + float(np.log(2.0)) if abs(x) < inf else x
+            return x * 0.5 + y * 0.5 + LN2 if abs(x) < inf else x
         return x + (y - x).softplus() if x > y else y + (x - y).softplus()
     same = compare(operator.eq, x, y) if is_recording() else numbers(x) == numbers(y)
     above = compare(operator.gt, x, y) if is_recording() else numbers(x) > numbers(y)
@@ -81,17 +84,17 @@ TESTS: dict[Any, Callable[[Any], Any]] = {
     np.isnan: lambda x: x != x,
     np.isfinite: lambda x: abs(x) < inf,
     np.isinf: lambda x: abs(x) == inf,
-    np.signbit: lambda x: np.signbit(numbers(x)) if not is_recording() else np.copysign(1.0, x) < 0.0,
+    np.signbit: lambda x: np.copysign(1.0, x) < 0.0,
 }
 OTHERS: dict[Any, Callable[..., Any]] = {
     np.matmul: lambda x, y: matmul(x, y, "matmul"),
     np.logaddexp: logaddexp,
-    np.logaddexp2: lambda x, y: logaddexp(x * float(np.log(2.0)), y * float(np.log(2.0))) / float(np.log(2.0)),
+    np.logaddexp2: lambda x, y: logaddexp(*(array(t, "logaddexp2") * LN2 for t in (x, y))) / LN2,
     np.heaviside: _heaviside,
     np.fmax: lambda x, y: _where(_test(np.isnan, x), y, _where(_test(np.isnan, y), x, binary("maximum", x, y))),
     np.fmin: lambda x, y: _where(_test(np.isnan, x), y, _where(_test(np.isnan, y), x, binary("minimum", x, y))),
     np.divmod: lambda x, y: (binary("//", x, y), binary("%", x, y)),
-    np.modf: lambda x: (binary("fmod", x, 1.0), x.trunc()),
+    np.modf: lambda x: (_where(TESTS[np.isinf](x), np.copysign(0.0, x), x.fmod(1.0)), x.trunc()),
 }
 for _name, _f in {
     "vecdot": lambda x, y: binary("*", x, y).sum(-1),
@@ -160,7 +163,7 @@ def ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, A
     for name in ("where", "dtype", "casting", "order", "subok"):
         if name in options and name != "dtype":
             raise refuse(ufunc, f"{ufunc.__name__}({name}=)")
-    options.pop("dtype", None)
+    unsupported(f"numpy.{ufunc.__name__}", {"dtype": options.pop("dtype", None)})
     if method == "reduce" and ufunc in REDUCE:
         axis = options.pop("axis", inputs[1] if len(inputs) > 1 else 0)
         result = getattr(inputs[0], REDUCE[ufunc])(axis=axis, keepdims=options.pop("keepdims", False))
@@ -169,8 +172,9 @@ def ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, A
         result = inputs[0].cumsum(axis) if ufunc is np.add else inputs[0].cumprod(axis)
     elif method == "outer":
         x, y = (array(x, ufunc.__name__) for x in inputs)
-        x, y = (t if isinstance(t, TensorArray) else filled((), t) for t in (x, y))
-        result = call(ufunc, (x.reshape(x.shape + (1,) * y.ndim), y))
+        if isinstance(x, TensorArray):
+            x = x.reshape(x.shape + (1,) * len(shape_of(y)))
+        result = call(ufunc, (x, y))
     elif method == "at" and isinstance(inputs[0], TensorArray) and not options and out is None:
         return _at(ufunc, *inputs)
     elif method == "__call__":

@@ -193,15 +193,17 @@ def assemble(list parts not None, order, bint through=False):
     """An array of elements of some arrays: `order` has for each one its place among the elements of all parts.
 
     parts: what stands for numbers or Tensors, one after the other in row-major order; numbers become nodes.
-    order: whole numbers, in the shape of the result; of a single one the element itself is the result.
+    order: whole numbers, in the shape of the result; of a single one the element itself is the result.  IndexError for
+    one that is no place.
     through: the first part is a copy that is about to be forgotten, its elements stand for those it was made of."""
     cdef Source s
     cdef list sources = []
-    cdef Py_ssize_t total = 0, n
+    cdef Py_ssize_t total = 0, n, k
     cdef Py_ssize_t[MAX_DIMS] shape
     cdef int d, ndim
     cdef Py_buffer view
     cdef TensorArray some = None
+    cdef const long long *places
     order = np.asarray(order, dtype=np.int64, order="C")
     if order.ndim > MAX_DIMS:
         raise ValueError(f"at most {MAX_DIMS} dimensions, got {order.ndim}")
@@ -223,11 +225,15 @@ def assemble(list parts not None, order, bint through=False):
     for d in range(ndim):
         shape[d] = order.shape[d]
     order = order.ravel()
-    if ndim == 0:
-        return element(sources, order[0])
     PyObject_GetBuffer(order, &view, PyBUF_STRIDES)
     try:
-        return pick(sources, total, <long long *>view.buf, n, ndim, shape, through)
+        places = <const long long *>view.buf
+        for k in range(n):
+            if not 0 <= places[k] < total:
+                raise IndexError(f"an array: no element {places[k]} among {total}")
+        if ndim == 0:
+            return element(sources, places[0])
+        return pick(sources, total, places, n, ndim, shape, through)
     finally:
         PyBuffer_Release(&view)
 
