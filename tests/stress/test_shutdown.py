@@ -86,7 +86,9 @@ STATES = {
     "a thread that is waited for": "def some():\n    begun.set(); time.sleep(0.2); last()\nthread(some, daemon=False)",
     "in the middle of a recording": "def f(x):\n    y = x[0] * 2.0\n    end()\n    return y\nfs.compile(f).map(X)",
     "in the middle of a sweep": "x = fs.Tensor(3.0); y = fs.Tensor(9.0, (x,))\n"
-    "y._backward = lambda: end()\n(y * 2.0).backward()",
+    "y._backward = lambda: end()\n"
+    "def last(): assert (fs.Tensor(2.0) * 2.0).data == 4.0  # a pass in another thread waits for this one\n"
+    "(y * 2.0).backward()",
     "in the middle of training": "net = fs.MLP(4, [3], seed=0)\n"
     "fs.fit(net, X, Y, epochs=2, progress=False, on_epoch=lambda e: end())",
     "in the middle of a derivative": "fs.grad(lambda x: (x * x, end())[0])(2.0)",
