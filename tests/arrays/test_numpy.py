@@ -129,6 +129,30 @@ def test_a_program_of_it_is_the_plain_call(call: str) -> None:
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if used(call)])
+def test_rows_of_it_have_the_gradients_of_the_plain_call(call: str) -> None:
+    f, names = program(call), used(call)
+    argnums = tuple(range(len(names)))
+    rows = [[of[k] for k in names] for of in (points(2), points(1, True), points(3), points(4, True))]
+    values = [result("f(*x)", {"f": f, "x": [as_tensors({"x": x})["x"] for x in row]}) for row in rows]
+    rows = [row for row, value in zip(rows, values, strict=True) if not isinstance(value, Exception)]
+    shapes = {np.shape(value) for value in values if not isinstance(value, Exception)}
+    if len(shapes) != 1:
+        return  # an error in each, or a shape that depends on values
+    weights = np.random.default_rng(5).normal(size=shapes.pop())
+
+    def weighed(*x: Any) -> Any:
+        return np.sum(f(*x) * weights)
+
+    columns = [np.stack(x) for x in zip(*rows, strict=True)]
+    found, gradients = fs.compile(weighed).value_and_grad(*columns, argnums=argnums)
+    for k, row in enumerate(rows):
+        value, wanted = fs.value_and_grad(weighed, argnums)(*row)
+        np.testing.assert_allclose(found[k], value, rtol=1e-9, atol=1e-11)
+        for g, n in zip(gradients, wanted, strict=True):
+            np.testing.assert_allclose(g[k], n, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if used(call)])
 def test_its_gradient_is_numpys_slope(call: str) -> None:
     f, names, of = program(call), used(call), points(4)
     tensors = as_tensors(of)

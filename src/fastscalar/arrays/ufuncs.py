@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def _heaviside(x: Any, middle: Any) -> Any:
         if known is middle or (shape_of(middle) in ((), shape_of(steps)) and not np.any(zero)):
             return steps
         return _where(zero, middle, steps)
-    return _where(x == 0.0, middle, _where(x < 0.0, 0.0, _where(x > 0.0, 1.0, x)))
+    return _where(x == 0.0, middle, _where(x < 0.0, 0.0, _where(x > 0.0, 1.0, nan)))
 
 
 COMPARISONS: dict[Any, Any] = {
