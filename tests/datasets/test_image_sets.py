@@ -6,6 +6,7 @@ import gzip
 import io
 import shutil
 import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,28 @@ def test_arrays_that_do_not_fit(tmp_path: Path, content: bytes, said: str) -> No
         load_images(tmp_path / "a.npz")
     assert said in str(caught.value)
     assert str(tmp_path / "a.npz") in str(caught.value)
+
+
+SHAPES = [(), (0,), (1,), (140,), (140, 1), (140, 3), (140, 7, 7), (140, 7, 7, 1), (140, 0, 7), (0, 7, 7), (2, 70)]
+KINDS = ["?", "i1", "u1", ">i4", "u8", "f2", ">f8", "g", "c16", "U1", "S1", "O", "M8[s]", "m8[s]", "V8", [("a", "f8")]]
+
+
+@pytest.mark.parametrize("what", ["X", "y", "x_test", "y_test"])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_arrays_of_every_kind_and_shape_are_taken_or_refused_by_name(tmp_path: Path, what: str, kind: Any) -> None:
+    whole = {"X": X, "y": Y} if len(what) == 1 else {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
+    taken, said = 0, []
+    for shape in SHAPES:
+        with warnings.catch_warnings(action="ignore"):
+            (tmp_path / "a.npz").write_bytes(npz(**whole | {what: np.ones(shape, "u1").astype(kind)}))
+        try:
+            found = load_images(tmp_path / "a.npz")
+            taken += len(found.train[0]) + len(found.test[0]) >= 140
+        except ValueError as error:
+            said.append(str(error))
+    assert all(str(tmp_path / "a.npz") in text for text in said)
+    if np.dtype(kind).kind in "iuf" and what != "x_test":  # whose size is not that of those for training
+        assert taken > 0
 
 
 def test_files_take_memory_in_proportion(tmp_path: Path) -> None:

@@ -190,6 +190,8 @@ def _array(path: Path) -> Array:
 
 
 def _whole(path: object, labels: Array) -> Array:
+    if not labels.ndim or not labels.size:
+        raise ValueError(f"{path}: expected labels, whole numbers from 0 on of shape (n,); found shape {labels.shape}")
     labels = labels.reshape(-1) if labels.size == len(labels) else labels
     if labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
         labels = labels.argmax(axis=1)                       # one-hot
