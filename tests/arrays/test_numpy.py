@@ -21,7 +21,10 @@ LINES = pathlib.Path(__file__).with_name("calls.txt").read_text().splitlines()
 CALLS = [line for line in LINES if line and line[0] not in "#-"]
 REFUSED = [line[1:].strip() for line in LINES if line.startswith("-")]
 NAMES = {"np": np, "inf": math.inf, "nan": math.nan}
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="functions and errors of NumPy 2"),
+]
 
 
 def points(seed: int, odd: bool = False) -> dict[str, Any]:
