@@ -773,8 +773,6 @@ cdef class Tensor:
         >>> x.grad
         12.0
 
-        Passes of several threads wait for each other: a `_backward` of one's own must not wait for a thread with one.
-
         Raises RuntimeError inside another backward pass, or where an operation would read a value whose `.data` was
         written after it; KeyboardInterrupt if it was interrupted.  After the last two gradients are unspecified.
         """

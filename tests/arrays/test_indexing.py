@@ -229,3 +229,38 @@ def test_a_thousand_assignments_hold_no_more_than_the_last():
         x[k % 20] = float(k)
     testing.collect()
     assert fs.tape_info()["nodes"] < before + 100
+
+
+LARGE = [
+    lambda x: x + 1.0, lambda x: x * x, np.exp, lambda x: x.sum(), lambda x: x.max(), np.cumsum, np.linalg.norm,
+    lambda x: x @ x, lambda x: np.einsum("i,i->", x, x), lambda x: np.tensordot(x, x, 0), fs.softmax, fs.logsumexp,
+    fs.mean, fs.argmax, lambda x: fs.mse_loss(x, x), lambda x: fs.cross_entropy(x, 0), lambda x: fs.dot(x, x),
+    lambda x: x.ravel()[::2] - x[::2], np.trapezoid, lambda x: fs.Linear(3, 2)(np.broadcast_to(x[:1], (2**40, 3))),
+    lambda x: fs.nn.Conv2d(1, 1, 2)(np.broadcast_to(x[:1], (2**20, 2**20))),
+    lambda x: fs.nn.MaxPool2d(2)(np.broadcast_to(x[:1], (2**20, 2**20, 1))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", LARGE, ids=map(str, range(len(LARGE))))
+def test_views_may_have_more_elements_than_an_operation_takes(operation):
+    x = np.broadcast_to((fs.to_tensor([1.0]) * 2.0)[:1], 2**40)
+    assert x.shape == (2**40,)
+    with pytest.raises(MemoryError):
+        operation(x)
+    assert (fs.Tensor(2.0) * 3.0).data == 6.0
+
+
+def test_a_sum_may_have_more_terms_than_an_operation_takes():
+    x = fs.to_tensor(np.ones(2**16)) * 1.0
+    with pytest.raises(MemoryError, match="4,294,967,296"):
+        np.einsum("i,j->", x, x)
+    assert np.einsum("i,j->", x[:300], x[:300]).data == 90000.0
+
+
+@pytest.mark.parametrize("make", [
+    lambda: fs.Linear(2**40, 1), lambda: fs.MLP(2, [2**40, 1]), lambda: fs.nn.Conv2d(2**20, 2**20, 9),
+    lambda: fs.nn.Embedding(2**40, 2),
+])  # fmt: skip
+def test_layers_that_the_tape_cannot_hold_are_refused_before_they_are_drawn(make):
+    with pytest.raises(MemoryError, match="2,147,483,647"):
+        make()

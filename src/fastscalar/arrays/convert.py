@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -161,6 +162,16 @@ def unsupported(what: str, options: dict[str, Any], instead: str = "") -> None:
     for name, value in options.items():
         if value is not None and value is not np._NoValue and not (name == "dtype" and np.dtype(value) == np.float64):
             raise TypeError(f"{what}: takes no {name}= for a TensorArray" + (f"; {instead}" if instead else ""))
+
+
+def rounded(x: Any, decimals: int) -> Any:
+    """The nearest number of so many decimals, of two the even one, of an array or a Tensor."""
+    if decimals == 0:
+        return x.rint()
+    if abs(operator.index(decimals)) > 308:
+        raise ValueError(f"round: expected from -308 to 308 decimals, got {decimals}")
+    scale = 10.0 ** abs(decimals)
+    return (x * scale).rint() / scale if decimals > 0 else (x / scale).rint() * scale
 
 
 def in_order(what: str, order: str, ndim: int) -> None:

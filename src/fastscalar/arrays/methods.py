@@ -28,6 +28,7 @@ from fastscalar.arrays.convert import (  # fmt: skip
     in_order,
     numbers,
     objects,
+    rounded,
     shape_of,
     unsupported,
 )
@@ -449,10 +450,7 @@ def clip(self: Any, min: Any = None, max: Any = None, out: Any = None, **options
 def round(self: Any, decimals: int = 0, out: Any = None) -> Any:
     """The nearest number of so many decimals, of two the even one; its derivative is 0."""
     unsupported("round", {"out": out})
-    if decimals == 0:
-        return self.rint()
-    scale = 10.0 ** abs(operator.index(decimals))
-    return (self * scale).rint() / scale if decimals > 0 else (self / scale).rint() * scale
+    return rounded(self, decimals)
 
 
 @method

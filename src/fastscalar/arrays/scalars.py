@@ -14,7 +14,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar._warnings import GradientLossWarning, warn
-from fastscalar.arrays.convert import FUNCTIONS, as_ndarray, objects
+from fastscalar.arrays.convert import FUNCTIONS, as_ndarray, objects, rounded
 from fastscalar.arrays.ufuncs import INSTEAD, OTHERS, ROWS, TESTS, refuse
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine.functions import public_function
@@ -51,10 +51,7 @@ def round(self: Tensor, decimals: int = 0, out: None = None) -> Tensor:
     `out` is there for NumPy, which passes None."""
     if out is not None:
         raise TypeError("round: takes no out= for a Tensor")
-    scale = 10.0 ** abs(decimals)
-    if decimals == 0:
-        return self.rint()
-    return (self * scale).rint() / scale if decimals > 0 else (self / scale).rint() * scale
+    return rounded(self, decimals)
 
 
 @method

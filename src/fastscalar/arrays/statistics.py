@@ -49,7 +49,7 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
         parts = [moves.broadcast_to(e, edge) if shape_of(e) == () else e for e in ends if e is not None]
         parts.insert(ends[0] is not None, x)
         x = moves.move(np.concatenate, (parts,), {"axis": axis})
-    for _ in range(n):
+    for _ in range(min(n, x.shape[axis])):
         x = x[(*at, slice(1, None))] - x[(*at, slice(None, -1))]
     return x
 

@@ -15,7 +15,7 @@ from fastscalar.engine.array_ops cimport free_array_op, node_of
 from fastscalar.engine._array cimport MAX_DIMS, TensorArray, element_count, is_contiguous, list_nodes, view_of
 from fastscalar.engine._array_ops cimport begin, compute_array_op, emit_affine, end_array, end_scalar, leaf_array
 from fastscalar.engine._traced cimport TracedInt
-from fastscalar.engine._operands cimport Source, lay_out, own_strides, source
+from fastscalar.engine._operands cimport Source, check_terms, lay_out, own_strides, source
 
 import numpy as np
 
@@ -155,6 +155,7 @@ def contract(x, y, tuple in_x, tuple in_y, tuple out, str what):
             inner *= shape[k]
     if count > tape.max_nodes:
         raise MemoryError(f"{what}: the result has {count:,} nodes")
+    check_terms(inner, what)
     if is_affine(sx, sy, in_x, in_y, out):
         return emit_affine(sx, sy, None, what)
     if inner == 1 and count == 1 or inner > 1:

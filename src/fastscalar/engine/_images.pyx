@@ -191,7 +191,7 @@ def reshaped(x, shape):
     if type(x) is not TensorArray:
         x = elementwise("*", x, 1.0)             # Tensors in lists lie anywhere
     a = x if is_contiguous(x) else x * 1.0
-    for d in range(ndim - 1, -1, -1):
+    for d in range(min(ndim, MAX_DIMS) - 1, -1, -1):
         sizes[d], strides[d] = shape[d], stride
         stride *= sizes[d]
     if ndim > MAX_DIMS or stride != element_count(a):

@@ -19,6 +19,7 @@ cdef class Source:
     cdef Py_ssize_t[LAYOUT_DIMS] stride
 
 
+cdef int check_terms(Py_ssize_t count, str what) except -1
 cdef Source source(object x, str what)
 cdef Source sparse_source(object x, str what)
 cdef int flatten(object x, Source s, int level, str what) except -1

@@ -55,6 +55,14 @@ cdef int set_shape(Source s, shape, str what) except -1:
         s.count *= s.shape[d]
     if s.count == 0:
         raise ValueError(f"{what}: is empty (shape {tuple(shape)})")
+    check_terms(s.count, what)
+    return 0
+
+
+cdef int check_terms(Py_ssize_t count, str what) except -1:
+    """MemoryError for more than instructions count to: views may have any number of elements."""
+    if count > 0x7fffffff:
+        raise MemoryError(f"{what}: takes at most {0x7fffffff:,} elements at once, got {count:,}")
     return 0
 
 
@@ -144,6 +152,7 @@ cdef Source source(object x, str what):
             s.count *= s.shape[d]
         if s.count == 0:
             set_shape(s, s.array.shape, what)    # says so
+        check_terms(s.count, what)
         return s
     if type(x) is Tensor:
         bound(x)

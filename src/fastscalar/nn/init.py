@@ -81,6 +81,8 @@ def initial_weights(
     ------
     ValueError
         If `init` is no such name; inside `without_drawing`, if there are more weights than that allows.
+    MemoryError
+        For more weights than the tape has room for.
 
     Examples
     --------
@@ -96,6 +98,8 @@ def initial_weights(
     if (room := _room.get()) is not None:
         room.take(inputs * outputs + outputs * biases)
         return np.zeros(shape), np.zeros(outputs)
+    if (inputs + 1) * outputs > 0x7FFFFFFF:       # before drawing them, which may take hours
+        raise MemoryError(f"a layer of {inputs * outputs:,} weights: the tape holds at most {0x7FFFFFFF:,} nodes")
     fans = inputs, outputs if fan_out is None else fan_out
     draw = INITIALIZERS[init](*fans, rng) if isinstance(init, str) else partial(init, *fans, rng)
     w = np.array([draw() for _ in range(inputs * outputs)], dtype=float).reshape(shape)
