@@ -237,6 +237,8 @@ def _largest_but_nan(name: str, instead: float) -> None:
     def f(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **options: Any) -> Any:
         unsupported("nan" + name, {"out": out})
         found = getattr(moves.where(x != x, instead, x), name)(axis, keepdims=keepdims, **options)
+        if options.get("initial", np._NoValue) is not np._NoValue:
+            return found
         none = _present(x).sum(axis, keepdims=keepdims) == 0.0
         if not name.startswith("arg"):
             return moves.where(none, np.nan, found)
