@@ -109,7 +109,7 @@ def judge(built: pathlib.Path) -> None:
     with zipfile.ZipFile(built) as archive:
         names = archive.namelist()
     needed = "fastscalar/engine/kernels/random.h"  # exported programs have it in them
-    sources_in_it = [name for name in names if name.endswith((".c", ".h", ".pyx")) and name != needed]
+    sources_in_it = [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd")) and name != needed]
     if sources_in_it:
         raise SystemExit(f"{built.name} carries sources: {sources_in_it[:5]}")
 
@@ -153,7 +153,7 @@ def main(words: list[str]) -> int:
     for version in VERSIONS:
         if version not in found and options.only in (None, version):
             print(json.dumps({"python": version, "result": "no interpreter here"}), flush=True)
-    wrong = options.only not in (None, *found)
+    wrong, total = options.only not in (None, *found), 0
     for python in found.values():
         with tempfile.TemporaryDirectory() as name:
             built, seconds = wheel(python, pathlib.Path(name), env)
@@ -168,7 +168,10 @@ def main(words: list[str]) -> int:
                     line["same bytes when built again"] = digest(again) == digest(built)
             shutil.copy(built, options.out)
         print(json.dumps(line), flush=True)
+        total += line["bytes"]
         wrong |= "too large" in line or not line.get("same bytes when built again", True)
+    print(f"{len(found)} wheels of {total:,} bytes, {'wrong' if wrong else 'each tried where no compiler is'}"
+          f"{', the same bytes when built again' * (options.twice and not wrong)}")  # fmt: skip
     return wrong
 
 
