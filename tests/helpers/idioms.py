@@ -280,7 +280,7 @@ _simple(
     slogdet=lambda A, S, v: np.linalg.slogdet(S),
     slogdet_of_a_stack=lambda A, S, v: np.linalg.slogdet(np.stack([S, 2.0 * S.T]))[1],
     cholesky=lambda A, S, v: np.linalg.cholesky(S @ S.T + np.eye(3)),
-    solve_of_a_stack=lambda A, S, v: np.linalg.solve(np.stack([S, S + np.eye(3)]), A[:, :2]),
+    solve_of_a_stack=lambda A, S, v: np.linalg.solve(np.stack([S, S + np.eye(3)]), A[None, :, :2]),
     solve_for_a_stack=lambda A, S, v: np.linalg.solve(S, np.stack([A, A + 1.0])),
     einsum_ellipsis=lambda A, S, v: np.einsum("...ij,...jk->...ik", A.reshape(2, 2, 3), A.reshape(1, 3, 4)),
     einsum_ellipsis_alone=lambda A, S, v: np.einsum("i...->...", A),

@@ -301,6 +301,8 @@ cdef class TracedBool:
         return round(truth(self), digits)
 
     def __getattr__(self, name):
+        if name.startswith("__array_"):          # NumPy 1.26 would wrap what it computes as this does: in a scalar
+            raise AttributeError(name)
         return getattr(truth(self), name)
 
 
