@@ -205,6 +205,19 @@ def test_array_operations_make_collections_due_by_their_bytes():
     assert held < 64e6
 
 
+def test_full_collections_of_a_graph_that_grows_are_each_for_twice_as_many():
+    """Each goes over all that is alive: at every so many nodes they would take a square of the time."""
+    if STRESS:
+        pytest.skip("stress mode collects at every safepoint anyway")
+    (full,) = measure("""
+        y = fs.Tensor(1.0)
+        for _ in range(2_000_000):
+            y = y * 0.5
+        print(_core.tape_info()["full_collections"])
+    """)
+    assert 2 <= full <= 6                        # 15 at every 131,072 nodes
+
+
 def test_holding_a_loss_holds_its_graph():
     testing.collect()
     before = _core.tape_info()["nodes"]
