@@ -219,6 +219,44 @@ def test_a_child_that_dies_while_it_draws_a_bar_stops_nobody():
     assert not thread.is_alive()
 
 
+class Slow(io.RawIOBase):
+    """A terminal that takes its time, in which the lock of the stream is held."""
+
+    def writable(self):
+        return True
+
+    def isatty(self):
+        return True
+
+    def write(self, data):
+        time.sleep(0.02)
+        return len(data)
+
+
+@needs_fork
+def test_a_child_writes_where_a_bar_was_being_drawn(monkeypatch):
+    stream = io.TextIOWrapper(io.BufferedWriter(Slow()), encoding="utf-8", write_through=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    model, done = Model(), threading.Event()
+
+    def draw():
+        while not done.is_set():
+            model.fitting_with_a_bar()
+
+    def child():
+        stream.write("x")
+        stream.flush()
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        for _ in range(10):
+            assert not in_child(child, patience=20)
+    finally:
+        done.set()
+        thread.join(TIMEOUT)
+
+
 @needs_fork
 def test_a_fork_waits_for_an_import(tmp_path, monkeypatch):
     """The child would find the module half made, and its lock held by a thread that is not there."""
