@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "_imports": NONE,
     "_interpreter": NONE,
     "_paths": NONE,
-    "_warnings": {"_paths"},
+    "_warnings": {"_imports", "_paths"},
     "files": NONE,
     "version": NONE,
     "reference": NONE,  # pure Python, to be read alone

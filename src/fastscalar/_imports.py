@@ -1,7 +1,7 @@
-"""Imports that wait until they are needed, and forks that wait for them.
+"""Imports that wait until they are needed, and forks that wait for them, and for what is written.
 
 A child process that was forked in the middle of an import by another thread has the module half made and its lock held
-by nobody: the first use there would wait for ever.
+by nobody: the first use there would wait for ever.  So it is with the lock of a stream.
 """
 
 import os
@@ -20,6 +20,9 @@ def importing() -> Iterator[None]:
     """Around an import in a function."""
     with _lock:
         yield
+
+
+writing = importing  # around a line of a log, and the drawing of a bar
 
 
 def _before_fork() -> None:

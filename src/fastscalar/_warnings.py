@@ -1,6 +1,7 @@
 """What the package warns of, and at which line: the user's.
 
-The boundary: knows nothing of the package but its folder; programs, transforms and nets warn through it.
+The boundary: knows nothing of the package but its folder and what forks wait for; programs, transforms and nets warn
+through it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import warnings
 from typing import Any
 
+from fastscalar._imports import writing
 from fastscalar._paths import PACKAGE
 
 
@@ -49,7 +51,8 @@ def warn(message: str, category: type[Warning] = CompileWarning) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
-    LOG.warning(message)
+    with writing():
+        LOG.warning(message)
     warnings.warn(message, category, stacklevel=level)
 
 

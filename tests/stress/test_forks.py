@@ -4,6 +4,7 @@ FASTSCALAR_FORKS is the number of forks in each state (`make forks`: 200).
 """
 
 import io
+import logging
 import multiprocessing
 import os
 import random
@@ -234,14 +235,20 @@ class Slow(io.RawIOBase):
 
 
 @needs_fork
-def test_a_child_writes_where_a_bar_was_being_drawn(monkeypatch):
+@pytest.mark.parametrize("by", ["a bar", "a log"])
+def test_a_child_writes_where_another_thread_was_writing(monkeypatch, by):
     stream = io.TextIOWrapper(io.BufferedWriter(Slow()), encoding="utf-8", write_through=True)
-    monkeypatch.setattr(sys, "stderr", stream)
     model, done = Model(), threading.Event()
+    if by == "a bar":
+        monkeypatch.setattr(sys, "stderr", stream)
+    else:
+        log = logging.getLogger("fastscalar")
+        monkeypatch.setattr(log, "handlers", [logging.StreamHandler(stream)])
+        monkeypatch.setattr(log, "level", logging.INFO)
 
     def draw():
         while not done.is_set():
-            model.fitting_with_a_bar()
+            (model.fitting_with_a_bar if by == "a bar" else model.fitting)()
 
     def child():
         stream.write("x")

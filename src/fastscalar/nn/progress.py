@@ -8,38 +8,20 @@ import threading
 import warnings
 from typing import Any
 
-from fastscalar._imports import importing
+from fastscalar._imports import importing, writing
 from fastscalar.nn.callbacks import Samples
-
-_drawing = threading.RLock()
-_held: list[Any] = []  # while a fork goes on
-
-
-def _before_fork() -> None:
-    """No bar is drawn while the process forks: the child would inherit the lock of the stream, and wait for a thread
-    that is not there as soon as it writes.  Who draws for longer than a second is not waited for."""
-    if _drawing.acquire(timeout=1.0):
-        _held.append(_drawing)
-
-
-def _after_fork() -> None:
-    if _held:
-        _held.pop().release()
 
 
 def _begin_in_child() -> None:
     """After fork: the lock of bars may be held by a thread that is not here.  And half of it is a semaphore that both
     processes share, unless the user has chosen another: a child that is killed while it draws would stop the parent."""
-    global _drawing
-    _held.clear()
-    _drawing = threading.RLock()
     bars = sys.modules.get("tqdm.std")
     if bars is not None and isinstance(getattr(bars.tqdm, "_lock", None), bars.TqdmDefaultWriteLock):
         bars.tqdm.set_lock(threading.RLock())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def in_notebook() -> bool:
@@ -61,7 +43,7 @@ def bar_of(title: str, n: int) -> Any:
             else:
                 from tqdm import tqdm
             tqdm.get_lock()                      # the first time imports what locks are made of
-        with _drawing:
+        with writing():
             return tqdm(
                 total=n,
                 desc=title,
@@ -86,7 +68,7 @@ class Watch:
 
     def __exit__(self, *exc: object) -> None:
         if self.bar is not None:
-            with _drawing:
+            with writing():
                 self.bar.close()
 
     def room(self, size: int, batch_size: int) -> int:
@@ -101,7 +83,7 @@ class Watch:
         before, self.done = self.done, self.done + count
         mean = total / self.done
         if self.bar is not None:
-            with _drawing:
+            with writing():
                 self.bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
                 self.bar.update(count)
         for callback in self.watching:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastscalar._imports import importing
+from fastscalar._imports import importing, writing
 from fastscalar._warnings import LOG, GradientLossWarning, warn
 from fastscalar.engine._anomaly import detects_anomalies
 from fastscalar.engine._step import distinct_parameters
@@ -348,8 +348,9 @@ def _epochs(
             number, mean, float(found) if found is not None and found.metric == "accuracy" else None, seconds,
             n / seconds, *((None, None, None) if found is None else (found.loss, float(found), found.metric)),
         ))  # fmt: skip
-        LOG.info("epoch %d: loss %.6g, %.3f s%s", number, mean, seconds,
-                 "" if found is None else f", {found.metric} {float(found):.6g}")
+        with writing():
+            LOG.info("epoch %d: loss %.6g, %.3f s%s", number, mean, seconds,
+                     "" if found is None else f", {found.metric} {float(found):.6g}")
         looking.epoch(history.epochs[-1])        # StopTraining: the run's end is written when it is over
         if saved is not None:
             saved.write(course.optimizer, looking.all, history)
