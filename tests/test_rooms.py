@@ -16,7 +16,7 @@ SOURCES = sorted(p for ending in ("*.py", "*.pyx", "*.pxd") for p in PACKAGE.rgl
 
 # What each room may import beside itself.  A module at the top level is a room of its own.
 NONE: set[str] = set()
-FOUNDATION = {"_imports", "_interpreter", "_paths", "_warnings", "files", "version"}
+FOUNDATION = {"_imports", "_interpreter", "_paths", "_settings", "_warnings", "files", "version"}
 ENGINE = {*FOUNDATION, "_core", "engine"}
 SURFACE = {*ENGINE, "arrays", "_typing", "_table", "functions", "math", "custom", "random"}
 NETS = {*SURFACE, "program", "transforms", "nn"}
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "_imports": NONE,
     "_interpreter": NONE,
     "_paths": NONE,
+    "_settings": NONE,  # limits of numbers that users set
     "_warnings": {"_imports", "_paths"},
     "files": NONE,
     "version": NONE,

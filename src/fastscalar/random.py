@@ -26,6 +26,7 @@ from typing import SupportsIndex, overload
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._settings import real_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import elementwise
 from fastscalar.engine._random import BERNOULLI, NORMAL, UNIFORM, draw, set_default_seed
@@ -92,8 +93,7 @@ def bernoulli(p: float | Tensor, shape: Shape | None = None) -> Tensor | TensorA
         coins = np.empty(np.empty(shape).size, dtype=object)
         coins[:] = [where(u < p, 1.0, 0.0) for u in draw(UNIFORM, 0.0, len(coins), sys._getframe(1))]
         return elementwise("*", coins.reshape(shape), 1.0)
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"bernoulli: expected a probability from 0 to 1, got {p!r}")
+    p = real_number("bernoulli: p", p, "from 0 to 1", "a probability")
     return draw(BERNOULLI, float(p), shape, sys._getframe(1))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor, no_grad
+from fastscalar._settings import real_number
 from fastscalar.engine._modes import is_recording, watches
 from fastscalar.engine._traced import TracedInt
 from fastscalar.program.solving import inverted, newton
@@ -46,6 +47,7 @@ def implicit(residual: Callable[..., Any], *, tolerance: float = 1e-12) -> Calla
     [2.0, 2.0]
     """
     name = getattr(residual, "__name__", "residual")
+    tolerance = real_number("implicit: tolerance", tolerance)
 
     def solve(guess: Any, *arguments: Any, **named: Any) -> Any:
         single = isinstance(guess, (Tensor, TracedInt, int, float, np.number))

@@ -7,6 +7,7 @@ against the plain call.  A line that begins with "-" is of what NumPy has and a 
 
 from __future__ import annotations
 
+import ast
 import math
 import pathlib
 import re
@@ -110,6 +111,33 @@ def test_it_is_numpys(call: str, odd: bool) -> None:
     else:
         assert not isinstance(found, Exception), found
         check(numbers(found), wanted)
+
+
+class Narrow(ast.NodeTransformer):
+    """Each whole number of a call as one of NumPy's."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        if type(node.value) is not int:
+            return node
+        return ast.Call(ast.Attribute(ast.Name("np", ast.Load()), self.kind, ast.Load()), [node], [])
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "array"])
+def test_numpys_whole_numbers_are_axes_and_counts_as_well(kind: str) -> None:
+    compared = 0
+    for call in CALLS:
+        tree = Narrow(kind).visit(ast.parse(call, mode="eval"))
+        other = ast.unparse(ast.fix_missing_locations(tree))
+        wanted = result(other, points(1))
+        if f"np.{kind}(" in other and not isinstance(wanted, Exception):
+            found = result(other, as_tensors(points(1)))
+            assert not isinstance(found, Exception), (other, found)
+            check(numbers(found), wanted)
+            compared += 1
+    assert compared > 200
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if used(call)])

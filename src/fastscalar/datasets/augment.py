@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar._settings import real_number, scalar, shown
 from fastscalar.datasets._moved import move
 
 
@@ -32,8 +33,8 @@ def augment(
     """
     images = np.asarray(images)
     for name, value in (("shift", shift), ("rotation", rotation), ("scale", scale)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"augment: {name}: expected a number from 0 on, got {value!r}")
+        real_number(f"augment: {name}", value, "from 0 on")
+    shift, rotation, scale = float(shift), float(rotation), float(scale)
     if not scale < 1:
         raise ValueError(f"augment: scale: expected less than 1, got {scale!r}")
     side = math.isqrt(images.shape[1]) if images.ndim == 2 else 0
@@ -44,7 +45,11 @@ def augment(
     given = images.reshape(len(images), side, side) if side else images
     if given.dtype not in (np.float64, np.float32, np.uint8):
         given = given.astype(float)
-    amounts = np.random.default_rng(seed).uniform(-1.0, 1.0, size=(len(given), 4))
+    try:
+        draw = np.random.default_rng(scalar(seed))
+    except (TypeError, ValueError):
+        raise ValueError(f"augment: seed: expected a whole number from 0 on, got {shown(seed)}") from None
+    amounts = draw.uniform(-1.0, 1.0, size=(len(given), 4))
     out = np.empty(given.shape, given.dtype)
     if given.size:
         move(np.ascontiguousarray(given), out, amounts * [shift, shift, math.radians(rotation), scale])

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from fastscalar._settings import whole_number
 from fastscalar.files import StrPath, naming, replacing
 
 from .archive import open_member
@@ -91,6 +92,8 @@ def load_idx(
     array([5, 0, 4], dtype=uint8)
     """
     path = Path(path)
+    if max_bytes is not None:
+        max_bytes = whole_number("load_idx: max_bytes", max_bytes, 0, or_else=", or None")
     with naming(path), open_raw(path) as stream:
         try:
             dtype, shape = _header(path, stream)

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from operator import index
 from typing import Any
 
 import numpy as np
+
+from fastscalar._settings import scalar, shown
 
 Array = np.ndarray[Any, Any]
 Stroke = list[tuple[float, float]]
@@ -148,10 +149,13 @@ def synthetic_digits(
                +##
              +##+
     """
+    n_train, n_test, seed = scalar(n_train), scalar(n_test), scalar(seed)
     limits = (("n_train", n_train, 1 << 31), ("n_test", n_test, 1 << 31), ("seed", seed, 1 << 64))
     for name, number, end in limits:
-        if not 0 <= index(number) < end:
-            raise ValueError(f"{name}: expected 0 <= {name} < {end}; found {number}")
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{name}: expected a whole number; found {shown(number)}")
+        if not 0 <= number < end:
+            raise ValueError(f"{name}: expected 0 <= {name} < {end}; found {shown(number)}")
     base = int(_mix(np.array([seed], np.uint64))[0])
     return _images(n_train, base, 0), _images(n_test, base, 1)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import math
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastscalar._core import Tensor
 from fastscalar._imports import importing
+from fastscalar._settings import whole_number
 from fastscalar.debug.instructions import ROLES, Instruction, Operand, made, number, plural, root_of, span
 from fastscalar.debug.lines import place_name, places
 from fastscalar.debug.pictures import Picture, to_svg
@@ -80,8 +82,7 @@ def draw(
 
 def _body(node: Any, max_nodes: int, labels: Mapping[str, Any] | None, what: str) -> list[str]:
     root = root_of(node, what)
-    if isinstance(max_nodes, bool) or not isinstance(max_nodes, int) or max_nodes < 1:
-        raise ValueError(f"{what}: max_nodes: expected a whole number of at least 1, got {max_nodes!r}")
+    max_nodes = min(whole_number(f"{what}: max_nodes", max_nodes), sys.maxsize)
     names = names_of(labels)
     found = _describe_all(root, max_nodes)
     if found is None:

@@ -12,13 +12,13 @@ Any of them may raise StopTraining to end the run in order.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastscalar._settings import real_number, shown, whole_number
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.optimizers import RuleOptimizer
@@ -76,13 +76,11 @@ class EarlyStopping:
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"EarlyStopping: patience: expected a whole number of at least 1, got {patience!r}")
+        self.patience = whole_number("EarlyStopping: patience", patience)
+        self.min_delta = real_number("EarlyStopping: min_delta", min_delta, "from 0 on")
         if monitor not in MEASURES:
             raise ValueError(f"EarlyStopping: monitor: expected one of {', '.join(MEASURES)}, got {monitor!r}")
-        if not 0.0 <= min_delta < math.inf:
-            raise ValueError(f"EarlyStopping: min_delta: expected a number from 0 on, got {min_delta!r}")
-        self.patience, self.monitor, self.min_delta, self.restore_best = patience, monitor, min_delta, restore_best
+        self.monitor, self.restore_best = monitor, restore_best
         self.best: int | None = None
         self.value: float | None = None
 
@@ -149,11 +147,10 @@ class Callbacks:
                 )
         self.watching = [c for c in self.all if hasattr(c, "on_samples")]
         for callback in self.watching:
-            every = getattr(callback, "every", None)
-            if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-                name = type(callback).__name__
-                raise ValueError(f"fit: callbacks: {name}.every: expected a whole number of samples, got {every!r}")
+            whole_number(f"fit: callbacks: {type(callback).__name__}.every", getattr(callback, "every", None))
         if on_epoch is not None:
+            if not callable(on_epoch):
+                raise TypeError(f"fit: on_epoch: expected a function of an Epoch, got {shown(on_epoch)}")
             self.all.append(on_epoch)
 
     def begin(self, course: Course) -> None:

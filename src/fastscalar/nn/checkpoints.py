@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._settings import shown
 from fastscalar.engine._rules import values_of
 from fastscalar.files import StrPath, brief, write_npz
 from fastscalar.nn.history import Epoch, History
@@ -30,6 +31,8 @@ class Checkpoint:
     about: what a call has to have in common with it: epochs, samples, batch size, seed.  read: at once."""
 
     def __init__(self, path: StrPath, about: dict[str, Any], read: bool = True) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"fit: checkpoint: expected the path of a file, got {shown(path)}")
         self.path, self.about = os.fspath(path), about
         self.header: dict[str, Any] | None = None
         self.arrays: dict[str, np.ndarray] = {}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from fastscalar._settings import real_number
 from fastscalar.engine._rules import norm_of_gradients, scale_gradients
 from fastscalar.engine._step import distinct_parameters
 
@@ -23,7 +22,7 @@ def clip_grad_norm(parameters: Any, max_norm: float) -> float:
     >>> fs.optim.clip_grad_norm([a, b], 1.0), round(a.grad, 5), round(b.grad, 5)
     (5.0, 0.6, 0.8)
     """
-    max_norm = above_zero("clip_grad_norm: max_norm", max_norm)
+    max_norm = real_number("clip_grad_norm: max_norm", max_norm)
     distinct = distinct_parameters(parameters)
     norm = norm_of_gradients(distinct)
     if not norm + 1e-6 <= max_norm:
@@ -43,10 +42,5 @@ def clip_grad_value(parameters: Any, max_value: float) -> None:
     >>> a.grad
     1.0
     """
-    scale_gradients(distinct_parameters(parameters), 1.0, above_zero("clip_grad_value: max_value", max_value))
-
-
-def above_zero(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
-    return float(value)
+    max_value = real_number("clip_grad_value: max_value", max_value)
+    scale_gradients(distinct_parameters(parameters), 1.0, max_value)

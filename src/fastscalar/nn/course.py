@@ -10,6 +10,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar._imports import importing
+from fastscalar._settings import scalar, shown
 from fastscalar.engine._rules import values_of
 from fastscalar.engine._step import distinct_parameters, place_of, storage_of
 from fastscalar.nn.optimizers import Optimizer
@@ -109,7 +110,10 @@ def generator_of(seed: Any) -> np.random.Generator:
     """NumPy's, which imports its generators when they are first used."""
     with importing():
         import numpy.random
-    return numpy.random.default_rng(seed)
+    try:
+        return numpy.random.default_rng(scalar(seed))
+    except (TypeError, ValueError):
+        raise ValueError(f"fit: seed: expected a whole number from 0 on, or None, got {shown(seed)}") from None
 
 
 def seed_of(seed: Any) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar._settings import real_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import to_tensor
 from fastscalar.nn.module import Module
@@ -31,9 +32,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if isinstance(p, bool) or not isinstance(p, (int, float, np.number)) or not 0 <= p < 1:
-            raise ValueError(f"Dropout: p: expected a probability in [0, 1), got {p!r}")
-        self.p = float(p)
+        self.p = real_number("Dropout: p", p, "in [0, 1)", "a probability")
 
     def forward(self, x: Any) -> Any:
         if not self.training or self.p == 0.0:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
+from fastscalar._settings import shown, whole_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import to_tensor
 from fastscalar.engine._images import conv2d, max_pool2d, reshaped
 from fastscalar.nn.init import Initializer, generator, initial_weights
-from fastscalar.nn.layers import check_width, number_of
+from fastscalar.nn.layers import number_of
 from fastscalar.nn.module import Module
 from fastscalar.nn.saved import ours
 
@@ -17,10 +19,8 @@ from fastscalar.nn.saved import ours
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
-        raise ValueError(f"{name}: expected a whole number or two of them, got {value!r}")
-    for n in pair:
-        check_width(name, n)
-    return pair
+        raise ValueError(f"{name}: expected a whole number or two of them, got {shown(value)}")
+    return whole_number(name, pair[0]), whole_number(name, pair[1])
 
 
 @ours
@@ -73,11 +73,10 @@ class Conv2d(Module):
         init: str | Initializer = "he",
         seed: int | random.Random | None = None,
     ) -> None:
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("stride", stride)):
-            check_width(f"Conv2d: {name}", value)
-        if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-            raise ValueError(f"Conv2d: padding: expected a whole number from 0 on, got {padding!r}")
-        self.in_channels, self.out_channels, self.stride, self.padding = in_channels, out_channels, stride, padding
+        self.in_channels = in_channels = whole_number("Conv2d: in_channels", in_channels)
+        self.out_channels = out_channels = whole_number("Conv2d: out_channels", out_channels)
+        self.stride = whole_number("Conv2d: stride", stride)
+        self.padding = whole_number("Conv2d: padding", padding, 0)
         self.kernel_size = _pair("Conv2d: kernel_size", kernel_size)
         shape = (*self.kernel_size, in_channels, out_channels)
         fan_out = self.kernel_size[0] * self.kernel_size[1] * out_channels
@@ -117,8 +116,7 @@ class MaxPool2d(Module):
 
     def __init__(self, kernel_size: int | tuple[int, int], *, stride: int | None = None) -> None:
         self.kernel_size = _pair("MaxPool2d: kernel_size", kernel_size)
-        self.stride = self.kernel_size[0] if stride is None else stride
-        check_width("MaxPool2d: stride", self.stride)
+        self.stride = self.kernel_size[0] if stride is None else whole_number("MaxPool2d: stride", stride)
 
     def forward(self, x: Any) -> TensorArray:
         return max_pool2d(x, self.kernel_size, stride=self.stride)
@@ -139,11 +137,8 @@ class Reshape(Module):
     """
 
     def __init__(self, *shape: int) -> None:
-        for n in shape or (0,):
-            check_width("Reshape: shape", n)
-        self.shape, self.size = shape, 1
-        for n in shape:
-            self.size *= n
+        self.shape = tuple(whole_number("Reshape: shape", n) for n in shape or (0,))
+        self.size = math.prod(self.shape)
 
     def forward(self, x: Any) -> Any:
         size = x.size if hasattr(x, "size") else len(x)
@@ -167,8 +162,7 @@ class Flatten(Module):
     """
 
     def __init__(self, of: int = 3) -> None:
-        check_width("Flatten: of", of)
-        self.of = of
+        self.of = whole_number("Flatten: of", of)
 
     def forward(self, x: Any) -> Any:
         if isinstance(x, (list, tuple)):

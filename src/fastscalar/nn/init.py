@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar._settings import shown
+
 Draw = Callable[[], float]
 Initializer = Callable[[int, int, random.Random], float]  # a user's, of one weight: fan_in, fan_out, generator
 
@@ -108,7 +110,13 @@ def initial_weights(
 
 def generator(seed: int | random.Random | None) -> random.Random:
     """The `random.Random` that a seed stands for: one itself, an integer, or None for another one every time."""
-    return seed if isinstance(seed, random.Random) else random.Random(seed)
+    if isinstance(seed, random.Random):
+        return seed
+    try:
+        return random.Random(seed)
+    except TypeError:
+        expected = "a whole number, a random.Random, or None"
+        raise TypeError(f"seed: expected {expected}, got {shown(seed)}") from None
 
 
 # --- layers that are made to be filled --------------------------------------------------------------

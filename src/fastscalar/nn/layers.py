@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
 from fastscalar._core import Tensor
+from fastscalar._settings import shown, whole_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import affine, to_tensor
 from fastscalar.nn.activations import ACTIVATIONS, Activation, activation_of, name_of
@@ -42,11 +41,6 @@ def relu(x: Any) -> Any:
 def number_of(seed: int | random.Random | None) -> int | None:
     """The seed as a saved net names it: of a generator or of chance none is known."""
     return seed if isinstance(seed, int) else None
-
-
-def check_width(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
 
 
 @ours
@@ -101,10 +95,8 @@ class Linear(Module):
         init: str | Initializer = "he",
         seed: int | random.Random | None = None,
     ) -> None:
-        check_width("Linear: in_features", in_features)
-        check_width("Linear: out_features", out_features)
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = in_features = whole_number("Linear: in_features", in_features)
+        self.out_features = out_features = whole_number("Linear: out_features", out_features)
         w, b = initial_weights((in_features, out_features), init, generator(seed))
         self.w = to_tensor(w)
         self.b = to_tensor(b)
@@ -175,7 +167,7 @@ class MLP(Module):
     ) -> None:
         self.activation = activation_of(activation, "MLP")
         if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence) or not len(sizes):
-            raise ValueError(f"MLP: expected a list of layer sizes such as [256, 10], got {sizes!r}")
+            raise ValueError(f"MLP: expected a list of layer sizes such as [256, 10], got {shown(sizes)}")
         draw = generator(seed)
         self.linears = [Linear(m, n, init=init, seed=draw) for m, n in pairwise([in_features, *sizes])]
         self.seed = number_of(seed)

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._settings import real_number
 from fastscalar.engine import _array_ops
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import mse_loss, squared_loss, to_tensor
+from fastscalar.engine._traced import TracedInt
 from fastscalar.functions import clip, logsumexp, mean, softplus
+
+TRACED = (Tensor, TracedInt, float)              # of these the limits alone are looked at
 
 
 def cross_entropy(logits: Any, label: Any, *, label_smoothing: float = 0.0) -> Tensor:
@@ -30,6 +34,8 @@ def cross_entropy(logits: Any, label: Any, *, label_smoothing: float = 0.0) -> T
     True
     """
     loss: Tensor = _array_ops.cross_entropy(logits, label)
+    if not isinstance(label_smoothing, TRACED):
+        label_smoothing = real_number("cross_entropy: label_smoothing", label_smoothing, "from 0 to 1")
     if label_smoothing == 0.0:
         return loss
     if not 0.0 < label_smoothing <= 1.0:
@@ -74,6 +80,8 @@ def huber_loss(y_hat: Any, y: Any, delta: float = 1.0) -> Tensor:
     >>> fs.huber_loss(fs.Tensor(0.5), 0.0), fs.huber_loss(fs.Tensor(-3.0), 0.0)
     (Tensor(data=0.125), Tensor(data=2.5))
     """
+    if not isinstance(delta, TRACED):
+        delta = real_number("huber_loss: delta", delta)
     if not delta > 0.0:
         raise ValueError(f"huber_loss: delta: expected a number above 0, got {delta!r}")
 

@@ -6,25 +6,17 @@ replay are the same code.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._settings import real_number, shown, whole_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._rules import Rule, step_by_rule
 from fastscalar.engine._step import distinct_parameters, is_leaf, place_of, sgd_step
-from fastscalar.nn.clipping import above_zero
 from fastscalar.nn.parameters import each_once
-
-
-def _check_rate(name: str, lr: float) -> float:
-    lr = float(lr)
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"{name}: expected a learning rate above 0, got {lr!r}")
-    return lr
 
 
 def sgd(parameters: Any, lr: float) -> None:
@@ -39,7 +31,7 @@ def sgd(parameters: Any, lr: float) -> None:
     >>> w.data, w.grad
     (0.5, 0.0)
     """
-    sgd_step(parameters, lr)
+    sgd_step(parameters, lr if type(lr) is float else real_number("sgd: lr", lr, ""))
 
 
 def short(p: Tensor | TensorArray) -> str:
@@ -72,7 +64,7 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Any = None, lr: float = 0.02) -> None:
-        self.lr = _check_rate(type(self).__name__, lr)
+        self.lr = _rate(type(self).__name__, lr)
         self._parameters: Any = None
         self._distinct: list[Any] = []           # the same, flat
         self._bound_by_fit = False
@@ -128,10 +120,12 @@ class Optimizer:
         return self._distinct
 
 
+def _rate(name: str, lr: Any) -> float:
+    return real_number(f"{name}: lr", lr, expected="a learning rate")
+
+
 def _part(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
-    return float(value)
+    return real_number(name, value, "in [0, 1)")
 
 
 # --- the optimisers of rules.h --------------------------------------------------------------------
@@ -156,11 +150,9 @@ class RuleOptimizer(Optimizer):
         clip_value: float | None,
     ) -> None:
         name = type(self).__name__
-        if isinstance(weight_decay, bool) or not 0 <= weight_decay < math.inf:
-            raise ValueError(f"{name}: weight_decay: expected a number from 0 on, got {weight_decay!r}")
-        self.weight_decay = float(weight_decay)
-        self.clip_norm = None if clip_norm is None else above_zero(f"{name}: clip_norm", clip_norm)
-        self.clip_value = None if clip_value is None else above_zero(f"{name}: clip_value", clip_value)
+        self.weight_decay = real_number(f"{name}: weight_decay", weight_decay, "from 0 on")
+        self.clip_norm = None if clip_norm is None else real_number(f"{name}: clip_norm", clip_norm)
+        self.clip_value = None if clip_value is None else real_number(f"{name}: clip_value", clip_value)
         self._steps = 0
         self._kept: list[np.ndarray | None] = [None, None]
         self._known: Any = None                  # where on the tape the parameters are
@@ -268,9 +260,7 @@ class RuleOptimizer(Optimizer):
         for key, array in kept.items():
             if found[key].shape != array.shape:
                 raise ValueError(f"{name}: {key}: expected {array.shape[0]} numbers, got shape {found[key].shape}")
-        steps, lr = int(state["steps"]), _check_rate(name, float(state["lr"]))
-        if steps < 0:
-            raise ValueError(f"{name}: steps: expected a whole number from 0 on, got {steps}")
+        steps, lr = whole_number(f"{name}: steps", state["steps"], 0), _rate(name, state["lr"])
         self._steps, self.lr = steps, lr
         for key, array in kept.items():
             array[...] = found[key]
@@ -407,9 +397,10 @@ class Adam(RuleOptimizer):
         clip_value: float | None = None,
     ) -> None:
         name = type(self).__name__
-        if not (isinstance(betas, (tuple, list)) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(f"{name}: expected betas in [0, 1), got {betas!r}")
-        self.betas, self.eps = betas, above_zero(f"{name}: eps", eps)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{name}: betas: expected two numbers in [0, 1), got {shown(betas)}")
+        self.betas = _part(f"{name}: betas", betas[0]), _part(f"{name}: betas", betas[1])
+        self.eps = real_number(f"{name}: eps", eps)
         super().__init__(parameters, lr, weight_decay, clip_norm, clip_value)
 
     def _constants(self) -> dict[str, Any]:
@@ -490,7 +481,7 @@ class RMSprop(RuleOptimizer):
         clip_value: float | None = None,
     ) -> None:
         self.alpha, self.momentum = _part("RMSprop: alpha", alpha), _part("RMSprop: momentum", momentum)
-        self.eps = above_zero("RMSprop: eps", eps)
+        self.eps = real_number("RMSprop: eps", eps)
         super().__init__(parameters, lr, weight_decay, clip_norm, clip_value)
 
     def _constants(self) -> dict[str, Any]:

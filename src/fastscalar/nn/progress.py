@@ -74,7 +74,7 @@ class Watch:
     def room(self, size: int, batch_size: int) -> int:
         """How many of the next `size` samples may be done until the next look; whole batches."""
         for callback in self.watching:
-            left = callback.every - self.done % callback.every
+            left = int(callback.every) - self.done % int(callback.every)
             size = min(size, -(-left // batch_size) * batch_size)
         return size
 
@@ -87,5 +87,5 @@ class Watch:
                 self.bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
                 self.bar.update(count)
         for callback in self.watching:
-            if before // callback.every != self.done // callback.every:
+            if before // int(callback.every) != self.done // int(callback.every):
                 callback.on_samples(Samples(self.number, self.done, mean))

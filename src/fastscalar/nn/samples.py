@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._settings import real_number, shown
 from fastscalar._warnings import warn
 from fastscalar.engine._array import TensorArray
 from fastscalar.nn.module import Module
@@ -88,14 +90,20 @@ def _of_classes(class_weight: Any, y: np.ndarray) -> np.ndarray:
     labels, place, counts = np.unique(y, return_inverse=True, return_counts=True)
     if isinstance(class_weight, str) and class_weight == "balanced":
         return np.asarray((len(y) / (len(labels) * counts))[place])
-    if isinstance(class_weight, str) or not hasattr(class_weight, "__getitem__"):
-        raise ValueError(f'class_weight: expected numbers by label, or "balanced", got {class_weight!r}')
-    try:
-        return np.array([float(class_weight[int(label)]) for label in labels])[place]
-    except (KeyError, IndexError):
-        held = set(class_weight) if isinstance(class_weight, dict) else range(len(class_weight))
-        missing = next(int(label) for label in labels if int(label) not in held)
-        raise ValueError(f"class_weight: none for the label {missing}") from None
+    one = isinstance(class_weight, (str, np.generic)) or not hasattr(class_weight, "__getitem__")
+    if one or (isinstance(class_weight, np.ndarray) and class_weight.ndim != 1):
+        raise ValueError(f'class_weight: expected numbers by label, or "balanced", got {shown(class_weight)}')
+    by_place = isinstance(class_weight, (Sequence, np.ndarray))
+    weights = []
+    for label in map(int, labels):
+        try:
+            if by_place and label < 0:           # a list's last is not of label -1
+                raise IndexError(label)
+            weight = class_weight[label]
+        except (KeyError, IndexError):
+            raise ValueError(f"class_weight: none for the label {label}") from None
+        weights.append(real_number(f"class_weight: of label {label}", weight, "from 0 on"))
+    return np.array(weights)[place]
 
 
 def numbers_of(X: Any, name: str, rows: tuple[int, ...] | None) -> np.ndarray:

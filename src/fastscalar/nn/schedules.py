@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar._settings import shown
+
 __all__ = ["constant", "cosine", "linear", "step", "warmup"]
 
 
@@ -184,8 +186,10 @@ def _takes_two(function: Callable[..., float]) -> bool:
 
 def _check_steps(name: str, value: Any) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole and value >= 1) and not (isinstance(value, float) and 0.0 < value < 1.0):
-        raise ValueError(f"{name}: expected a number of steps, or a part of the run between 0 and 1, got {value!r}")
+    if not (whole and value >= 1) and not (isinstance(value, (float, np.floating)) and 0.0 < value < 1.0):
+        raise ValueError(
+            f"{name}: expected a number of steps, or a part of the run between 0 and 1, got {shown(value)}"
+        )
 
 
 def _in_steps(value: float, steps: int) -> int:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fastscalar._settings import real_number, whole_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import to_tensor
 from fastscalar.engine._traced import TracedInt
 from fastscalar.functions import dot, mean
 from fastscalar.nn.activations import activation_of, name_of
 from fastscalar.nn.init import Initializer, generator, initial_weights, room_for
-from fastscalar.nn.layers import check_width
 from fastscalar.nn.module import Module
 from fastscalar.nn.saved import ours
 
@@ -86,11 +86,9 @@ class LayerNorm(Module):
     b: TensorArray
 
     def __init__(self, features: int, *, eps: float = 1e-5) -> None:
-        check_width("LayerNorm: features", features)
-        if not eps > 0:
-            raise ValueError(f"LayerNorm: eps: expected a number above 0, got {eps!r}")
+        self.features = features = whole_number("LayerNorm: features", features)
+        self.eps = real_number("LayerNorm: eps", eps)
         room_for(2 * features)
-        self.features, self.eps = features, eps
         self.w, self.b = to_tensor(np.ones(features)), to_tensor(np.zeros(features))
 
     def forward(self, x: Any) -> Any:
@@ -146,9 +144,8 @@ class Embedding(Module):
     def __init__(
         self, count: int, features: int, *, init: str | Initializer = "normal", seed: int | random.Random | None = None
     ) -> None:
-        check_width("Embedding: count", count)
-        check_width("Embedding: features", features)
-        self.count, self.features = count, features
+        self.count = count = whole_number("Embedding: count", count)
+        self.features = features = whole_number("Embedding: features", features)
         self.w = to_tensor(initial_weights((count, features), init, generator(seed), biases=False)[0])
 
     def forward(self, k: Any) -> Any:

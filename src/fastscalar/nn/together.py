@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import _select_kernels
+from fastscalar._settings import whole_number
 from fastscalar.engine._rules import values_of
 from fastscalar.nn.callbacks import StopTraining
 from fastscalar.nn.checkpoints import Checkpoint
@@ -58,22 +59,20 @@ def fit_together(
             if shard not in (None, "local"):
                 raise ValueError(f'fit: shard: expected "local", or None where all have all samples, got {shard!r}')
             if local_steps is not None:
-                if isinstance(local_steps, bool) or not isinstance(local_steps, int) or local_steps < 1:
-                    raise ValueError(
-                        f"fit: local_steps: expected a whole number of at least 1, or None, got {local_steps!r}"
-                    )
-                wishes = {**wishes, "batch_size": -(-wishes["batch_size"] // ranks.size)}
+                local_steps = whole_number("fit: local_steps", local_steps, or_else=", or None")
+                batch_size = whole_number("fit: batch_size", wishes["batch_size"])
+                wishes = {**wishes, "batch_size": -(-batch_size // ranks.size)}
             if ranks.rank:                       # rank 0 looks on for all
                 wishes = {**wishes, "callbacks": None, "on_epoch": None, "validation_data": None}
         lengths = None
         if shard is not None:
             X, y, lengths = _own_rows(ranks, X, y)
         done = _done(ranks, saved, lengths)
-        if done:
-            wishes = {**wishes, "first_epoch": min(done + 1, wishes["epochs"])}
         with ranks.together():
-            if wishes["threads"] > 1:
-                wishes = {**wishes, "threads": thread_count(wishes["threads"], "fit: threads", hosts.count(ranks.host))}
+            threads = thread_count(wishes["threads"], "fit: threads", hosts.count(ranks.host))
+            wishes = {**wishes, "threads": threads}
+            if done:
+                wishes["first_epoch"] = min(done + 1, whole_number("fit: epochs", wishes["epochs"]))
             made = prepare(net, X, y, **wishes)
             course, optimizer = made.course, made.course.optimizer
             if course.doubt is not None or optimizer.parameters is None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastscalar._imports import importing, writing
+from fastscalar._settings import scalar, shown, whole_number
 from fastscalar._warnings import LOG, GradientLossWarning, warn
 from fastscalar.engine._anomaly import detects_anomalies
 from fastscalar.engine._step import distinct_parameters
@@ -31,6 +32,8 @@ from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program.api import Program
 from fastscalar.program.rows import Rows
 from fastscalar.program.threads import thread_count
+
+LARGEST_BATCH = 2**31 - 1                        # a larger one has every sample as well
 
 
 class Run(NamedTuple):
@@ -191,13 +194,16 @@ def fit(
         (X, y), batch_size, shuffle = batches.epoch(), batches.batch_size, False
     elif y is None:
         raise TypeError("fit: y is missing; without it X has to be batches, an iterable of pairs (X, y)")
+    epochs, first_epoch, batch_size, seed = map(scalar, (epochs, first_epoch, batch_size, seed))
     saved = None
     if checkpoint is not None:
         if first_epoch != 1:
             raise ValueError("fit: checkpoint: not with first_epoch; it knows where to go on")
+        if comm is None:                         # ranks are told together
+            whole_number("fit: epochs", epochs)
         about = {"epochs": epochs, "samples": len(X), "batch_size": batch_size, "seed": seed, "shuffle": shuffle}
         saved = Checkpoint(checkpoint, about, read=comm is None)
-        first_epoch = min(saved.done + 1, epochs)
+        first_epoch = min(saved.done + 1, epochs) if saved.done else 1
     wishes: dict[str, Any] = {
         "loss": loss, "optimizer": optimizer, "epochs": epochs, "first_epoch": first_epoch, "batch_size": batch_size,
         "schedule": schedule, "sample_weight": sample_weight, "class_weight": class_weight,
@@ -205,7 +211,7 @@ def fit(
         "compile": compile, "threads": threads, "dtype": dtype, "seed": seed,
     }  # fmt: skip
     if augment is not None and not callable(augment):
-        raise TypeError(f"fit: augment: expected a function of X and the number of an epoch, got {augment!r}")
+        raise TypeError(f"fit: augment: expected a function of X and the number of an epoch, got {shown(augment)}")
     if comm is not None:
         with importing():
             from fastscalar.nn.together import fit_together
@@ -267,17 +273,17 @@ def _prepared(
     if weights is not None and isinstance(net, Program):
         raise ValueError("fit: a program gives the losses itself, weights included: give it a column more of X")
     data = (X, y) if weights is None else (X, y, weights)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"fit: {name}: expected a whole number of at least 1, got {value!r}")
-    if first_epoch not in range(1, epochs + 1):
-        raise ValueError(f"fit: first_epoch: expected a whole number from 1 to epochs={epochs}, got {first_epoch!r}")
+    epochs, first_epoch = whole_number("fit: epochs", epochs), whole_number("fit: first_epoch", first_epoch)
+    batch_size = min(whole_number("fit: batch_size", batch_size), LARGEST_BATCH)
+    threads = whole_number("fit: threads", threads)
+    if first_epoch > epochs:
+        raise ValueError(f"fit: first_epoch: expected a whole number from 1 to epochs={epochs}, got {first_epoch}")
     try:
         rate = schedule_of(schedule)
     except (TypeError, ValueError) as error:
         raise type(error)(f"fit: {error}") from None
     if dtype not in ("float64", "float32"):
-        raise ValueError(f'fit: dtype: expected "float64" or "float32", got {dtype!r}')
+        raise ValueError(f'fit: dtype: expected "float64" or "float32", got {shown(dtype)}')
     if threads > 1 and batch_size == 1:
         raise ValueError("fit: threads: the samples of a batch are shared among threads, and batch_size is 1")
     threads = thread_count(threads, "fit: threads")
@@ -292,10 +298,10 @@ def _prepared(
         validation = Measure(net, validation_data[0], validation_data[1], loss, "validation_data")
     optimizer = SGD() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {optimizer!r}")
+        raise TypeError(f"fit: optimizer: expected an Optimizer, such as SGD(lr=0.02), got {shown(optimizer)}")
     looking = Callbacks(callbacks, on_epoch)
     if history is not None and not isinstance(history, History):
-        raise TypeError(f"fit: history: expected a History to go on with, got {history!r}")
+        raise TypeError(f"fit: history: expected a History to go on with, got {shown(history)}")
     course = Course(optimizer, rate, len(X), batch_size, epochs, first_epoch, {"X": X, "y": y}, seed)
     _bind(net, course)
     with in_mode(modules_of(net), training=True):

@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from fastscalar._settings import whole_number
 from fastscalar.engine._modes import is_recording
 from fastscalar.engine._step import storage_of
 from fastscalar.files import StrPath
@@ -431,8 +432,8 @@ class Program(CompiledMethod, DifferentiatedFunction):
         name = f"{self.__name__}.{method}"
         if is_recording():
             raise RuntimeError(f"{name} inside a compiled function: call {self.__name__} itself there")
-        if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
-            raise ValueError(f"{name}: rows: expected a whole number of at least 1, got {n!r}")
+        if n is not None:
+            n = whole_number(f"{name}: rows", n)
         sharing = named.pop("comm") if isinstance(named.get("comm"), Sharing) else None
         own = [key for key in DRAWING if key in named and key not in self._places()]
         streams = Streams(**{key: named.pop(key) for key in own}, what=name)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastscalar._settings import scalar, shown
 from fastscalar.program.nests import assembled, is_nest
 from fastscalar.program.recorded import Gone, RowFailure, UnrecordedPath, raise_naming
 from fastscalar.program.replayed import ReplayedFunction
@@ -261,11 +262,12 @@ class DifferentiatedFunction(ReplayedFunction):
                 if self._places().get(k, -1) < 0:
                     raise ValueError(f"{what}: no argument {k!r} that has a position")
                 return self._places()[k]
-            if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-                raise TypeError(f"{what}: expected a whole number or several, got {argnums!r}")
+            k = scalar(k)
+            if isinstance(k, bool) or not isinstance(k, int):
+                raise TypeError(f"{what}: expected a whole number or several, got {shown(argnums)}")
             if not -count <= k < count:
-                raise ValueError(f"{what}: no argument {k}, there are {count}")
-            return int(k) % count
+                raise ValueError(f"{what}: no argument {shown(k)}, there are {count}")
+            return k % count
 
         return tuple(map(position, argnums)) if isinstance(argnums, (tuple, list)) else position(argnums)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from typing import Any
 
-import numpy as np
-
+from fastscalar._settings import whole_number
 from fastscalar._warnings import warn
 
 
@@ -20,10 +18,9 @@ def thread_count(value: Any, what: str = "threads", processes: int = 1) -> int:
     """A number of threads as it was given, or, with a warning, how many there are cores for: more are only slower.
 
     processes: so many share this machine's cores."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{what}: expected a whole number of at least 1, got {value!r}")
+    value = whole_number(what, value)
     there = max(1, cores() // processes) if value > 1 else 1
     if value > there:
         many = "1 core" if there == 1 else f"{there} cores"
         warn(f"{what}: {value} are asked for, and this process may use {many}: it takes {there}", RuntimeWarning)
-    return min(operator.index(value), there)
+    return min(value, there)

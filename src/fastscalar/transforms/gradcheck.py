@@ -18,6 +18,7 @@ import numpy as np
 
 from fastscalar import _core
 from fastscalar._core import Tensor
+from fastscalar._settings import real_number
 from fastscalar.transforms.inputs import Leaf, Run, as_arguments, leaves_of
 from fastscalar.transforms.recorded import plain
 
@@ -128,7 +129,7 @@ def gradcheck(
     TypeError
         If an argument or the result holds anything but real numbers, Tensors and arrays of them.
     ValueError
-        If f is undefined so close to the point that no differences can be taken.
+        If f is undefined so close to the point that no differences can be taken, or a step or a tolerance is none.
 
     Examples
     --------
@@ -136,6 +137,8 @@ def gradcheck(
     >>> print(fs.gradcheck(lambda x, y: x * y.exp(), (2.0, 0.5)))
     gradcheck: 2 derivatives agree with differences
     """
+    step = real_number("gradcheck: step", step)
+    rtol, atol = real_number("gradcheck: rtol", rtol, "from 0 on"), real_number("gradcheck: atol", atol, "from 0 on")
     arguments = as_arguments(inputs)
     run = Run(f, arguments, {}, tuple(range(len(arguments))), "gradcheck")
     results = [(e, name) for leaf in leaves_of(run.result, "result", "gradcheck") for e, name in _names(leaf)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._core import Tensor
+from fastscalar._settings import scalar, shown
 from fastscalar.arrays.convert import as_ndarray
 from fastscalar.engine import _inspect, _modes
 from fastscalar.engine._array import TensorArray
@@ -235,13 +236,13 @@ class Run:
 
 
 def _positions(argnums: Any, count: int, what: str) -> list[int]:
-    given = list(argnums) if isinstance(argnums, (tuple, list)) else [argnums]
+    given = [scalar(k) for k in argnums] if isinstance(argnums, (tuple, list)) else [scalar(argnums)]
     for k in given:
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-            raise TypeError(f"{what}: argnums is an integer or a tuple of integers, got {argnums!r}")
+        if isinstance(k, bool) or not isinstance(k, int):
+            raise TypeError(f"{what}: argnums: expected an integer or a tuple of integers, got {shown(argnums)}")
         if not -count <= k < count:
-            raise ValueError(f"{what}: argnums is {argnums!r}, but the function was called with {count} arguments")
-    return [int(k) % count for k in given]
+            raise ValueError(f"{what}: argnums is {shown(argnums)}, but the function was called with {count} arguments")
+    return [k % count for k in given]
 
 
 def elements_like(x: Any, like: Any, where: str, what: str) -> list[Any]:
