@@ -17,6 +17,7 @@ LIMITS: dict[str, Callable[[float], bool]] = {
     "from 0 to 1": lambda value: 0.0 <= value <= 1.0,
     "in [0, 1)": lambda value: 0.0 <= value < 1.0,
 }
+LARGEST = 2**31 - 1  # of what the engine counts
 
 
 def real_number(name: str, value: Any, limits: str = "above 0", expected: str = "a number") -> float:

@@ -73,7 +73,7 @@ def cut_out(colours: Array, opacity: Array | None = None, *, side: int = SIDE, f
     >>> int(rows.min()), int(rows.max()), int(columns.mean() + 0.5)
     (4, 23, 13)
     """
-    side = whole_number("cut_out: side", side)
+    side = whole_number("cut_out: side", side, 1, 32767)
     full = colours[:, :, None] if colours.ndim == 2 else colours
     if 0 in full.shape:
         raise ValueError("an empty picture")
@@ -110,7 +110,7 @@ def whole(colours: Array, opacity: Array | None = None, *, side: int = SIDE, fli
     >>> scan.image.shape, float(scan.image.max())
     ((28, 28), 0.0)
     """
-    side = whole_number("whole: side", side)
+    side = whole_number("whole: side", side, 1, 32767)
     full = colours[:, :, None] if colours.ndim == 2 else colours
     grey = _on_paper(full, opacity).mean(axis=2)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])

@@ -6,7 +6,7 @@ import math
 import random
 from typing import Any
 
-from fastscalar._settings import shown, whole_number
+from fastscalar._settings import LARGEST, shown, whole_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import to_tensor
 from fastscalar.engine._images import conv2d, max_pool2d, reshaped
@@ -20,7 +20,7 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise ValueError(f"{name}: expected a whole number or two of them, got {shown(value)}")
-    return whole_number(name, pair[0]), whole_number(name, pair[1])
+    return whole_number(name, pair[0], 1, LARGEST), whole_number(name, pair[1], 1, LARGEST)
 
 
 @ours
@@ -75,8 +75,8 @@ class Conv2d(Module):
     ) -> None:
         self.in_channels = in_channels = whole_number("Conv2d: in_channels", in_channels)
         self.out_channels = out_channels = whole_number("Conv2d: out_channels", out_channels)
-        self.stride = whole_number("Conv2d: stride", stride)
-        self.padding = whole_number("Conv2d: padding", padding, 0)
+        self.stride = whole_number("Conv2d: stride", stride, 1, LARGEST)
+        self.padding = whole_number("Conv2d: padding", padding, 0, LARGEST)
         self.kernel_size = _pair("Conv2d: kernel_size", kernel_size)
         shape = (*self.kernel_size, in_channels, out_channels)
         fan_out = self.kernel_size[0] * self.kernel_size[1] * out_channels
@@ -116,7 +116,7 @@ class MaxPool2d(Module):
 
     def __init__(self, kernel_size: int | tuple[int, int], *, stride: int | None = None) -> None:
         self.kernel_size = _pair("MaxPool2d: kernel_size", kernel_size)
-        self.stride = self.kernel_size[0] if stride is None else whole_number("MaxPool2d: stride", stride)
+        self.stride = self.kernel_size[0] if stride is None else whole_number("MaxPool2d: stride", stride, 1, LARGEST)
 
     def forward(self, x: Any) -> TensorArray:
         return max_pool2d(x, self.kernel_size, stride=self.stride)

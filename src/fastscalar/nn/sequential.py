@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._settings import real_number, whole_number
+from fastscalar._settings import LARGEST, real_number, whole_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import to_tensor
 from fastscalar.engine._traced import TracedInt
@@ -86,7 +86,7 @@ class LayerNorm(Module):
     b: TensorArray
 
     def __init__(self, features: int, *, eps: float = 1e-5) -> None:
-        self.features = features = whole_number("LayerNorm: features", features)
+        self.features = features = whole_number("LayerNorm: features", features, 1, LARGEST)
         self.eps = real_number("LayerNorm: eps", eps)
         room_for(2 * features)
         self.w, self.b = to_tensor(np.ones(features)), to_tensor(np.zeros(features))

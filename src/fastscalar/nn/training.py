@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastscalar._imports import importing, writing
-from fastscalar._settings import scalar, shown, whole_number
+from fastscalar._settings import LARGEST, scalar, shown, whole_number
 from fastscalar._warnings import LOG, GradientLossWarning, warn
 from fastscalar.engine._anomaly import detects_anomalies
 from fastscalar.engine._step import distinct_parameters
@@ -32,8 +32,6 @@ from fastscalar.nn.trainers import CompiledTrainer
 from fastscalar.program.api import Program
 from fastscalar.program.rows import Rows
 from fastscalar.program.threads import thread_count
-
-LARGEST_BATCH = 2**31 - 1                        # a larger one has every sample as well
 
 
 class Run(NamedTuple):
@@ -274,7 +272,7 @@ def _prepared(
         raise ValueError("fit: a program gives the losses itself, weights included: give it a column more of X")
     data = (X, y) if weights is None else (X, y, weights)
     epochs, first_epoch = whole_number("fit: epochs", epochs), whole_number("fit: first_epoch", first_epoch)
-    batch_size = min(whole_number("fit: batch_size", batch_size), LARGEST_BATCH)
+    batch_size = min(whole_number("fit: batch_size", batch_size), LARGEST)     # a larger one has every sample as well
     threads = whole_number("fit: threads", threads)
     if first_epoch > epochs:
         raise ValueError(f"fit: first_epoch: expected a whole number from 1 to epochs={epochs}, got {first_epoch}")
