@@ -15,7 +15,7 @@ BIN = $(shell $(PYTHON) -c 'import os, sys; print(os.path.dirname(sys.executable
 .DEFAULT_GOAL := help
 .PHONY: help build clean annotate profile \
 	check test test-stress prove sanitize checked checked-stress memcheck coverage processors oracle \
-	accuracy fuzz fuzz-engine fuzz-files kill kill-ranks forks interrupts \
+	accuracy fuzz fuzz-engine fuzz-files fuzz-programs kill kill-ranks forks interrupts \
 	lint types stubs docs wheels \
 	bench bench-check bench-compare bench-tables
 
@@ -46,6 +46,9 @@ fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some mi
 
 fuzz-files: ## 20,000 mutated models, IDX, PGM and other image files, and runs, with limits of time and memory (some minutes)
 	$(LONG) fuzz-files --each 1 2 3 4 -- $(PYTHON) tests/helpers/fuzzing.py build/fuzz-files/{} 5000 {}
+
+fuzz-programs: ## 20,000 mutated programs, which are called, and checkpoints, which are trained on with (some minutes)
+	$(LONG) fuzz-programs --each 1 2 -- $(PYTHON) tests/helpers/fuzzing_programs.py build/fuzz-programs/{} 10000 {}
 
 kill: ## a training run killed at every point between two operations on files; with each optimiser at 500 random moments
 	$(LONG) kill --each every overwrite interrupt random momentum decay adam adamw rmsprop patience \

@@ -103,7 +103,11 @@ CHECKS: dict[str, Check] = {
                     [PYTHON, "tools/wheels.py", "--twice", "--only", "{}"], ("3.11", "3.12", "3.13")),
     "files": Check("a million mutated models, runs, IDX and image files, with limits of time and memory: 34 seeds",
                    [PYTHON, f"{HELPERS}/fuzzing.py", "build/fuzz-files/{}", "5000", "{}"],
-                   tuple(str(seed) for seed in range(1, 35))),
+                   tuple(map(str, range(1, 35)))),
+    "saved programs": Check("mutated programs, which are called if they are accepted, and checkpoints of `fit`, which "
+                            "are trained on with: ten seeds",
+                            [PYTHON, f"{HELPERS}/fuzzing_programs.py", "build/fuzz-programs/{}", "10000", "{}"],
+                            tuple(map(str, range(1, 11)))),
     "interrupts": Check("Ctrl-C at 10,000 random moments of each of 28 long calls",
                         pytest("tests/stress/test_interrupts.py", "FASTSCALAR_INTERRUPTS=10000", ENDLESS)),
     "forks": Check("200 child processes in each state of the other threads",

@@ -13,6 +13,9 @@ This module uses the standard library and NumPy; it knows nothing of the engine.
 from __future__ import annotations
 
 import contextlib
+import errno
+import lzma
+import math
 import os
 import re
 import secrets
@@ -21,6 +24,7 @@ import struct
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,10 +175,13 @@ _DIRECTORY = 1 << 20  # bytes of a directory of members: some ten thousand of th
 
 @contextmanager
 def open_zip(path: StrPath, directory: int = _DIRECTORY) -> Iterator[zipfile.ZipFile]:
-    """A zip file whose directory is not read if it is absurdly long, in bytes.  Raises what zipfile raises, and
-    MemoryError where there is no memory for one of its locks, which Python has as a RuntimeError."""
+    """A zip file whose directory is not read if it is absurdly long, in bytes.
+
+    Raises BadZipFile for whatever is damaged, in the directory or in a member; RuntimeError for passwords and packings
+    that zipfile does not know; OSError; and MemoryError where there is no memory for one of its locks, which Python has
+    as a RuntimeError."""
     try:
-        with naming(path), open(path, "rb") as file, zipfile.ZipFile(_Limited(file, directory)) as archive:
+        with naming(path), open(path, "rb") as file, _opened(_Limited(file, directory)) as archive:
             yield archive
     except RuntimeError as error:
         if str(error).endswith(" lock"):
@@ -192,6 +199,47 @@ def write_npz(path: StrPath, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
         except BaseException:
             archive.fp = None  # it does not close: what it says of a half member would hide the error
             raise
+
+
+def _opened(file: Any) -> zipfile.ZipFile:
+    """One whose members are `_Member`s, as an attribute: zipfile.Path makes another class of what it is given."""
+    with _damage():
+        archive = zipfile.ZipFile(file)
+
+    def open_member(*arguments: Any, **options: Any) -> Any:
+        with _damage():
+            member: Any = zipfile.ZipFile.open(archive, *arguments, **options)
+        member.__class__ = _Member
+        return member
+
+    archive.open = open_member  # type: ignore[method-assign]
+    return archive
+
+
+class _Member(zipfile.ZipExtFile):
+    """It tells what is damaged as zipfile does; each way of packing has an exception of its own for it."""
+
+    def read(self, n: int | None = -1) -> bytes:
+        with _damage():
+            return super().read(n)
+
+    def read1(self, n: int | None = -1) -> bytes:
+        with _damage():
+            return super().read1(n)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
+    except EOFError as error:
+        raise zipfile.BadZipFile("it ends too early") from error
+    except (zlib.error, lzma.LZMAError, struct.error, UnicodeError, OverflowError) as error:
+        raise zipfile.BadZipFile(brief(error)) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):          # that is the disk: EINVAL is a place before the beginning
+            raise
+        raise zipfile.BadZipFile(error.strerror or brief(error)) from error
 
 
 class _Limited:
@@ -243,6 +291,23 @@ def npy_header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool,
     except TypeError:
         raise ValueError(f"expected a type of numbers; found {match.group(1).decode()!r}") from None
     return dtype, shape, match.group(2) == b"True", read + length
+
+
+def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str) -> np.ndarray[Any, Any] | None:
+    """The array in a member of an .npz file; None if its numbers are of no such kind.
+
+    Raises BadZipFile, and ValueError for one that is not what its header says.  How large it may be is the caller's to
+    look at: `info.file_size`, a claim."""
+    with archive.open(info) as stream:
+        dtype, shape, fortran, before = npy_header(stream)
+        if dtype.hasobject or dtype.kind not in kinds:
+            return None
+        if not dtype.itemsize or before + math.prod(shape) * dtype.itemsize != info.file_size:
+            raise ValueError(f"a damaged array {info.filename}")
+        array = np.empty(shape, dtype, order="F" if fortran else "C")
+        read_into(stream, array.T if fortran else array)
+        stream.read(1)  # only at the end is the checksum compared
+        return array
 
 
 def read_into(stream: IO[bytes], array: np.ndarray[Any, Any]) -> None:

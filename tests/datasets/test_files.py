@@ -26,6 +26,8 @@ import fuzzing
 from fastscalar import _core, cli
 from fastscalar.cli.images import read_images
 from fastscalar.datasets import load_idx
+from fastscalar.datasets.archive import content_of, whole_zip
+from fastscalar.datasets.tables import read_npz
 from fastscalar.nn import models
 
 MEGABYTE = 1 << 20
@@ -469,6 +471,14 @@ def test_a_zip_file_whose_directory_lies(tmp_path: Path) -> None:
 # --- mutations ---
 
 
+def load_pictures(path: Path) -> None:
+    """As folders of pictures in a zip are read."""
+    with whole_zip(path) as inside:
+        for member in inside.iterdir():
+            if member.is_file():
+                content_of(member)
+
+
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> fuzzing.Kinds:
     return fuzzing.Kinds(tmp_path_factory.mktemp("fuzz") / "files")
@@ -478,6 +488,35 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> fuzzing.Kinds:
 def test_mutated_files(kinds: fuzzing.Kinds, kind: str) -> None:
     accepted = fuzzing.fuzz(kinds, kind, 400, 11)
     assert 10 < accepted < 300, "the mutations are neither all harmless nor all fatal"
+
+
+def refusal(reader: Callable[[], Any]) -> str | None:
+    try:
+        reader()
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_is_damaged_is_named_however_it_is_packed(kinds: fuzzing.Kinds, tmp_path: Path, packing: int) -> None:
+    """Each packing has exceptions of its own for that; bz2 an OSError without a number."""
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("images", (kinds.folder / "idx").read_bytes() * 20)
+        archive.writestr("a/one.png", bytes(range(256)) * 4)
+        archive.write(kinds.folder / "u1.npy", "X.npy")
+    whole = path.read_bytes()
+    readers: list[Callable[[], Any]] = [lambda: load_idx(path / "images"), lambda: read_npz(path),
+                                        lambda: load_pictures(path), lambda: fs.load(path)]  # fmt: skip
+    refused = 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        for reader in readers:
+            said = refusal(reader)
+            assert said is None or (str(path) in said and "\n" not in said), (at, said)
+            refused += said is not None
+    assert refused > 2 * len(whole)
 
 
 def test_mutated_runs(kinds: fuzzing.Kinds) -> None:

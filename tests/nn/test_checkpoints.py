@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+import fuzzing_programs
 from fastscalar import nn
 
 DRAW = np.random.default_rng(0)
@@ -179,6 +180,46 @@ def test_another_file_is_refused(tmp_path: Path, content: Any) -> None:
     with pytest.raises(ValueError, match=r"checkpoint .*run.npz: expected what fit writes"):
         run(path, "adam")
     assert path.read_bytes() == before
+
+
+def test_mutated_files_are_refused_or_trained_on_with(tmp_path: Path) -> None:
+    assert 10 < fuzzing_programs.fuzz_checkpoints(tmp_path / "fuzz", 300, 11) < 150
+
+
+def test_a_state_that_cannot_be_taken_up_leaves_all_as_it_was(tmp_path: Path) -> None:
+    """A callback that refuses its state comes after the optimiser and the weights were restored."""
+    path = tmp_path / "run.npz"
+
+    class Counts:
+        def __init__(self, fails: bool) -> None:
+            self.fails = fails
+
+        def on_epoch(self, epoch: Any) -> None: ...
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"n": 1}
+
+        def load_state_dict(self, state: Any) -> None:
+            if self.fails:
+                raise KeyError("m")
+
+    def interrupt(epoch: Any) -> None:
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    X, y = np.ones((4, 2)), np.array([0, 1, 0, 1])
+    trained = fs.MLP(2, [2], seed=0)
+    stop = [Counts(False), interrupt]
+    with pytest.raises(KeyboardInterrupt):
+        fs.fit(trained, X, y, optimizer=fs.Adam(lr=0.1), epochs=3, progress=False, checkpoint=path, callbacks=stop)
+    net, optimizer = fs.MLP(2, [2], seed=0), fs.Adam(lr=0.1)
+    before = [p.numpy().copy() for p in net.parameters()]
+    with pytest.raises(ValueError, match=r"run\.npz: has a state that cannot be taken up: 'm'"):
+        fs.fit(net, X, y, optimizer=optimizer, epochs=3, progress=False, checkpoint=path, callbacks=[Counts(True)])
+    assert optimizer.state_dict()["steps"] == 0
+    assert not optimizer.state_dict()["mean"].any()
+    for p, was in zip(net.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.numpy(), was)
 
 
 def test_a_state_that_no_file_holds_is_said(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import fastscalar as fs
+import fuzzing_programs
 from fastscalar import math
 
 RANDOM = np.random.default_rng(0)
@@ -199,6 +200,10 @@ def rewritten(path, change):
         for name, array in members.items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def test_mutated_files_are_refused_or_called(tmp_path):
+    assert 30 < fuzzing_programs.fuzz_programs(tmp_path / "fuzz", 300, 11) < 200
 
 
 def test_damaged_files_are_refused(tmp_path):

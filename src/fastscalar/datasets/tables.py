@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import math
-import struct
 import warnings
 import zipfile
 import zlib
@@ -15,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fastscalar.files import brief, naming, npy_header, open_zip, read_into
+from fastscalar.files import brief, naming, open_zip, read_array
 
 from .idx import open_raw
 
@@ -163,17 +162,10 @@ def read_npz(path: Path) -> dict[str, Array]:
             if sum(info.file_size for info in members) > limit:
                 raise ValueError(f"expected at most {limit:,} bytes of arrays in {size:,}; found a claim of more")
             for info in members:
-                with archive.open(info) as stream:
-                    dtype, shape, fortran, before = npy_header(stream)
-                    if dtype.hasobject or dtype.kind not in "biuf":
-                        continue
-                    if before + math.prod(shape) * dtype.itemsize != info.file_size:
-                        raise ValueError(f"a damaged array {info.filename}")
-                    array = np.empty(shape, dtype, order="F" if fortran else "C")
-                    read_into(stream, array.T if fortran else array)
-                    stream.read(1)  # only at the end is the checksum compared
+                array = read_array(archive, info, "biuf")
+                if array is not None:
                     found[info.filename.removesuffix(".npy")] = array
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, struct.error) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a whole .npz file; found a damaged one ({brief(error)})") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastscalar._settings import real_number, shown, whole_number
+from fastscalar.engine._rules import values_of
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.optimizers import RuleOptimizer
@@ -113,10 +114,17 @@ class EarlyStopping:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a `state` of `state_dict`: inside a run, after `on_begin`."""
-        self.best, self.value, self._then = state["best"], state["value"], state["optimizer"]
-        if state["weights"] is not None:
+        best, value, then, weights = (state[key] for key in ("best", "value", "optimizer", "weights"))
+        if best is not None:
+            best, value = whole_number("EarlyStopping: best", best), real_number("EarlyStopping: value", value, "")
+        if weights is not None:
+            weights, size = np.array(weights, dtype=float), values_of(self._optimizer._distinct).size
+            if best is None or weights.shape != (size,) or not np.isfinite(weights).all():
+                raise ValueError(f"EarlyStopping: weights: expected {size} finite numbers, of a best epoch")
+        self.best, self.value, self._then = best, value, then
+        if weights is not None:
             self._kept = Before(self._optimizer)
-            self._kept.parts = [(self._optimizer._distinct, np.array(state["weights"]))]
+            self._kept.parts = [(self._optimizer._distinct, weights)]
             if self._then is not None and isinstance(self._optimizer, RuleOptimizer):
                 now = self._optimizer.state_dict()
                 self._optimizer.load_state_dict(self._then)

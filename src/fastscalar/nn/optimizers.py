@@ -260,7 +260,7 @@ class RuleOptimizer(Optimizer):
         for key, array in kept.items():
             if found[key].shape != array.shape:
                 raise ValueError(f"{name}: {key}: expected {array.shape[0]} numbers, got shape {found[key].shape}")
-        steps, lr = whole_number(f"{name}: steps", state["steps"], 0), _rate(name, state["lr"])
+        steps, lr = whole_number(f"{name}: steps", state["steps"], 0, 1 << 62), _rate(name, state["lr"])
         self._steps, self.lr = steps, lr
         for key, array in kept.items():
             array[...] = found[key]

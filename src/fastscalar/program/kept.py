@@ -24,7 +24,7 @@ from fastscalar._core import Tensor
 from fastscalar.engine._array_ops import to_tensor
 from fastscalar.engine._functions import operations
 from fastscalar.engine._step import storage_of
-from fastscalar.files import StrPath, brief, npy_header, open_zip, read_into, write_npz
+from fastscalar.files import StrPath, brief, open_zip, read_array, write_npz
 from fastscalar.program._graph import GUARD, NODE_CONSTANT, READ_RAISES, empty_graph, line_of
 from fastscalar.program.checks import checked, require, shape_of
 from fastscalar.program.kept_loops import loop_as_json, loop_of_json
@@ -260,19 +260,12 @@ def read_members(path: StrPath) -> dict[str, np.ndarray]:
                     raise ValueError(f"expected the member {name}.npy; found none")
                 if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
                     raise ValueError("packed in a way that save() does not use")
-                with archive.open(info) as stream:
-                    dtype, shape, fortran, before = npy_header(stream)
-                    fits = before + dtype.itemsize * math.prod(shape) == info.file_size
-                    if dtype.kind not in "Uif" or fortran or not fits:
-                        raise ValueError(f"damaged: the member {name}.npy")
-                    raw = np.empty(info.file_size - before, np.uint8)
-                    read_into(stream, raw)
-                    stream.read(1)               # only at the end is the checksum compared
-                    found[name] = np.frombuffer(raw.tobytes(), dtype).reshape(shape)
+                array = read_array(archive, info, "Uif")
+                if array is None:
+                    raise ValueError(f"damaged: the member {name}.npy")
+                found[name] = array
             return found
-    except FileNotFoundError:
-        raise
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, OverflowError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not a program written by save(): {brief(error)}") from None
 
 
