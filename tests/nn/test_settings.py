@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -227,3 +228,68 @@ def test_a_seed_of_weights_that_is_none_is_named(make: Any) -> None:
 def test_a_number_with_more_digits_than_python_writes_is_a_wrong_one_as_well() -> None:
     with pytest.raises(ValueError, match="fit: epochs: expected a whole number of at least 1, got something"):
         fit(epochs=-(10**5000))
+
+# --- arrays ---
+
+NO_ARRAYS: dict[str, Any] = {
+    "complex": np.ones(3) * 1j,
+    "a list with complex": [1j, 2, 3],
+    "texts": np.array(["1", "2", "3"]),
+    "with None": [None, 1, 2],
+    "objects": np.array([None, 1, 2], object),
+    "dates": np.array(["2020", "2021", "2022"], "M8[Y]"),
+    "Decimals": np.array([Decimal(1)] * 3),
+    "bytes": np.array([b"1"] * 3),
+}
+A = fs.to_tensor([1.0, 2.0, 3.0])
+NET = fs.MLP(3, [2], seed=0)
+TABLE = np.ones((3, 3))
+TAKERS: dict[str, Any] = {
+    "map": fs.compile(SQUARE).map,
+    "value_and_grad": fs.compile(SQUARE).value_and_grad,
+    "a program's row": lambda x: fs.compile(lambda v: v[0] * v[1])(np.asarray(x)[:2]),
+    "a program's dictionary": lambda x: fs.compile(lambda d: d["a"] * 2).map({"a": x}),
+    "to_tensor": fs.to_tensor,
+    "+": lambda x: A + x,
+    "np.add": lambda x: np.add(A, x),
+    "np.dot": lambda x: np.dot(A, x),
+    "np.where": lambda x: np.where([True, False, True], A, x),
+    "np.concatenate": lambda x: np.concatenate([A, np.asarray(x)]),
+    "np.interp": lambda x: np.interp(A, [0.0, 1.0, 2.0], x),
+    "np.interp by": lambda x: np.interp(A, x, [0.0, 1.0, 2.0]),
+    ".data": lambda x: setattr(A.copy(), "data", x),
+    ".grad": lambda x: setattr(A.copy(), "grad", x),
+    "grad": lambda x: fs.grad(lambda v: np.sum(v * v))(np.asarray(x)),
+    "evaluate": lambda x: fs.evaluate(NET, TABLE, x),
+    "predict": lambda x: fs.predict(NET, np.asarray(x)[None]),
+    "a net": NET,
+    "mse_loss": lambda x: fs.mse_loss(A, x),
+    "sample_weight": lambda x: fs.fit(NET, TABLE, Y[:3], sample_weight=x, epochs=1, progress=False),
+    "targets": lambda x: fs.fit(fs.MLP(3, [1], seed=0), TABLE, x, loss="mse", epochs=1, progress=False),
+    "load_state_dict": lambda x: fs.nn.LayerNorm(3).load_state_dict({"w": x, "b": np.zeros(3)}),
+    "an optimiser's state": lambda x: MOVING.load_state_dict({**MOVING.state_dict(), "momentum": x}),
+}  # fmt: skip
+MOVING = fs.SGD([fs.to_tensor([1.0, 2.0, 3.0])], momentum=0.5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("given", NO_ARRAYS.values(), ids=NO_ARRAYS)
+@pytest.mark.parametrize("take", TAKERS.values(), ids=TAKERS)
+def test_what_is_no_array_of_real_numbers_is_taken_by_nothing(take: Any, given: Any) -> None:
+    """NumPy drops imaginary parts with a warning, reads texts, and makes NaN of None."""
+    with pytest.raises((TypeError, ValueError)):
+        take(given)
+
+
+@pytest.mark.parametrize("state", [None, [1], 3, "a"])
+@pytest.mark.parametrize("take", [NET.load_state_dict, MOVING.load_state_dict], ids=["a net", "an optimiser"])
+def test_what_is_no_state_is_said(take: Any, state: Any) -> None:
+    with pytest.raises(TypeError, match="load_state_dict: expected a dictionary"):
+        take(state)
+
+
+def test_a_state_may_be_of_tensors() -> None:
+    layer = fs.nn.LayerNorm(3)
+    layer.load_state_dict({"w": A, "b": [fs.Tensor(1.0), 2.0, 3]})
+    np.testing.assert_array_equal(layer.w.numpy(), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(layer.b.numpy(), [1.0, 2.0, 3.0])

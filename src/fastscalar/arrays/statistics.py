@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -256,6 +257,17 @@ def quantile(x: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input:
     return found
 
 
+def _of_numbers(fp: Any) -> Any:
+    """Values between which is interpolated, one after the other; TypeError if they are no numbers."""
+    if isinstance(fp, TensorArray):
+        return fp
+    given = np.asarray(fp)
+    wrong = [type(v).__name__ for v in given.flat if not isinstance(v, (Tensor, Real, np.bool_))]
+    if wrong:
+        raise TypeError(f"interp: expected real numbers or Tensors, got {wrong[0]}")
+    return given
+
+
 @of_numpy("interp")
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
     """On straight lines between the points (xp[i], fp[i]), xp ascending numbers; in a program without a decision."""
@@ -266,7 +278,7 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     xp = np.asarray(xp, dtype=np.float64)
     if xp.ndim != 1 or shape_of(fp) != xp.shape or not len(xp):
         raise ValueError(f"interp: expected as many points xp as values fp, got shapes {xp.shape} and {shape_of(fp)}")
-    values = [v if isinstance(v, Tensor) else float(v) for v in (fp if isinstance(fp, TensorArray) else list(fp))]
+    values = [v if isinstance(v, Tensor) else float(v) for v in _of_numbers(fp)]
     x = x if isinstance(x, (Tensor, TensorArray)) else array(x, "interp") if shape_of(x) else float(x)
     if is_recording() and not isinstance(x, float):
         found: Any = values[-1] if right is None else right

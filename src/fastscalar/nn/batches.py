@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar.nn.samples import array_of, samples_of
+from fastscalar.nn.parameters import array_of
+from fastscalar.nn.samples import samples_of
 
 
 class Batches:

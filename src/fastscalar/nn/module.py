@@ -12,7 +12,7 @@ import numpy as np
 
 from fastscalar._core import Tensor
 from fastscalar.engine._array import TensorArray
-from fastscalar.nn.parameters import each_once
+from fastscalar.nn.parameters import each_once, named_in, numbers_in
 from fastscalar.nn.saved import Rebuildable, save_module
 
 
@@ -108,17 +108,18 @@ class Module(Rebuildable):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a `state`: what `state_dict` gave, or `np.load` of the file.
 
-        ValueError if a name is missing, unknown, or of another shape; then nothing has changed.
+        ValueError if a name is missing, unknown, of another shape, or of no numbers; then nothing has changed.
         """
         kind, own = type(self).__name__, dict(self.named_parameters())
-        missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
+        there = named_in(state, kind)
+        missing, unknown = [n for n in own if n not in there], [n for n in state if n not in own]
         if missing or unknown:
             raise ValueError(
                 f"{kind}: load_state_dict: "
                 + "; ".join(f"{what} {', '.join(map(repr, some[:5]))}" for what, some in
                             (("missing", missing), ("unknown", unknown)) if some)
             )  # fmt: skip
-        found = {name: np.asarray(state[name], dtype=float) for name in own}
+        found = numbers_in(state, own, f"{kind}: load_state_dict")
         for name, p in own.items():
             shape = () if isinstance(p, Tensor) else p.shape
             if found[name].shape != shape:

@@ -16,7 +16,7 @@ from fastscalar._settings import real_number, shown, whole_number
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._rules import Rule, step_by_rule
 from fastscalar.engine._step import distinct_parameters, is_leaf, place_of, sgd_step
-from fastscalar.nn.parameters import each_once
+from fastscalar.nn.parameters import each_once, named_in, numbers_in
 
 
 def sgd(parameters: Any, lr: float) -> None:
@@ -253,10 +253,10 @@ class RuleOptimizer(Optimizer):
         self._bound()
         name = type(self).__name__
         kept = {key: array for key, array in zip(self.KEEPS, self._kept, strict=True) if array is not None}
-        if set(state.keys()) != {"steps", "lr", *kept}:
-            wanted = ", ".join(("steps", "lr", *kept))
-            raise ValueError(f"{name}: expected a state of {wanted}, got one of {', '.join(map(str, state.keys()))}")
-        found = {key: np.asarray(state[key], dtype=float) for key in kept}
+        if named_in(state, name) != {"steps", "lr", *kept}:
+            wanted, held = ", ".join(("steps", "lr", *kept)), ", ".join(map(str, state.keys())) or "nothing"
+            raise ValueError(f"{name}: expected a state of {wanted}, got one of {held}")
+        found = numbers_in(state, kept, name)
         for key, array in kept.items():
             if found[key].shape != array.shape:
                 raise ValueError(f"{name}: {key}: expected {array.shape[0]} numbers, got shape {found[key].shape}")

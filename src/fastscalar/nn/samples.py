@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastscalar._core import Tensor
 from fastscalar._settings import real_number, shown
 from fastscalar._warnings import warn
-from fastscalar.engine._array import TensorArray
 from fastscalar.nn.module import Module
+from fastscalar.nn.parameters import array_of
 
 SCALE = "images need scaling to 0..1 first: X / 255; pixels as they are: X.astype(float)"
 PIXELS = 49  # columns, at least, of what is taken for images
@@ -121,19 +120,6 @@ def numbers_of(X: Any, name: str, rows: tuple[int, ...] | None) -> np.ndarray:
                 raise ValueError(f"{name}: expected floats; column {k} has {type(wrong).__name__}: {short(wrong)}")
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected an array of floats, got {array.dtype}")
-    return array
-
-
-def array_of(x: Any, name: str) -> np.ndarray:
-    """Whatever it holds, with the numbers of Tensors."""
-    if isinstance(x, TensorArray):
-        return x.numpy()
-    try:
-        array = np.asarray(x)
-    except ValueError:
-        raise ValueError(f"{name}: the rows have different lengths") from None
-    if array.dtype.kind == "O" and array.size and all(isinstance(v, Tensor) for v in array.flat):
-        return np.reshape([v.item() for v in array.flat], array.shape)
     return array
 
 
