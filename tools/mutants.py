@@ -44,7 +44,8 @@ cdef extern from "mutant.h":
 """
 
 ENGINE = ["engine/test_gradients.py", "engine/test_memory.py", "engine/test_robustness.py", "engine/test_custom.py",
-          "engine/test_collector_anywhere.py", "engine/test_changed_values.py", "transforms"]  # fmt: skip
+          "engine/test_collector_anywhere.py", "engine/test_changed_values.py", "engine/test_debug.py",
+          "transforms"]  # fmt: skip
 PROGRAMS = ["program/test_compile.py", "program/test_decisions.py", "program/test_recovery.py",
             "program/test_values_and_gradients.py", "program/test_leaves.py", "program", "property"]  # fmt: skip
 # kind: (files below src/fastscalar, functions (all if empty), what is altered, tests)

@@ -218,6 +218,30 @@ def test_full_collections_of_a_graph_that_grows_are_each_for_twice_as_many():
     assert 2 <= full <= 6                        # 15 at every 131,072 nodes
 
 
+def test_array_operations_that_die_young_make_no_full_collection_due():
+    """What a young collection has freed is no more counted: nearly a gigabyte here, and 32 MB of old ones are enough."""
+    (full,) = measure("""
+        x, y = fs.to_tensor(np.ones(100_000)), np.zeros(100_000)
+        for _ in range(400):
+            fs.squared_loss(x, y)
+        print(_core.tape_info()["full_collections"])
+    """)
+    assert full == 0
+
+
+def test_leaves_do_not_put_full_collections_off():
+    """Weights are alive, whatever becomes of the graphs: those decide when it pays to look at all."""
+    (full,) = measure("""
+        weights = fs.to_tensor(np.zeros(3_000_000))
+        for _ in range(30):
+            y = fs.Tensor(1.0)
+            for _ in range(50_000):              # too long to die young
+                y = y * 0.5
+        print(_core.tape_info()["full_collections"])
+    """)
+    assert full >= 5
+
+
 def test_holding_a_loss_holds_its_graph():
     testing.collect()
     before = _core.tape_info()["nodes"]

@@ -424,6 +424,16 @@ def check_targets(out: Path | None, file: Path | None) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """All of it or nothing.  A device such as /dev/stdout is written to, not replaced."""
+    """All of it or nothing, a line for each entry, and for each epoch.  A device such as /dev/stdout is written to, not
+    replaced."""
     with replacing(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
+        lines = ",\n".join(f"  {json.dumps(key)}: {_lines(value)}" for key, value in content.items())
+        file.write(f"{{\n{lines}\n}}\n".encode())
+
+
+def _lines(value: Any) -> str:
+    """JSON.  Its encoder is in C unless it indents: the report is written after each of maybe thousands of epochs."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        return json.dumps(value)
+    rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
+    return f"[\n{rows}\n  ]"
