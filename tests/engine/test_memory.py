@@ -219,7 +219,7 @@ def test_full_collections_of_a_graph_that_grows_are_each_for_twice_as_many():
 
 
 def test_array_operations_that_die_young_make_no_full_collection_due():
-    """What a young collection has freed is no more counted: nearly a gigabyte here, and 32 MB of old ones are enough."""
+    """What a young collection has freed is not counted: nearly a gigabyte here, where 32 MB would do."""
     (full,) = measure("""
         x, y = fs.to_tensor(np.ones(100_000)), np.zeros(100_000)
         for _ in range(400):
