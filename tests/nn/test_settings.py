@@ -218,6 +218,15 @@ def test_the_last_of_a_list_is_not_the_weight_of_label_minus_one(given: Any) -> 
         fs.fit(fs.MLP(2, [1], seed=0), X, np.array([1, -1, 1, -1]), loss="mse", class_weight=given, progress=False)
 
 
+def test_a_checkpoint_knows_seeds_that_are_whole_numbers(tmp_path: pathlib.Path) -> None:
+    for wrong in ([1, 2], np.random.SeedSequence(3), np.random.default_rng(3), "a", -1):
+        with pytest.raises(ValueError, match="fit: seed: expected a whole number from 0 on with a checkpoint"):
+            fit(seed=wrong, checkpoint=tmp_path / "run.npz")
+    for right in (0, np.uint8(3), np.array(3), None):
+        fit(seed=right, checkpoint=tmp_path / f"{right}.npz")
+        assert fit(seed=right, checkpoint=tmp_path / f"{right}.npz").epochs
+
+
 def test_what_is_no_function_or_no_path_is_said_before_an_epoch() -> None:
     for name, wrong, words in (("on_epoch", 3, "fit: on_epoch: expected a function"),
                                ("checkpoint", 3, "fit: checkpoint: expected the path"),

@@ -199,6 +199,8 @@ def fit(
             raise ValueError("fit: checkpoint: not with first_epoch; it knows where to go on")
         if comm is None:                         # ranks are told together
             whole_number("fit: epochs", epochs)
+            if seed is not None:
+                seed = whole_number("fit: seed", seed, 0, or_else=" with a checkpoint, or None")
         about = {"epochs": epochs, "samples": len(X), "batch_size": batch_size, "seed": seed, "shuffle": shuffle}
         saved = Checkpoint(checkpoint, about, read=comm is None)
         first_epoch = min(saved.done + 1, epochs) if saved.done else 1
