@@ -68,6 +68,21 @@ PLAN = [('grad', [1], None, 1)]
     assert judge(text).status in ("agrees", "unstable")
 
 
+def test_sums_of_numbers_that_overflow_in_some_orders_are_rounding():
+    """-inf + 1e308 + 1e308 is -inf or NaN: 450007.  With a difference that smaller numbers have as well it is one."""
+    text = """KIND = 'wild'
+from fastscalar.engine._modes import is_recording
+
+def f(x):
+    return np.sum(np.outer(x, x)) * FACTOR
+ARGUMENTS = [np.array([[-inf, -1.0, LARGE]])]
+PLAN = [('grad', [0], None, 1)]
+"""
+    assert judge(text.replace("FACTOR", "1.0").replace("LARGE", "1e308")).status == "unstable"
+    assert judge(text.replace("FACTOR", "1.0").replace("LARGE", "1e290")).status == "agrees"
+    assert judge(text.replace("FACTOR", "(-1.0 if is_recording() else 1.0)").replace("LARGE", "1e308")).status == "differs"
+
+
 # --- the fuzzer itself ------------------------------------------------------------------------------------------------
 
 
