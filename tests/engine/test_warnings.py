@@ -25,6 +25,9 @@ FILES = [path for path in OURS if path.name in COMPILED | CIMPORTED]
 ALLOWED = ["-Wno-unknown-pragmas", "-Wno-unused-function"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", *ALLOWED, "-Werror", "-fsyntax-only"]
 
+CYTHON = sorted(path for ending in ("*.pyx", "*.pxd") for path in PACKAGE.rglob(ending))
+FROM_THE_END = re.compile(r"(?<=[\w)\]])\[(?:[^\[\]:]*:)?-\d+(?::[^\[\]]*)?\]")
+
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
@@ -42,3 +45,17 @@ def test_no_warning(compiler: str, file: Path, tmp_path: Path) -> None:
         command = [compiler, *WARNINGS, *checked, *folders, *python, str(file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[:4000]
+
+
+@pytest.mark.parametrize("file", CYTHON, ids=lambda path: path.name)
+def test_no_index_counts_from_the_end(file: Path) -> None:
+    """Where wraparound is off, as here, Cython leaves open what `x[-1]` and `x[:-1]` are."""
+    lines = enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+    assert not [(k, line) for k, line in lines if FROM_THE_END.search(line.partition("#")[0])]
+
+
+def test_indices_from_the_end_are_found() -> None:
+    for line in ("x[-1]", "x[:-1]", "f(x)[-2:]", "x[0][1:-1]", "run[0]:run[-1] + 1"):
+        assert FROM_THE_END.search(line), line
+    for line in ("= [-1] * n", "x[::-1]", "x[-1 - i]", "x[k - 1]", "x[:n - 1]", "return -1"):
+        assert not FROM_THE_END.search(line), line

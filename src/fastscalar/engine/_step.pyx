@@ -228,7 +228,7 @@ cdef list distinct_parts(list listed):
         elif len(new):
             new.sort()
             for run in np.split(new, np.flatnonzero(np.diff(new) > 1) + 1):
-                out.append(array_of(q)[run[0]:run[-1] + 1])
+                out.append(array_of(q)[run[0]:run[len(run) - 1] + 1])
     return out
 
 

@@ -143,6 +143,6 @@ cdef inline int place_gradients(Plan p) except -1:
     p.births = np.ascontiguousarray(np.concatenate([births[::-1], np.zeros((1, 2), np.int32)]))
     ends = birth_of.base[:p.n_per_row + 1] // 2
     p.birth_of = np.full(len(ends) + 1, len(births), np.int32)
-    p.birth_of[:-1] -= ends
+    p.birth_of[:len(ends)] -= ends
     p.adjoint, p.n_adjoints = adjoint.base, m.top
     return 0
