@@ -23,6 +23,7 @@ cdef class Recorder:        # what a recorded function did that the tape does no
     cdef object compare(self, int op, Tensor left, Tensor right, double number)
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1
     cdef int number_read(self, int node, str how) except -1
+    cdef set whole_numbers(self)                    # nodes of those of the row
     cdef int raised(self, int code, int left, int right, double x, double y) except -1   # node 0: that number
     cdef object message(self, str text, int left, int right)     # of the error: who reads it reads these nodes
     cdef int detached(self, int copy, int node) except -1

@@ -442,7 +442,6 @@ cdef class TracedNumber:
 
 cdef class Recorder:
     """The base of `_trace.Recording`."""
-
     cdef object compare(self, int op, Tensor left, Tensor right, double number):
         raise NotImplementedError
 
@@ -450,6 +449,9 @@ cdef class Recorder:
         raise NotImplementedError
 
     cdef int number_read(self, int node, str how) except -1:
+        raise NotImplementedError
+
+    cdef set whole_numbers(self):
         raise NotImplementedError
 
     cdef int raised(self, int code, int left, int right, double x, double y) except -1:
@@ -481,9 +483,7 @@ cdef class Recorder:
 
 
 cdef Recorder recording_here():
-    if not programs or fs_here == NULL:
-        return None
-    return (<ThreadState>fs_here).recorder
+    return (<ThreadState>fs_here).recorder if programs and fs_here != NULL else None
 
 
 cdef int forbid(str what) except -1:

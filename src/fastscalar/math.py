@@ -9,7 +9,8 @@ What is different with Tensors:
 1. Values have the bits that Python gives, but for `lgamma` and `gamma` (Python has code of its own; they differ by
    about 2e-15 of the larger of 1 and the value), `hypot` and `dist` of three or more numbers (some units in the last
    place), and `hypot` where the result is below 2.2e-308.  `fsum`, `sumprod` and `fma` round each step.
-2. `floor`, `ceil`, `trunc` give Tensors, not ints; like `ulp` they have the derivative 0.
+2. `floor`, `ceil`, `trunc` give Tensors, not ints; like `ulp` they have the derivative 0.  (Of plain numbers they give
+   ints, in a program of numbers too that are computed from whole numbers of a row alone.)
 3. `frexp` gives the exponent as an int, and a mantissa that records.
 4. What takes whole numbers (`comb`, `gcd`, `isqrt` ...) takes no Tensors.
 5. While a program is recorded nothing here reads a value: `isnan`, `isinf` and `isfinite` are comparisons, which
@@ -39,6 +40,7 @@ from fastscalar.engine._array import TensorArray as _TensorArray
 from fastscalar.engine._functions import function_of as _table_function
 from fastscalar.engine._functions import operation as _operation
 from fastscalar.engine._functions import operations as _operations
+from fastscalar.engine._traced import as_whole as _as_whole
 from fastscalar.engine.functions import of_arrays as _of_arrays
 from fastscalar.engine.functions import public_function as _public_function
 
@@ -66,6 +68,23 @@ for _code, _name, _arity, _is_method in _operations():
         globals()[_name] = _drop_in(_code, _name)
     elif _operation(_code)["kind"] == "of math":
         globals()[_name] = _public_function(_name)
+
+
+
+def _of_an_int(name: str) -> Any:
+    """One that gives an int of a float: see `as_whole`."""
+    function, plain = globals()[name], getattr(_math, name)
+
+    def rounded(x: Any, /) -> Any:
+        return _as_whole(function, plain, x) if type(x) is _Tensor else function(x)
+
+    rounded.__name__ = rounded.__qualname__ = name
+    rounded.__doc__, rounded.__module__ = function.__doc__, __name__
+    return rounded
+
+
+for _name in ("floor", "ceil", "trunc"):
+    globals()[_name] = _of_an_int(_name)
 
 _log = globals()["log"]
 _hypot = globals()["hypot"]

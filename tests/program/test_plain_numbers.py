@@ -278,3 +278,90 @@ def test_where_takes_a_comparison_without_a_decision_if_no_code_asks_for_its_ide
     f = fs.compile(lambda x, scale=None: fs.where(x > 0.0, x, -x) if scale is None else x * scale)
     assert f.map(np.array([1.0, -2.0, 3.0])).tolist() == [1.0, 2.0, 3.0]
     assert len(f.report().splitlines()) == 1
+
+
+# --- floats of whole numbers, and the ints that math makes of them ---
+
+TABLE = [5.0, 7.0, 11.0, 13.0, 17.0]
+FLOATS = {
+    "a quotient": lambda k: k / -4,
+    "a product": lambda k: k * 0.25,
+    "a sine": lambda k: -math.sin(k) * 0.1,
+    "a power": lambda k: -((k + 3.5) ** -2.5) * 0.1,
+    "a maximum": lambda k: fs.maximum(k / 8, -0.5),
+    "the best": lambda k: fs.argmin([fs.Tensor(2.0), fs.Tensor(1.0)]) / -4 + 0 * k,
+    "two": lambda k: (k / 3 - k / 7) / 9,
+}
+USES = {
+    "its sign": lambda n: math.copysign(1.0, n),
+    "less": lambda n: math.copysign(1.0, -n),
+    "negative": lambda n: math.copysign(1.0, n * -1),
+    "an angle": lambda n: math.atan2(n * 0.0, -1.0),
+    "an element": lambda n: TABLE[n],
+    "an int": lambda n: float(isinstance(n, int)),
+    "bits": lambda n: float(n.bit_length()),
+    "a range": lambda n: sum(range(n + 3)) * 1.0,
+    "a number": lambda n: n + 0.5,
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("made", FLOATS.values(), ids=FLOATS)
+@pytest.mark.parametrize("to_int", [math.floor, math.ceil, math.trunc], ids=["floor", "ceil", "trunc"])
+def test_floor_of_a_float_of_whole_numbers_is_an_int(to_int, made, use):
+    """486788: as a Tensor it is -0.0 where the plain call has 0."""
+    k = np.array([2, -2, 0, 7, 1])
+
+    def f(k):
+        return use(to_int(made(k)))
+
+    assert compiled(f, k) == plainly(f, len(k), k)
+    assert [math.copysign(1.0, v) for v in compiled(f, k)] == [math.copysign(1.0, v) for v in plainly(f, len(k), k)]
+
+
+@pytest.mark.parametrize("to_int", [math.floor, math.ceil, math.trunc], ids=["floor", "ceil", "trunc"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda k, x: x * 0.25,
+        lambda k, x: k / 4 + x,
+        lambda k, x: fs.Tensor(0.0) + k / -4,
+        lambda k, x: fs.sum([k / -4, -0.0]),
+        lambda k, x: fs.where(k > 0, k / -4, -0.0),
+        lambda k, x: (x * 0).detach() + k / -4,
+    ],
+)
+def test_of_a_tensor_it_is_a_tensor(to_int, made):
+    k, x = np.array([2, 1, 3]), np.array([-0.5, 0.5, -0.25])
+
+    def f(k, x):
+        return math.copysign(1.0, to_int(made(k, x)))
+
+    assert compiled(f, k, x) == plainly(f, len(k), k, x)
+
+
+@pytest.mark.parametrize("to_int", [math.floor, math.ceil, math.trunc], ids=["floor", "ceil", "trunc"])
+def test_what_has_no_int_raises(to_int):
+    for f in (lambda k: to_int(k * 1e308 * 10.0) * 1.0, lambda k: to_int(k * math.inf * 0.0) * 1.0):
+        assert compiled(f, np.array([2, 3])) == plainly(f, 1, np.array([2]))
+
+
+def test_large_ints_of_floats_have_all_their_digits():
+    def f(k):
+        return float(math.floor(k * 2.0**60) % 7) + float((math.floor(k * 2.0**60) + 1) % 10)
+
+    k = np.array([1, 3, 5])
+    assert compiled(f, k) == plainly(f, len(k), k)
+
+
+def test_many_steps_to_a_float_are_a_tensor_and_cost_no_square():
+    """It is not looked at for ever whether a number is a float in the plain call."""
+    def f(x):
+        s, n = x, 0.0
+        for _ in range(3_000):
+            s = s * 0.999 + 0.001
+            n = n + math.floor(s)
+        return n
+
+    x = np.array([3.0])
+    assert compiled(f, x) == plainly(f, 1, x)

@@ -10,7 +10,13 @@ recording makes them; what they tell it goes through `_core.Recorder`.
 cimport cython
 from cpython.object cimport Py_GE, Py_LT
 
-from fastscalar._core cimport Recorder, Tensor, TracedNumber, programs, read_number, recording_here
+from libc.math cimport isfinite
+
+from fastscalar._core cimport (Recorder, Tensor, TracedNumber, end_sweep, programs, read_number, recording_here, row,
+                               start_look, tape)
+from fastscalar.engine.marks cimport previous
+from fastscalar.engine.passed cimport is_leaf, mark_once
+from fastscalar.engine.tape cimport A_BEST, ARRAY_OP, BEST_MIN, CONST, ArrayOp
 
 import numbers
 import operator
@@ -323,6 +329,53 @@ cdef object truth(x):
 
 cdef object of_truth(operation, left, right):
     return operation(truth(left), truth(right))
+
+
+cdef int LOOKED_AT = 1000                        # nodes
+
+
+cdef bint is_plain(int node, set whole) except -1:
+    """Whether the plain call has a float in the place of a Tensor, which was computed from whole numbers of the row and
+    constants alone.  What operations of arrays give is a Tensor there too, but for the place of the best element."""
+    cdef int i, left = LOOKED_AT
+    cdef bint plain = True
+    cdef ArrayOp *q
+    start_look()
+    try:
+        mark_once(node)
+        i = previous(<int>tape.n)
+        while i > 0 and plain and left > 0:
+            tape.at = i                          # what is still marked is cleared from here on
+            tape.mark[i] = 0
+            if is_leaf(i):
+                plain = i in whole
+            elif tape.record[i].op == ARRAY_OP:
+                q = tape.array_ops[tape.record[i].a]
+                plain = q.op == A_BEST and q.code > BEST_MIN
+            elif tape.record[i].op != CONST:
+                mark_once(tape.record[i].a)
+                if row(tape.record[i].op).arity == 2:
+                    mark_once(tape.record[i].b)
+            left -= 1
+            i = previous(i)
+    finally:
+        end_sweep()
+    return plain and i == 0
+
+
+def as_whole(function, plain, x):
+    """Python's floor, ceil or trunc, which gives an int, as `math` has it: function(x) of a Tensor.
+
+    Of one that is a float in the plain call there is an int then: no zero has a sign, and what is computed of whole
+    numbers is one."""
+    cdef Recorder recording = recording_here()
+    cdef Tensor found
+    if recording is None or type(x) is not Tensor or not is_plain((<Tensor>x).index, recording.whole_numbers()):
+        return function(x)
+    if not isfinite(tape.value[(<Tensor>x).index]):
+        return plain(x)                          # raises
+    found = function(x) + 0.0
+    return TracedInt(int(tape.value[found.index]), found, -1)
 
 
 cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1:

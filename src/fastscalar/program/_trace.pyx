@@ -282,19 +282,12 @@ cdef class Recording(Recorder):
         No node is looked at twice: `without` are those that were found to have none.  chosen: not by what it did not
         choose; `choices` are the comparisons that say so.  In a loop other steps choose otherwise: then it is to be
         recorded step by step."""
-        cdef int i, since = 0
+        cdef int i, since = 0 if wanted is None else min(wanted)
         cdef list seen = []
         cdef bint found = False, unsure = False
         cdef ArrayOp *q
         cdef Py_ssize_t k, first, stop
-        cdef set whole = set()
-        cdef Recording recording = self
-        if wanted is not None:
-            since = min(wanted)
-        else:
-            while recording is not None:
-                whole.update([(<TracedInt>handle).tensor.index for kind, handle in recording.inputs if kind == "whole"])
-                recording = recording.outer
+        cdef set whole = self.whole_numbers() if wanted is None else set()
         start_look()
         try:
             mark_once(node)
@@ -326,6 +319,11 @@ cdef class Recording(Recorder):
         if not found and wanted is None:
             self.without.update(seen)
         return found
+
+    cdef set whole_numbers(self):
+        cdef set whole = set() if self.outer is None else self.outer.whole_numbers()
+        whole.update([(<TracedInt>handle).tensor.index for kind, handle in self.inputs if kind == "whole"])
+        return whole
 
     cdef object callee_of(self, ArrayOp *q):
         """What computes an operation of the user's, here or in a recording around it; the number of what it is of."""
