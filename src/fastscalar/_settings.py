@@ -39,16 +39,16 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None,
     if not isinstance(number, bool) and isinstance(number, Integral) and int(number) >= least:
         if most is None or int(number) <= most:
             return int(number)
-        least, limits = most, f"of at most {most}"
+        limits = f"of at most {most}"
     else:
         limits = "from 0 on" if least == 0 else f"of at least {least}"
     raise ValueError(f"{name}: expected a whole number {limits}{or_else}, got {shown(value)}")
 
 
 def shown(value: Any) -> str:
-    """Its repr, or of what type it is where that is long or cannot be had."""
+    """Its repr in one line, or of what type it is where that is long or cannot be had."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:                            # of an int with more digits than Python writes, or the user's own
         return f"something of type {type(value).__name__}"
     return text if len(text) <= 200 else f"something of type {type(value).__name__}"

@@ -133,7 +133,8 @@ COUNTS: dict[str, tuple[Any, int]] = {
 MAY_BE_NONE = ("fit: seed", "MaxPool2d: stride", "augment: seed", "load_idx: max_bytes")
 MAY_BE_MORE = ("fit: seed", "augment: seed", "Conv2d: kernel_size", "MaxPool2d: kernel_size")
 MAY_BE_TRUE = ("fit: seed", "augment: seed", "seed ", "row", "row_offset")   # as NumPy's
-NO_NUMBERS = ("a", "", b"1", [0.5], (0.5,), {}, object(), 1j, np.array([0.5]), np.array([[1]]), float("nan"), True,
+TABLES = (np.zeros((2, 2)), np.array([[1]]))
+NO_NUMBERS = (*TABLES, "a", "", b"1", [0.5], (0.5,), {}, object(), 1j, np.array([0.5]), float("nan"), True,
               np.complex64(0.5), print, np.array("a"), np.bool_(True))  # fmt: skip
 BELOW = {"any": "b", "above 0": 0, "from 0 on": -1e-9, "in [0, 1)": -0.5, "from 0 to 1": -1e-300}
 ABOVE = {"any": "b", "above 0": -float("inf"), "from 0 on": 10**400, "in [0, 1)": 1, "from 0 to 1": 1.5}
@@ -145,7 +146,7 @@ def refuses(make: Any, name: str, value: Any) -> None:
     words = str(caught.value)
     assert name.strip() in words, words
     assert "expected" in words or "called with" in words, words
-    assert "\n" not in words or "array" in words, words
+    assert "\n" not in words, words
     assert len(words) < 500, words
 
 
@@ -153,7 +154,8 @@ def refuses(make: Any, name: str, value: Any) -> None:
 def test_a_setting_that_is_no_number_or_beyond_its_limits_is_named(name: str) -> None:
     make, limits = NUMBERS[name]
     none = () if name.endswith(UNSET) else (None,)
-    for value in (*(v for v in NO_NUMBERS if limits != "any" or v == v), *none, BELOW[limits], ABOVE[limits]):
+    wrong = [v for v in NO_NUMBERS if limits != "any" or not isinstance(v, float)]   # NaN is a number
+    for value in (*wrong, *none, BELOW[limits], ABOVE[limits]):
         refuses(make, name, value)
 
 
@@ -169,7 +171,7 @@ def test_a_count_that_is_no_whole_number_or_too_small_is_named(name: str) -> Non
     make, least = COUNTS[name]
     values: list[Any] = [*NO_NUMBERS, None, 0.5, least - 1, -(10**400)]
     if name in MAY_BE_NONE:
-        values.remove(None)
+        values = [v for v in values if v is not None]
     if name in MAY_BE_MORE:
         values = [v for v in values if not isinstance(v, (list, tuple, np.ndarray))]
     if name in MAY_BE_TRUE:
@@ -288,8 +290,18 @@ TAKERS: dict[str, Any] = {
     "sample_weight": lambda x: fs.fit(NET, TABLE, Y[:3], sample_weight=x, epochs=1, progress=False),
     "targets": lambda x: fs.fit(fs.MLP(3, [1], seed=0), TABLE, x, loss="mse", epochs=1, progress=False),
     "load_state_dict": lambda x: fs.nn.LayerNorm(3).load_state_dict({"w": x, "b": np.zeros(3)}),
+    "EarlyStopping": lambda x: stopping().load_state_dict({"best": 1, "value": 0.5, "optimizer": None, "weights": x}),
     "an optimiser's state": lambda x: MOVING.load_state_dict({**MOVING.state_dict(), "momentum": x}),
 }  # fmt: skip
+
+
+def stopping() -> Any:
+    """One inside a run of three parameters."""
+    found = fs.EarlyStopping(monitor="loss")
+    found._optimizer = MOVING
+    return found
+
+
 MOVING = fs.SGD([fs.to_tensor([1.0, 2.0, 3.0])], momentum=0.5)
 
 

@@ -23,6 +23,7 @@ from fastscalar.engine._rules import values_of
 from fastscalar.nn.course import Before, Course
 from fastscalar.nn.history import Epoch, History
 from fastscalar.nn.optimizers import RuleOptimizer
+from fastscalar.nn.parameters import numbers_in
 
 
 class StopTraining(Exception):
@@ -118,7 +119,8 @@ class EarlyStopping:
         if best is not None:
             best, value = whole_number("EarlyStopping: best", best), real_number("EarlyStopping: value", value, "")
         if weights is not None:
-            weights, size = np.array(weights, dtype=float), values_of(self._optimizer._distinct).size
+            weights = numbers_in(state, ["weights"], "EarlyStopping")["weights"]
+            size = values_of(self._optimizer._distinct).size
             if best is None or weights.shape != (size,) or not np.isfinite(weights).all():
                 raise ValueError(f"EarlyStopping: weights: expected {size} finite numbers, of a best epoch")
         self.best, self.value, self._then = best, value, then
