@@ -94,6 +94,11 @@ def values_of(x: Any) -> Any:
     return x.data if isinstance(x, fs.Tensor) else x.numpy() if isinstance(x, fs.TensorArray) else x
 
 
+def recordings(program: Any) -> int:
+    """How often a program has recorded its function."""
+    return sum(cache.recorded + cache.misfits for cache in program._caches.values())
+
+
 def sentinels(case: Case) -> list[np.ndarray]:
     """Gradients that somebody left in the leaves."""
     found = [np.full(np.shape(leaf.grad), 0.75 + 0.5 * k) for k, leaf in enumerate(case.leaves)]
@@ -340,7 +345,8 @@ class Run:
                 compare(case, "jvp:argument", found, [i], along)
 
     def _threads(self) -> None:
-        """Results do not depend on their number, to the bit, once the recordings are there."""
+        """Results do not depend on their number, to the bit, once the recordings are there; and there they are: rows
+        that have been mapped are recorded no more."""
         arguments = self.case.arguments
         floats = tuple(k for k, a in enumerate(arguments) if np.asarray(a).dtype.kind == "f")
         if any(self.case.truth(i).error is not None for i in range(self.case.rows)):
@@ -348,7 +354,7 @@ class Run:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.program.map(*arguments)
-            found = []
+            found, recorded = [], recordings(self.program)
             for threads in (1, 2, 3):
                 some = [self.program.map(*arguments, threads=threads)]
                 some.append(self.program.backward(*arguments, threads=threads))
@@ -359,6 +365,8 @@ class Run:
         self.listen([w.message for w in caught])
         if found[1:] != found[:-1]:
             raise Difference("threads", "other bits with another number of threads")
+        if recordings(self.program) != recorded:
+            raise Difference("recorded", f"{recordings(self.program) - recorded} more times when they are mapped again")
 
     def _change(self, seed: int) -> None:
         draw = np.random.default_rng(seed)

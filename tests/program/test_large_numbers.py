@@ -11,7 +11,8 @@ import pytest
 import fastscalar as fs
 from compiled import compiled_only
 from fastscalar import math
-from fuzz.judge import agrees
+from fastscalar.program import recorded, rolling
+from fuzz.judge import agrees, recordings
 
 INF, NAN = _math.inf, _math.nan
 HUGE = 1e308
@@ -185,3 +186,85 @@ def test_fit_steps_as_the_loop_does(batch_size):
         return v.numpy()
 
     close(trained(True), trained(False))
+
+
+def after_a_loop(x):
+    t = fs.while_loop(lambda s: s[1] < 2, lambda s: (math.tanh(x[1]), s[1] + 1), (1, 0))[0]
+    return x[0] if t <= 3 else x[1] * 2.0
+
+
+def within_a_loop(x):
+    """What an inner loop gives decides in the outer one."""
+    def step(_, s):
+        inner = fs.loop(3, lambda _, t: math.tanh(t + x[1]), s)
+        return inner * 2.0 if inner < 0.5 else inner - x[2]
+
+    return fs.loop(4, step, x[0])
+
+
+def until_a_loop_says_so(x):
+    """The condition of a loop that needs some steps of another one."""
+    return fs.while_loop(
+        lambda s: fs.loop(2, lambda _, t: t * 0.5 + x[1], s[0]) < 4.0 and s[1] < 5,
+        lambda s: (s[0] + abs(x[2]) + 0.5, s[1] + 1), (x[0], 0),
+    )[0]
+
+
+def of_a_sum(x):
+    return x[0] * 2.0 if sum(x) - x[1] * 0.5 > 0.25 else x[1]
+
+
+def of_repeats(x):
+    t = x[0]
+    for k in range(20):
+        t = math.sin(t + x[k % 4]) + 0.1
+    return t if t > 0.3 or x[3] > 0.0 else x[2]
+
+
+DECIDING = [after_a_loop, within_a_loop, until_a_loop_says_so, of_a_sum, of_repeats]
+
+
+@pytest.mark.parametrize("f", DECIDING, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("unrolled", [0, 1000])
+def test_decisions_on_such_numbers_are_recorded_once(f, unrolled, monkeypatch):
+    """A guard that looks at what the order of additions changes says nothing until it is seen in that of the function:
+    else its row would be recorded anew by every call."""
+    monkeypatch.setattr(rolling, "UNROLLED", unrolled)
+    X = rows_of(7)
+    X = X[[_raises(f, x) is None for x in X]]
+    p = fs.compile(f)
+    right = np.array([float(f(fs.to_tensor(x)).data) for x in X])
+    known = []
+    for _ in range(3):
+        close(p.map(X), right)
+        p.backward(X)
+        p.value_and_grad(X)
+        known.append(recordings(p))
+    assert known[0] == known[-1] <= len(X) // 4
+    assert not any(cache.misfits or cache.eager for cache in p._caches.values())
+    agrees(f, X[:40], kind="wild")
+    for x in X[~np.isfinite(X).all(axis=1)][:40]:       # with no recording of another way, which would say less
+        q = fs.compile(f)
+        q.map(x[None])
+        assert recordings(q) == 1 and not q._unrolled, x
+
+
+def _raises(f, x):
+    try:
+        f(fs.to_tensor(x))
+    except (ValueError, ArithmeticError) as error:
+        return error
+    return None
+
+
+def test_a_way_that_takes_in_another_is_no_further_one(monkeypatch):
+    """At the limit of ways: the one that it takes the place of is not lost."""
+    monkeypatch.setattr(rolling, "UNROLLED", 0)
+    p = fs.compile(lambda x: fs.loop(4, lambda _, s: s * 0.5 if s > 1.0 else s + x, x * 1.0))
+    X = np.array([[0.1], [3.0], [30.0], [0.7]])[:, 0]
+    with compiled_only():
+        p.map(X[:1])
+        next(iter(p._caches.values())).misfits = recorded.SPECIALIZATIONS
+        p.map(X)
+    assert recordings(p) > 1
+    assert len(next(iter(p._caches.values())).all()) == 1

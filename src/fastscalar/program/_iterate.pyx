@@ -16,7 +16,7 @@ from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy, memset
 
 from fastscalar.engine.memory cimport allocate_zeroed, could_enlarge, out_of_memory
-from fastscalar.program._replay cimport GUARD_FAILED, MAY_RAISE, Replay, run_again
+from fastscalar.program._replay cimport GUARD_FAILED, MAY_RAISE, ORDER_MATTERS, Replay, run_again
 from fastscalar.program.plan cimport ARGUMENTS, PARAMETERS
 
 import numpy as np
@@ -262,6 +262,7 @@ cdef class Iterations:
                 for t in range(left):
                     row = self.pending[t]
                     if self.found[t] == 0:
+                        status[row] = 0
                         if self.ends[b]:
                             ended[row] = k
                         else:
@@ -272,6 +273,7 @@ cdef class Iterations:
                             if taken != NULL:
                                 taken[row] = b
                     elif self.lenient or self.found[t] & (GUARD_FAILED | MAY_RAISE):
+                        status[row] |= self.found[t] & ORDER_MATTERS         # its guards looked at such a number
                         self.pending[again] = row
                         again += 1
                     else:
@@ -284,9 +286,9 @@ cdef class Iterations:
                     break
                 left = again
             for t in range(left):
-                if not self.lenient:
-                    status[self.pending[t]] |= GUARD_FAILED
-                ended[self.pending[t]] = k
+                row = self.pending[t]
+                status[row] = 0 if self.lenient else status[row] | GUARD_FAILED
+                ended[row] = k
             work += m
             again = 0
             for t in range(m):

@@ -81,7 +81,7 @@ def _computed(callee: Any, operands: Sequence[Any], blind: bool) -> list[Any]:
     while True:
         status = np.zeros(1, np.uint8)
         values = callee.of_rows((plain, status, np.array([stream.row]), drawing)).forward(x, True)
-        if status[0] == RowStatus.ORDER_MATTERS and not plain:
+        if status[0] & RowStatus.ORDER_MATTERS and not plain:
             plain = True                         # a number is not finite, or nearly so
         elif status[0]:
             raise BodyLeaks

@@ -232,17 +232,18 @@ class RecordedFunction:
                     relative = self._complete(cache, rows, *cache.families[-1])
                 return relative
             bucket = cache.bucket(specialization.key)
-            for known in list(bucket):
-                if take_in(specialization.graph, known.graph):         # which it takes the place of
-                    specialization.lost, specialization.served = specialization.lost + known.lost, known.served
-                    specialization.examples = known.examples + specialization.examples
-                    bucket.remove(known)
-                    cache.operations -= known.graph.operations if known.key else 0
+            replaced = [known for known in bucket if take_in(specialization.graph, known.graph)]
+            for known in replaced:
+                specialization.lost, specialization.served = specialization.lost + known.lost, known.served
+                specialization.examples = known.examples + specialization.examples
+                bucket.remove(known)
+                cache.operations -= known.graph.operations if known.key else 0
             keyed = graph.operations if specialization.key else 0
             too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS or (
                 len(bucket) > 0 < keyed and cache.fit_one_row_each() >= SPECIALIZATIONS
             )
-            if too_many or (keyed and cache.operations + keyed > KEYED_OPERATIONS):
+            too_many = too_many or (keyed and cache.operations + keyed > KEYED_OPERATIONS)
+            if too_many and not replaced:        # then it is no further way
                 cache.eager = True
                 cache.lost += [*lost, *(place for known in cache.all() for place in known.lost)]
                 self._warn(self._why(cache))

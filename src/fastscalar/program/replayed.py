@@ -36,6 +36,11 @@ class Swept(NamedTuple):
     eager: np.ndarray
 
 
+def unfit(status: np.ndarray) -> np.ndarray:
+    """Rows that a replay does not fit, whatever the order of additions: a mask."""
+    return (status != 0) & ((status & RowStatus.ORDER_MATTERS) == 0)
+
+
 class ReplayedFunction(CalledFunction):
     """The part of a Program that computes."""
 
@@ -261,12 +266,12 @@ class ReplayedFunction(CalledFunction):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `parted`: the rows that a specialization fits, whose values are set; the others, and by which guard."""
         status, found = self._replay_values(specialization, rows, some, threads, float64)
-        order_matters = status == RowStatus.ORDER_MATTERS
+        order_matters = (status & RowStatus.ORDER_MATTERS) != 0          # and guards may have looked at what it changed
         if order_matters.any():
             again, found[order_matters] = self._replay_values(
                 specialization, rows, some[order_matters], threads, float64, True
             )
-            status[order_matters] = np.where(again, RowStatus.ORDER_MATTERS, 0)
+            status[order_matters] = again
         return _data.parted(some, status, found, values)
 
     def _replay_values(
@@ -391,16 +396,16 @@ class ReplayedFunction(CalledFunction):
         for part in portions(len(some), replay.batch, specialization.graph.operations):
             last = part.stop == len(some)
             fits = replay.gradients(some[part], found[part], status[part], mode, part.start == 0, last, seeds)
-            if not fits and (status & ~np.uint8(RowStatus.ORDER_MATTERS)).any():
+            if not fits and unfit(status).any():
                 break
         if fits and not status.any():
             self.warn_of_loss(specialization)
             values[some] = found
             return [(specialization, replay)]
         specialization.give(replay, BATCH)
-        order_matters = status == RowStatus.ORDER_MATTERS
-        if (status[~order_matters] != 0).any():
+        if unfit(status).any():
             return []
+        order_matters = status != 0
         replays: list[tuple[Specialization, Any]] = []
         for way, chosen in ((False, some[~order_matters]), (True, some[order_matters])):
             if not len(chosen):

@@ -227,7 +227,7 @@ class _Recorder:
         iterations.draw(stream.seed, stream.epoch, stream.antithetic, before, np.array([stream.row]))
         iterations.values(values, self.captured.values()[None], ended, status, k, until)
         loop.give(iterations, self.way, 1)
-        if status[0] == RowStatus.ORDER_MATTERS and self.way != "plain":
+        if status[0] & RowStatus.ORDER_MATTERS and self.way != "plain":
             self.way = "plain"                   # a number is not finite, or nearly so
             return self.advance(values, int(ended[0]), until)
         return int(ended[0]), int(status[0]), not status[0] and ended[0] < until
