@@ -246,7 +246,7 @@ def test_decisions_on_such_numbers_are_recorded_once(f, unrolled, monkeypatch):
     for x in X[~np.isfinite(X).all(axis=1)][:40]:       # with no recording of another way, which would say less
         q = fs.compile(f)
         q.map(x[None])
-        assert recordings(q) == 1 and not q._unrolled, x
+        assert (recordings(q), q._unrolled) == (1, False), x
 
 
 def _raises(f, x):
