@@ -242,8 +242,8 @@ class RecordedFunction:
             too_many = len(bucket) + cache.misfits >= SPECIALIZATIONS or (
                 len(bucket) > 0 < keyed and cache.fit_one_row_each() >= SPECIALIZATIONS
             )
-            too_many = too_many or (keyed and cache.operations + keyed > KEYED_OPERATIONS)
-            if too_many and not replaced:        # then it is no further way
+            full = keyed and cache.operations + keyed > KEYED_OPERATIONS
+            if (too_many or full) and not replaced:      # then it is no further way
                 cache.eager = True
                 cache.lost += [*lost, *(place for known in cache.all() for place in known.lost)]
                 self._warn(self._why(cache))
