@@ -10,10 +10,11 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # No fast-math: the bits are the specification's.  No contraction of a * b + c: every kernel set gives the same bits.
+# No warnings: to look for them is a sixth of compiling, and a test does, for more of them (tests/engine/test_warnings).
 FLAGS = (
     ["/O2", "/fp:precise", "/std:c11"]  # C11 for `restrict`
     if sys.platform == "win32"
-    else ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"]
+    else ["-O3", "-g0", "-Wno-all", "-ffp-contract=off", "-fno-math-errno"]
 )
 
 # What plans, records, reads and says, and has no loop over many numbers: a tenth less of a wheel.
