@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 FLAGS = (
     ["/O2", "/fp:precise", "/std:c11"]  # C11 for `restrict`
     if sys.platform == "win32"
-    else ["-O3", "-g0", "-Wno-all", "-ffp-contract=off", "-fno-math-errno"]
+    else ["-O3", "-g0", "-Wno-all", "-Wno-sign-compare", "-ffp-contract=off", "-fno-math-errno"]
 )
 
 # What plans, records, reads and says, and has no loop over many numbers: a tenth less of a wheel.
