@@ -2,6 +2,7 @@
 whatever is collected in between, and what the function raises is what fit raises."""
 
 import functools
+import itertools
 import sys
 import warnings
 from typing import Any
@@ -336,3 +337,36 @@ def test_a_weight_that_no_step_moves_keeps_its_bits(optimizer, dtype, batch_size
             assert np.array_equal(np.signbit(found), np.signbit(right))
         else:
             assert np.asarray(found, dtype=float).tobytes() == np.asarray(right, dtype=float).tobytes()
+
+
+def seldom():
+    return fs.random.uniform() < 0.02
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("given", [False, True], ids=["found", "given"])
+def test_what_is_drawn_may_reach_leaves_in_a_later_epoch(given, batch_size, compile):
+    """Until the last epoch nothing is said of none that was read."""
+    ones = np.ones(8)
+    probe = fs.compile(lambda x: fs.where(seldom(), x, 0.0))
+    drawn = next(s for s in itertools.count() if not probe.map(ones, seed=s, epoch=1).any())
+    first = next(e for e in itertools.count(1) if probe.map(ones, seed=drawn, epoch=e).any())
+
+    def trained(epochs):
+        w, other = fs.Tensor(1.0), fs.Tensor(2.0)
+        loss = lambda x, y: w * x if seldom() else x * 0.5 * y
+        optimizer = fs.SGD([w, other] if given else None, lr=0.1)
+        fs.fit(
+            fs.compile(loss), ones, ones, epochs=epochs, seed=drawn, batch_size=batch_size, optimizer=optimizer,
+            compile=compile, progress=False, schedule=None,
+        )  # fmt: skip
+        return w.data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for epochs in {1, first - 1}:
+            with pytest.raises(ValueError, match="parameters of another net" if given else "nothing to train"):
+                trained(epochs)
+        hits = probe.map(ones, seed=drawn, epoch=first).sum()
+        assert trained(first) == pytest.approx(1.0 - 0.1 * hits / batch_size)

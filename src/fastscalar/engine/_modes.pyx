@@ -16,8 +16,9 @@ from fastscalar.engine.attributes cimport drop_recorded
 
 cdef extern from "Python.h":
     ctypedef struct PyFrameObject
+    ctypedef struct PyCodeObject
     PyFrameObject *PyEval_GetFrame()
-    PyObject *PyFrame_GetCode(PyFrameObject *frame)
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
     int PyFrame_GetLasti(PyFrameObject *frame)
 
 
@@ -92,12 +93,12 @@ cdef class Watching:
     cdef bint knows_place(self) except -1:
         """Whether it was said of the instruction that this thread is at."""
         cdef PyFrameObject *frame = PyEval_GetFrame()
-        cdef PyObject *code
+        cdef PyCodeObject *code
         if frame == NULL or not self.said:
             return False
         code = PyFrame_GetCode(frame)
         key = key_at(<size_t>code, PyFrame_GetLasti(frame))
-        Py_XDECREF(code)
+        Py_XDECREF(<PyObject *>code)
         return key in self.said
 
 

@@ -19,6 +19,7 @@ cdef class Stream:
     cdef readonly long long row
     cdef readonly bint antithetic
     cdef dict counts             # by site: how many have been drawn
+    cdef bint has_drawn          # for a row before
     cdef dict begun              # what they were when a recording began
     cdef long long take(self, unsigned long long site, long long n) except -1
 

@@ -60,7 +60,7 @@ cdef class Stream:
 
     def __enter__(self):
         if self.counts:                          # most functions draw nothing
-            self.counts = {}
+            self.counts, self.has_drawn = {}, True
         if self.begun:
             self.begun = {}
         self.scope = 0
@@ -83,6 +83,11 @@ cdef class Stream:
     def drawn(self):
         """By call site, how many numbers were drawn."""
         return dict(self.counts)
+
+    @property
+    def drew(self):
+        """Whether anything was drawn for any of the rows that it was for."""
+        return self.has_drawn or bool(self.counts)
 
     @property
     def drawn_here(self):

@@ -21,6 +21,7 @@ from fastscalar.nn.progress import Watch
 from fastscalar.program._trace import leaves_before
 from fastscalar.program.api import Program
 from fastscalar.program.recorded import RowFailure, raise_naming
+from fastscalar.program.rolled import draws_in
 from fastscalar.program.rows import Rows
 
 REPORT_EVERY = 512  # samples, at least, between two updates of the progress bar
@@ -272,12 +273,25 @@ class EagerProgramTrainer:
 
 
 def settle(course: Course, program: Program, own: bool = False) -> None:
-    """After an epoch: whether there are parameters, and among what was read.  own: they are what the program reads."""
-    if not course.optimizer._distinct or (own and course.is_constant):
+    """After an epoch: whether there are parameters, and among what was read.  own: they are what the program reads.
+
+    What a function draws may send it other ways in the next epoch: then only the last one tells."""
+    nothing = not course.optimizer._distinct or (own and course.is_constant)
+    doubt = course.doubt
+    if doubt is not None and doubt.settled(program.parameters):
+        doubt = None
+    if (nothing or doubt is not None) and course.streams.epoch < course.epochs and _draws(course, program):
+        course.is_constant = None
+        return
+    if nothing:
         raise ValueError(f"fit: {program.__name__} reads no Tensor that was made before, so there is nothing to train")
-    if course.doubt is not None and not course.doubt.settled(program.parameters):
-        raise course.doubt.error()
+    if doubt is not None:
+        raise doubt.error()
     course.doubt = None
+
+
+def _draws(course: Course, program: Program) -> bool:
+    return course.streams.drew or any(draws_in(one.graph) for _, one in program._specializations())
 
 
 def is_ours(optimizer: Optimizer) -> bool:

@@ -36,6 +36,11 @@ class Streams:
             self._one = one = self.of(i)
         return one.of_row(self.row_offset + i)
 
+    @property
+    def drew(self) -> bool:
+        """Whether calls of the function have drawn anything in this epoch."""
+        return self._one is not None and self._one.drew
+
     def recorded(self, i: int) -> Any:
         """Context in which a call with row i is recorded."""
         return self.of(i)

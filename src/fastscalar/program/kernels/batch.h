@@ -54,6 +54,11 @@ static inline const char *fs_operation_name(int op)
 #undef FS_OWN_NAME
     return names[op];
 }
+#undef FS_BINARY
+#undef FS_OWN_BINARY
+#undef FS_UNARY
+#undef FS_OWN_UNARY
+#undef FS_EACH
 
 /* Elementwise operations of a program, resolved: `forward_steps` and `backward_steps` run one after the other until one
  * that is FS_STEP_LEAVE.  Slot s of n rows lies at base + s * n, a uniform number or a port at base + s. */
