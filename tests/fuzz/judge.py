@@ -499,7 +499,10 @@ def by_hand(
                     return states, losses, (first + k, o.error)
             if not all(math.isfinite(o.value) for o in outcomes):
                 return states, losses, FloatingPointError()
-            sizes = [] if seed is None else [case.absolute(first + i) for i in range(len(outcomes))]
+            try:
+                sizes = [] if seed is None else [case.absolute(first + i) for i in range(len(outcomes))]
+            except ArithmeticError as error:     # of the function, called once more, with other errors than before
+                return states, losses, (first, error)
             with np.errstate(all="ignore"):
                 for k, leaf in enumerate(case.leaves):
                     gradient = sum(o.leaves[k] for o in outcomes)

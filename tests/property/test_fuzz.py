@@ -85,6 +85,26 @@ PLAN = [('grad', [0], None, 1)]
     assert judge(other.replace("LARGE", "1e308")).status == "differs"
 
 
+def test_a_training_that_overflows_when_it_is_a_bit_off_is_unstable():
+    """980329: the weights come to -2e205; the function raises of them where the judge asks how much they may be off."""
+    text = """KIND = 'tame'
+w1 = fs.Tensor(1.5)
+
+def f(x3, x4):
+    t5 = fs.where(1.0 + w1 > 3, x3[0], w1)
+    if x3[0] > 0:
+        t5 = fs.cross_entropy([t5 * t5, 1.0, x4[0] * 1.0], 1)
+    t5 *= w1
+    return 1.0 + x3[0] + fs.log_softmax([1.0 + t5, math.exp2(0.25 * w1), t5 ** 3])[1]
+ARGUMENTS = [
+    np.array([[-1.0, 1.0, -1.0], [2.2, 1.0, 1.0], [-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]]),
+    np.array([[0.0], [0.0], [-1.0], [0.0]]),
+]
+PLAN = [('fit', 'SGD', 1, 1, 1)]
+"""
+    assert judge(text).status == "unstable"
+
+
 # --- the fuzzer itself ------------------------------------------------------------------------------------------------
 
 
