@@ -407,7 +407,7 @@ def test_larger_matrices_have_the_values_of_lapack():
     A, b = fs.to_tensor(LARGE), fs.to_tensor(SIDES)
     before = fs._core.tape_info()["nodes"]
     x = np.linalg.solve(A, b)
-    assert fs._core.tape_info()["nodes"] - before < 121 * 3
+    assert fs._core.tape_info()["nodes"] - before < 121 * 4
     assert np.array_equal(x.numpy(), np.linalg.solve(LARGE, SIDES))
     assert np.array_equal(np.linalg.inv(A).numpy(), np.linalg.inv(LARGE))
     assert np.linalg.det(A).data == np.linalg.det(LARGE)

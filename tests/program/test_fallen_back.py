@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from functools import cache
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import fastscalar as fs
 from compiled import bits
+from fastscalar.engine import testing
 from fastscalar.engine._random import default_seed
 from fastscalar.program import api, recorded, rows
 
@@ -168,6 +170,8 @@ def test_rows_go_to_the_function_and_nowhere_else(name: str, monkeypatch: Any) -
         count += 1
         return f(*some)
 
+    gc.collect()
+    testing.collect()                            # where gradients are Tensors, `backward` goes the long way
     program = fs.compile(counted)
     program.map(*(a[:120] for a in arguments))
     program(*(a[0] for a in arguments))
@@ -184,6 +188,29 @@ def test_rows_go_to_the_function_and_nowhere_else(name: str, monkeypatch: Any) -
     count = 0
     assert type(program(*(a[3].tolist() for a in arguments))) is float
     assert count == 1
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("leaf", ["of the program", "another"])
+def test_gradients_that_are_tensors(leaf: str, accumulate: bool) -> None:
+    """They end where the pass leaves another number, and stay where it does not come to."""
+    program, arguments = fallen_back("a number")
+    count = 7
+    t = W if leaf == "of the program" else fs.Tensor(2.0)
+    W.grad = 0.0
+    (t * t * t).backward(create_graph=True)
+    recorded = t.grad
+    before = float(W.grad)
+    program.backward(*(a[:count] for a in arguments), accumulate=accumulate)
+    wanted = sum(float(x) * reads(fs.Tensor(x)) for x in X[:count])
+    assert float(W.grad) == pytest.approx(wanted + (before if accumulate else 0.0))
+    if leaf == "another":
+        assert t.grad is recorded
+        recorded.backward()
+        assert t.grad == pytest.approx(12.0)
+    else:
+        assert type(W.grad) is float
+    W.grad = 0.0
 
 
 def test_a_single_call_takes_what_the_long_way_takes(monkeypatch: Any) -> None:

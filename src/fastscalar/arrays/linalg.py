@@ -1,7 +1,7 @@
 """Norms, systems of linear equations, inverses and determinants of TensorArrays.
 
 In plain code larger systems have LAPACK's values, and their derivatives from its inverse: x + inverse @ (db - dA @ x)
-with dA = A - its numbers, which is 0 and has the derivative 1, in which x and the inverse are numbers: six
+with dA = A - its numbers, which is 0 and has the derivative 1, in which x and the inverse are numbers: ten
 instructions, whatever the size.  A recorded sweep, whose result is differentiated again, asks for them as Tensors:
 `_stand_for`.
 In programs, and where a matrix is small, singular or not finite, elimination in array operations: some instructions for
@@ -12,8 +12,9 @@ pivots are recorded too.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from fastscalar.arrays.convert import array, axes_of, filled, shape_of, unsuppor
 from fastscalar.arrays.products import dot as dot_product
 from fastscalar.engine._array import TensorArray
 from fastscalar.engine._array_ops import dot
+from fastscalar.engine._inspect import _instruction
 from fastscalar.engine._modes import is_recording
 
 __all__ = ["cholesky", "det", "inv", "matrix_norm", "matrix_power", "multi_dot", "norm", "slogdet", "solve",
@@ -63,22 +65,45 @@ def _by_lapack(a: Any) -> tuple[Any, Any] | None:
     return (values, inverse) if _finite(values, inverse) else None
 
 
-def _later(f: Callable[..., Any], *operands: tuple[Any, Any]) -> Callable[[], Any]:
-    """f of arrays as they are now, each with its numbers; RuntimeError if these were written when it is asked for."""
-    kept = [(x._apart(), values) for x, values in operands]
+def _less(a: Any, values: Any, *more: Any) -> Any:
+    """a - values, which is 0; from it `_operands` finds the elements of a and of more arrays in the graph, to which no
+    more is passed back.  An attribute that held them would keep them for ever, once their gradients are Tensors."""
+    origin = functools.reduce(operator.add, (dot(np.zeros(x.size), x.ravel()) for x in (a, *more)))
+    return (a + origin) - values
 
-    def again() -> Any:
-        if not all(np.array_equal(x.numpy(), values) for x, values in kept):
+
+def _operands(t: Tensor) -> Iterator[Any]:
+    """The elements of the arrays that `_less` was given which a product was computed from."""
+    name, operands, _ = _instruction(t)
+    while name != "+":
+        name, operands, _ = [found for x in operands if isinstance(x, Tensor) and (found := _instruction(x))[1]][-1]
+    parts = operands[-1:]
+    for part in parts:
+        name, operands, _ = _instruction(part)
+        if name == "+":
+            parts += operands
+        else:
+            yield from operands[len(operands) // 2 :]
+
+
+def _later(f: Callable[..., Any], *numbers: Any) -> Callable[[Tensor], Any]:
+    """f of the arrays that a product was computed from; RuntimeError if they have not these numbers any more."""
+
+    def again(product: Tensor) -> Any:
+        elements = _operands(product)
+        arrays = [array([*itertools.islice(elements, x.size)], f.__name__).reshape(x.shape) for x in numbers]
+        if not all(np.array_equal(x.numpy(), known) for x, known in zip(arrays, numbers, strict=True)):
             raise RuntimeError(f"backward of {f.__name__}: .data of an operand was written after the operation was "
                                "computed, so there is no point that the derivative would belong to")  # fmt: skip
-        return f(*(x for x, _ in kept))
+        return f(*arrays)
 
     return again
 
 
-def _stand_for(product: Any, again: Callable[[], Any], part: Callable[..., Any]) -> Any:
+def _stand_for(product: Any, again: Callable[[Tensor], Any], part: Callable[..., Any]) -> Any:
     """The product of numbers with what is 0, whose recorded derivatives are not these numbers but what they depend on:
-    of the element at some place part(again(), *place), computed anew.  The first element knows it for all."""
+    of the element at some place part(again(first element), *place), computed anew.  The first element knows it for
+    all."""
     first = product if isinstance(product, Tensor) else next(iter(product.flat))
     first._numbers = again, part, shape_of(product)
     return product
@@ -86,8 +111,8 @@ def _stand_for(product: Any, again: Callable[[], Any], part: Callable[..., Any])
 
 def _trace_of(weights: Any, a: Any, values: Any, f: Callable[..., Any]) -> Any:
     """The trace of weights @ (a - its values), the numbers of f(a): the change of a determinant or its logarithm."""
-    product = dot(weights.T.ravel(), (a - values).ravel())
-    return _stand_for(product, _later(f, (a, values)), lambda weights: weights.T.ravel())
+    product = dot(weights.T.ravel(), _less(a, values).ravel())
+    return _stand_for(product, _later(f, values), lambda weights: weights.T.ravel())
 
 
 def _adjugate(a: Any) -> Any:
@@ -141,10 +166,12 @@ def solve(a: Any, b: Any) -> Any:
         x = np.linalg.solve(values, right)
         if _finite(x, right):
             change = b - right
-            if not numbers:
-                again = _later(solve, (a, values), (b, right))
-                change = change - _stand_for((a - values) @ x, again, lambda x, _, *column: x[(slice(None), *column)])
-            return x + _stand_for(found[1] @ change, _later(inv, (a, values)), lambda inverse, row, *_: inverse[row])
+            if numbers:
+                return x + found[1] @ change
+            moved = _less(a, values, b) @ x
+            again = _later(solve, values, right)
+            change = change - _stand_for(moved, again, lambda x, _, *column: x[(slice(None), *column)])
+            return x + _stand_for(found[1] @ change, _later(inv, values), lambda inverse, row, *_: inverse[row])
     if b.ndim == 1:
         return _eliminate(a, b[:, None], "solve")[:, 0]
     return _eliminate(a, b, "solve")
@@ -158,8 +185,8 @@ def inv(a: Any) -> Any:
     found = _by_lapack(a)
     if found is not None:
         values, inverse = found
-        again = _later(inv, (a, values))
-        left = _stand_for(inverse @ (a - values), again, lambda inverse, row, _: inverse[row])
+        again = _later(inv, values)
+        left = _stand_for(inverse @ _less(a, values), again, lambda inverse, row, _: inverse[row])
         return inverse - _stand_for(left @ inverse, again, lambda inverse, _, column: inverse[:, column])
     return _eliminate(a, array(np.eye(a.shape[0]), "inv"), "inv")
 

@@ -131,7 +131,7 @@ class Partials:
             return None
         again, part, shape = known
         if again not in self.numbers:
-            self.numbers[again] = again()
+            self.numbers[again] = again(first)
         return part(self.numbers[again], *unravel_index(k, shape))
 
     def _softmax(self, xs: list[Any]) -> list[Any]:
