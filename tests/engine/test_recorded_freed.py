@@ -1,4 +1,4 @@
-"""Gradients that are Tensors are computed from their node, which holds them: nothing stays of that once it is dropped."""
+"""Gradients that are Tensors are computed from their node, which holds them: nothing stays of that once dropped."""
 
 import gc
 
