@@ -41,8 +41,9 @@ test-stress: ## eight cases of each of the engine's tests with every safepoint m
 fuzz: ## random functions, compiled and plain: 100,000 (half an hour); goes on where it was stopped (PROGRAMS=..., FIRST=...)
 	cd tests && $(PYTHON) -m fuzz --count $(PROGRAMS) --first $(FIRST) --processes $(JOBS) --state ../results/fuzz_$(FIRST).json
 
-fuzz-engine: ## random programs on engine and twin: 20,000 of each kind (some minutes)
+fuzz-engine: ## random programs on engine and twin: 20,000 of each kind, and 100,000 sequences of all operations (some minutes)
 	FASTSCALAR_EXAMPLES=20000 $(LONG) fuzz-engine --tests tests/property/test_random_programs.py
+	$(LONG) fuzz-sequences --each 0 1 2 3 4 5 6 7 8 9 -- $(PYTHON) tests/helpers/fuzzing_engine.py 10000 {}0000
 
 fuzz-files: ## 20,000 mutated models, IDX, PGM and other image files, and runs, with limits of time and memory (some minutes)
 	$(LONG) fuzz-files --each 1 2 3 4 -- $(PYTHON) tests/helpers/fuzzing.py build/fuzz-files/{} 5000 {}

@@ -122,6 +122,10 @@ CHECKS: dict[str, Check] = {
                                     "6,666 of two under stress",
                                     pytest("tests/property/test_random_programs.py", "FASTSCALAR_EXAMPLES=20000",
                                            ENDLESS)),
+    "sequences": Check("engine and specification side by side: a million random sequences of operations, with "
+                       "exceptions, misuse, deletions, users' own steps that raise and Ctrl-C among them, one in "
+                       "twenty in stress mode",
+                       [PYTHON, f"{HELPERS}/fuzzing_engine.py", "10000", "{}0000"], tuple(map(str, range(100)))),
     "random functions": Check("compiled against the plain call, from 100 seeds",
                               ["sh", "-c", f"cd tests && {PYTHON} -m fuzz --count 10000 --first {{}}0000 --state "
                                            "../results/fuzz_{}0000.json"], tuple(map(str, range(100)))),
