@@ -41,7 +41,8 @@ CHECKED, COUNTED = asked("FASTSCALAR_CHECKED"), asked("FASTSCALAR_COUNTED")
 SANITIZE = os.environ.get("FASTSCALAR_SANITIZE", "")
 MACROS = [("FASTSCALAR_CHECKED", "1")] if CHECKED else []
 # Of a wheel nobody reads the symbols: a sixth of its bytes.  What is built in place keeps them, for profilers.
-STRIP = ["-Wl,-s"] if "bdist_wheel" in sys.argv and sys.platform.startswith("linux") and not SANITIZE else []
+WHEEL = "bdist_wheel" in sys.argv
+STRIP = ["-Wl,-s"] if WHEEL and sys.platform.startswith("linux") and not SANITIZE else []
 WATCHED = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"] if SANITIZE else []
 WATCHED += ["--coverage", "-O0", "-fprofile-update=atomic"] if COUNTED else []
 
@@ -80,6 +81,49 @@ RELEASED_TWICE = "int result = PyList_Append(list, x);\n    Py_DECREF(x);"
 RELEASED_ONCE = "int result = PyList_Append(list, x);\n    if (result == 0) Py_DECREF(x);"
 
 
+EXTENSIONS = [
+    # First those that take longest: the other core has the rest.
+    extension(
+        "program._replay",
+        *kernels("program", "pool", "batch", "batch_avx2", "batch_avx512"),
+        flags=BATCH_FLAGS,
+    ),
+    extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
+    extension("program._lower", flags=PLAIN_FLAGS),
+    extension("program._trace", flags=PLAIN_FLAGS),
+    extension("engine._array"),
+    extension("engine._array_ops"),
+    extension("engine._axes", flags=PLAIN_FLAGS),
+    extension("engine._images"),
+    extension("engine._traced"),
+    extension("engine._operands"),
+    extension("engine._step"),
+    extension("engine._rules", flags=PLAIN_FLAGS),
+    extension("engine._inspect", flags=PLAIN_FLAGS),
+    extension("engine._anomaly", flags=PLAIN_FLAGS),
+    extension("engine._functions", flags=PLAIN_FLAGS),
+    extension("engine._lock", flags=PLAIN_FLAGS),
+    extension("engine._modes", flags=PLAIN_FLAGS),
+    extension("engine._random"),
+    extension("engine.testing", flags=PLAIN_FLAGS),
+    extension("program._graph", flags=PLAIN_FLAGS),
+    extension("program._items", flags=PLAIN_FLAGS),
+    extension("program._plan", flags=PLAIN_FLAGS),
+    extension("program._one_row"),
+    extension("program._called", flags=PLAIN_FLAGS),
+    extension("program._iterate"),
+    extension("program._data", flags=PLAIN_FLAGS),
+    extension("program._beats", flags=PLAIN_FLAGS),
+    extension("datasets._moved"),
+    Extension(
+        UTILITY,
+        [str(SOURCE / "_utility.c")],  # Cython writes it
+        extra_compile_args=PLAIN_FLAGS + WATCHED,
+        extra_link_args=WATCHED[:1] + STRIP,
+    ),
+]
+
+
 def mended(extensions: list[Extension]) -> list[Extension]:
     for path in {Path(source) for extension in extensions for source in extension.sources}:
         text = path.read_text(encoding="utf-8")
@@ -88,58 +132,27 @@ def mended(extensions: list[Extension]) -> list[Extension]:
     return extensions
 
 
-translated = cythonize(
-    [
-        # First those that take longest: the other core has the rest.
-        extension(
-            "program._replay",
-            *kernels("program", "pool", "batch", "batch_avx2", "batch_avx512"),
-            flags=BATCH_FLAGS,
-        ),
-        extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
-        extension("program._lower", flags=PLAIN_FLAGS),
-        extension("program._trace", flags=PLAIN_FLAGS),
-        extension("engine._array"),
-        extension("engine._array_ops"),
-        extension("engine._axes", flags=PLAIN_FLAGS),
-        extension("engine._images"),
-        extension("engine._traced"),
-        extension("engine._operands"),
-        extension("engine._step"),
-        extension("engine._rules", flags=PLAIN_FLAGS),
-        extension("engine._inspect", flags=PLAIN_FLAGS),
-        extension("engine._anomaly", flags=PLAIN_FLAGS),
-        extension("engine._functions", flags=PLAIN_FLAGS),
-        extension("engine._lock", flags=PLAIN_FLAGS),
-        extension("engine._modes", flags=PLAIN_FLAGS),
-        extension("engine._random"),
-        extension("engine.testing", flags=PLAIN_FLAGS),
-        extension("program._graph", flags=PLAIN_FLAGS),
-        extension("program._items", flags=PLAIN_FLAGS),
-        extension("program._plan", flags=PLAIN_FLAGS),
-        extension("program._one_row"),
-        extension("program._called", flags=PLAIN_FLAGS),
-        extension("program._iterate"),
-        extension("program._data", flags=PLAIN_FLAGS),
-        extension("program._beats", flags=PLAIN_FLAGS),
-        extension("datasets._moved"),
-        Extension(
-            UTILITY,
-            [str(SOURCE / "_utility.c")],  # Cython writes it
-            extra_compile_args=PLAIN_FLAGS + WATCHED,
-            extra_link_args=WATCHED[:1] + STRIP,
-        ),
-    ],
-    shared_utility_qualified_name=UTILITY,
-    include_path=["src"],
-    build_dir="build/checked-c" if CHECKED else None,
-    compiler_directives={
-        "boundscheck": CHECKED,
-        "nonecheck": CHECKED,
-        "initializedcheck": CHECKED,
-    },
-    nthreads=CORES if FORKS else 0,
-    annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
-)
+def translated(extensions: list[Extension]) -> list[Extension]:
+    return mended(
+        cythonize(
+            extensions,
+            shared_utility_qualified_name=UTILITY,
+            include_path=["src"],
+            build_dir="build/checked-c" if CHECKED else None,
+            compiler_directives={
+                "boundscheck": CHECKED,
+                "nonecheck": CHECKED,
+                "initializedcheck": CHECKED,
+            },
+            nthreads=CORES if FORKS else 0,
+            annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
+        )
+    )
 
-setup(ext_modules=mended(translated), options={"build_ext": {"parallel": CORES}})
+
+# Installers ask for requirements and metadata first, each time in a process of its own.
+ASKED_ONLY = sys.argv[1:2] in (["egg_info"], ["dist_info"])
+setup(
+    ext_modules=EXTENSIONS if ASKED_ONLY else translated(EXTENSIONS),
+    options={"build_ext": {"parallel": CORES}},
+)

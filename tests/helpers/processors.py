@@ -52,7 +52,7 @@ def main() -> int:
                 for line in sorted(set(found.splitlines()) - set(expected.splitlines())):
                     print(f"{compiler}: {line}")
     count = len(expected.splitlines())
-    print(f"{count} digests are the same by {', '.join(same)}; not by {', '.join(wrong) or 'none'}")
+    print(f"{count} digests are the same by {', '.join(same)}" + (f"; not by {', '.join(wrong)}" if wrong else ""))
     return bool(wrong)
 
 
