@@ -160,6 +160,14 @@ def test_what_a_function_assigns_in_its_argument_keeps_the_gradients_of_what_was
         program.map(rows_)
 
 
+@pytest.fixture(scope="module")
+def collected() -> None:
+    """Where gradients are Tensors, `backward` goes the long way: what others have left is gone."""
+    gc.collect()
+    testing.collect()
+
+
+@pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("name", FALLEN)
 def test_rows_go_to_the_function_and_nowhere_else(name: str, monkeypatch: Any) -> None:
     f, arguments = FALLEN[name]
@@ -170,8 +178,6 @@ def test_rows_go_to_the_function_and_nowhere_else(name: str, monkeypatch: Any) -
         count += 1
         return f(*some)
 
-    gc.collect()
-    testing.collect()                            # where gradients are Tensors, `backward` goes the long way
     program = fs.compile(counted)
     program.map(*(a[:120] for a in arguments))
     program(*(a[0] for a in arguments))
