@@ -1,8 +1,8 @@
 """Norms, systems of linear equations, inverses and determinants of TensorArrays.
 
-In plain code larger systems have LAPACK's values, and their derivatives from its inverse: x + inverse @ (db - dA @ x)
-with dA = A - its numbers, which is 0 and has the derivative 1, in which x and the inverse are numbers: ten
-instructions, whatever the size.  A recorded sweep, whose result is differentiated again, asks for them as Tensors:
+In plain code larger systems have LAPACK's values, and their derivatives from its inverse: x + inverse @ (db - dA @ x),
+in which x and the inverse are numbers, and db and dA @ x are b and A @ x less their own: 0, with derivatives.  That is
+ten instructions, whatever the size.  A recorded sweep, whose result is differentiated again, asks for them as Tensors:
 `_stand_for`.
 In programs, and where a matrix is small, singular or not finite, elimination in array operations: some instructions for
 each column.  Which row is a pivot is a decision on values; in a program it is one for each column, and rows with other
@@ -65,15 +65,14 @@ def _by_lapack(a: Any) -> tuple[Any, Any] | None:
     return (values, inverse) if _finite(values, inverse) else None
 
 
-def _less(a: Any, values: Any, *more: Any) -> Any:
-    """a - values, which is 0; from it `_operands` finds the elements of a and of more arrays in the graph, to which no
-    more is passed back.  An attribute that held them would keep them for ever, once their gradients are Tensors."""
-    origin = functools.reduce(operator.add, (dot(np.zeros(x.size), x.ravel()) for x in (a, *more)))
-    return (a + origin) - values
+def _findable(a: Any, *more: Any) -> Any:
+    """a; from a product with it `_operands` finds the elements of a and of more arrays in the graph, to which no more
+    is passed back.  An attribute that held them would keep them for ever, once their gradients are Tensors."""
+    return a + functools.reduce(operator.add, (dot(np.zeros(x.size), x.ravel()) for x in (a, *more)))
 
 
 def _operands(t: Tensor) -> Iterator[Any]:
-    """The elements of the arrays that `_less` was given which a product was computed from."""
+    """The elements of the arrays that `_findable` was given which a product was computed from."""
     name, operands, _ = _instruction(t)
     while name != "+":
         name, operands, _ = [found for x in operands if isinstance(x, Tensor) and (found := _instruction(x))[1]][-1]
@@ -101,18 +100,28 @@ def _later(f: Callable[..., Any], *numbers: Any) -> Callable[[Tensor], Any]:
 
 
 def _stand_for(product: Any, again: Callable[[Tensor], Any], part: Callable[..., Any]) -> Any:
-    """The product of numbers with what is 0, whose recorded derivatives are not these numbers but what they depend on:
-    of the element at some place part(again(first element), *place), computed anew.  The first element knows it for
-    all."""
+    """A product with numbers, whose recorded derivatives are not these numbers but what they depend on: of the element
+    at some place part(again(first element), *place), computed anew.  The first element knows it for all."""
     first = product if isinstance(product, Tensor) else next(iter(product.flat))
     first._numbers = again, part, shape_of(product)
     return product
 
 
+def _change(multiply: Callable[[Any], Any], a: Any, values: Any, again: Callable[[Tensor], Any],
+            part: Callable[..., Any], *more: Any) -> Any:  # fmt: skip
+    """What the product of a matrix and numbers changes by: 0, with the derivatives of the product; see `_stand_for`."""
+    a = _findable(a, *more)
+    product = multiply(a)
+    numbers = product.data if isinstance(product, Tensor) else product.numpy()
+    if not _finite(numbers):  # a sum on the way was too large
+        product, numbers = multiply(a - values), 0.0
+    return _stand_for(product, again, part) - numbers
+
+
 def _trace_of(weights: Any, a: Any, values: Any, f: Callable[..., Any]) -> Any:
-    """The trace of weights @ (a - its values), the numbers of f(a): the change of a determinant or its logarithm."""
-    product = dot(weights.T.ravel(), _less(a, values).ravel())
-    return _stand_for(product, _later(f, values), lambda weights: weights.T.ravel())
+    """The change of the trace of weights @ a, the numbers of f(a): that of a determinant or its logarithm."""
+    return _change(lambda a: dot(weights.T.ravel(), a.ravel()), a, values, _later(f, values),
+                   lambda weights: weights.T.ravel())  # fmt: skip
 
 
 def _adjugate(a: Any) -> Any:
@@ -168,9 +177,8 @@ def solve(a: Any, b: Any) -> Any:
             change = b - right
             if numbers:
                 return x + found[1] @ change
-            moved = _less(a, values, b) @ x
-            again = _later(solve, values, right)
-            change = change - _stand_for(moved, again, lambda x, _, *column: x[(slice(None), *column)])
+            change = change - _change(lambda a: a @ x, a, values, _later(solve, values, right),
+                                      lambda x, _, *column: x[(slice(None), *column)], b)  # fmt: skip
             return x + _stand_for(found[1] @ change, _later(inv, values), lambda inverse, row, *_: inverse[row])
     if b.ndim == 1:
         return _eliminate(a, b[:, None], "solve")[:, 0]
@@ -186,7 +194,7 @@ def inv(a: Any) -> Any:
     if found is not None:
         values, inverse = found
         again = _later(inv, values)
-        left = _stand_for(inverse @ _less(a, values), again, lambda inverse, row, _: inverse[row])
+        left = _change(lambda a: inverse @ a, a, values, again, lambda inverse, row, _: inverse[row])
         return inverse - _stand_for(left @ inverse, again, lambda inverse, _, column: inverse[:, column])
     return _eliminate(a, array(np.eye(a.shape[0]), "inv"), "inv")
 
