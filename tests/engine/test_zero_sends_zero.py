@@ -569,3 +569,44 @@ def test_minus_zero_is_zero():
     y = x.sqrt() * -1.0 * 0.0
     y.backward()
     assert struct.pack("<d", x.grad) == struct.pack("<d", 0.0)
+
+
+# --- and the sign of a zero that a user has set ---
+
+
+def of_leaves(module, a):
+    return [module.Tensor(a), module.Tensor(1.0)]
+
+
+def of_results(module, a):
+    return [x * 1.0 for x in of_leaves(module, a)]
+
+
+def of_elements(module, a):
+    return list(module.to_tensor([a, 1.0]))
+
+
+def one_twice(module, a):
+    return [module.Tensor(a)] * 2
+
+
+@pytest.mark.parametrize("make", [of_leaves, of_results, of_elements, one_twice])
+@pytest.mark.parametrize("passed", [0.0, -0.0, 2.0, -2.0, -1e-320])
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_what_is_added_to_has_no_minus_zero(name, passed, make):
+    """-0.0 in `.grad` becomes 0.0 by any contribution: by the step of one operation, and by a pass that accumulates."""
+    found = []
+    for module in (fs, reference):
+        operands = make(module, {"acosh": 1.5, "gamma": 1.5, "polygamma": 1.0}.get(name, 0.5))[: ROWS[name]]
+        y = operation(name)(*operands)
+        for x in operands:
+            x.grad = -0.0
+        y.grad = passed
+        y._backward()
+        found.append([struct.pack("<d", x.grad) for x in operands])
+        for x in operands:
+            x.grad = -0.0
+        (y * passed).backward(accumulate=True)
+        found[-1] += [struct.pack("<d", x.grad) for x in operands]
+        assert struct.pack("<d", -0.0) not in found[-1]
+    assert found[0] == found[1]

@@ -41,11 +41,6 @@ def bits(x):
     return "nan" if math.isnan(x) else struct.pack("<d", x)
 
 
-def gradient(t):
-    """The bits of a gradient; one that is zero may have either sign, by which operation a contribution of zero came."""
-    return bits(t.grad + 0.0)
-
-
 def attempt(operation, *operands):
     """The result, or the type of the error that it raised."""
     try:
@@ -96,7 +91,6 @@ class Machine:
             v.extend(array[: 1 + i % 3])
             return None
         if what == 14:
-            a.grad, b.grad = a.grad + 0.0, b.grad + 0.0
             self.module.sgd([a, [b]], 0.125)
             return self.settle()
         a.backward(accumulate=bool(k % 2))
@@ -117,9 +111,9 @@ class Machine:
         return bits(x)
 
     def everything(self):
-        seen = [(bits(t.data), gradient(t), t._op, len(t._parents)) for t in self.variables]
+        seen = [(bits(t.data), bits(t.grad), t._op, len(t._parents)) for t in self.variables]
         for t in self.variables:
-            seen += [(bits(p.data), gradient(p)) for p in t._parents]
+            seen += [(bits(p.data), bits(p.grad)) for p in t._parents]
         return seen
 
 

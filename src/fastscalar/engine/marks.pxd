@@ -99,14 +99,16 @@ cdef inline void list_array_op(ArrayOp *q) noexcept nogil:
 
 
 cdef inline void first_touch(int p) noexcept nogil:
-    """Node p is reached for the first time in this sweep, or touched by a single step outside one."""
+    """Node p is reached for the first time in this sweep, or touched by a single step outside one.  Where its gradient
+    stays, it is added to: -0.0, which nobody but a user can have set, becomes 0.0 whatever is added."""
     cdef ArrayOp *q
     cdef bint leaf = False
     if tape.record[p].op <= CONST:
-        if tape.sweeping and tape.record[p].b != tape.number:
+        if not tape.sweeping:
+            tape.grad[p] += 0.0
+        elif tape.record[p].b != tape.number:
             tape.record[p].b = tape.number
-            if not tape.accumulate:
-                tape.grad[p] = 0.0
+            tape.grad[p] = tape.grad[p] + 0.0 if tape.accumulate else 0.0
         return
     if tape.record[p].op == ARRAY_OP:
         q = tape.array_ops[tape.record[p].a]
@@ -114,15 +116,17 @@ cdef inline void first_touch(int p) noexcept nogil:
         if leaf:
             materialise(q)
             enter_row(q, tape.record[p].b // q.cols)
+        if not tape.sweeping:
+            tape.grad[p] += 0.0
         if q.whole or not tape.sweeping:
             return
         q.partial += 1
         list_array_op(q)
     elif not tape.sweeping:
+        tape.grad[p] += 0.0
         return
     mark_node(p)
-    if not (leaf and tape.accumulate):
-        tape.grad[p] = 0.0
+    tape.grad[p] = tape.grad[p] + 0.0 if leaf and tape.accumulate else 0.0
 
 
 cdef inline void mark_reached(int p) noexcept nogil:
