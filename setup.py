@@ -8,19 +8,19 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 # No fast-math: the bits are the specification's.  No contraction of a * b + c: every kernel set gives the same bits.
 # No warnings: to look for them is a sixth of compiling, and a test does, for more of them (tests/engine/test_warnings).
 FLAGS = (
     ["/O2", "/fp:precise", "/std:c11"]  # C11 for `restrict`
     if sys.platform == "win32"
-    else ["-O3", "-g0", "-Wno-all", "-Wno-sign-compare", "-ffp-contract=off", "-fno-math-errno"]
+    else ["-O1", "-ftree-vectorize", "-g0", "-Wno-all", "-Wno-sign-compare", "-ffp-contract=off", "-fno-math-errno"]
 )
 
-# What plans, records, reads and says, and has no loop over many numbers: two thirds of the time to compile it, a tenth
-# less of a wheel, and 0.7 % more instructions to record a program.  Lost: -O2 for the others, too, with the loops'
-# vectors (2 %, but 29 % in the step of a GPT, by the kernels of programs).
-PLAIN_FLAGS = ["-O1" if flag == "-O3" else flag for flag in FLAGS]
+# Kernels and eager scalars (11 % fewer instructions) have -O3.  For the others it took three times as long to compile
+# them, and gave 0.2 %; 3 % of those of a short `fit`.  Lost: -O2 for the kernels (29 % in the step of a GPT).
+FASTEST = ("kernels", "_core.c")  # a folder, or a file
 
 # Compiled programs may reassociate, and contract too; still no fast-math.  They contract in the sets that x86-64 has
 # beside "baseline", which has no fused a * b + c on any processor, so that it gives the same bits on all of them.
@@ -89,39 +89,55 @@ EXTENSIONS = [
         flags=BATCH_FLAGS,
     ),
     extension("_core", *kernels("engine", "kernels", "kernels_avx2", "kernels_avx512")),
-    extension("program._lower", flags=PLAIN_FLAGS),
-    extension("program._trace", flags=PLAIN_FLAGS),
+    extension("program._lower"),
+    extension("program._trace"),
     extension("engine._array"),
     extension("engine._array_ops"),
-    extension("engine._axes", flags=PLAIN_FLAGS),
+    extension("engine._axes"),
     extension("engine._images"),
     extension("engine._traced"),
     extension("engine._operands"),
     extension("engine._step"),
-    extension("engine._rules", flags=PLAIN_FLAGS),
-    extension("engine._inspect", flags=PLAIN_FLAGS),
-    extension("engine._anomaly", flags=PLAIN_FLAGS),
-    extension("engine._functions", flags=PLAIN_FLAGS),
-    extension("engine._lock", flags=PLAIN_FLAGS),
-    extension("engine._modes", flags=PLAIN_FLAGS),
+    extension("engine._rules"),
+    extension("engine._inspect"),
+    extension("engine._anomaly"),
+    extension("engine._functions"),
+    extension("engine._lock"),
+    extension("engine._modes"),
     extension("engine._random"),
-    extension("engine.testing", flags=PLAIN_FLAGS),
-    extension("program._graph", flags=PLAIN_FLAGS),
-    extension("program._items", flags=PLAIN_FLAGS),
-    extension("program._plan", flags=PLAIN_FLAGS),
+    extension("engine.testing"),
+    extension("program._graph"),
+    extension("program._items"),
+    extension("program._plan"),
     extension("program._one_row"),
-    extension("program._called", flags=PLAIN_FLAGS),
+    extension("program._called"),
     extension("program._iterate"),
-    extension("program._data", flags=PLAIN_FLAGS),
-    extension("program._beats", flags=PLAIN_FLAGS),
+    extension("program._data"),
+    extension("program._beats"),
     extension("datasets._moved"),
     Extension(
         UTILITY,
         [str(SOURCE / "_utility.c")],  # Cython writes it
-        extra_compile_args=PLAIN_FLAGS + WATCHED,
+        extra_compile_args=FLAGS + WATCHED,
         extra_link_args=WATCHED[:1] + STRIP,
     ),
 ]
+
+
+class Build(build_ext):
+    """What `FASTEST` names is optimised more than the rest of its extension."""
+
+    def build_extensions(self) -> None:
+        if sys.platform != "win32":
+            compile_one = self.compiler._compile
+
+            def compile_source(object, source, kind, options, flags, defined):
+                if not {Path(source).name, Path(source).parent.name}.isdisjoint(FASTEST):
+                    flags = ["-O3", *flags[1:]]
+                compile_one(object, source, kind, options, flags, defined)
+
+            self.compiler._compile = compile_source
+        super().build_extensions()
 
 
 def mended(extensions: list[Extension]) -> list[Extension]:
@@ -153,6 +169,7 @@ def translated(extensions: list[Extension]) -> list[Extension]:
 # Installers ask for requirements and metadata first, each time in a process of its own.
 ASKED_ONLY = sys.argv[1:2] in (["egg_info"], ["dist_info"])
 setup(
+    cmdclass={"build_ext": Build},
     ext_modules=EXTENSIONS if ASKED_ONLY else translated(EXTENSIONS),
     options={"build_ext": {"parallel": CORES}},
 )

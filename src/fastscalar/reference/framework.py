@@ -35,20 +35,17 @@ class Tensor(Number):
         return Tensor(0.0 if self._data <= 0.0 else self._data, (self,), "relu")
 
     def _backward(self):
-        """The local step: gradient times derivative goes to each parent.  Of these two a zero contributes 0.0."""
+        """The local step: 0.0 and gradient times derivative go to each parent, if neither of these two is zero."""
         if self._parents and self._op in _DERIVATIVES:
             if self._id < Number._written:
                 check_unchanged(self)
-            if not self.grad:
-                for parent in self._parents:
-                    parent.grad += 0.0
-                return
-            partials = _DERIVATIVES[self._op](*[p._data for p in self._parents], self._data)
-            for parent, partial in zip(self._parents, partials, strict=True):
-                if not partial:
-                    parent.grad += 0.0
-                elif not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
-                    parent.grad += self.grad * partial + 0.0
+            for parent in self._parents:
+                parent.grad += 0.0
+            if self.grad:
+                partials = _DERIVATIVES[self._op](*[p._data for p in self._parents], self._data)
+                for parent, partial in zip(self._parents, partials, strict=True):
+                    if partial and not (self._op == "**" and parent._op == "const" and parent is self._parents[1]):
+                        parent.grad += self.grad * partial
 
     def backward(self, accumulate=False):
         """Leave d self / d node in `.grad` of every node behind self; `accumulate`: add to those of the leaves."""
