@@ -644,3 +644,23 @@ def test_engine_twin_and_the_articles_classes_draw_the_same_weights(init):
     nets = [module.MLP(5, [4, 3], init=init, seed=7) for module in (fastscalar, reference, fastscalar.article)]
     drawn = [[[[w.data for w in row] for row in p.w] + [b.data for b in p.b] for p in net.linears] for net in nets]
     assert drawn[0] == drawn[1] == drawn[2]
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_some_outputs_pass_back_to_a_row_of_leaves_what_they_pass_to_results(accumulate):
+    """A row of leaves is reached at once, results one by one."""
+    for n in range(60):
+        rng = np.random.default_rng(n)
+        width, outputs, rows = (int(k) for k in rng.integers(1, [9, 5, 4]))
+        net = fastscalar.MLP(width, [outputs, 3], seed=n) if n % 2 else fastscalar.Linear(width, outputs, seed=n)
+        X = rng.normal(size=(rows, width)) * (rng.random((rows, width)) < 0.7)
+        found = []
+        for given in (lambda row: row, lambda row: [t * 1.0 for t in row]):
+            x = fastscalar.to_tensor(X)
+            y = net(given(x[n % rows]))
+            loss = sum(t * t for j, t in enumerate(y) if j == 0 or n >> j & 1) + (x[n % rows][0] if n % 3 else 0.0)
+            for _ in range(2):
+                loss.backward(accumulate=accumulate)
+            testing.check()
+            found.append(np.array(x.grad))
+        np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-13)
