@@ -13,13 +13,14 @@ from fastscalar import _core
 from fastscalar.engine import _modes, testing
 from fastscalar.program._graph import line_of, places_of
 from fastscalar.program._trace import Recording, extract
+from fastscalar.program.identities import names_kept
 from threads import side_by_side
 
 
 def graph_of(f, *numbers):
     """The graph of a call with Tensors."""
     recording = Recording()
-    with recording:
+    with names_kept(), recording:
         inputs = [fs.Tensor(v) for v in numbers]
         recording.inputs = [("number", x) for x in inputs]
         recording.begin()

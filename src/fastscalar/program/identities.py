@@ -68,11 +68,27 @@ class Asked(NamedTuple):
     types: bool  # it has a name `type` or `id`, maybe of an attribute
 
 
-class _OfARecording(threading.local):
-    """What was found out since it began: by code and what its names are, which are kept so that no other is at their
-    place.  Two functions may have the same code, and not the same names."""
+class _Walk:
+    """What was looked at: by code and what its names are, which are kept so that no other is at their place.  Two
+    functions may have the same code, and not the same names."""
 
-    known: dict[Any, tuple[list[Any], bool]] | None = None          # none is being made, or nobody says when it ends
+    def __init__(self, before: _Walk | None = None) -> None:
+        self.before = {} if before is None else before.seen          # is not looked at again
+        self.seen: dict[Any, Any] = {}
+        self.functions = 0
+
+    def is_new(self, key: Any, kept: Any) -> bool:
+        if key in self.seen or key in self.before:
+            return False
+        self.seen[key] = kept
+        return True
+
+
+class _OfARecording(threading.local):
+    """What was found out since it began; None while none is being made, or nobody says when it ends."""
+
+    known: dict[Any, tuple[list[Any], bool]] | None = None
+    asks_nothing: _Walk | None = None
 
 
 _here = _OfARecording()
@@ -81,11 +97,12 @@ _here = _OfARecording()
 @contextlib.contextmanager
 def names_kept() -> Iterator[None]:
     """Context of a recording."""
-    around, _here.known = _here.known, {}
+    around = _here.known, _here.asks_nothing
+    _here.known, _here.asks_nothing = {}, _Walk()
     try:
         yield
     finally:
-        _here.known = around
+        _here.known, _here.asks_nothing = around
 
 
 def wants_bools(frame: FrameType | None) -> bool:
@@ -99,12 +116,14 @@ def wants_bools(frame: FrameType | None) -> bool:
             key = id(code), *map(id, values)     # globals are what they are, for one recording
             known = _here.known.get(key) if _here.known is not None else None
             if known is None:
-                seen: set[Any] = set()
-                codes = _reached(code, {**frame.f_globals, **inside}, seen)
+                walk = _Walk(_here.asks_nothing)
+                codes = _reached(code, {**frame.f_globals, **inside}, walk)
                 asking = any(_asks_for_a_type(*one) or _asks_for_identity(one[0]) for one in codes)
-                known = [code, *values], asking or len(seen) >= REACHED
+                known = [code, *values], asking or walk.functions >= REACHED
                 if _here.known is not None:
                     _here.known[key] = known
+                if not known[1]:
+                    walk.before.update(walk.seen)
             asks |= known[1]
         frame = frame.f_back
     return asks and frame is not None
@@ -123,9 +142,9 @@ def wants(function: Any, around: int = OBJECTS) -> tuple[bool, bool]:
         some = [(f, {**_names_of(f), "self": function}) for f in methods if type(f) is FunctionType]
     else:
         some = [(inner, {**_names_of(inner), "self": getattr(function, "__self__", None)})]
-    seen: set[Any] = set()
-    codes = [one for f, names in some for one in _reached(f.__code__, names, seen)]
-    if len(seen) >= REACHED or any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
+    walk = _Walk()
+    codes = [one for f, names in some for one in _reached(f.__code__, names, walk)]
+    if walk.functions >= REACHED or any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
         return True, True
     truths = any(_asks_for_identity(code) for code, _ in codes)
     cells = [v for f, names in some if not is_users(f.__code__.co_filename)
@@ -179,19 +198,25 @@ def _asks_for_a_type(code: CodeType, names: dict[str, Any]) -> bool:
     return asked.types and any(names.get(name) is builtins for name in asked.loaded)
 
 
-def _reached(code: CodeType, names: dict[str, Any], seen: set[Any]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+def _reached(code: CodeType, names: dict[str, Any], walk: _Walk) -> Iterator[tuple[CodeType, dict[str, Any]]]:
     """The user's code that code runs, itself first, and what its names are."""
-    if not is_users(code.co_filename):
+    if not is_users(code.co_filename) or walk.functions >= REACHED:
         return
-    values = map(names.get, (*_asked(code).names, "self"))
-    key = id(code), *[id(value) for value in values if type(value) not in _HAVE_NONE]
-    if key in seen or len(seen) >= REACHED:
+    values: Iterator[Any] = map(names.get, (*_asked(code).names, "self"))
+    owners = [value for value in values if type(value) not in _HAVE_NONE]
+    if not walk.is_new((id(code), *map(id, owners)), (code, owners)):
         return
-    seen.add(key)
+    walk.functions += 1
     yield code, names
-    inner = [(part, names) for part in code.co_consts if isinstance(part, CodeType)]
-    for one in [*inner, *_called(code, names)]:
-        yield from _reached(*one, seen)
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _reached(part, names, walk)
+    for owner in owners:
+        # A frame of a loop has another object in one of its names each time, and the same ones in the others.
+        size = len(owner) if type(owner) in (list, dict) else 0
+        if walk.is_new((code, id(owner), size), owner):
+            for one in _called(code, owner):
+                yield from _reached(*one, walk)
 
 
 def _names_of(function: FunctionType) -> dict[str, Any]:
@@ -206,25 +231,25 @@ def _names_of(function: FunctionType) -> dict[str, Any]:
     return found
 
 
-def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, dict[str, Any]]]:
-    """Functions that code has names for, or for lists and dictionaries of them, and methods of objects, and of objects
-    in these."""
-    owners = [names.get(name) for name in _asked(code).names]
+def _called(code: CodeType, owner: Any) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+    """Functions: what code has a name for, what stands in such a list or dictionary, and methods of objects, and of
+    objects in these."""
+    owners = [owner]
     for _ in range(OBJECTS):
         following = []
-        for owner in owners:
-            if type(owner) in _HAVE_NONE:
+        for one in owners:
+            if type(one) in _HAVE_NONE:
                 continue
-            for found in (owner, *_named_in(owner, code)):
+            for found in (one, *_named_in(one, code)):
                 function = _inside(found)
                 if type(function) is FunctionType:
-                    yield function.__code__, {**_names_of(function), "self": owner}
+                    yield function.__code__, {**_names_of(function), "self": one}
                 if isinstance(found, partial):
                     following += [*found.args, *found.keywords.values()]
                 elif type(found) in (list, tuple, dict):
                     inner = islice(found.values() if isinstance(found, dict) else found, HELD)
-                    following += [one for one in inner if callable(one)]
-                elif found is not owner and not isinstance(found, type) and type(function) is not FunctionType:
+                    following += [each for each in inner if callable(each)]
+                elif found is not one and not isinstance(found, type) and type(function) is not FunctionType:
                     following.append(found)
         owners = following
 
