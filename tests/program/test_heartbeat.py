@@ -121,14 +121,17 @@ def test_a_rank_that_leaves_at_once_has_not_ended(monkeypatch):
     """Its word is neither kept back for the answer to its last sign of life, nor lost with the other's, unread."""
     said = queue.Queue()
     monkeypatch.setattr(heartbeat.Heart, "_end", lambda self, rank, why: said.put((rank, why)))
-    for k in range(40):
+    staying = []
+    for k in range(150):
         links, link = connected_with_each_other()
         stays, leaves = heartbeat.Heart(Alone(), links, 8.0), heartbeat.Heart(Alone(), {0: link}, 8.0)
         threading.Event().wait(0.002 * (k % 5))
         leaves.stop()
+        staying.append(stays)
+    for stays in staying:                        # each looks at its link after a second
         stays.threads[1].join(LIMIT)             # there is no other to look at
         stays.stop()
-        assert said.empty(), said.get()
+    assert said.empty(), said.get()
 
 
 def test_both_hear_each_other():
