@@ -1161,6 +1161,7 @@ def test_a_report_is_text_at_any_time():
     assert isinstance(p.report(), str)
 
 
+@pytest.mark.dear
 def test_divisions_by_more_constants_than_there_was_room_for():
     """Each becomes a product with a new constant: what lowering knows of nodes grows."""
 

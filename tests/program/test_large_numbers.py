@@ -224,6 +224,7 @@ def of_repeats(x):
 DECIDING = [after_a_loop, within_a_loop, until_a_loop_says_so, of_a_sum, of_repeats]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("f", DECIDING, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("unrolled", [0, 1000])
 def test_decisions_on_such_numbers_are_recorded_once(f, unrolled, monkeypatch):

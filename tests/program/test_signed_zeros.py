@@ -77,6 +77,7 @@ STEPS_OF_A_LOOP = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("read", READ_BEFORE_A_LOOP)
 @pytest.mark.parametrize("step", STEPS_OF_A_LOOP)
 def test_recordings_that_differ_in_the_bodies_of_a_loop_become_one_only_where_they_read_the_same(read, step):

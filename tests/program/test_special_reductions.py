@@ -95,6 +95,7 @@ def test_norm_at_special_points() -> None:
     check("norm", [LARGEST, LARGEST], INF, None)
 
 
+@pytest.mark.dear
 def test_norm_has_the_value_of_pythons_hypot_at_all_mixtures() -> None:
     special = [0.0, -0.0, 1.0, INF, -INF, NAN, 5e-324, -1e-310, LARGEST, 0.1]
     for values in itertools.product(special, repeat=3):

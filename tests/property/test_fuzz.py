@@ -269,6 +269,7 @@ def test_a_case_with_a_text_is_made_short(source):
     assert len(short.splitlines()) <= 8
 
 
+@pytest.mark.dear
 def test_a_crash_and_a_hang_are_verdicts():
     broken = EXAMPLE.replace("    t1 =", "    import os; os._exit(7)\n    t1 =")
     endless = EXAMPLE.replace("    t1 =", "    while True: pass\n    t1 =")
@@ -283,6 +284,7 @@ def test_a_crash_and_a_hang_are_verdicts():
         assert worker.judge(EXAMPLE)["status"] == "agrees"
 
 
+@pytest.mark.dear
 def test_a_run_goes_on_where_it_was(tmp_path):
     def run(count):
         options = ["--processes", "1", "--each", "0", "--state", str(tmp_path / "fuzz.json")]
