@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import platform
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -46,10 +48,10 @@ STRIP = ["-Wl,-s"] if WHEEL and sys.platform.startswith("linux") and not SANITIZ
 WATCHED = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"] if SANITIZE else []
 WATCHED += ["--coverage", "-O0", "-fprofile-update=atomic"] if COUNTED else []
 
-# The extensions are translated and compiled at the same time, one on each core.  Translating takes processes, which
-# must not run this file once more.
+# One extension on each core is translated, and then compiled: the longest first, so that none is left alone at the end.
+# Translating takes processes, which must be forked: they must not run this file once more.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-FORKS = multiprocessing.get_start_method() == "fork" and CORES > 1
+FORKS = sys.platform.startswith("linux") and CORES > 1
 
 SOURCE = Path("src/fastscalar")
 # Cython's own functions (memoryviews, keywords, ...) stand in one module, not in each: a quarter of a wheel less.
@@ -124,8 +126,25 @@ EXTENSIONS = [
 ]
 
 
+def mended(sources: list[str]) -> list[str]:
+    for path in map(Path, sources):
+        text = path.read_text(encoding="utf-8")
+        if RELEASED_TWICE in text:
+            path.write_text(text.replace(RELEASED_TWICE, RELEASED_ONCE), encoding="utf-8")
+    return sources
+
+
+TRANSLATING = {
+    "shared_utility_qualified_name": UTILITY,
+    "include_path": ["src"],
+    "build_dir": "build/checked-c" if CHECKED else None,
+    "compiler_directives": dict.fromkeys(("boundscheck", "nonecheck", "initializedcheck"), CHECKED),
+    "annotate": bool(os.environ.get("FASTSCALAR_ANNOTATE")),
+}
+
+
 class Build(build_ext):
-    """What `FASTEST` names is optimised more than the rest of its extension."""
+    """Translates each extension before it is compiled; what `FASTEST` names is optimised more than the rest."""
 
     def build_extensions(self) -> None:
         if sys.platform != "win32":
@@ -137,39 +156,22 @@ class Build(build_ext):
                 compile_one(object, source, kind, options, flags, defined)
 
             self.compiler._compile = compile_source
-        super().build_extensions()
+        with ProcessPoolExecutor(CORES, multiprocessing.get_context("fork")) if FORKS else nullcontext() as translators:
+            if translators is None:
+                for ext in self.extensions:
+                    (one,) = cythonize([ext], force=self.force, **TRANSLATING)
+                    ext.sources = mended(one.sources)
+            else:
+                translators.submit(int).result() # they are forked while this process has one thread
+            self.translators = translators
+            super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
+        if self.translators is not None:
+            # Of this file they know nothing: it is no module where an installer runs it.
+            (one,) = self.translators.submit(cythonize, [ext], force=self.force, **TRANSLATING).result()
+            ext.sources = mended(one.sources)
+        super().build_extension(ext)
 
 
-def mended(extensions: list[Extension]) -> list[Extension]:
-    for path in {Path(source) for extension in extensions for source in extension.sources}:
-        text = path.read_text(encoding="utf-8")
-        if RELEASED_TWICE in text:
-            path.write_text(text.replace(RELEASED_TWICE, RELEASED_ONCE), encoding="utf-8")
-    return extensions
-
-
-def translated(extensions: list[Extension]) -> list[Extension]:
-    return mended(
-        cythonize(
-            extensions,
-            shared_utility_qualified_name=UTILITY,
-            include_path=["src"],
-            build_dir="build/checked-c" if CHECKED else None,
-            compiler_directives={
-                "boundscheck": CHECKED,
-                "nonecheck": CHECKED,
-                "initializedcheck": CHECKED,
-            },
-            nthreads=CORES if FORKS else 0,
-            annotate=bool(os.environ.get("FASTSCALAR_ANNOTATE")),
-        )
-    )
-
-
-# Installers ask for requirements and metadata first, each time in a process of its own.
-ASKED_ONLY = sys.argv[1:2] in (["egg_info"], ["dist_info"])
-setup(
-    cmdclass={"build_ext": Build},
-    ext_modules=EXTENSIONS if ASKED_ONLY else translated(EXTENSIONS),
-    options={"build_ext": {"parallel": CORES}},
-)
+setup(cmdclass={"build_ext": Build}, ext_modules=EXTENSIONS, options={"build_ext": {"parallel": CORES}})
