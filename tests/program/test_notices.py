@@ -418,7 +418,6 @@ def test_leaves_are_told_apart_by_name_after_a_collection():
 # --- the collector of Python ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize("thing", ["t < 1.0", "t == t", "float(t)", "int(t)", "t.data", "t.detach()", "t * 2.0"])
 def test_a_destructor_that_computes_while_a_program_is_recorded(thing):
     run(f"""

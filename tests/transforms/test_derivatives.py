@@ -550,7 +550,6 @@ def test_gradient_penalty():
     assert w.grad == pytest.approx(difference(s, 0.7), rel=1e-9)
 
 
-@pytest.mark.dear
 def test_recorded_gradients_are_collected_with_their_graph():
     """A node's gradient refers to the node: neither may keep the other.  Memory of a loop is flat."""
     w = fs.Tensor(0.5)
