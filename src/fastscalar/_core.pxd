@@ -19,6 +19,7 @@ cdef class TracedNumber:    # in a recording: a number of the row that is no Ten
 
 cdef class Recorder:        # what a recorded function did that the tape does not show is told to it; see `_trace`
     cdef str refused        # what it did that no replay can do
+    cdef public bint plain_floats   # what is computed of whole numbers alone is to be a float, as in the plain call
     # the outcome of a comparison, or what stands for it; with a number where there is no Tensor on the right
     cdef object compare(self, int op, Tensor left, Tensor right, double number)
     cdef int decided(self, int op, Tensor left, Tensor right, double number, bint outcome) except -1

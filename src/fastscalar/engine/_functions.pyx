@@ -32,12 +32,20 @@ def operation(int code):
     }
 
 
+cdef inline bint is_operand(object x):
+    """Whether it is a number of the row, and what is computed of it may be a Tensor."""
+    cdef Recorder recording
+    if not isinstance(x, TracedNumber):
+        return False
+    recording = recording_here()
+    return recording is None or not recording.plain_floats
+
+
 def function_of(int code, otherwise):
     """A function for one row of the operation table; operands that are not Tensors and numbers go to `otherwise`."""
     if row(code).arity == 2:
         def function(x, y, /):
-            if type(x) is Tensor or type(y) is Tensor or (
-                    programs and (isinstance(x, TracedNumber) or isinstance(y, TracedNumber))):
+            if type(x) is Tensor or type(y) is Tensor or (programs and (is_operand(x) or is_operand(y))):
                 value = apply_binary(code, x, y)
                 if value is not NotImplemented:
                     return value
@@ -46,7 +54,7 @@ def function_of(int code, otherwise):
         def function(x, /):
             if type(x) is Tensor:
                 return unary(code, <Tensor>x)
-            if programs and isinstance(x, TracedNumber) and code not in (FLOOR, CEIL, TRUNC):    # these are x itself
+            if programs and is_operand(x) and code not in (FLOOR, CEIL, TRUNC):      # these are x itself
                 return unary(code, (<TracedNumber>x).tensor)
             return otherwise(x)
     function.__name__ = function.__qualname__ = op_name(code)

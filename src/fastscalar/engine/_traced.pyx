@@ -104,7 +104,7 @@ cdef class TracedInt(TracedNumber):
         return of_whole(operator.pow, left, right)
 
     def __truediv__(left, right):
-        return operator.truediv(as_tensor(left), as_tensor(right))
+        return of_numbers(operator.truediv, left, right)
 
     def __divmod__(left, right):
         return of_whole(divmod, left, right)
@@ -195,6 +195,14 @@ cdef object of_whole(operation, left, right):
     for x in (left, right):
         if not (isinstance(x, TracedNumber) or isinstance(x, OTHERS)):
             return NotImplemented            # a TensorArray has its own say; a list would be repeated
+    return of_numbers(operation, left, right)
+
+
+cdef object of_numbers(operation, left, right):
+    """What is no whole number, unless it can be told from a float there: then it is one where the plain call has it."""
+    cdef Recorder recording = recording_here()
+    if recording is not None and recording.plain_floats and type(left) is not Tensor and type(right) is not Tensor:
+        return operation(plain_whole(left), plain_whole(right))
     return operation(as_tensor(left), as_tensor(right))
 
 

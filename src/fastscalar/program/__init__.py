@@ -13,6 +13,7 @@ Recording:
     _trace, _items          what the function did, off the tape into a Graph; its array operations
     _graph, reach, ints     the graph as data; whether leaves have a gradient in it; growing lists
     identities, subscripts  what Python's own instructions say of a bool, or of the index of a list
+    messages                what errors say, which reads numbers
     loops, rolling, rolled  `fs.loop` and `fs.while_loop`; recorded as one instruction; that instruction
     whole_states            whole numbers in the state of a loop
     repeats, found, composed    loops that nothing says: what repeats, as a body and a count, or a body of many steps

@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memset
 
 from fastscalar.engine._array cimport *
-from fastscalar.engine._traced cimport TracedBool, TracedInt
+from fastscalar.engine._traced cimport TracedBool, TracedInt, is_plain
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
 from fastscalar.engine.array_ops cimport elements_of, node_of
@@ -32,6 +32,7 @@ import numpy as np
 from fastscalar.engine._modes import record, set_recording, swap_recording
 from fastscalar._paths import is_users
 from fastscalar.program.identities import wants_bools
+from fastscalar.program.messages import Message
 from fastscalar.program.subscripts import list_and_index
 from fastscalar.program._graph import GUARD, marked
 
@@ -60,31 +61,6 @@ class BodyLeaks(BaseException):
     """What happened in the body of a loop is no instruction: the function is to be recorded with its loops unrolled.
 
     Not an Exception, which the function might catch."""
-
-
-class Message(str):
-    """What an error says that is raised in a recording: the operands' values stand in it."""
-
-    recording = None
-    nodes = ()
-
-    def _read(name):
-        plain = getattr(str, name)
-
-        def method(self, *args):
-            if self.recording is not None:
-                self.recording.read_nodes(self.nodes)
-            return plain(self, *args)
-
-        method.__name__ = name
-        return method
-
-    for _name in ("__str__", "__repr__", "__format__", "__len__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__",
-                  "__ge__", "__hash__", "__contains__", "__getitem__", "__iter__", "__add__", "__mod__", "encode",
-                  "endswith", "find", "count", "index", "partition", "replace", "rpartition", "split", "splitlines",
-                  "startswith", "strip"):
-        locals()[_name] = _read(_name)
-    del _name, _read
 
 
 cdef class Recording(Recorder):
@@ -125,7 +101,7 @@ cdef class Recording(Recorder):
     def inside(self, Recording outer not None):
         """Listen in place of another recording, to a body in it, until `leave`.  What the body reads of what is older
         are its captures."""
-        self.outer, self.born, self.cut = outer, outer.born, <int>tape.n
+        self.outer, self.born, self.cut, self.plain_floats = outer, outer.born, <int>tape.n, outer.plain_floats
         swap_recording(self)
 
     def leave(self):
@@ -226,6 +202,11 @@ cdef class Recording(Recorder):
         while recording is not None:
             recording.lists.clear()
             recording = recording.outer
+
+    def hash_of(self, Tensor t not None):
+        """A float that is computed of whole numbers alone is a key by its value, which is read."""
+        self.forget_lists()                      # `{x: 1.0}[some[k]]` asks which one was selected
+        return hash(float(t)) if is_plain(t.index, self.whole_numbers()) else <Py_hash_t>(<size_t><void *>t >> 4)
 
     cdef bint may_select(self, list some, set arrays) except -1:
         """Whether elements of a list may stand in the graph although none was read: not leaves of the user's,

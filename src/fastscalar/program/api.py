@@ -405,7 +405,7 @@ class Program(CompiledMethod, DifferentiatedFunction):
             self._one_rows, self._plain_ways = (), ()
             self._derivatives.clear()
             self._said = {key: said for key, said in self._said.items() if not isinstance(key, str)}
-            self._wants_ints = None
+            self._wants = None
 
     @property
     def parameters(self) -> list[Any]:

@@ -1,8 +1,8 @@
 """Whether code asks for the identity of a bool or a Tensor, or for a type: `(x > 0) is True`, `case True`,
-`type(x > 0) is bool`, `some[k] is x`.
+`type(x > 0) is bool`, `some[k] is x`, `isinstance(k / 4, float)`.
 
 A comparison that is not decided yet is none of the two bools, and neither `is` nor `type` can be answered for it; nor
-can `type` for a whole number of the row, or `is` for what it selects.
+can `type` for a whole number of the row, or `is` for what it selects; nor `isinstance` for what is computed of it.
 
 The boundary: looks at code and frames of the user's, and changes nothing.
 """
@@ -47,6 +47,13 @@ OBJECTS = 3  # in one another, whose methods are looked at
 REACHED = 1_000  # functions, at most, that are looked at: of more it is taken for granted that one asks
 HELD = 100  # elements of a list, at most, that are looked at
 _CALLED = ("__call__", "forward")
+_SHOWS_A_FLOAT = frozenset({
+    "isinstance", "hasattr", "getattr", "str", "repr", "ascii", "format", "print", "vars", "dir", "dumps", "__class__",
+    "isscalar", "dtype", "issubdtype", "result_type",
+})  # fmt: skip
+"""Names of what a Tensor is told from a float by, if it raises nothing: an error that the plain call does not have is
+noticed."""
+_SHOWS_A_FLOAT_AS_WELL = frozenset({"FORMAT_VALUE", "FORMAT_SIMPLE", "CONVERT_VALUE", "MATCH_CLASS"})
 _AROUND = (staticmethod, classmethod, MethodType, partial, type(lru_cache(len)))
 _HAVE_NONE = frozenset({
     type(None), bool, int, float, complex, str, bytes, Tensor, TensorArray, TracedInt, np.ndarray, np.ufunc,
@@ -66,6 +73,15 @@ class Asked(NamedTuple):
     compared: tuple[tuple[str, Any], ...]  # what is loaded last before each `is`: instruction and argument
     loaded: tuple[str, ...]  # names of variables
     types: bool  # it has a name `type` or `id`, maybe of an attribute
+    floats: bool  # something in it tells Tensors from floats, maybe
+
+
+class Wants(NamedTuple):
+    """What a function is to get, or to make, as it is: its recording holds for what it was made of."""
+
+    ints: bool  # whole numbers of the row
+    truths: bool  # the bools among them
+    floats: bool  # what is computed of whole numbers alone
 
 
 class _Walk:
@@ -129,9 +145,9 @@ def wants_bools(frame: FrameType | None) -> bool:
     return asks and frame is not None
 
 
-def wants(function: Any, around: int = OBJECTS) -> tuple[bool, bool]:
-    """Whether a function asks for a type, or which Tensor something is, or one that it knows by name does; and whether
-    it does, or asks which bool something is.
+def wants(function: Any, around: int = OBJECTS) -> Wants:
+    """Whether a function asks for a type, or which Tensor something is, or one that it knows by name does; whether
+    it does, or asks which bool something is; and whether a Tensor is told from a float in it.
 
     `type(k) is int`, `some[k] is x`: a whole number of the row that stands for those of all rows has another type, and
     selects more than one Tensor.  around: functions of ours, as `fastscalar.grad` makes them, that are looked
@@ -145,13 +161,14 @@ def wants(function: Any, around: int = OBJECTS) -> tuple[bool, bool]:
     walk = _Walk()
     codes = [one for f, names in some for one in _reached(f.__code__, names, walk)]
     if walk.functions >= REACHED or any(_asks_for_a_type(*one) or _asks_for_a_tensor(*one) for one in codes):
-        return True, True
+        return Wants(True, True, True)
     truths = any(_asks_for_identity(code) for code, _ in codes)
     cells = [v for f, names in some if not is_users(f.__code__.co_filename)
              for v in (getattr(f, "__wrapped__", None), *map(names.get, f.__code__.co_freevars),
                        *getattr(names.get("self"), "__dict__", {}).values())]  # fmt: skip
     within = [wants(v, around - 1) for v in cells if callable(v)] if around > 0 else []
-    return any(ints for ints, _ in within), truths or any(either for _, either in within)
+    floats = any(_tells_floats(*one) for one in codes)
+    return Wants(*map(any, zip((False, truths, floats), *within, strict=True)))
 
 
 def _asked(code: CodeType) -> Asked:
@@ -171,7 +188,10 @@ def _asked(code: CodeType) -> Asked:
         bools = any(isinstance(value, bool) or name == "COMPARE_OP" for name, value in compared)
         bools |= not {"is_", "is_not"}.isdisjoint(code.co_names)
         names = (*code.co_names, *code.co_varnames, *code.co_freevars)
-        known = Asked(code, names, bools, compared, tuple(loaded), not {"type", "id"}.isdisjoint(code.co_names))
+        types = not {"type", "id"}.isdisjoint(code.co_names)
+        floats = not _SHOWS_A_FLOAT.isdisjoint(code.co_names)
+        floats |= not _SHOWS_A_FLOAT_AS_WELL.isdisjoint(one.opname for one in instructions)
+        known = Asked(code, names, bools, compared, tuple(loaded), types, floats)
         _read[id(code)] = known
     return known
 
@@ -196,6 +216,13 @@ def _asks_for_a_type(code: CodeType, names: dict[str, Any]) -> bool:
     if any(value is type or value is id for value in values):
         return True
     return asked.types and any(names.get(name) is builtins for name in asked.loaded)
+
+
+def _tells_floats(code: CodeType, names: dict[str, Any]) -> bool:
+    """Whether it may tell a float from a Tensor: by itself, or by a function of functools.singledispatch."""
+    asked = _asked(code)
+    values = (names.get(name) for name in asked.loaded)
+    return asked.floats or any(type(v) is FunctionType and "registry" in v.__dict__ for v in values)
 
 
 def _reached(code: CodeType, names: dict[str, Any], walk: _Walk) -> Iterator[tuple[CodeType, dict[str, Any]]]:

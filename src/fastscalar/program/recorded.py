@@ -21,7 +21,7 @@ from fastscalar.program._graph import columns_of, line_of, same_nodes, same_oper
 from fastscalar.program._one_row import OneRow
 from fastscalar.program._trace import BodyLeaks, NotReplayable, Recording, extract
 from fastscalar.program.found import with_found_loops
-from fastscalar.program.identities import names_kept, wants
+from fastscalar.program.identities import Wants, names_kept, wants
 from fastscalar.program.nests import described, results_of
 from fastscalar.program.rolled import take_in
 from fastscalar.program.rolling import shortened
@@ -107,8 +107,7 @@ class RecordedFunction:
         self._lock = Lock()
         self._said: dict[Any, Any] = {}          # where losses were said, and that rows run eagerly
         self._eager_leaves: dict[Any, Any] = {}  # read by rows that ran eagerly,
-        self._wants_ints: bool | None = None     # known when something is recorded, and
-        self._wants_truths = False               # of bools, which are read more often
+        self._wants: Wants | None = None         # known when something is recorded
         self._wants_leaves = False               # while fit wants to know
         self._stand_ins: dict[Any, Any] = {}     # captured leaves that stand for arrays which all rows share
         self._one_rows: tuple[tuple[Any, OneRow], ...] = ()      # nests of results, and the short way to them
@@ -326,10 +325,11 @@ class RecordedFunction:
         with names_kept(), recording, rows.streams.recorded(i):
             leaves, recording.inputs = handles_of(rows.kinds, rows.row(i))
             recording.begin()
-            if self._wants_ints is None:
-                self._wants_ints, self._wants_truths = wants(self.function)
-            if self._wants_truths:
-                leaves = read_whole(leaves, not self._wants_ints)
+            if self._wants is None:
+                self._wants = wants(self.function)
+            recording.plain_floats = self._wants.floats
+            if self._wants.truths:
+                leaves = read_whole(leaves, not self._wants.ints)
             results = self._results(rows, rows.call(self.function, leaves))
             if recording.raised_in_loop:         # and was caught: step by step there are guards that say so
                 raise BodyLeaks
