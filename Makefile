@@ -32,8 +32,8 @@ check: ## all that has to hold before a change lands: lint, types, oracle (needs
 test: ## the whole suite, doctests included
 	$(SUITE)
 
-test-stress: ## eight cases of each of the engine's tests with every safepoint moving everything (all: make checked-stress)
-	FASTSCALAR_STRESS=$${FASTSCALAR_STRESS:-1} FASTSCALAR_CASES=$${FASTSCALAR_CASES:-8} $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
+test-stress: ## five cases of each of the engine's tests with every safepoint moving everything (all: make checked-stress)
+	FASTSCALAR_STRESS=$${FASTSCALAR_STRESS:-1} FASTSCALAR_CASES=$${FASTSCALAR_CASES:-5} $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
 
 # Long runs, apart from `check`. Each writes what came of it to results/, with date and version; one that was stopped goes on
 # after what had passed.
@@ -130,7 +130,7 @@ bench: ## all benchmarks (pytest-benchmark); results are checked before they are
 	$(PYTEST) benchmarks -p no:xdist
 
 bench-check: ## every benchmark once in its smallest size, checks included, no timing
-	$(PYTEST) benchmarks --benchmark-disable -q
+	$(PYTEST) benchmarks --benchmark-disable -q -n $(JOBS)
 
 bench-compare: ## build REV=... and the working tree, and time both in turn (COUNT=1: count their instructions)
 	@test -n "$(REV)" || { echo "say with which version: make bench-compare REV=HEAD~1" >&2; exit 2; }

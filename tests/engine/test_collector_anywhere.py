@@ -46,11 +46,10 @@ def busy():
     """The collector runs at every allocation that it tracks, and there is always something to destroy."""
     before = gc.get_threshold()
     gc.collect()
-    gc.freeze()  # what is there already is not gone through again and again
+    gc.freeze()  # what other tests have left is not gone through again and again
     gc.set_threshold(1, 1, 1)
     yield
     gc.set_threshold(*before)
-    gc.unfreeze()
     gc.collect()
     testing.check()
 

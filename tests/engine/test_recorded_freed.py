@@ -46,13 +46,8 @@ CASES = {
 @pytest.fixture(autouse=True, scope="module")
 def only_what_is_new():
     """Python's collector looks at nothing that other tests have left: it is called often here."""
-    if testing.checked_build():                  # there that is so from the beginning
-        yield
-        return
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def left_after(call):

@@ -52,19 +52,14 @@ def counted(module: types.ModuleType | None = None) -> dict[str, int]:
     known = held(module) if module else set()
     kinds = collections.Counter(type(one) for one in gc.get_objects() if id(one) not in known)
     counts = {f"{kind.__module__}.{kind.__qualname__}": n for kind, n in kinds.items() if ours(kind)}
-    return {"frozen": gc.get_freeze_count(), **alive, **counts}
+    return {**alive, **counts}
 
 
 def more(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     """By kind, how many there are now beside those that were there before."""
-    return {kind: n - before.get(kind, 0) for kind, n in after.items() if n > before.get(kind, 0) and kind != "frozen"}
+    return {kind: n - before.get(kind, 0) for kind, n in after.items() if n > before.get(kind, 0)}
 
 
 def compare(before: dict[str, int], module: types.ModuleType) -> None:
-    after = counted(module)
-    if after["frozen"] < before["frozen"]:  # a test of the collector took what was there before all tests into account
-        gc.collect()
-        gc.freeze()
-        return
-    left = more(before, after)
+    left = more(before, counted(module))
     assert not left, f"the test has left behind {left}"

@@ -40,6 +40,7 @@ def moons(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return X, np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("estimator", VARIANTS, ids=str)
 def test_check_estimator(estimator):
     with warnings.catch_warnings():
@@ -117,6 +118,7 @@ def test_pipelines_searches_and_copies():
     assert not hasattr(clone(fitted), "classes_")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("solver", ["sgd", "adam", "adamw", "rmsprop"])
 def test_partial_fit(solver):
     X, y = moons()

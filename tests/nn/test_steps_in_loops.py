@@ -61,6 +61,7 @@ def new_nodes(k: int, p: list[Any], optimizer: Any) -> Any:
     return p, optimizer
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 @pytest.mark.parametrize("disturb", [collected, new_nodes])
 def test_whatever_happens_between_steps(make: Any, disturb: Any) -> None:

@@ -141,6 +141,7 @@ def assigned(x: Any, at: Any, value: Any) -> Any:
     return x[0] * x[1] + x[2] * x[1]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("count", [1, 5, 130])
 @pytest.mark.parametrize("name", ASSIGNED)
 def test_what_a_function_assigns_in_its_argument_keeps_the_gradients_of_what_was_there(name: str, count: int) -> None:

@@ -256,6 +256,7 @@ OWN = {
 }  # fmt: skip
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", OWN)
 @pytest.mark.filterwarnings("error")
 def test_an_operation_of_ones_own_is_called_for_many_rows(kind):

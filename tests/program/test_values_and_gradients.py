@@ -750,6 +750,7 @@ READ = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", READ)
 def test_columns_of_rows(name: str, dtype: str) -> None:

@@ -277,7 +277,7 @@ def test_a_crash_and_a_hang_are_verdicts():
     with Worker(seconds=10.0) as worker:
         assert worker.judge(broken)["kind"] == "crash"
         assert worker.judge(EXAMPLE)["status"] == "agrees"
-        worker.seconds = 5.0
+        worker.seconds = 3.0
         assert worker.judge(EXAMPLE.replace("    t1 =", in_programs))["kind"] == "hang"
         assert worker.judge(endless)["status"] == "useless"      # there is nothing to compare with
         worker.seconds = 60.0

@@ -101,12 +101,9 @@ def timer():
     if not hasattr(signal, "setitimer"):
         pytest.skip("no timers on this system")
     before = signal.signal(signal.SIGALRM, ctrl_c)
-    checked = testing.checked_build()            # there that is so from the beginning
-    if not checked:
-        gc.freeze()                              # the collector looks at nothing that other tests have left
+    gc.collect()
+    gc.freeze()                                  # the collector looks at nothing that other tests have left
     yield
-    if not checked:
-        gc.unfreeze()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
