@@ -20,4 +20,3 @@ cdef class TracedBool:
 
 
 cdef int out_of_range(TracedInt k, Py_ssize_t low, Py_ssize_t high) except -1
-cdef bint is_plain(int node, set whole) except -1

@@ -77,6 +77,8 @@ cdef class TracedInt(TracedNumber):
     def __richcmp__(self, other, int op):
         if is_beyond_exact(self) or is_beyond_exact(other):
             return COMPARISONS[op](operator.index(self), plain_whole(other))
+        if rounds(other) and not isinstance(other, numbers.Rational):    # NumPy makes the same of the int
+            return COMPARISONS[op](plain_whole(self), other)
         right = (<TracedInt>other).tensor if type(other) is TracedInt else other
         return COMPARISONS[op](self.tensor, right)
 
@@ -151,6 +153,10 @@ cdef class TracedInt(TracedNumber):
     def __array__(self, dtype=None, copy=None):
         return np.asarray(plain_whole(self), dtype)
 
+    def __array_ufunc__(self, ufunc, str method, *operands, **named):
+        """An int beside an array is taken for a number of its type; what `__array__` gives has one of its own."""
+        return getattr(ufunc, method)(*[plain_whole(x) if type(x) is TracedInt else x for x in operands], **named)
+
     def __copy__(self):
         return self
 
@@ -183,15 +189,19 @@ cdef object plain_whole(x):
     return bool(operator.index(x)) if (<TracedInt>x).is_truth else operator.index(x)
 
 
-cdef object plain_index(x):
-    """The same; of what else is an index the whole number."""
-    return plain_whole(x) if type(x) is TracedInt or isinstance(x, bool) else operator.index(x)
+cdef bint rounds(x) except -1:
+    """Whether numbers beside it become numbers of its type: of single precision, small whole ones, fractions."""
+    if type(x) is float or type(x) is Tensor or type(x) is TracedInt or isinstance(x, (float, int)):
+        return False
+    if isinstance(x, np.integer):
+        return type(x) is not np.int64
+    return isinstance(x, (np.floating, numbers.Rational)) or (isinstance(x, np.ndarray) and x.dtype != np.float64)
 
 
 cdef object of_whole(operation, left, right):
-    """Whole numbers among themselves give a plain int, with anything else a Tensor."""
+    """Whole numbers among themselves give what they give, with anything else a Tensor."""
     if hasattr(type(left), "__index__") and hasattr(type(right), "__index__"):
-        return operation(plain_index(left), plain_index(right))
+        return operation(plain_whole(left), plain_whole(right))
     for x in (left, right):
         if not (isinstance(x, TracedNumber) or isinstance(x, OTHERS)):
             return NotImplemented            # a TensorArray has its own say; a list would be repeated
@@ -199,9 +209,11 @@ cdef object of_whole(operation, left, right):
 
 
 cdef object of_numbers(operation, left, right):
-    """What is no whole number, unless it can be told from a float there: then it is one where the plain call has it."""
+    """What is no whole number: a Tensor.  Unless that shows, or the plain call rounds it in a way of its own."""
     cdef Recorder recording = recording_here()
     if recording is not None and recording.plain_floats and type(left) is not Tensor and type(right) is not Tensor:
+        return operation(plain_whole(left), plain_whole(right))
+    if rounds(left) or rounds(right):
         return operation(plain_whole(left), plain_whole(right))
     return operation(as_tensor(left), as_tensor(right))
 

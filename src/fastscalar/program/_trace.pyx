@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memset
 
 from fastscalar.engine._array cimport *
-from fastscalar.engine._traced cimport TracedBool, TracedInt, is_plain
+from fastscalar.engine._traced cimport TracedBool, TracedInt
 from fastscalar._core cimport *
 from fastscalar.engine.memory cimport allocate_zeroed, out_of_memory
 from fastscalar.engine.array_ops cimport elements_of, node_of
@@ -202,11 +202,6 @@ cdef class Recording(Recorder):
         while recording is not None:
             recording.lists.clear()
             recording = recording.outer
-
-    def hash_of(self, Tensor t not None):
-        """A float that is computed of whole numbers alone is a key by its value, which is read."""
-        self.forget_lists()                      # `{x: 1.0}[some[k]]` asks which one was selected
-        return hash(float(t)) if is_plain(t.index, self.whole_numbers()) else <Py_hash_t>(<size_t><void *>t >> 4)
 
     cdef bint may_select(self, list some, set arrays) except -1:
         """Whether elements of a list may stand in the graph although none was read: not leaves of the user's,

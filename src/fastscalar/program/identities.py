@@ -13,9 +13,10 @@ import builtins
 import contextlib
 import dis
 import inspect
+import numbers
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from itertools import islice
 from types import (
@@ -48,12 +49,18 @@ REACHED = 1_000  # functions, at most, that are looked at: of more it is taken f
 HELD = 100  # elements of a list, at most, that are looked at
 _CALLED = ("__call__", "forward")
 _SHOWS_A_FLOAT = frozenset({
-    "isinstance", "hasattr", "getattr", "str", "repr", "ascii", "format", "print", "vars", "dir", "dumps", "__class__",
-    "isscalar", "dtype", "issubdtype", "result_type",
+    "isinstance", "hasattr", "str", "repr", "ascii", "format", "print", "vars", "dir", "dumps", "__class__",
+    "isscalar", "dtype", "issubdtype", "result_type", "hash", "set", "frozenset", "dict", "defaultdict", "Counter",
+    "setdefault", "fromkeys",
 })  # fmt: skip
 """Names of what a Tensor is told from a float by, if it raises nothing: an error that the plain call does not have is
 noticed."""
-_SHOWS_A_FLOAT_AS_WELL = frozenset({"FORMAT_VALUE", "FORMAT_SIMPLE", "CONVERT_VALUE", "MATCH_CLASS"})
+_ROUNDS = frozenset({"float32", "float16", "single", "half", "longdouble", "Fraction", "astype"})
+"""Names of what a float beside a number of theirs is rounded by; a Tensor is not."""
+_SHOWS_A_FLOAT_AS_WELL = frozenset({
+    "FORMAT_VALUE", "FORMAT_SIMPLE", "CONVERT_VALUE", "MATCH_CLASS", "CONTAINS_OP", "BUILD_SET", "SET_ADD", "BUILD_MAP",
+    "BUILD_CONST_KEY_MAP", "MAP_ADD",
+})  # fmt: skip
 _AROUND = (staticmethod, classmethod, MethodType, partial, type(lru_cache(len)))
 _HAVE_NONE = frozenset({
     type(None), bool, int, float, complex, str, bytes, Tensor, TensorArray, TracedInt, np.ndarray, np.ufunc,
@@ -189,8 +196,10 @@ def _asked(code: CodeType) -> Asked:
         bools |= not {"is_", "is_not"}.isdisjoint(code.co_names)
         names = (*code.co_names, *code.co_varnames, *code.co_freevars)
         types = not {"type", "id"}.isdisjoint(code.co_names)
-        floats = not _SHOWS_A_FLOAT.isdisjoint(code.co_names)
+        floats = not (_SHOWS_A_FLOAT | _ROUNDS).isdisjoint(code.co_names)
         floats |= not _SHOWS_A_FLOAT_AS_WELL.isdisjoint(one.opname for one in instructions)
+        if "getattr" in code.co_names:           # `getattr(v, "backward", None)`
+            floats |= any(type(c) is str and hasattr(Tensor, c) != hasattr(float, c) for c in code.co_consts)
         known = Asked(code, names, bools, compared, tuple(loaded), types, floats)
         _read[id(code)] = known
     return known
@@ -219,10 +228,29 @@ def _asks_for_a_type(code: CodeType, names: dict[str, Any]) -> bool:
 
 
 def _tells_floats(code: CodeType, names: dict[str, Any]) -> bool:
-    """Whether it may tell a float from a Tensor: by itself, or by a function of functools.singledispatch."""
+    """Whether it may tell a float from a Tensor: by itself; or by a function of functools.singledispatch, a dictionary
+    or set whose keys may be floats, a number that rounds what stands beside it, which it has a name for or finds in
+    what it has a name for."""
     asked = _asked(code)
-    values = (names.get(name) for name in asked.loaded)
-    return asked.floats or any(type(v) is FunctionType and "registry" in v.__dict__ for v in values)
+    values = [names.get(name) for name in asked.loaded]
+    return asked.floats or any(_is_such(v) or any(map(_is_such, _within(v, code))) for v in values)
+
+
+def _is_such(v: Any) -> bool:
+    kind = type(v)
+    if kind is FunctionType:
+        return "registry" in v.__dict__
+    if issubclass(kind, (dict, set, frozenset)):
+        return not v or any(type(key) is float for key in islice(v, HELD))
+    if kind is np.ndarray:
+        return v.dtype.kind == "f" and v.dtype != np.float64
+    return issubclass(kind, (np.floating, numbers.Rational)) and not issubclass(kind, (float, numbers.Integral))
+
+
+def _within(v: Any, code: CodeType) -> Iterable[Any]:
+    if type(v) in (list, tuple, dict):
+        return islice(v.values() if isinstance(v, dict) else v, HELD)
+    return () if type(v) in _HAVE_NONE else _named_in(v, code)
 
 
 def _reached(code: CodeType, names: dict[str, Any], walk: _Walk) -> Iterator[tuple[CodeType, dict[str, Any]]]:
