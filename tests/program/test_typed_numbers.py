@@ -108,3 +108,16 @@ def test_a_comparison_with_single_precision():
     tenth = np.float32(0.1)
     check(lambda x, k: x if k / 2000 < tenth else 2.0 * x)
     check(lambda x, k: x if 0.1 * k / 3 == tenth or k / 30 == tenth else 2.0 * x)
+
+
+@pytest.mark.parametrize("f", [
+    lambda x, k: np.multiply(k, x), lambda x, k: np.maximum(x, k), lambda x, k: k * x, lambda x, k: x / (k + 0.5),
+    lambda x, k: fs.to_tensor(k * np.array([x[0], x[1]])), lambda x, k: x * (k * 0.5) * (np.float64(0.1) * k),
+    lambda x, k: x * (k < np.int64(4)),
+], ids=["ufunc", "ufunc on the right", "operator", "float", "array of Tensors", "float64", "comparison"])  # fmt: skip
+def test_beside_others_nothing_is_read(f):
+    rows, k = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30)
+    program = fs.compile(lambda x, k: fs.sum(f(x, k)))
+    plain = [fs.sum(f(fs.to_tensor(row), int(i))).data for row, i in zip(rows, k, strict=True)]
+    assert program.map(rows, k).tolist() == pytest.approx(plain, rel=1e-14)
+    assert len(program._specializations()) <= 2

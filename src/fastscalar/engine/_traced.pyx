@@ -27,6 +27,7 @@ cdef object EXACT = 1 << 53
 cdef tuple COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
 
 # Not where it is asked for: of the entries of a tuple written there Cython ignores that one raised (an interrupt).
+cdef tuple NUMPYS = (np.ndarray, np.generic)
 cdef tuple OTHERS = (Tensor, np.ndarray, numbers.Real, np.bool_)     # that arithmetic with whole numbers takes
 
 
@@ -155,6 +156,9 @@ cdef class TracedInt(TracedNumber):
 
     def __array_ufunc__(self, ufunc, str method, *operands, **named):
         """An int beside an array is taken for a number of its type; what `__array__` gives has one of its own."""
+        for x in operands:
+            if type(x) is not TracedInt and hasattr(type(x), "__array_ufunc__") and not isinstance(x, NUMPYS):
+                return NotImplemented            # a TensorArray reads nothing
         return getattr(ufunc, method)(*[plain_whole(x) if type(x) is TracedInt else x for x in operands], **named)
 
     def __copy__(self):
@@ -195,7 +199,9 @@ cdef bint rounds(x) except -1:
         return False
     if isinstance(x, np.integer):
         return type(x) is not np.int64
-    return isinstance(x, (np.floating, numbers.Rational)) or (isinstance(x, np.ndarray) and x.dtype != np.float64)
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind != "O" and x.dtype != np.float64
+    return isinstance(x, (np.floating, numbers.Rational))
 
 
 cdef object of_whole(operation, left, right):
