@@ -19,6 +19,7 @@ from fastscalar import debug
 from fastscalar.engine import _inspect, testing
 
 SPARE = [fs.Tensor(float(k)) for k in range(8)]
+SPARE[4].label = "x"  # as destructors leave it
 
 
 class Busy:
