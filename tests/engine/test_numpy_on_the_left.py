@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import subprocess
 import sys
@@ -115,3 +116,22 @@ def test_what_is_not_there_names_what_is(ufunc):
     for x in (fs.Tensor(1.5), fs.to_tensor([1.5])):
         with pytest.raises(TypeError, match=r"not there for a Tensor.*; (fastscalar\.math\.|x \* 2)"):
             ufunc(*[x, 2][: ufunc.nin])
+
+
+@pytest.mark.parametrize("on_the_left", [False, True])
+@pytest.mark.parametrize("kind", ["longdouble", "clongdouble", "complex128", "float32", "int8", "bool_"])
+@pytest.mark.parametrize("op", [operator.and_, operator.or_, operator.xor, operator.lshift, operator.rshift, divmod,
+                                operator.mod, operator.add, operator.pow, operator.lt, operator.matmul])  # fmt: skip
+def test_what_is_refused_is_a_type_error(op, kind, on_the_left):
+    """As of Python's own numbers; not one operation that calls the other for ever."""
+    for number in (getattr(np, kind)(1), np.array(1, getattr(np, kind)), np.array([1, 2], getattr(np, kind))):
+        for t in (fs.Tensor(2.0), fs.to_tensor([1.0, 2.0])):
+            with contextlib.suppress(TypeError, ValueError):
+                op(*((number, t) if on_the_left else (t, number)))
+
+
+@pytest.mark.parametrize("op", [operator.and_, operator.add, operator.mul, operator.lt])
+def test_complex_numbers_of_extended_precision_are_refused(op):
+    for pair in ((np.clongdouble(1j), fs.Tensor(2.0)), (fs.Tensor(2.0), np.clongdouble(1j))):
+        with pytest.raises(TypeError):
+            op(*pair)

@@ -108,6 +108,12 @@ def _imag(self: Tensor) -> float:
 METHODS["real"], METHODS["imag"] = property(_real), property(_imag)
 
 
+def _of_python(x: Any, kinds: str) -> Any:
+    """An element of NumPy's extended precision stays one as an object: its operation would come back here."""
+    extended = isinstance(x, np.ndarray | np.generic) and x.dtype.char in kinds
+    return x.astype("D" if x.dtype.char == "G" else "d") if extended else x
+
+
 @method
 def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
     """NumPy's element-wise functions; with arrays of numbers they give arrays of Tensors."""
@@ -115,6 +121,7 @@ def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **optio
         return NotImplemented
     if ufunc in INSTEAD:
         raise refuse(ufunc, ufunc.__name__, "Tensor")
+    inputs = tuple(_of_python(x, "G" if ufunc in OF_NUMBERS else "gG") for x in inputs)
     if method == "__call__" and not options and ufunc in OF_NUMBERS:
         inputs = tuple(map(as_ndarray, inputs))
         if any(isinstance(x, np.ndarray) and x.ndim for x in inputs):

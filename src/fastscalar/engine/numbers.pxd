@@ -88,7 +88,10 @@ cdef inline object own_array(object x):
     """An array of a library whose operators know nothing of Tensors (PyTorch, Arrow) as one of NumPy, of no dimensions
     as a number; everything else as it is, and so what has NumPy's operators (of pandas, xarray)."""
     found = x if hasattr(type(x), "__array_ufunc__") else numpy_of(x)
-    return x if found is x else found if found.ndim else found.item()
+    if found is x or found.ndim:
+        return found
+    found = found.item()
+    return x if type(found) is type(x) else found    # of extended precision NumPy's numbers stay what they are
 
 
 cdef inline object not_a_number(int code, object left, object right):
