@@ -62,7 +62,7 @@ def more(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 def compare(before: dict[str, int], module: types.ModuleType) -> None:
     after = counted(module)
-    if after["frozen"] < before["frozen"]:  # something that was there before all tests has gone: what it held is not known
+    if after["frozen"] < before["frozen"]:  # what was there before all tests has gone in part: what that held, who knows
         gc.collect()
         gc.freeze()
         return
