@@ -62,7 +62,7 @@ def more(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 def compare(before: dict[str, int], module: types.ModuleType) -> None:
     after = counted(module)
-    if after["frozen"] < before["frozen"]:  # what was there before all tests has gone in part: what that held, who knows
+    if after["frozen"] < before["frozen"]:  # part of what was there before all tests has gone: who knows what it held
         gc.collect()
         gc.freeze()
         return
