@@ -32,8 +32,8 @@ check: ## all that has to hold before a change lands: lint, types, oracle (needs
 test: ## the whole suite, doctests included
 	$(SUITE)
 
-test-stress: ## five cases of each of the engine's tests with every safepoint moving everything (all: make checked-stress)
-	FASTSCALAR_STRESS=$${FASTSCALAR_STRESS:-1} FASTSCALAR_CASES=$${FASTSCALAR_CASES:-5} $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
+test-stress: ## eight cases of each of the engine's tests with every safepoint moving everything (all: make checked-stress)
+	FASTSCALAR_STRESS=$${FASTSCALAR_STRESS:-1} FASTSCALAR_CASES=$${FASTSCALAR_CASES:-8} $(PYTEST) -n $(JOBS) $(addprefix tests/,engine program transforms nn property)
 
 # Long runs, apart from `check`. Each writes what came of it to results/, with date and version; one that was stopped goes on
 # after what had passed.

@@ -187,11 +187,11 @@ class Trial:
         assert self.json.read_bytes() == (self.out / "training.json").read_bytes()
 
 
-def every(folder: Path, old: bool, how: signal.Signals, first: int = 0, each: int = 1) -> int:
-    """At every point, or each so many of them; and then at some point of the run that resumes."""
+def every(folder: Path, old: bool, how: signal.Signals) -> int:
+    """At every point; and at some point, then at every point of the run that resumes."""
     trial = Trial(folder, 3, old)
     killed = 0
-    for at in range(1 + first, trial.points + 1, each):
+    for at in range(1, trial.points + 1):
         trial.reset()
         status = trial.point(at, how)
         ended = {-how, 130, 0} if how == signal.SIGINT else {-how}
@@ -235,11 +235,11 @@ def at_random(folder: Path, n: int, seed: int, recipe: tuple[str, ...] = ()) -> 
     return killed
 
 
-def main(what: str, folder: Path, n: int = 300, seed: int = 0, each: int = 1) -> None:
+def main(what: str, folder: Path, n: int = 300, seed: int = 0) -> None:
     modes: dict[str, Callable[[], int]] = {
-        "every": lambda: every(folder, False, signal.SIGKILL, seed, each),
-        "overwrite": lambda: every(folder, True, signal.SIGKILL, seed, each),
-        "interrupt": lambda: every(folder, False, signal.SIGINT, seed, each),
+        "every": lambda: every(folder, False, signal.SIGKILL),
+        "overwrite": lambda: every(folder, True, signal.SIGKILL),
+        "interrupt": lambda: every(folder, False, signal.SIGINT),
         "random": lambda: at_random(folder, n, seed),
         **{name: partial(at_random, folder, n, seed, recipe) for name, recipe in OPTIMIZERS.items()},
     }
